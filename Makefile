@@ -1,0 +1,49 @@
+PYTHON ?= python3
+BIN := .venv/bin
+DYNAMODB_LOCAL := .dynamodb-local
+PORT ?= 8000
+
+.PHONY: help install demo test check lint format dynamodb-local fetch-dynamodb-local constraints clean
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+
+install: $(BIN)/.installed  ## Build .venv with the locked versions.
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## Crawl Python's own documentation server into an embedded DynamoDB (ARGS="--help" for options).
+	$(BIN)/python examples/crawl_docs.py $(ARGS)
+
+test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Local (ARGS="-k name" for some).
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint test  ## Formatting, lint, types and tests: what CI runs.
+
+lint: install  ## Formatting, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install  ## Put the code in shape.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dynamodb-local: fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
+	cd $(DYNAMODB_LOCAL) && java -Djava.library.path=./DynamoDBLocal_lib -jar DynamoDBLocal.jar \
+		-inMemory -sharedDb -disableTelemetry -port $(PORT)
+
+fetch-dynamodb-local:
+	@bash tools/fetch_dynamodb_local.sh $(DYNAMODB_LOCAL)
+
+constraints:  ## Resolve the newest allowed versions into constraints.txt.
+	rm -rf .venv-resolve && $(PYTHON) -m venv .venv-resolve
+	.venv-resolve/bin/pip install --quiet --editable '.[dev]'
+	.venv-resolve/bin/pip freeze --exclude-editable > constraints.txt
+	rm -rf .venv-resolve
+
+clean:  ## Remove what the other targets made.
+	rm -rf .venv $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

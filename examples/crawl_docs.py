@@ -1,0 +1,342 @@
+"""Crawls Python's own documentation server into DynamoDB, and reads the result back.
+
+`python -m pydoc` serves a page for every module of the standard library, linked with each other: a real site
+that every machine has. Eight workers fetch its public top-level modules, extract links and markdown, and
+store site, run, pages, versions and frontier through the backend.
+
+    python examples/crawl_docs.py                                     # embedded: no account, no Docker
+    python examples/crawl_docs.py --endpoint-url http://127.0.0.1:8000    # DynamoDB Local
+    python examples/crawl_docs.py --region eu-central-1               # AWS, with the usual credentials
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from urllib.parse import urldefrag, urljoin, urlsplit
+from uuid import uuid4
+
+import aiohttp
+from bs4 import BeautifulSoup
+from markdownify import MarkdownConverter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from w3lib.url import canonicalize_url
+
+from ragcrawl_dynamo import (
+    CrawlRun,
+    DynamoDBConfig,
+    FrontierItem,
+    ItemTooLargeError,
+    Page,
+    PageVersion,
+    RunStatus,
+    Site,
+    StorageBackend,
+    StorageConfig,
+    create_storage_backend,
+)
+from ragcrawl_dynamo.models import utc_now
+from ragcrawl_dynamo.testing import local_config, local_dynamodb
+
+SITE_ID = "pydoc"
+# A public top-level module: neither _private nor a sub.module.
+PAGE_PATH = re.compile(r"/[a-z]\w*\.html", re.IGNORECASE)
+
+console = Console(highlight=False)
+
+
+def digest(text: str) -> str:
+    """A stable id for a URL or a body."""
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+@asynccontextmanager
+async def pydoc_server() -> AsyncIterator[str]:
+    """Python's documentation server on a free port of loopback; yields its URL."""
+    # It lists, and imports, whatever is in its working directory: give it an empty one.
+    with tempfile.TemporaryDirectory() as empty:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-m", "pydoc", "-n", "127.0.0.1", "-p", "0"),
+            cwd=empty,
+            env={**os.environ, "BROWSER": "true"},  # the page of antigravity opens one
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert server.stdout is not None  # noqa: S101 # it is a pipe
+        try:
+            line = (await server.stdout.readline()).decode()
+            if (match := re.search(r"http://\S+", line)) is None:
+                raise RuntimeError(f"pydoc did not start: {line!r}")
+            yield match.group().replace("localhost", "127.0.0.1")
+        finally:
+            server.kill()
+            # Reads to the end, so that the pipe is closed before the loop is.
+            await server.communicate()
+
+
+@dataclass(frozen=True)
+class Extract:
+    """What a page's HTML contains."""
+
+    title: str
+    markdown: str
+    text: str
+    links: list[str]
+
+
+def extract(html: str, url: str) -> Extract:
+    """Links and markdown of a page."""
+    soup = BeautifulSoup(html, "lxml")
+    hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
+    return Extract(
+        title=soup.title.get_text() if soup.title else "",
+        markdown=MarkdownConverter().convert_soup(soup),
+        text=soup.get_text(" ", strip=True),
+        links=sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")}),
+    )
+
+
+@dataclass
+class Crawl:
+    """One run over one site: a queue in this process, everything durable through the backend."""
+
+    backend: StorageBackend
+    run: CrawlRun
+    start_url: str
+    progress: Progress
+    queue: asyncio.Queue[FrontierItem] = field(default_factory=asyncio.Queue)
+    seen: set[str] = field(default_factory=set)
+    too_large: list[tuple[str, ItemTooLargeError]] = field(default_factory=list)
+
+    async def discover(self, url: str, depth: int, referrer: str | None) -> None:
+        """Queues a link of this site, once."""
+        parts = urlsplit(url)
+        in_scope = parts.netloc == urlsplit(self.start_url).netloc and PAGE_PATH.fullmatch(parts.path)
+        if not in_scope or url in self.seen:
+            return
+        self.seen.add(url)
+        item = FrontierItem(
+            item_id=digest(url),
+            run_id=self.run.run_id,
+            site_id=SITE_ID,
+            url=url,
+            normalized_url=url,
+            url_hash=digest(url),
+            depth=depth,
+            referrer_url=referrer,
+            domain=parts.netloc,
+        )
+        await self.backend.save_frontier_item(item)
+        self.progress.update(self.task, total=len(self.seen))
+        self.queue.put_nowait(item)
+
+    async def crawl(self, workers: int) -> None:
+        """Crawls until nothing is left."""
+        self.task = self.progress.add_task("crawling", total=None)
+        await self.discover(canonicalize_url(urljoin(self.start_url, "index.html")), 0, None)
+        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.work(http)) for _ in range(workers)]
+            await self.queue.join()
+            for task in tasks:
+                task.cancel()
+
+    async def work(self, http: aiohttp.ClientSession) -> None:
+        """One worker: items from the queue, one after the other."""
+        while True:
+            item = await self.queue.get()
+            await self.backend.update_frontier_status(item.run_id, item.item_id, "in_progress")
+            try:
+                await self.process(http, item)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                await self.give_up(item, error)
+            except ItemTooLargeError as error:
+                self.too_large.append((item.url, error))
+                await self.give_up(item, error)
+            else:
+                await self.backend.update_frontier_status(item.run_id, item.item_id, "completed")
+            self.progress.advance(self.task)
+            self.queue.task_done()
+
+    async def give_up(self, item: FrontierItem, error: Exception) -> None:
+        """Records that a page was not stored, and why."""
+        await self.backend.update_frontier_status(item.run_id, item.item_id, "failed", str(error))
+        await self.backend.add_run_stats(
+            SITE_ID, self.run.run_id, pages_failed=1, errors_by_type={type(error).__name__: 1}
+        )
+
+    async def process(self, http: aiohttp.ClientSession, item: FrontierItem) -> None:
+        """Fetches one page and stores what it contains."""
+        started = time.perf_counter()
+        async with http.get(item.url) as response:
+            html = await response.text()
+        fetched = time.perf_counter()
+        found = await asyncio.to_thread(extract, html, item.url)
+        extracted = time.perf_counter()
+        for link in found.links:
+            await self.discover(link, item.depth + 1, item.url)
+        now = utc_now()
+        version = PageVersion(
+            version_id=digest(found.markdown + self.run.run_id),
+            page_id=item.item_id,
+            site_id=SITE_ID,
+            run_id=self.run.run_id,
+            markdown=found.markdown,
+            html=html,
+            plain_text=found.text,
+            content_hash=digest(found.markdown),
+            url=item.url,
+            title=found.title,
+            content_type=response.content_type,
+            status_code=response.status,
+            word_count=len(found.text.split()),
+            char_count=len(found.markdown),
+            outlinks=found.links,
+            crawled_at=now,
+            fetch_latency_ms=1000 * (fetched - started),
+            extraction_latency_ms=1000 * (extracted - fetched),
+        )
+        await self.backend.save_version(version)
+        await self.backend.save_page(
+            Page(
+                page_id=item.item_id,
+                site_id=SITE_ID,
+                url=item.url,
+                current_version_id=version.version_id,
+                content_hash=version.content_hash,
+                last_crawled=now,
+                last_changed=now,
+                depth=item.depth,
+                referrer_url=item.referrer_url,
+                status_code=response.status,
+                version_count=1,
+            )
+        )
+        await self.backend.add_run_stats(
+            SITE_ID,
+            self.run.run_id,
+            pages_crawled=1,
+            pages_new=1,
+            total_bytes_downloaded=len(html.encode()),
+            total_fetch_time_ms=version.fetch_latency_ms,
+            total_extraction_time_ms=version.extraction_latency_ms,
+            status_codes={response.status: 1},
+            domains_crawled={item.domain},
+        )
+
+
+async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> Crawl:
+    """Records site and run, crawls, and closes the run."""
+    site = Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url])
+    await backend.save_site(site)
+    run = CrawlRun(
+        run_id=f"run_{uuid4().hex[:12]}",
+        site_id=SITE_ID,
+        status=RunStatus.RUNNING,
+        started_at=utc_now(),
+        seeds=[start_url],
+    )
+    await backend.save_run(run)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        crawl = Crawl(backend, run, start_url, progress)
+        await crawl.crawl(workers)
+    run = await backend.add_run_stats(SITE_ID, run.run_id, pages_discovered=len(crawl.seen))
+    run.status = RunStatus.PARTIAL if run.stats.pages_failed else RunStatus.COMPLETED
+    run.completed_at = utc_now()
+    run.stats.avg_fetch_latency_ms = run.stats.total_fetch_time_ms / max(1, run.stats.pages_crawled)
+    await backend.save_run(run)
+    site.last_crawl_at = run.completed_at
+    site.total_pages = await backend.count_pages(SITE_ID)
+    site.total_runs += 1
+    await backend.save_site(site)
+    return crawl
+
+
+async def summarize(backend: StorageBackend, start_url: str) -> None:
+    """Prints what is in the tables; nothing here comes from the crawl's memory."""
+    pages = [page async for page in backend.iter_pages(SITE_ID)]
+    versions = body_bytes = 0
+    slowest: PageVersion | None = None
+    for page in pages:
+        for version in await backend.list_versions(page.page_id, site_id=SITE_ID):
+            versions += 1
+            body = (version.markdown, version.html, version.plain_text)
+            body_bytes += sum(len(text.encode()) for text in body if text)
+            if slowest is None or (version.fetch_latency_ms or 0) > (slowest.fetch_latency_ms or 0):
+                slowest = version
+    run = await backend.get_latest_run(SITE_ID)
+    assert run is not None  # noqa: S101 # it was saved before
+    table = Table("read back from the tables", "", show_header=True, header_style="bold")
+    table.add_row("pages", f"{len(pages):,}")
+    table.add_row("versions", f"{versions:,}")
+    table.add_row("bytes of bodies", f"{body_bytes:,}")
+    if slowest is not None:
+        table.add_row("slowest page", f"{slowest.url} ({slowest.fetch_latency_ms:,.0f} ms)")
+    table.add_row("latest run", f"{run.run_id}: {run.status}")
+    for name, value in run.stats:
+        if value:
+            table.add_row(f"  {name}", f"{value:,.1f}" if isinstance(value, float) else f"{value}")
+    failed = await backend.get_frontier_items(run.run_id, status="failed")
+    table.add_row("frontier items failed", f"{len(failed)}")
+    console.print(table)
+
+    url = urljoin(start_url, "json.html")
+    page_by_url = await backend.get_page_by_url(SITE_ID, url)
+    if page_by_url is not None:
+        version_of = await backend.get_current_version(SITE_ID, page_by_url.page_id)
+        if version_of is not None:
+            console.print(f"\n[bold]{url}[/bold], the head of its markdown:")
+            lines = [line for line in version_of.markdown.splitlines() if line.strip()]
+            console.print("\n".join(f"  {line[:100]}" for line in lines[:12]), markup=False)
+
+
+def settings(args: argparse.Namespace, embedded: str | None) -> DynamoDBConfig:
+    """Where to store, from the command line."""
+    endpoint = embedded or args.endpoint_url
+    if endpoint and urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+        return local_config(endpoint, table_prefix=args.table_prefix, region=args.region or "us-east-1")
+    return DynamoDBConfig(
+        endpoint_url=endpoint, table_prefix=args.table_prefix, region=args.region or "us-east-1"
+    )
+
+
+async def main(args: argparse.Namespace) -> None:
+    """Crawls, and shows what was stored."""
+    async with AsyncExitStack() as stack:
+        is_embedded = not args.endpoint_url and not args.region
+        embedded = await stack.enter_async_context(local_dynamodb()) if is_embedded else None
+        config = settings(args, embedded)
+        where = "an embedded engine (moto)" if embedded else config.endpoint_url or f"AWS {config.region}"
+        console.print(f"storing in {where}, tables {config.table_prefix}*")
+        backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=config)))
+        start_url = await stack.enter_async_context(pydoc_server())
+        started = time.perf_counter()
+        crawl = await crawl_site(backend, start_url, args.workers)
+        console.print(f"crawled in {time.perf_counter() - started:.1f} s with {args.workers} workers")
+        await summarize(backend, start_url)
+        if crawl.too_large:
+            console.print(
+                f"\n[yellow]{len(crawl.too_large)} pages are too large for one DynamoDB item "
+                f"and were not stored:[/yellow]"
+            )
+            for url, error in sorted(crawl.too_large):
+                console.print(f"  {url}: {error.size:,} bytes")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Crawl Python's documentation server into DynamoDB.")
+    parser.add_argument("--endpoint-url", help="a running engine, such as http://127.0.0.1:8000")
+    parser.add_argument("--region", help="AWS region; without --endpoint-url, store in AWS itself")
+    parser.add_argument("--table-prefix", default="ragcrawl_demo_")
+    parser.add_argument("--workers", type=int, default=8)
+    asyncio.run(main(parser.parse_args()))

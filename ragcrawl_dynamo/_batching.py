@@ -1,0 +1,177 @@
+"""Many items in few requests: batched writes, deletes and reads, with what was left over sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._codec import Item, to_item
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import Key
+from ragcrawl_dynamo._retry import full_jitter
+from ragcrawl_dynamo._tables import E, Table
+from ragcrawl_dynamo.errors import (
+    InvalidInputError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+    ThrottledError,
+)
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import WriteRequestTypeDef
+
+KeyValues: TypeAlias = tuple[str, ...]
+Failures: TypeAlias = dict[KeyValues, RagcrawlDynamoError]
+
+# AWS: BatchWriteItem and BatchGetItem. 25 items of 400 KB stay below a batch's 16 MB.
+WRITES_PER_BATCH = 25
+READS_PER_BATCH = 100
+
+# Batches of one bulk call in flight; measured in docs/design.md, "Bulk calls".
+BATCHES_IN_FLIGHT = 4
+
+
+async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> int:
+    """Writes records in batches; of several with one key the last is written.
+
+    Returns:
+        How many distinct items were written.
+
+    Raises:
+        PartialBatchError: Some could not be stored or were not written; all others were.
+    """
+    by_key: dict[KeyValues, tuple[E, Item]] = {}
+    failures: list[tuple[Any, RagcrawlDynamoError]] = []
+    for record in records:
+        try:
+            item = to_item(table, record)
+        except InvalidInputError as error:
+            failures.append((record, error))
+        else:
+            by_key[key_values(table, item)] = (record, item)
+    failed = await _write(gateway, table, [requests.put(item) for _, item in by_key.values()])
+    failures += [(by_key[key][0], error) for key, error in failed.items()]
+    saved = len(by_key) - len(failed)
+    if failures:
+        raise PartialBatchError(saved, failures) from failures[0][1]
+    return saved
+
+
+async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
+    """Removes items in batches; the keys must differ.
+
+    Raises:
+        PartialBatchError: Some were not removed; all others were.
+    """
+    failed = await _write(gateway, table, [requests.delete(key) for key in keys])
+    if failed:
+        failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
+        raise PartialBatchError(len(keys) - len(failed), failures) from failures[0][1]
+    return len(keys)
+
+
+async def read_all(
+    gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None = None
+) -> list[Item]:
+    """Reads items by full key, strongly consistent, in the order of the keys; absent ones are left out.
+
+    Args:
+        gateway: Where to read.
+        table: The table.
+        keys: All different.
+        attributes: Names of the attributes to return besides the key; all by default.
+
+    Raises:
+        ServiceError: One of the batches failed.
+    """
+    chunks = [keys[i : i + READS_PER_BATCH] for i in range(0, len(keys), READS_PER_BATCH)]
+    slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+
+    async def read(chunk: Sequence[Key]) -> list[Item]:
+        async with slots:
+            return await _read_batch(gateway, table, chunk, attributes)
+
+    found = {key_values(table, item): item for items in await gather(map(read, chunks)) for item in items}
+    return [item for key in keys if (item := found.get(key_values(table, key))) is not None]
+
+
+def key_values(table: Table[Any], attributes: Item) -> KeyValues:
+    """The primary key in an item or key, as a hashable value."""
+    return tuple(attributes[name]["S"] for name in table.primary_key)
+
+
+async def gather(awaitables: Iterable[Any]) -> list[Any]:
+    """Awaits all at once; if one fails the others are cancelled, and its error is raised."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
+    chunks = [writes[i : i + WRITES_PER_BATCH] for i in range(0, len(writes), WRITES_PER_BATCH)]
+    slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+
+    async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
+        async with slots:
+            return await _write_batch(gateway, table, chunk)
+
+    return {key: error for failed in await gather(map(write, chunks)) for key, error in failed.items()}
+
+
+async def _write_batch(
+    gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]
+) -> Failures:
+    stalled = 0
+    while True:
+        try:
+            response = await gateway.call("BatchWriteItem", requests.batch_write_request(table, writes))
+        except RagcrawlDynamoError as error:
+            return {_key_of(table, write): error for write in writes}
+        left = cast("list[WriteRequestTypeDef]", response.get("UnprocessedItems", {}).get(table.name, []))
+        if not left:
+            return {}
+        stalled = stalled + 1 if len(left) == len(writes) else 0
+        if stalled >= gateway.config.retry_attempts:
+            throttled = _left_over(table, "BatchWriteItem", len(left), stalled)
+            return {_key_of(table, write): throttled for write in left}
+        writes = left
+        await asyncio.sleep(full_jitter(gateway.config, max(1, stalled)))
+
+
+async def _read_batch(
+    gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None
+) -> list[Item]:
+    items: list[Item] = []
+    stalled = 0
+    while True:
+        response = await gateway.call("BatchGetItem", requests.batch_get_request(table, keys, attributes))
+        items += response.get("Responses", {}).get(table.name, [])
+        unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
+        left = unprocessed["Keys"] if unprocessed else []
+        if not left:
+            return items
+        stalled = stalled + 1 if len(left) == len(keys) else 0
+        if stalled >= gateway.config.retry_attempts:
+            raise _left_over(table, "BatchGetItem", len(left), stalled)
+        keys = left
+        await asyncio.sleep(full_jitter(gateway.config, max(1, stalled)))
+
+
+def _key_of(table: Table[Any], write: WriteRequestTypeDef) -> KeyValues:
+    attributes: Any = write["PutRequest"]["Item"] if "PutRequest" in write else write["DeleteRequest"]["Key"]
+    return key_values(table, attributes)
+
+
+def _left_over(table: Table[Any], operation: str, count: int, rounds: int) -> ThrottledError:
+    return ThrottledError(
+        f"{count} items were left unprocessed {rounds} times in a row: raise the capacity, or send less",
+        code="UnprocessedItems",
+        operation=operation,
+        table=table.name,
+    )

@@ -1,0 +1,318 @@
+"""Model <-> item: what DynamoDB can store, how, and the refusal of what it can not.
+
+The fields come from the model; there is no second list of them. A field that is None, and whose default is
+None, takes no attribute; nor does an empty set, which DynamoDB does not have. An attribute that is a key
+holds the escaped id (see `_keys`).
+
+| Python | DynamoDB |
+|---|---|
+| str, enum | S |
+| datetime | S, "2026-01-31T23:59:59.000000Z": fixed width, so that it sorts by time |
+| int, float | N |
+| bool, None | BOOL, NULL |
+| list, dict, model | L, M, M |
+| set of str | SS |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from ragcrawl_dynamo._keys import unescape
+from ragcrawl_dynamo._tables import E, Table
+from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooLargeError
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+Item: TypeAlias = "dict[str, AttributeValueTypeDef]"
+
+# AWS: "Constraints in Amazon DynamoDB".
+MAX_ITEM_BYTES = 400 * 1024
+MAX_DEPTH = 32
+MAX_DIGITS = 38
+MIN_MAGNITUDE = 1e-130
+MAGNITUDE_BOUND = 1e126
+
+
+class _RefusedError(Exception):
+    """A value can not be stored; containers add where it is as the error passes them."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path: list[str] = []
+
+
+def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDef] | None = None) -> Item:
+    """The item of a record, checked against DynamoDB's limits.
+
+    Args:
+        table: Where it will be stored.
+        record: The model.
+        extra: Attributes that are no fields of the model, such as a time to live.
+
+    Raises:
+        InvalidKeyError: An id is empty or too long.
+        InvalidValueError: A field can not be stored.
+        ItemTooLargeError: The item is over 400 KB.
+    """
+    keys = table.keys(record)
+    item = encode_fields(record, type(record).__name__)
+    item.update(keys)
+    for name, (outer, inner) in table.lifted.items():
+        if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # our own dict
+            item[name] = value
+    if extra:
+        item.update(extra)
+    _check_size(table, record, item)
+    return item
+
+
+def from_item(table: Table[E], item: Mapping[str, AttributeValueTypeDef]) -> E:
+    """The record of an item.
+
+    Raises:
+        CorruptItemError: The item does not fit the model.
+    """
+    ids = table.key_attributes
+    try:
+        data = {name: decode_value(item[name]) for name in table.model.model_fields if name in item}
+        for name in ids & data.keys():
+            data[name] = unescape(data[name])
+        for name, (outer, inner) in table.lifted.items():
+            if name in item:
+                data[outer][inner] = decode_value(item[name])
+        return table.model.model_validate(data)
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+        key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
+        raise CorruptItemError(
+            f"item {key} of table {table.name} is no {table.model.__name__}: {error}"
+        ) from error
+
+
+def encode_fields(record: BaseModel, model: str) -> Item:
+    """The attributes of a record's fields.
+
+    Raises:
+        InvalidValueError: A field can not be stored; it names `model` and the field.
+    """
+    try:
+        return _encode_model(record, depth=0)
+    except _RefusedError as refused:
+        raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
+
+
+def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef:
+    """One value, as it stands in an item.
+
+    Raises:
+        InvalidValueError: It can not be stored; it names `model` and `field`.
+    """
+    try:
+        return _encode(value, 1)
+    except _RefusedError as refused:
+        raise InvalidValueError(".".join([field, *refused.path]), refused.reason, model=model) from None
+
+
+def decode_value(value: Mapping[str, Any]) -> Any:
+    """One value out of an item."""
+    ((tag, raw),) = value.items()
+    return _DECODERS[tag](raw)
+
+
+def item_size(item: Mapping[str, AttributeValueTypeDef]) -> int:
+    """Bytes of an item by DynamoDB's rule (AWS: "DynamoDB item sizes and formats")."""
+    return sum(_attribute_size(name, value) for name, value in item.items())
+
+
+def _encode_model(record: BaseModel, depth: int) -> Item:
+    item: Item = {}
+    for name, field in type(record).model_fields.items():
+        value = getattr(record, name)
+        if (value is None and field.default is None) or value == set():
+            continue
+        try:
+            item[name] = _encode(value, depth + 1)
+        except _RefusedError as refused:
+            refused.path.insert(0, name)
+            raise
+    return item
+
+
+def _encode(value: Any, depth: int) -> AttributeValueTypeDef:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is None:
+        encoder = next((each for kind, each in _ENCODERS.items() if isinstance(value, kind)), _refuse_type)
+    return encoder(value, depth)
+
+
+def _refuse_type(value: Any, depth: int) -> AttributeValueTypeDef:
+    raise _RefusedError(
+        f"a {type(value).__name__} can not be stored: use text, numbers, booleans, lists and maps"
+    )
+
+
+def _encode_text(value: str, depth: int) -> AttributeValueTypeDef:
+    return {"S": _checked_text(str(value))}
+
+
+def _encode_enum(value: Enum, depth: int) -> AttributeValueTypeDef:
+    return _encode(value.value, depth)
+
+
+def _encode_datetime(value: datetime, depth: int) -> AttributeValueTypeDef:
+    utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return {"S": utc.isoformat(timespec="microseconds").replace("+00:00", "Z")}
+
+
+def _encode_int(value: int, depth: int) -> AttributeValueTypeDef:
+    if abs(value) >= 10**MAX_DIGITS:
+        raise _RefusedError(f"a number may have {MAX_DIGITS} digits: store it as text")
+    return {"N": str(value)}
+
+
+def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
+    if not isfinite(value):
+        raise _RefusedError(f"DynamoDB has no {value}: use None, or text")
+    if value and not MIN_MAGNITUDE <= abs(value) < MAGNITUDE_BOUND:
+        raise _RefusedError("a number's magnitude may be 1E-130 to 9.99E+125: store it as text")
+    if value.is_integer() and abs(value) < 10**MAX_DIGITS:
+        # DynamoDB drops the exponent, so that it comes back as an int: let it be the very same number.
+        return {"N": str(int(value))}
+    return {"N": repr(value)}
+
+
+def _encode_list(value: Sequence[Any], depth: int) -> AttributeValueTypeDef:
+    return {"L": [_encode_member(str(i), each, depth) for i, each in enumerate(value)]}
+
+
+def _encode_dict(value: Mapping[Any, Any], depth: int) -> AttributeValueTypeDef:
+    return {"M": {(name := _map_key(key)): _encode_member(name, each, depth) for key, each in value.items()}}
+
+
+def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
+    return {"M": _encode_model(value, depth)}
+
+
+def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueTypeDef:
+    members = sorted(value)
+    if not members or not all(isinstance(each, str) for each in members):
+        raise _RefusedError("a set may hold text only, and is left out when empty")
+    return {"SS": [_checked_text(each) for each in members]}
+
+
+def _encode_member(name: str, value: Any, depth: int) -> AttributeValueTypeDef:
+    try:
+        if depth >= MAX_DEPTH:
+            raise _RefusedError(f"lies deeper than the {MAX_DEPTH} levels of nesting that an item may have")
+        return _encode(value, depth + 1)
+    except _RefusedError as refused:
+        refused.path.insert(0, name)
+        raise
+
+
+def _map_key(key: Any) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise _RefusedError(f"a map's key must be text or an int, not {type(key).__name__}")
+    if key == "":
+        raise _RefusedError("a map's key must not be empty")
+    return _checked_text(str(key))
+
+
+def _checked_text(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _RefusedError("holds a lone surrogate, which UTF-8 can not encode: replace it") from None
+    return text
+
+
+# The order matters to subclasses: bool before int, Enum before str.
+_ENCODERS: dict[type, Callable[[Any, int], AttributeValueTypeDef]] = {
+    bool: lambda value, depth: {"BOOL": value},
+    Enum: _encode_enum,
+    str: _encode_text,
+    int: _encode_int,
+    float: _encode_float,
+    datetime: _encode_datetime,
+    type(None): lambda value, depth: {"NULL": True},
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_dict,
+    BaseModel: _encode_nested,
+    set: _encode_set,
+    frozenset: _encode_set,
+}
+
+
+def _decode_number(text: str) -> int | float:
+    if "E" in text or "e" in text:
+        text = format(Decimal(text), "f")
+    # An int has at most 38 digits, so that a longer integer was a float.
+    return float(text) if "." in text or len(text.lstrip("-")) > MAX_DIGITS else int(text)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "S": str,
+    "N": _decode_number,
+    "BOOL": bool,
+    "NULL": lambda raw: None,
+    "L": lambda raw: [decode_value(each) for each in raw],
+    "M": lambda raw: {name: decode_value(each) for name, each in raw.items()},
+    "SS": set,
+}
+
+
+def _check_size(table: Table[E], record: E, item: Item) -> None:
+    # A local index's entries count towards the limit of their item (AWS: "Local secondary indexes").
+    entries = sum(
+        _attribute_size(name, item[name])
+        for index in table.indexes
+        if not index.is_global
+        for name in {*table.primary_key, *index.key_attributes}
+    )
+    limit = MAX_ITEM_BYTES - entries
+    if (size := item_size(item)) > limit:
+        largest = max(item, key=lambda name: _attribute_size(name, item[name]))
+        raise ItemTooLargeError(
+            largest,
+            model=type(record).__name__,
+            record=" ".join(f"{name} {item[name]['S'][:200]!r}" for name in table.primary_key),
+            size=size,
+            field_size=_attribute_size(largest, item[largest]),
+            limit=limit,
+        )
+
+
+def _attribute_size(name: str, value: AttributeValueTypeDef) -> int:
+    return _text_size(name) + _value_size(value)
+
+
+def _value_size(value: Mapping[str, Any]) -> int:
+    ((tag, raw),) = value.items()
+    match tag:
+        case "S":
+            return _text_size(raw)
+        case "N":
+            digits = raw.lower().split("e")[0].replace(".", "").strip("-0")
+            return int((len(digits) + 1) // 2 + 1 + raw.startswith("-"))
+        case "M":
+            return 3 + sum(1 + _attribute_size(name, each) for name, each in raw.items())
+        case "L":
+            return 3 + sum(1 + _value_size(each) for each in raw)
+        case "SS":
+            return sum(map(_text_size, raw))
+        case _:
+            return 1
+
+
+def _text_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,170 @@
+"""Conditions, filters and updates as pure values; names and values always go through placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+Path: TypeAlias = str | tuple[str, ...]
+Value: TypeAlias = "AttributeValueTypeDef"
+
+
+class Placeholders:
+    """The attribute names and values of one request."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.values: dict[str, Value] = {}
+        self._tokens: dict[str, str] = {}
+
+    def path(self, path: Path) -> str:
+        """The placeholder of an attribute, or of a member of a nested map."""
+        return ".".join(map(self._name, (path,) if isinstance(path, str) else path))
+
+    def value(self, value: Value) -> str:
+        """The placeholder of a value."""
+        token = f":{len(self.values)}"
+        self.values[token] = value
+        return token
+
+    def _name(self, name: str) -> str:
+        if name not in self._tokens:
+            token = self._tokens[name] = f"#{len(self._tokens)}"
+            self.names[token] = name
+        return self._tokens[name]
+
+
+class Condition(Protocol):
+    """Anything that can stand in a condition, a key condition or a filter."""
+
+    def render(self, to: Placeholders) -> str:
+        """Its text, with placeholders from `to`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """`path operator value`, operator one of =, <>, <, <=, >, >=."""
+
+    path: Path
+    operator: str
+    value: Value
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"{to.path(self.path)} {self.operator} {to.value(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """`low <= path <= high`: as a sort key condition the one way to give both ends."""
+
+    path: Path
+    low: Value
+    high: Value
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"{to.path(self.path)} BETWEEN {to.value(self.low)} AND {to.value(self.high)}"
+
+
+@dataclass(frozen=True, slots=True)
+class BeginsWith:
+    """The text of `path` begins with `prefix`."""
+
+    path: Path
+    prefix: Value
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"begins_with({to.path(self.path)}, {to.value(self.prefix)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """The text of `path` holds `part`."""
+
+    path: Path
+    part: Value
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"contains({to.path(self.path)}, {to.value(self.part)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The attribute is there."""
+
+    path: Path
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"attribute_exists({to.path(self.path)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The attribute is not there."""
+
+    path: Path
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return f"attribute_not_exists({to.path(self.path)})"
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every one of the conditions holds."""
+
+    conditions: Sequence[Condition]
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return " AND ".join(f"({each.render(to)})" for each in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one of the conditions holds."""
+
+    conditions: Sequence[Condition]
+
+    def render(self, to: Placeholders) -> str:
+        """See Condition."""
+        return " OR ".join(f"({each.render(to)})" for each in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an UpdateItem changes.
+
+    Attributes:
+        put: Path -> value that replaces what is there.
+        increment: Path -> number that is added to what is there, or to 0. The map around it must exist.
+        union: Top-level attribute -> set that is added to what is there.
+        remove: Attributes to drop.
+    """
+
+    put: Mapping[Path, Value] = field(default_factory=dict)
+    increment: Mapping[Path, Value] = field(default_factory=dict)
+    union: Mapping[str, Value] = field(default_factory=dict)
+    remove: Sequence[str] = ()
+
+    def render(self, to: Placeholders) -> str:
+        """The update expression, with placeholders from `to`."""
+        sets = [f"{to.path(path)} = {to.value(value)}" for path, value in self.put.items()]
+        if self.increment:
+            zero = to.value({"N": "0"})
+            sets += [
+                f"{to.path(path)} = if_not_exists({to.path(path)}, {zero}) + {to.value(value)}"
+                for path, value in self.increment.items()
+            ]
+        adds = [f"{to.path(path)} {to.value(value)}" for path, value in self.union.items()]
+        clauses = {"SET": sets, "ADD": adds, "REMOVE": [to.path(path) for path in self.remove]}
+        return " ".join(f"{word} {', '.join(each)}" for word, each in clauses.items() if each)

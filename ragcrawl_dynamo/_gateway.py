@@ -1,0 +1,350 @@
+"""The only file that awaits the AWS client: one client, bounded requests, retries, metrics, error mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore import xform_name
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._metrics import READS, WRITES, Metrics
+from ragcrawl_dynamo._retry import (
+    THROTTLING_CODES,
+    TRANSPORT_ERRORS,
+    error_code,
+    is_retryable,
+    is_transport_error,
+    retrying,
+)
+from ragcrawl_dynamo.config import DynamoDBConfig
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+    from types_aiobotocore_dynamodb import type_defs as t
+
+logger = logging.getLogger(__name__)
+
+ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
+
+# Connections that data requests never use: health checks, one request a table, get through under load.
+CONTROL_CONNECTIONS = 5
+
+_ACCESS_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+
+
+def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """A client as this package wants it, not yet entered."""
+
+    def secret(name: Literal["access_key_id", "secret_access_key", "session_token"]) -> str | None:
+        value = getattr(config, name)
+        return value.get_secret_value() if value is not None else None
+
+    session = aioboto3.Session(
+        profile_name=config.profile,
+        region_name=config.region,
+        aws_access_key_id=secret("access_key_id"),
+        aws_secret_access_key=secret("secret_access_key"),
+        aws_session_token=secret("session_token"),
+    )
+    options = AioConfig(
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        max_pool_connections=config.max_connections,
+        # Retries are ours alone, and every request is built by typed code: neither is done twice.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        parameter_validation=False,
+        user_agent="ragcrawl-dynamo",
+    )
+    client = session.client("dynamodb", endpoint_url=config.endpoint_url, config=options)
+    return cast("AbstractAsyncContextManager[DynamoDBClient]", client)
+
+
+class Gateway:
+    """Sends every request of one backend.
+
+    Requests in flight are bounded below the size of the connection pool: waiting for a pool slot has no
+    time-out, and a request that is signed while it waits there expires. The wait for our own slot comes
+    before signing, and counts towards the call's deadline.
+    """
+
+    def __init__(self, config: DynamoDBConfig, client_factory: ClientFactory = open_client) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self._client_factory = client_factory
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: DynamoDBClient | None = None
+        self._stack: AsyncExitStack | None = None
+        self._was_open = False
+        self._in_flight = 0
+
+    async def open(self) -> None:
+        """Opens the client; does nothing if it is open.
+
+        Raises:
+            WrongEventLoopError: It is open in another event loop.
+            CredentialsError: The configured profile does not exist.
+            RequestRejectedError: The endpoint's URL or the region can not be used.
+        """
+        self._enter_loop()
+        async with self._lock:
+            if self._client is not None:
+                return
+            stack = AsyncExitStack()
+            try:
+                self._client = await stack.enter_async_context(self._client_factory(self.config))
+            except (BotoCoreError, ValueError) as error:
+                raise self._translate(error, "OpenClient", None) from error
+            self._stack = stack
+            self._was_open = True
+
+    async def close(self) -> None:
+        """Refuses new calls, lets requests in flight end, closes the client; does nothing if it is closed.
+
+        Raises:
+            WrongEventLoopError: It is open in another event loop.
+        """
+        if self._stack is None:
+            return
+        self._enter_loop()
+        self._client = None
+        async with self._lock:
+            stack, self._stack = self._stack, None
+            if stack is not None:
+                try:
+                    await self._idle.wait()
+                finally:
+                    await stack.aclose()
+
+    @overload
+    async def call(
+        self, operation: Literal["GetItem"], request: t.GetItemInputTypeDef
+    ) -> t.GetItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["PutItem"], request: t.PutItemInputTypeDef
+    ) -> t.PutItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["UpdateItem"], request: t.UpdateItemInputTypeDef
+    ) -> t.UpdateItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["DeleteItem"], request: t.DeleteItemInputTypeDef
+    ) -> t.DeleteItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["Query"], request: t.QueryInputTypeDef
+    ) -> t.QueryOutputTypeDef: ...
+    @overload
+    async def call(self, operation: Literal["Scan"], request: t.ScanInputTypeDef) -> t.ScanOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["BatchGetItem"], request: t.BatchGetItemInputTypeDef
+    ) -> t.BatchGetItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["BatchWriteItem"], request: t.BatchWriteItemInputTypeDef
+    ) -> t.BatchWriteItemOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["CreateTable"], request: t.CreateTableInputTypeDef
+    ) -> t.CreateTableOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["DescribeTable"], request: t.DescribeTableInputTypeDef
+    ) -> t.DescribeTableOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["UpdateTable"], request: t.UpdateTableInputTypeDef
+    ) -> t.UpdateTableOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["DeleteTable"], request: t.DeleteTableInputTypeDef
+    ) -> t.DeleteTableOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["DescribeTimeToLive"], request: t.DescribeTimeToLiveInputTypeDef
+    ) -> t.DescribeTimeToLiveOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["UpdateTimeToLive"], request: t.UpdateTimeToLiveInputTypeDef
+    ) -> t.UpdateTimeToLiveOutputTypeDef: ...
+    @overload
+    async def call(
+        self,
+        operation: Literal["DescribeContinuousBackups"],
+        request: t.DescribeContinuousBackupsInputTypeDef,
+    ) -> t.DescribeContinuousBackupsOutputTypeDef: ...
+    @overload
+    async def call(
+        self, operation: Literal["UpdateContinuousBackups"], request: t.UpdateContinuousBackupsInputTypeDef
+    ) -> t.UpdateContinuousBackupsOutputTypeDef: ...
+
+    async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
+        """Sends one request, again where that can help, and returns the answer.
+
+        Raises:
+            BackendStateError: The gateway is not open, or open in another event loop.
+            ServiceError: No attempt succeeded; its subclass says why.
+        """
+        self._require_open()
+        table = _table_of(request)
+        if operation in READS or operation in WRITES:
+            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
+        last_error: BaseException | None = None
+
+        def on_retry(error: BaseException, attempt: int, pause: float) -> None:
+            nonlocal last_error
+            last_error = error
+            self.metrics.retry(operation, table)
+            logger.warning(
+                "%s on %s failed (%s), attempt %d of %d; again in %.3f s",
+                operation,
+                table,
+                error_code(error),
+                attempt,
+                self.config.retry_attempts,
+                pause,
+            )
+
+        try:
+            async with asyncio.timeout(self.config.call_timeout):
+                async for attempt in retrying(self.config, on_retry):
+                    with attempt:
+                        response = await self._send(operation, table, request)
+        except (BotoCoreError, ClientError, *TRANSPORT_ERRORS) as error:
+            raise self._translate(error, operation, table, last_error) from error
+        self.metrics.capacity(operation, response)
+        return response
+
+    async def _send(self, operation: str, table: str, request: Mapping[str, Any]) -> Any:
+        slots = self._data_slots if operation in READS or operation in WRITES else self._control_slots
+        async with slots:
+            # Closed meanwhile, perhaps: then this request must not start.
+            client = self._require_open()
+            self._in_flight += 1
+            self._idle.clear()
+            self.metrics.request(operation, table)
+            logger.debug("%s on %s", operation, table)
+            try:
+                return await getattr(client, xform_name(operation))(**request)
+            finally:
+                self._in_flight -= 1
+                if not self._in_flight:
+                    self._idle.set()
+
+    def _enter_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._stack is not None:
+            raise errors.WrongEventLoopError
+        self._loop = loop
+        self._lock = asyncio.Lock()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._data_slots = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
+        self._control_slots = asyncio.Semaphore(CONTROL_CONNECTIONS)
+
+    def _require_open(self) -> DynamoDBClient:
+        if self._client is None:
+            raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
+        if asyncio.get_running_loop() is not self._loop:
+            raise errors.WrongEventLoopError
+        return self._client
+
+    def _translate(
+        self, error: Exception, operation: str, table: str | None, last_error: BaseException | None = None
+    ) -> errors.ServiceError:
+        code = error_code(error)
+        kind, message = self._explain(error, code, last_error)
+        translated = kind(message, code=code, operation=operation, table=table or None)
+        if isinstance(translated, errors.ConditionFailedError) and isinstance(error, ClientError):
+            translated.item = cast("dict[str, Any]", error.response).get("Item")
+        return translated
+
+    def _explain(
+        self, error: Exception, code: str, last_error: BaseException | None
+    ) -> tuple[type[errors.ServiceError], str]:
+        where = f"endpoint {self.config.endpoint_url or 'of AWS'}, region {self.config.region!r}"
+        if isinstance(error, ClientError):
+            said = error.response.get("Error", {}).get("Message", "") or "no message"
+            if code == "ConditionalCheckFailedException":
+                return errors.ConditionFailedError, "the condition of the write did not hold"
+            if code == "ResourceNotFoundException":
+                return (
+                    errors.TableNotFoundError,
+                    f"no such table or index at {where}: initialize() makes what is missing; "
+                    f"if it should be there, check table_prefix, region and endpoint_url",
+                )
+            if code in _ACCESS_CODES:
+                return (
+                    errors.AccessDeniedError,
+                    f"refused at {where}: check the credentials, the region and the role's policy; "
+                    f"DynamoDB says: {said}",
+                )
+            if code in THROTTLING_CODES:
+                return (
+                    errors.ThrottledError,
+                    f"still throttled after {self.config.retry_attempts} attempts: raise the capacity, "
+                    f"or send less at once; DynamoDB says: {said}",
+                )
+            if is_retryable(error):
+                return (
+                    errors.ServerFaultError,
+                    f"DynamoDB failed on its side, try again later; it says: {said}",
+                )
+            return errors.RequestRejectedError, f"refused at {where}; DynamoDB says: {said}"
+        if type(error) is TimeoutError:
+            cause = f"; the last error was {error_code(last_error)}: {last_error}" if last_error else ""
+            return (
+                errors.DeadlineExceededError,
+                f"no answer within call_timeout = {self.config.call_timeout} s, at {where}{cause}",
+            )
+        if isinstance(error, _NO_CREDENTIALS):
+            return (
+                errors.CredentialsError,
+                f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, a role, "
+                f"or access_key_id and secret_access_key in the config",
+            )
+        if is_transport_error(error):
+            return (
+                errors.EndpointUnreachableError,
+                f"no usable answer from {where}: check endpoint_url, region and the network; {error}",
+            )
+        return errors.RequestRejectedError, f"could not be sent to {where}; {error}"
+
+
+def _table_of(request: Mapping[str, Any]) -> str:
+    """Full name of the table that a request is for; "" where there is none."""
+    return str(request.get("TableName") or next(iter(request.get("RequestItems", ())), ""))

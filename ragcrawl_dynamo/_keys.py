@@ -1,0 +1,164 @@
+"""Every key string of the five tables; nothing else builds one.
+
+An id may hold any character. In a key it is escaped so that "#" never appears in it; "#" is therefore free
+to join the parts of a composite key, and keys that begin with "#" are free for records of the layer itself.
+The escapes are those of JSON Pointer (RFC 6901) with "#" in the place of "/": "~" becomes "~0", "#" becomes
+"~1". Escaping is injective, so two different ids never share a key.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeAlias
+
+from w3lib.url import canonicalize_url
+
+from ragcrawl_dynamo.errors import InvalidKeyError
+from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+Key: TypeAlias = "dict[str, AttributeValueTypeDef]"
+
+# Every id is somewhere a sort key, of a table or of an index, and a sort key may take 1,024 bytes
+# (AWS: "Quotas in Amazon DynamoDB").
+MAX_ID_BYTES = 1024
+
+
+def escape(text: str) -> str:
+    """An id as it stands in a key: without "#"."""
+    return text.replace("~", "~0").replace("#", "~1")
+
+
+def unescape(text: str) -> str:
+    """The id of which `escape` made `text`."""
+    return text.replace("~1", "#").replace("~0", "~")
+
+
+def site_key(site_id: str) -> Key:
+    """`{site_id}`: one site by id."""
+    return {"site_id": {"S": _id("Site", "site_id", site_id)}}
+
+
+def run_key(site_id: str, run_id: str) -> Key:
+    """`{site_id}` / `{run_id}`: one run by full key."""
+    return {
+        "site_id": {"S": _id("CrawlRun", "site_id", site_id)},
+        "run_id": {"S": _id("CrawlRun", "run_id", run_id)},
+    }
+
+
+def page_key(site_id: str, page_id: str) -> Key:
+    """`{site_id}` / `{page_id}`: one page by full key."""
+    return {
+        "site_id": {"S": _id("Page", "site_id", site_id)},
+        "page_id": {"S": _id("Page", "page_id", page_id)},
+    }
+
+
+def version_key(page_id: str, version_id: str, site_id: str) -> Key:
+    """`{page_id}` / `{version_id}#{site_id}#`: one version by full key.
+
+    The site is part of it because two sites that crawl one URL share its page_id, and can share a
+    version_id too: neither may overwrite the other.
+    """
+    sort_key = version_prefix(version_id) + version_suffix(site_id)[1:]
+    if len(sort_key.encode()) > MAX_ID_BYTES:
+        raise InvalidKeyError(
+            "version_id",
+            f"version_id and site_id together may take {MAX_ID_BYTES - 2:,} bytes",
+            model="PageVersion",
+        )
+    return {"page_id": {"S": _id("PageVersion", "page_id", page_id)}, "version_key": {"S": sort_key}}
+
+
+def version_prefix(version_id: str) -> str:
+    """`{version_id}#`: begins the sort key of every version of that id, one per site."""
+    return _id("PageVersion", "version_id", version_id) + "#"
+
+
+def version_suffix(site_id: str) -> str:
+    """`#{site_id}#`: ends the sort key of every version of that site, and is nowhere else in one."""
+    return "#" + _id("PageVersion", "site_id", site_id) + "#"
+
+
+def frontier_key(run_id: str, item_id: str) -> Key:
+    """`{run_id}` / `{item_id}`: one frontier item by full key."""
+    return {
+        "run_id": {"S": _id("FrontierItem", "run_id", run_id)},
+        "item_id": {"S": _id("FrontierItem", "item_id", item_id)},
+    }
+
+
+def url_key(url: str) -> str:
+    """SHA-256 of the normalized URL, in hexadecimal: finds a page by a URL of any length."""
+    return sha256(normalize_url(url).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def normalize_url(url: str) -> str:
+    """The URL in w3lib's canonical form; unchanged where w3lib can not read it."""
+    try:
+        return canonicalize_url(url)
+    except ValueError:
+        return url
+
+
+def site_partition(site_id: str) -> str:
+    """`{site_id}`: partition of a site's runs, pages and, in their by_site index, versions."""
+    return _id("Site", "site_id", site_id)
+
+
+def page_partition(page_id: str) -> str:
+    """`{page_id}`: partition of a page's versions, of every site that has the page."""
+    return _id("Page", "page_id", page_id)
+
+
+def run_partition(run_id: str) -> str:
+    """`{run_id}`: partition of a run's frontier, and of the run in its by_run_id index."""
+    return _id("CrawlRun", "run_id", run_id)
+
+
+def site_keys(site: Site) -> Key:
+    """The key attributes of a site's item."""
+    return site_key(site.site_id)
+
+
+def run_keys(run: CrawlRun) -> Key:
+    """The key attributes of a run's item."""
+    return run_key(run.site_id, run.run_id)
+
+
+def page_keys(page: Page) -> Key:
+    """The key attributes of a page's item, that of the URL index included."""
+    return {**page_key(page.site_id, page.page_id), "url_key": {"S": url_key(page.url)}}
+
+
+def version_keys(version: PageVersion) -> Key:
+    """The key attributes of a version's item, that of the site index included."""
+    return {
+        **version_key(version.page_id, version.version_id, version.site_id),
+        "site_id": {"S": escape(version.site_id)},
+    }
+
+
+def frontier_keys(item: FrontierItem) -> Key:
+    """The key attributes of a frontier item."""
+    return frontier_key(item.run_id, item.item_id)
+
+
+def _id(model: str, field: str, value: str) -> str:
+    if not value:
+        raise InvalidKeyError(field, "must not be empty", model=model)
+    escaped = escape(value)
+    try:
+        size = len(escaped.encode())
+    except UnicodeEncodeError:
+        raise InvalidKeyError(
+            field, "holds a lone surrogate, which UTF-8 can not encode", model=model
+        ) from None
+    if size > MAX_ID_BYTES:
+        raise InvalidKeyError(
+            field, f"takes {size:,} bytes, an id may take {MAX_ID_BYTES:,}: use a hash of it", model=model
+        )
+    return escaped

@@ -1,0 +1,230 @@
+"""Listings: slices with a cursor, and whole partitions page by page in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import read_all
+from ragcrawl_dynamo._codec import Item
+from ragcrawl_dynamo._expressions import Between, Compare, Condition
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import Key
+from ragcrawl_dynamo._ranges import split_points
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
+
+__all__ = ["Slice"]
+
+T = TypeVar("T")
+
+# Items that one request reads at least where a filter drops some of them.
+_MIN_FILTERED = 100
+
+# Ranges that are read ahead of the one being consumed; each holds at most one page of 1 MB and its successor.
+_RANGES_IN_FLIGHT = 4
+
+
+class Slice(list[T], Generic[T]):
+    """Part of a listing.
+
+    Attributes:
+        cursor: Opaque text to pass to the next call; None where nothing follows.
+    """
+
+    def __init__(self, items: Iterable[T] = (), cursor: str | None = None) -> None:
+        super().__init__(items)
+        self.cursor = cursor
+
+    def __repr__(self) -> str:
+        return f"Slice({super().__repr__()}, cursor={self.cursor!r})"
+
+
+def check_limit(limit: int) -> int:
+    """A limit that is at least 1.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    if limit < 1:
+        raise InvalidArgumentError("limit", f"must be at least 1, not {limit!r}")
+    return limit
+
+
+async def read_slice(
+    gateway: Gateway, query: Query, decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
+) -> Slice[T]:
+    """The next `limit` items that meet the query's filter, and where to go on.
+
+    Raises:
+        InvalidArgumentError: The limit is below 1.
+        InvalidCursorError: The cursor is damaged or of another listing.
+    """
+    check_limit(limit)
+    scope = [query.table.name, query.index or "", query.partition]
+    start = _decode_cursor(cursor, scope, query.key_attributes) if cursor is not None else None
+    items: list[Item] = []
+    while True:
+        missing = limit - len(items)
+        page = max(missing, _MIN_FILTERED) if query.filter else missing
+        response = await gateway.call("Query", requests.query_request(query, limit=page, start=start))
+        items += response["Items"]
+        start = response.get("LastEvaluatedKey")
+        if len(items) > limit:
+            del items[limit:]
+            start = {name: items[-1][name] for name in query.key_attributes}
+        if start is None or len(items) == limit:
+            break
+    return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+
+
+async def read_slice_by_index(
+    gateway: Gateway,
+    query: Query,
+    decode: Callable[[Item], T],
+    *,
+    limit: int,
+    cursor: str | None = None,
+    attributes: Sequence[str] | None = None,
+) -> Slice[T]:
+    """Like `read_slice`, in the order of the query's index; the items are then read by full key.
+
+    What is deleted between the two reads is left out, so that a slice can be shorter than its limit.
+    """
+    keys_of = replace(query, attributes=sorted(query.key_attributes))
+    entries = await read_slice(gateway, keys_of, lambda entry: entry, limit=limit, cursor=cursor)
+    keys: list[Key] = [{name: entry[name] for name in query.table.primary_key} for entry in entries]
+    items = await read_all(gateway, query.table, keys, attributes)
+    return Slice(map(decode, items), entries.cursor)
+
+
+async def read_table(
+    gateway: Gateway, table: Any, decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
+) -> Slice[T]:
+    """The next `limit` items of a whole table, in no particular order."""
+    check_limit(limit)
+    scope = [table.name, "", ""]
+    start = _decode_cursor(cursor, scope, frozenset(table.primary_key)) if cursor is not None else None
+    items: list[Item] = []
+    while True:
+        request = requests.scan_request(table, limit=limit - len(items), start=start)
+        response = await gateway.call("Scan", request)
+        items += response["Items"]
+        start = response.get("LastEvaluatedKey")
+        if start is None or len(items) == limit:
+            break
+    return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+
+
+async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIterator[T]:
+    """Everything that a listing with cursors returns, one slice in memory at a time."""
+    cursor: str | None = None
+    while True:
+        part = await read(cursor)
+        for each in part:
+            yield each
+        if (cursor := part.cursor) is None:
+            return
+
+
+async def read_pages(
+    gateway: Gateway, query: Query, *, rest_counts: bool = False
+) -> AsyncIterator[tuple[int, list[Item]]]:
+    """A whole partition of a table, ascending, page by page as (count, items).
+
+    The first page is read alone. If more follows and the sort keys look like hashes, the rest is read in
+    ranges, a few at once but handed out in order; otherwise page after page.
+
+    Args:
+        gateway: Where to read.
+        query: A query of the table itself, ascending, that returns the sort key.
+        rest_counts: Let all pages but the first have a count only.
+    """
+    response = await gateway.call("Query", requests.query_request(query))
+    yield response["Count"], response["Items"]
+    if (start := response.get("LastEvaluatedKey")) is None:
+        return
+    rest = replace(query, count=True) if rest_counts else query
+    sort_key = query.table.primary_key[-1]
+    last = start[sort_key]["S"]
+    points = split_points([*(item[sort_key]["S"] for item in response["Items"]), last])
+    readers = [_RangeReader(gateway, replace(rest, sort=each)) for each in _ranges(sort_key, last, points)]
+    readers[0].start = start
+    running: deque[_RangeReader] = deque()
+    waiting = deque(readers)
+    try:
+        while running or waiting:
+            while waiting and len(running) < _RANGES_IN_FLIGHT:
+                running.append(waiting.popleft())
+                running[-1].read_ahead()
+            reader = running[0]
+            yield await reader.next_page()
+            if reader.done:
+                running.popleft()
+    finally:
+        await asyncio.gather(*(reader.cancel() for reader in running))
+
+
+class _RangeReader:
+    """Reads one range of sort keys, at most one page ahead of its consumer."""
+
+    def __init__(self, gateway: Gateway, query: Query) -> None:
+        self.start: Key | None = None
+        self.done = False
+        self._gateway = gateway
+        self._query = query
+        self._ahead: asyncio.Task[Any] | None = None
+
+    def read_ahead(self) -> None:
+        request = requests.query_request(self._query, start=self.start)
+        self._ahead = asyncio.ensure_future(self._gateway.call("Query", request))
+
+    async def next_page(self) -> tuple[int, list[Item]]:
+        assert self._ahead is not None  # noqa: S101 # read_ahead() comes first
+        response = await self._ahead
+        self.start = response.get("LastEvaluatedKey")
+        self.done = self.start is None
+        if not self.done:
+            self.read_ahead()
+        return response["Count"], response.get("Items", [])
+
+    async def cancel(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+
+
+def _ranges(sort_key: str, last: str, points: Sequence[str]) -> Iterator[Condition | None]:
+    """Conditions that together hold for every sort key from `last` on, each key in one of them."""
+    if not points:
+        yield None
+        return
+    yield Between(sort_key, {"S": last}, {"S": points[0]})
+    # BETWEEN includes both ends: the next range begins at the successor of a point, itself and a NUL.
+    for low, high in pairwise(points):
+        yield Between(sort_key, {"S": low + "\0"}, {"S": high})
+    yield Compare(sort_key, ">", {"S": points[-1]})
+
+
+def _encode_cursor(key: Key, scope: Sequence[str]) -> str:
+    place = {name: value["S"] for name, value in key.items()}
+    return base64.urlsafe_b64encode(orjson.dumps([*scope, place])).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str, scope: Sequence[str], names: frozenset[str]) -> Key:
+    try:
+        *of, place = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key: Key = {name: {"S": str(value)} for name, value in place.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from error
+    if of != list(scope) or key.keys() != names:
+        raise InvalidCursorError("cursor", "belongs to another listing: start this one without a cursor")
+    return key

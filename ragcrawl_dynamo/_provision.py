@@ -1,0 +1,229 @@
+"""Makes the tables that are missing, and proves that those which exist are as this version needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import gather
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._tables import Index, Table, Tables
+from ragcrawl_dynamo.errors import (
+    DeadlineExceededError,
+    RequestRejectedError,
+    SchemaMismatchError,
+    ServiceError,
+    TableNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import TableDescriptionTypeDef
+
+logger = logging.getLogger(__name__)
+
+_FIRST_POLL = 0.05
+_LONGEST_POLL = 5.0
+
+_ADD_INDEXES = "initialize(create_missing_indexes=True) adds missing global indexes"
+_NEW_PREFIX = (
+    "The keys of a table can not be changed: choose another table_prefix, or move its items to a new table"
+)
+
+
+async def ensure_tables(gateway: Gateway, tables: Tables, *, create_missing_indexes: bool = False) -> None:
+    """Makes all tables concurrently and waits until they and their indexes are active.
+
+    Raises:
+        SchemaMismatchError: A table exists with other keys or indexes.
+        DeadlineExceededError: A table is not active within `table_timeout`.
+        ServiceError: DynamoDB refused a request.
+    """
+    await gather(_ensure(gateway, table, create_missing_indexes) for table in tables.all())
+
+
+async def all_active(gateway: Gateway, tables: Tables) -> bool:
+    """Whether all five tables exist and serve requests.
+
+    Raises:
+        ServiceError: A request failed.
+    """
+    found = await gather(_describe(gateway, table) for table in tables.all())
+    # A table that is UPDATING, a new index for one, serves requests all the while.
+    return all(each is not None and each["TableStatus"] in ("ACTIVE", "UPDATING") for each in found)
+
+
+async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> None:
+    timeout = gateway.config.table_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            await _until_active(gateway, table, create_missing_indexes)
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"not active within table_timeout = {timeout} s: look at its status, then initialize() again",
+            code="TableNotActive",
+            operation="DescribeTable",
+            table=table.name,
+        ) from error
+    if table.ttl_attribute is not None and gateway.config.frontier_ttl_days is not None:
+        await _enable_ttl(gateway, table, table.ttl_attribute)
+    if gateway.config.point_in_time_recovery:
+        await _enable_recovery(gateway, table)
+
+
+async def _until_active(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> None:
+    pause = _FIRST_POLL
+    while True:
+        description = await _describe(gateway, table)
+        if description is None:
+            await _create(gateway, table)
+        elif description["TableStatus"] == "ACTIVE":
+            missing = _check(table, description, create_missing_indexes)
+            building = [
+                each
+                for each in description.get("GlobalSecondaryIndexes", [])
+                if each["IndexStatus"] != "ACTIVE"
+            ]
+            if not missing and not building:
+                return
+            if not building:
+                await _add_index(gateway, table, missing[0])
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_POLL, pause * 1.5)
+
+
+async def _describe(gateway: Gateway, table: Table[Any]) -> TableDescriptionTypeDef | None:
+    try:
+        return (await gateway.call("DescribeTable", {"TableName": table.name}))["Table"]
+    except TableNotFoundError:
+        return None
+
+
+async def _create(gateway: Gateway, table: Table[Any]) -> None:
+    try:
+        await gateway.call("CreateTable", requests.create_table_request(table, gateway.config))
+    except RequestRejectedError as error:
+        # Another process was faster, or the answer to our own first attempt was lost.
+        if error.code != "ResourceInUseException":
+            raise
+    else:
+        logger.info("created table %s", table.name)
+
+
+async def _add_index(gateway: Gateway, table: Table[Any], index: Index) -> None:
+    try:
+        await gateway.call("UpdateTable", requests.create_index_request(table, index, gateway.config))
+    except RequestRejectedError as error:
+        # Another process adds it, or the answer to our own first attempt was lost; the next poll tells.
+        if error.code not in ("ResourceInUseException", "ValidationException"):
+            raise
+        description = await _describe(gateway, table)
+        if description is None or index.name not in _names(description, "GlobalSecondaryIndexes"):
+            raise
+    else:
+        logger.info("adding index %s to table %s", index.name, table.name)
+
+
+def _check(table: Table[Any], found: TableDescriptionTypeDef, create_missing_indexes: bool) -> list[Index]:
+    """The global indexes to add.
+
+    Raises:
+        SchemaMismatchError: The table can not be used as it is.
+    """
+    missing = [
+        each
+        for each in table.indexes
+        if each.is_global and each.name not in _names(found, "GlobalSecondaryIndexes")
+    ]
+    differences = list(_differences(table, found))
+    if differences:
+        raise SchemaMismatchError(table.name, differences, _NEW_PREFIX)
+    if missing and not create_missing_indexes:
+        raise SchemaMismatchError(
+            table.name, [f"global index {each.name} is missing" for each in missing], _ADD_INDEXES
+        )
+    return missing
+
+
+def _differences(table: Table[Any], found: TableDescriptionTypeDef) -> Iterator[str]:
+    types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
+    yield from _key_differences("", requests.key_schema(table), found["KeySchema"], types)
+    present: dict[str, Any] = {
+        each["IndexName"]: each
+        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
+        for each in found.get(kind, [])  # type: ignore[attr-defined] # both are lists of mappings
+    }
+    for index in table.indexes:
+        if (other := present.get(index.name)) is None:
+            if not index.is_global:
+                yield f"local index {index.name} is missing, and can only be made with its table"
+            continue
+        yield from _key_differences(
+            f"index {index.name}: ", requests.key_schema(index), other["KeySchema"], types
+        )
+
+
+def _key_differences(
+    where: str, wanted: list[Any], found: list[Any], types: Mapping[str, str]
+) -> Iterator[str]:
+    def shown(schema: list[Any]) -> str:
+        return ", ".join(f"{each['AttributeName']} ({each['KeyType']})" for each in schema)
+
+    if shown(wanted) != shown(found):
+        yield f"{where}the key is {shown(found)}, not {shown(wanted)}"
+        return
+    for each in wanted:
+        kind = types.get(each["AttributeName"])
+        if kind != "S":
+            yield f"{where}key attribute {each['AttributeName']} has type {kind}, not S"
+
+
+def _names(description: TableDescriptionTypeDef, kind: str) -> set[str]:
+    return {each["IndexName"] for each in description.get(kind, [])}  # type: ignore[attr-defined] # as above
+
+
+async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> None:
+    response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+    found = response["TimeToLiveDescription"]
+    if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        if found.get("AttributeName") != attribute:
+            raise SchemaMismatchError(
+                table.name,
+                [f"time to live is on attribute {found.get('AttributeName')}, not {attribute}"],
+                "Switch it off there, or set frontier_ttl_days to None",
+            )
+        return
+    try:
+        await gateway.call(
+            "UpdateTimeToLive",
+            {
+                "TableName": table.name,
+                "TimeToLiveSpecification": {"Enabled": True, "AttributeName": attribute},
+            },
+        )
+    except RequestRejectedError as error:
+        # Another process switched it on since; a second switch within the hour is refused too.
+        if error.code != "ValidationException" or "already enabled" not in str(error):
+            raise
+
+
+async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
+    try:
+        response = await gateway.call("DescribeContinuousBackups", {"TableName": table.name})
+        found = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        if found.get("PointInTimeRecoveryStatus") == "ENABLED":
+            return
+        await gateway.call(
+            "UpdateContinuousBackups",
+            {
+                "TableName": table.name,
+                "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+            },
+        )
+    except ServiceError as error:
+        # DynamoDB Local has no backups; what is configured for AWS must still run against it.
+        if error.code != "UnknownOperationException":
+            raise
+        logger.warning("%s: this endpoint has no point-in-time recovery", table.name)

@@ -1,0 +1,146 @@
+"""The five tables: their keys, their indexes, and which model each one holds.
+
+| table | partition key | sort key | indexes (all KEYS_ONLY) |
+|---|---|---|---|
+| sites | site_id | | |
+| runs | site_id | run_id | global by_run_id; local by_created_at |
+| pages | site_id | page_id | global by_url (url_key, site_id) |
+| versions | page_id | version_key | local by_crawled_at; global by_site (site_id, page_id) |
+| frontier | run_id | item_id | |
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar
+
+from ragcrawl_dynamo import _keys
+from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
+
+E = TypeVar("E", bound=Entity)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A secondary index; its projection is KEYS_ONLY."""
+
+    name: str
+    partition_key: str
+    sort_key: str | None = None
+    is_global: bool = True
+
+    @property
+    def key_attributes(self) -> tuple[str, ...]:
+        """Names of the index's own key attributes."""
+        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[E]):
+    """One table. Every key attribute is a string.
+
+    Attributes:
+        name: The name: without prefix in this module's definitions, in full after `named`.
+        model: What an item is decoded to.
+        keys: The key attributes of a model, those of the indexes included.
+        partition_key: Name of the partition key attribute.
+        sort_key: Name of the sort key attribute.
+        indexes: Secondary indexes.
+        lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
+        ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
+    """
+
+    name: str
+    model: type[E]
+    keys: Callable[[E], _keys.Key]
+    partition_key: str
+    sort_key: str | None = None
+    indexes: tuple[Index, ...] = ()
+    lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    ttl_attribute: str | None = None
+
+    def named(self, prefix: str) -> Self:
+        """This table under its full name."""
+        return replace(self, name=prefix + self.name)
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Names of the table's own key attributes."""
+        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+
+    @property
+    def key_attributes(self) -> frozenset[str]:
+        """Names of all attributes that are a key of the table or of an index."""
+        return frozenset(self.primary_key).union(*(index.key_attributes for index in self.indexes))
+
+    def index(self, name: str) -> Index:
+        """The index of that name."""
+        return next(index for index in self.indexes if index.name == name)
+
+
+SITES = Table("sites", Site, _keys.site_keys, "site_id")
+RUNS = Table(
+    "runs",
+    CrawlRun,
+    _keys.run_keys,
+    "site_id",
+    "run_id",
+    indexes=(
+        Index("by_run_id", "run_id"),
+        Index("by_created_at", "site_id", "created_at", is_global=False),
+    ),
+    # ADD, the only atomic way to grow a set, works on top-level attributes alone (AWS: UpdateItem).
+    lifted={"stats_domains_crawled": ("stats", "domains_crawled")},
+)
+PAGES = Table(
+    "pages",
+    Page,
+    _keys.page_keys,
+    "site_id",
+    "page_id",
+    indexes=(Index("by_url", "url_key", "site_id"),),
+)
+VERSIONS = Table(
+    "versions",
+    PageVersion,
+    _keys.version_keys,
+    "page_id",
+    "version_key",
+    indexes=(
+        Index("by_crawled_at", "page_id", "crawled_at", is_global=False),
+        Index("by_site", "site_id", "page_id"),
+    ),
+)
+FRONTIER = Table(
+    "frontier",
+    FrontierItem,
+    _keys.frontier_keys,
+    "run_id",
+    "item_id",
+    ttl_attribute="expires_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The five tables of one prefix."""
+
+    sites: Table[Site]
+    runs: Table[CrawlRun]
+    pages: Table[Page]
+    versions: Table[PageVersion]
+    frontier: Table[FrontierItem]
+
+    @classmethod
+    def of(cls, prefix: str) -> Self:
+        """The tables whose names begin with `prefix`."""
+        return cls(
+            sites=SITES.named(prefix),
+            runs=RUNS.named(prefix),
+            pages=PAGES.named(prefix),
+            versions=VERSIONS.named(prefix),
+            frontier=FRONTIER.named(prefix),
+        )
+
+    def all(self) -> tuple[Table[Any], ...]:
+        """All five."""
+        return (self.sites, self.runs, self.pages, self.versions, self.frontier)

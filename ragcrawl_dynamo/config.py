@@ -1,0 +1,124 @@
+"""Settings: what to connect to, how long to wait, how the tables are made."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = ["DynamoDBConfig", "StorageConfig"]
+
+ENV_PREFIX = "RAGCRAWL_DYNAMO_"
+
+# The longest table name is 255 characters; "versions" is our longest suffix.
+_MAX_PREFIX = 255 - len("versions")
+
+
+class DynamoDBConfig(BaseModel):
+    """How to reach DynamoDB and how to make its tables. Frozen; no secret shows in its repr or its errors.
+
+    Credentials resolve the standard AWS way (environment, shared files or `profile`, container and
+    instance roles) unless static keys are given.
+
+    Attributes:
+        table_prefix: Put before "sites", "runs", "pages", "versions" and "frontier".
+        region: AWS region; with `endpoint_url` any name, it only takes part in the signature.
+        endpoint_url: For DynamoDB Local, moto or a VPC endpoint; None for AWS's own.
+        profile: Section of the shared AWS configuration files.
+        access_key_id: Static key; needs `secret_access_key`.
+        secret_access_key: Static secret; needs `access_key_id`.
+        session_token: For temporary static keys.
+        billing_mode: On demand, or provisioned with the two capacities below.
+        read_capacity: Provisioned read capacity units of each table and global index.
+        write_capacity: Provisioned write capacity units of each table and global index.
+        connect_timeout: Seconds to open a connection.
+        read_timeout: Seconds without a byte of an answer before one attempt is given up.
+        call_timeout: Seconds that one request may take in all: waiting for a slot, attempts and pauses.
+        health_timeout: Seconds after which `health_check()` answers False.
+        table_timeout: Seconds that `initialize()` waits for tables and indexes to become active.
+        max_connections: Size of the connection pool. Some connections are kept free for health checks,
+            the others bound the requests in flight.
+        retry_attempts: Tries of one request in all, the first included.
+        retry_base_delay: Seconds; the pause before try n+1 is random between 0 and base * 2**(n-1).
+        retry_max_delay: Seconds; upper bound of a pause.
+        frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
+        tags: Tags of the tables, set when they are created.
+        point_in_time_recovery: Continuous backups for every table.
+        deletion_protection: Refuse DeleteTable, set when the tables are created.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    table_prefix: str = Field(default="ragcrawl_", pattern=r"^[A-Za-z0-9_.-]*$", max_length=_MAX_PREFIX)
+    region: str = Field(default="us-east-1", pattern=r"^[A-Za-z0-9-]+$", max_length=63)
+    endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
+    profile: str | None = Field(default=None, min_length=1)
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    billing_mode: Literal["PAY_PER_REQUEST", "PROVISIONED"] = "PAY_PER_REQUEST"
+    read_capacity: int = Field(default=5, ge=1)
+    write_capacity: int = Field(default=5, ge=1)
+    connect_timeout: float = Field(default=5.0, gt=0)
+    read_timeout: float = Field(default=10.0, gt=0)
+    call_timeout: float = Field(default=60.0, gt=0)
+    health_timeout: float = Field(default=5.0, gt=0)
+    table_timeout: float = Field(default=300.0, gt=0)
+    max_connections: int = Field(default=50, ge=6, le=10_000)
+    retry_attempts: int = Field(default=8, ge=1, le=100)
+    retry_base_delay: float = Field(default=0.05, ge=0)
+    retry_max_delay: float = Field(default=5.0, ge=0)
+    frontier_ttl_days: int | None = Field(default=None, ge=1)
+    tags: dict[str, str] = Field(default_factory=dict)
+    point_in_time_recovery: bool = False
+    deletion_protection: bool = False
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together: give both or neither")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        if self.profile is not None and self.access_key_id is not None:
+            raise ValueError("profile and static keys exclude each other: give one of them")
+        if self.endpoint_url is None and self.region.count("-") < 2:
+            raise ValueError("region must be one of AWS's, such as us-east-1, where no endpoint_url is given")
+        return self
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Settings from the environment: RAGCRAWL_DYNAMO_REGION sets `region`, and so on for every field.
+
+        Args:
+            environ: Where to look; the process's environment by default.
+            **overrides: Fields that win over the environment.
+
+        Raises:
+            pydantic.ValidationError: A value is not allowed, or a variable with the prefix names no field.
+        """
+        source = os.environ if environ is None else environ
+        found: dict[str, Any] = {
+            name.removeprefix(ENV_PREFIX).lower(): value
+            for name, value in source.items()
+            if name.startswith(ENV_PREFIX)
+        }
+        if isinstance(tags := found.get("tags"), str):
+            # What is no JSON is left as text, so that pydantic names the field and what it takes.
+            with suppress(orjson.JSONDecodeError):
+                found["tags"] = orjson.loads(tags)
+        return cls(**{**found, **overrides})
+
+
+class StorageConfig(BaseModel):
+    """Which storage to use; DynamoDB is the one there is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    backend: DynamoDBConfig = Field(default_factory=DynamoDBConfig)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Settings from the environment; see `DynamoDBConfig.from_env`."""
+        return cls(backend=DynamoDBConfig.from_env(environ, **overrides))

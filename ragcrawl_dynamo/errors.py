@@ -1,0 +1,239 @@
+"""Every error that this package raises, under one base.
+
+    RagcrawlDynamoError
+    ├── BackendStateError             the backend is not in a state to serve the call
+    │   ├── BackendNotOpenError
+    │   ├── BackendClosedError
+    │   └── WrongEventLoopError
+    ├── InvalidInputError             the call can not succeed as it is; nothing was sent (also a ValueError)
+    │   ├── InvalidArgumentError
+    │   ├── InvalidCursorError
+    │   ├── InvalidKeyError
+    │   ├── InvalidValueError
+    │   └── ItemTooLargeError
+    ├── NotFoundError                 the record to change does not exist
+    ├── AmbiguousIdError              an id that several sites use was given without its site
+    ├── CorruptItemError              a stored item does not fit its model
+    ├── PartialBatchError             some items of a bulk call were not saved; it carries them
+    ├── SchemaMismatchError           an existing table differs from what this version needs
+    └── ServiceError                  DynamoDB, or the way to it, said no; keeps code, operation and table
+        ├── AccessDeniedError
+        ├── ConditionFailedError
+        ├── CredentialsError
+        ├── DeadlineExceededError
+        ├── EndpointUnreachableError
+        ├── RequestRejectedError
+        ├── ServerFaultError
+        ├── TableNotFoundError
+        └── ThrottledError
+
+botocore's own error, where there is one, is the `__cause__`. A record that is absent is `None` from
+`get_*`, not an error.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "AccessDeniedError",
+    "AmbiguousIdError",
+    "BackendClosedError",
+    "BackendNotOpenError",
+    "BackendStateError",
+    "ConditionFailedError",
+    "CorruptItemError",
+    "CredentialsError",
+    "DeadlineExceededError",
+    "EndpointUnreachableError",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "InvalidInputError",
+    "InvalidKeyError",
+    "InvalidValueError",
+    "ItemTooLargeError",
+    "NotFoundError",
+    "PartialBatchError",
+    "RagcrawlDynamoError",
+    "RequestRejectedError",
+    "SchemaMismatchError",
+    "ServerFaultError",
+    "ServiceError",
+    "TableNotFoundError",
+    "ThrottledError",
+    "WrongEventLoopError",
+]
+
+
+class RagcrawlDynamoError(Exception):
+    """Base of every error of this package. A subclass's docstring is its default message."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class BackendStateError(RagcrawlDynamoError):
+    """The backend can not serve this call now."""
+
+
+class BackendNotOpenError(BackendStateError):
+    """The backend is not open: await backend.initialize() first, or use 'async with backend'."""
+
+
+class BackendClosedError(BackendStateError):
+    """The backend is closed: await backend.initialize() opens it again."""
+
+
+class WrongEventLoopError(BackendStateError):
+    """The backend is open in another event loop, and belongs to it: make one backend per loop."""
+
+
+class InvalidInputError(RagcrawlDynamoError, ValueError):
+    """What was given can not be stored or asked for as it is; nothing was sent.
+
+    Attributes:
+        model: The model concerned, such as "Page"; None for a plain argument.
+        field: The field or argument, with its path inside free JSON, such as "config.headers.0".
+    """
+
+    def __init__(self, field: str, reason: str, *, model: str | None = None) -> None:
+        self.model = model
+        self.field = field
+        super().__init__(f"{model + '.' if model else ''}{field}: {reason}")
+
+
+class InvalidArgumentError(InvalidInputError):
+    """An argument is outside its limits."""
+
+
+class InvalidCursorError(InvalidInputError):
+    """A cursor is damaged, or belongs to another listing."""
+
+
+class InvalidKeyError(InvalidInputError):
+    """An id is empty or longer than a key of DynamoDB may be."""
+
+
+class InvalidValueError(InvalidInputError):
+    """A field holds a value that DynamoDB can not store."""
+
+
+class ItemTooLargeError(InvalidInputError):
+    """A record is larger than an item of DynamoDB may be.
+
+    Attributes:
+        size: Bytes that the item would take, by DynamoDB's own rule.
+        limit: Bytes that an item may take.
+    """
+
+    def __init__(
+        self, field: str, *, model: str, record: str, size: int, field_size: int, limit: int
+    ) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            field,
+            f"{record} takes {size:,} bytes of the {limit:,} that one item may; "
+            f"its largest field is {field} with {field_size:,} bytes: shorten or drop it",
+            model=model,
+        )
+
+
+class NotFoundError(RagcrawlDynamoError):
+    """The record to change does not exist."""
+
+
+class AmbiguousIdError(RagcrawlDynamoError):
+    """Several sites use this id: pass site_id as well."""
+
+
+class CorruptItemError(RagcrawlDynamoError):
+    """A stored item does not fit its model: something other than this package wrote it."""
+
+
+class SchemaMismatchError(RagcrawlDynamoError):
+    """An existing table differs from what this version needs.
+
+    Attributes:
+        table: Full name of the table.
+        differences: One sentence each.
+    """
+
+    def __init__(self, table: str, differences: Sequence[str], advice: str) -> None:
+        self.table = table
+        self.differences = tuple(differences)
+        super().__init__(f"table {table}: {'; '.join(differences)}. {advice}")
+
+
+class PartialBatchError(RagcrawlDynamoError):
+    """Some items of a bulk call were not saved; all others were.
+
+    Attributes:
+        saved: How many distinct items were written.
+        failures: A pair (model, error) for each that was not. An error of the transport leaves open
+            whether its items were written; saving them again is safe.
+    """
+
+    def __init__(self, saved: int, failures: Sequence[tuple[Any, RagcrawlDynamoError]]) -> None:
+        self.saved = saved
+        self.failures = tuple(failures)
+        super().__init__(
+            f"{saved} items saved, {len(self.failures)} not; the first failure: {self.failures[0][1]}"
+        )
+
+
+class ServiceError(RagcrawlDynamoError):
+    """DynamoDB, or the way to it, refused a request.
+
+    Attributes:
+        code: DynamoDB's error code, or the name of the transport error.
+        operation: The API operation, such as "PutItem".
+        table: Full name of the table; None where the request names none or several.
+    """
+
+    def __init__(self, message: str, *, code: str, operation: str, table: str | None) -> None:
+        self.code = code
+        self.operation = operation
+        self.table = table
+        super().__init__(f"{operation}{f' on {table}' if table else ''}: {message} [{code}]")
+
+
+class AccessDeniedError(ServiceError):
+    """The credentials are not valid or do not allow the operation."""
+
+
+class ConditionFailedError(ServiceError):
+    """The condition of a write did not hold.
+
+    Attributes:
+        item: The item as it was, where the request asked for it.
+    """
+
+    item: dict[str, Any] | None = None
+
+
+class CredentialsError(ServiceError):
+    """No credentials were found, or the configured profile does not exist."""
+
+
+class DeadlineExceededError(ServiceError):
+    """The call took longer than its deadline. A write may have been applied or not."""
+
+
+class EndpointUnreachableError(ServiceError):
+    """No answer came from the endpoint. A write may have been applied or not."""
+
+
+class RequestRejectedError(ServiceError):
+    """DynamoDB refused the request for a reason that repeating does not change."""
+
+
+class ServerFaultError(ServiceError):
+    """DynamoDB failed on its own side for longer than the retries lasted; a write may have been applied."""
+
+
+class TableNotFoundError(ServiceError):
+    """A table or index does not exist."""
+
+
+class ThrottledError(ServiceError):
+    """DynamoDB was too busy, or the table's capacity was used up, for longer than the retries lasted."""

@@ -1,0 +1,213 @@
+"""The five entities and their parts, with the field names of ragcrawl 0.0.2.
+
+Datetimes are timezone-aware UTC: a naive one is taken as UTC, an aware one is converted. Free JSON is
+`dict[str, JsonValue]`; it is stored natively, so that the console and other languages can read it.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = [
+    "CrawlRun",
+    "CrawlStats",
+    "FrontierItem",
+    "FrontierStatus",
+    "Page",
+    "PageVersion",
+    "RunStatus",
+    "Site",
+]
+
+
+def utc_now() -> datetime:
+    """The present moment as an aware UTC datetime."""
+    return datetime.now(UTC)
+
+
+def _as_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie within years 1 to 9999 once converted to UTC") from None
+
+
+UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
+
+
+class Entity(BaseModel):
+    """What all models share: unknown fields are refused, assignments are checked like construction."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class RunStatus(StrEnum):
+    """Where a crawl run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PARTIAL = "partial"
+
+
+class FrontierStatus(StrEnum):
+    """Where a frontier item stands; the last three are final."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens to an item of this status by itself."""
+        return self in (FrontierStatus.COMPLETED, FrontierStatus.FAILED, FrontierStatus.SKIPPED)
+
+
+class Site(Entity):
+    """A crawl target and its configuration."""
+
+    site_id: str
+    name: str
+    seeds: list[str]
+    allowed_domains: list[str] = Field(default_factory=list)
+    allowed_subdomains: bool = True
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    created_at: UtcDatetime = Field(default_factory=utc_now)
+    updated_at: UtcDatetime = Field(default_factory=utc_now)
+    last_crawl_at: UtcDatetime | None = None
+    last_sync_at: UtcDatetime | None = None
+    total_pages: int = 0
+    total_runs: int = 0
+    is_active: bool = True
+
+
+class CrawlStats(Entity):
+    """Counters of one run. Times are milliseconds, sizes are bytes."""
+
+    pages_discovered: int = 0
+    pages_crawled: int = 0
+    pages_failed: int = 0
+    pages_skipped: int = 0
+    pages_changed: int = 0
+    pages_unchanged: int = 0
+    pages_new: int = 0
+    pages_deleted: int = 0
+    total_bytes_downloaded: int = 0
+    total_fetch_time_ms: float = 0.0
+    total_extraction_time_ms: float = 0.0
+    avg_fetch_latency_ms: float = 0.0
+    errors_by_type: dict[str, int] = Field(default_factory=dict)
+    errors_by_domain: dict[str, int] = Field(default_factory=dict)
+    status_codes: dict[int, int] = Field(default_factory=dict)
+    domains_crawled: set[str] = Field(default_factory=set)
+
+
+class CrawlRun(Entity):
+    """One execution of a crawl or a sync."""
+
+    run_id: str
+    site_id: str
+    status: RunStatus = RunStatus.PENDING
+    error_message: str | None = None
+    created_at: UtcDatetime = Field(default_factory=utc_now)
+    started_at: UtcDatetime | None = None
+    completed_at: UtcDatetime | None = None
+    config_snapshot: dict[str, JsonValue] = Field(default_factory=dict)
+    seeds: list[str] = Field(default_factory=list)
+    is_sync: bool = False
+    parent_run_id: str | None = None
+    stats: CrawlStats = Field(default_factory=CrawlStats)
+    frontier_size: int = 0
+    max_depth_reached: int = 0
+
+
+class Page(Entity):
+    """The present state of one URL of a site: freshness, and which version is current.
+
+    `url` is the normalized URL. A page of which the server says 404 or 410 is a tombstone.
+    """
+
+    page_id: str
+    site_id: str
+    url: str
+    canonical_url: str | None = None
+    current_version_id: str | None = None
+    content_hash: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    first_seen: UtcDatetime = Field(default_factory=utc_now)
+    last_seen: UtcDatetime = Field(default_factory=utc_now)
+    last_crawled: UtcDatetime | None = None
+    last_changed: UtcDatetime | None = None
+    depth: int = Field(default=0, ge=0)
+    referrer_url: str | None = None
+    status_code: int | None = None
+    is_tombstone: bool = False
+    error_count: int = 0
+    last_error: str | None = None
+    version_count: int = 0
+
+
+class PageVersion(Entity):
+    """What one fetch of a page contained. `markdown`, `html` and `plain_text` are its body."""
+
+    version_id: str
+    page_id: str
+    site_id: str
+    run_id: str
+    markdown: str = ""
+    html: str | None = None
+    plain_text: str | None = None
+    content_hash: str
+    raw_hash: str | None = None
+    url: str
+    canonical_url: str | None = None
+    title: str | None = None
+    description: str | None = None
+    content_type: str | None = None
+    status_code: int
+    language: str | None = None
+    headings_outline: list[dict[str, JsonValue]] = Field(default_factory=list)
+    word_count: int = 0
+    char_count: int = 0
+    outlinks: list[str] = Field(default_factory=list)
+    internal_link_count: int = 0
+    external_link_count: int = 0
+    etag: str | None = None
+    last_modified: str | None = None
+    crawled_at: UtcDatetime = Field(default_factory=utc_now)
+    created_at: UtcDatetime = Field(default_factory=utc_now)
+    fetch_latency_ms: float | None = None
+    extraction_latency_ms: float | None = None
+    is_tombstone: bool = False
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class FrontierItem(Entity):
+    """One URL that a run is to crawl. A higher `priority` is crawled sooner."""
+
+    item_id: str
+    run_id: str
+    site_id: str
+    url: str
+    normalized_url: str
+    url_hash: str
+    depth: int = Field(default=0, ge=0)
+    referrer_url: str | None = None
+    priority: float = 0.0
+    status: FrontierStatus = FrontierStatus.PENDING
+    retry_count: int = 0
+    last_error: str | None = None
+    discovered_at: UtcDatetime = Field(default_factory=utc_now)
+    scheduled_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    completed_at: UtcDatetime | None = None
+    domain: str

@@ -1,0 +1,1 @@
+"""One entity's access patterns each; the backend composes them."""

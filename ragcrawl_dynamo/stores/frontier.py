@@ -1,0 +1,123 @@
+"""Frontier records: what a run has to crawl, has crawled and has given up."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import delete_all
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._expressions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Condition,
+    Exists,
+    Missing,
+    Path,
+    Update,
+    Value,
+)
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import frontier_key, run_partition
+from ragcrawl_dynamo._paging import Slice, read_pages, read_slice
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
+
+_EXPIRES_AT = "expires_at"
+
+
+class FrontierStore:
+    """Key `{run_id}` / `{item_id}`; finished items may carry a time to live."""
+
+    def __init__(self, gateway: Gateway, table: Table[FrontierItem]) -> None:
+        self._gateway = gateway
+        self._table = table
+
+    async def save(self, item: FrontierItem) -> None:
+        """Writes an item over whatever is there."""
+        expiry = self._expiry(item.completed_at or utc_now()) if item.status.is_final else {}
+        stored = to_item(self._table, item, expiry)
+        await self._gateway.call("PutItem", requests.put_request(self._table, stored))
+
+    async def get_items(
+        self, run_id: str, status: FrontierStatus | str | None, limit: int, cursor: str | None
+    ) -> Slice[FrontierItem]:
+        """A run's items by item_id; reads the whole run where few have the status."""
+        conditions = [_not_expired()]
+        if status is not None:
+            conditions.append(Compare("status", "=", {"S": _checked(status)}))
+        query = Query(self._table, run_partition(run_id), filter=AllOf(conditions))
+        return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    async def update_status(
+        self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None
+    ) -> FrontierItem:
+        """Sets an item's status and the time that goes with it, and returns the item as it is then."""
+        new = _checked(status)
+        now = utc_now()
+        moment = encode_value(now, model="FrontierItem", field="completed_at")
+        put: dict[Path, Value] = {"status": {"S": new}}
+        remove: list[str] = []
+        if error is not None:
+            put["last_error"] = encode_value(error, model="FrontierItem", field="last_error")
+        if new.is_final:
+            put["completed_at"] = moment
+            put.update(self._expiry(now))
+        else:
+            remove += ["completed_at", _EXPIRES_AT]
+            if new is FrontierStatus.IN_PROGRESS:
+                put["started_at"] = moment
+            else:
+                remove.append("started_at")
+        request = requests.update_request(
+            self._table,
+            frontier_key(run_id, item_id),
+            Update(put=put, remove=remove),
+            Exists(self._table.partition_key),
+        )
+        try:
+            response = await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as failed:
+            raise NotFoundError(
+                f"frontier item {item_id!r} of run {run_id!r} does not exist: save_frontier_item() makes it"
+            ) from failed
+        return self._decode(response["Attributes"])
+
+    async def clear(self, run_id: str, site_id: str | None = None) -> int:
+        """Removes a run's items, those of one site only where it is given; returns how many."""
+        query = Query(
+            self._table,
+            run_partition(run_id),
+            filter=None if site_id is None else Compare("site_id", "=", {"S": site_id}),
+            attributes=self._table.primary_key,
+        )
+        removed = 0
+        async for _, keys in read_pages(self._gateway, query):
+            removed += await delete_all(self._gateway, self._table, keys)
+        return removed
+
+    def _expiry(self, completed_at: datetime) -> dict[str, Value]:
+        days = self._gateway.config.frontier_ttl_days
+        if days is None:
+            return {}
+        return {_EXPIRES_AT: {"N": str(int((completed_at + timedelta(days=days)).timestamp()))}}
+
+    def _decode(self, item: Item) -> FrontierItem:
+        return from_item(self._table, item)
+
+
+def _not_expired() -> Condition:
+    # DynamoDB deletes an expired item within days, not at once (AWS: "Using time to live").
+    now = int(utc_now().timestamp())
+    return AnyOf((Missing(_EXPIRES_AT), Compare(_EXPIRES_AT, ">", {"N": str(now)})))
+
+
+def _checked(status: FrontierStatus | str) -> FrontierStatus:
+    try:
+        return FrontierStatus(status)
+    except ValueError:
+        allowed = ", ".join(FrontierStatus)
+        raise InvalidArgumentError("status", f"must be one of {allowed}, not {status!r}") from None

@@ -1,0 +1,142 @@
+"""Pages: by key, by URL, listed by site, counted, and picked for the next crawl."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import delete_all, read_all, save_all
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Missing
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import Key, page_key, site_partition, url_key
+from ragcrawl_dynamo._paging import Slice, check_limit, read_pages, read_slice
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.models import Page
+
+_ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
+
+
+class PageStore:
+    """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL, whatever its length."""
+
+    def __init__(self, gateway: Gateway, table: Table[Page]) -> None:
+        self._gateway = gateway
+        self._table = table
+
+    async def save(self, page: Page) -> None:
+        """Writes a page over whatever is there."""
+        await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, page)))
+
+    async def save_bulk(self, pages: Iterable[Page]) -> int:
+        """Writes pages in batches; see `save_all`."""
+        return await save_all(self._gateway, self._table, pages)
+
+    async def get(self, site_id: str, page_id: str) -> Page | None:
+        """One page by full key."""
+        request = requests.get_request(self._table, page_key(site_id, page_id))
+        response = await self._gateway.call("GetItem", request)
+        return self._decode(response["Item"]) if "Item" in response else None
+
+    async def get_by_url(self, site_id: str, url: str) -> Page | None:
+        """The page whose normalized URL is that of `url`, through by_url (eventually consistent)."""
+        wanted = url_key(url)
+        site: Condition = Compare("site_id", "=", {"S": site_partition(site_id)})
+        query = Query(self._table, wanted, index="by_url", sort=site, attributes=self._table.primary_key)
+        response = await self._gateway.call("Query", requests.query_request(query))
+        found = [self._decode(item) for item in await read_all(self._gateway, self._table, response["Items"])]
+        # The index lags: a page may have moved to another URL since.
+        pages = [page for page in found if url_key(page.url) == wanted]
+        return min(pages, key=lambda page: (page.url != url, page.is_tombstone, page.page_id), default=None)
+
+    async def listing(
+        self, site_id: str, limit: int, cursor: str | None, include_tombstones: bool
+    ) -> Slice[Page]:
+        """A site's pages by page_id."""
+        query = self._query(site_id, include_tombstones)
+        return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
+        """All pages of a site by page_id."""
+        async for _, items in read_pages(self._gateway, self._query(site_id, include_tombstones)):
+            for item in items:
+                yield self._decode(item)
+
+    async def count(self, site_id: str, include_tombstones: bool) -> int:
+        """How many pages a site has."""
+        query = self._query(site_id, include_tombstones, attributes=("page_id",))
+        return sum([count async for count, _ in read_pages(self._gateway, query, rest_counts=True)])
+
+    async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
+        """The pages to crawl next: never crawled first, then oldest first; no tombstones."""
+        check_limit(limit)
+        due = _crawled_before(_cutoff(max_age_hours))
+        query = self._query(
+            site_id, include_tombstones=False, also=due, attributes=("page_id", "last_crawled")
+        )
+        # Keys only, and no more than `limit` of them: a site may have a million pages.
+        best: list[tuple[str, str]] = []
+        async for _, items in read_pages(self._gateway, query):
+            found = [(item.get("last_crawled", {}).get("S", ""), item["page_id"]["S"]) for item in items]
+            best = heapq.nsmallest(limit, [*best, *found])
+        keys: list[Key] = [
+            {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in best
+        ]
+        as_read = {page_id: last_crawled for last_crawled, page_id in best}
+        return [
+            self._decode(item)
+            for item in await read_all(self._gateway, self._table, keys)
+            # What another worker crawled or buried in the meantime is not due any more.
+            if item.get("last_crawled", {}).get("S", "") == as_read[item["page_id"]["S"]]
+            and item["is_tombstone"] == {"BOOL": False}
+        ]
+
+    async def delete_of_site(self, site_id: str) -> int:
+        """Removes all pages of a site."""
+        query = self._query(site_id, include_tombstones=True, attributes=self._table.primary_key)
+        removed = 0
+        async for _, keys in read_pages(self._gateway, query):
+            removed += await delete_all(self._gateway, self._table, keys)
+        return removed
+
+    def _query(
+        self,
+        site_id: str,
+        include_tombstones: bool,
+        *,
+        also: Condition | None = None,
+        attributes: tuple[str, ...] | None = None,
+    ) -> Query:
+        conditions = [each for each in (None if include_tombstones else _ALIVE, also) if each is not None]
+        return Query(
+            self._table,
+            site_partition(site_id),
+            filter=AllOf(conditions) if conditions else None,
+            attributes=attributes,
+        )
+
+    def _decode(self, item: Item) -> Page:
+        return from_item(self._table, item)
+
+
+def _crawled_before(cutoff: datetime | None) -> Condition | None:
+    """Never crawled, or before that moment."""
+    if cutoff is None:
+        return None
+    moment = encode_value(cutoff, model="Page", field="last_crawled")
+    return AnyOf((Missing("last_crawled"), Compare("last_crawled", "<", moment)))
+
+
+def _cutoff(max_age_hours: float | None) -> datetime | None:
+    if max_age_hours is None:
+        return None
+    if not max_age_hours >= 0:
+        raise InvalidArgumentError("max_age_hours", f"must be at least 0, or None, not {max_age_hours!r}")
+    try:
+        return datetime.now(UTC) - timedelta(hours=max_age_hours)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,141 @@
+"""Crawl runs: by key, by id alone, newest first, and counters that many workers add to at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from pydantic import ValidationError
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import delete_all
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update, Value
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import Key, run_key, run_partition, site_partition, unescape
+from ragcrawl_dynamo._paging import Slice, read_pages, read_slice_by_index
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.errors import (
+    AmbiguousIdError,
+    ConditionFailedError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from ragcrawl_dynamo.models import CrawlRun, CrawlStats
+
+# Attribute: writer -> token of its last addition to the stats. A retry that finds its own token there knows
+# that the first try was applied and only its answer was lost.
+_WRITERS = "stats_writers"
+
+# AWS: "Constraints in Amazon DynamoDB", expression parameters.
+_MAX_EXPRESSION_BYTES = 4096
+
+
+class RunStore:
+    """Key `{site_id}` / `{run_id}`; by_run_id finds a run without its site, by_created_at orders by time."""
+
+    def __init__(self, gateway: Gateway, table: Table[CrawlRun]) -> None:
+        self._gateway = gateway
+        self._table = table
+        self._writer = uuid4().hex[:12]
+        self._additions: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def save(self, run: CrawlRun) -> None:
+        """Writes a run, its stats included, over whatever is there."""
+        item = to_item(self._table, run, {_WRITERS: {"M": {}}})
+        await self._gateway.call("PutItem", requests.put_request(self._table, item))
+
+    async def get(self, run_id: str, site_id: str | None) -> CrawlRun | None:
+        """One run by full key, or by its id through by_run_id (eventually consistent)."""
+        if site_id is None:
+            sites = await self._sites_of(run_id)
+            if not sites:
+                return None
+            if len(sites) > 1:
+                raise AmbiguousIdError(f"run_id {run_id!r} is in use in {len(sites)} sites: pass site_id")
+            site_id = sites[0]
+        response = await self._gateway.call(
+            "GetItem", requests.get_request(self._table, run_key(site_id, run_id))
+        )
+        return self._decode(response["Item"]) if "Item" in response else None
+
+    async def listing(self, site_id: str, limit: int, cursor: str | None) -> Slice[CrawlRun]:
+        """A site's runs, newest first; strongly consistent."""
+        partition = site_partition(site_id)
+        query = Query(self._table, partition, index="by_created_at", forward=False)
+        return await read_slice_by_index(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    async def add_stats(self, site_id: str, run_id: str, deltas: dict[str, Any]) -> CrawlRun:
+        """Adds to a run's stats atomically and returns the run as it is then."""
+        key = run_key(site_id, run_id)
+        update = self._addition(deltas)
+        # One addition at a time and run: the writer's token covers the last one only.
+        lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
+        async with lock:
+            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}")
+
+    async def keys(self, site_id: str) -> AsyncIterator[list[Key]]:
+        """The keys of all runs of a site, page by page."""
+        query = Query(self._table, site_partition(site_id), attributes=self._table.primary_key)
+        async for _, keys in read_pages(self._gateway, query):
+            yield keys
+
+    async def delete(self, keys: list[Key]) -> int:
+        """Removes runs."""
+        return await delete_all(self._gateway, self._table, keys)
+
+    async def _sites_of(self, run_id: str) -> list[str]:
+        query = Query(self._table, run_partition(run_id), index="by_run_id", attributes=("site_id",))
+        response = await self._gateway.call("Query", requests.query_request(query))
+        return [unescape(item["site_id"]["S"]) for item in response["Items"]]
+
+    async def _add(self, key: Key, update: Update, name: str) -> CrawlRun:
+        token: Value = {"S": uuid4().hex}
+        slot: Path = (_WRITERS, self._writer)
+        marked = Update(put={slot: token}, increment=update.increment, union=update.union)
+        not_yet_applied = AnyOf((Missing(slot), Compare(slot, "<>", token)))
+        condition = AllOf((Exists(self._table.partition_key), not_yet_applied))
+        request = requests.update_request(self._table, key, marked, condition)
+        if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
+            raise InvalidArgumentError("deltas", "too many counters at once: add them in several calls")
+        try:
+            response = await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as error:
+            if not error.item:
+                raise NotFoundError(f"{name} does not exist: save_run() makes it") from error
+            return self._decode(error.item)
+        return self._decode(response["Attributes"])
+
+    def _addition(self, deltas: dict[str, Any]) -> Update:
+        """The update that adds `deltas`, each a field of CrawlStats."""
+        if "avg_fetch_latency_ms" in deltas:
+            raise InvalidArgumentError(
+                "avg_fetch_latency_ms", "an average can not be added to: add total_fetch_time_ms"
+            )
+        try:
+            checked = CrawlStats.model_validate(deltas)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
+        increment: dict[Path, Value] = {}
+        union: dict[str, Value] = {}
+        lifted = {inner: name for name, (_, inner) in self._table.lifted.items()}
+        for name in deltas:
+            amount = getattr(checked, name)
+            if not amount:
+                continue
+            value = encode_value(amount, model="CrawlStats", field=name)
+            if name in lifted:
+                union[lifted[name]] = value
+            elif "M" in value:
+                increment |= {("stats", name, member): each for member, each in value["M"].items()}
+            else:
+                increment["stats", name] = value
+        return Update(increment=increment, union=union)
+
+    def _decode(self, item: Item) -> CrawlRun:
+        return from_item(self._table, item)

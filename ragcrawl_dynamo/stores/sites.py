@@ -1,0 +1,39 @@
+"""Sites: few, by id, listed by a scan."""
+
+from __future__ import annotations
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._codec import Item, from_item, to_item
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import site_key
+from ragcrawl_dynamo._paging import Slice, read_table
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.models import Site
+
+
+class SiteStore:
+    """Key `{site_id}`; no index."""
+
+    def __init__(self, gateway: Gateway, table: Table[Site]) -> None:
+        self._gateway = gateway
+        self._table = table
+
+    async def save(self, site: Site) -> None:
+        """Writes a site over whatever is there."""
+        await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, site)))
+
+    async def get(self, site_id: str) -> Site | None:
+        """One site by full key."""
+        response = await self._gateway.call("GetItem", requests.get_request(self._table, site_key(site_id)))
+        return self._decode(response["Item"]) if "Item" in response else None
+
+    async def listing(self, limit: int, cursor: str | None) -> Slice[Site]:
+        """A slice of all sites."""
+        return await read_table(self._gateway, self._table, self._decode, limit=limit, cursor=cursor)
+
+    async def delete(self, site_id: str) -> None:
+        """Removes the site's own item, if there is one."""
+        await self._gateway.call("DeleteItem", requests.delete_request(self._table, site_key(site_id)))
+
+    def _decode(self, item: Item) -> Site:
+        return from_item(self._table, item)

@@ -1,0 +1,45 @@
+"""Settings for a local engine, and the removal of what tests made there."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from pydantic import SecretStr
+
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo.config import DynamoDBConfig
+from ragcrawl_dynamo.errors import TableNotFoundError
+
+__all__ = ["drop_tables", "local_config"]
+
+
+def local_config(endpoint_url: str, **overrides: Any) -> DynamoDBConfig:
+    """Settings for a local engine: made-up credentials, and a table prefix of its own.
+
+    Args:
+        endpoint_url: Where the engine listens.
+        **overrides: Fields of DynamoDBConfig.
+    """
+    settings: dict[str, Any] = {
+        "endpoint_url": endpoint_url,
+        "table_prefix": f"test_{uuid4().hex[:12]}_",
+        "access_key_id": SecretStr("local"),
+        "secret_access_key": SecretStr("local"),
+    }
+    return DynamoDBConfig(**{**settings, **overrides})
+
+
+async def drop_tables(config: DynamoDBConfig) -> None:
+    """Deletes the five tables of a configuration, with everything in them; absent ones are passed over."""
+    gateway = Gateway(config)
+    await gateway.open()
+    try:
+        for table in Tables.of(config.table_prefix).all():
+            try:
+                await gateway.call("DeleteTable", {"TableName": table.name})
+            except TableNotFoundError:
+                continue
+    finally:
+        await gateway.close()

@@ -1,0 +1,34 @@
+"""Both engines, each started once a run; the fixtures themselves are those that users get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ragcrawl_dynamo.testing import run_dynamodb_local, run_moto
+
+DYNAMODB_LOCAL = Path(__file__).parent.parent / ".dynamodb-local"
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    with run_moto() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_endpoint() -> Iterator[str]:
+    if not DYNAMODB_LOCAL.exists():
+        pytest.fail(f"{DYNAMODB_LOCAL} is missing: run 'make fetch-dynamodb-local'")
+    with run_dynamodb_local(DYNAMODB_LOCAL) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session", params=["moto", "dynamodb-local"])
+def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
+    """Runs each test that needs an engine on both."""
+    name = "moto_endpoint" if request.param == "moto" else "dynamodb_local_endpoint"
+    endpoint: str = request.getfixturevalue(name)
+    return endpoint

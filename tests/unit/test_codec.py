@@ -1,0 +1,193 @@
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragcrawl_dynamo import (
+    CorruptItemError,
+    CrawlStats,
+    InvalidValueError,
+    ItemTooLargeError,
+    _codec,
+    _tables,
+)
+from ragcrawl_dynamo._codec import Item, from_item, item_size, to_item
+from ragcrawl_dynamo._tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS, E, Table
+from tests import factories
+from tests.factories import make_page, make_run, make_site, make_version
+
+
+def through_the_wire(table: Table[E], record: E) -> E:
+    """Encodes, sends as JSON, normalizes numbers as DynamoDB does, decodes."""
+    wire = orjson.loads(orjson.dumps(to_item(table, record)))
+    return from_item(table, normalized(wire))
+
+
+def normalized(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"N"} and isinstance(value["N"], str):
+            return {"N": plain_number(value["N"])}
+        return {name: normalized(each) for name, each in value.items()}
+    return [normalized(each) for each in value] if isinstance(value, list) else value
+
+
+def plain_number(text: str) -> str:
+    number = Decimal(text)
+    if number == 0:
+        return "0"
+    plain = format(number, "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+@given(factories.sites)
+def test_sites_round_trip(record: Any) -> None:
+    assert through_the_wire(SITES, record) == record
+
+
+@given(factories.runs)
+def test_runs_round_trip(record: Any) -> None:
+    assert through_the_wire(RUNS, record) == record
+
+
+@given(factories.pages)
+def test_pages_round_trip(record: Any) -> None:
+    assert through_the_wire(PAGES, record) == record
+
+
+@given(factories.versions)
+def test_versions_round_trip(record: Any) -> None:
+    assert through_the_wire(VERSIONS, record) == record
+
+
+@given(factories.frontier_items)
+def test_frontier_items_round_trip(record: Any) -> None:
+    assert through_the_wire(FRONTIER, record) == record
+
+
+@given(factories.json_values)
+def test_free_json_keeps_its_numbers(value: Any) -> None:
+    stored = through_the_wire(SITES, make_site(config={"value": value})).config["value"]
+    assert stored == value
+
+
+def test_a_set_is_stored_beside_the_stats_where_add_can_reach_it() -> None:
+    item = to_item(RUNS, make_run(stats=CrawlStats(domains_crawled={"b", "a"})))
+    assert item["stats_domains_crawled"] == {"SS": ["a", "b"]}
+    assert "domains_crawled" not in item["stats"]["M"]
+
+
+def test_none_takes_no_attribute_and_an_empty_text_does() -> None:
+    item = to_item(PAGES, make_page(etag="", last_modified=None))
+    assert item["etag"] == {"S": ""}
+    assert "last_modified" not in item
+
+
+def test_datetimes_sort_as_text() -> None:
+    moments = [
+        datetime(1, 1, 1),
+        datetime(999, 12, 31),
+        datetime(2026, 1, 1),
+        datetime(2026, 1, 1, 0, 0, 0, 1),
+    ]
+    texts = [_codec.encode_value(each, model="M", field="f")["S"] for each in moments]
+    assert texts == sorted(texts)
+    assert texts[-1] == "2026-01-01T00:00:00.000001Z"
+
+
+def test_a_naive_datetime_is_utc_and_an_aware_one_is_converted() -> None:
+    page = make_page(
+        first_seen=datetime(2026, 1, 1, 12),
+        last_seen=datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2))),
+    )
+    stored = through_the_wire(PAGES, page)
+    assert stored.first_seen == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert stored.last_seen == datetime(2026, 1, 1, 10, tzinfo=UTC)
+    page.last_crawled = datetime(2026, 1, 2)
+    assert page.last_crawled == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def nested(depth: int) -> Any:
+    value: Any = "leaf"
+    for _ in range(depth):
+        value = {"k": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "reason"),
+    [
+        ({"a": float("nan")}, "config.a", "DynamoDB has no nan"),
+        ({"a": [0, float("inf")]}, "config.a.1", "DynamoDB has no inf"),
+        ({"a": {"b": 10**38}}, "config.a.b", "38 digits"),
+        ({"a": 1e126}, "config.a", "magnitude"),
+        ({"a": 1e-131}, "config.a", "magnitude"),
+        ({"a": {"": 1}}, "config.a", "key must not be empty"),
+        ({"a": "\ud800"}, "config.a", "lone surrogate"),
+        ({"\udfff": 1}, "config", "lone surrogate"),
+        (nested(32), "config" + ".k" * 32, "32 levels"),
+    ],
+)
+def test_what_can_not_be_stored_is_refused_with_its_path(config: Any, path: str, reason: str) -> None:
+    site = make_site()
+    site.config.update(config)
+    with pytest.raises(InvalidValueError) as caught:
+        to_item(SITES, site)
+    assert (caught.value.model, caught.value.field) == ("Site", path)
+    assert reason in str(caught.value)
+
+
+def test_the_deepest_nesting_that_is_allowed_is_stored() -> None:
+    # The attribute itself is the first of the 31 maps around the leaf.
+    assert through_the_wire(SITES, make_site(config=nested(31))).config == nested(31)
+
+
+def test_a_value_of_no_known_type_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a object can not be stored"):
+        to_item(SITES, make_site().model_copy(update={"config": {"a": object()}}))
+
+
+def test_an_item_over_the_limit_names_its_largest_field_and_the_sizes() -> None:
+    with pytest.raises(ItemTooLargeError) as caught:
+        to_item(VERSIONS, make_version(markdown="é" * 200_000, html="x" * 50_000))
+    error = caught.value
+    assert (error.model, error.field) == ("PageVersion", "markdown")
+    assert error.size > 450_000
+    assert error.limit < 409_600
+    assert "page_id 'page'" in str(error)
+
+
+@given(factories.pages, st.integers(0, 300))
+def test_the_size_counts_names_and_utf8_bytes(page: Any, more: int) -> None:
+    item = to_item(PAGES, page)
+    longer: Item = {**item, "x": {"S": "é" * more}}
+    assert item_size(longer) - item_size(item) == 1 + 2 * more
+
+
+def test_an_item_that_does_not_fit_its_model_is_corrupt() -> None:
+    item = to_item(PAGES, make_page("p#1"))
+    item["depth"] = {"S": "deep"}
+    with pytest.raises(CorruptItemError, match=r"item .*'p~11'.* of table pages is no Page"):
+        from_item(PAGES, item)
+
+
+def test_an_item_without_its_key_is_corrupt() -> None:
+    with pytest.raises(CorruptItemError):
+        from_item(PAGES, {})
+
+
+def test_every_key_attribute_is_written() -> None:
+    pairs: list[tuple[Table[Any], Any]] = [
+        (SITES, make_site()),
+        (RUNS, make_run()),
+        (PAGES, make_page()),
+        (VERSIONS, make_version()),
+        (FRONTIER, factories.make_item()),
+    ]
+    for table, record in pairs:
+        item = to_item(table, record)
+        assert all("S" in item[name] for name in table.key_attributes), table.name
+    assert {table.name for table, _ in pairs} == {table.name for table in _tables.Tables.of("").all()}

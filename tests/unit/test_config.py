@@ -1,0 +1,94 @@
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, StorageConfig, create_storage_backend
+
+
+def test_the_defaults_are_those_that_are_documented() -> None:
+    config = StorageConfig().backend
+    assert (config.table_prefix, config.region, config.endpoint_url) == ("ragcrawl_", "us-east-1", None)
+    assert config.billing_mode == "PAY_PER_REQUEST"
+
+
+def test_a_backend_is_made_without_any_io() -> None:
+    backend = create_storage_backend(StorageConfig(backend=DynamoDBConfig(table_prefix="x_")))
+    assert isinstance(backend, DynamoDBBackend)
+    assert backend.config.table_prefix == "x_"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("table_prefix", "a b", "[A-Za-z0-9_.-]"),
+        ("table_prefix", "x" * 248, "at most 247 characters"),
+        ("region", "nowhere", "region must be one of AWS's, such as us-east-1"),
+        ("region", "us east 1", "pattern"),
+        ("endpoint_url", "localhost:8000", "https?://"),
+        ("billing_mode", "FREE", "'PAY_PER_REQUEST' or 'PROVISIONED'"),
+        ("read_capacity", 0, "greater than or equal to 1"),
+        ("connect_timeout", 0, "greater than 0"),
+        ("max_connections", 5, "greater than or equal to 6"),
+        ("retry_attempts", 0, "greater than or equal to 1"),
+        ("frontier_ttl_days", 0, "greater than or equal to 1"),
+        ("secret_access_key", "x", "access_key_id and secret_access_key go together"),
+        ("session_token", "x", "session_token needs access_key_id"),
+        ("no_such_field", 1, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_value_says_which_field_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        DynamoDBConfig.model_validate({field: value})
+    assert field in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_profile_and_keys_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="profile and static keys exclude each other"):
+        DynamoDBConfig(profile="p", access_key_id=SecretStr("a"), secret_access_key=SecretStr("b"))
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        DynamoDBConfig().region = "eu-west-1"  # type: ignore[misc] # that is what is tested
+
+
+def test_no_secret_shows_in_reprs_or_errors() -> None:
+    secrets = {"access_key_id": "AKIA-visible", "secret_access_key": "hidden", "session_token": "t0k3n"}
+    config = StorageConfig(backend=DynamoDBConfig.model_validate(secrets))
+    assert not [
+        each for each in secrets.values() if each in f"{config!r} {config} {config.model_dump_json()}"
+    ]
+    with pytest.raises(ValidationError) as caught:
+        DynamoDBConfig.model_validate({**secrets, "region": "x y"})
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_environment_sets_any_field() -> None:
+    environ = {
+        "RAGCRAWL_DYNAMO_TABLE_PREFIX": "env_",
+        "RAGCRAWL_DYNAMO_REGION": "eu-central-1",
+        "RAGCRAWL_DYNAMO_MAX_CONNECTIONS": "80",
+        "RAGCRAWL_DYNAMO_POINT_IN_TIME_RECOVERY": "true",
+        "RAGCRAWL_DYNAMO_TAGS": '{"team": "crawl"}',
+        "RAGCRAWL_DYNAMO_ACCESS_KEY_ID": "a",
+        "RAGCRAWL_DYNAMO_SECRET_ACCESS_KEY": "b",
+        "UNRELATED": "x",
+    }
+    config = StorageConfig.from_env(environ, region="eu-west-1").backend
+    assert (config.table_prefix, config.region, config.max_connections) == ("env_", "eu-west-1", 80)
+    assert config.point_in_time_recovery is True
+    assert config.tags == {"team": "crawl"}
+    assert config.secret_access_key == SecretStr("b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("RAGCRAWL_DYNAMO_REGIO", "eu-west-1", "regio"),
+        ("RAGCRAWL_DYNAMO_TAGS", "not json", "tags"),
+        ("RAGCRAWL_DYNAMO_MAX_CONNECTIONS", "many", "max_connections"),
+    ],
+)
+def test_a_wrong_variable_names_its_field(name: str, value: str, field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        DynamoDBConfig.from_env({name: value})
