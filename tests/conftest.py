@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import run_dynamodb_local, run_moto
 
 DYNAMODB_LOCAL = Path(__file__).parent.parent / ".dynamodb-local"
@@ -32,3 +33,9 @@ def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
     name = "moto_endpoint" if request.param == "moto" else "dynamodb_local_endpoint"
     endpoint: str = request.getfixturevalue(name)
     return endpoint
+
+
+@pytest.fixture
+def backend(dynamodb_backend: DynamoDBBackend) -> DynamoDBBackend:
+    """The plugin's backend, under a shorter name."""
+    return dynamodb_backend
