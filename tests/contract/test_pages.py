@@ -4,6 +4,7 @@ import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, InvalidArgumentError, InvalidCursorError, PartialBatchError
 from tests.factories import START, hours, make_page
+from tests.slices import all_slices
 
 LONG_URL = "https://example.com/search?q=" + "x" * 3000
 
@@ -104,16 +105,9 @@ async def test_pages_are_listed_in_the_order_of_their_ids_without_tombstones(
 async def test_a_limit_counts_what_is_returned(backend: DynamoDBBackend) -> None:
     pages = [make_page(f"p{i:03}", is_tombstone=i % 10 != 9) for i in range(100)]
     await backend.save_pages_bulk(pages)
-    found, cursor, calls = [], None, 0
-    while True:
-        part = await backend.list_pages("site", limit=4, cursor=cursor)
-        found += part
-        calls += 1
-        if (cursor := part.cursor) is None:
-            break
-        assert len(part) == 4
-    assert found == pages[9::10]
-    assert calls == 3
+    slices = await all_slices(lambda cursor: backend.list_pages("site", limit=4, cursor=cursor))
+    assert [page for part in slices for page in part] == pages[9::10]
+    assert [len(part) for part in slices] == [4, 4, 2]
 
 
 async def test_a_cursor_serves_only_the_listing_that_it_came_from(backend: DynamoDBBackend) -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, InvalidArgumentError, InvalidCursorError, InvalidKeyError
 from tests.factories import make_item, make_page, make_run, make_site, make_version
+from tests.slices import all_slices
 
 ODD_IDS = ["a#b", "a/b c", "~0#~1", "🕷️ сайт", "#", "~", " ", "x" * 1024]
 
@@ -35,13 +36,9 @@ async def test_sites_are_listed_in_slices(backend: DynamoDBBackend) -> None:
     sites = {f"site-{i}": make_site(f"site-{i}") for i in range(10)}
     for site in sites.values():
         await backend.save_site(site)
-    found, cursor = [], None
-    while True:
-        part = await backend.list_sites(limit=3, cursor=cursor)
-        assert len(part) <= 3
-        found += part
-        if (cursor := part.cursor) is None:
-            break
+    slices = await all_slices(lambda cursor: backend.list_sites(limit=3, cursor=cursor))
+    found = [site for part in slices for site in part]
+    assert all(len(part) <= 3 for part in slices)
     assert {each.site_id: each for each in found} == sites
     assert len(found) == 10
     assert sorted([each.site_id async for each in backend.iter_sites()]) == sorted(sites)

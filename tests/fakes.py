@@ -1,0 +1,79 @@
+"""A client that answers from a script: for what no engine does on demand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo._gateway import Gateway
+
+Answer = Callable[[str, dict[str, Any]], Any]
+
+# No pauses between retries.
+FAST = DynamoDBConfig(retry_base_delay=0, retry_attempts=4, max_connections=10)
+
+
+class FakeClient:
+    """Answers each request with what a function returns, awaited if need be, or raises."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.opened = 0
+        self.closed = 0
+        self._answer = answer
+
+    def __getattr__(self, operation: str) -> Any:
+        async def call(**request: Any) -> Any:
+            self.requests.append((operation, request))
+            answer = self._answer(operation, request)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return call
+
+    @asynccontextmanager
+    async def factory(self, config: DynamoDBConfig) -> AsyncIterator[Any]:
+        self.opened += 1
+        yield self
+        self.closed += 1
+
+
+@asynccontextmanager
+async def open_gateway(
+    answer: Answer, config: DynamoDBConfig = FAST
+) -> AsyncIterator[tuple[Gateway, FakeClient]]:
+    """A gateway on a fake client, open."""
+    client = FakeClient(answer)
+    gateway = Gateway(config, client.factory)
+    await gateway.open()
+    try:
+        yield gateway, client
+    finally:
+        await gateway.close()
+
+
+def scripted(*answers: Any) -> Answer:
+    """Gives the answers one after the other; exceptions are raised."""
+    left = list(answers)
+
+    def answer(operation: str, request: dict[str, Any]) -> Any:
+        each = left.pop(0)
+        if isinstance(each, BaseException):
+            raise each
+        return each
+
+    return answer
+
+
+def client_error(code: str, status: int = 400, **parts: Any) -> ClientError:
+    """What botocore raises for an error answer of DynamoDB."""
+    response: Any = {
+        "Error": {"Code": code, "Message": f"message of {code}"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+        **parts,
+    }
+    return ClientError(response, "PutItem")
