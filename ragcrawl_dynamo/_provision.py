@@ -89,7 +89,7 @@ async def _until_active(gateway: Gateway, table: Table[Any], create_missing_inde
             if not missing and not building:
                 return
             if not building:
-                await _add_index(gateway, table, missing[0])
+                await _add_index(gateway, table, missing[0], description)
         await asyncio.sleep(pause)
         pause = min(_LONGEST_POLL, pause * 1.5)
 
@@ -112,9 +112,14 @@ async def _create(gateway: Gateway, table: Table[Any]) -> None:
         logger.info("created table %s", table.name)
 
 
-async def _add_index(gateway: Gateway, table: Table[Any], index: Index) -> None:
+async def _add_index(
+    gateway: Gateway, table: Table[Any], index: Index, found: TableDescriptionTypeDef
+) -> None:
+    defined = found["AttributeDefinitions"]
     try:
-        await gateway.call("UpdateTable", requests.create_index_request(table, index, gateway.config))
+        await gateway.call(
+            "UpdateTable", requests.create_index_request(table, index, defined, gateway.config)
+        )
     except RequestRejectedError as error:
         # Another process adds it, or the answer to our own first attempt was lost; the next poll tells.
         if error.code not in ("ResourceInUseException", "ValidationException"):

@@ -182,11 +182,17 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
     return request
 
 
-def create_index_request(table: Table[E], index: Index, config: DynamoDBConfig) -> UpdateTableInputTypeDef:
-    """Adds one global index to a table that exists."""
+def create_index_request(
+    table: Table[E], index: Index, defined: Sequence[AttributeDefinitionTypeDef], config: DynamoDBConfig
+) -> UpdateTableInputTypeDef:
+    """Adds one global index to a table that exists and has `defined` already.
+
+    AWS needs the definitions of the new index only; moto forgets those that are not repeated.
+    """
+    known = {each["AttributeName"] for each in defined}
     return {
         "TableName": table.name,
-        "AttributeDefinitions": attribute_definitions(index.key_attributes),
+        "AttributeDefinitions": [*defined, *attribute_definitions(set(index.key_attributes) - known)],
         "GlobalSecondaryIndexUpdates": [{"Create": global_index(index, config)}],
     }
 

@@ -1,18 +1,19 @@
-"""A client that answers from a script: for what no engine does on demand."""
+"""Clients that answer from a script, or stand before an engine: for what no engine does on demand."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from ragcrawl_dynamo import DynamoDBConfig
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client
 
 Answer = Callable[[str, dict[str, Any]], Any]
+Around = Callable[[str, dict[str, Any], Callable[..., Awaitable[Any]]], Awaitable[Any]]
 
 # No pauses between retries.
 FAST = DynamoDBConfig(retry_base_delay=0, retry_attempts=4, max_connections=10)
@@ -40,6 +41,27 @@ class FakeClient:
         self.opened += 1
         yield self
         self.closed += 1
+
+
+def intercepting(around: Around) -> ClientFactory:
+    """A factory of real clients, each call of which is `around(operation, request, call)`."""
+
+    class Intercepted:
+        def __init__(self, client: Any) -> None:
+            self._client = client
+
+        def __getattr__(self, operation: str) -> Any:
+            async def call(**request: Any) -> Any:
+                return await around(operation, request, getattr(self._client, operation))
+
+            return call
+
+    @asynccontextmanager
+    async def factory(config: DynamoDBConfig) -> AsyncIterator[Any]:
+        async with open_client(config) as client:
+            yield Intercepted(client)
+
+    return factory
 
 
 @asynccontextmanager
