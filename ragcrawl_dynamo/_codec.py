@@ -93,7 +93,7 @@ def from_item(table: Table[E], item: Mapping[str, AttributeValueTypeDef]) -> E:
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
         raise CorruptItemError(
-            f"item {key} of table {table.name} is no {table.model.__name__}: {error}"
+            f"item {key} of table {table.name} is no {table.model.__name__}: {_reason(error)}"
         ) from error
 
 
@@ -251,6 +251,13 @@ _ENCODERS: dict[type, Callable[[Any, int], AttributeValueTypeDef]] = {
     set: _encode_set,
     frozenset: _encode_set,
 }
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the values, which can be large and are not ours to show."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return f"{type(error).__name__}: {error}"
 
 
 def _decode_number(text: str) -> int | float:

@@ -19,6 +19,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._metrics import READS, WRITES, Metrics
@@ -257,7 +258,11 @@ class Gateway:
             self.metrics.request(operation, table)
             logger.debug("%s on %s", operation, table)
             try:
-                return await getattr(client, xform_name(operation))(**request)
+                response = await getattr(client, xform_name(operation))(**request)
+                # Any web page is an empty answer to botocore: a write would seem done, an item absent.
+                if not response.get("ResponseMetadata", {}).get("RequestId"):
+                    raise ResponseParserError("the answer carries no request id: this is no DynamoDB")
+                return response
             finally:
                 self._in_flight -= 1
                 if not self._in_flight:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import read_all
+from ragcrawl_dynamo._batching import delete_all, read_all
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._expressions import Between, Compare, Condition
 from ragcrawl_dynamo._gateway import Gateway
@@ -137,11 +138,12 @@ async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIte
 
 async def read_pages(
     gateway: Gateway, query: Query, *, rest_counts: bool = False
-) -> AsyncIterator[tuple[int, list[Item]]]:
+) -> AsyncGenerator[tuple[int, list[Item]], None]:
     """A whole partition of a table, ascending, page by page as (count, items).
 
     The first page is read alone. If more follows and the sort keys look like hashes, the rest is read in
-    ranges, a few at once but handed out in order; otherwise page after page.
+    ranges, a few at once but handed out in order; otherwise page after page. Use it within `aclosing`, so
+    that what is being read ahead ends with its consumer.
 
     Args:
         gateway: Where to read.
@@ -171,6 +173,19 @@ async def read_pages(
                 running.popleft()
     finally:
         await asyncio.gather(*(reader.cancel() for reader in running))
+
+
+async def delete_partition(gateway: Gateway, query: Query) -> int:
+    """Removes all items of a partition that meet the query's filter, page by page; returns how many.
+
+    Raises:
+        PartialBatchError: Some were not removed.
+    """
+    removed = 0
+    async with aclosing(read_pages(gateway, replace(query, attributes=query.table.primary_key))) as pages:
+        async for _, keys in pages:
+            removed += await delete_all(gateway, query.table, keys)
+    return removed
 
 
 class _RangeReader:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any, Self
 
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client
@@ -403,12 +404,12 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         existed = await self._sites.get(site_id) is not None
         removed = 0
-        async for keys in self._runs.keys(site_id):
-            for key in keys:
-                # A run goes after its frontier: while it is there, a repeated call finds the frontier too.
-                run_id = unescape(key["run_id"]["S"])
-                removed += await self._frontier.clear(run_id, site_id)
-            removed += await self._runs.delete(keys)
+        async with aclosing(self._runs.keys(site_id)) as pages:
+            async for keys in pages:
+                for key in keys:
+                    # A run goes after its frontier: while it is there, a repeated call finds the frontier.
+                    removed += await self._frontier.clear(unescape(key["run_id"]["S"]), site_id)
+                removed += await self._runs.delete(keys)
         removed += await self._pages.delete_of_site(site_id)
         removed += await self._versions.delete_of_site(site_id)
         await self._sites.delete(site_id)

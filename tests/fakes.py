@@ -32,7 +32,10 @@ class FakeClient:
         async def call(**request: Any) -> Any:
             self.requests.append((operation, request))
             answer = self._answer(operation, request)
-            return await answer if inspect.isawaitable(answer) else answer
+            if inspect.isawaitable(answer):
+                answer = await answer
+            answer.setdefault("ResponseMetadata", {"RequestId": "fake"})
+            return answer
 
         return call
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._expressions import (
     AllOf,
@@ -20,7 +19,7 @@ from ragcrawl_dynamo._expressions import (
 )
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import frontier_key, run_partition
-from ragcrawl_dynamo._paging import Slice, read_pages, read_slice
+from ragcrawl_dynamo._paging import Slice, delete_partition, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
@@ -92,12 +91,8 @@ class FrontierStore:
             self._table,
             run_partition(run_id),
             filter=None if site_id is None else Compare("site_id", "=", {"S": site_id}),
-            attributes=self._table.primary_key,
         )
-        removed = 0
-        async for _, keys in read_pages(self._gateway, query):
-            removed += await delete_all(self._gateway, self._table, keys)
-        return removed
+        return await delete_partition(self._gateway, query)
 
     def _expiry(self, completed_at: datetime) -> dict[str, Value]:
         days = self._gateway.config.frontier_ttl_days

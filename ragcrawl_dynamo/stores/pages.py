@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all, read_all, save_all
+from ragcrawl_dynamo._batching import read_all, save_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Missing
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key, page_key, site_partition, url_key
-from ragcrawl_dynamo._paging import Slice, check_limit, read_pages, read_slice
+from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import InvalidArgumentError
@@ -62,14 +63,17 @@ class PageStore:
 
     async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
         """All pages of a site by page_id."""
-        async for _, items in read_pages(self._gateway, self._query(site_id, include_tombstones)):
-            for item in items:
-                yield self._decode(item)
+        query = self._query(site_id, include_tombstones)
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                for item in items:
+                    yield self._decode(item)
 
     async def count(self, site_id: str, include_tombstones: bool) -> int:
         """How many pages a site has."""
         query = self._query(site_id, include_tombstones, attributes=("page_id",))
-        return sum([count async for count, _ in read_pages(self._gateway, query, rest_counts=True)])
+        async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
+            return sum([count async for count, _ in pages])
 
     async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
         """The pages to crawl next: never crawled first, then oldest first; no tombstones."""
@@ -80,9 +84,10 @@ class PageStore:
         )
         # Keys only, and no more than `limit` of them: a site may have a million pages.
         best: list[tuple[str, str]] = []
-        async for _, items in read_pages(self._gateway, query):
-            found = [(item.get("last_crawled", {}).get("S", ""), item["page_id"]["S"]) for item in items]
-            best = heapq.nsmallest(limit, [*best, *found])
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                found = [(item.get("last_crawled", {}).get("S", ""), item["page_id"]["S"]) for item in items]
+                best = heapq.nsmallest(limit, [*best, *found])
         keys: list[Key] = [
             {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in best
         ]
@@ -92,16 +97,12 @@ class PageStore:
             for item in await read_all(self._gateway, self._table, keys)
             # What another worker crawled or buried in the meantime is not due any more.
             if item.get("last_crawled", {}).get("S", "") == as_read[item["page_id"]["S"]]
-            and item["is_tombstone"] == {"BOOL": False}
+            and item.get("is_tombstone") == {"BOOL": False}
         ]
 
     async def delete_of_site(self, site_id: str) -> int:
         """Removes all pages of a site."""
-        query = self._query(site_id, include_tombstones=True, attributes=self._table.primary_key)
-        removed = 0
-        async for _, keys in read_pages(self._gateway, query):
-            removed += await delete_all(self._gateway, self._table, keys)
-        return removed
+        return await delete_partition(self._gateway, self._query(site_id, include_tombstones=True))
 
     def _query(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -78,11 +79,12 @@ class RunStore:
         async with lock:
             return await self._add(key, update, f"run {run_id!r} of site {site_id!r}")
 
-    async def keys(self, site_id: str) -> AsyncIterator[list[Key]]:
+    async def keys(self, site_id: str) -> AsyncGenerator[list[Key], None]:
         """The keys of all runs of a site, page by page."""
         query = Query(self._table, site_partition(site_id), attributes=self._table.primary_key)
-        async for _, keys in read_pages(self._gateway, query):
-            yield keys
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, keys in pages:
+                yield keys
 
     async def delete(self, keys: list[Key]) -> int:
         """Removes runs."""

@@ -1,0 +1,114 @@
+"""What is in the tables, seen with a plain client: names, types and limits."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ragcrawl_dynamo import CorruptItemError, CrawlStats, DynamoDBBackend, DynamoDBConfig, ItemTooLargeError
+from ragcrawl_dynamo._codec import MAX_ITEM_BYTES, item_size, to_item
+from ragcrawl_dynamo._gateway import open_client
+from ragcrawl_dynamo._tables import Tables
+from tests.engines import on_dynamodb_local
+from tests.factories import START, make_item, make_page, make_run, make_site, make_version
+
+
+async def raw_items(config: DynamoDBConfig, name: str) -> list[Any]:
+    async with open_client(config) as client:
+        return list((await client.scan(TableName=config.table_prefix + name))["Items"])
+
+
+async def put_raw(config: DynamoDBConfig, name: str, item: Any) -> None:
+    async with open_client(config) as client:
+        await client.put_item(TableName=config.table_prefix + name, Item=item)
+
+
+async def test_free_json_is_native(dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend) -> None:
+    await backend.save_site(make_site(config={"a": [1, 0.5, None, True, {"b": "x"}]}, seeds=["s"]))
+    (item,) = await raw_items(dynamodb_config, "sites")
+    native = [{"N": "1"}, {"N": "0.5"}, {"NULL": True}, {"BOOL": True}, {"M": {"b": {"S": "x"}}}]
+    assert item["config"] == {"M": {"a": {"L": native}}}
+    assert item["seeds"] == {"L": [{"S": "s"}]}
+
+
+async def test_stats_are_a_map_beside_their_set(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    stats = CrawlStats(status_codes={200: 3}, domains_crawled={"b", "a"})
+    await backend.save_run(make_run(stats=stats, created_at=START))
+    (item,) = await raw_items(dynamodb_config, "runs")
+    assert item["stats"]["M"]["status_codes"] == {"M": {"200": {"N": "3"}}}
+    assert sorted(item["stats_domains_crawled"]["SS"]) == ["a", "b"]
+    assert item["created_at"] == {"S": "2026-01-01T00:00:00.000000Z"}
+    assert item["status"] == {"S": "pending"}
+
+
+async def test_ids_are_stored_as_they_are_but_for_the_separator(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    await backend.save_version(make_version("v/1", "p#1", "s 1"))
+    (item,) = await raw_items(dynamodb_config, "versions")
+    assert (item["page_id"], item["version_key"]) == ({"S": "p~11"}, {"S": "v/1#s 1#"})
+
+
+async def test_only_finished_items_expire_and_only_where_configured(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    await backend.save_frontier_item(make_item("kept", status="completed"))
+    async with DynamoDBBackend(dynamodb_config.model_copy(update={"frontier_ttl_days": 2})) as expiring:
+        await expiring.save_frontier_item(make_item("pending"))
+        for item_id in ("done", "again"):
+            await expiring.save_frontier_item(make_item(item_id))
+            done = await expiring.update_frontier_status("run", item_id, "completed")
+        await expiring.update_frontier_status("run", "again", "pending")
+        items = {item["item_id"]["S"]: item for item in await raw_items(dynamodb_config, "frontier")}
+    assert done.completed_at is not None
+    seconds = int(items["done"]["expires_at"]["N"]) - done.completed_at.timestamp()
+    assert seconds == pytest.approx(2 * 86_400, abs=60)
+    assert [name for name, item in items.items() if "expires_at" in item] == ["done"]
+
+
+async def test_an_item_of_something_else_is_reported_with_its_key(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    await put_raw(dynamodb_config, "pages", {"site_id": {"S": "site"}, "page_id": {"S": "alien"}})
+    with pytest.raises(CorruptItemError, match=r"item .*'alien'.* of table .*pages is no Page.*url"):
+        await backend.get_page("site", "alien")
+
+
+async def test_attributes_that_a_newer_version_added_are_passed_over(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    page = make_page()
+    item = to_item(Tables.of("").pages, page)
+    await put_raw(dynamodb_config, "pages", {**item, "from_the_future": {"B": b"x"}})
+    assert await backend.get_page("site", "page") == page
+
+
+@on_dynamodb_local
+async def test_the_size_limit_is_the_engines_own(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    table = Tables.of(dynamodb_config.table_prefix).sites
+    room = MAX_ITEM_BYTES - item_size(to_item(table, make_site(name="", created_at=START, updated_at=START)))
+    largest = make_site(name="x" * room, created_at=START, updated_at=START)
+    await backend.save_site(largest)
+    assert await backend.get_site("site") == largest
+    over = make_site(name="x" * (room + 1), created_at=START, updated_at=START)
+    with pytest.raises(ItemTooLargeError, match=r"takes 409,601 bytes of the 409,600.*name with"):
+        await backend.save_site(over)
+    item: Any = {**to_item(table, largest), "name": {"S": over.name}}
+    with pytest.raises(ClientError, match="Item size"):
+        await put_raw(dynamodb_config, "sites", item)
+
+
+@on_dynamodb_local
+async def test_the_largest_version_that_is_accepted_can_be_stored(backend: DynamoDBBackend) -> None:
+    with pytest.raises(ItemTooLargeError) as caught:
+        await backend.save_version(make_version(markdown="x" * 500_000))
+    room = 500_000 - (caught.value.size - caught.value.limit)
+    largest = make_version(markdown="x" * room)
+    await backend.save_version(largest)
+    assert await backend.get_version("page", "v1") == largest
+    with pytest.raises(ItemTooLargeError, match="its largest field is markdown"):
+        await backend.save_version(make_version(markdown="x" * (room + 1)))
