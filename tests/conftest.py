@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import run_dynamodb_local, run_moto
 
 DYNAMODB_LOCAL = Path(__file__).parent.parent / ".dynamodb-local"
+
+# A slow machine is no failure; CI tries the same examples each time.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,122 @@
+"""What a user's own tests get: local engines and the pytest plugin."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend
+from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local
+from tests.conftest import DYNAMODB_LOCAL
+from tests.factories import make_site
+
+USERS_TEST = """
+import pytest
+from ragcrawl_dynamo import Site
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_tables_are_fresh(dynamodb_backend, dynamodb_config, turn):
+    assert await dynamodb_backend.list_sites() == []
+    await dynamodb_backend.save_site(Site(site_id="s", name="n", seeds=[]))
+    assert dynamodb_config.table_prefix.startswith("test_")
+
+async def test_the_endpoint(dynamodb_endpoint):
+    assert dynamodb_endpoint.startswith("http://127.0.0.1:")
+"""
+
+
+SETTINGS = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+
+
+def run_users_tests(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_users.py").write_text(USERS_TEST)
+    (folder / "pytest.ini").write_text(SETTINGS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_plugin_serves_a_users_project_with_moto(tmp_path: Path) -> None:
+    result = run_users_tests(tmp_path)
+    assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_the_plugin_runs_dynamodb_local_on_request(tmp_path: Path) -> None:
+    result = run_users_tests(tmp_path, "--dynamodb-local", str(DYNAMODB_LOCAL))
+    assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_the_plugin_uses_an_engine_that_runs_already(tmp_path: Path, dynamodb_local_endpoint: str) -> None:
+    result = run_users_tests(tmp_path, "--dynamodb-endpoint", dynamodb_local_endpoint)
+    assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_an_engine_that_does_not_answer_fails_and_does_not_skip(tmp_path: Path) -> None:
+    result = run_users_tests(tmp_path, "--dynamodb-endpoint", "http://127.0.0.1:1")
+    assert "2 errors" in result.stdout, result.stdout + result.stderr
+    assert "check endpoint_url" in result.stdout
+
+
+async def test_an_embedded_engine_ends_with_its_context() -> None:
+    async with local_dynamodb() as endpoint:
+        async with DynamoDBBackend(local_config(endpoint)) as backend:
+            await backend.save_site(make_site())
+        address = (urlsplit(endpoint).hostname, urlsplit(endpoint).port)
+        assert address[0] == "127.0.0.1"
+    with socket.socket() as probe:
+        assert probe.connect_ex(address) != 0
+
+
+async def test_two_embedded_engines_run_beside_each_other() -> None:
+    async with local_dynamodb() as one, local_dynamodb(DYNAMODB_LOCAL) as two:
+        assert one != two
+        async with DynamoDBBackend(local_config(one)) as a, DynamoDBBackend(local_config(two)) as b:
+            await a.save_site(make_site())
+            assert await b.list_sites() == []
+
+
+def test_a_folder_without_the_engine_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match=f"no DynamoDBLocal.jar in {tmp_path}"),
+        run_dynamodb_local(tmp_path),
+    ):
+        pass
+
+
+def test_each_configuration_has_a_prefix_of_its_own() -> None:
+    prefixes = {local_config("http://127.0.0.1:1").table_prefix for _ in range(100)}
+    assert len(prefixes) == 100
+
+
+OPTIONAL = ("moto", "pytest", "hypothesis", "typer", "rich", "bs4", "markdownify", "flask")
+
+
+async def test_the_package_imports_nothing_optional() -> None:
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ImportError(name + " is optional")
+sys.meta_path.insert(0, Refuse())
+import ragcrawl_dynamo, ragcrawl_dynamo.testing
+try:
+    with ragcrawl_dynamo.testing.run_moto():
+        pass
+except RuntimeError as error:
+    print(error)
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert errors == b""
+    assert output.decode().strip() == "moto is not installed: pip install 'ragcrawl-dynamo[local]'"

@@ -1,0 +1,57 @@
+"""The types that users see. mypy, which checks this file too, refuses an assertion that does not hold."""
+
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import assert_type
+
+from ragcrawl_dynamo import (
+    CrawlRun,
+    DynamoDBBackend,
+    FrontierItem,
+    Page,
+    PageVersion,
+    Site,
+    Slice,
+    StorageBackend,
+    create_storage_backend,
+)
+
+
+async def what_each_method_returns(backend: StorageBackend) -> None:
+    """Checked, never run."""
+    assert_type(create_storage_backend(), StorageBackend)
+    assert_type(await backend.health_check(), bool)
+    async with backend as entered:
+        assert_type(entered, StorageBackend)
+    assert_type(await backend.get_site("s"), Site | None)
+    assert_type(await backend.list_sites(), Slice[Site])
+    assert_type(backend.iter_sites(), AsyncIterator[Site])
+    assert_type(await backend.delete_site("s"), bool)
+    assert_type(await backend.get_run("r"), CrawlRun | None)
+    assert_type(await backend.list_runs("s"), Slice[CrawlRun])
+    assert_type(await backend.get_latest_run("s"), CrawlRun | None)
+    assert_type(await backend.add_run_stats("s", "r", pages_crawled=1), CrawlRun)
+    assert_type(await backend.save_pages_bulk([]), int)
+    assert_type(await backend.get_page("s", "p"), Page | None)
+    assert_type(await backend.get_page_by_url("s", "u"), Page | None)
+    assert_type(await backend.list_pages("s"), Slice[Page])
+    assert_type([page async for page in backend.iter_pages("s")], list[Page])
+    assert_type(await backend.count_pages("s"), int)
+    assert_type(await backend.get_pages_needing_recrawl("s"), list[Page])
+    assert_type(await backend.get_version("p", "v"), PageVersion | None)
+    assert_type(await backend.get_current_version("s", "p"), PageVersion | None)
+    assert_type(await backend.list_versions("p"), Slice[PageVersion])
+    assert_type((await backend.list_versions("p")).cursor, str | None)
+    assert_type(await backend.get_frontier_items("r"), Slice[FrontierItem])
+    assert_type(await backend.update_frontier_status("r", "i", "failed"), FrontierItem)
+    assert_type(await backend.clear_frontier("r"), int)
+
+
+async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
+    """Checked, never run."""
+    async with backend as entered:
+        assert_type(entered, DynamoDBBackend)
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert files("ragcrawl_dynamo").joinpath("py.typed").is_file()
