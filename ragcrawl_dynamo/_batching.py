@@ -30,7 +30,7 @@ WRITES_PER_BATCH = 25
 READS_PER_BATCH = 100
 
 # Batches of one bulk call in flight; measured in docs/design.md, "Bulk calls".
-BATCHES_IN_FLIGHT = 4
+BATCHES_IN_FLIGHT = 8
 
 
 async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> int:
