@@ -1,6 +1,7 @@
 """The types that users see. mypy, which checks this file too, refuses an assertion that does not hold."""
 
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from importlib.resources import files
 from typing import assert_type
 
@@ -55,3 +56,8 @@ async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert files("ragcrawl_dynamo").joinpath("py.typed").is_file()
+
+
+def test_the_stubs_describe_the_client_that_is_installed() -> None:
+    stubs, client = (version(name).split(".")[:2] for name in ("types-aiobotocore-dynamodb", "aiobotocore"))
+    assert stubs == client
