@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, to_item
+from ragcrawl_dynamo._codec import Item, item_size, to_item
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._retry import full_jitter
@@ -22,12 +22,19 @@ from ragcrawl_dynamo.errors import (
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import WriteRequestTypeDef
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 KeyValues: TypeAlias = tuple[str, ...]
 Failures: TypeAlias = dict[KeyValues, RagcrawlDynamoError]
 
-# AWS: BatchWriteItem and BatchGetItem. 25 items of 400 KB stay below a batch's 16 MB.
+# AWS: BatchWriteItem and BatchGetItem.
 WRITES_PER_BATCH = 25
 READS_PER_BATCH = 100
+
+# Sending more than 1 MiB at once blocks the event loop, of which aiohttp warns; on the wire an item takes up
+# to twice its size.
+_BYTES_PER_BATCH = 500 * 1024
 
 # Batches of one bulk call in flight; measured in docs/design.md, "Bulk calls".
 BATCHES_IN_FLIGHT = 8
@@ -51,12 +58,17 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
             failures.append((record, error))
         else:
             by_key[key_values(table, item)] = (record, item)
-    failed = await _write(gateway, table, [requests.put(item) for _, item in by_key.values()])
+    failed = await put_all(gateway, table, [item for _, item in by_key.values()])
     failures += [(by_key[key][0], error) for key, error in failed.items()]
     saved = len(by_key) - len(failed)
     if failures:
         raise PartialBatchError(saved, failures) from failures[0][1]
     return saved
+
+
+async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) -> Failures:
+    """Writes items in batches; their keys must differ. Returns the errors of those that were not written."""
+    return await _write(gateway, table, [requests.put(item) for item in items])
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
@@ -73,7 +85,12 @@ async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -
 
 
 async def read_all(
-    gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None = None
+    gateway: Gateway,
+    table: Table[Any],
+    keys: Sequence[Key],
+    attributes: Sequence[str] | None = None,
+    *,
+    per_batch: int = READS_PER_BATCH,
 ) -> list[Item]:
     """Reads items by full key, strongly consistent, in the order of the keys; absent ones are left out.
 
@@ -82,18 +99,17 @@ async def read_all(
         table: The table.
         keys: All different.
         attributes: Names of the attributes to return besides the key; all by default.
+        per_batch: Items of one request; fewer where they are large, since an answer has 16 MB at most.
 
     Raises:
         ServiceError: One of the batches failed.
     """
-    chunks = [keys[i : i + READS_PER_BATCH] for i in range(0, len(keys), READS_PER_BATCH)]
-    slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
 
     async def read(chunk: Sequence[Key]) -> list[Item]:
-        async with slots:
-            return await _read_batch(gateway, table, chunk, attributes)
+        return await _read_batch(gateway, table, chunk, attributes)
 
-    found = {key_values(table, item): item for items in await gather(map(read, chunks)) for item in items}
+    batches = await gather_bounded(read, _chunks(keys, per_batch), BATCHES_IN_FLIGHT)
+    found = {key_values(table, item): item for items in batches for item in items}
     return [item for key in keys if (item := found.get(key_values(table, key))) is not None]
 
 
@@ -113,15 +129,41 @@ async def gather(awaitables: Iterable[Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
-    chunks = [writes[i : i + WRITES_PER_BATCH] for i in range(0, len(writes), WRITES_PER_BATCH)]
-    slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+async def gather_bounded(call: Callable[[T], Awaitable[R]], values: Iterable[T], at_once: int) -> list[R]:
+    """The results of a call for each value, in their order, at most `at_once` of them in flight."""
+    slots = asyncio.Semaphore(at_once)
 
-    async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
+    async def within_slot(value: T) -> R:
         async with slots:
-            return await _write_batch(gateway, table, chunk)
+            return await call(value)
 
-    return {key: error for failed in await gather(map(write, chunks)) for key, error in failed.items()}
+    return await gather(within_slot(value) for value in values)
+
+
+def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (values[i : i + size] for i in range(0, len(values), size))
+
+
+def _write_chunks(writes: Iterable[WriteRequestTypeDef]) -> Iterator[list[WriteRequestTypeDef]]:
+    chunk: list[WriteRequestTypeDef] = []
+    room = _BYTES_PER_BATCH
+    for write in writes:
+        size = item_size(cast("Item", write["PutRequest"]["Item"])) if "PutRequest" in write else 0
+        if chunk and (len(chunk) == WRITES_PER_BATCH or size > room):
+            yield chunk
+            chunk, room = [], _BYTES_PER_BATCH
+        chunk.append(write)
+        room -= size
+    if chunk:
+        yield chunk
+
+
+async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
+    async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
+        return await _write_batch(gateway, table, chunk)
+
+    batches = await gather_bounded(write, _write_chunks(writes), BATCHES_IN_FLIGHT)
+    return {key: error for failed in batches for key, error in failed.items()}
 
 
 async def _write_batch(

@@ -64,7 +64,7 @@ def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDe
         ItemTooLargeError: The item is over 400 KB.
     """
     keys = table.keys(record)
-    item = encode_fields(record, type(record).__name__)
+    item = encode_fields(record, type(record).__name__, without=table.separate)
     item.update(keys)
     for name, (outer, inner) in table.lifted.items():
         if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # our own dict
@@ -75,8 +75,15 @@ def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDe
     return item
 
 
-def from_item(table: Table[E], item: Mapping[str, AttributeValueTypeDef]) -> E:
+def from_item(
+    table: Table[E], item: Mapping[str, AttributeValueTypeDef], separate: Mapping[str, Any] | None = None
+) -> E:
     """The record of an item.
+
+    Args:
+        table: Where it is stored.
+        item: Its attributes.
+        separate: Values of the fields that are stored elsewhere; their defaults where not given.
 
     Raises:
         CorruptItemError: The item does not fit the model.
@@ -89,6 +96,7 @@ def from_item(table: Table[E], item: Mapping[str, AttributeValueTypeDef]) -> E:
         for name, (outer, inner) in table.lifted.items():
             if name in item:
                 data[outer][inner] = decode_value(item[name])
+        data.update(separate or {})
         return table.model.model_validate(data)
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
@@ -97,14 +105,14 @@ def from_item(table: Table[E], item: Mapping[str, AttributeValueTypeDef]) -> E:
         ) from error
 
 
-def encode_fields(record: BaseModel, model: str) -> Item:
-    """The attributes of a record's fields.
+def encode_fields(record: BaseModel, model: str, *, without: frozenset[str] = frozenset()) -> Item:
+    """The attributes of a record's fields, all but some.
 
     Raises:
         InvalidValueError: A field can not be stored; it names `model` and the field.
     """
     try:
-        return _encode_model(record, depth=0)
+        return _encode_model(record, depth=0, without=without)
     except _RefusedError as refused:
         raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
 
@@ -132,9 +140,11 @@ def item_size(item: Mapping[str, AttributeValueTypeDef]) -> int:
     return sum(_attribute_size(name, value) for name, value in item.items())
 
 
-def _encode_model(record: BaseModel, depth: int) -> Item:
+def _encode_model(record: BaseModel, depth: int, without: frozenset[str] = frozenset()) -> Item:
     item: Item = {}
     for name, field in type(record).model_fields.items():
+        if name in without:
+            continue
         value = getattr(record, name)
         if (value is None and field.default is None) or value == set():
             continue
@@ -308,6 +318,8 @@ def _value_size(value: Mapping[str, Any]) -> int:
     match tag:
         case "S":
             return _text_size(raw)
+        case "B":
+            return len(raw)
         case "N":
             digits = raw.lower().split("e")[0].replace(".", "").strip("-0")
             return int((len(digits) + 1) // 2 + 1 + raw.startswith("-"))

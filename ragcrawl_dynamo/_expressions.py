@@ -148,12 +148,14 @@ class Update:
         put: Path -> value that replaces what is there.
         increment: Path -> number that is added to what is there, or to 0. The map around it must exist.
         union: Top-level attribute -> set that is added to what is there.
+        subtract: Top-level attribute -> set that is taken from what is there; an empty set vanishes.
         remove: Attributes to drop.
     """
 
     put: Mapping[Path, Value] = field(default_factory=dict)
     increment: Mapping[Path, Value] = field(default_factory=dict)
     union: Mapping[str, Value] = field(default_factory=dict)
+    subtract: Mapping[str, Value] = field(default_factory=dict)
     remove: Sequence[str] = ()
 
     def render(self, to: Placeholders) -> str:
@@ -166,5 +168,7 @@ class Update:
                 for path, value in self.increment.items()
             ]
         adds = [f"{to.path(path)} {to.value(value)}" for path, value in self.union.items()]
-        clauses = {"SET": sets, "ADD": adds, "REMOVE": [to.path(path) for path in self.remove]}
+        deletes = [f"{to.path(path)} {to.value(value)}" for path, value in self.subtract.items()]
+        removes = [to.path(path) for path in self.remove]
+        clauses = {"SET": sets, "ADD": adds, "DELETE": deletes, "REMOVE": removes}
         return " ".join(f"{word} {', '.join(each)}" for word, each in clauses.items() if each)

@@ -25,6 +25,12 @@ Key: TypeAlias = "dict[str, AttributeValueTypeDef]"
 # (AWS: "Quotas in Amazon DynamoDB").
 MAX_ID_BYTES = 1024
 
+# What the sort keys of a version's body parts have more than its own; its page_id has one byte more.
+_BODY_BYTES = 24
+
+# The place of a version's body, unless something is there already.
+FIRST_PLACE = "0"
+
 
 def escape(text: str) -> str:
     """An id as it stands in a key: without "#"."""
@@ -64,13 +70,14 @@ def version_key(page_id: str, version_id: str, site_id: str) -> Key:
     version_id too: neither may overwrite the other.
     """
     sort_key = version_prefix(version_id) + version_suffix(site_id)[1:]
-    if len(sort_key.encode()) > MAX_ID_BYTES:
+    if len(sort_key.encode()) > MAX_ID_BYTES - _BODY_BYTES:
         raise InvalidKeyError(
             "version_id",
-            f"version_id and site_id together may take {MAX_ID_BYTES - 2:,} bytes",
+            f"version_id and site_id together may take {MAX_ID_BYTES - _BODY_BYTES - 2:,} bytes",
             model="PageVersion",
         )
-    return {"page_id": {"S": _id("PageVersion", "page_id", page_id)}, "version_key": {"S": sort_key}}
+    partition = _id("PageVersion", "page_id", page_id, limit=MAX_ID_BYTES - 1)
+    return {"page_id": {"S": partition}, "version_key": {"S": sort_key}}
 
 
 def version_prefix(version_id: str) -> str:
@@ -81,6 +88,48 @@ def version_prefix(version_id: str) -> str:
 def version_suffix(site_id: str) -> str:
     """`#{site_id}#`: ends the sort key of every version of that site, and is nowhere else in one."""
     return "#" + _id("PageVersion", "site_id", site_id) + "#"
+
+
+def body_place(head: Key, generation: str = FIRST_PLACE) -> str:
+    """`{version_id}#{site_id}#{generation}#`: begins the sort keys of one body, in the version's own name."""
+    return f"{head['version_key']['S']}{generation}#"
+
+
+def body_part_key(head: Key, place: str, number: int) -> Key:
+    """`#{page_id}` / `{place}{number}`: one part of a body, in a partition beside the page's versions."""
+    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{place}{number:05}"}}
+
+
+def body_users_key(head: Key, place: str) -> Key:
+    """`#{page_id}` / `{place}users`: which versions share a body."""
+    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{place}users"}}
+
+
+def body_entry(key: Key) -> tuple[Key, str] | None:
+    """The version that a body part was written for, and the body's place; None for a version's own key."""
+    if not is_body_partition(key["page_id"]["S"]):
+        return None
+    version_id, site_id, generation, _ = key["version_key"]["S"].split("#")
+    head: Key = {
+        "page_id": {"S": key["page_id"]["S"][1:]},
+        "version_key": {"S": f"{version_id}#{site_id}#"},
+    }
+    return head, body_place(head, generation)
+
+
+def is_body_partition(partition: str) -> bool:
+    """Whether a partition of the versions table holds bodies: no escaped id begins with "#"."""
+    return partition.startswith("#")
+
+
+def version_ids(head: Key) -> tuple[str, str, str]:
+    """page_id, version_id and site_id of a version's key."""
+    version_id, site_id, _ = head["version_key"]["S"].split("#")
+    return unescape(head["page_id"]["S"]), unescape(version_id), unescape(site_id)
+
+
+# In by_site, bodies sort between these two: "$" is the character after "#".
+BODY_PARTITIONS = ("#", "$")
 
 
 def frontier_key(run_id: str, item_id: str) -> Key:
@@ -135,11 +184,13 @@ def page_keys(page: Page) -> Key:
 
 
 def version_keys(version: PageVersion) -> Key:
-    """The key attributes of a version's item, that of the site index included."""
-    return {
-        **version_key(version.page_id, version.version_id, version.site_id),
-        "site_id": {"S": escape(version.site_id)},
-    }
+    """The key attributes of a version's item; that of the site index is sparse, see `site_entry`."""
+    return version_key(version.page_id, version.version_id, version.site_id)
+
+
+def site_entry(head: Key) -> Key:
+    """`{site_id}`: lists a version under its site, by its first body part or, without parts, its head."""
+    return {"indexed_site": {"S": head["version_key"]["S"].split("#")[1]}}
 
 
 def frontier_keys(item: FrontierItem) -> Key:
@@ -147,7 +198,7 @@ def frontier_keys(item: FrontierItem) -> Key:
     return frontier_key(item.run_id, item.item_id)
 
 
-def _id(model: str, field: str, value: str) -> str:
+def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str:
     if not value:
         raise InvalidKeyError(field, "must not be empty", model=model)
     escaped = escape(value)
@@ -157,8 +208,8 @@ def _id(model: str, field: str, value: str) -> str:
         raise InvalidKeyError(
             field, "holds a lone surrogate, which UTF-8 can not encode", model=model
         ) from None
-    if size > MAX_ID_BYTES:
+    if size > limit:
         raise InvalidKeyError(
-            field, f"takes {size:,} bytes, an id may take {MAX_ID_BYTES:,}: use a hash of it", model=model
+            field, f"takes {size:,} bytes, an id may take {limit:,}: use a hash of it", model=model
         )
     return escaped

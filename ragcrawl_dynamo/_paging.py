@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import heapq
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
@@ -105,6 +115,53 @@ async def read_slice_by_index(
     keys: list[Key] = [{name: entry[name] for name in query.table.primary_key} for entry in entries]
     items = await read_all(gateway, query.table, keys, attributes)
     return Slice(map(decode, items), entries.cursor)
+
+
+async def read_newest(
+    gateway: Gateway, query: Query, by: str, *, limit: int, cursor: str | None = None
+) -> Slice[Item]:
+    """The next `limit` items of a partition, greatest `by` first; those of one `by` in no set order.
+
+    No index orders them: the whole partition is read, page by page, and the best are kept. For partitions of
+    small items whose number is modest.
+
+    Raises:
+        InvalidArgumentError: The limit is below 1.
+        InvalidCursorError: The cursor is damaged or of another listing.
+    """
+    check_limit(limit)
+    names = (by, *query.table.primary_key)
+    scope = [query.table.name, by, query.partition, repr(query.filter)]
+
+    def rank(item: Item) -> tuple[str, ...]:
+        return tuple(item[name]["S"] for name in names)
+
+    before = rank(_decode_cursor(cursor, scope, frozenset(names))) if cursor is not None else None
+    best: list[Item] = []
+    async with aclosing(read_pages(gateway, query)) as pages:
+        async for _, items in pages:
+            found = [item for item in items if before is None or rank(item) < before]
+            # One more than wanted tells whether anything follows.
+            best = heapq.nlargest(limit + 1, [*best, *found], key=rank)
+    following = len(best) > limit
+    del best[limit:]
+    return Slice(best, _encode_cursor({name: best[-1][name] for name in names}, scope) if following else None)
+
+
+async def read_ahead(reads: AsyncIterable[Callable[[], Awaitable[T]]], count: int) -> AsyncGenerator[T, None]:
+    """The results of reads in their order, up to `count` of them started ahead. Use it within `aclosing`."""
+    running: deque[asyncio.Future[T]] = deque()
+    try:
+        async for read in reads:
+            running.append(asyncio.ensure_future(read()))
+            if len(running) > count:
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def read_table(

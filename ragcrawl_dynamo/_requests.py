@@ -112,14 +112,32 @@ def get_request(table: Table[E], key: Key) -> GetItemInputTypeDef:
     return {"TableName": table.name, "Key": key, "ConsistentRead": True}
 
 
-def put_request(table: Table[E], item: Item) -> PutItemInputTypeDef:
-    """Writes an item over whatever is there."""
-    return {"TableName": table.name, "Item": item}
+def put_request(
+    table: Table[E], item: Item, condition: Condition | None = None, *, old: bool = False
+) -> PutItemInputTypeDef:
+    """Writes an item over whatever is there, or only if `condition` holds; a refusal has it as it was.
+
+    With `old`, the answer has what was there before.
+    """
+    request: PutItemInputTypeDef = {"TableName": table.name, "Item": item}
+    if old:
+        request["ReturnValues"] = "ALL_OLD"
+    if condition is not None:
+        to = Placeholders()
+        request["ConditionExpression"] = condition.render(to)
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        request["ExpressionAttributeNames"] = to.names
+        if to.values:
+            request["ExpressionAttributeValues"] = to.values
+    return request
 
 
-def delete_request(table: Table[E], key: Key) -> DeleteItemInputTypeDef:
-    """Removes an item, if there is one."""
-    return {"TableName": table.name, "Key": key}
+def delete_request(table: Table[E], key: Key, *, old: bool = False) -> DeleteItemInputTypeDef:
+    """Removes an item, if there is one; with `old`, the answer has what was there."""
+    request: DeleteItemInputTypeDef = {"TableName": table.name, "Key": key}
+    if old:
+        request["ReturnValues"] = "ALL_OLD"
+    return request
 
 
 def update_request(table: Table[E], key: Key, update: Update, condition: Condition) -> UpdateItemInputTypeDef:

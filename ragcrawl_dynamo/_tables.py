@@ -5,7 +5,7 @@
 | sites | site_id | | |
 | runs | site_id | run_id | global by_run_id; local by_created_at |
 | pages | site_id | page_id | global by_url (url_key, site_id) |
-| versions | page_id | version_key | local by_crawled_at; global by_site (site_id, page_id) |
+| versions | page_id | version_key | global by_site (indexed_site, page_id), sparse |
 | frontier | run_id | item_id | |
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar
 
 from ragcrawl_dynamo import _keys
+from ragcrawl_dynamo._content import CONTENT_FIELDS
 from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
 
 E = TypeVar("E", bound=Entity)
@@ -45,6 +46,7 @@ class Table(Generic[E]):
         partition_key: Name of the partition key attribute.
         sort_key: Name of the sort key attribute.
         indexes: Secondary indexes.
+        separate: Fields that an item does not hold as attributes.
         lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
         ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
     """
@@ -55,6 +57,7 @@ class Table(Generic[E]):
     partition_key: str
     sort_key: str | None = None
     indexes: tuple[Index, ...] = ()
+    separate: frozenset[str] = frozenset()
     lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ttl_attribute: str | None = None
 
@@ -105,10 +108,8 @@ VERSIONS = Table(
     _keys.version_keys,
     "page_id",
     "version_key",
-    indexes=(
-        Index("by_crawled_at", "page_id", "crawled_at", is_global=False),
-        Index("by_site", "site_id", "page_id"),
-    ),
+    indexes=(Index("by_site", "indexed_site", "page_id"),),
+    separate=CONTENT_FIELDS,
 )
 FRONTIER = Table(
     "frontier",

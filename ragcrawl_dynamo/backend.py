@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client
 from ragcrawl_dynamo._keys import unescape
@@ -18,6 +18,7 @@ from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import ServiceError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, Site
+from ragcrawl_dynamo.stores.cleanup import Cleanup, GarbageReport, PruneReport
 from ragcrawl_dynamo.stores.frontier import FrontierStore
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.runs import RunStore
@@ -27,6 +28,9 @@ from ragcrawl_dynamo.stores.versions import VersionStore
 __all__ = ["DynamoDBBackend", "StorageBackend", "create_storage_backend"]
 
 logger = logging.getLogger(__name__)
+
+# page_id, version_id, site_id.
+VersionId: TypeAlias = tuple[str, str, str]
 
 
 class StorageBackend(ABC):
@@ -234,12 +238,31 @@ class StorageBackend(ABC):
     # Versions
 
     @abstractmethod
-    async def save_version(self, version: PageVersion) -> None:
-        """Saves a version with its body."""
+    async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
+        """Saves a version with its body, unless the page's current version has the same `content_hash`.
+
+        The body (`markdown`, `html`, `plain_text`, `outlinks`, `headings_outline`) may have any size up to
+        `max_content_bytes`. It is durable before the version becomes visible. A body that equals one of the
+        page's other versions is not stored again.
+
+        Args:
+            version: The version.
+            keep_unchanged: Save it even if the content did not change.
+
+        Returns:
+            The id of the version that holds this content: its own, or the current one's where unchanged.
+        """
 
     @abstractmethod
-    async def save_versions_bulk(self, versions: Iterable[PageVersion]) -> int:
-        """Saves versions in batches of 25; see `save_pages_bulk`.
+    async def save_versions_bulk(
+        self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
+    ) -> int:
+        """Saves versions, their heads in batches of 25; those unchanged are passed over as above.
+
+        The body of a version that is replaced is left to `collect_garbage`.
+
+        Returns:
+            How many distinct versions were written.
 
         Raises:
             PartialBatchError: Some were not saved; it carries them and their errors. All others were.
@@ -251,13 +274,20 @@ class StorageBackend(ABC):
     ) -> PageVersion | None:
         """One version with its body; strongly consistent.
 
+        With `site_id` one request, where the body takes no more than one item; otherwise one more.
+
         Raises:
             AmbiguousIdError: Without `site_id`, several sites have this version of this page.
+            CorruptContentError: The body is not, or not all, what was saved.
         """
 
     @abstractmethod
     async def get_current_version(self, site_id: str, page_id: str) -> PageVersion | None:
-        """The version that the page names as its current one; two strongly consistent reads."""
+        """The version that the page names as its current one; two strongly consistent reads.
+
+        Raises:
+            CorruptContentError: The body is not, or not all, what was saved.
+        """
 
     @abstractmethod
     async def list_versions(
@@ -275,12 +305,71 @@ class StorageBackend(ABC):
             page_id: The page. Sites that crawl the same URL share it.
             limit: How many at most.
             cursor: From the slice before.
-            include_content: Without, `markdown` is "", `html` and `plain_text` are None.
+            include_content: Without, no body is read: `markdown` is "", `html` and `plain_text` are None,
+                `outlinks` and `headings_outline` are empty.
             site_id: Only this site's versions.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
             InvalidCursorError: `cursor` is damaged or of another listing.
+            CorruptContentError: A body is not, or not all, what was saved.
+        """
+
+    @abstractmethod
+    def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
+        """The current version of every page of a site but tombstones, by page_id, with its body.
+
+        In bounded memory: some forty versions are read ahead, of each body the first part at most.
+
+        Raises:
+            CorruptContentError: A body is not, or not all, what was saved.
+        """
+
+    @abstractmethod
+    async def prune_versions(
+        self,
+        site_id: str,
+        *,
+        keep_last: int | None = None,
+        max_age_days: float | None = None,
+        dry_run: bool = False,
+        allow_mass_deletion: bool = False,
+    ) -> PruneReport:
+        """Removes old versions with their bodies; never a page's current version.
+
+        Args:
+            site_id: The site.
+            keep_last: Keep that many of each page, the newest.
+            max_age_days: Keep what was crawled within that many days. A version stays if either keeps it.
+            dry_run: Only count.
+            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's versions.
+
+        Raises:
+            InvalidArgumentError: Neither limit is given, or one is negative.
+            MassDeletionError: It would delete more than that share; nothing was deleted.
+        """
+
+    @abstractmethod
+    async def collect_garbage(
+        self,
+        site_id: str,
+        *,
+        grace_hours: float = 24.0,
+        dry_run: bool = False,
+        allow_mass_deletion: bool = False,
+    ) -> GarbageReport:
+        """Removes bodies that no version uses: what killed workers and replaced versions left.
+
+        Args:
+            site_id: The site.
+            grace_hours: Leave what was written within that many hours. From 1 on it is safe beside workers
+                that save versions; below, only when none does.
+            dry_run: Only count.
+            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's bodies.
+
+        Raises:
+            InvalidArgumentError: `grace_hours` is negative.
+            MassDeletionError: It would delete more than that share; nothing was deleted.
         """
 
     # Frontier records
@@ -344,6 +433,7 @@ class DynamoDBBackend(StorageBackend):
         self._pages = PageStore(self._gateway, tables.pages)
         self._versions = VersionStore(self._gateway, tables.versions)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
+        self._cleanup = Cleanup(self._gateway, tables.versions, self._versions, self._pages)
 
     @property
     def config(self) -> DynamoDBConfig:
@@ -411,7 +501,7 @@ class DynamoDBBackend(StorageBackend):
                     removed += await self._frontier.clear(unescape(key["run_id"]["S"]), site_id)
                 removed += await self._runs.delete(keys)
         removed += await self._pages.delete_of_site(site_id)
-        removed += await self._versions.delete_of_site(site_id)
+        removed += await self._cleanup.delete_versions(site_id)
         await self._sites.delete(site_id)
         return existed or removed > 0
 
@@ -479,13 +569,23 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
 
-    async def save_version(self, version: PageVersion) -> None:
+    async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
         """See StorageBackend."""
+        if not keep_unchanged:
+            for current in (await self._unchanged([version])).values():
+                return current
         await self._versions.save(version)
+        return version.version_id
 
-    async def save_versions_bulk(self, versions: Iterable[PageVersion]) -> int:
+    async def save_versions_bulk(
+        self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
+    ) -> int:
         """See StorageBackend."""
-        return await self._versions.save_bulk(versions)
+        last = {_identity(each): each for each in versions}
+        unchanged = {} if keep_unchanged else await self._unchanged(list(last.values()))
+        return await self._versions.save_bulk(
+            [each for identity, each in last.items() if identity not in unchanged]
+        )
 
     async def get_version(
         self, page_id: str, version_id: str, *, site_id: str | None = None
@@ -512,6 +612,46 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         return await self._versions.listing(page_id, limit, cursor, include_content, site_id)
 
+    async def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
+        """See StorageBackend."""
+        async with (
+            aclosing(self._pages.current_versions(site_id)) as keys,
+            aclosing(self._versions.iterate(keys)) as versions,
+        ):
+            async for version in versions:
+                yield version
+
+    async def prune_versions(
+        self,
+        site_id: str,
+        *,
+        keep_last: int | None = None,
+        max_age_days: float | None = None,
+        dry_run: bool = False,
+        allow_mass_deletion: bool = False,
+    ) -> PruneReport:
+        """See StorageBackend."""
+        return await self._cleanup.prune(
+            site_id,
+            keep_last=keep_last,
+            max_age_days=max_age_days,
+            dry_run=dry_run,
+            allow_mass_deletion=allow_mass_deletion,
+        )
+
+    async def collect_garbage(
+        self,
+        site_id: str,
+        *,
+        grace_hours: float = 24.0,
+        dry_run: bool = False,
+        allow_mass_deletion: bool = False,
+    ) -> GarbageReport:
+        """See StorageBackend."""
+        return await self._cleanup.collect_garbage(
+            site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
+        )
+
     async def save_frontier_item(self, item: FrontierItem) -> None:
         """See StorageBackend."""
         await self._frontier.save(item)
@@ -535,6 +675,26 @@ class DynamoDBBackend(StorageBackend):
     async def clear_frontier(self, run_id: str) -> int:
         """See StorageBackend."""
         return await self._frontier.clear(run_id)
+
+    async def _unchanged(self, versions: Sequence[PageVersion]) -> dict[VersionId, str]:
+        """For each version with the content of its page's current one: the id of that."""
+        ids = {(each.site_id, each.page_id) for each in versions}
+        pages = {(page.site_id, page.page_id): page for page in await self._pages.get_many(ids)}
+        current: dict[VersionId, VersionId] = {}
+        for each in versions:
+            page = pages.get((each.site_id, each.page_id))
+            if page is None or page.current_version_id in (None, each.version_id):
+                continue
+            if page.content_hash == each.content_hash:
+                current[_identity(each)] = (each.page_id, str(page.current_version_id), each.site_id)
+        # The page may name a version that was never saved.
+        hashes = await self._versions.content_hashes(set(current.values()))
+        wanted = {_identity(each): each.content_hash for each in versions}
+        return {own: other[1] for own, other in current.items() if hashes.get(other) == wanted[own]}
+
+
+def _identity(version: PageVersion) -> VersionId:
+    return version.page_id, version.version_id, version.site_id
 
 
 def create_storage_backend(config: StorageConfig | None = None) -> StorageBackend:

@@ -43,6 +43,10 @@ class DynamoDBConfig(BaseModel):
         retry_attempts: Tries of one request in all, the first included.
         retry_base_delay: Seconds; the pause before try n+1 is random between 0 and base * 2**(n-1).
         retry_max_delay: Seconds; upper bound of a pause.
+        compression_level: zstd level of bodies, 1 (fast) to 22 (small); 9 at most for those over 1 MiB.
+        max_content_bytes: What the body of one version may take before compression, saved or read.
+        max_deleted_share: Share of a site's versions, or bodies, above which a clean-up refuses to delete
+            unless told to.
         frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
         tags: Tags of the tables, set when they are created.
         point_in_time_recovery: Continuous backups for every table.
@@ -70,6 +74,9 @@ class DynamoDBConfig(BaseModel):
     retry_attempts: int = Field(default=8, ge=1, le=100)
     retry_base_delay: float = Field(default=0.05, ge=0)
     retry_max_delay: float = Field(default=5.0, ge=0)
+    compression_level: int = Field(default=15, ge=1, le=22)
+    max_content_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    max_deleted_share: float = Field(default=0.5, ge=0, le=1)
     frontier_ttl_days: int | None = Field(default=None, ge=1)
     tags: dict[str, str] = Field(default_factory=dict)
     point_in_time_recovery: bool = False

@@ -6,6 +6,7 @@
     │   ├── BackendClosedError
     │   └── WrongEventLoopError
     ├── InvalidInputError             the call can not succeed as it is; nothing was sent (also a ValueError)
+    │   ├── ContentTooLargeError
     │   ├── InvalidArgumentError
     │   ├── InvalidCursorError
     │   ├── InvalidKeyError
@@ -13,7 +14,9 @@
     │   └── ItemTooLargeError
     ├── NotFoundError                 the record to change does not exist
     ├── AmbiguousIdError              an id that several sites use was given without its site
+    ├── CorruptContentError           a version's body is not, or not all, what was saved
     ├── CorruptItemError              a stored item does not fit its model
+    ├── MassDeletionError             a call would delete more of a site than it may; nothing was deleted
     ├── PartialBatchError             some items of a bulk call were not saved; it carries them
     ├── SchemaMismatchError           an existing table differs from what this version needs
     └── ServiceError                  DynamoDB, or the way to it, said no; keeps code, operation and table
@@ -41,6 +44,8 @@ __all__ = [
     "BackendNotOpenError",
     "BackendStateError",
     "ConditionFailedError",
+    "ContentTooLargeError",
+    "CorruptContentError",
     "CorruptItemError",
     "CredentialsError",
     "DeadlineExceededError",
@@ -51,6 +56,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidValueError",
     "ItemTooLargeError",
+    "MassDeletionError",
     "NotFoundError",
     "PartialBatchError",
     "RagcrawlDynamoError",
@@ -138,12 +144,49 @@ class ItemTooLargeError(InvalidInputError):
         )
 
 
+class ContentTooLargeError(InvalidInputError):
+    """The body of a version is larger than `max_content_bytes`.
+
+    Attributes:
+        size: Bytes of the body before compression.
+        limit: Bytes that it may take.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            "markdown",
+            f"with html, plain_text, outlinks and headings_outline takes {size:,} bytes; "
+            f"max_content_bytes is {limit:,}: raise it, or shorten them",
+            model="PageVersion",
+        )
+
+
 class NotFoundError(RagcrawlDynamoError):
     """The record to change does not exist."""
 
 
 class AmbiguousIdError(RagcrawlDynamoError):
     """Several sites use this id: pass site_id as well."""
+
+
+class CorruptContentError(RagcrawlDynamoError):
+    """A version's body is not, or not all, what was saved.
+
+    Attributes:
+        page_id: The page.
+        version_id: The version.
+        site_id: The site.
+    """
+
+    def __init__(self, reason: str, *, page_id: str, version_id: str, site_id: str) -> None:
+        self.page_id = page_id
+        self.version_id = version_id
+        self.site_id = site_id
+        super().__init__(
+            f"the body of version {version_id!r} of page {page_id!r} of site {site_id!r} is damaged: {reason}"
+        )
 
 
 class CorruptItemError(RagcrawlDynamoError):
@@ -162,6 +205,23 @@ class SchemaMismatchError(RagcrawlDynamoError):
         self.table = table
         self.differences = tuple(differences)
         super().__init__(f"table {table}: {'; '.join(differences)}. {advice}")
+
+
+class MassDeletionError(RagcrawlDynamoError):
+    """A call would delete more of a site than `max_deleted_share` allows; nothing was deleted.
+
+    Attributes:
+        deleted: How many it would delete.
+        total: Of how many.
+    """
+
+    def __init__(self, what: str, deleted: int, total: int, share: float) -> None:
+        self.deleted = deleted
+        self.total = total
+        super().__init__(
+            f"this would delete {deleted:,} of {total:,} {what}, more than max_deleted_share = {share:g}: "
+            f"look at it with dry_run=True, then pass allow_mass_deletion=True"
+        )
 
 
 class PartialBatchError(RagcrawlDynamoError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from hypothesis import strategies as st
@@ -61,6 +62,11 @@ def make_item(
 
 def hours(count: float) -> timedelta:
     return timedelta(hours=count)
+
+
+def dense_text(kilobytes: int, seed: str = "") -> str:
+    """Text that compresses to that size and not below; the same for the same seed."""
+    return "".join(sha256(f"{seed}{i}".encode()).hexdigest() for i in range(32 * kilobytes))
 
 
 # Any Unicode but lone surrogates, which no UTF-8 text holds.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
@@ -12,11 +12,11 @@ from ragcrawl_dynamo._batching import read_all, save_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Missing
 from ragcrawl_dynamo._gateway import Gateway
-from ragcrawl_dynamo._keys import Key, page_key, site_partition, url_key
+from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
 from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
-from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import Page
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
@@ -74,6 +74,25 @@ class PageStore:
         query = self._query(site_id, include_tombstones, attributes=("page_id",))
         async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
             return sum([count async for count, _ in pages])
+
+    async def get_many(self, ids: Iterable[tuple[str, str]]) -> list[Page]:
+        """Those pages that exist of several (site_id, page_id), all different; strongly consistent."""
+        keys = []
+        for site_id, page_id in ids:
+            # An id that can be no key is that of no page.
+            with suppress(InvalidKeyError):
+                keys.append(page_key(site_id, page_id))
+        return [self._decode(item) for item in await read_all(self._gateway, self._table, keys)]
+
+    async def current_versions(self, site_id: str) -> AsyncGenerator[Key, None]:
+        """The key of each page's current version, in the order of the pages; no tombstones."""
+        query = self._query(site_id, include_tombstones=False, attributes=("page_id", "current_version_id"))
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                for item in items:
+                    if "current_version_id" in item:
+                        page_id, version_id = item["page_id"]["S"], item["current_version_id"]["S"]
+                        yield version_key(unescape(page_id), version_id, site_id)
 
     async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
         """The pages to crawl next: never crawled first, then oldest first; no tombstones."""

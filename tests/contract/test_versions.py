@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from ragcrawl_dynamo import AmbiguousIdError, DynamoDBBackend, InvalidValueError, PartialBatchError
@@ -75,9 +77,10 @@ async def test_versions_are_listed_newest_first(backend: DynamoDBBackend) -> Non
 
 
 async def test_a_listing_without_content_has_all_but_the_body(backend: DynamoDBBackend) -> None:
-    version = make_version(html="<p>", plain_text="text", title="Title", extra={"a": 1})
+    version = make_version(html="<p>", plain_text="text", title="Title", extra={"a": 1}, outlinks=["x"])
     await backend.save_version(version)
-    without_body = version.model_copy(update={"markdown": "", "html": None, "plain_text": None})
+    no_body: dict[str, Any] = {"markdown": "", "html": None, "plain_text": None, "outlinks": []}
+    without_body = version.model_copy(update=no_body)
     assert await backend.list_versions("page", include_content=False) == [without_body]
 
 

@@ -80,10 +80,7 @@ async def test_the_five_tables_are_made_with_their_keys_and_indexes(config: Dyna
             {"by_run_id": ["run_id"], "by_created_at": ["site_id", "created_at"]},
         ],
         "pages": [["site_id", "page_id"], {"by_url": ["url_key", "site_id"]}],
-        "versions": [
-            ["page_id", "version_key"],
-            {"by_crawled_at": ["page_id", "crawled_at"], "by_site": ["site_id", "page_id"]},
-        ],
+        "versions": [["page_id", "version_key"], {"by_site": ["indexed_site", "page_id"]}],
         "frontier": [["run_id", "item_id"], {}],
     }
 

@@ -14,14 +14,16 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 
 # From the bottom up: a module imports from lines above its own only.
 LAYERS = [
-    ["errors", "models", "config", "_metrics", "_ranges"],
-    ["_keys", "_retry"],
+    ["errors", "models", "config", "_metrics", "_ranges", "_expressions"],
+    ["_keys", "_retry", "_content"],
     ["_tables"],
-    ["_codec", "_expressions"],
+    ["_codec"],
     ["_requests", "_gateway"],
     ["_batching"],
     ["_paging", "_provision"],
-    ["stores.sites", "stores.runs", "stores.pages", "stores.versions", "stores.frontier"],
+    ["stores.sites", "stores.runs", "stores.pages", "stores.bodies", "stores.frontier"],
+    ["stores.versions"],
+    ["stores.cleanup"],
     ["backend"],
     ["__init__"],
     ["testing.engines", "testing.settings"],
@@ -44,7 +46,7 @@ def test_the_public_names() -> None:
             "FrontierItem",
             "FrontierStatus",
         ),
-        *("Slice", "OperationMetrics"),
+        *("Slice", "OperationMetrics", "PruneReport", "GarbageReport"),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)
 

@@ -1,0 +1,187 @@
+"""Bodies of versions in parts of an item's size: written before the head, read with it, shared, released."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from uuid import uuid4
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import delete_all, put_all, read_all
+from ragcrawl_dynamo._codec import MAX_ITEM_BYTES, Item, item_size
+from ragcrawl_dynamo._content import ContentError, Manifest
+from ragcrawl_dynamo._expressions import Missing, Update, Value
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import FIRST_PLACE, Key, body_part_key, body_place, body_users_key, site_entry
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.errors import ConditionFailedError, RequestRejectedError
+from ragcrawl_dynamo.models import PageVersion
+
+# Parts of one request: an answer has 16 MB at most.
+_PARTS_PER_READ = 40
+
+_FREE = Missing("page_id")
+_NOT_CLOSED = Missing("closed")
+_NO_USERS = Missing("users")
+
+
+class BodyStore:
+    """Key `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}`; `users` for the number where shared.
+
+    A body is written once and never changed. Only the version that it was written for uses it, unless a
+    `users` item lists several. Who deletes it closes that item first, so that none can join any more.
+    """
+
+    def __init__(self, gateway: Gateway, table: Table[PageVersion]) -> None:
+        self._gateway = gateway
+        self._table = table
+
+    async def write(self, head: Key, manifest: Manifest, data: bytes) -> Manifest:
+        """Writes a body for a version whose head is still to be written; returns where it is.
+
+        The first part goes first: it is listed under the site, so that a clean-up finds what a killed
+        worker leaves.
+        """
+        place = body_place(head)
+        writer = uuid4().hex
+        parts = self._parts(head, place, writer, data)
+        try:
+            await self._gateway.call("PutItem", requests.put_request(self._table, parts[0], _FREE))
+        except ConditionFailedError as error:
+            if (error.item or {}).get("writer") != {"S": writer}:
+                # Another body is there: of this version as it was, or of a worker that was killed.
+                place = body_place(head, writer[:12])
+                parts = self._parts(head, place, writer, data)
+                await self._gateway.call("PutItem", requests.put_request(self._table, parts[0]))
+        for failure in (await put_all(self._gateway, self._table, parts[1:])).values():
+            raise failure
+        return replace(manifest, parts=len(parts), place=None if place == body_place(head) else place)
+
+    async def read(self, head: Key, manifest: Manifest, first: Item | None = None) -> bytes:
+        """A body's bytes; `first` is its first part, if that has been read.
+
+        Raises:
+            ContentError: A part is missing or damaged.
+        """
+        place = place_of(head, manifest)
+        keys = [body_part_key(head, place, number) for number in range(manifest.parts)]
+        read_already = [first] if first is not None else []
+        rest = await read_all(
+            self._gateway, self._table, keys[len(read_already) :], per_batch=_PARTS_PER_READ
+        )
+        parts = [*read_already, *rest]
+        if len(parts) != manifest.parts:
+            raise ContentError(f"{len(parts)} of {manifest.parts} parts are there")
+        try:
+            return b"".join(part["data"]["B"] for part in parts)
+        except (KeyError, TypeError) as error:
+            raise ContentError("a part holds no data") from error
+
+    async def share(self, user: Key, owner: Key, manifest: Manifest) -> bool:
+        """Makes `user` one of those who use the body of `owner`, whose manifest was read before.
+
+        Returns:
+            Whether it may: not if the body is being deleted, or was.
+        """
+        place = place_of(owner, manifest)
+        users = body_users_key(owner, place)
+        both: dict[str, Value] = {"users": {"SS": [owner["version_key"]["S"], user["version_key"]["S"]]}}
+        now: Value = {"N": str(int(time.time()))}
+        try:
+            join = Update(put={"joined_at": now}, union=both)
+            await self._gateway.call(
+                "UpdateItem", requests.update_request(self._table, users, join, _NOT_CLOSED)
+            )
+        except (ConditionFailedError, RequestRejectedError):
+            # Being deleted; or so many users that their names fill an item.
+            return False
+        # Deleting a version begins with its head. While that is there, its owner's leaving is still to come,
+        # and will find the new user.
+        response = await self._gateway.call("GetItem", requests.get_request(self._table, owner))
+        if used_place(owner, response.get("Item", {})) == place:
+            return True
+        if await self._leave(users, both):
+            await self.delete(owner, place, manifest.parts)
+        return False
+
+    async def release(self, user: Key, manifest: Manifest) -> None:
+        """Deletes a body, unless other versions use it. The head of `user` must be gone."""
+        place = place_of(user, manifest)
+        users = body_users_key(user, place)
+        leaving: dict[str, Value] = {"users": {"SS": [user["version_key"]["S"]]}}
+        if await self._leave(users, leaving):
+            await self.delete(user, place, manifest.parts)
+
+    async def reclaim(self, head: Key, place: str, parts: int, dead_users: list[str]) -> bool:
+        """Deletes a body that no head uses, given those of its users that are dead; whether it did."""
+        users = body_users_key(head, place)
+        leaving: dict[str, Value] = {"users": {"SS": dead_users}} if dead_users else {}
+        if closed := await self._leave(users, leaving):
+            await self.delete(head, place, parts)
+        return closed
+
+    async def delete(self, head: Key, place: str, parts: int) -> None:
+        """Removes a body's items; the first part, by which the others are found, last."""
+        keys = [body_part_key(head, place, number) for number in range(parts)]
+        await delete_all(self._gateway, self._table, [*keys[1:], body_users_key(head, place)])
+        await delete_all(self._gateway, self._table, keys[:1])
+
+    async def _leave(self, users: Key, leaving: dict[str, Value]) -> bool:
+        """Takes users off a body's list; whether the body is nobody's now, and closed to newcomers."""
+        for update, condition in (
+            # Nearly every body has no list, and so one user.
+            (Update(put={"closed": {"BOOL": True}}), _NO_USERS),
+            (Update(subtract=leaving), _NOT_CLOSED),
+            (Update(put={"closed": {"BOOL": True}}), _NO_USERS),
+        ):
+            if not update.put and not update.subtract:
+                continue
+            closing = bool(update.put)
+            try:
+                request = requests.update_request(self._table, users, update, condition)
+                await self._gateway.call("UpdateItem", request)
+            except ConditionFailedError:
+                continue
+            if closing:
+                return True
+        return False
+
+    def _parts(self, head: Key, place: str, writer: str, data: bytes) -> list[Item]:
+        """The items of a body."""
+        written_at: Value = {"N": str(int(time.time()))}
+        empty = self._part(head, place, 0, b"", writer, written_at, 0)
+        # moto counts bytes by their base64 text, a third longer. Write units are the same either way.
+        room = (MAX_ITEM_BYTES - item_size(empty)) * 3 // 4 - 3
+        count = -(-len(data) // room)
+        return [
+            self._part(
+                head, place, number, data[number * room : (number + 1) * room], writer, written_at, count
+            )
+            for number in range(count)
+        ]
+
+    def _part(
+        self, head: Key, place: str, number: int, data: bytes, writer: str, written_at: Value, count: int
+    ) -> Item:
+        item: Item = {
+            **body_part_key(head, place, number),
+            "data": {"B": data},
+            "writer": {"S": writer},
+            "written_at": written_at,
+            "parts": {"N": str(count)},
+        }
+        return {**item, **site_entry(head)} if number == 0 else item
+
+
+def place_of(head: Key, manifest: Manifest) -> str:
+    """Where the parts of a version's body are."""
+    return manifest.place or body_place(head, FIRST_PLACE)
+
+
+def used_place(head: Key, item: Item) -> str | None:
+    """Where the body of a stored head is; None for a head that is absent, or needs no parts."""
+    try:
+        manifest = Manifest.from_attribute(item["body"])
+    except (KeyError, ContentError):
+        return None
+    return place_of(head, manifest) if manifest.parts else None
