@@ -45,7 +45,7 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
-from ragcrawl_dynamo.stores.cleanup import GarbageReport, PruneReport
+from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, PruneReport
 
 __all__ = [
     "AccessDeniedError",
@@ -55,6 +55,7 @@ __all__ = [
     "BackendStateError",
     "ConditionFailedError",
     "ContentTooLargeError",
+    "ContentUsage",
     "CorruptContentError",
     "CorruptItemError",
     "CrawlRun",

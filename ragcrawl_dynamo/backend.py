@@ -18,8 +18,8 @@ from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import ServiceError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, Site
-from ragcrawl_dynamo.stores.cleanup import Cleanup, GarbageReport, PruneReport
 from ragcrawl_dynamo.stores.frontier import FrontierStore
+from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.runs import RunStore
 from ragcrawl_dynamo.stores.sites import SiteStore
@@ -326,6 +326,10 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
+    async def get_content_usage(self, site_id: str) -> ContentUsage:
+        """How many versions a site has and what they take; reads the head of each (one read unit)."""
+
+    @abstractmethod
     async def prune_versions(
         self,
         site_id: str,
@@ -433,7 +437,7 @@ class DynamoDBBackend(StorageBackend):
         self._pages = PageStore(self._gateway, tables.pages)
         self._versions = VersionStore(self._gateway, tables.versions)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
-        self._cleanup = Cleanup(self._gateway, tables.versions, self._versions, self._pages)
+        self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
 
     @property
     def config(self) -> DynamoDBConfig:
@@ -501,7 +505,7 @@ class DynamoDBBackend(StorageBackend):
                     removed += await self._frontier.clear(unescape(key["run_id"]["S"]), site_id)
                 removed += await self._runs.delete(keys)
         removed += await self._pages.delete_of_site(site_id)
-        removed += await self._cleanup.delete_versions(site_id)
+        removed += await self._maintenance.delete_versions(site_id)
         await self._sites.delete(site_id)
         return existed or removed > 0
 
@@ -621,6 +625,10 @@ class DynamoDBBackend(StorageBackend):
             async for version in versions:
                 yield version
 
+    async def get_content_usage(self, site_id: str) -> ContentUsage:
+        """See StorageBackend."""
+        return await self._maintenance.usage(site_id)
+
     async def prune_versions(
         self,
         site_id: str,
@@ -631,7 +639,7 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
         """See StorageBackend."""
-        return await self._cleanup.prune(
+        return await self._maintenance.prune(
             site_id,
             keep_last=keep_last,
             max_age_days=max_age_days,
@@ -648,7 +656,7 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
         """See StorageBackend."""
-        return await self._cleanup.collect_garbage(
+        return await self._maintenance.collect_garbage(
             site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
         )
 

@@ -163,7 +163,7 @@ class VersionStore:
             self._heads_of(page_id, site_id), attributes=(*self._table.primary_key, "crawled_at", "body")
         )
         items = await read_newest(self._gateway, query, "crawled_at", limit=1_000_000)
-        return [VersionHead(self._key(item), item["crawled_at"]["S"], _manifest(item)) for item in items]
+        return [VersionHead(self._key(item), item["crawled_at"]["S"], manifest_of(item)) for item in items]
 
     async def used_places(self, keys: Sequence[Key]) -> dict[tuple[str, ...], str | None]:
         """Where those versions that exist have their bodies; None where in the head."""
@@ -233,7 +233,7 @@ class VersionStore:
         query = Query(self._table, key["page_id"]["S"], filter=equal, attributes=attributes)
         response = await self._gateway.call("Query", requests.query_request(query, limit=_HEADS_COMPARED))
         for item in response["Items"]:
-            other = _manifest(item)
+            other = manifest_of(item)
             owner = self._key(item)
             if owner == key or other is None or not other.parts:
                 continue
@@ -248,7 +248,7 @@ class VersionStore:
             await self._release(key, old)
 
     async def _release(self, key: Key, old: Item) -> None:
-        manifest = _manifest(old)
+        manifest = manifest_of(old)
         if manifest is not None and manifest.parts:
             await self.bodies.release(key, manifest)
 
@@ -311,7 +311,8 @@ def _of_site(site_id: str) -> Condition:
     return Compare("site_id", "=", {"S": site_id})
 
 
-def _manifest(item: Item) -> Manifest | None:
+def manifest_of(item: Item) -> Manifest | None:
+    """What a stored head says of its content; None where it says nothing that can be read."""
     try:
         return Manifest.from_attribute(item.get("body", {}))
     except ContentError:

@@ -88,3 +88,20 @@ async def test_a_listing_without_content_reads_no_body(backend: DynamoDBBackend)
     assert await units(backend, backend.list_versions("page", include_content=False)) == (2, 0)
     reads, _ = await units(backend, backend.list_versions("page", limit=1))
     assert reads == 2 + 6
+
+
+async def test_the_usage_of_a_site_is_what_was_paid_for_it(backend: DynamoDBBackend) -> None:
+    async def save() -> None:
+        for i in range(12):
+            await backend.save_version(make_version(f"v{i}", markdown=dense_text(i, f"{i}") + "x"))
+        await backend.save_versions_bulk(
+            make_version(f"b{i}", "other", markdown=dense_text(100 * i, f"{i}")) for i in range(8)
+        )
+
+    _, paid = await units(backend, save())
+    usage = await backend.get_content_usage("site")
+    assert (usage.versions, usage.shared, usage.write_units) == (20, 0, paid)
+    assert usage.raw_bytes > 1.8 * usage.stored_bytes
+    await backend.save_version(make_version("again", "other", markdown=dense_text(100, "1")))
+    shared = await backend.get_content_usage("site")
+    assert (shared.versions, shared.shared, shared.stored_bytes) == (21, 1, usage.stored_bytes)

@@ -179,6 +179,79 @@ async def test_a_body_is_written_once_whatever_was_lost(
     assert (await backend.collect_garbage("site", grace_hours=0, dry_run=True)).bodies_total == 1
 
 
+class Pause:
+    """Stands before one request until it is resumed."""
+
+    def __init__(self, operation: str, attribute: str) -> None:
+        self.reached = asyncio.Event()
+        self.resume = asyncio.Event()
+        self._operation = operation
+        self._attribute = attribute
+
+    async def __call__(self, operation: str, request: Any, call: Any) -> Any:
+        names = request.get("ExpressionAttributeNames", {}).values()
+        if operation == self._operation and self._attribute in names and not self.reached.is_set():
+            self.reached.set()
+            await self.resume.wait()
+        return await call(**request)
+
+
+async def test_who_joins_a_body_that_has_gone_writes_its_own(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    await backend.save_version(make_version("old", markdown=LARGE, crawled_at=START))
+    pause = Pause("update_item", "joined_at")
+    new = make_version("new", markdown=LARGE)
+    async with DynamoDBBackend(dynamodb_config, client_factory=intercepting(pause)) as saver:
+        saving = asyncio.create_task(saver.save_version(new))
+        await pause.reached.wait()
+        await backend.prune_versions("site", keep_last=0, allow_mass_deletion=True)
+        assert await body_items(dynamodb_config) == []
+        pause.resume.set()
+        await saving
+    assert await backend.get_version("page", "new") == new
+    left = {item["version_key"]["S"].split("#")[0] for item in await body_items(dynamodb_config)}
+    assert left == {"new"}
+
+
+async def test_who_joins_a_body_that_is_about_to_go_keeps_it_or_writes_its_own(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    await backend.save_version(make_version("old", markdown=LARGE, crawled_at=START))
+    # The saver has found the body; the deleter has removed the head, and is about to close the body.
+    joining, closing = Pause("update_item", "joined_at"), Pause("update_item", "closed")
+    new = make_version("new", markdown=LARGE)
+    async with (
+        DynamoDBBackend(dynamodb_config, client_factory=intercepting(joining)) as saver,
+        DynamoDBBackend(dynamodb_config, client_factory=intercepting(closing)) as deleter,
+    ):
+        # The joining request itself names "closed" too, but the deleter does not join.
+        saving = asyncio.create_task(saver.save_version(new))
+        await joining.reached.wait()
+        deleting = asyncio.create_task(deleter.prune_versions("site", keep_last=0, allow_mass_deletion=True))
+        await closing.reached.wait()
+        joining.resume.set()
+        await saving
+        assert await backend.get_version("page", "new") == new
+        closing.resume.set()
+        await deleting
+    assert await backend.get_version("page", "new") == new
+    assert (await backend.collect_garbage("site", grace_hours=0, dry_run=True)).bodies_removed == 0
+
+
+async def test_a_body_that_was_joined_before_its_first_version_goes_stays(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    await backend.save_version(make_version("old", markdown=LARGE, crawled_at=START))
+    new = make_version("new", markdown=LARGE)
+    await backend.save_version(new)
+    await backend.prune_versions("site", keep_last=1)
+    assert [each.version_id for each in await backend.list_versions("page")] == ["new"]
+    assert await backend.get_version("page", "new") == new
+    left = {item["version_key"]["S"].split("#")[0] for item in await body_items(dynamodb_config)}
+    assert left == {"old"}
+
+
 async def test_versions_of_one_body_survive_savers_and_deleters_at_once(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:

@@ -23,7 +23,7 @@ LAYERS = [
     ["_paging", "_provision"],
     ["stores.sites", "stores.runs", "stores.pages", "stores.bodies", "stores.frontier"],
     ["stores.versions"],
-    ["stores.cleanup"],
+    ["stores.maintenance"],
     ["backend"],
     ["__init__"],
     ["testing.engines", "testing.settings"],
@@ -46,7 +46,7 @@ def test_the_public_names() -> None:
             "FrontierItem",
             "FrontierStatus",
         ),
-        *("Slice", "OperationMetrics", "PruneReport", "GarbageReport"),
+        *("Slice", "OperationMetrics", "ContentUsage", "PruneReport", "GarbageReport"),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)
 

@@ -1,16 +1,16 @@
-"""What removes many versions or bodies of a site: retention, garbage, and the site itself."""
+"""What concerns all versions of a site: what they take, retention, garbage, and their deletion."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import delete_all, gather_bounded, key_values, read_all
-from ragcrawl_dynamo._codec import Item, encode_value
+from ragcrawl_dynamo._codec import Item, encode_value, item_size
 from ragcrawl_dynamo._expressions import BeginsWith, Compare, Condition
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import (
@@ -29,15 +29,35 @@ from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now
 from ragcrawl_dynamo.stores.pages import PageStore
-from ragcrawl_dynamo.stores.versions import VersionHead, VersionStore
+from ragcrawl_dynamo.stores.versions import VersionHead, VersionStore, manifest_of
 
-__all__ = ["GarbageReport", "PruneReport"]
+__all__ = ["ContentUsage", "GarbageReport", "PruneReport"]
 
 _CHUNK = 100
 _DELETIONS_IN_FLIGHT = 8
 
 # A body in the site's index: the version it was written for, and its place.
 Entry: TypeAlias = tuple[Key, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ContentUsage:
+    """What a site's versions take.
+
+    Attributes:
+        versions: How many there are.
+        shared: How many of them use the body of another one.
+        raw_bytes: Bytes of their content before compression, each version's counted.
+        stored_bytes: Bytes after, each body counted once.
+        write_units: Write capacity units of storing them, by DynamoDB's rule: one for each 1 KB of an item,
+            and one for the entry in the site's index.
+    """
+
+    versions: int = 0
+    shared: int = 0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+    write_units: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,7 @@ class GarbageReport:
     dry_run: bool
 
 
-class Cleanup:
+class Maintenance:
     """Finds through by_site (eventually consistent), decides by full keys (strongly consistent)."""
 
     def __init__(
@@ -82,6 +102,16 @@ class Cleanup:
         self._table = table
         self._versions = versions
         self._pages = pages
+
+    async def usage(self, site_id: str) -> ContentUsage:
+        """What a site's versions take, read from their heads."""
+        usage = ContentUsage()
+        async with aclosing(self._entries(site_id)) as chunks:
+            async for heads, bodies in chunks:
+                keys = {key_values(self._table, key): key for key in [*heads, *(head for head, _ in bodies)]}
+                for item in await read_all(self._gateway, self._table, list(keys.values())):
+                    usage = self._with_head(usage, item)
+        return usage
 
     async def prune(
         self,
@@ -246,6 +276,22 @@ class Cleanup:
         keys = [body_part_key(*entry, 0) for entry in bodies]
         items = await read_all(self._gateway, self._table, keys, ("parts", "written_at"))
         return [(by_key[key_values(self._table, item)], item) for item in items]
+
+    def _with_head(self, usage: ContentUsage, head: Item) -> ContentUsage:
+        manifest = manifest_of(head)
+        if manifest is None:
+            return replace(usage, versions=usage.versions + 1)
+        shared = manifest.parts > 0 and "indexed_site" in head
+        units = -(-item_size(head) // 1024) + 1
+        if manifest.parts and not shared:
+            units += self._versions.bodies.write_units(_key(head), manifest)
+        return ContentUsage(
+            versions=usage.versions + 1,
+            shared=usage.shared + shared,
+            raw_bytes=usage.raw_bytes + manifest.raw_bytes,
+            stored_bytes=usage.stored_bytes + (0 if shared else manifest.stored_bytes),
+            write_units=usage.write_units + units,
+        )
 
     def _guard(self, what: str, removed: int, total: int, allowed: bool) -> None:
         share = self._gateway.config.max_deleted_share
