@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench-bodies dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -32,6 +32,14 @@ format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
+	$(BIN)/python -m benchmarks.bodies $(ARGS)
+
+.venv-peers/.installed: Makefile
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet 'ragcrawl[dynamodb]==0.0.2' pynamodb==6.1.0
+	touch $@
+
 dynamodb-local: fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
 	cd $(DYNAMODB_LOCAL) && java -Djava.library.path=./DynamoDBLocal_lib -jar DynamoDBLocal.jar \
 		-inMemory -sharedDb -disableTelemetry -port $(PORT)
@@ -46,4 +54,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

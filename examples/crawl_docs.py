@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 from uuid import uuid4
 
@@ -35,7 +36,6 @@ from ragcrawl_dynamo import (
     CrawlRun,
     DynamoDBConfig,
     FrontierItem,
-    ItemTooLargeError,
     Page,
     PageVersion,
     RunStatus,
@@ -106,6 +106,26 @@ def extract(html: str, url: str) -> Extract:
     )
 
 
+def version_of(item: FrontierItem, html: str, found: Extract, **fields: Any) -> PageVersion:
+    """What one fetch of a page contained."""
+    return PageVersion(
+        version_id=digest(found.markdown + item.run_id),
+        page_id=item.item_id,
+        site_id=SITE_ID,
+        run_id=item.run_id,
+        markdown=found.markdown,
+        html=html,
+        plain_text=found.text,
+        content_hash=digest(found.markdown),
+        url=item.url,
+        title=found.title,
+        word_count=len(found.text.split()),
+        char_count=len(found.markdown),
+        outlinks=found.links,
+        **fields,
+    )
+
+
 @dataclass
 class Crawl:
     """One run over one site: a queue in this process, everything durable through the backend."""
@@ -116,7 +136,6 @@ class Crawl:
     progress: Progress
     queue: asyncio.Queue[FrontierItem] = field(default_factory=asyncio.Queue)
     seen: set[str] = field(default_factory=set)
-    too_large: list[tuple[str, ItemTooLargeError]] = field(default_factory=list)
 
     async def discover(self, url: str, depth: int, referrer: str | None) -> None:
         """Queues a link of this site, once."""
@@ -159,9 +178,6 @@ class Crawl:
                 await self.process(http, item)
             except (aiohttp.ClientError, TimeoutError) as error:
                 await self.give_up(item, error)
-            except ItemTooLargeError as error:
-                self.too_large.append((item.url, error))
-                await self.give_up(item, error)
             else:
                 await self.backend.update_frontier_status(item.run_id, item.item_id, "completed")
             self.progress.advance(self.task)
@@ -185,33 +201,24 @@ class Crawl:
         for link in found.links:
             await self.discover(link, item.depth + 1, item.url)
         now = utc_now()
-        version = PageVersion(
-            version_id=digest(found.markdown + self.run.run_id),
-            page_id=item.item_id,
-            site_id=SITE_ID,
-            run_id=self.run.run_id,
-            markdown=found.markdown,
-            html=html,
-            plain_text=found.text,
-            content_hash=digest(found.markdown),
-            url=item.url,
-            title=found.title,
+        version = version_of(
+            item,
+            html,
+            found,
+            crawled_at=now,
             content_type=response.content_type,
             status_code=response.status,
-            word_count=len(found.text.split()),
-            char_count=len(found.markdown),
-            outlinks=found.links,
-            crawled_at=now,
             fetch_latency_ms=1000 * (fetched - started),
             extraction_latency_ms=1000 * (extracted - fetched),
         )
-        await self.backend.save_version(version)
+        # A page that did not change keeps the version that it has.
+        current = await self.backend.save_version(version)
         await self.backend.save_page(
             Page(
                 page_id=item.item_id,
                 site_id=SITE_ID,
                 url=item.url,
-                current_version_id=version.version_id,
+                current_version_id=current,
                 content_hash=version.content_hash,
                 last_crawled=now,
                 last_changed=now,
@@ -234,7 +241,7 @@ class Crawl:
         )
 
 
-async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> Crawl:
+async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> None:
     """Records site and run, crawls, and closes the run."""
     site = Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url])
     await backend.save_site(site)
@@ -259,27 +266,25 @@ async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> C
     site.total_pages = await backend.count_pages(SITE_ID)
     site.total_runs += 1
     await backend.save_site(site)
-    return crawl
 
 
 async def summarize(backend: StorageBackend, start_url: str) -> None:
     """Prints what is in the tables; nothing here comes from the crawl's memory."""
-    pages = [page async for page in backend.iter_pages(SITE_ID)]
-    versions = body_bytes = 0
+    pages = await backend.count_pages(SITE_ID)
+    usage = await backend.get_content_usage(SITE_ID)
     slowest: PageVersion | None = None
-    for page in pages:
-        for version in await backend.list_versions(page.page_id, site_id=SITE_ID):
-            versions += 1
-            body = (version.markdown, version.html, version.plain_text)
-            body_bytes += sum(len(text.encode()) for text in body if text)
-            if slowest is None or (version.fetch_latency_ms or 0) > (slowest.fetch_latency_ms or 0):
-                slowest = version
+    async for version in backend.iter_versions(SITE_ID):
+        if slowest is None or (version.fetch_latency_ms or 0) > (slowest.fetch_latency_ms or 0):
+            slowest = version
     run = await backend.get_latest_run(SITE_ID)
     assert run is not None  # noqa: S101 # it was saved before
     table = Table("read back from the tables", "", show_header=True, header_style="bold")
-    table.add_row("pages", f"{len(pages):,}")
-    table.add_row("versions", f"{versions:,}")
-    table.add_row("bytes of bodies", f"{body_bytes:,}")
+    table.add_row("pages", f"{pages:,}")
+    table.add_row("versions", f"{usage.versions:,}")
+    table.add_row("raw bytes", f"{usage.raw_bytes:,}")
+    table.add_row("stored bytes", f"{usage.stored_bytes:,}")
+    # A page and its URL index take one unit each. Computed by DynamoDB's rule, since moto makes its own up.
+    table.add_row("write units per page", f"{usage.write_units / pages + 2:,.1f}")
     if slowest is not None:
         table.add_row("slowest page", f"{slowest.url} ({slowest.fetch_latency_ms:,.0f} ms)")
     table.add_row("latest run", f"{run.run_id}: {run.status}")
@@ -321,16 +326,9 @@ async def main(args: argparse.Namespace) -> None:
         backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=config)))
         start_url = await stack.enter_async_context(pydoc_server())
         started = time.perf_counter()
-        crawl = await crawl_site(backend, start_url, args.workers)
+        await crawl_site(backend, start_url, args.workers)
         console.print(f"crawled in {time.perf_counter() - started:.1f} s with {args.workers} workers")
         await summarize(backend, start_url)
-        if crawl.too_large:
-            console.print(
-                f"\n[yellow]{len(crawl.too_large)} pages are too large for one DynamoDB item "
-                f"and were not stored:[/yellow]"
-            )
-            for url, error in sorted(crawl.too_large):
-                console.print(f"  {url}: {error.size:,} bytes")
 
 
 if __name__ == "__main__":

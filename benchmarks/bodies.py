@@ -1,0 +1,193 @@
+"""What storing and reading a real site's pages costs in capacity units, against others, in one run.
+
+The site is the one of the demo, Python's documentation server; the engine is DynamoDB Local, which counts the
+units. Each page is one `save_version` and one `save_page`; then each current version is read.
+
+    python -m benchmarks.bodies
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+from w3lib.url import canonicalize_url
+
+from examples.crawl_docs import PAGE_PATH, SITE_ID, digest, extract, pydoc_server, version_of
+from ragcrawl_dynamo import DynamoDBBackend, FrontierItem, Page, PageVersion, RagcrawlDynamoError
+from ragcrawl_dynamo._codec import MAX_ITEM_BYTES, Item, encode_fields, item_size
+from ragcrawl_dynamo._gateway import open_client
+from ragcrawl_dynamo._keys import version_key
+from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
+
+ROOT = Path(__file__).parent.parent
+PEER = ROOT / ".venv-peers" / "bin" / "python"
+
+console = Console(width=110)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Units of all pages, and how many of them are there."""
+
+    name: str
+    write: float
+    read: float
+    stored: int
+    lost: int
+
+
+async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
+    """Every page of the site, as the demo would store it."""
+    async with pydoc_server() as start_url, aiohttp.ClientSession() as http:
+        queue = deque([canonicalize_url(urljoin(start_url, "index.html"))])
+        seen = set(queue)
+        pairs = []
+        while queue:
+            url = queue.popleft()
+            async with http.get(url) as response:
+                html = await response.text()
+            found = await asyncio.to_thread(extract, html, url)
+            pairs.append(make_pair(url, html, found))
+            for link in found.links:
+                parts = urlsplit(link)
+                if parts.netloc == urlsplit(start_url).netloc and PAGE_PATH.fullmatch(parts.path):
+                    queue.extend({link} - seen)
+                    seen.add(link)
+        return pairs
+
+
+def make_pair(url: str, html: str, found: object) -> tuple[PageVersion, Page]:
+    """A version and its page."""
+    item = FrontierItem(
+        item_id=digest(url),
+        run_id="run_0123456789ab",
+        site_id=SITE_ID,
+        url=url,
+        normalized_url=url,
+        url_hash=digest(url),
+        domain="127.0.0.1",
+    )
+    version = version_of(
+        item,
+        html,
+        found,  # type: ignore[arg-type] # an Extract
+        content_type="text/html",
+        status_code=200,
+        fetch_latency_ms=12.345678,
+        extraction_latency_ms=123.456789,
+    )
+    page = Page(
+        page_id=item.item_id,
+        site_id=SITE_ID,
+        url=url,
+        current_version_id=version.version_id,
+        content_hash=version.content_hash,
+        last_crawled=version.crawled_at,
+        last_changed=version.crawled_at,
+        depth=1,
+        status_code=200,
+        version_count=1,
+    )
+    return version, page
+
+
+def totals(backend: DynamoDBBackend) -> tuple[float, float]:
+    """Write and read units so far."""
+    counters = backend.metrics().values()
+    return sum(each.write_units for each in counters), sum(each.read_units for each in counters)
+
+
+async def measure_own(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
+    """This package."""
+    stored = 0
+    async with DynamoDBBackend(local_config(endpoint)) as backend:
+        for version, page in corpus:
+            await backend.save_version(version)
+            await backend.save_page(page)
+        written, read_before = totals(backend)
+        for version, page in corpus:
+            stored += await backend.get_current_version(SITE_ID, page.page_id) == version
+        read = totals(backend)[1] - read_before
+    return Result("ragcrawl_dynamo", written, read, stored, len(corpus) - stored)
+
+
+async def measure_single_items(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
+    """One uncompressed item a version, in the same tables with the same indexes."""
+    config = local_config(endpoint)
+    table = f"{config.table_prefix}versions"
+    write = read = 0.0
+    stored = 0
+    async with DynamoDBBackend(config) as backend, open_client(config) as client:
+        for version, page in corpus:
+            key = version_key(version.page_id, version.version_id, version.site_id)
+            item: Item = {**encode_fields(version, "PageVersion"), **key, "indexed_site": {"S": SITE_ID}}
+            if item_size(item) > MAX_ITEM_BYTES:
+                continue
+            put = await client.put_item(TableName=table, Item=item, ReturnConsumedCapacity="TOTAL")
+            await backend.save_page(page)
+            write += put["ConsumedCapacity"]["CapacityUnits"]
+            got = await client.get_item(
+                TableName=table, Key=key, ConsistentRead=True, ReturnConsumedCapacity="TOTAL"
+            )
+            read += got["ConsumedCapacity"]["CapacityUnits"] + 1  # and the page, which names it
+            stored += 1
+        write += totals(backend)[0]
+    return Result("one uncompressed item a version", write, read, stored, len(corpus) - stored)
+
+
+async def measure_ragcrawl(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
+    """Ragcrawl 0.0.2 with its own backend, in an environment of its own."""
+    pairs = [(version.model_dump(mode="json"), page.model_dump(mode="json")) for version, page in corpus]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(pairs, file)
+        file.flush()
+        process = await asyncio.create_subprocess_exec(
+            *(PEER, ROOT / "benchmarks" / "peer_ragcrawl.py", endpoint, file.name),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+    if process.returncode:
+        raise RagcrawlDynamoError("the peer failed")
+    return Result("ragcrawl 0.0.2", **json.loads(output.splitlines()[-1]))
+
+
+async def main() -> None:
+    """Measures all, and prints the table."""
+    corpus = await fetch_corpus()
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+        results = [
+            await measure_ragcrawl(endpoint, corpus),
+            await measure_single_items(endpoint, corpus),
+            await measure_own(endpoint, corpus),
+        ]
+    own = results[-1].write / results[-1].stored
+    table = Table(
+        *("", "write units a page", "to this", "read units a read", "stored", "lost"),
+        title=f"{len(corpus)} pages of Python's documentation server, on DynamoDB Local",
+        caption="Averages are over the pages that each could store: those lost are the largest.",
+    )
+    for each in results:
+        write = each.write / each.stored
+        table.add_row(
+            each.name,
+            f"{write:.1f}",
+            f"{write / own:.1f} x",
+            f"{each.read / each.stored:.1f}",
+            f"{each.stored}",
+            f"{each.lost}",
+        )
+    console.print(table)
+    if results[-1].lost:
+        sys.exit("this package lost pages")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
