@@ -1,8 +1,9 @@
-"""The only file that awaits the AWS client: one client, bounded requests, retries, metrics, error mapping."""
+"""The only file that awaits an AWS client: one client, bounded requests, retries, metrics, error mapping."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -22,7 +23,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._metrics import READS, WRITES, Metrics
+from ragcrawl_dynamo._metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._retry import (
     THROTTLING_CODES,
     TRANSPORT_ERRORS,
@@ -46,7 +47,9 @@ CONTROL_CONNECTIONS = 5
 
 _ACCESS_CODES = frozenset(
     {
+        "403",
         "AccessDenied",
+        "InvalidAccessKeyId",
         "AccessDeniedException",
         "ExpiredToken",
         "ExpiredTokenException",
@@ -60,11 +63,24 @@ _ACCESS_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
+# HeadBucket answers without a body, and so without a name for the error.
+_NO_BUCKET = frozenset({"404", "NoSuchBucket"})
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 
 
 def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """A client as this package wants it, not yet entered."""
+    """A DynamoDB client as this package wants it, not yet entered."""
+    return _open(config, "dynamodb", config.endpoint_url)
+
+
+def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """Likewise one of S3, for the content bucket; its type is of no matter to the gateway."""
+    return _open(config, "s3", config.content_bucket_endpoint_url)
+
+
+def _open(
+    config: DynamoDBConfig, service: str, endpoint_url: str | None
+) -> AbstractAsyncContextManager[DynamoDBClient]:
 
     def secret(name: Literal["access_key_id", "secret_access_key", "session_token"]) -> str | None:
         value = getattr(config, name)
@@ -85,21 +101,31 @@ def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBC
         retries={"total_max_attempts": 1, "mode": "standard"},
         parameter_validation=False,
         user_agent="ragcrawl-dynamo",
+        # Buckets are no subdomains of a local engine's address.
+        s3={"addressing_style": "path"} if endpoint_url else None,
     )
-    client = session.client("dynamodb", endpoint_url=config.endpoint_url, config=options)
+    client = session.client(service, endpoint_url=endpoint_url, config=options)
     return cast("AbstractAsyncContextManager[DynamoDBClient]", client)
 
 
 class Gateway:
-    """Sends every request of one backend.
+    """Sends every request of one backend to one service.
 
     Requests in flight are bounded below the size of the connection pool: waiting for a pool slot has no
     time-out, and a request that is signed while it waits there expires. The wait for our own slot comes
     before signing, and counts towards the call's deadline.
     """
 
-    def __init__(self, config: DynamoDBConfig, client_factory: ClientFactory = open_client) -> None:
+    def __init__(
+        self,
+        config: DynamoDBConfig,
+        client_factory: ClientFactory = open_client,
+        *,
+        service: Literal["DynamoDB", "S3"] = "DynamoDB",
+    ) -> None:
         self.config = config
+        self._service = service
+        self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
         self.metrics = Metrics()
         self._client_factory = client_factory
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,6 +237,13 @@ class Gateway:
         self, operation: Literal["UpdateContinuousBackups"], request: t.UpdateContinuousBackupsInputTypeDef
     ) -> t.UpdateContinuousBackupsOutputTypeDef: ...
 
+    @overload
+    async def call(
+        self,
+        operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
+        request: Mapping[str, Any],
+    ) -> Any: ...
+
     async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
         """Sends one request, again where that can help, and returns the answer.
 
@@ -249,7 +282,8 @@ class Gateway:
         return response
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any]) -> Any:
-        slots = self._data_slots if operation in READS or operation in WRITES else self._control_slots
+        is_data = operation in READS or operation in WRITES or operation in OBJECTS
+        slots = self._data_slots if is_data else self._control_slots
         async with slots:
             # Closed meanwhile, perhaps: then this request must not start.
             client = self._require_open()
@@ -258,10 +292,15 @@ class Gateway:
             self.metrics.request(operation, table)
             logger.debug("%s on %s", operation, table)
             try:
+                if "Body" in request:
+                    # A stream is sent in steps, and is spent after one attempt.
+                    request = {**request, "Body": io.BytesIO(request["Body"])}
                 response = await getattr(client, xform_name(operation))(**request)
+                if "Body" in response:
+                    response["Body"] = await response["Body"].read()
                 # Any web page is an empty answer to botocore: a write would seem done, an item absent.
                 if not response.get("ResponseMetadata", {}).get("RequestId"):
-                    raise ResponseParserError("the answer carries no request id: this is no DynamoDB")
+                    raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
                 return response
             finally:
                 self._in_flight -= 1
@@ -301,7 +340,8 @@ class Gateway:
     def _explain(
         self, error: Exception, code: str, last_error: BaseException | None
     ) -> tuple[type[errors.ServiceError], str]:
-        where = f"endpoint {self.config.endpoint_url or 'of AWS'}, region {self.config.region!r}"
+        where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self.config.region!r}"
+        says = f"{self._service} says"
         if isinstance(error, ClientError):
             said = error.response.get("Error", {}).get("Message", "") or "no message"
             if code == "ConditionalCheckFailedException":
@@ -316,20 +356,25 @@ class Gateway:
                 return (
                     errors.AccessDeniedError,
                     f"refused at {where}: check the credentials, the region and the role's policy; "
-                    f"DynamoDB says: {said}",
+                    f"{says}: {said}",
                 )
             if code in THROTTLING_CODES:
                 return (
                     errors.ThrottledError,
                     f"still throttled after {self.config.retry_attempts} attempts: raise the capacity, "
-                    f"or send less at once; DynamoDB says: {said}",
+                    f"or send less at once; {says}: {said}",
                 )
             if is_retryable(error):
                 return (
                     errors.ServerFaultError,
-                    f"DynamoDB failed on its side, try again later; it says: {said}",
+                    f"{self._service} failed on its side, try again later; it says: {said}",
                 )
-            return errors.RequestRejectedError, f"refused at {where}; DynamoDB says: {said}"
+            if code in _NO_BUCKET:
+                return (
+                    errors.BucketNotFoundError,
+                    f"no bucket {self.config.content_bucket!r} at {where}: make it, or check content_bucket",
+                )
+            return errors.RequestRejectedError, f"refused at {where}; {says}: {said}"
         if type(error) is TimeoutError:
             cause = f"; the last error was {error_code(last_error)}: {last_error}" if last_error else ""
             return (
@@ -351,5 +396,6 @@ class Gateway:
 
 
 def _table_of(request: Mapping[str, Any]) -> str:
-    """Full name of the table that a request is for; "" where there is none."""
-    return str(request.get("TableName") or next(iter(request.get("RequestItems", ())), ""))
+    """Full name of the table, or bucket, that a request is for; "" where there is none."""
+    name = request.get("TableName") or request.get("Bucket")
+    return str(name or next(iter(request.get("RequestItems", ())), ""))

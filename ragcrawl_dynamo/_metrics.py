@@ -11,6 +11,7 @@ __all__ = ["OperationMetrics"]
 
 READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
 WRITES = frozenset({"BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"})
+OBJECTS = frozenset({"DeleteObject", "GetObject", "PutObject"})
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
-from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client
+from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
 from ragcrawl_dynamo._keys import unescape
 from ragcrawl_dynamo._metrics import OperationMetrics
 from ragcrawl_dynamo._paging import Slice, iterate
@@ -58,6 +58,7 @@ class StorageBackend(ABC):
 
         Raises:
             SchemaMismatchError: A table exists whose keys or indexes differ; it names the difference.
+            BucketNotFoundError: The configured content bucket does not exist.
             DeadlineExceededError: A table was not active within `table_timeout`.
         """
 
@@ -435,7 +436,8 @@ class DynamoDBBackend(StorageBackend):
         self._sites = SiteStore(self._gateway, tables.sites)
         self._runs = RunStore(self._gateway, tables.runs)
         self._pages = PageStore(self._gateway, tables.pages)
-        self._versions = VersionStore(self._gateway, tables.versions)
+        self._objects = _content_bucket(config)
+        self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
 
@@ -452,9 +454,12 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         await self._gateway.open()
         try:
+            if self._objects is not None:
+                await self._objects.open()
+                await self._objects.call("HeadBucket", {"Bucket": self._config.content_bucket})
             await ensure_tables(self._gateway, self._tables, create_missing_indexes=create_missing_indexes)
         except BaseException:
-            await self._gateway.close()
+            await self.close()
             raise
 
     async def health_check(self) -> bool:
@@ -476,7 +481,11 @@ class DynamoDBBackend(StorageBackend):
 
     async def close(self) -> None:
         """See StorageBackend."""
-        await self._gateway.close()
+        try:
+            await self._gateway.close()
+        finally:
+            if self._objects is not None:
+                await self._objects.close()
 
     async def save_site(self, site: Site) -> None:
         """See StorageBackend."""
@@ -699,6 +708,12 @@ class DynamoDBBackend(StorageBackend):
         hashes = await self._versions.content_hashes(set(current.values()))
         wanted = {_identity(each): each.content_hash for each in versions}
         return {own: other[1] for own, other in current.items() if hashes.get(other) == wanted[own]}
+
+
+def _content_bucket(config: DynamoDBConfig) -> Gateway | None:
+    if config.content_bucket is None:
+        return None
+    return Gateway(config, open_object_client, service="S3")
 
 
 def _identity(version: PageVersion) -> VersionId:

@@ -45,6 +45,9 @@ class DynamoDBConfig(BaseModel):
         retry_max_delay: Seconds; upper bound of a pause.
         compression_level: zstd level of bodies, 1 (fast) to 22 (small); 9 at most for those over 1 MiB.
         max_content_bytes: What the body of one version may take before compression, saved or read.
+        content_bucket: S3 bucket for large bodies; None keeps them in DynamoDB. It must exist.
+        content_bucket_threshold: Bytes after compression from which on a body goes there.
+        content_bucket_endpoint_url: Of an S3 that is not AWS's; None for AWS's own.
         max_deleted_share: Share of a site's versions, or bodies, above which a clean-up refuses to delete
             unless told to.
         frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
@@ -76,6 +79,9 @@ class DynamoDBConfig(BaseModel):
     retry_max_delay: float = Field(default=5.0, ge=0)
     compression_level: int = Field(default=15, ge=1, le=22)
     max_content_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    content_bucket: str | None = Field(default=None, min_length=3, max_length=63)
+    content_bucket_threshold: int = Field(default=1024 * 1024, ge=4096)
+    content_bucket_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     max_deleted_share: float = Field(default=0.5, ge=0, le=1)
     frontier_ttl_days: int | None = Field(default=None, ge=1)
     tags: dict[str, str] = Field(default_factory=dict)

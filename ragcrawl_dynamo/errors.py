@@ -21,6 +21,7 @@
     ├── SchemaMismatchError           an existing table differs from what this version needs
     └── ServiceError                  DynamoDB, or the way to it, said no; keeps code, operation and table
         ├── AccessDeniedError
+        ├── BucketNotFoundError
         ├── ConditionFailedError
         ├── CredentialsError
         ├── DeadlineExceededError
@@ -43,6 +44,7 @@ __all__ = [
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
+    "BucketNotFoundError",
     "ConditionFailedError",
     "ContentTooLargeError",
     "CorruptContentError",
@@ -259,6 +261,10 @@ class ServiceError(RagcrawlDynamoError):
 
 class AccessDeniedError(ServiceError):
     """The credentials are not valid or do not allow the operation."""
+
+
+class BucketNotFoundError(ServiceError):
+    """The content bucket does not exist."""
 
 
 class ConditionFailedError(ServiceError):

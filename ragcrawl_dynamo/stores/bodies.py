@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any, Literal
 from uuid import uuid4
 
 from ragcrawl_dynamo import _requests as requests
@@ -32,31 +33,36 @@ class BodyStore:
     `users` item lists several. Who deletes it closes that item first, so that none can join any more.
     """
 
-    def __init__(self, gateway: Gateway, table: Table[PageVersion]) -> None:
+    def __init__(self, gateway: Gateway, table: Table[PageVersion], objects: Gateway | None) -> None:
         self._gateway = gateway
         self._table = table
+        self._objects = objects
 
     async def write(self, head: Key, manifest: Manifest, data: bytes) -> Manifest:
         """Writes a body for a version whose head is still to be written; returns where it is.
 
         The first part goes first: it is listed under the site, so that a clean-up finds what a killed
-        worker leaves.
+        worker leaves. A body in the content bucket has one part, which names its object.
         """
         place = body_place(head)
         # As short as it may be: a part's own attributes cost a write unit for every fifth body.
         writer = uuid4().hex[:12]
-        parts = self._parts(head, place, writer, data)
+        object_key = self._object_key(len(data))
+        parts = self._parts(head, place, writer, data, object_key)
         try:
             await self._gateway.call("PutItem", requests.put_request(self._table, parts[0], _FREE))
         except ConditionFailedError as error:
             if (error.item or {}).get("writer") != {"S": writer}:
                 # Another body is there: of this version as it was, or of a worker that was killed.
                 place = body_place(head, writer)
-                parts = self._parts(head, place, writer, data)
+                parts = self._parts(head, place, writer, data, object_key)
                 await self._gateway.call("PutItem", requests.put_request(self._table, parts[0]))
         for failure in (await put_all(self._gateway, self._table, parts[1:])).values():
             raise failure
-        return replace(manifest, parts=len(parts), place=None if place == body_place(head) else place)
+        if object_key is not None:
+            await self._object("PutObject", object_key, Body=data)
+        own = None if place == body_place(head) else place
+        return replace(manifest, parts=len(parts), place=own, object_key=object_key)
 
     async def read(self, head: Key, manifest: Manifest, first: Item | None = None) -> bytes:
         """A body's bytes; `first` is its first part, if that has been read.
@@ -64,6 +70,8 @@ class BodyStore:
         Raises:
             ContentError: A part is missing or damaged.
         """
+        if manifest.object_key is not None:
+            return await self._read_object(manifest)
         place = place_of(head, manifest)
         keys = [body_part_key(head, place, number) for number in range(manifest.parts)]
         read_already = [first] if first is not None else []
@@ -102,7 +110,7 @@ class BodyStore:
         if used_place(owner, response.get("Item", {})) == place:
             return True
         if await self._leave(users, both):
-            await self.delete(owner, place, manifest.parts)
+            await self.delete(owner, place, manifest.parts, manifest.object_key)
         return False
 
     async def release(self, user: Key, manifest: Manifest) -> None:
@@ -111,24 +119,29 @@ class BodyStore:
         users = body_users_key(user, place)
         leaving: dict[str, Value] = {"users": {"SS": [user["version_key"]["S"]]}}
         if await self._leave(users, leaving):
-            await self.delete(user, place, manifest.parts)
+            await self.delete(user, place, manifest.parts, manifest.object_key)
 
-    async def reclaim(self, head: Key, place: str, parts: int, dead_users: list[str]) -> bool:
+    async def reclaim(
+        self, head: Key, place: str, parts: int, object_key: str | None, dead_users: list[str]
+    ) -> bool:
         """Deletes a body that no head uses, given those of its users that are dead; whether it did."""
         users = body_users_key(head, place)
         leaving: dict[str, Value] = {"users": {"SS": dead_users}} if dead_users else {}
         if closed := await self._leave(users, leaving):
-            await self.delete(head, place, parts)
+            await self.delete(head, place, parts, object_key)
         return closed
 
     def write_units(self, head: Key, manifest: Manifest) -> int:
         """Write capacity units that the parts of a body took, without their entry in an index."""
         writer = "0" * 12
-        parts = self._parts(head, place_of(head, manifest), writer, bytes(manifest.stored_bytes))
+        data = bytes(manifest.stored_bytes)
+        parts = self._parts(head, place_of(head, manifest), writer, data, manifest.object_key)
         return sum(-(-item_size(part) // 1024) for part in parts)
 
-    async def delete(self, head: Key, place: str, parts: int) -> None:
-        """Removes a body's items; the first part, by which the others are found, last."""
+    async def delete(self, head: Key, place: str, parts: int, object_key: str | None) -> None:
+        """Removes a body's object and items; the first part, by which the others are found, last."""
+        if object_key is not None:
+            await self._object("DeleteObject", object_key)
         keys = [body_part_key(head, place, number) for number in range(parts)]
         await delete_all(self._gateway, self._table, [*keys[1:], body_users_key(head, place)])
         await delete_all(self._gateway, self._table, keys[:1])
@@ -153,9 +166,39 @@ class BodyStore:
                 return True
         return False
 
-    def _parts(self, head: Key, place: str, writer: str, data: bytes) -> list[Item]:
+    async def _read_object(self, manifest: Manifest) -> bytes:
+        # One byte more than there should be, so that a longer object is noticed.
+        size = f"bytes=0-{manifest.stored_bytes}"
+        try:
+            response = await self._object("GetObject", str(manifest.object_key), Range=size)
+        except RequestRejectedError as error:
+            if error.code in ("NoSuchKey", "InvalidRange"):
+                raise ContentError(f"its object {manifest.object_key} is missing or empty") from error
+            raise
+        data: bytes = response["Body"]
+        return data
+
+    async def _object(
+        self, operation: Literal["PutObject", "GetObject", "DeleteObject"], key: str, **arguments: Any
+    ) -> Any:
+        if self._objects is None:
+            raise ContentError(f"it is object {key} of a bucket, and content_bucket is not set")
+        bucket = self._gateway.config.content_bucket
+        return await self._objects.call(operation, {"Bucket": bucket, "Key": key, **arguments})
+
+    def _object_key(self, size: int) -> str | None:
+        """A new name in the content bucket for a body that is large enough."""
+        config = self._gateway.config
+        if self._objects is None or size < config.content_bucket_threshold:
+            return None
+        return f"{config.table_prefix}bodies/{uuid4().hex}"
+
+    def _parts(self, head: Key, place: str, writer: str, data: bytes, object_key: str | None) -> list[Item]:
         """The items of a body."""
         written_at: Value = {"N": str(int(time.time()))}
+        if object_key is not None:
+            pointer = self._part(head, place, 0, b"", writer, written_at, 1)
+            return [{**pointer, "object_key": {"S": object_key}}]
         empty = self._part(head, place, 0, b"", writer, written_at, 0)
         # moto counts bytes by their base64 text, a third longer. Write units are the same either way.
         room = (MAX_ITEM_BYTES - item_size(empty)) * 3 // 4 - 3

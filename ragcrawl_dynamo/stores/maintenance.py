@@ -39,6 +39,9 @@ _DELETIONS_IN_FLIGHT = 8
 # A body in the site's index: the version it was written for, and its place.
 Entry: TypeAlias = tuple[Key, str]
 
+# A body to delete: besides, its number of parts, and its object where it is in the content bucket.
+Garbage: TypeAlias = tuple[Key, str, int, str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class ContentUsage:
@@ -145,7 +148,7 @@ class Maintenance:
             raise InvalidArgumentError("grace_hours", f"must be at least 0, not {grace_hours!r}")
         before = utc_now().timestamp() - grace_hours * 3600
         total = 0
-        found: list[tuple[Key, str, int]] = []
+        found: list[Garbage] = []
         async with aclosing(self._entries(site_id)) as chunks:
             async for heads, bodies in chunks:
                 # Heads are listed themselves where their body is not in parts of their own.
@@ -154,11 +157,13 @@ class Maintenance:
                 found += await self._garbage(bodies, before)
         self._guard("bodies", len(found), total, allow_mass_deletion or dry_run)
         if dry_run:
-            return GarbageReport(total, len(found), sum(parts for *_, parts in found), dry_run)
+            return GarbageReport(total, len(found), sum(parts for *_, parts, _ in found), dry_run)
         removed = parts_removed = 0
-        for head, place, parts in found:
+        for head, place, parts, object_key in found:
             dead = await self._dead_users(head, place, before)
-            if dead is not None and await self._versions.bodies.reclaim(head, place, parts, dead):
+            if dead is None:
+                continue
+            if await self._versions.bodies.reclaim(head, place, parts, object_key, dead):
                 removed += 1
                 parts_removed += parts
         return GarbageReport(total, removed, parts_removed, dry_run)
@@ -238,7 +243,7 @@ class Maintenance:
             if (cursor := keys.cursor) is None:
                 return
 
-    async def _garbage(self, bodies: Sequence[Entry], before: float) -> list[tuple[Key, str, int]]:
+    async def _garbage(self, bodies: Sequence[Entry], before: float) -> list[Garbage]:
         """Those bodies that no head uses and that were written before a moment; each with its parts."""
         owners = {key_values(self._table, head): head for head, _ in bodies}
         used = await self._versions.used_places(list(owners.values()))
@@ -248,7 +253,7 @@ class Maintenance:
             if int(part["written_at"]["N"]) > before:
                 continue
             if await self._dead_users(head, place, before) is not None:
-                found.append((head, place, int(part["parts"]["N"])))
+                found.append((head, place, int(part["parts"]["N"]), _object_key(part)))
         return found
 
     async def _dead_users(self, head: Key, place: str, before: float) -> list[str] | None:
@@ -266,7 +271,8 @@ class Maintenance:
     async def _delete_bodies(self, bodies: Sequence[Entry]) -> None:
         async def delete(found: tuple[Entry, Item]) -> None:
             (head, place), part = found
-            await self._versions.bodies.delete(head, place, int(part["parts"]["N"]))
+            parts = int(part["parts"]["N"])
+            await self._versions.bodies.delete(head, place, parts, _object_key(part))
 
         await gather_bounded(delete, await self._first_parts(bodies), _DELETIONS_IN_FLIGHT)
 
@@ -274,7 +280,7 @@ class Maintenance:
         """Bodies that are still there with their first part, its data left out."""
         by_key = {key_values(self._table, body_part_key(*entry, 0)): entry for entry in bodies}
         keys = [body_part_key(*entry, 0) for entry in bodies]
-        items = await read_all(self._gateway, self._table, keys, ("parts", "written_at"))
+        items = await read_all(self._gateway, self._table, keys, ("parts", "written_at", "object_key"))
         return [(by_key[key_values(self._table, item)], item) for item in items]
 
     def _with_head(self, usage: ContentUsage, head: Item) -> ContentUsage:
@@ -297,6 +303,10 @@ class Maintenance:
         share = self._gateway.config.max_deleted_share
         if not allowed and removed > share * total:
             raise MassDeletionError(what, removed, total, share)
+
+
+def _object_key(part: Item) -> str | None:
+    return part.get("object_key", {}).get("S")
 
 
 def _key(entry: Item) -> Key:

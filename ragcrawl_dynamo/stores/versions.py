@@ -78,10 +78,10 @@ class VersionHead:
 class VersionStore:
     """Key `{page_id}` / `{version_id}#{site_id}#`; by_site lists a site's versions by page."""
 
-    def __init__(self, gateway: Gateway, table: Table[PageVersion]) -> None:
+    def __init__(self, gateway: Gateway, table: Table[PageVersion], objects: Gateway | None) -> None:
         self._gateway = gateway
         self._table = table
-        self.bodies = BodyStore(gateway, table)
+        self.bodies = BodyStore(gateway, table, objects)
 
     async def save(self, version: PageVersion) -> None:
         """Writes a version over whatever is there: its body first, then the head that shows it."""
@@ -201,7 +201,7 @@ class VersionStore:
         key = self._table.keys(version)
         config = self._gateway.config
         # Refused before anything is written: the head takes no more than this.
-        longest = Manifest(0, 0, bytes(32), 0, body_place(key, "x" * 12))
+        longest = Manifest(0, 0, bytes(32), 0, body_place(key, "x" * 12), "x" * 300)
         head = to_item(self._table, version, {"body": longest.to_attribute(), **site_entry(key)})
         size = len(version.html or "") + len(version.markdown) + len(version.plain_text or "")
         packing: Any = {"level": config.compression_level, "max_bytes": config.max_content_bytes}
