@@ -236,6 +236,24 @@ class StorageBackend(ABC):
             InvalidArgumentError: `max_age_hours` is negative, or `limit` below 1.
         """
 
+    @abstractmethod
+    async def tombstone_pages(
+        self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
+    ) -> int:
+        """Marks pages as gone: listings and recrawls pass over them, their versions stay.
+
+        Args:
+            site_id: The site.
+            page_ids: The pages; absent ones are passed over.
+            allow_mass_deletion: Mark even more than `max_deleted_share` of the site's pages.
+
+        Returns:
+            How many of the pages exist.
+
+        Raises:
+            MassDeletionError: It would mark more than that share; nothing was marked.
+        """
+
     # Versions
 
     @abstractmethod
@@ -581,6 +599,12 @@ class DynamoDBBackend(StorageBackend):
     ) -> list[Page]:
         """See StorageBackend."""
         return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
+
+    async def tombstone_pages(
+        self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
+    ) -> int:
+        """See StorageBackend."""
+        return await self._maintenance.tombstone(site_id, page_ids, allow_mass_deletion=allow_mass_deletion)
 
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
         """See StorageBackend."""

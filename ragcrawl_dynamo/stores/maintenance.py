@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -115,6 +115,17 @@ class Maintenance:
                 for item in await read_all(self._gateway, self._table, list(keys.values())):
                     usage = self._with_head(usage, item)
         return usage
+
+    async def tombstone(self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool) -> int:
+        """Marks pages as gone; returns how many of them exist."""
+        distinct = list(dict.fromkeys(page_ids))
+        total = await self._pages.count(site_id, include_tombstones=False)
+        self._guard("pages", len(distinct), total, allow_mass_deletion)
+
+        async def tombstone(page_id: str) -> bool:
+            return await self._pages.tombstone(site_id, page_id)
+
+        return sum(await gather_bounded(tombstone, distinct, _DELETIONS_IN_FLIGHT))
 
     async def prune(
         self,

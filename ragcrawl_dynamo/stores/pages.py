@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import read_all, save_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
-from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Missing
+from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
 from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
-from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
+from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import Page
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
@@ -118,6 +118,17 @@ class PageStore:
             if item.get("last_crawled", {}).get("S", "") == as_read[item["page_id"]["S"]]
             and item.get("is_tombstone") == {"BOOL": False}
         ]
+
+    async def tombstone(self, site_id: str, page_id: str) -> bool:
+        """Marks a page as gone; whether it exists."""
+        gone = Update(put={"is_tombstone": {"BOOL": True}})
+        key = page_key(site_id, page_id)
+        request = requests.update_request(self._table, key, gone, Exists(self._table.partition_key))
+        try:
+            await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError:
+            return False
+        return True
 
     async def delete_of_site(self, site_id: str) -> int:
         """Removes all pages of a site."""

@@ -2,7 +2,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, InvalidArgumentError, InvalidCursorError, PartialBatchError
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    InvalidArgumentError,
+    InvalidCursorError,
+    MassDeletionError,
+    PartialBatchError,
+)
 from tests.factories import START, hours, make_page
 from tests.slices import all_slices
 
@@ -159,3 +165,16 @@ async def test_leaving_an_iteration_early_leaves_nothing_behind(backend: DynamoD
         assert page.first_seen > START - timedelta(days=1)
         break
     await iterator.aclose()  # type: ignore[attr-defined] # an async generator
+
+
+async def test_tombstones_are_set_on_what_exists_and_not_on_most_of_a_site(backend: DynamoDBBackend) -> None:
+    await backend.save_pages_bulk(make_page(f"p{i}") for i in range(10))
+    assert await backend.tombstone_pages("site", ["p1", "p2", "p2", "nobody"]) == 2
+    assert await backend.count_pages("site") == 8
+    assert await backend.get_page("site", "nobody") is None
+    with pytest.raises(MassDeletionError, match=r"5 of 8 pages, more than max_deleted_share = 0\.5"):
+        await backend.tombstone_pages("site", [f"p{i}" for i in range(3, 8)])
+    assert await backend.count_pages("site") == 8
+    assert await backend.tombstone_pages("site", [f"p{i}" for i in range(10)], allow_mass_deletion=True) == 10
+    assert await backend.count_pages("site") == 0
+    assert await backend.count_pages("site", include_tombstones=True) == 10
