@@ -112,16 +112,9 @@ def get_request(table: Table[E], key: Key) -> GetItemInputTypeDef:
     return {"TableName": table.name, "Key": key, "ConsistentRead": True}
 
 
-def put_request(
-    table: Table[E], item: Item, condition: Condition | None = None, *, old: bool = False
-) -> PutItemInputTypeDef:
-    """Writes an item over whatever is there, or only if `condition` holds; a refusal has it as it was.
-
-    With `old`, the answer has what was there before.
-    """
+def put_request(table: Table[E], item: Item, condition: Condition | None = None) -> PutItemInputTypeDef:
+    """Writes an item over whatever is there, or only if `condition` holds; a refusal has it as it was."""
     request: PutItemInputTypeDef = {"TableName": table.name, "Item": item}
-    if old:
-        request["ReturnValues"] = "ALL_OLD"
     if condition is not None:
         to = Placeholders()
         request["ConditionExpression"] = condition.render(to)

@@ -262,7 +262,8 @@ class StorageBackend(ABC):
 
         The body (`markdown`, `html`, `plain_text`, `outlinks`, `headings_outline`) may have any size up to
         `max_content_bytes`. It is durable before the version becomes visible. A body that equals one of the
-        page's other versions is not stored again.
+        page's other versions is not stored again. The body of a version that is replaced is left to
+        `collect_garbage`.
 
         Args:
             version: The version.
@@ -276,9 +277,7 @@ class StorageBackend(ABC):
     async def save_versions_bulk(
         self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
     ) -> int:
-        """Saves versions, their heads in batches of 25; those unchanged are passed over as above.
-
-        The body of a version that is replaced is left to `collect_garbage`.
+        """Saves versions as `save_version` does, their heads in batches of 25.
 
         Returns:
             How many distinct versions were written.

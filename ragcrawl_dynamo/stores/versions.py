@@ -84,15 +84,16 @@ class VersionStore:
         self.bodies = BodyStore(gateway, table, objects)
 
     async def save(self, version: PageVersion) -> None:
-        """Writes a version over whatever is there: its body first, then the head that shows it."""
+        """Writes a version over whatever is there: its body first, then the head that shows it.
+
+        The body of a version that is replaced is left to a clean-up: if an answer is lost while another
+        worker saves the same version, the request that is sent again can bring the former head back.
+        """
         head = await self._write_body(version)
-        response = await self._gateway.call("PutItem", requests.put_request(self._table, head, old=True))
-        await self._release_old(head, response.get("Attributes", {}))
+        await self._gateway.call("PutItem", requests.put_request(self._table, head))
 
     async def save_bulk(self, versions: Sequence[PageVersion]) -> int:
-        """Writes versions with different keys, their heads in batches; returns how many.
-
-        The body of a version that is replaced is left to a clean-up.
+        """Like `save` for versions with different keys, their heads in batches; returns how many.
 
         Raises:
             PartialBatchError: Some were not; all others were.
@@ -174,7 +175,9 @@ class VersionStore:
         """Removes a version, and its body unless others use it; whether it was there."""
         response = await self._gateway.call("DeleteItem", requests.delete_request(self._table, key, old=True))
         old = response.get("Attributes", {})
-        await self._release(key, old)
+        manifest = manifest_of(old)
+        if manifest is not None and manifest.parts:
+            await self.bodies.release(key, manifest)
         return bool(old)
 
     async def _save_batch(
@@ -240,17 +243,6 @@ class VersionStore:
             if await self.bodies.share(key, owner, other):
                 return replace(other, place=place_of(owner, other))
         return None
-
-    async def _release_old(self, head: Item, old: Item) -> None:
-        """Deletes the body of the head that this one replaced, unless it is the same."""
-        key = self._key(head)
-        if used_place(key, old) != used_place(key, head):
-            await self._release(key, old)
-
-    async def _release(self, key: Key, old: Item) -> None:
-        manifest = manifest_of(old)
-        if manifest is not None and manifest.parts:
-            await self.bodies.release(key, manifest)
 
     async def _get(self, key: Key) -> PageVersion | None:
         pairs = await self._read([key])

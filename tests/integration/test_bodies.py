@@ -279,6 +279,27 @@ async def test_versions_of_one_body_survive_savers_and_deleters_at_once(
         await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
 
 
+async def test_a_head_that_a_lost_answer_brings_back_has_its_body(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    first, second = (make_version(markdown=dense_text(20, each)) for each in "ab")
+
+    async def lose_and_let_the_other_save(operation: str, request: Any, call: Any) -> Any:
+        answer = await call(**request)
+        if operation == "put_item" and "version_id" in request["Item"] and not lost:
+            lost.append(request)
+            await backend.save_version(second)
+            raise EndpointConnectionError(endpoint_url="lost")
+        return answer
+
+    lost: list[Any] = []
+    async with DynamoDBBackend(
+        dynamodb_config, client_factory=intercepting(lose_and_let_the_other_save)
+    ) as flaky:
+        await flaky.save_version(first)
+    assert await backend.get_version("page", "v1", site_id="site") == first
+
+
 async def test_two_savers_of_one_version_leave_one_whole_version(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:

@@ -85,6 +85,7 @@ async def test_an_object_goes_with_its_last_version(backend: DynamoDBBackend, bu
     await backend.prune_versions("site", keep_last=1, allow_mass_deletion=True)
     assert [each.markdown == LARGE for each in await backend.list_versions("page")] == [True]
     await backend.save_version(make_version("v2", markdown="small now"))
+    await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert await bucket.keys() == []
 
 
