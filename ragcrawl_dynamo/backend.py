@@ -64,7 +64,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def health_check(self) -> bool:
-        """Whether all tables are there and serve requests; answers within `health_timeout`.
+        """Whether all tables, and the content bucket, serve requests; answers within `health_timeout`.
 
         What is wrong is logged at warning.
         """
@@ -387,7 +387,8 @@ class StorageBackend(ABC):
             grace_hours: Leave what was written within that many hours. From 1 on it is safe beside workers
                 that save versions; below, only when none does.
             dry_run: Only count.
-            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's bodies.
+            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's bodies, if that is
+                more than 100.
 
         Raises:
             InvalidArgumentError: `grace_hours` is negative.
@@ -473,7 +474,7 @@ class DynamoDBBackend(StorageBackend):
         try:
             if self._objects is not None:
                 await self._objects.open()
-                await self._objects.call("HeadBucket", {"Bucket": self._config.content_bucket})
+                await self._check_bucket()
             await ensure_tables(self._gateway, self._tables, create_missing_indexes=create_missing_indexes)
         except BaseException:
             await self.close()
@@ -484,6 +485,7 @@ class DynamoDBBackend(StorageBackend):
         try:
             async with asyncio.timeout(self._config.health_timeout):
                 healthy = await all_active(self._gateway, self._tables)
+                await self._check_bucket()
         except ServiceError as error:
             logger.warning("unhealthy: %s", error)
             return False
@@ -715,6 +717,10 @@ class DynamoDBBackend(StorageBackend):
     async def clear_frontier(self, run_id: str) -> int:
         """See StorageBackend."""
         return await self._frontier.clear(run_id)
+
+    async def _check_bucket(self) -> None:
+        if self._objects is not None:
+            await self._objects.call("HeadBucket", {"Bucket": self._config.content_bucket})
 
     async def _unchanged(self, versions: Sequence[PageVersion]) -> dict[VersionId, str]:
         """For each version with the content of its page's current one: the id of that."""

@@ -28,6 +28,7 @@ from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now
+from ragcrawl_dynamo.stores.bodies import used_place
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.versions import VersionHead, VersionStore, manifest_of
 
@@ -35,6 +36,9 @@ __all__ = ["ContentUsage", "GarbageReport", "PruneReport"]
 
 _CHUNK = 100
 _DELETIONS_IN_FLIGHT = 8
+
+# Garbage is nothing that a user sees, and all that a new site may have; so much of it needs no permission.
+_FEW_BODIES = 100
 
 # A body in the site's index: the version it was written for, and its place.
 Entry: TypeAlias = tuple[Key, str]
@@ -51,7 +55,7 @@ class ContentUsage:
         versions: How many there are.
         shared: How many of them use the body of another one.
         raw_bytes: Bytes of their content before compression, each version's counted.
-        stored_bytes: Bytes after, each body counted once.
+        stored_bytes: Bytes after, without those of shared bodies.
         write_units: Write capacity units of storing them, by DynamoDB's rule: one for each 1 KB of an item,
             and one for the entry in the site's index.
     """
@@ -111,9 +115,17 @@ class Maintenance:
         usage = ContentUsage()
         async with aclosing(self._entries(site_id)) as chunks:
             async for heads, bodies in chunks:
-                keys = {key_values(self._table, key): key for key in [*heads, *(head for head, _ in bodies)]}
-                for item in await read_all(self._gateway, self._table, list(keys.values())):
-                    usage = self._with_head(usage, item)
+                owners = {key_values(self._table, head): head for head, _ in bodies}
+                listed = {key_values(self._table, head): head for head in heads}
+                items = await read_all(self._gateway, self._table, list((owners | listed).values()))
+                found = {key_values(self._table, item): item for item in items}
+                # A head is listed once itself, or by the one body that it uses.
+                uses = {(key, used_place(_key(item), item)) for key, item in found.items()}
+                own = [
+                    key for head, place in bodies if ((key := key_values(self._table, head)), place) in uses
+                ]
+                for key in [*(listed.keys() & found.keys()), *own]:
+                    usage = self._with_head(usage, found[key])
         return usage
 
     async def tombstone(self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool) -> int:
@@ -161,12 +173,11 @@ class Maintenance:
         total = 0
         found: list[Garbage] = []
         async with aclosing(self._entries(site_id)) as chunks:
-            async for heads, bodies in chunks:
-                # Heads are listed themselves where their body is not in parts of their own.
-                del heads
+            async for _, bodies in chunks:
                 total += len(bodies)
                 found += await self._garbage(bodies, before)
-        self._guard("bodies", len(found), total, allow_mass_deletion or dry_run)
+        few = len(found) <= _FEW_BODIES
+        self._guard("bodies", len(found), total, allow_mass_deletion or dry_run or few)
         if dry_run:
             return GarbageReport(total, len(found), sum(parts for *_, parts, _ in found), dry_run)
         removed = parts_removed = 0

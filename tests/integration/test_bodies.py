@@ -312,20 +312,22 @@ async def test_two_savers_of_one_version_leave_one_whole_version(
     assert await backend.get_version("page", "v1") in versions
 
 
-async def test_garbage_that_is_most_of_a_site_is_not_deleted_unless_told(
+async def test_garbage_that_is_most_of_a_large_site_is_not_deleted_unless_told(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    for i in range(4):
-        await backend.save_version(make_version(f"v{i}", markdown=dense_text(20, f"{i}")))
+    await backend.save_versions_bulk(
+        make_version(f"v{i}", markdown=dense_text(5, f"{i}")) for i in range(130)
+    )
     async with open_client(dynamodb_config) as client:
-        for i in range(3):
+        for i in range(101):
             key: Any = {"page_id": {"S": "page"}, "version_key": {"S": f"v{i}#site#"}}
             await client.delete_item(TableName=f"{dynamodb_config.table_prefix}versions", Key=key)
-    with pytest.raises(MassDeletionError, match="3 of 4 bodies"):
+    with pytest.raises(MassDeletionError, match="101 of 130 bodies"):
         await backend.collect_garbage("site", grace_hours=0)
-    assert len(await body_items(dynamodb_config)) == 4
-    await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
-    assert len(await body_items(dynamodb_config)) == 1
+    assert len(await body_items(dynamodb_config)) == 130
+    report = await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
+    assert report.bodies_removed == 101
+    assert len(await body_items(dynamodb_config)) == 29
 
 
 async def test_an_export_takes_bounded_memory(backend: DynamoDBBackend) -> None:

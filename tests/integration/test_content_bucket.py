@@ -144,6 +144,12 @@ async def test_a_bucket_that_does_not_exist_is_named(spilling: DynamoDBConfig) -
         await backend.initialize()
 
 
+async def test_health_is_false_without_the_bucket(backend: DynamoDBBackend, bucket: Bucket) -> None:
+    assert await backend.health_check() is True
+    await bucket.client.delete_bucket(Bucket=bucket.name)
+    assert await backend.health_check() is False
+
+
 async def test_a_bucket_that_can_not_be_reached_is_named(spilling: DynamoDBConfig) -> None:
     changes = {"content_bucket_endpoint_url": "http://127.0.0.1:1", "retry_attempts": 2}
     backend = DynamoDBBackend(spilling.model_copy(update=changes))
