@@ -240,12 +240,27 @@ class Gateway:
     @overload
     async def call(
         self,
+        operation: Literal["BatchExecuteStatement"],
+        request: t.BatchExecuteStatementInputTypeDef,
+        *,
+        on_unclear: Callable[[], None] | None = None,
+    ) -> t.BatchExecuteStatementOutputTypeDef: ...
+    @overload
+    async def call(
+        self,
         operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
         request: Mapping[str, Any],
     ) -> Any: ...
 
-    async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
+    async def call(
+        self, operation: str, request: Mapping[str, Any], *, on_unclear: Callable[[], None] | None = None
+    ) -> Any:
         """Sends one request, again where that can help, and returns the answer.
+
+        Args:
+            operation: Its name in AWS's reference.
+            request: Its arguments.
+            on_unclear: Told when an attempt failed in a way that leaves open whether it was applied.
 
         Raises:
             BackendStateError: The gateway is not open, or open in another event loop.
@@ -261,6 +276,8 @@ class Gateway:
             nonlocal last_error
             last_error = error
             self.metrics.retry(operation, table)
+            if on_unclear is not None and error_code(error) not in THROTTLING_CODES:
+                on_unclear()
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; again in %.3f s",
                 operation,

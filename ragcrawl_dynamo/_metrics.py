@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["OperationMetrics"]
 
 READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
-WRITES = frozenset({"BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"})
+WRITES = frozenset({"BatchExecuteStatement", "BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"})
 OBJECTS = frozenset({"DeleteObject", "GetObject", "PutObject"})
 
 

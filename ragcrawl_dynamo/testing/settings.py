@@ -27,6 +27,8 @@ def local_config(endpoint_url: str, **overrides: Any) -> DynamoDBConfig:
         "table_prefix": f"test_{uuid4().hex[:12]}_",
         "access_key_id": SecretStr("local"),
         "secret_access_key": SecretStr("local"),
+        # moto has no PartiQL with parameters.
+        "conditional_batches": "item",
     }
     return DynamoDBConfig(**{**settings, **overrides})
 

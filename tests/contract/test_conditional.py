@@ -1,0 +1,157 @@
+"""Conditional writes give the same answers in PartiQL batches and as single requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo._codec import Item, to_item
+from ragcrawl_dynamo._conditional import (
+    Applied,
+    Change,
+    ConditionalWrites,
+    Insert,
+    Outcome,
+    Refused,
+    conditional_writes,
+)
+from ragcrawl_dynamo._expressions import AllOf, AnyOf, BeginsWith, Compare, Condition, Missing, Update
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import Key, frontier_key
+from ragcrawl_dynamo._tables import Table, Tables
+from tests.factories import make_item
+
+WAYS = pytest.mark.parametrize(
+    ("dynamodb_endpoint", "way"),
+    [("moto", "item"), ("dynamodb-local", "item"), ("dynamodb-local", "partiql"), ("dynamodb-local", "auto")],
+    indirect=["dynamodb_endpoint"],
+)
+pytestmark = WAYS
+
+
+class Setting:
+    """A frontier table with its conditional writes."""
+
+    def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
+        self.gateway = gateway
+        self.table = table
+        self.writes: ConditionalWrites = conditional_writes(gateway, table)
+
+    def insert(self, item_id: str, token: str = "t", **fields: Any) -> Insert:
+        item = to_item(self.table, make_item(item_id, **fields), {"writer": {"S": token}, "n": {"N": "1"}})
+        return Insert(item, "writer")
+
+    async def get(self, item_id: str) -> Item | None:
+        request: Any = {"TableName": self.table.name, "Key": key(item_id), "ConsistentRead": True}
+        return (await self.gateway.call("GetItem", request)).get("Item")
+
+
+def key(item_id: str) -> Key:
+    return frontier_key("run", item_id)
+
+
+def claim(item_id: str, token: str, condition: Condition | None = None) -> Change:
+    update = Update(
+        put={"status": {"S": "in_progress"}, "writer": {"S": token}},
+        increment={"n": {"N": "1"}},
+        remove=["last_error"],
+    )
+    return Change(key(item_id), update, condition or Compare("status", "=", {"S": "pending"}), "writer")
+
+
+@pytest_asyncio.fixture
+async def setting(backend: DynamoDBBackend, way: str) -> AsyncIterator[Setting]:
+    config: DynamoDBConfig = backend.config.model_copy(update={"conditional_batches": way})
+    gateway = Gateway(config)
+    await gateway.open()
+    yield Setting(gateway, Tables.of(config.table_prefix).frontier)
+    await gateway.close()
+
+
+def kinds(outcomes: list[Outcome]) -> list[type[Outcome]]:
+    return [type(each) for each in outcomes]
+
+
+async def test_an_item_is_inserted_once_and_never_overwritten(setting: Setting) -> None:
+    writes = [setting.insert(f"i{i}", "first") for i in range(60)]
+    assert kinds(await setting.writes.run(writes)) == [Applied] * 60
+    again = [setting.insert(f"i{i}", "second") for i in range(55, 65)]
+    assert kinds(await setting.writes.run(again)) == [Refused] * 5 + [Applied] * 5
+    for item_id, token in (("i56", "first"), ("i62", "second")):
+        item = await setting.get(item_id)
+        assert item is not None
+        assert item["writer"] == {"S": token}
+
+
+async def test_an_item_is_changed_where_the_condition_holds_and_comes_back_changed(setting: Setting) -> None:
+    await setting.writes.run([setting.insert(f"i{i}", last_error="x") for i in range(3)])
+    outcomes = await setting.writes.run([claim("i0", "a"), claim("absent", "a"), claim("i1", "a")])
+    assert kinds(outcomes) == [Applied, Refused, Applied]
+    assert isinstance(outcomes[0], Applied)
+    assert outcomes[0].item == await setting.get("i0")
+    assert outcomes[0].item is not None
+    assert outcomes[0].item["n"] == {"N": "2"}
+    assert "last_error" not in outcomes[0].item
+    assert kinds(await setting.writes.run([claim("i0", "b"), claim("i2", "b")])) == [Refused, Applied]
+    assert await setting.get("absent") is None
+
+
+async def test_writes_of_one_key_happen_in_their_order(setting: Setting) -> None:
+    outcomes = await setting.writes.run(
+        [setting.insert("i"), claim("i", "a"), setting.insert("i"), claim("i", "b"), setting.insert("other")]
+    )
+    assert kinds(outcomes) == [Applied, Applied, Refused, Refused, Applied]
+    item = await setting.get("i")
+    assert item is not None
+    assert (item["writer"], item["n"]) == ({"S": "a"}, {"N": "2"})
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (Compare("n", "<", {"N": "2"}), True),
+        (Compare("n", ">=", {"N": "2"}), False),
+        (Missing("lease"), True),
+        (Missing("status"), False),
+        (BeginsWith("url", {"S": "https://"}), True),
+        (AllOf((Missing("lease"), Compare("status", "<>", {"S": "pending"}))), False),
+        (AnyOf((Missing("status"), Compare("status", "=", {"S": "pending"}))), True),
+    ],
+    ids=repr,
+)
+async def test_conditions_mean_the_same(setting: Setting, condition: Condition, holds: bool) -> None:
+    await setting.writes.run([setting.insert("i")])
+    (outcome,) = await setting.writes.run([claim("i", "a", condition)])
+    assert isinstance(outcome, Applied if holds else Refused)
+
+
+async def test_sets_grow_and_shrink(setting: Setting) -> None:
+    insert = setting.insert("i")
+    await setting.writes.run([Insert({**insert.item, "tags": {"SS": ["a", "b"]}}, "writer")])
+    update = Update(put={"writer": {"S": "x"}}, union={"tags": {"SS": ["c"]}})
+    await setting.writes.run([Change(key("i"), update, Missing("lease"), "writer")])
+    update = Update(put={"writer": {"S": "y"}}, subtract={"tags": {"SS": ["a"]}})
+    await setting.writes.run([Change(key("i"), update, Missing("lease"), "writer")])
+    item = await setting.get("i")
+    assert item is not None
+    assert sorted(item["tags"]["SS"]) == ["b", "c"]
+
+
+async def test_names_and_values_are_never_part_of_a_statement(setting: Setting) -> None:
+    odd = """x' OR '1'='1 "; -- ?"""
+    insert = setting.insert("i", url=odd)
+    await setting.writes.run([Insert({**insert.item, odd: {"S": odd}}, "writer")])
+    update = Update(put={"writer": {"S": "x"}, (odd + "2"): {"S": odd}})
+    condition = Compare(odd, "=", {"S": odd})
+    assert kinds(await setting.writes.run([Change(key("i"), update, condition, "writer")])) == [Applied]
+    item = await setting.get("i")
+    assert item is not None
+    assert (item[odd], item[odd + "2"], item["url"]) == ({"S": odd},) * 3
+
+
+async def test_nothing_to_write_is_fine(setting: Setting) -> None:
+    assert await setting.writes.run([]) == []
