@@ -1,7 +1,10 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
+from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._hosts import RunState
 from ragcrawl_dynamo._metrics import OperationMetrics
 from ragcrawl_dynamo._paging import Slice
+from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -11,6 +14,7 @@ from ragcrawl_dynamo.errors import (
     BackendNotOpenError,
     BackendStateError,
     BucketNotFoundError,
+    ClockSkewError,
     ConditionFailedError,
     ContentTooLargeError,
     CorruptContentError,
@@ -18,12 +22,14 @@ from ragcrawl_dynamo.errors import (
     CredentialsError,
     DeadlineExceededError,
     EndpointUnreachableError,
+    FrontierCancelledError,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidInputError,
     InvalidKeyError,
     InvalidValueError,
     ItemTooLargeError,
+    LeaseLostError,
     MassDeletionError,
     NotFoundError,
     PartialBatchError,
@@ -36,6 +42,7 @@ from ragcrawl_dynamo.errors import (
     ThrottledError,
     WrongEventLoopError,
 )
+from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import (
     CrawlRun,
     CrawlStats,
@@ -46,15 +53,19 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
+from ragcrawl_dynamo.stores.counters import FrontierStats
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, PruneReport
 
 __all__ = [
     "AccessDeniedError",
+    "AddResult",
     "AmbiguousIdError",
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
     "BucketNotFoundError",
+    "Claim",
+    "ClockSkewError",
     "ConditionFailedError",
     "ContentTooLargeError",
     "ContentUsage",
@@ -67,15 +78,20 @@ __all__ = [
     "DynamoDBBackend",
     "DynamoDBConfig",
     "EndpointUnreachableError",
+    "Frontier",
+    "FrontierCancelledError",
     "FrontierItem",
+    "FrontierStats",
     "FrontierStatus",
     "GarbageReport",
+    "HostStatus",
     "InvalidArgumentError",
     "InvalidCursorError",
     "InvalidInputError",
     "InvalidKeyError",
     "InvalidValueError",
     "ItemTooLargeError",
+    "LeaseLostError",
     "MassDeletionError",
     "NotFoundError",
     "OperationMetrics",
@@ -85,6 +101,7 @@ __all__ = [
     "PruneReport",
     "RagcrawlDynamoError",
     "RequestRejectedError",
+    "RunState",
     "RunStatus",
     "SchemaMismatchError",
     "ServerFaultError",
@@ -95,6 +112,7 @@ __all__ = [
     "StorageConfig",
     "TableNotFoundError",
     "ThrottledError",
+    "Worker",
     "WrongEventLoopError",
     "create_storage_backend",
 ]

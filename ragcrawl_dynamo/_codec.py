@@ -17,7 +17,7 @@ holds the escaped id (see `_keys`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
-from ragcrawl_dynamo._keys import unescape
+from ragcrawl_dynamo._keys import moment_text, unescape
 from ragcrawl_dynamo._tables import E, Table
 from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooLargeError
 
@@ -178,8 +178,7 @@ def _encode_enum(value: Enum, depth: int) -> AttributeValueTypeDef:
 
 
 def _encode_datetime(value: datetime, depth: int) -> AttributeValueTypeDef:
-    utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return {"S": utc.isoformat(timespec="microseconds").replace("+00:00", "Z")}
+    return {"S": moment_text(value)}
 
 
 def _encode_int(value: int, depth: int) -> AttributeValueTypeDef:

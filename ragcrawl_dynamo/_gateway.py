@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
@@ -23,6 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._clock import ServerClock
 from ragcrawl_dynamo._metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._retry import (
     THROTTLING_CODES,
@@ -127,6 +129,7 @@ class Gateway:
         self._service = service
         self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
         self.metrics = Metrics()
+        self.server_clock = ServerClock()
         self._client_factory = client_factory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: DynamoDBClient | None = None
@@ -312,12 +315,14 @@ class Gateway:
                 if "Body" in request:
                     # A stream is sent in steps, and is spent after one attempt.
                     request = {**request, "Body": io.BytesIO(request["Body"])}
+                sent = time.time()
                 response = await getattr(client, xform_name(operation))(**request)
                 if "Body" in response:
                     response["Body"] = await response["Body"].read()
                 # Any web page is an empty answer to botocore: a write would seem done, an item absent.
                 if not response.get("ResponseMetadata", {}).get("RequestId"):
                     raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
+                self.server_clock.observe(sent, time.time(), response["ResponseMetadata"])
                 return response
             finally:
                 self._in_flight -= 1

@@ -8,11 +8,14 @@ The escapes are those of JSON Pointer (RFC 6901) with "#" in the place of "/": "
 
 from __future__ import annotations
 
+import struct
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
 from w3lib.url import canonicalize_url
 
+from ragcrawl_dynamo._hosts import HostRecord, RunControl
 from ragcrawl_dynamo.errors import InvalidKeyError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 
@@ -27,6 +30,9 @@ MAX_ID_BYTES = 1024
 
 # What the sort keys of a version's body parts have more than its own; its page_id has one byte more.
 _BODY_BYTES = 24
+
+# A host's name is part of its queues' names; DNS allows 253 characters (RFC 1035), a port comes on top.
+MAX_HOST_BYTES = 512
 
 # The place of a version's body, unless something is there already.
 FIRST_PLACE = "0"
@@ -140,9 +146,123 @@ def frontier_key(run_id: str, item_id: str) -> Key:
     }
 
 
+def control_key(run_id: str) -> Key:
+    """`#{run_id}` / `control`: what a run's workers share; beside the partition of the run's items."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": "control"}}
+
+
+def host_key(run_id: str, host: str) -> Key:
+    """`#{run_id}` / `host#{host}`: one host's limits, leases in flight and turn."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": HOST_PREFIX + host_name(host)}}
+
+
+# Begin the sort keys of all hosts, counters and processes of a run.
+HOST_PREFIX = "host#"
+COUNTER_PREFIX = "count#"
+MEMBER_PREFIX = "member#"
+
+
+def counter_key(run_id: str, number: int) -> Key:
+    """`#{run_id}` / `count#{number}`: one of the places in which a run's items are counted."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": f"{COUNTER_PREFIX}{number}"}}
+
+
+def member_key(run_id: str, process: str) -> Key:
+    """`#{run_id}` / `member#{process}`: a process that claims of the run."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
+
+
+def host_of(key: Key) -> str:
+    """The host of a host record's key."""
+    return unescape(key["item_id"]["S"].removeprefix(HOST_PREFIX))
+
+
+def records_partition(run_id: str) -> str:
+    """`#{run_id}`: partition of a run's control, host records and counters."""
+    return "#" + run_partition(run_id)
+
+
+def turns_queue(run_id: str) -> str:
+    """`#{run_id}`: in by_queue, the hosts of a run that have work, in the order in which they are due."""
+    return "#" + run_partition(run_id)
+
+
+def host_queue(run_id: str, host: str, shard: int) -> str:
+    """`{run_id}#{host}#{shard}`: in by_queue, a share of a host's open items."""
+    return f"{run_partition(run_id)}#{host_name(host)}#{shard}"
+
+
+def shard_of(queue: str) -> int:
+    """The shard of a host's queue."""
+    return int(queue.rpartition("#")[2])
+
+
+def host_name(host: str) -> str:
+    """A host as it stands in a key.
+
+    Raises:
+        InvalidKeyError: It is too long, or no UTF-8.
+    """
+    return _id("FrontierItem", "domain", host, limit=MAX_HOST_BYTES) if host else ""
+
+
+# In a host's queue, what can be claimed at once sorts before what waits for a time: a delay's end, or a
+# lease's.
+READY, TIMED = "0", "1"
+DELAYED, LEASED = "d", "l"
+
+
+def rank(priority: float, discovered_at: datetime) -> str:
+    """`{16 hexadecimal digits}{moment}`: sorts the highest priority first, then the oldest."""
+    # The bits of an IEEE 754 double sort like the number once negative ones are inverted and the sign is
+    # flipped; all of it inverted sorts the highest first. Adding 0.0 makes 0.0 of -0.0.
+    (bits,) = struct.unpack(">Q", struct.pack(">d", priority + 0.0))
+    ascending = bits ^ (2**64 - 1) if bits >> 63 else bits | 1 << 63
+    return f"{ascending ^ (2**64 - 1):016x}{moment_text(discovered_at)}"
+
+
+def ready_order(rank: str) -> str:
+    """`0{rank}`: an item that can be claimed."""
+    return READY + rank
+
+
+def timed_order(moment: datetime, kind: str, rank: str) -> str:
+    """`1{moment}{kind}{rank}`: an item that can be claimed from a moment on; `kind` is DELAYED or LEASED."""
+    return f"{TIMED}{moment_text(moment)}{kind}{rank}"
+
+
+def split_order(order: str) -> tuple[str, datetime | None, str]:
+    """Kind, moment and rank of a place in a host's queue; what is READY has no moment."""
+    if order.startswith(READY):
+        return READY, None, order[1:]
+    end = 1 + MOMENT_LENGTH
+    return order[end], datetime.fromisoformat(order[1:end]), order[end + 1 :]
+
+
+def moment_text(moment: datetime) -> str:
+    """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# What of a rank is the priority.
+PRIORITY_LENGTH = 16
+MOMENT_LENGTH = len("2026-01-31T23:59:59.000000Z")
+
+
 def url_key(url: str) -> str:
     """SHA-256 of the normalized URL, in hexadecimal: finds a page by a URL of any length."""
-    return sha256(normalize_url(url).encode("utf-8", "surrogatepass")).hexdigest()
+    return url_hash(normalize_url(url))
+
+
+def url_hash(normalized_url: str) -> str:
+    """SHA-256 of a URL that is normalized already, in hexadecimal."""
+    return sha256(normalized_url.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def link_id(normalized_url: str) -> str:
+    """The item_id of a link in the queue: 128 bits of the hash of its normalized URL."""
+    return url_hash(normalized_url)[:32]
 
 
 def normalize_url(url: str) -> str:
@@ -196,6 +316,19 @@ def site_entry(head: Key) -> Key:
 def frontier_keys(item: FrontierItem) -> Key:
     """The key attributes of a frontier item."""
     return frontier_key(item.run_id, item.item_id)
+
+
+def host_keys(record: HostRecord) -> Key:
+    """The key attributes of a host record, that of its turn included where it has work."""
+    key = host_key(record.run, record.host)
+    if (due := record.due) is not None:
+        key |= {"queue": {"S": turns_queue(record.run)}, "queue_order": {"S": moment_text(due)}}
+    return key
+
+
+def control_keys(control: RunControl) -> Key:
+    """The key attributes of a run's control."""
+    return control_key(control.run)
 
 
 def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str:

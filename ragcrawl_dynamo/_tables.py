@@ -6,7 +6,9 @@
 | runs | site_id | run_id | global by_run_id; local by_created_at |
 | pages | site_id | page_id | global by_url (url_key, site_id) |
 | versions | page_id | version_key | global by_site (indexed_site, page_id), sparse |
-| frontier | run_id | item_id | |
+| frontier | run_id | item_id | global by_queue (queue, queue_order), sparse |
+
+The frontier also holds, beside a run's items, one record for each of its hosts and one for the run itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragcrawl_dynamo import _keys
 from ragcrawl_dynamo._content import CONTENT_FIELDS
+from ragcrawl_dynamo._hosts import HostRecord, RunControl
 from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
 
 E = TypeVar("E", bound=Entity)
@@ -117,19 +120,25 @@ FRONTIER = Table(
     _keys.frontier_keys,
     "run_id",
     "item_id",
+    indexes=(Index("by_queue", "queue", "queue_order"),),
     ttl_attribute="expires_at",
 )
+# The same table, seen as what else it holds.
+HOSTS = Table("frontier", HostRecord, _keys.host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)
+CONTROLS = Table("frontier", RunControl, _keys.control_keys, "run_id", "item_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The five tables of one prefix."""
+    """The five tables of one prefix; `hosts` and `controls` are records in the frontier's."""
 
     sites: Table[Site]
     runs: Table[CrawlRun]
     pages: Table[Page]
     versions: Table[PageVersion]
     frontier: Table[FrontierItem]
+    hosts: Table[HostRecord]
+    controls: Table[RunControl]
 
     @classmethod
     def of(cls, prefix: str) -> Self:
@@ -140,8 +149,10 @@ class Tables:
             pages=PAGES.named(prefix),
             versions=VERSIONS.named(prefix),
             frontier=FRONTIER.named(prefix),
+            hosts=HOSTS.named(prefix),
+            controls=CONTROLS.named(prefix),
         )
 
     def all(self) -> tuple[Table[Any], ...]:
-        """All five."""
+        """The five tables that there are."""
         return (self.sites, self.runs, self.pages, self.versions, self.frontier)

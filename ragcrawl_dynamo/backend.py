@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
+from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
 from ragcrawl_dynamo._keys import unescape
 from ragcrawl_dynamo._metrics import OperationMetrics
@@ -17,6 +18,7 @@ from ragcrawl_dynamo._provision import all_active, ensure_tables
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import ServiceError
+from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, Site
 from ragcrawl_dynamo.stores.frontier import FrontierStore
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
@@ -432,10 +434,40 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def clear_frontier(self, run_id: str) -> int:
-        """Deletes all items of a run; returns how many.
+        """Deletes all items of a run, and what its queue knows of hosts and counts; returns how many items.
+
+        Stop the run's workers first: another process would take links that it has seen for known.
 
         Raises:
             PartialBatchError: Some could not be deleted; repeat the call.
+        """
+
+    # Frontier queue
+
+    @abstractmethod
+    def frontier(
+        self,
+        run_id: str,
+        site_id: str,
+        *,
+        host_delay: float = 0.0,
+        host_max_in_flight: int | None = None,
+    ) -> Frontier:
+        """The queue of a run; the same object each time, so that tasks share it.
+
+        What `save_frontier_item` and `update_frontier_status` write goes past the queue: a pending item that
+        was saved so is queued once nothing else is left.
+
+        Args:
+            run_id: The run. Run ids are taken to be unique over all sites.
+            site_id: Its site.
+            host_delay: Seconds between two leases of one host's items, for every host that has no delay of
+                its own. Kept with the run by whoever uses its queue first.
+            host_max_in_flight: Leases of one host at a time, likewise.
+
+        Raises:
+            InvalidKeyError: An id is empty or too long.
+            InvalidArgumentError: A limit is negative or too large.
         """
 
 
@@ -445,9 +477,16 @@ class DynamoDBBackend(StorageBackend):
     Args:
         config: Its settings.
         client_factory: Makes the AWS client; to be replaced in tests.
+        clock: By which leases are judged; to be replaced in tests.
     """
 
-    def __init__(self, config: DynamoDBConfig, *, client_factory: ClientFactory = open_client) -> None:
+    def __init__(
+        self,
+        config: DynamoDBConfig,
+        *,
+        client_factory: ClientFactory = open_client,
+        clock: Clock | None = None,
+    ) -> None:
         self._config = config
         self._gateway = Gateway(config, client_factory)
         self._tables = tables = Tables.of(config.table_prefix)
@@ -457,6 +496,8 @@ class DynamoDBBackend(StorageBackend):
         self._objects = _content_bucket(config)
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
+        self._clock = clock or SystemClock()
+        self._queues: dict[tuple[str, str], Frontier] = {}
         self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
 
     @property
@@ -500,6 +541,14 @@ class DynamoDBBackend(StorageBackend):
 
     async def close(self) -> None:
         """See StorageBackend."""
+        try:
+            queues, self._queues = self._queues, {}
+            for queue in queues.values():
+                await queue.close()
+        finally:
+            await self._close_clients()
+
+    async def _close_clients(self) -> None:
         try:
             await self._gateway.close()
         finally:
@@ -716,7 +765,32 @@ class DynamoDBBackend(StorageBackend):
 
     async def clear_frontier(self, run_id: str) -> int:
         """See StorageBackend."""
-        return await self._frontier.clear(run_id)
+        removed = await self._frontier.clear(run_id)
+        for (of_run, _), queue in self._queues.items():
+            if of_run == run_id:
+                queue.forget()
+        return removed
+
+    def frontier(
+        self,
+        run_id: str,
+        site_id: str,
+        *,
+        host_delay: float = 0.0,
+        host_max_in_flight: int | None = None,
+    ) -> Frontier:
+        """See StorageBackend."""
+        if (queue := self._queues.get((run_id, site_id))) is None:
+            queue = self._queues[run_id, site_id] = Frontier(
+                self._gateway,
+                self._tables,
+                run_id,
+                site_id,
+                host_delay=host_delay,
+                host_max_in_flight=host_max_in_flight,
+                clock=self._clock,
+            )
+        return queue
 
     async def _check_bucket(self) -> None:
         if self._objects is not None:

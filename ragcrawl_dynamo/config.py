@@ -53,6 +53,12 @@ class DynamoDBConfig(BaseModel):
         max_deleted_share: Share of a site's versions, or bodies, above which a clean-up refuses to delete
             unless told to.
         frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
+        frontier_max_attempts: Leases of an item that may fail or expire before it is given up as failed.
+        frontier_retry_delay: Seconds before a failed item's second attempt, doubled for each further one.
+        frontier_max_retry_delay: Seconds; upper bound of that.
+        frontier_max_clock_skew: Seconds by which the clocks of any two workers may differ. A lease is taken
+            over that much later than it ends; a worker whose clock is provably further off refuses to claim.
+        frontier_seen_cache: Links of a run that a process remembers as known; some 150 bytes each.
         tags: Tags of the tables, set when they are created.
         point_in_time_recovery: Continuous backups for every table.
         deletion_protection: Refuse DeleteTable, set when the tables are created.
@@ -87,6 +93,11 @@ class DynamoDBConfig(BaseModel):
     content_bucket_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     max_deleted_share: float = Field(default=0.5, ge=0, le=1)
     frontier_ttl_days: int | None = Field(default=None, ge=1)
+    frontier_max_attempts: int = Field(default=5, ge=1, le=1000)
+    frontier_retry_delay: float = Field(default=2.0, ge=0, le=86_400)
+    frontier_max_retry_delay: float = Field(default=3600.0, ge=0, le=2_592_000)
+    frontier_max_clock_skew: float = Field(default=2.0, ge=0, le=3600)
+    frontier_seen_cache: int = Field(default=100_000, ge=0)
     tags: dict[str, str] = Field(default_factory=dict)
     point_in_time_recovery: bool = False
     deletion_protection: bool = False

@@ -13,6 +13,9 @@
     │   ├── InvalidValueError
     │   └── ItemTooLargeError
     ├── NotFoundError                 the record to change does not exist
+    ├── FrontierCancelledError        the run was cancelled; its frontier hands out nothing more
+    ├── LeaseLostError                leases had ended before the call; for their items it changed nothing
+    ├── ClockSkewError                this machine's clock is too far off to judge leases
     ├── AmbiguousIdError              an id that several sites use was given without its site
     ├── CorruptContentError           a version's body is not, or not all, what was saved
     ├── CorruptItemError              a stored item does not fit its model
@@ -45,6 +48,7 @@ __all__ = [
     "BackendNotOpenError",
     "BackendStateError",
     "BucketNotFoundError",
+    "ClockSkewError",
     "ConditionFailedError",
     "ContentTooLargeError",
     "CorruptContentError",
@@ -52,12 +56,14 @@ __all__ = [
     "CredentialsError",
     "DeadlineExceededError",
     "EndpointUnreachableError",
+    "FrontierCancelledError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "InvalidInputError",
     "InvalidKeyError",
     "InvalidValueError",
     "ItemTooLargeError",
+    "LeaseLostError",
     "MassDeletionError",
     "NotFoundError",
     "PartialBatchError",
@@ -167,6 +173,42 @@ class ContentTooLargeError(InvalidInputError):
 
 class NotFoundError(RagcrawlDynamoError):
     """The record to change does not exist."""
+
+
+class FrontierCancelledError(RagcrawlDynamoError):
+    """The run was cancelled: its frontier hands out nothing more, and can not be resumed."""
+
+
+class LeaseLostError(RagcrawlDynamoError):
+    """Leases had ended before the call; it changed nothing for their items, and did its work for all others.
+
+    Attributes:
+        claims: Those whose lease was lost.
+    """
+
+    def __init__(self, claims: Sequence[Any]) -> None:
+        self.claims = tuple(claims)
+        first = self.claims[0].item
+        others = f", nor those of {len(claims) - 1} others" if len(claims) > 1 else ""
+        super().__init__(
+            f"item {first.item_id!r} ({first.url[:200]!r}) is not held under this lease any more{others}: "
+            f"it was finished, or it expired and another worker took it over"
+        )
+
+
+class ClockSkewError(RagcrawlDynamoError):
+    """This machine's clock is too far off to judge leases.
+
+    Attributes:
+        offset: Seconds by which it is off at least, by DynamoDB's own answers; negative if it is behind.
+    """
+
+    def __init__(self, offset: float, bound: float) -> None:
+        self.offset = offset
+        super().__init__(
+            f"this machine's clock is at least {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'} of "
+            f"DynamoDB's, frontier_max_clock_skew is {bound:g} s: synchronize it, or raise that everywhere"
+        )
 
 
 class AmbiguousIdError(RagcrawlDynamoError):

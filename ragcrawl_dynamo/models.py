@@ -192,7 +192,11 @@ class PageVersion(Entity):
 
 
 class FrontierItem(Entity):
-    """One URL that a run is to crawl. A higher `priority` is crawled sooner."""
+    """One URL that a run is to crawl. A higher `priority` is crawled sooner.
+
+    The last four fields are the queue's: `attempt` counts its leases, `lease_token` is the random part of the
+    token of the latest one, `lease_owner` the worker who got it, `lease_expires_at` its end while it runs.
+    """
 
     item_id: str
     run_id: str
@@ -211,3 +215,7 @@ class FrontierItem(Entity):
     started_at: UtcDatetime | None = None
     completed_at: UtcDatetime | None = None
     domain: str
+    attempt: int = 0
+    lease_token: str | None = None
+    lease_owner: str | None = None
+    lease_expires_at: UtcDatetime | None = None

@@ -18,14 +18,14 @@ from ragcrawl_dynamo._expressions import (
     Value,
 )
 from ragcrawl_dynamo._gateway import Gateway
-from ragcrawl_dynamo._keys import frontier_key, run_partition
+from ragcrawl_dynamo._keys import frontier_key, records_partition, run_partition
 from ragcrawl_dynamo._paging import Slice, delete_partition, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
 
-_EXPIRES_AT = "expires_at"
+EXPIRES_AT = "expires_at"
 
 
 class FrontierStore:
@@ -59,14 +59,15 @@ class FrontierStore:
         now = utc_now()
         moment = encode_value(now, model="FrontierItem", field="completed_at")
         put: dict[Path, Value] = {"status": {"S": new}}
-        remove: list[str] = []
+        # Whatever the queue had in mind for it is over.
+        remove = ["queue", "queue_order", "lease_expires_at"]
         if error is not None:
             put["last_error"] = encode_value(error, model="FrontierItem", field="last_error")
         if new.is_final:
             put["completed_at"] = moment
             put.update(self._expiry(now))
         else:
-            remove += ["completed_at", _EXPIRES_AT]
+            remove += ["completed_at", EXPIRES_AT]
             if new is FrontierStatus.IN_PROGRESS:
                 put["started_at"] = moment
             else:
@@ -86,28 +87,36 @@ class FrontierStore:
         return self._decode(response["Attributes"])
 
     async def clear(self, run_id: str, site_id: str | None = None) -> int:
-        """Removes a run's items, those of one site only where it is given; returns how many."""
-        query = Query(
-            self._table,
-            run_partition(run_id),
-            filter=None if site_id is None else Compare("site_id", "=", {"S": site_id}),
+        """Removes a run's items and its queue's records, those of one site only where it is given.
+
+        Returns:
+            How many items.
+        """
+        of_site = None if site_id is None else Compare("site_id", "=", {"S": site_id})
+        removed = await delete_partition(
+            self._gateway, Query(self._table, run_partition(run_id), filter=of_site)
         )
-        return await delete_partition(self._gateway, query)
+        await delete_partition(self._gateway, Query(self._table, records_partition(run_id), filter=of_site))
+        return removed
 
     def _expiry(self, completed_at: datetime) -> dict[str, Value]:
-        days = self._gateway.config.frontier_ttl_days
-        if days is None:
-            return {}
-        return {_EXPIRES_AT: {"N": str(int((completed_at + timedelta(days=days)).timestamp()))}}
+        return expiry(self._gateway.config.frontier_ttl_days, completed_at)
 
     def _decode(self, item: Item) -> FrontierItem:
         return from_item(self._table, item)
 
 
+def expiry(days: int | None, completed_at: datetime) -> dict[str, Value]:
+    """When DynamoDB may delete an item that was finished at a moment, if ever."""
+    if days is None:
+        return {}
+    return {EXPIRES_AT: {"N": str(int((completed_at + timedelta(days=days)).timestamp()))}}
+
+
 def _not_expired() -> Condition:
     # DynamoDB deletes an expired item within days, not at once (AWS: "Using time to live").
     now = int(utc_now().timestamp())
-    return AnyOf((Missing(_EXPIRES_AT), Compare(_EXPIRES_AT, ">", {"N": str(now)})))
+    return AnyOf((Missing(EXPIRES_AT), Compare(EXPIRES_AT, ">", {"N": str(now)})))
 
 
 def _checked(status: FrontierStatus | str) -> FrontierStatus:

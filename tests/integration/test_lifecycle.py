@@ -81,7 +81,7 @@ async def test_the_five_tables_are_made_with_their_keys_and_indexes(config: Dyna
         ],
         "pages": [["site_id", "page_id"], {"by_url": ["url_key", "site_id"]}],
         "versions": [["page_id", "version_key"], {"by_site": ["indexed_site", "page_id"]}],
-        "frontier": [["run_id", "item_id"], {}],
+        "frontier": [["run_id", "item_id"], {"by_queue": ["queue", "queue_order"]}],
     }
 
 

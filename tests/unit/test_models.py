@@ -23,7 +23,9 @@ FIELDS = {
     "char_count outlinks internal_link_count external_link_count etag last_modified crawled_at created_at "
     "fetch_latency_ms extraction_latency_ms is_tombstone extra",
     FrontierItem: "item_id run_id site_id url normalized_url url_hash depth referrer_url priority status "
-    "retry_count last_error discovered_at scheduled_at started_at completed_at domain",
+    "retry_count last_error discovered_at scheduled_at started_at completed_at domain "
+    # What leases need.
+    "attempt lease_owner lease_token lease_expires_at",
 }
 
 

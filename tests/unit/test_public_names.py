@@ -14,7 +14,8 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 
 # From the bottom up: a module imports from lines above its own only.
 LAYERS = [
-    ["errors", "models", "config", "_metrics", "_ranges", "_expressions"],
+    ["errors", "models", "config", "_metrics", "_ranges", "_expressions", "_clock", "_seen", "_tasks"],
+    ["_hosts", "_arguments"],
     ["_keys", "_retry", "_content"],
     ["_tables"],
     ["_codec"],
@@ -22,11 +23,17 @@ LAYERS = [
     ["_batching"],
     ["_paging", "_provision", "_conditional"],
     ["stores.sites", "stores.runs", "stores.pages", "stores.bodies", "stores.frontier"],
+    ["stores.counters", "stores.queue"],
+    ["stores.hosts", "stores.members", "_claims"],
+    ["_claiming", "_worker"],
+    ["_rounds", "_waking"],
+    ["_adding", "_completion", "_finishing"],
+    ["frontier"],
     ["stores.versions"],
     ["stores.maintenance"],
     ["backend"],
     ["__init__"],
-    ["testing.engines", "testing.settings"],
+    ["testing.clock", "testing.engines", "testing.settings"],
     ["testing.__init__"],
     ["testing.plugin"],
 ]
@@ -46,6 +53,7 @@ def test_the_public_names() -> None:
             "FrontierItem",
             "FrontierStatus",
         ),
+        *("Frontier", "Claim", "AddResult", "FrontierStats", "HostStatus", "RunState", "Worker"),
         *("Slice", "OperationMetrics", "ContentUsage", "PruneReport", "GarbageReport"),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)

@@ -1,0 +1,359 @@
+"""Workers that are killed all the time crawl a made-up web, and a ledger of their own proves the queue right.
+
+Worker processes share one run on DynamoDB Local. Each page is known by its number, has links to others, and
+lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random; every
+second a random worker gets SIGKILL and is replaced. Workers write what they do into files, line by line,
+before and after they do it; at the end the table must agree with these, and no host may ever have been over
+its limits.
+
+    python -m benchmarks.stress_frontier                     # 20,000 links, some minutes
+    python -m benchmarks.stress_frontier --links 600 --seed 1
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, FrontierStats
+from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
+
+ROOT = Path(__file__).parent.parent
+RUN, SITE = "stress", "site"
+
+# One host in ten of each kind has this limit.
+DELAY = 0.4
+MAX_IN_FLIGHT = 2
+
+LEASE_SECONDS = 5.0
+# All workers read one clock.
+CLOCK_SKEW = 0.1
+
+console = Console(width=100)
+
+
+@dataclass(frozen=True)
+class Web:
+    """A made-up site: which pages there are, where, and how they link.
+
+    Attributes:
+        links: Pages.
+        hosts: Hosts over which they are spread.
+        failures: Share of handlers that raise.
+        seed: Of everything random.
+    """
+
+    links: int
+    hosts: int
+    failures: float
+    seed: int
+
+    def url(self, page: int) -> str:
+        """Where a page is."""
+        return f"https://h{page * 7919 % self.hosts}.example/{page}"
+
+    def links_of(self, page: int) -> list[str]:
+        """A page's links: to five pages that nobody else leads to first, and to ten that are known mostly."""
+        first = [5 * page + i for i in range(1, 6)]
+        rest = random.Random(f"{self.seed}/{page}")  # noqa: S311 # a test load
+        others = [rest.randrange(min(self.links, 5 * page + 5)) for _ in range(10)]
+        return [self.url(each) for each in (*first, *others) if each < self.links]
+
+    def limits(self, host: int) -> tuple[float, int | None]:
+        """Delay and maximum in flight of a host."""
+        return (DELAY if host % 10 == 0 else 0.0), (MAX_IN_FLIGHT if host % 10 == 1 else None)
+
+
+def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
+    """Of every process; the table prefix is theirs in common."""
+    return local_config(
+        endpoint,
+        table_prefix=prefix,
+        conditional_batches="auto",
+        frontier_max_clock_skew=CLOCK_SKEW,
+        frontier_retry_delay=0.2,
+        frontier_max_attempts=50,
+        max_connections=20,
+    )
+
+
+class Log:
+    """A file to which lines are appended whole, so that SIGKILL leaves those that were written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / f"{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(self, event: str, claim: Claim) -> None:
+        """Notes that something happens to a claim now."""
+        line = {
+            "event": event,
+            "at": time.time(),
+            "pid": os.getpid(),
+            "item": claim.item.item_id,
+            "host": claim.item.domain,
+            "token": claim.token,
+            "started_at": claim.item.started_at.timestamp() if claim.item.started_at else None,
+            "expires_at": claim.expires_at.timestamp(),
+        }
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+def work(endpoint: str, prefix: str, folder: str, web: Web, concurrency: int) -> None:
+    """A worker process: until the run is finished, or it is killed."""
+    logging.basicConfig(level=logging.ERROR)
+    asyncio.run(crawl(settings(endpoint, prefix), Path(folder), web, concurrency))
+
+
+async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int) -> None:
+    """Handles items and logs that."""
+    log = Log(folder)
+    chance = random.Random(f"{web.seed}/{os.getpid()}")  # noqa: S311 # a test load
+    async with DynamoDBBackend(config) as backend:
+        frontier = backend.frontier(RUN, SITE)
+
+        async def handle(claim: Claim) -> None:
+            log.write("begin", claim)
+            try:
+                await asyncio.sleep(chance.uniform(0.0, 0.05))
+                page = int(claim.item.url.rpartition("/")[2])
+                await frontier.add(web.links_of(page), depth=claim.item.depth + 1)
+                if chance.random() < web.failures:
+                    raise RuntimeError("the page could not be read")
+            finally:
+                log.write("end", claim)
+
+        name = f"worker-{os.getpid()}"
+        async with frontier.worker(
+            concurrency=concurrency, lease_seconds=LEASE_SECONDS, worker_id=name
+        ) as worker:
+            await worker.run(handle)
+
+
+@dataclass
+class Outcome:
+    """What happened, and what is in the table."""
+
+    seconds: float
+    kills: int
+    deaths: dict[int, float]
+    stats: FrontierStats
+    recounted: FrontierStats
+    finished: bool
+    items: dict[str, Any]
+    events: list[dict[str, Any]]
+    violations: list[str] = field(default_factory=list)
+
+
+async def prepare(config: DynamoDBConfig, web: Web) -> None:
+    """Sets the hosts' limits and adds the first page."""
+    async with DynamoDBBackend(config) as backend:
+        frontier = backend.frontier(RUN, SITE)
+        for host in range(web.hosts):
+            delay, most = web.limits(host)
+            if delay:
+                await frontier.set_host_delay(f"h{host}.example", delay)
+            if most is not None:
+                await frontier.set_host_max_in_flight(f"h{host}.example", most)
+        await frontier.add([web.url(0)])
+
+
+async def inspect(config: DynamoDBConfig) -> tuple[FrontierStats, FrontierStats, bool, dict[str, Any]]:
+    """Counters before and after a recount, whether the run is finished, and all items."""
+    async with DynamoDBBackend(config) as backend:
+        frontier = backend.frontier(RUN, SITE)
+        before = await frontier.stats()
+        recounted = await frontier.recount()
+        items: dict[str, Any] = {}
+        cursor = None
+        while True:
+            part = await backend.get_frontier_items(RUN, limit=1000, cursor=cursor)
+            items |= {item.item_id: item for item in part}
+            if (cursor := part.cursor) is None:
+                break
+        return before, recounted, await frontier.is_finished(), items
+
+
+def run(
+    endpoint: str, web: Web, processes: int, concurrency: int, kill_every: float, limit: float
+) -> Outcome:
+    """Runs the workers to the end, killing one now and then."""
+    config = settings(endpoint, local_config(endpoint).table_prefix)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ragcrawl_dynamo.testing", "rich.console", "rich.table"])
+    chance = random.Random(web.seed)  # noqa: S311 # a test load
+    asyncio.run(prepare(config, web))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def start() -> ForkServerProcess:
+            process = context.Process(
+                target=work, args=(endpoint, config.table_prefix, folder, web, concurrency)
+            )
+            process.start()
+            return process
+
+        started = time.time()
+        workers = [start() for _ in range(processes)]
+        deaths: dict[int, float] = {}
+        kills = 0
+        next_kill = started + kill_every
+        while all(each.exitcode != 0 for each in workers) and time.time() < started + limit:
+            time.sleep(0.02)
+            for i, each in enumerate(workers):
+                if each.exitcode is not None and each.exitcode != 0:
+                    workers[i] = start()
+            if time.time() >= next_kill:
+                next_kill += kill_every
+                victim = chance.randrange(processes)
+                pid = workers[victim].pid
+                assert pid is not None  # noqa: S101 # it was started
+                os.kill(pid, signal.SIGKILL)
+                workers[victim].join()
+                deaths[pid] = time.time()
+                kills += 1
+                workers[victim] = start()
+        for each in workers:
+            each.join(max(1.0, started + limit - time.time()))
+            each.kill()
+        seconds = time.time() - started
+        files = sorted(Path(folder).glob("*.log"))
+        events = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+    stats, recounted, finished, items = asyncio.run(inspect(config))
+    asyncio.run(drop_tables(config))
+    return Outcome(seconds, kills, deaths, stats, recounted, finished, items, events)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One lease, as its worker's log has it."""
+
+    item: str
+    host: str
+    token: str
+    begin: float
+    end: float
+    lease_began: float
+    returned: bool
+
+
+def leases(outcome: Outcome) -> list[Held]:
+    """Every lease under which a handler ran, from its begin to its end or its worker's death."""
+    begins = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "begin"}
+    ends = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "end"}
+    return [
+        Held(
+            item=each["item"],
+            host=each["host"],
+            token=each["token"],
+            begin=each["at"],
+            end=ends[name]["at"] if name in ends else outcome.deaths.get(each["pid"], each["at"]),
+            lease_began=each["started_at"],
+            returned=name in ends,
+        )
+        for name, each in begins.items()
+    ]
+
+
+def check(outcome: Outcome, web: Web) -> Counter[str]:
+    """Compares the table with the log; what does not agree is a violation."""
+    figures: Counter[str] = Counter()
+    wrong = outcome.violations
+    held = leases(outcome)
+    by_item: defaultdict[str, list[Held]] = defaultdict(list)
+    by_host: defaultdict[str, list[Held]] = defaultdict(list)
+    for each in held:
+        by_item[each.item].append(each)
+        by_host[each.host].append(each)
+    if outcome.stats != outcome.recounted:
+        wrong.append(f"a recount differs from the counters of the finished run: {outcome.stats}")
+    if not outcome.finished:
+        wrong.append("the run is not finished")
+    expected = {web.url(page) for page in range(web.links)}
+    urls = Counter(item.url for item in outcome.items.values())
+    wrong += [f"{url} is in the queue {n} times" for url, n in urls.items() if n != 1]
+    wrong += [f"{url} is missing" for url in expected - urls.keys()]
+    wrong += [f"{item.url} is {item.status}" for item in outcome.items.values() if not item.status.is_final]
+    for item in outcome.items.values():
+        figures[item.status] += 1
+        tokens = sorted(by_item[item.item_id], key=lambda each: each.token)
+        last = f"{item.attempt:010}.{item.lease_token}"
+        if item.status == "completed" and (not tokens or tokens[-1].token != last or not tokens[-1].returned):
+            wrong.append(f"{item.url} was completed under a lease whose handler did not return")
+        for before, after in pairwise(tokens):
+            if after.begin < before.end:
+                wrong.append(f"{item.url} was held twice at a time")
+    for host, its_leases in by_host.items():
+        delay, most = web.limits(int(host[1:].partition(".")[0]))
+        if delay:
+            began = sorted(each.lease_began for each in its_leases)
+            gaps = [after - before for before, after in pairwise(began)]
+            figures["delays kept"] += len(gaps)
+            wrong += [f"{host}: leases began {gap:.3f} s apart" for gap in gaps if gap < delay]
+        if most is not None:
+            figures["leases of hosts with a maximum"] += len(its_leases)
+            if (seen := most_at_once(its_leases)) > most:
+                wrong.append(f"{host}: {seen} in flight")
+    figures["leases"] = len(held)
+    figures["leases of killed workers"] = sum(not each.returned for each in held)
+    return figures
+
+
+def most_at_once(its_leases: list[Held]) -> int:
+    """How many handlers ran at a time, at most."""
+    steps = sorted([(each.begin, 1) for each in its_leases] + [(each.end, -1) for each in its_leases])
+    now = most = 0
+    for _, step in steps:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def main() -> None:
+    """Runs and prints; fails where anything is wrong."""
+    parser = argparse.ArgumentParser(description="Stress the frontier on DynamoDB Local.")
+    parser.add_argument("--links", type=int, default=20_000)
+    parser.add_argument("--hosts", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--kill-every", type=float, default=1.0)
+    parser.add_argument("--failures", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which it is given up")
+    args = parser.parse_args()
+    web = Web(args.links, args.hosts, args.failures, args.seed)
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+        outcome = run(endpoint, web, args.processes, args.concurrency, args.kill_every, args.limit)
+    figures = check(outcome, web)
+    table = Table(
+        f"{args.processes} processes, {args.links:,} links on {args.hosts} hosts, seed {args.seed}", ""
+    )
+    table.add_row("seconds", f"{outcome.seconds:.0f}")
+    table.add_row("workers killed", f"{outcome.kills}")
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure:,}")
+    table.add_row("counted by stats(), recount()", f"{outcome.stats.total:,}, {outcome.recounted.total:,}")
+    table.add_row("violations", f"{len(outcome.violations)}")
+    console.print(table)
+    for each in outcome.violations[:20]:
+        console.print(each)
+    if outcome.violations:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

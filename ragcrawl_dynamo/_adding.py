@@ -1,0 +1,199 @@
+"""Links into the queue: each once, whatever is known of them here or elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from ragcrawl_dynamo._claiming import Claimer
+from ragcrawl_dynamo._claims import AddResult
+from ragcrawl_dynamo._clock import Clock
+from ragcrawl_dynamo._conditional import Applied, Failed, Insert, Outcome
+from ragcrawl_dynamo._hosts import shards_for
+from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, url_hash
+from ragcrawl_dynamo._seen import SeenCache
+from ragcrawl_dynamo._tasks import Tasks
+from ragcrawl_dynamo._waking import Waker, Work
+from ragcrawl_dynamo.errors import (
+    InvalidArgumentError,
+    InvalidInputError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+)
+from ragcrawl_dynamo.models import FrontierItem
+from ragcrawl_dynamo.stores.counters import Counters
+from ragcrawl_dynamo.stores.queue import QueueStore, ready_candidate
+
+# What an item that is added can not bring along.
+_SET_BY_QUEUE = {
+    *("item_id", "run_id", "site_id", "normalized_url", "url_hash", "domain"),
+    *("status", "retry_count", "last_error", "started_at", "completed_at"),
+    *("attempt", "lease_owner", "lease_token", "lease_expires_at"),
+}
+
+# Hosts for which a process remembers how many links it added.
+_REMEMBERED = 100_000
+
+
+class Adder:
+    """Adds links to the queue of one run."""
+
+    def __init__(
+        self,
+        run_id: str,
+        site_id: str,
+        queue: QueueStore,
+        counters: Counters,
+        claimer: Claimer,
+        waker: Waker,
+        tasks: Tasks,
+        clock: Clock,
+        cache_size: int,
+    ) -> None:
+        self._run_id = run_id
+        self._site_id = site_id
+        self._queue = queue
+        self._counters = counters
+        self._claimer = claimer
+        self._waker = waker
+        self._tasks = tasks
+        self._clock = clock
+        self._seen = SeenCache(cache_size)
+        self._added: Counter[str] = Counter()
+        self._latest = datetime.min.replace(tzinfo=UTC)
+
+    def forget(self) -> None:
+        """Drops what is remembered of links."""
+        self._seen.clear()
+        self._added.clear()
+
+    async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
+        """A result for each link, in their order.
+
+        Raises:
+            InvalidArgumentError: An item is of another run or site.
+            PartialBatchError: Some may not have been added; all others were.
+        """
+        results: list[AddResult | None] = []
+        places: dict[str, int] = {}
+        wanted: dict[str, FrontierItem] = {}
+        for i, link in enumerate(links):
+            url = link.url if isinstance(link, FrontierItem) else link
+            try:
+                item = self._item(link, {"discovered_at": self._next_moment(), **common})
+            except InvalidInputError as error:
+                results.append(AddResult(url, None, added=False, error=error))
+                continue
+            if item.item_id in self._seen or item.item_id in wanted:
+                results.append(AddResult(url, item.item_id, added=False))
+                continue
+            wanted[item.item_id] = item
+            places[item.item_id] = i
+            results.append(None)
+        failures: list[tuple[Any, RagcrawlDynamoError]] = []
+        for item_id in await self._queue.known(list(wanted)):
+            results[places[item_id]] = AddResult(wanted.pop(item_id).url, item_id, added=False)
+            self._seen.add(item_id)
+        for item_id, outcome in (await self._insert(wanted)).items():
+            if isinstance(outcome, Failed):
+                failures.append((wanted[item_id], outcome.error))
+                continue
+            added = isinstance(outcome, Applied)
+            results[places[item_id]] = AddResult(wanted[item_id].url, item_id, added=added)
+            self._seen.add(item_id)
+        if failures:
+            raise PartialBatchError(sum(each is not None for each in results), failures) from failures[0][1]
+        return [each for each in results if each is not None]
+
+    def _next_moment(self) -> datetime:
+        """Now, and later than the moment before, so that links of one priority keep their order."""
+        self._latest = max(self._clock.now(), self._latest + timedelta(microseconds=1))
+        return self._latest
+
+    def _item(self, link: str | FrontierItem, common: dict[str, Any]) -> FrontierItem:
+        if isinstance(link, FrontierItem):
+            if (link.run_id, link.site_id) != (self._run_id, self._site_id):
+                raise InvalidArgumentError("run_id", "an item of another run or site can not be added here")
+            fields = link.model_dump(exclude=_SET_BY_QUEUE)
+        elif isinstance(link, str):
+            fields = {"url": link, **common}
+        else:
+            raise InvalidArgumentError(
+                "links", f"a link is a URL or a FrontierItem, not {type(link).__name__}"
+            )
+        normalized = normalize_url(fields["url"])
+        item = FrontierItem(
+            **fields,
+            item_id=link_id(normalized),
+            run_id=self._run_id,
+            site_id=self._site_id,
+            normalized_url=normalized,
+            url_hash=url_hash(normalized),
+            domain=host_of_url(normalized),
+        )
+        # Refused here, where it stands alone.
+        self._queue.encode(item, 1)
+        return item
+
+    async def _insert(self, wanted: dict[str, FrontierItem]) -> dict[str, Outcome]:
+        if not wanted:
+            return {}
+        counts = Counter(item.domain for item in wanted.values())
+        shards = {
+            host: max(self._waker.shards(host), shards_for(self._added[host] + n))
+            for host, n in counts.items()
+        }
+        inserts = [self._queue.encode(item, shards[item.domain]) for item in wanted.values()]
+        # To its end even if the caller is cancelled: what is added must be found.
+        outcomes = await self._tasks.uninterrupted(
+            self._insert_and_wake(list(wanted.values()), inserts, shards)
+        )
+        return dict(zip(wanted, outcomes, strict=True))
+
+    async def _insert_and_wake(
+        self, items: list[FrontierItem], inserts: list[Insert], shards: dict[str, int]
+    ) -> list[Outcome]:
+        now = self._clock.now()
+        outcomes = await self._queue.run(inserts)
+        if len(self._added) > _REMEMBERED:
+            self._added.clear()
+        work: Work = {}
+        for item, outcome in zip(items, outcomes, strict=True):
+            # One that failed may have been added all the same.
+            if not isinstance(outcome, Applied | Failed):
+                continue
+            at = _earlier(work, item.domain, item.scheduled_at or now)
+            work[item.domain] = (at, shards[item.domain])
+            if isinstance(outcome, Applied):
+                self._added[item.domain] += 1
+                if item.scheduled_at is None:
+                    self._counters.move(item.domain, None, "pending")
+                    self._claimer.offer(ready_candidate(item))
+                else:
+                    self._counters.move(item.domain, None, "delayed")
+        if work:
+            await self._waker.wake(work)
+        return outcomes
+
+
+def host_of_url(normalized_url: str) -> str:
+    """Host name in lower case, with its port; "" where the URL has none.
+
+    Raises:
+        InvalidArgumentError: The URL can not be read.
+        InvalidKeyError: The name is too long.
+    """
+    try:
+        parts = urlsplit(normalized_url)
+        host = (parts.hostname or "") + (f":{parts.port}" if parts.port is not None else "")
+    except ValueError as error:
+        raise InvalidArgumentError("url", f"can not be read: {error}") from error
+    host_name(host)
+    return host
+
+
+def _earlier(work: Work, host: str, at: datetime) -> datetime:
+    return min(at, work[host][0]) if host in work else at

@@ -1,0 +1,79 @@
+"""What the frontier's methods return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ragcrawl_dynamo.errors import InvalidInputError
+from ragcrawl_dynamo.models import FrontierItem
+from ragcrawl_dynamo.stores.counters import FrontierStats
+
+__all__ = ["AddResult", "Claim", "HostStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of one link.
+
+    Attributes:
+        url: The link as it was given.
+        item_id: Its item; None where `error` is set.
+        added: Whether it is new to the run.
+        error: Why it can not be stored; None for all others.
+    """
+
+    url: str
+    item_id: str | None
+    added: bool
+    error: InvalidInputError | None = None
+
+
+@dataclass(slots=True)
+class Claim:
+    """An item that this worker holds, until it finishes it or the lease ends.
+
+    Attributes:
+        item: The item as it was claimed.
+        worker_id: The worker.
+        expires_at: When the lease ends, by this machine's clock; `renew` moves it. Stop acting on the item
+            `frontier_max_clock_skew` seconds before.
+        ended: Whether a verb of this process has finished the claim, or found its lease lost.
+        has_slot: Whether the item's host counts it as in flight.
+        deadline: `expires_at` by the clock that is never set, in seconds.
+    """
+
+    item: FrontierItem
+    worker_id: str
+    expires_at: datetime
+    ended: bool = False
+    has_slot: bool = field(default=False, repr=False)
+    deadline: float = field(default=0.0, repr=False)
+
+    @property
+    def token(self) -> str:
+        """Fencing token: of two claims of one item the later one's is greater, also as text."""
+        return f"{self.item.attempt:010}.{self.item.lease_token}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host of a run: its limits, and its items.
+
+    Attributes:
+        host: Host name, with its port where the URL has one.
+        delay: Seconds between the beginnings of two leases.
+        max_in_flight: Leases at a time; None for any number.
+        in_flight: Leases now, where `max_in_flight` is set.
+        blocked_until: No lease before.
+        next_at: When the next lease may begin, if `delay` is set.
+        stats: Its items by state.
+    """
+
+    host: str
+    delay: float
+    max_in_flight: int | None
+    in_flight: int
+    blocked_until: datetime | None
+    next_at: datetime | None
+    stats: FrontierStats

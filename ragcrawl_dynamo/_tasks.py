@@ -1,0 +1,41 @@
+"""Work that goes on to its end though its caller is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Tasks:
+    """The tasks of one owner, who awaits them all before it is closed."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def uninterrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work that a cancelled caller leaves behind unharmed."""
+        return await asyncio.shield(self.spawn(work))
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Starts work."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def join(self) -> None:
+        """Waits until nothing is left."""
+        while self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        # Whoever waited for it was cancelled, perhaps; then nobody else looks at its error.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("ended with %r", error)

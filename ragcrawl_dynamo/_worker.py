@@ -1,0 +1,238 @@
+"""A worker: claims, keeps the leases while its handlers run, finishes what they did."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Protocol, Self
+
+from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._clock import Clock
+from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a claim waits before the worker asks whether the run is finished, and the most between two such
+# questions.
+_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 10.0
+
+# Parts of a lease: it is renewed after one, so that two more renewals can fail.
+_PARTS = 3
+
+
+class Queue(Protocol):
+    """What a worker needs of a frontier."""
+
+    async def claim(
+        self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
+    ) -> list[Claim]:
+        """See Frontier."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+        """See Frontier."""
+        ...
+
+    async def complete(self, claims: Sequence[Claim]) -> None:
+        """See Frontier."""
+        ...
+
+    async def fail(self, claim: Claim, error: str | BaseException) -> None:
+        """See Frontier."""
+        ...
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """See Frontier."""
+        ...
+
+    async def is_finished(self) -> bool:
+        """See Frontier."""
+        ...
+
+
+class Worker:
+    """Runs a handler for one item after the other. Get it by `Frontier.worker`, and use it in `async with`.
+
+    While a handler runs, its lease is renewed. When it returns, the item is completed; when it raises, the
+    item fails and is tried again later; when it is cancelled, the item is released. A handler may finish its
+    claim itself by any verb of the frontier. One whose lease is lost, or can not be renewed in time, is
+    cancelled, in the latter case before others may take the item over.
+
+    Attributes:
+        completed: Items that were completed.
+        failed: Handlers that raised.
+        lost: Handlers whose lease was lost.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        clock: Clock,
+        concurrency: int,
+        lease_seconds: float,
+        margin: float,
+        worker_id: str | None,
+    ) -> None:
+        """`margin` is how many seconds before its end a lease is given up."""
+        self._queue = queue
+        self._clock = clock
+        self._concurrency = concurrency
+        self._lease_seconds = lease_seconds
+        self._margin = margin
+        self._worker_id = worker_id
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._lost: set[str] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self.completed = 0
+        self.failed = 0
+        self.lost = 0
+
+    async def __aenter__(self) -> Self:
+        """Begins to keep leases."""
+        self._keeper = asyncio.create_task(self._keep_leases())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Cancels the handlers that run, which releases their items."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Lets `run` end once the handlers that run have; nothing more is claimed."""
+        self._stop.set()
+
+    async def run(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
+        """Handles items until the run is finished or cancelled; waits while it is paused.
+
+        Args:
+            handler: Called for each claim. Its result is ignored.
+
+        Raises:
+            ServiceError: DynamoDB can not be reached, or refused, for longer than the retries last.
+        """
+        if self._keeper is None:
+            raise RuntimeError("use the worker in 'async with'")
+        wait = _WAIT_SECONDS
+        while not self._stop.is_set():
+            free = self._concurrency - len(self._running)
+            if not free:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            claims = await self._claim(free, wait)
+            if claims is None:
+                break
+            for claim in claims:
+                task = asyncio.create_task(self._handle(claim, handler))
+                self._running[task] = claim
+                task.add_done_callback(self._running.pop)
+            if claims:
+                wait = _WAIT_SECONDS
+            elif not self._running and await self._queue.is_finished():
+                break
+            else:
+                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _claim(self, limit: int, wait: float) -> list[Claim] | None:
+        """What there is to do; None once the worker is stopped or the run cancelled."""
+        claiming = asyncio.ensure_future(
+            self._queue.claim(
+                limit, lease_seconds=self._lease_seconds, worker_id=self._worker_id, wait_seconds=wait
+            )
+        )
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((claiming, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return await claiming if claiming.done() else None
+        except FrontierCancelledError:
+            return None
+        finally:
+            claiming.cancel()
+            stopping.cancel()
+            await asyncio.gather(claiming, stopping, return_exceptions=True)
+
+    async def _handle(self, claim: Claim, handler: Callable[[Claim], Awaitable[object]]) -> None:
+        try:
+            await handler(claim)
+        except asyncio.CancelledError:
+            if claim.token not in self._lost:
+                await self._finish(claim, self._queue.release)
+                raise
+        except Exception as error:  # whatever a handler raises is its item's failure
+            self.failed += 1
+            logger.info("item %s failed: %r", claim.item.item_id, error)
+            await self._finish(claim, partial(self._fail, error=error))
+        else:
+            self.completed += await self._finish(claim, self._queue.complete)
+
+    async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
+        await self._queue.fail(claims[0], error)
+
+    async def _finish(self, claim: Claim, verb: Callable[[Sequence[Claim]], Awaitable[None]]) -> bool:
+        """Ends a claim, unless its handler has; False if that could not be done."""
+        if claim.token in self._lost:
+            return False
+        if claim.ended:
+            return True
+        try:
+            await verb([claim])
+        except LeaseLostError as error:
+            self.lost += 1
+            logger.warning("%s", error)
+            return False
+        except RagcrawlDynamoError as error:
+            # Its lease will expire, and the item be handled again.
+            logger.warning("item %s could not be finished: %s", claim.item.item_id, error)
+            return False
+        return True
+
+    async def _keep_leases(self) -> None:
+        """Renews leases before they end, and cancels the handlers of those that can not be kept."""
+        pace = self._lease_seconds / _PARTS
+        while True:
+            await self._clock.sleep(min(pace / 2, 1.0))
+            now = self._clock.monotonic()
+            held = [each for each in self._running.values() if not each.ended]
+            aging = [each for each in held if each.deadline - now < self._lease_seconds - pace]
+            if aging:
+                await self._renew(aging)
+            now = self._clock.monotonic()
+            for task, claim in list(self._running.items()):
+                if claim.deadline - self._margin <= now and not claim.ended:
+                    self._cancel(task, claim, "its lease could not be renewed in time")
+
+    async def _renew(self, claims: list[Claim]) -> None:
+        # A request that hangs must not keep from giving the leases up in time.
+        soonest = min(each.deadline for each in claims) - self._margin - self._clock.monotonic()
+        try:
+            async with asyncio.timeout(max(0.05, soonest)):
+                await self._queue.renew(claims, self._lease_seconds)
+        except LeaseLostError as error:
+            lost = {each.token for each in error.claims}
+            for task, claim in list(self._running.items()):
+                if claim.token in lost:
+                    self._cancel(task, claim, "its lease was lost")
+        except (RagcrawlDynamoError, TimeoutError) as error:
+            logger.warning("%d leases could not be renewed: %s", len(claims), error)
+
+    def _cancel(self, task: asyncio.Task[None], claim: Claim, why: str) -> None:
+        if claim.token in self._lost or claim.ended:
+            return
+        logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
+        self._lost.add(claim.token)
+        self.lost += 1
+        task.cancel()

@@ -1,0 +1,99 @@
+"""Which processes claim of a run, so that each can begin with hosts and shards of its own.
+
+Key `#{run_id}` / `member#{process}`. It only spares them meeting: whoever finds nothing in its own share
+turns to that of others, and the claims themselves decide. Shares are by rendezvous hashing, so that few
+change hands when a process comes or goes.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from datetime import datetime, timedelta
+from typing import Any
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import delete_all
+from ragcrawl_dynamo._codec import Item
+from ragcrawl_dynamo._expressions import BeginsWith
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import MEMBER_PREFIX, member_key, moment_text, records_partition
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._tables import Table
+
+# Seconds between two signs of life, and after which without one a process counts as gone.
+_BEAT_SECONDS = 10.0
+_ALIVE_SECONDS = 30.0
+
+# Seconds until the next look at the others after one that showed a change; it doubles while nothing changes.
+_SOON_SECONDS = 0.25
+
+
+class Members:
+    """The processes that claim of one run, and this one among them."""
+
+    def __init__(self, gateway: Gateway, table: Table[Any], run_id: str, site_id: str) -> None:
+        self.me = secrets.token_hex(6)
+        self._gateway = gateway
+        self._table = table
+        self._run_id = run_id
+        self._site_id = site_id
+        self._ids = [self.me]
+        self._owners: dict[tuple[str, int], str] = {}
+        self._read_at: float | None = None
+        self._interval = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+        return len(self._ids)
+
+    def owns(self, host: str, shard: int) -> bool:
+        """Whether a shard of a host's queue is in this process's share."""
+        owner = self._owners.get((host, shard))
+        if owner is None:
+            owner = max(self._ids, key=lambda each: zlib.crc32(f"{each}/{host}/{shard}".encode()))
+            self._owners[host, shard] = owner
+        return owner == self.me
+
+    def begins_with(self, item_id: str) -> bool:
+        """Whether this process should try an item first, of a share that is not its own."""
+        return self._ids[zlib.crc32(item_id.encode()) % len(self._ids)] == self.me
+
+    async def refresh(self, now: datetime, monotonic: float) -> None:
+        """Gives a sign of life and learns who else is there, now and then."""
+        if self._read_at is not None and monotonic - self._read_at < self._interval:
+            return
+        self._read_at = monotonic
+        own: Item = {
+            **member_key(self._run_id, self.me),
+            "site_id": {"S": self._site_id},
+            "seen_at": {"S": moment_text(now)},
+        }
+        await self._gateway.call("PutItem", requests.put_request(self._table, own))
+        only_members = BeginsWith("item_id", {"S": MEMBER_PREFIX})
+        query = Query(self._table, records_partition(self._run_id), sort=only_members)
+        response = await self._gateway.call("Query", requests.query_request(query))
+        alive = moment_text(now - timedelta(seconds=_ALIVE_SECONDS))
+        ids = [
+            each["item_id"]["S"].removeprefix(MEMBER_PREFIX)
+            for each in response["Items"]
+            if each["seen_at"]["S"] >= alive
+        ]
+        self._interval = min(_BEAT_SECONDS, 2 * self._interval) if ids == self._ids else _SOON_SECONDS
+        if ids != self._ids:
+            self._ids = ids if self.me in ids else [*ids, self.me]
+            self._owners.clear()
+        gone = [
+            {name: each[name] for name in self._table.primary_key}
+            for each in response["Items"]
+            if each["seen_at"]["S"] < alive
+        ]
+        await delete_all(self._gateway, self._table, gone)
+
+    async def leave(self) -> None:
+        """Gives up the share at once."""
+        if self._read_at is not None:
+            key = member_key(self._run_id, self.me)
+            await self._gateway.call("DeleteItem", requests.delete_request(self._table, key))
+            self._read_at = None

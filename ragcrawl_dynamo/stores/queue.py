@@ -1,0 +1,358 @@
+"""The items of a run's queue: added once, leased, finished under their lease, each decided by its own write.
+
+Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, and its place
+there, `queue_order`, says all of its state that a claim depends on: every change of state changes it. The
+index only proposes; a claim is a write on the condition that the item still has the place that the index
+showed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._batching import key_values, read_all
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._conditional import Change, ConditionalWrites, Insert, Outcome
+from ragcrawl_dynamo._expressions import (
+    AllOf,
+    AnyOf,
+    BeginsWith,
+    Compare,
+    Condition,
+    Missing,
+    Path,
+    Update,
+    Value,
+)
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._keys import (
+    DELAYED,
+    LEASED,
+    PRIORITY_LENGTH,
+    READY,
+    TIMED,
+    frontier_key,
+    host_queue,
+    rank,
+    ready_order,
+    run_partition,
+    split_order,
+    timed_order,
+)
+from ragcrawl_dynamo._paging import read_pages
+from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
+from ragcrawl_dynamo.stores.frontier import EXPIRES_AT, expiry
+
+# Places of a host's queue that one look reads of what is ready, and of what waits for a time.
+READY_READ = 50
+TIMED_READ = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An item that the index says can be claimed.
+
+    Attributes:
+        item_id: The item.
+        host: Its host.
+        order: Its place in the host's queue.
+        kind: READY, DELAYED or LEASED.
+        rank: Sorts by priority and age, whatever the kind.
+        distance: 0 in this process's share, more in those of others.
+    """
+
+    item_id: str
+    host: str
+    order: str
+    kind: str
+    rank: str
+    distance: int = 0
+
+    @property
+    def turn(self) -> tuple[str, int, str]:
+        """Sorts by priority; of one priority what is nearest, then by age."""
+        return self.rank[:PRIORITY_LENGTH], self.distance, self.rank
+
+    @property
+    def state(self) -> str:
+        """What it is counted as until it is claimed."""
+        return {READY: "pending", DELAYED: "delayed", LEASED: "in_progress"}[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a claim gives an item.
+
+    Attributes:
+        token: Random; no other lease has it.
+        owner: The worker.
+        begins_at: Now.
+        ends_at: When the worker stops, unless it renews it.
+        free_at: When others may take the item over.
+    """
+
+    token: str
+    owner: str
+    begins_at: datetime
+    ends_at: datetime
+    free_at: datetime
+
+
+class QueueStore:
+    """The queue's items of one run."""
+
+    def __init__(
+        self, gateway: Gateway, table: Table[FrontierItem], writes: ConditionalWrites, run_id: str
+    ) -> None:
+        self._gateway = gateway
+        self._table = table
+        self._writes = writes
+        self._run_id = run_id
+
+    async def known(self, item_ids: Sequence[str]) -> set[str]:
+        """Which of the items exist; strongly consistent."""
+        keys = [frontier_key(self._run_id, each) for each in item_ids]
+        found = await read_all(self._gateway, self._table, keys, ())
+        present = {key_values(self._table, item) for item in found}
+        return {
+            each for each, key in zip(item_ids, keys, strict=True) if key_values(self._table, key) in present
+        }
+
+    def encode(self, item: FrontierItem, shards: int) -> Insert:
+        """The write that adds an item.
+
+        Raises:
+            InvalidInputError: It can not be stored.
+        """
+        order = ready_order(_rank(item))
+        if item.scheduled_at is not None:
+            order = timed_order(item.scheduled_at, DELAYED, _rank(item))
+        shard = zlib.crc32(item.item_id.encode()) % shards
+        queue = host_queue(item.run_id, item.domain, shard)
+        extra: Item = {
+            "queue": {"S": queue},
+            "queue_order": {"S": order},
+            "added_by": {"S": secrets.token_hex(6)},
+        }
+        return Insert(to_item(self._table, item, extra), "added_by")
+
+    async def run(self, writes: Sequence[Insert | Change]) -> list[Outcome]:
+        """Does writes, each decided for itself."""
+        return await self._writes.run(writes)
+
+    async def ready(self, host: str, shard: int) -> list[Candidate]:
+        """The first items of a shard that wait for nothing; eventually consistent."""
+        return await self._candidates(host, shard, READY, READY_READ)
+
+    async def timed(self, host: str, shard: int) -> list[tuple[datetime, Candidate]]:
+        """The first items of a shard that wait for a moment, with it; eventually consistent."""
+        found = await self._candidates(host, shard, TIMED, TIMED_READ)
+        return [(moment, each) for each in found if (moment := split_order(each.order)[1]) is not None]
+
+    async def has_open(self, host: str, shard: int) -> bool:
+        """Whether the index has any item of a shard; eventually consistent."""
+        return bool(await self._candidates(host, shard, "", 1))
+
+    def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> Change:
+        """The write that leases an item that still is where the index showed it.
+
+        A lease that was taken over counts as a failed attempt; after the last one `give_up` is due instead.
+        """
+        put: dict[Path, Value] = {
+            "status": {"S": FrontierStatus.IN_PROGRESS},
+            "lease_token": {"S": lease.token},
+            "lease_owner": _encoded("lease_owner", lease.owner),
+            "lease_expires_at": _encoded("lease_expires_at", lease.ends_at),
+            "started_at": _encoded("started_at", lease.begins_at),
+            "queue_order": {"S": timed_order(lease.free_at, LEASED, candidate.rank)},
+        }
+        increment: dict[Path, Value] = {"attempt": {"N": "1"}}
+        condition = _is_at(candidate)
+        if candidate.kind == LEASED:
+            increment["retry_count"] = {"N": "1"}
+            put["last_error"] = {"S": _EXPIRED}
+            condition = AllOf((condition, Compare("retry_count", "<", {"N": str(max_attempts - 1)})))
+        update = Update(put=put, increment=increment)
+        return Change(frontier_key(self._run_id, candidate.item_id), update, condition, "lease_token")
+
+    def give_up(self, candidate: Candidate, token: str, now: datetime, max_attempts: int) -> Change:
+        """The write that makes an item whose last attempt's lease expired a dead letter."""
+        last_attempt = Compare("retry_count", ">=", {"N": str(max_attempts - 1)})
+        update = Update(
+            put={
+                **self._final(FrontierStatus.FAILED, now),
+                "lease_token": {"S": token},
+                "last_error": {"S": _EXPIRED},
+            },
+            increment={"retry_count": {"N": "1"}},
+            remove=_LEFT_BY_FINAL,
+        )
+        condition = AllOf((_is_at(candidate), last_attempt))
+        return Change(frontier_key(self._run_id, candidate.item_id), update, condition, "lease_token")
+
+    def finish(
+        self, item: FrontierItem, status: FrontierStatus, now: datetime, error: str | None = None
+    ) -> Change:
+        """The write that ends a lease for good.
+
+        Raises:
+            InvalidValueError: The error can not be stored.
+        """
+        put = self._final(status, now)
+        if error is not None:
+            put["last_error"] = _encoded("last_error", error)
+        increment: dict[Path, Value] = {"retry_count": {"N": "1"}} if status is FrontierStatus.FAILED else {}
+        return self._under_lease(item, Update(put=put, increment=increment, remove=_LEFT_BY_FINAL))
+
+    def retry(self, item: FrontierItem, at: datetime, error: str) -> Change:
+        """The write that ends a lease and lets the item be claimed again from a moment on.
+
+        Raises:
+            InvalidValueError: The error can not be stored.
+        """
+        order = timed_order(at, DELAYED, _rank(item))
+        put: dict[Path, Value] = {
+            "status": {"S": FrontierStatus.PENDING},
+            "scheduled_at": _encoded("scheduled_at", at),
+            "last_error": _encoded("last_error", error),
+            "queue_order": {"S": order},
+        }
+        update = Update(put=put, increment={"retry_count": {"N": "1"}}, remove=("lease_expires_at",))
+        return self._under_lease(item, update)
+
+    def release(self, item: FrontierItem) -> Change:
+        """The write that ends a lease as if it had not been."""
+        order = ready_order(_rank(item))
+        put: dict[Path, Value] = {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": order}}
+        return self._under_lease(item, Update(put=put, remove=("lease_expires_at", "started_at")))
+
+    def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> Change:
+        """The write that makes a lease end later."""
+        order = timed_order(free_at, LEASED, _rank(item))
+        put: dict[Path, Value] = {
+            "lease_expires_at": _encoded("lease_expires_at", ends_at),
+            "queue_order": {"S": order},
+        }
+        return self._under_lease(item, Update(put=put))
+
+    def requeue(self, item: FrontierItem, token: str) -> Change:
+        """The write that makes a dead letter claimable again, with all its attempts."""
+        return self._enqueue(item, token, FrontierStatus.FAILED, {"retry_count": {"N": "0"}})
+
+    def adopt(self, item: FrontierItem, token: str) -> Change:
+        """The write that puts a pending item into the queue that was saved as a record only."""
+        counted: dict[Path, Value] = {
+            "attempt": {"N": str(item.attempt)},
+            "retry_count": {"N": str(item.retry_count)},
+        }
+        return self._enqueue(item, token, FrontierStatus.PENDING, counted)
+
+    async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
+        """Items by id; strongly consistent."""
+        keys = [frontier_key(self._run_id, each) for each in item_ids]
+        items = map(self.decode, await read_all(self._gateway, self._table, keys))
+        return {item.item_id: item for item in items}
+
+    async def scan(
+        self, *statuses: FrontierStatus, attributes: Sequence[str] | None = None
+    ) -> AsyncGenerator[list[Item], None]:
+        """The items of the whole run that have one of these statuses, all if none; strongly consistent."""
+        some = [Compare("status", "=", {"S": each}) for each in statuses]
+        names = (*self._table.primary_key, *attributes) if attributes is not None else None
+        query = Query(
+            self._table, run_partition(self._run_id), filter=AnyOf(some) if some else None, attributes=names
+        )
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                yield items
+
+    def decode(self, item: Item) -> FrontierItem:
+        """The record of an item."""
+        return from_item(self._table, item)
+
+    async def _candidates(self, host: str, shard: int, lane: str, limit: int) -> list[Candidate]:
+        query = Query(
+            self._table,
+            host_queue(self._run_id, host, shard),
+            index="by_queue",
+            sort=BeginsWith("queue_order", {"S": lane}) if lane else None,
+        )
+        response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
+        found = []
+        for entry in response["Items"]:
+            order = entry["queue_order"]["S"]
+            kind, _, rank = split_order(order)
+            found.append(Candidate(entry["item_id"]["S"], host, order, kind, rank))
+        return found
+
+    def _final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
+        put: dict[Path, Value] = {
+            "status": {"S": status},
+            "completed_at": _encoded("completed_at", now),
+        }
+        return put | expiry(self._gateway.config.frontier_ttl_days, now)
+
+    def _under_lease(self, item: FrontierItem, update: Update) -> Change:
+        token: Value = {"S": item.lease_token or ""}
+        is_held = AllOf(
+            (
+                Compare("lease_token", "=", token),
+                Compare("status", "=", {"S": FrontierStatus.IN_PROGRESS}),
+            )
+        )
+        # Random, so that a write whose answer was lost is recognized by it, and no other is taken for it.
+        put: dict[Path, Value] = {**update.put, _CHANGED_BY: {"S": secrets.token_hex(6)}}
+        marked = Update(put, update.increment, remove=update.remove)
+        return Change(frontier_key(self._run_id, item.item_id), marked, is_held, _CHANGED_BY)
+
+    def _enqueue(
+        self, item: FrontierItem, token: str, status: FrontierStatus, put: Mapping[Path, Value]
+    ) -> Change:
+        update = Update(
+            put={
+                **put,
+                "status": {"S": FrontierStatus.PENDING},
+                "lease_token": {"S": token},
+                "queue": {"S": host_queue(self._run_id, item.domain, 0)},
+                "queue_order": {"S": ready_order(_rank(item))},
+            },
+            remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT),
+        )
+        condition = AllOf((Compare("status", "=", {"S": status}), Missing("queue")))
+        return Change(frontier_key(self._run_id, item.item_id), update, condition, "lease_token")
+
+
+# Attribute with the random name of the latest change under a lease.
+_CHANGED_BY = "changed_by"
+
+# What an item loses when it leaves the queue.
+_LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
+
+_EXPIRED = "the lease expired: its worker died, stood still or lost the connection"
+
+
+def ready_candidate(item: FrontierItem) -> Candidate:
+    """An item that waits for nothing, as the index will show it."""
+    own = _rank(item)
+    return Candidate(item.item_id, item.domain, ready_order(own), READY, own)
+
+
+def _is_at(candidate: Candidate) -> Condition:
+    return Compare("queue_order", "=", {"S": candidate.order})
+
+
+def _rank(item: FrontierItem) -> str:
+    return rank(item.priority, item.discovered_at)
+
+
+def _encoded(field: str, value: Any) -> Value:
+    return encode_value(value, model="FrontierItem", field=field)

@@ -1,0 +1,54 @@
+"""A clock that stands still until a test moves it: leases expire and delays end when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["ManualClock"]
+
+
+class ManualClock:
+    """For `DynamoDBBackend(config, clock=ManualClock())`.
+
+    A task that sleeps by it, such as a claim that waits, sleeps until `advance` has moved the time far
+    enough.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        """`start` is the first time of day; the present one by default."""
+        self._start = start or datetime.now(UTC)
+        self._passed = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._begun = asyncio.Event()
+
+    def now(self) -> datetime:
+        """The time of day, UTC."""
+        return self._start + timedelta(seconds=self._passed)
+
+    def monotonic(self) -> float:
+        """Seconds that have passed."""
+        return self._passed
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits until the time has been moved that far."""
+        sleeper = (self._passed + seconds, asyncio.get_running_loop().create_future())
+        self._sleepers.append(sleeper)
+        self._begun.set()
+        try:
+            await sleeper[1]
+        finally:
+            self._sleepers.remove(sleeper)
+
+    def advance(self, seconds: float) -> None:
+        """Moves the time, and wakes who has slept long enough."""
+        self._passed += seconds
+        for until, sleeper in self._sleepers:
+            if until <= self._passed and not sleeper.done():
+                sleeper.set_result(None)
+
+    async def wait_for_sleeper(self) -> None:
+        """Waits, in real time, until a task sleeps by this clock."""
+        while all(sleeper.done() for _, sleeper in self._sleepers):
+            self._begun.clear()
+            await self._begun.wait()
