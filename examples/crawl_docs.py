@@ -1,8 +1,9 @@
 """Crawls Python's own documentation server into DynamoDB, and reads the result back.
 
 `python -m pydoc` serves a page for every module of the standard library, linked with each other: a real site
-that every machine has. Eight workers fetch its public top-level modules, extract links and markdown, and
-store site, run, pages, versions and frontier through the backend.
+that every machine has. Two worker processes of four tasks each take its public top-level modules from the
+run's frontier, fetch them, extract links and markdown, and store pages and versions. They share nothing but
+the tables: as many more could join from other machines.
 
     python examples/crawl_docs.py                                     # embedded: no account, no Docker
     python examples/crawl_docs.py --endpoint-url http://127.0.0.1:8000    # DynamoDB Local
@@ -11,15 +12,18 @@ store site, run, pages, versions and frontier through the backend.
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
+from multiprocessing.process import BaseProcess
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 from uuid import uuid4
@@ -33,8 +37,10 @@ from rich.table import Table
 from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import (
+    Claim,
     CrawlRun,
     DynamoDBConfig,
+    Frontier,
     FrontierItem,
     Page,
     PageVersion,
@@ -126,80 +132,34 @@ def version_of(item: FrontierItem, html: str, found: Extract, **fields: Any) -> 
     )
 
 
+def links_in_scope(found: Extract, start_url: str) -> list[str]:
+    """The links that lead to pages of this site."""
+    links = ((link, urlsplit(link)) for link in found.links)
+    site = urlsplit(start_url).netloc
+    return [link for link, parts in links if parts.netloc == site and PAGE_PATH.fullmatch(parts.path)]
+
+
 @dataclass
-class Crawl:
-    """One run over one site: a queue in this process, everything durable through the backend."""
+class Crawler:
+    """What one worker process does with each item."""
 
     backend: StorageBackend
-    run: CrawlRun
+    frontier: Frontier
+    http: aiohttp.ClientSession
     start_url: str
-    progress: Progress
-    queue: asyncio.Queue[FrontierItem] = field(default_factory=asyncio.Queue)
-    seen: set[str] = field(default_factory=set)
 
-    async def discover(self, url: str, depth: int, referrer: str | None) -> None:
-        """Queues a link of this site, once."""
-        parts = urlsplit(url)
-        in_scope = parts.netloc == urlsplit(self.start_url).netloc and PAGE_PATH.fullmatch(parts.path)
-        if not in_scope or url in self.seen:
-            return
-        self.seen.add(url)
-        item = FrontierItem(
-            item_id=digest(url),
-            run_id=self.run.run_id,
-            site_id=SITE_ID,
-            url=url,
-            normalized_url=url,
-            url_hash=digest(url),
-            depth=depth,
-            referrer_url=referrer,
-            domain=parts.netloc,
-        )
-        await self.backend.save_frontier_item(item)
-        self.progress.update(self.task, total=len(self.seen))
-        self.queue.put_nowait(item)
-
-    async def crawl(self, workers: int) -> None:
-        """Crawls until nothing is left."""
-        self.task = self.progress.add_task("crawling", total=None)
-        await self.discover(canonicalize_url(urljoin(self.start_url, "index.html")), 0, None)
-        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.work(http)) for _ in range(workers)]
-            await self.queue.join()
-            for task in tasks:
-                task.cancel()
-
-    async def work(self, http: aiohttp.ClientSession) -> None:
-        """One worker: items from the queue, one after the other."""
-        while True:
-            item = await self.queue.get()
-            await self.backend.update_frontier_status(item.run_id, item.item_id, "in_progress")
-            try:
-                await self.process(http, item)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                await self.give_up(item, error)
-            else:
-                await self.backend.update_frontier_status(item.run_id, item.item_id, "completed")
-            self.progress.advance(self.task)
-            self.queue.task_done()
-
-    async def give_up(self, item: FrontierItem, error: Exception) -> None:
-        """Records that a page was not stored, and why."""
-        await self.backend.update_frontier_status(item.run_id, item.item_id, "failed", str(error))
-        await self.backend.add_run_stats(
-            SITE_ID, self.run.run_id, pages_failed=1, errors_by_type={type(error).__name__: 1}
-        )
-
-    async def process(self, http: aiohttp.ClientSession, item: FrontierItem) -> None:
-        """Fetches one page and stores what it contains."""
+    async def handle(self, claim: Claim) -> None:
+        """Fetches one page and stores what it contains; what it raises lets the item be tried again later."""
+        item = claim.item
         started = time.perf_counter()
-        async with http.get(item.url) as response:
+        async with self.http.get(item.url) as response:
             html = await response.text()
         fetched = time.perf_counter()
         found = await asyncio.to_thread(extract, html, item.url)
         extracted = time.perf_counter()
-        for link in found.links:
-            await self.discover(link, item.depth + 1, item.url)
+        await self.frontier.add(
+            links_in_scope(found, self.start_url), depth=item.depth + 1, referrer_url=item.url
+        )
         now = utc_now()
         version = version_of(
             item,
@@ -230,7 +190,7 @@ class Crawl:
         )
         await self.backend.add_run_stats(
             SITE_ID,
-            self.run.run_id,
+            item.run_id,
             pages_crawled=1,
             pages_new=1,
             total_bytes_downloaded=len(html.encode()),
@@ -241,8 +201,41 @@ class Crawl:
         )
 
 
-async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> None:
-    """Records site and run, crawls, and closes the run."""
+async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) -> None:
+    """One worker process: takes items from the run's frontier until it is finished."""
+    async with (
+        create_storage_backend(StorageConfig(backend=config)) as backend,
+        aiohttp.ClientSession() as http,
+    ):
+        frontier = backend.frontier(run_id, SITE_ID)
+        crawler = Crawler(backend, frontier, http, start_url)
+        async with frontier.worker(concurrency=tasks, worker_id=f"process {os.getpid()}") as worker:
+            await worker.run(crawler.handle)
+
+
+def work_in_process(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) -> None:
+    """What a worker process runs."""
+    asyncio.run(work(config, run_id, start_url, tasks))
+
+
+async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
+    """Shows how far the workers are, until they have ended."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("crawling", total=None)
+        while True:
+            ended = not any(process.is_alive() for process in processes)
+            stats = await frontier.stats()
+            progress.update(task, total=stats.total, completed=stats.total - stats.open)
+            if ended:
+                return
+            await asyncio.sleep(0.25)
+
+
+async def crawl_site(
+    backend: StorageBackend, config: DynamoDBConfig, start_url: str, processes: int, tasks: int
+) -> None:
+    """Records site and run, lets worker processes crawl, and closes the run."""
     site = Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url])
     await backend.save_site(site)
     run = CrawlRun(
@@ -253,12 +246,26 @@ async def crawl_site(backend: StorageBackend, start_url: str, workers: int) -> N
         seeds=[start_url],
     )
     await backend.save_run(run)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        crawl = Crawl(backend, run, start_url, progress)
-        await crawl.crawl(workers)
-    run = await backend.add_run_stats(SITE_ID, run.run_id, pages_discovered=len(crawl.seen))
-    run.status = RunStatus.PARTIAL if run.stats.pages_failed else RunStatus.COMPLETED
+    frontier = backend.frontier(run.run_id, SITE_ID)
+    await frontier.add([urljoin(start_url, "index.html")])
+    # A fresh interpreter for each: a fork would take this one's connections along.
+    context = multiprocessing.get_context("spawn")
+    arguments = (config, run.run_id, start_url, tasks)
+    workers = [context.Process(target=work_in_process, args=arguments) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    try:
+        await watch(frontier, workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+    stats = await frontier.stats()
+    run = await backend.add_run_stats(
+        SITE_ID, run.run_id, pages_discovered=stats.total, pages_failed=stats.failed
+    )
+    finished = await frontier.is_finished()
+    run.status = RunStatus.COMPLETED if finished and not stats.failed else RunStatus.PARTIAL
     run.completed_at = utc_now()
     run.stats.avg_fetch_latency_ms = run.stats.total_fetch_time_ms / max(1, run.stats.pages_crawled)
     await backend.save_run(run)
@@ -291,8 +298,10 @@ async def summarize(backend: StorageBackend, start_url: str) -> None:
     for name, value in run.stats:
         if value:
             table.add_row(f"  {name}", f"{value:,.1f}" if isinstance(value, float) else f"{value}")
-    failed = await backend.get_frontier_items(run.run_id, status="failed")
-    table.add_row("frontier items failed", f"{len(failed)}")
+    items = await backend.get_frontier_items(run.run_id)
+    workers = Counter(item.lease_owner for item in items)
+    table.add_row("crawled by", ", ".join(f"{name}: {count}" for name, count in workers.items()))
+    table.add_row("frontier items failed", f"{sum(item.status == 'failed' for item in items)}")
     console.print(table)
 
     url = urljoin(start_url, "json.html")
@@ -326,8 +335,9 @@ async def main(args: argparse.Namespace) -> None:
         backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=config)))
         start_url = await stack.enter_async_context(pydoc_server())
         started = time.perf_counter()
-        await crawl_site(backend, start_url, args.workers)
-        console.print(f"crawled in {time.perf_counter() - started:.1f} s with {args.workers} workers")
+        await crawl_site(backend, config, start_url, args.processes, args.tasks)
+        seconds = time.perf_counter() - started
+        console.print(f"crawled in {seconds:.1f} s by {args.processes} processes of {args.tasks} tasks")
         await summarize(backend, start_url)
 
 
@@ -336,5 +346,6 @@ if __name__ == "__main__":
     parser.add_argument("--endpoint-url", help="a running engine, such as http://127.0.0.1:8000")
     parser.add_argument("--region", help="AWS region; without --endpoint-url, store in AWS itself")
     parser.add_argument("--table-prefix", default="ragcrawl_demo_")
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--processes", type=int, default=2, help="worker processes")
+    parser.add_argument("--tasks", type=int, default=4, help="pages that each of them handles at a time")
     asyncio.run(main(parser.parse_args()))

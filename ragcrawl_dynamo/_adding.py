@@ -174,8 +174,12 @@ class Adder:
                     self._claimer.offer(ready_candidate(item))
                 else:
                     self._counters.move(item.domain, None, "delayed")
-        if work:
+        try:
             await self._waker.wake(work)
+        except RagcrawlDynamoError:
+            # Where some links failed too, those are what the caller must know; the next call wakes the hosts.
+            if not any(isinstance(outcome, Failed) for outcome in outcomes):
+                raise
         return outcomes
 
 

@@ -48,7 +48,7 @@ CANDIDATE_SECONDS = 5.0
 # Most seconds for which a process prefers other hosts, after others were faster at one.
 _AVOID_SECONDS = 5.0
 
-# Rounds of one claim; a further one makes up for what others were faster at.
+# Rounds of one claim; a further one makes up for what others were faster at, or was left to them.
 _ROUNDS = 4
 
 
@@ -76,11 +76,13 @@ class Round:
     Attributes:
         grants: By index into the terms.
         refused: Claims and reservations for which others were faster.
+        held_back: Whether there was more, left to others for now.
         next_at: When something may be claimable, as far as this round saw.
     """
 
     grants: dict[int, Grant] = field(default_factory=dict)
     refused: int = 0
+    held_back: bool = False
     next_at: datetime | None = None
 
     def expect(self, moment: datetime | None) -> None:
@@ -156,10 +158,10 @@ class Claimer:
             ServiceError: DynamoDB can not be reached, or refused.
         """
         total = Round()
-        for _ in range(_ROUNDS):
+        for round_number in range(_ROUNDS):
             left = [i for i in range(len(terms)) if i not in total.grants]
             try:
-                now = await self._round([terms[i] for i in left])
+                now = await self._round([terms[i] for i in left], round_number)
             except RagcrawlDynamoError as error:
                 # What is claimed already must reach its claimant.
                 if not total.grants:
@@ -168,11 +170,13 @@ class Claimer:
                 break
             total.grants |= {left[i]: grant for i, grant in now.grants.items()}
             total.next_at = now.next_at
-            if len(total.grants) == len(terms) or not now.refused:
+            # Whoever has something leaves it at that where others are at the same items.
+            goes_on = now.held_back and not now.refused if total.grants else now.refused or now.held_back
+            if len(total.grants) == len(terms) or not goes_on:
                 break
         return total
 
-    async def _round(self, terms: Sequence[LeaseTerms]) -> Round:
+    async def _round(self, terms: Sequence[LeaseTerms], round_number: int) -> Round:
         now = self._clock.now()
         result = Round()
         names = await self._consider(len(terms), now, result)
@@ -192,7 +196,7 @@ class Claimer:
             else:
                 result.expect(record.due)
         await self._look_into(records, allowed, len(terms), now, result)
-        chosen = self._choose(allowed, len(terms))
+        chosen = self._choose(allowed, len(terms), round_number, result)
         await self._take(chosen, records, terms, now, result)
         return result
 
@@ -291,7 +295,9 @@ class Claimer:
             ]
         return found, [moment for moment, _ in timed if moment > now], len(ready) < READY_READ
 
-    def _choose(self, allowed: dict[str, int], wanted: int) -> list[Candidate]:
+    def _choose(
+        self, allowed: dict[str, int], wanted: int, round_number: int, result: Round
+    ) -> list[Candidate]:
         """The best candidates of all hosts, as many of each as it allows; they leave the buffers."""
         left = dict(allowed)
         heads = [
@@ -300,13 +306,14 @@ class Claimer:
             if host in self._buffers and self._buffers[host].candidates
         ]
         heapq.heapify(heads)
-        # What others are about to claim is tried by few at a time, when there is nothing else.
+        # What others are about to claim is tried by few at a time.
         farthest = sum(each.distance > 1 for _, host in heads for each in self._buffers[host].candidates)
-        most_farthest = max(1, farthest // self._members.count)
+        most_farthest = max(1, farthest // self._members.count) << round_number
         chosen: list[Candidate] = []
         while heads and len(chosen) < wanted:
             (_, distance, _), host = heapq.heappop(heads)
             if distance > 1 and len(chosen) >= most_farthest:
+                result.held_back = True
                 continue
             candidates = self._buffers[host].candidates
             chosen.append(candidates.pop(0))
@@ -410,7 +417,7 @@ class Claimer:
         return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at)
 
 
-def _turn(candidate: Candidate) -> tuple[str, int, str]:
+def _turn(candidate: Candidate) -> tuple[str, int, float]:
     return candidate.turn
 
 

@@ -51,6 +51,9 @@ _KINDS: dict[str, type[ServiceError]] = {
     **dict.fromkeys(_THROTTLED, ThrottledError),
 }
 
+# An internal error of DynamoDB's has a code; a bare 500 is moto's answer to PartiQL with parameters.
+_UNSUPPORTED = frozenset({"UnknownOperationException", "500"})
+
 
 @dataclass(frozen=True, slots=True)
 class Insert:
@@ -271,9 +274,7 @@ def conditional_writes(gateway: Gateway, table: Table[Any]) -> ConditionalWrites
 def _lacks_partiql(outcome: Outcome) -> bool:
     if not isinstance(outcome, Failed):
         return False
-    unsupported = (
-        isinstance(outcome.error, ServiceError) and outcome.error.code == "UnknownOperationException"
-    )
+    unsupported = isinstance(outcome.error, ServiceError) and outcome.error.code in _UNSUPPORTED
     return unsupported or isinstance(outcome.error, AccessDeniedError)
 
 

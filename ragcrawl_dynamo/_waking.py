@@ -38,6 +38,8 @@ class Waker:
             ServiceError: Some could not be woken; a later call will.
         """
         self._left = {**self._left, **work}
+        if not self._left:
+            return
         work = dict(self._left)
         woken, others = await self._hosts.wake(work)
         self._left = {host: each for host, each in self._left.items() if work.get(host) != each}
@@ -54,8 +56,7 @@ class Waker:
         Raises:
             ServiceError: It can not be woken now either.
         """
-        if self._left:
-            await self.wake({})
+        await self.wake({})
 
     def shards(self, host: str) -> int:
         """How many shards a host has, as far as this process knows."""

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
 from ragcrawl_dynamo._clock import Clock, SystemClock
+from ragcrawl_dynamo._conditional import conditional_writes
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
 from ragcrawl_dynamo._keys import unescape
 from ragcrawl_dynamo._metrics import OperationMetrics
@@ -497,6 +498,7 @@ class DynamoDBBackend(StorageBackend):
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._clock = clock or SystemClock()
+        self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
         self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
 
@@ -784,6 +786,7 @@ class DynamoDBBackend(StorageBackend):
             queue = self._queues[run_id, site_id] = Frontier(
                 self._gateway,
                 self._tables,
+                self._queue_writes,
                 run_id,
                 site_id,
                 host_delay=host_delay,

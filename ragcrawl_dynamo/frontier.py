@@ -24,7 +24,7 @@ from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._completion import Completion
-from ragcrawl_dynamo._conditional import Applied, Failed, conditional_writes
+from ragcrawl_dynamo._conditional import Applied, ConditionalWrites, Failed
 from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
@@ -71,6 +71,7 @@ class Frontier:
         self,
         gateway: Gateway,
         tables: Tables,
+        writes: ConditionalWrites,
         run_id: str,
         site_id: str,
         *,
@@ -92,7 +93,6 @@ class Frontier:
         control = RunControl(
             run=run_id, site_id=site_id, host_delay=host_delay, host_max_in_flight=host_max_in_flight
         )
-        writes = conditional_writes(gateway, tables.frontier)
         hosts = HostStore(gateway, tables, writes, control)
         queue = QueueStore(gateway, tables.frontier, writes, run_id)
         counters = Counters(gateway, tables.frontier, writes, run_id, site_id)

@@ -80,7 +80,8 @@ class Members:
             for each in response["Items"]
             if each["seen_at"]["S"] >= alive
         ]
-        self._interval = min(_BEAT_SECONDS, 2 * self._interval) if ids == self._ids else _SOON_SECONDS
+        longer = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
+        self._interval = longer if ids == self._ids else _SOON_SECONDS
         if ids != self._ids:
             self._ids = ids if self.me in ids else [*ids, self.me]
             self._owners.clear()

@@ -78,9 +78,13 @@ class Candidate:
     distance: int = 0
 
     @property
-    def turn(self) -> tuple[str, int, str]:
-        """Sorts by priority; of one priority what is nearest, then by age."""
-        return self.rank[:PRIORITY_LENGTH], self.distance, self.rank
+    def turn(self) -> tuple[str, int, float]:
+        """Sorts by priority; of one priority what is nearest; then by age, in the shares of others backwards.
+
+        So a process that helps another begins at the other end of its queue.
+        """
+        found_at = datetime.fromisoformat(self.rank[PRIORITY_LENGTH:]).timestamp()
+        return self.rank[:PRIORITY_LENGTH], self.distance, -found_at if self.distance else found_at
 
     @property
     def state(self) -> str:

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = ["local_dynamodb", "run_dynamodb_local", "run_moto"]
 
@@ -21,8 +23,8 @@ async def local_dynamodb(dynamodb_local: Path | str | None = None) -> AsyncItera
     """A DynamoDB on a free port of 127.0.0.1, for as long as the context lasts.
 
     Args:
-        dynamodb_local: Folder with DynamoDBLocal.jar, to run AWS's engine; moto's server otherwise. moto
-            is slower and not atomic: what is concurrent wants the other one.
+        dynamodb_local: Folder with DynamoDBLocal.jar, to run AWS's engine; moto's server otherwise, which is
+            slower and knows no transactions that can be trusted.
 
     Yields:
         The endpoint's URL. Any credentials do.
@@ -42,6 +44,9 @@ async def local_dynamodb(dynamodb_local: Path | str | None = None) -> AsyncItera
 def run_moto() -> Iterator[str]:
     """Runs moto's server in a thread; yields its URL.
 
+    It serves one request at a time, since moto itself is not atomic: without that, two conditional writes of
+    one item at once can both succeed.
+
     Raises:
         RuntimeError: moto is not installed.
     """
@@ -56,6 +61,7 @@ def run_moto() -> Iterator[str]:
     # moto would listen on every interface by default.
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _serve_one_at_a_time(server)
     try:
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
@@ -96,6 +102,18 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _serve_one_at_a_time(server: Any) -> None:
+    wsgi_server = server._server
+    several_at_a_time = wsgi_server.app
+    lock = threading.Lock()
+
+    def one_at_a_time(environ: Any, start_response: Any) -> list[bytes]:
+        with lock:
+            return list(several_at_a_time(environ, start_response))
+
+    wsgi_server.app = one_at_a_time
 
 
 def _free_port() -> int:

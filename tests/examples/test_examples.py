@@ -39,6 +39,8 @@ async def test_the_demo_stores_a_real_site(dynamodb_local_endpoint: str) -> None
     assert 5 < figure(output, "write units per page") < 15
     assert figure(output, "  pages_crawled") == figure(output, "pages")
     assert figure(output, "frontier items failed") == 0
+    # Both worker processes took part.
+    assert len(re.findall(r"process \d+: \d+", output)) == 2
     assert "json.html" in output
 
 

@@ -6,14 +6,21 @@ from importlib.resources import files
 from typing import assert_type
 
 from ragcrawl_dynamo import (
+    AddResult,
+    Claim,
     CrawlRun,
     DynamoDBBackend,
+    Frontier,
     FrontierItem,
+    FrontierStats,
+    HostStatus,
     Page,
     PageVersion,
+    RunState,
     Site,
     Slice,
     StorageBackend,
+    Worker,
     create_storage_backend,
 )
 
@@ -46,6 +53,20 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(await backend.get_frontier_items("r"), Slice[FrontierItem])
     assert_type(await backend.update_frontier_status("r", "i", "failed"), FrontierItem)
     assert_type(await backend.clear_frontier("r"), int)
+    frontier = backend.frontier("r", "s")
+    assert_type(frontier, Frontier)
+    assert_type(await frontier.add(["https://example.com/"]), list[AddResult])
+    claims = await frontier.claim()
+    assert_type(claims, list[Claim])
+    assert_type(claims[0].item, FrontierItem)
+    assert_type(claims[0].token, str)
+    assert_type(await frontier.stats(), FrontierStats)
+    assert_type(await frontier.is_finished(), bool)
+    assert_type(await frontier.state(), RunState)
+    assert_type(await frontier.requeue_failed(), int)
+    assert_type([host async for host in frontier.iter_hosts()], list[HostStatus])
+    async with frontier.worker() as worker:
+        assert_type(worker, Worker)
 
 
 async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:

@@ -1,9 +1,11 @@
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import InvalidKeyError, _keys
-from tests.factories import ids, make_page
+from tests.factories import ids, make_page, moments, storable_floats
 
 
 @given(ids)
@@ -75,3 +77,49 @@ def test_spellings_of_one_url_share_its_key(one: str, other: str) -> None:
 def test_any_text_has_a_url_key(text: str) -> None:
     assert len(_keys.url_key(text)) == 64
     assert _keys.page_keys(make_page(url=text))["url_key"] == {"S": _keys.url_key(text)}
+
+
+@given(
+    st.tuples(storable_floats, moments),
+    st.tuples(storable_floats, moments),
+)
+def test_ranks_sort_the_highest_priority_first_then_the_oldest(
+    one: tuple[float, datetime], other: tuple[float, datetime]
+) -> None:
+    by_rank = _keys.rank(*one) < _keys.rank(*other)
+    assert by_rank == ((-one[0], one[1]) < (-other[0], other[1]))
+
+
+@given(moments, moments, storable_floats, st.sampled_from([_keys.DELAYED, _keys.LEASED]))
+def test_places_in_a_queue_sort_by_time_and_can_be_read(
+    moment: datetime, other: datetime, priority: float, kind: str
+) -> None:
+    rank = _keys.rank(priority, other)
+    assert _keys.split_order(_keys.ready_order(rank)) == (_keys.READY, None, rank)
+    place = _keys.timed_order(moment, kind, rank)
+    assert _keys.split_order(place) == (kind, moment, rank)
+    assert _keys.ready_order(rank) < place
+    if moment < other:
+        assert place < _keys.timed_order(other, _keys.DELAYED, rank)
+
+
+@given(st.tuples(tricky, tricky, st.integers(0, 31)), st.tuples(tricky, tricky, st.integers(0, 31)))
+def test_different_hosts_never_share_a_queue(one: tuple[str, str, int], other: tuple[str, str, int]) -> None:
+    assert (_keys.host_queue(*one) == _keys.host_queue(*other)) == (one == other)
+    assert _keys.host_queue(*one) != _keys.turns_queue(other[0])
+    assert (_keys.host_key(*one[:2]) == _keys.host_key(*other[:2])) == (one[:2] == other[:2])
+    assert _keys.shard_of(_keys.host_queue(*one)) == one[2]
+    assert _keys.host_of(_keys.host_key(*one[:2])) == one[1]
+
+
+@given(tricky, tricky, tricky)
+def test_the_records_of_a_run_are_no_items(run: str, item: str, host: str) -> None:
+    records = (_keys.control_key(run), _keys.host_key(run, host), _keys.counter_key(run, 1))
+    assert _keys.frontier_key(item, host) not in records
+    assert len({record["item_id"]["S"] for record in records}) == 3
+
+
+def test_a_host_may_take_512_bytes() -> None:
+    assert _keys.host_name("h" * 512)
+    with pytest.raises(InvalidKeyError, match=r"FrontierItem\.domain: takes 513 bytes"):
+        _keys.host_name("h" * 513)
