@@ -16,7 +16,7 @@ from ragcrawl_dynamo._hosts import shards_for
 from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, url_hash
 from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo._tasks import Tasks
-from ragcrawl_dynamo._waking import Waker, Work
+from ragcrawl_dynamo._waking import Waker, Work, note_work
 from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
     InvalidInputError,
@@ -25,7 +25,7 @@ from ragcrawl_dynamo.errors import (
 )
 from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.stores.counters import Counters
-from ragcrawl_dynamo.stores.queue import QueueStore, ready_candidate
+from ragcrawl_dynamo.stores.queue import QueueStore, open_since, ready_candidate
 
 # What an item that is added can not bring along.
 _SET_BY_QUEUE = {
@@ -94,10 +94,22 @@ class Adder:
             places[item.item_id] = i
             results.append(None)
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
-        for item_id in await self._queue.known(list(wanted)):
-            results[places[item_id]] = AddResult(wanted.pop(item_id).url, item_id, added=False)
+        if not wanted:
+            return [each for each in results if each is not None]
+        known, is_closed = await self._queue.known(list(wanted))
+        if is_closed:
+            # Before anything is added: this process may be killed before it can say so.
+            await self._waker.reopen()
+        work: Work = {}
+        now = self._clock.now()
+        for item_id, standing in known.items():
+            item = wanted.pop(item_id)
+            results[places[item_id]] = AddResult(item.url, item_id, added=False)
+            # Whoever added it was killed, perhaps, before it could make that known.
+            if (found := open_since(standing, now)) is not None:
+                note_work(work, item.domain, *found)
             self._seen.add(item_id)
-        for item_id, outcome in (await self._insert(wanted)).items():
+        for item_id, outcome in (await self._insert(wanted, work)).items():
             if isinstance(outcome, Failed):
                 failures.append((wanted[item_id], outcome.error))
                 continue
@@ -138,9 +150,8 @@ class Adder:
         self._queue.encode(item, 1)
         return item
 
-    async def _insert(self, wanted: dict[str, FrontierItem]) -> dict[str, Outcome]:
-        if not wanted:
-            return {}
+    async def _insert(self, wanted: dict[str, FrontierItem], work: Work) -> dict[str, Outcome]:
+        """Adds items, and wakes their hosts and those of other work."""
         counts = Counter(item.domain for item in wanted.values())
         shards = {
             host: max(self._waker.shards(host), shards_for(self._added[host] + n))
@@ -149,24 +160,20 @@ class Adder:
         inserts = [self._queue.encode(item, shards[item.domain]) for item in wanted.values()]
         # To its end even if the caller is cancelled: what is added must be found.
         outcomes = await self._tasks.uninterrupted(
-            self._insert_and_wake(list(wanted.values()), inserts, shards)
+            self._insert_and_wake(list(wanted.values()), inserts, shards, work)
         )
         return dict(zip(wanted, outcomes, strict=True))
 
     async def _insert_and_wake(
-        self, items: list[FrontierItem], inserts: list[Insert], shards: dict[str, int]
+        self, items: list[FrontierItem], inserts: list[Insert], shards: dict[str, int], work: Work
     ) -> list[Outcome]:
         now = self._clock.now()
         outcomes = await self._queue.run(inserts)
         if len(self._added) > _REMEMBERED:
             self._added.clear()
-        work: Work = {}
         for item, outcome in zip(items, outcomes, strict=True):
-            # One that failed may have been added all the same.
-            if not isinstance(outcome, Applied | Failed):
-                continue
-            at = _earlier(work, item.domain, item.scheduled_at or now)
-            work[item.domain] = (at, shards[item.domain])
+            # One that failed may have been added all the same, and one that was refused just before.
+            note_work(work, item.domain, item.scheduled_at or now, shards[item.domain])
             if isinstance(outcome, Applied):
                 self._added[item.domain] += 1
                 if item.scheduled_at is None:
@@ -197,7 +204,3 @@ def host_of_url(normalized_url: str) -> str:
         raise InvalidArgumentError("url", f"can not be read: {error}") from error
     host_name(host)
     return host
-
-
-def _earlier(work: Work, host: str, at: datetime) -> datetime:
-    return min(at, work[host][0]) if host in work else at

@@ -11,6 +11,9 @@ from ragcrawl_dynamo.errors import InvalidArgumentError
 # A lease may last that many seconds; longer work renews it.
 MAX_LEASE_SECONDS = 7 * 86_400
 
+# It is stored with each item.
+MAX_NAME_CHARACTERS = 256
+
 # For delays of any kind.
 MAX_DELAY_SECONDS = 366 * 86_400
 
@@ -49,6 +52,23 @@ def check_lease(seconds: Any, max_clock_skew: float) -> float:
             "lease_seconds", f"must be more than twice frontier_max_clock_skew, {least:g}, not {seconds!r}"
         )
     return float(seconds)
+
+
+def check_name(name: str, value: Any) -> str:
+    """A short text, "" for None.
+
+    Raises:
+        InvalidArgumentError: It is no text, too long, or no UTF-8.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARACTERS:
+        raise InvalidArgumentError(name, f"must be text of at most {MAX_NAME_CHARACTERS} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(name, "holds a lone surrogate, which UTF-8 can not encode") from None
+    return value
 
 
 def check_moment(name: str, value: Any) -> datetime:

@@ -24,7 +24,7 @@ from ragcrawl_dynamo._conditional import Applied, Failed
 from ragcrawl_dynamo._hosts import HostRecord, RunState
 from ragcrawl_dynamo._keys import LEASED
 from ragcrawl_dynamo.config import DynamoDBConfig
-from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError
+from ragcrawl_dynamo.errors import CorruptItemError, FrontierCancelledError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.stores.counters import Counters
 from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
@@ -42,8 +42,10 @@ _HOSTS_LOOKED_INTO = 8
 # Most shards of one host that are looked into at once, after the first ones had too little.
 _SHARDS_AT_ONCE = 8
 
-# Seconds for which candidates are kept.
+# Seconds for which candidates are kept; longer where nobody else can have taken them unnoticed, since a
+# limited host's record tells who got its latest lease.
 CANDIDATE_SECONDS = 5.0
+LIMITED_CANDIDATE_SECONDS = 30.0
 
 # Most seconds for which a process prefers other hosts, after others were faster at one.
 _AVOID_SECONDS = 5.0
@@ -95,9 +97,17 @@ class Round:
 class _Buffer:
     """Candidates of one host, best first; `is_all` if its queue had no more."""
 
-    read_at: datetime
+    keep_until: datetime
     candidates: list[Candidate]
     is_all: bool
+    is_limited: bool
+    open_at: datetime
+
+    def supply(self, now: datetime) -> int:
+        """How many can be claimed now, as far as is known."""
+        if self.open_at > now:
+            return 0
+        return 1 if self.is_limited else len(self.candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +205,7 @@ class Claimer:
                 allowed[host] = allowance
             else:
                 result.expect(record.due)
+                self._close_until(record)
         await self._look_into(records, allowed, len(terms), now, result)
         chosen = self._choose(allowed, len(terms), round_number, result)
         await self._take(chosen, records, terms, now, result)
@@ -202,20 +213,19 @@ class Claimer:
 
     async def _consider(self, wanted: int, now: datetime, result: Round) -> list[str]:
         """The hosts of this round: those with candidates first, then those that are due."""
-        oldest = now - timedelta(seconds=CANDIDATE_SECONDS)
         self._buffers = {
-            host: each for host, each in self._buffers.items() if each.candidates and each.read_at > oldest
+            host: each for host, each in self._buffers.items() if each.candidates and each.keep_until > now
         }
         self._avoided = {host: until for host, until in self._avoided.items() if until > now}
+        supply = {host: n for host, each in self._buffers.items() if (n := each.supply(now))}
         ready: list[str] = []
-        known = sum(len(each.candidates) for each in self._buffers.values())
-        fresh = self._turns_read_at is not None and self._turns_read_at > oldest
-        if known < wanted or not fresh:
+        oldest = now - timedelta(seconds=CANDIDATE_SECONDS)
+        if sum(supply.values()) < wanted or self._turns_read_at is None or self._turns_read_at < oldest:
             turns = await self._hosts.turns()
             self._turns_read_at = now
             ready = turns.ready(now)
             result.expect(turns.next_due(now))
-        names = set(self._buffers).union(ready)
+        names = supply.keys() | ready
         await self._members.refresh(now, self._clock.monotonic())
         # Each process has an order of its own among them, so that few of them meet.
         order = sorted(
@@ -257,7 +267,7 @@ class Claimer:
         for host, look in zip(looks, seen, strict=True):
             self.forget([host])
             if look.candidates:
-                self._buffers[host] = _Buffer(now, sorted(look.candidates, key=_turn), look.is_all)
+                self._buffers[host] = _buffer(records[host], look, now)
             else:
                 empty[host] = _emptied(now, look.next_work)
         for record in (await self._hosts.try_change(records, empty)).values():
@@ -339,6 +349,8 @@ class Claimer:
             records,
             {host: _reserving(which, leases, now, self._members.me) for host, which in limited.items()},
         )
+        for record in reserved.values():
+            self._close_until(record)
         lost = limited.keys() - reserved.keys()
         result.refused += len(lost)
         self._avoid(lost, now)
@@ -357,9 +369,12 @@ class Claimer:
             if host in reserved:
                 unused[host].append(leases[i].token)
         if unused:
-            await self._hosts.try_change(
-                reserved, {host: _giving_back(tokens, now) for host, tokens in unused.items()}
-            )
+            try:
+                await self._hosts.try_change(
+                    reserved, {host: _giving_back(tokens, now) for host, tokens in unused.items()}
+                )
+            except RagcrawlDynamoError as error:
+                logger.warning("%d hosts wait longer than they need to: %s", len(unused), error)
         self._avoid((host for host, n in misses.items() if 3 * n > len(by_host[host])), now)
 
     async def _write_claims(
@@ -374,11 +389,15 @@ class Claimer:
         taken: dict[int, FrontierItem | None] = {}
         failures = [each for each in outcomes if isinstance(each, Failed)]
         for i, outcome in zip(takes, outcomes, strict=True):
+            taken[i] = None
             if isinstance(outcome, Applied) and outcome.item is not None:
-                taken[i] = self._queue.decode(outcome.item)
                 self.granted += 1
+                try:
+                    taken[i] = self._queue.decode(outcome.item)
+                except CorruptItemError as error:
+                    # Nobody can work on it; its leases will expire until it is given up.
+                    logger.warning("an item can not be claimed: %s", error)
             else:
-                taken[i] = None
                 result.refused += 1
         if failures:
             if len(failures) == len(outcomes):
@@ -405,6 +424,11 @@ class Claimer:
                 logger.warning("item %s of host %s: its last lease expired", each.item_id, each.host)
                 self._counters.move(each.host, each.state, "failed")
 
+    def _close_until(self, record: HostRecord) -> None:
+        """Leaves a host alone until its limits allow a lease, or its turn comes before that."""
+        if record.host in self._buffers and record.open_at is not None:
+            self._buffers[record.host].open_at = record.open_at
+
     def _avoid(self, hosts: Iterable[str], now: datetime) -> None:
         """Prefers other hosts for a while."""
         for host in hosts:
@@ -415,6 +439,17 @@ class Claimer:
         ends_at = now + timedelta(seconds=terms.seconds)
         free_at = ends_at + timedelta(seconds=self._config.frontier_max_clock_skew)
         return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at)
+
+
+def _buffer(record: HostRecord, look: _Look, now: datetime) -> _Buffer:
+    seconds = LIMITED_CANDIDATE_SECONDS if record.is_limited else CANDIDATE_SECONDS
+    return _Buffer(
+        keep_until=now + timedelta(seconds=seconds),
+        candidates=sorted(look.candidates, key=_turn),
+        is_all=look.is_all,
+        is_limited=record.is_limited,
+        open_at=now,
+    )
 
 
 def _turn(candidate: Candidate) -> tuple[str, int, float]:

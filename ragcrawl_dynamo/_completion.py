@@ -11,18 +11,21 @@ from typing import TypeAlias
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._conditional import Applied
-from ragcrawl_dynamo._keys import DELAYED, shard_of, split_order, unescape
-from ragcrawl_dynamo._waking import Waker, Work
+from ragcrawl_dynamo._keys import DELAYED, split_order, unescape
+from ragcrawl_dynamo._waking import Waker, Work, note_work
 from ragcrawl_dynamo.models import FrontierStatus
 from ragcrawl_dynamo.stores.counters import NAMES, Counters, FrontierStats, stats_of
 from ragcrawl_dynamo.stores.hosts import TURNS_READ, HostStore
-from ragcrawl_dynamo.stores.queue import QueueStore
+from ragcrawl_dynamo.stores.queue import STANDING, QueueStore, open_since
 
 # Items by host and state.
 Counts: TypeAlias = "defaultdict[str, Counter[str]]"
 
 # Open items that are remembered when a run turns out not to be finished.
 _WITNESSES = 100
+
+# Seconds between two signs of life of whoever reads a whole run.
+_SIGN_OF_LIFE_SECONDS = 20.0
 
 # Hosts whose queues one step looks into.
 _HOSTS_AT_ONCE = 25
@@ -68,7 +71,7 @@ class Completion:
         counted = await self._counters.stats()
         by_host = {record.host: stats_of(item) async for record, item in self._hosts.iterate()}
         found: Counts = defaultdict(Counter)
-        async with aclosing(self._queue.scan(attributes=_COUNTED)) as pages:
+        async with aclosing(self._queue.scan(attributes=STANDING)) as pages:
             async for items in pages:
                 _count(items, found)
         return self._correct(found, counted, by_host)
@@ -114,12 +117,17 @@ class Completion:
         open_items: dict[str, Item] = {}
         work: Work = {}
         proven = False
+        said_at = self._clock.monotonic()
         try:
             counted = await self._counters.stats()
             by_host = {record.host: stats_of(item) async for record, item in self._hosts.iterate()}
-            async with aclosing(self._queue.scan(attributes=_COUNTED)) as pages:
+            async with aclosing(self._queue.scan(attributes=STANDING)) as pages:
                 async for items in pages:
                     _count(items, found)
+                    if self._clock.monotonic() - said_at > _SIGN_OF_LIFE_SECONDS:
+                        said_at = self._clock.monotonic()
+                        if not await self._hosts.keep_verification(token, self._clock.now()):
+                            return False
                     for item in items:
                         if not FrontierStatus(item["status"]["S"]).is_final:
                             await self._note_work(item, work)
@@ -138,19 +146,14 @@ class Completion:
 
     async def _note_work(self, item: Item, work: Work) -> None:
         """Notes when an open item can be claimed; puts it into the queue if it was saved as a record only."""
-        host = item["domain"]["S"]
-        at, shards = self._clock.now(), 1
-        if "queue" in item:
-            _, moment, _ = split_order(item["queue_order"]["S"])
-            at = moment or at
-            shards = 1 << shard_of(item["queue"]["S"]).bit_length()
-        elif item["status"]["S"] == FrontierStatus.PENDING:
+        now = self._clock.now()
+        found = open_since(item, now)
+        if found is None and item["status"]["S"] == FrontierStatus.PENDING:
             await self._adopt(unescape(item["item_id"]["S"]))
-        else:
-            # Somebody works on it without a lease.
-            return
-        before = work.get(host, (at, shards))
-        work[host] = (min(at, before[0]), max(shards, before[1]))
+            found = now, 1
+        # Otherwise somebody works on it without a lease.
+        if found is not None:
+            note_work(work, item["domain"]["S"], *found)
 
     async def _adopt(self, item_id: str) -> None:
         for record in (await self._queue.read([item_id])).values():
@@ -170,10 +173,6 @@ class Completion:
             {host: _difference(found[host], before) for host, before in by_host.items()},
         )
         return FrontierStats(**total)
-
-
-# What of an item is read to count it, and to find it again.
-_COUNTED = ("status", "domain", "queue", "queue_order")
 
 
 def _count(items: Iterable[Item], found: Counts) -> None:

@@ -210,7 +210,12 @@ class PartiqlWrites:
             {name: {"S": value} for name, value in zip(self._table.primary_key, key, strict=True)}
             for key in refused
         ]
-        for item in await read_all(self._gateway, self._table, keys):
+        try:
+            items = await read_all(self._gateway, self._table, keys)
+        except RagcrawlDynamoError as error:
+            outcomes |= dict.fromkeys(refused.values(), Failed(error))
+            return
+        for item in items:
             i = refused[key_values(self._table, item)]
             outcomes[i] = _recognized(writes[i], item)
 

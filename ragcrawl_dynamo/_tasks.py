@@ -34,6 +34,12 @@ class Tasks:
         while self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 
+    async def cancel(self) -> None:
+        """Ends what is left."""
+        for task in list(self._running):
+            task.cancel()
+        await self.join()
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         # Whoever waited for it was cancelled, perhaps; then nobody else looks at its error.

@@ -17,6 +17,12 @@ Work: TypeAlias = "dict[str, tuple[datetime, int]]"
 _REMEMBERED = 100_000
 
 
+def note_work(work: Work, host: str, at: datetime, shards: int) -> None:
+    """Adds to what is known of a host's work."""
+    before = work.get(host, (at, shards))
+    work[host] = (min(at, before[0]), max(shards, before[1]))
+
+
 class Waker:
     """Wakes hosts; what could not be made known is made known with what follows.
 
@@ -49,6 +55,10 @@ class Waker:
         if woken:
             self._claimer.look_again()
         self.changed.set()
+
+    async def reopen(self) -> None:
+        """Takes back that the run is finished, or about to be proven so."""
+        await self._hosts.reopen()
 
     async def wake_left(self) -> None:
         """Wakes what an earlier call could not.

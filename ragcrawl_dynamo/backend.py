@@ -18,7 +18,7 @@ from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import all_active, ensure_tables
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.errors import ServiceError
+from ragcrawl_dynamo.errors import InvalidArgumentError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, Site
 from ragcrawl_dynamo.stores.frontier import FrontierStore
@@ -468,7 +468,7 @@ class StorageBackend(ABC):
 
         Raises:
             InvalidKeyError: An id is empty or too long.
-            InvalidArgumentError: A limit is negative or too large.
+            InvalidArgumentError: A limit is negative or too large, or not that of an earlier call.
         """
 
 
@@ -793,6 +793,8 @@ class DynamoDBBackend(StorageBackend):
                 host_max_in_flight=host_max_in_flight,
                 clock=self._clock,
             )
+        elif (host_delay, host_max_in_flight) not in ((0.0, None), queue.host_limits):
+            raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
         return queue
 
     async def _check_bucket(self) -> None:

@@ -18,6 +18,7 @@ from ragcrawl_dynamo._arguments import (
     check_lease,
     check_link_options,
     check_moment,
+    check_name,
     check_seconds,
 )
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
@@ -34,7 +35,12 @@ from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo._tasks import Tasks
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo._worker import Worker
-from ragcrawl_dynamo.errors import ClockSkewError, PartialBatchError, RagcrawlDynamoError
+from ragcrawl_dynamo.errors import (
+    ClockSkewError,
+    InvalidArgumentError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+)
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 from ragcrawl_dynamo.stores.counters import Counters, FrontierStats, stats_of
 from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
@@ -87,6 +93,7 @@ class Frontier:
             check_count("host_max_in_flight", host_max_in_flight, 1000)
         self.run_id = run_id
         self.site_id = site_id
+        self.host_limits = (host_delay, host_max_in_flight)
         self._gateway = gateway
         self._config = config = gateway.config
         self._clock = clock
@@ -141,6 +148,8 @@ class Frontier:
             PartialBatchError: Some links may not have been added; it carries them. All others were. Repeating
                 the call is safe.
         """
+        if isinstance(links, str):
+            raise InvalidArgumentError("links", "must be several links: put a single one into a list")
         common = check_link_options(depth, referrer_url, priority, not_before)
         await self._waker.wake_left()
         results = await self._adder.add(links, common)
@@ -177,7 +186,7 @@ class Frontier:
         check_count("limit", limit, 10_000)
         check_lease(lease_seconds, self._config.frontier_max_clock_skew)
         check_seconds("wait_seconds", wait_seconds, MAX_DELAY_SECONDS)
-        terms = [LeaseTerms(lease_seconds, worker_id or "")] * limit
+        terms = [LeaseTerms(lease_seconds, check_name("worker_id", worker_id))] * limit
         deadline = self._clock.monotonic() + wait_seconds
         while True:
             self._waker.changed.clear()
@@ -204,7 +213,9 @@ class Frontier:
         ends_at = self._clock.now() + timedelta(seconds=lease_seconds)
         free_at = ends_at + timedelta(seconds=self._config.frontier_max_clock_skew)
         deadline = self._clock.monotonic() + lease_seconds
-        await self._tasks.uninterrupted(self._finisher.renew(_listed(claims), ends_at, free_at, deadline))
+        await self._tasks.uninterrupted(
+            self._finisher.renew(self._listed(claims), ends_at, free_at, deadline)
+        )
 
     async def complete(self, claims: Claim | Sequence[Claim]) -> None:
         """Finishes items whose work is done. Repeating it is safe.
@@ -213,7 +224,7 @@ class Frontier:
             LeaseLostError: Some leases were lost; it carries those claims. All others were completed.
             PartialBatchError: Whether some were completed is unknown.
         """
-        await self._end(_listed(claims), FrontierStatus.COMPLETED, None)
+        await self._end(self._listed(claims), FrontierStatus.COMPLETED, None)
 
     async def fail(
         self,
@@ -238,6 +249,7 @@ class Frontier:
         """
         if retry_in is not None:
             check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
+        self._listed(claim)
         text = _error_text(error)
         if not retry or claim.item.retry_count + 1 >= self._config.frontier_max_attempts:
             await self._end([claim], FrontierStatus.FAILED, text)
@@ -255,7 +267,7 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: Whether it was ended is unknown.
         """
-        await self._end([claim], FrontierStatus.SKIPPED, _error_text(reason))
+        await self._end(self._listed(claim), FrontierStatus.SKIPPED, _error_text(reason))
 
     async def release(self, claims: Claim | Sequence[Claim]) -> None:
         """Gives items back as they were; they can be claimed at once.
@@ -264,7 +276,7 @@ class Frontier:
             LeaseLostError: Some leases were lost; it carries those claims. All others were released.
             PartialBatchError: Whether some were released is unknown.
         """
-        which = _listed(claims)
+        which = self._listed(claims)
         changes = [self._queue.release(each.item) for each in which]
         await self._tasks.uninterrupted(self._finisher.put_back(which, changes, "pending", self._clock.now()))
         await self._flush_if_due()
@@ -287,6 +299,7 @@ class Frontier:
         check_count("concurrency", concurrency, 10_000)
         check_lease(lease_seconds, self._config.frontier_max_clock_skew)
         margin = self._config.frontier_max_clock_skew
+        check_name("worker_id", worker_id)
         return Worker(self, self._clock, concurrency, lease_seconds, margin, worker_id)
 
     async def is_finished(self) -> bool:
@@ -433,11 +446,21 @@ class Frontier:
     async def close(self) -> None:
         """Lets what is under way end, and writes the last counts; the backend's `close` does it."""
         await self._tasks.join()
-        await self._flush()
         try:
-            await self._members.leave()
-        except RagcrawlDynamoError as error:
-            logger.warning("other processes notice only later that this one is gone: %s", error)
+            async with asyncio.timeout(self._config.health_timeout):
+                await self._flush()
+                await self._members.leave()
+        except (RagcrawlDynamoError, TimeoutError) as error:
+            logger.warning(
+                "run %r: counts or the end of this process are not recorded: %s", self.run_id, error
+            )
+        await self._tasks.cancel()
+
+    def _listed(self, claims: Claim | Sequence[Claim]) -> list[Claim]:
+        which: list[Any] = [claims] if isinstance(claims, Claim) else list(claims)
+        if not all(isinstance(each, Claim) and each.item.run_id == self.run_id for each in which):
+            raise InvalidArgumentError("claims", f"must be claims of run {self.run_id!r}, from its claim()")
+        return which
 
     async def _end(self, claims: list[Claim], status: FrontierStatus, error: str | None) -> None:
         now = self._clock.now()
@@ -497,10 +520,6 @@ class Frontier:
         offset = self._gateway.server_clock.offset
         if abs(offset) > bound and isinstance(self._clock, SystemClock):
             raise ClockSkewError(offset, bound)
-
-
-def _listed(claims: Claim | Sequence[Claim]) -> list[Claim]:
-    return [claims] if isinstance(claims, Claim) else list(claims)
 
 
 def _error_text(error: str | BaseException) -> str:

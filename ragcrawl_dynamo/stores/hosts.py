@@ -54,7 +54,7 @@ from ragcrawl_dynamo.stores.counters import ZERO_COUNTS
 # Hosts of one look at the turns.
 TURNS_READ = 250
 
-# After that many seconds without a result, whoever proves a run finished is taken for dead.
+# After that many seconds without a sign of life, whoever proves a run finished is taken for dead.
 _VERIFICATION_SECONDS = 120
 
 Mutation = Callable[[HostRecord], HostRecord]
@@ -199,7 +199,7 @@ class HostStore:
         if control is None:
             control = await self._make_control()
         if control.verifying or control.finished_by:
-            await self._reopen()
+            await self.reopen()
         made = {host: self._new(control, host).woken(*work[host]) for host in work.keys() - records.keys()}
         outcomes = await self._writes.run([self._insert(each) for each in made.values()])
         raise_if_failed(outcomes)
@@ -255,6 +255,16 @@ class HostStore:
             return None
         return token
 
+    async def keep_verification(self, token: str, now: datetime) -> bool:
+        """Says that the proof goes on; False if something was added since it began."""
+        own = Compare("verifying", "=", {"S": token})
+        since = encode_value(now, model="RunControl", field="verifying_since")
+        try:
+            await self._update_control({"verifying_since": since}, own)
+        except ConditionFailedError:
+            return False
+        return True
+
     async def end_verification(self, token: str, counts: Mapping[str, int] | None) -> bool:
         """Records the proof, with what was counted, or that there is none.
 
@@ -273,7 +283,8 @@ class HostStore:
             return bool(counts and error.item and error.item.get("finished_by") == {"S": token})
         return counts is not None
 
-    async def _reopen(self) -> None:
+    async def reopen(self) -> None:
+        """Takes back that the run is finished, or about to be proven so."""
         await self._update_control({}, remove=("verifying", "verifying_since", "finished_by"))
 
     async def _make_control(self) -> RunControl:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import key_values, read_all
+from ragcrawl_dynamo._batching import read_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._conditional import Change, ConditionalWrites, Insert, Outcome
 from ragcrawl_dynamo._expressions import (
@@ -38,13 +38,16 @@ from ragcrawl_dynamo._keys import (
     PRIORITY_LENGTH,
     READY,
     TIMED,
+    control_key,
     frontier_key,
     host_queue,
     rank,
     ready_order,
     run_partition,
+    shard_of,
     split_order,
     timed_order,
+    unescape,
 )
 from ragcrawl_dynamo._paging import read_pages
 from ragcrawl_dynamo._requests import Query
@@ -122,14 +125,17 @@ class QueueStore:
         self._writes = writes
         self._run_id = run_id
 
-    async def known(self, item_ids: Sequence[str]) -> set[str]:
-        """Which of the items exist; strongly consistent."""
-        keys = [frontier_key(self._run_id, each) for each in item_ids]
-        found = await read_all(self._gateway, self._table, keys, ())
-        present = {key_values(self._table, item) for item in found}
-        return {
-            each for each, key in zip(item_ids, keys, strict=True) if key_values(self._table, key) in present
-        }
+    async def known(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
+        """Of those items that exist, what tells where they stand; strongly consistent.
+
+        Also whether the run is finished, or about to be proven so, which takes no further request.
+        """
+        control = control_key(self._run_id)
+        keys = [control, *(frontier_key(self._run_id, each) for each in item_ids)]
+        found = await read_all(self._gateway, self._table, keys, (*STANDING, "verifying", "finished_by"))
+        items = {each["item_id"]["S"]: each for each in found if each["run_id"] != control["run_id"]}
+        is_closed = any(each.keys() & {"verifying", "finished_by"} for each in found)
+        return {unescape(item_id): each for item_id, each in items.items()}, is_closed
 
     def encode(self, item: FrontierItem, shards: int) -> Insert:
         """The write that adds an item.
@@ -250,15 +256,11 @@ class QueueStore:
 
     def requeue(self, item: FrontierItem, token: str) -> Change:
         """The write that makes a dead letter claimable again, with all its attempts."""
-        return self._enqueue(item, token, FrontierStatus.FAILED, {"retry_count": {"N": "0"}})
+        return self._enqueue(item, token, FrontierStatus.FAILED, retry_count=0)
 
     def adopt(self, item: FrontierItem, token: str) -> Change:
         """The write that puts a pending item into the queue that was saved as a record only."""
-        counted: dict[Path, Value] = {
-            "attempt": {"N": str(item.attempt)},
-            "retry_count": {"N": str(item.retry_count)},
-        }
-        return self._enqueue(item, token, FrontierStatus.PENDING, counted)
+        return self._enqueue(item, token, FrontierStatus.PENDING, retry_count=item.retry_count)
 
     async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
         """Items by id; strongly consistent."""
@@ -318,12 +320,12 @@ class QueueStore:
         marked = Update(put, update.increment, remove=update.remove)
         return Change(frontier_key(self._run_id, item.item_id), marked, is_held, _CHANGED_BY)
 
-    def _enqueue(
-        self, item: FrontierItem, token: str, status: FrontierStatus, put: Mapping[Path, Value]
-    ) -> Change:
+    def _enqueue(self, item: FrontierItem, token: str, status: FrontierStatus, *, retry_count: int) -> Change:
         update = Update(
             put={
-                **put,
+                # Claims count them up, which they can not do where there is nothing.
+                "attempt": {"N": str(item.attempt)},
+                "retry_count": {"N": str(retry_count)},
                 "status": {"S": FrontierStatus.PENDING},
                 "lease_token": {"S": token},
                 "queue": {"S": host_queue(self._run_id, item.domain, 0)},
@@ -335,6 +337,9 @@ class QueueStore:
         return Change(frontier_key(self._run_id, item.item_id), update, condition, "lease_token")
 
 
+# What of an item is read to count it, and to find it again.
+STANDING = ("status", "domain", "queue", "queue_order")
+
 # Attribute with the random name of the latest change under a lease.
 _CHANGED_BY = "changed_by"
 
@@ -342,6 +347,14 @@ _CHANGED_BY = "changed_by"
 _LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
 
 _EXPIRED = "the lease expired: its worker died, stood still or lost the connection"
+
+
+def open_since(item: Item, now: datetime) -> tuple[datetime, int] | None:
+    """When a queued item can be claimed, and how many shards its host has at least; None if it is not."""
+    if "queue" not in item:
+        return None
+    _, moment, _ = split_order(item["queue_order"]["S"])
+    return moment or now, 1 << shard_of(item["queue"]["S"]).bit_length()
 
 
 def ready_candidate(item: FrontierItem) -> Candidate:

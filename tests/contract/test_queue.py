@@ -23,6 +23,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     RunState,
 )
+from ragcrawl_dynamo._claiming import LIMITED_CANDIDATE_SECONDS
 from ragcrawl_dynamo.testing import ManualClock
 from tests.factories import make_item, make_run, make_site
 from tests.queues import QUICK, WAYS, claim_all, items, names, url, urls
@@ -125,6 +126,11 @@ async def test_an_option_outside_its_limits_is_refused(
         await frontier.add([url(1)], **options)
     assert caught.value.field == field
     assert await frontier.claim() == []
+
+
+async def test_a_single_text_is_not_taken_for_many_links(frontier: Frontier) -> None:
+    with pytest.raises(InvalidArgumentError, match="put a single one into a list"):
+        await frontier.add(url(1))
 
 
 # Claiming
@@ -247,6 +253,8 @@ async def test_a_waiting_claim_wakes_when_something_is_added(frontier: Frontier,
         ({"lease_seconds": float("nan")}, "lease_seconds"),
         ({"lease_seconds": 1e9}, "lease_seconds"),
         ({"wait_seconds": -1}, "wait_seconds"),
+        ({"worker_id": "w" * 257}, "worker_id"),
+        ({"worker_id": "\ud800"}, "worker_id"),
     ],
 )
 async def test_an_argument_outside_its_limits_is_refused(
@@ -299,6 +307,17 @@ async def test_finishing_twice_is_safe_and_finishing_differently_is_not(frontier
     with pytest.raises(LeaseLostError):
         await frontier.complete(released)
     assert await frontier.stats() == FrontierStats(pending=1, completed=1, failed=1)
+
+
+async def test_what_is_no_claim_of_this_run_is_refused(backend: DynamoDBBackend, frontier: Frontier) -> None:
+    other = backend.frontier("other", "site")
+    await other.add([url(1)])
+    (claim,) = await other.claim()
+    odd: Any = "claim"
+    for call in (frontier.complete([claim]), frontier.fail(claim, "x"), frontier.release(odd)):
+        with pytest.raises(InvalidArgumentError, match="claims: must be claims of run 'run'"):
+            await call
+    await other.complete(claim)
 
 
 async def test_of_several_claims_those_that_are_held_are_finished(
@@ -539,9 +558,10 @@ async def test_a_maximum_in_flight_holds_until_leases_end(frontier: Frontier, cl
     assert [each.in_flight async for each in frontier.iter_hosts()] == [2]
     # The second one's worker died: its place is free once its item may be taken over.
     clock.advance(11.5)
-    assert names(await frontier.claim(10, lease_seconds=30)) == [url(1)]
+    assert len(await frontier.claim(10, lease_seconds=30)) == 1
     await frontier.set_host_max_in_flight("a.example", None)
-    assert len(await frontier.claim(10)) == 3
+    clock.advance(LIMITED_CANDIDATE_SECONDS)
+    assert len(await claim_all(frontier)) == 4
 
 
 async def test_renewing_keeps_the_place_in_flight(frontier: Frontier, clock: ManualClock) -> None:

@@ -435,6 +435,31 @@ async def test_a_link_whose_host_could_not_be_woken_is_not_forgotten(config: Dyn
 
 
 @on_dynamodb_local
+async def test_adding_again_repairs_what_a_killed_process_left_behind(config: DynamoDBConfig) -> None:
+    """It was killed after its link was durable, and before it could make that known."""
+    killed = False
+
+    async def dies(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal killed
+        if killed:
+            raise asyncio.CancelledError
+        answer = await call(**request)
+        killed = operation == "batch_execute_statement"
+        return answer
+
+    async with opened(config) as frontier:
+        assert await frontier.is_finished()
+        async with opened(config, dies) as dying:
+            with pytest.raises(asyncio.CancelledError):
+                await dying.add([url(1)])
+            dying.forget()
+        assert not await frontier.is_finished()
+        assert [each.added for each in await frontier.add([url(1)])] == [False]
+        assert not await frontier.is_finished()
+        assert names(await frontier.claim()) == [url(1)]
+
+
+@on_dynamodb_local
 async def test_what_a_cancelled_claim_was_granted_goes_back_at_once(config: DynamoDBConfig) -> None:
     async with opened(config) as frontier:
         await frontier.add(urls(40))
