@@ -502,7 +502,7 @@ class Frontier:
             await self._flush()
 
     async def _flush(self) -> None:
-        await self._tasks.uninterrupted(self._counters.flush(self._clock.monotonic()))
+        await self._tasks.uninterrupted(self._counters.flush())
 
     async def _wait_for_change(self, seconds: float) -> None:
         """Waits, but not longer than until something changes in this process."""

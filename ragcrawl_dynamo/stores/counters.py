@@ -92,7 +92,7 @@ class Counters:
         self._notes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._total: Counter[str] = Counter()
         self._place = secrets.randbelow(_PLACES)
-        self._flushed_at = 0.0
+        self._kept_since: float | None = None
         self._lock = asyncio.Lock()
 
     def move(self, host: str, before: str | None, after: str | None) -> None:
@@ -118,16 +118,20 @@ class Counters:
         self._total.clear()
 
     def is_due(self, monotonic: float) -> bool:
-        """Whether notes have been kept for long enough."""
-        return bool(self._notes) and monotonic - self._flushed_at >= FLUSH_SECONDS
+        """Whether notes have been kept for long enough; to be asked after each move."""
+        if not self._notes:
+            return False
+        if self._kept_since is None:
+            self._kept_since = monotonic
+        return monotonic - self._kept_since >= FLUSH_SECONDS
 
-    async def flush(self, monotonic: float) -> None:
+    async def flush(self) -> None:
         """Writes what was noted; what could not be written is kept for the next time."""
         # One after the other: a token covers the latest addition only.
         async with self._lock:
             if not self._notes and not any(self._total.values()):
                 return
-            self._flushed_at = monotonic
+            self._kept_since = None
             notes, self._notes = self._notes, defaultdict(Counter)
             total, self._total = self._total, Counter()
             own = counter_key(self._run_id, self._place)

@@ -281,8 +281,8 @@ async def test_a_hundred_links_of_which_most_are_known_take_few_requests(
         before = requests(other)
         await asyncio.sleep(1.1)
         assert not any(each.added for each in await frontier.add(urls(100)))
-        # The counts of before, which are written a second later.
-        assert requests(other) - before <= 1
+        # The counts of before, which are written a second later, to places that may have to be made.
+        assert requests(other) - before <= 3
         before = requests(other)
         assert not any(each.added for each in await frontier.add(urls(100)))
         assert requests(other) == before
