@@ -1,6 +1,7 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
 from ragcrawl_dynamo._metrics import OperationMetrics
 from ragcrawl_dynamo._paging import Slice
@@ -16,6 +17,7 @@ from ragcrawl_dynamo.errors import (
     BucketNotFoundError,
     ClockSkewError,
     ConditionFailedError,
+    ConflictError,
     ContentTooLargeError,
     CorruptContentError,
     CorruptItemError,
@@ -66,7 +68,10 @@ __all__ = [
     "BucketNotFoundError",
     "Claim",
     "ClockSkewError",
+    "CommitOutcome",
+    "CommitResult",
     "ConditionFailedError",
+    "ConflictError",
     "ContentTooLargeError",
     "ContentUsage",
     "CorruptContentError",

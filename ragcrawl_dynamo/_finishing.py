@@ -96,6 +96,13 @@ class Finisher:
         written = await self._end(claims, changes, FrontierStatus(becomes), becomes)
         written.raise_if_incomplete()
 
+    async def ended_elsewhere(self, claim: Claim, becomes: str, *, counted: bool) -> None:
+        """Notes that a transaction has ended a lease for good; `counted` if it was noted before."""
+        claim.ended = True
+        if not counted:
+            self._counters.move(claim.item.domain, "in_progress", becomes)
+        await self._tell_hosts([claim], _freeing)
+
     async def put_back(
         self, claims: Sequence[Claim], changes: Sequence[Change], becomes: str, at: datetime
     ) -> None:

@@ -29,6 +29,7 @@ from ragcrawl_dynamo._metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._retry import (
     THROTTLING_CODES,
     TRANSPORT_ERRORS,
+    cancellation_reasons,
     error_code,
     is_retryable,
     is_transport_error,
@@ -250,6 +251,10 @@ class Gateway:
     ) -> t.BatchExecuteStatementOutputTypeDef: ...
     @overload
     async def call(
+        self, operation: Literal["TransactWriteItems"], request: t.TransactWriteItemsInputTypeDef
+    ) -> t.TransactWriteItemsOutputTypeDef: ...
+    @overload
+    async def call(
         self,
         operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
         request: Mapping[str, Any],
@@ -357,6 +362,9 @@ class Gateway:
         translated = kind(message, code=code, operation=operation, table=table or None)
         if isinstance(translated, errors.ConditionFailedError) and isinstance(error, ClientError):
             translated.item = cast("dict[str, Any]", error.response).get("Item")
+            reasons = cancellation_reasons(error)
+            translated.reasons = tuple(str(each.get("Code", "None")) for each in reasons)
+            translated.items = tuple(each.get("Item") for each in reasons)
         return translated
 
     def _explain(
@@ -366,7 +374,10 @@ class Gateway:
         says = f"{self._service} says"
         if isinstance(error, ClientError):
             said = error.response.get("Error", {}).get("Message", "") or "no message"
-            if code == "ConditionalCheckFailedException":
+            refused = any(
+                each.get("Code") == "ConditionalCheckFailed" for each in cancellation_reasons(error)
+            )
+            if code == "ConditionalCheckFailedException" or refused:
                 return errors.ConditionFailedError, "the condition of the write did not hold"
             if code == "ResourceNotFoundException":
                 return (

@@ -10,7 +10,16 @@ from typing import Any
 __all__ = ["OperationMetrics"]
 
 READS = frozenset({"BatchGetItem", "GetItem", "Query", "Scan"})
-WRITES = frozenset({"BatchExecuteStatement", "BatchWriteItem", "DeleteItem", "PutItem", "UpdateItem"})
+WRITES = frozenset(
+    {
+        "BatchExecuteStatement",
+        "BatchWriteItem",
+        "DeleteItem",
+        "PutItem",
+        "TransactWriteItems",
+        "UpdateItem",
+    }
+)
 OBJECTS = frozenset({"DeleteObject", "GetObject", "PutObject"})
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         PutItemInputTypeDef,
         QueryInputTypeDef,
         ScanInputTypeDef,
+        TransactWriteItemsInputTypeDef,
+        TransactWriteItemTypeDef,
         UpdateItemInputTypeDef,
         UpdateTableInputTypeDef,
         WriteRequestTypeDef,
@@ -148,6 +150,27 @@ def update_request(table: Table[E], key: Key, update: Update, condition: Conditi
     if to.values:
         request["ExpressionAttributeValues"] = to.values
     return request
+
+
+def transact_put(table: Table[E], item: Item, condition: Condition | None = None) -> TransactWriteItemTypeDef:
+    """A put as an element of a transaction."""
+    return {"Put": put_request(table, item, condition)}
+
+
+def transact_update(
+    table: Table[E], key: Key, update: Update, condition: Condition
+) -> TransactWriteItemTypeDef:
+    """An update as an element of a transaction; a refusal has the item as it was."""
+    request: Any = update_request(table, key, update, condition)
+    del request["ReturnValues"]
+    return {"Update": request}
+
+
+def transaction_request(
+    token: str, writes: Sequence[TransactWriteItemTypeDef]
+) -> TransactWriteItemsInputTypeDef:
+    """All of at most 100 writes, or none; once, though sent again with the same token within 10 minutes."""
+    return {"TransactItems": writes, "ClientRequestToken": token}
 
 
 def batch_write_request(table: Table[E], writes: Sequence[WriteRequestTypeDef]) -> BatchWriteItemInputTypeDef:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any, cast
 
 from aiohttp import ClientError as HttpError
 from botocore.exceptions import ClientError, HTTPClientError, SSLError
@@ -35,6 +36,16 @@ RETRYABLE_CODES = THROTTLING_CODES | {
     "TransactionConflictException",
     "TransactionInProgressException",
 }
+# AWS: TransactWriteItems, cancellation reasons; "None" is what had nothing against it.
+_RETRYABLE_REASONS = frozenset(
+    {
+        "None",
+        "ProvisionedThroughputExceeded",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "TransactionConflict",
+    }
+)
 # Raised without an answer that could be read; whether the request was applied is unknown.
 TRANSPORT_ERRORS = (HTTPClientError, BotoConnectionError, ResponseParserError, HttpError, OSError)
 
@@ -51,8 +62,17 @@ def error_code(error: BaseException) -> str:
     return type(error).__name__
 
 
+def cancellation_reasons(error: BaseException) -> list[dict[str, Any]]:
+    """Of a cancelled transaction a reason for each of its items; code "None" where the item was fine."""
+    if not isinstance(error, ClientError):
+        return []
+    return cast("list[dict[str, Any]]", error.response.get("CancellationReasons") or [])
+
+
 def is_retryable(error: BaseException) -> bool:
     """Whether trying the same request again can help."""
+    if reasons := cancellation_reasons(error):
+        return {str(each.get("Code", "None")) for each in reasons} <= _RETRYABLE_REASONS
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return error_code(error) in RETRYABLE_CODES or status >= 500

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
+from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock, SystemClock
+from ragcrawl_dynamo._commits import CommitResult
+from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._conditional import conditional_writes
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
 from ragcrawl_dynamo._keys import unescape
@@ -443,6 +446,47 @@ class StorageBackend(ABC):
             PartialBatchError: Some could not be deleted; repeat the call.
         """
 
+    # Commit
+
+    @abstractmethod
+    async def commit_page(
+        self,
+        page: Page,
+        version: PageVersion | None = None,
+        *,
+        claim: Claim | None = None,
+        discovered: Iterable[str | FrontierItem] = (),
+    ) -> CommitResult:
+        """Stores what a fetch of a page brought, in one atomic step with the end of its claim.
+
+        First the body is written, where nothing shows it yet; then the discovered links are added to the
+        run's frontier; then the version, the page and the frontier item change together, or not at all. So a
+        worker that is killed leaves an item that will be claimed again, and one whose lease was lost changes
+        nothing.
+
+        The page is created, changed (its `content_hash` differs), unchanged (only what tells of freshness is
+        written, and no body), tombstoned (404, 410, or `is_tombstone`) or revived. `first_seen`,
+        `version_count`, `last_changed`, `content_hash` and `current_version_id` are kept by the store, and
+        `last_seen` and `last_crawled` are now.
+
+        Args:
+            page: What the fetch says of the page.
+            version: Its content; None where the server sent none, as with 304, 404 and 410.
+            claim: The claim of its frontier item, which this completes.
+            discovered: Links found on the page, for the frontier of the claim's run, or of the version's.
+
+        Returns:
+            What became of the page. Repeating a commit under the same claim, after its answer was lost,
+            returns the same and changes nothing.
+
+        Raises:
+            LeaseLostError: The claim's lease was lost; nothing visible was changed.
+            ConflictError: Others changed the page each time that it was read; nothing visible was changed.
+            InvalidArgumentError: Page, version and claim do not belong together, or a page without content is
+                said to be unchanged.
+            PartialBatchError: Some discovered links may not have been added; nothing else was changed.
+        """
+
     # Frontier queue
 
     @abstractmethod
@@ -498,6 +542,7 @@ class DynamoDBBackend(StorageBackend):
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._clock = clock or SystemClock()
+        self._committer = Committer(self._gateway, tables, self._pages, self._versions, self._clock)
         self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
         self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
@@ -796,6 +841,19 @@ class DynamoDBBackend(StorageBackend):
         elif (host_delay, host_max_in_flight) not in ((0.0, None), queue.host_limits):
             raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
         return queue
+
+    async def commit_page(
+        self,
+        page: Page,
+        version: PageVersion | None = None,
+        *,
+        claim: Claim | None = None,
+        discovered: Iterable[str | FrontierItem] = (),
+    ) -> CommitResult:
+        """See StorageBackend."""
+        run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
+        frontier = None if run_id is None else self.frontier(run_id, page.site_id)
+        return await self._committer.commit(Fetched(page, version, claim, frontier, list(discovered)))
 
     async def _check_bucket(self) -> None:
         if self._objects is not None:

@@ -17,6 +17,7 @@
     ├── LeaseLostError                leases had ended before the call; for their items it changed nothing
     ├── ClockSkewError                this machine's clock is too far off to judge leases
     ├── AmbiguousIdError              an id that several sites use was given without its site
+    ├── ConflictError                 others changed a record each time that it was about to be changed
     ├── CorruptContentError           a version's body is not, or not all, what was saved
     ├── CorruptItemError              a stored item does not fit its model
     ├── MassDeletionError             a call would delete more of a site than it may; nothing was deleted
@@ -50,6 +51,7 @@ __all__ = [
     "BucketNotFoundError",
     "ClockSkewError",
     "ConditionFailedError",
+    "ConflictError",
     "ContentTooLargeError",
     "CorruptContentError",
     "CorruptItemError",
@@ -215,6 +217,10 @@ class AmbiguousIdError(RagcrawlDynamoError):
     """Several sites use this id: pass site_id as well."""
 
 
+class ConflictError(RagcrawlDynamoError):
+    """Others changed a record each time that it was about to be changed."""
+
+
 class CorruptContentError(RagcrawlDynamoError):
     """A version's body is not, or not all, what was saved.
 
@@ -314,9 +320,13 @@ class ConditionFailedError(ServiceError):
 
     Attributes:
         item: The item as it was, where the request asked for it.
+        reasons: Of a transaction, a code for each of its items; "None" where the item was fine.
+        items: Of a transaction, each item as it was, where its condition failed and it existed.
     """
 
     item: dict[str, Any] | None = None
+    reasons: tuple[str, ...] = ()
+    items: tuple[dict[str, Any] | None, ...] = ()
 
 
 class CredentialsError(ServiceError):

@@ -24,8 +24,9 @@ from ragcrawl_dynamo._arguments import (
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._clock import Clock, SystemClock
+from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._completion import Completion
-from ragcrawl_dynamo._conditional import Applied, ConditionalWrites, Failed
+from ragcrawl_dynamo._conditional import Applied, Change, ConditionalWrites, Failed
 from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
@@ -279,6 +280,16 @@ class Frontier:
         which = self._listed(claims)
         changes = [self._queue.release(each.item) for each in which]
         await self._tasks.uninterrupted(self._finisher.put_back(which, changes, "pending", self._clock.now()))
+        await self._flush_if_due()
+
+    def completion(self, claim: Claim, outcome: Item) -> Change:
+        """The write that completes an item as part of a transaction, with what became of its page."""
+        self._listed(claim)
+        return self._queue.finish(claim.item, FrontierStatus.COMPLETED, self._clock.now(), outcome=outcome)
+
+    async def completed_elsewhere(self, claim: Claim, *, counted: bool) -> None:
+        """Notes that a transaction has completed an item; `counted` if an earlier call did."""
+        await self._tasks.uninterrupted(self._finisher.ended_elsewhere(claim, "completed", counted=counted))
         await self._flush_if_due()
 
     def worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,10 @@ from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import Page
+
+# Attribute with the random name of a page's latest change; a commit makes it from the state that it was read
+# in.
+REVISION = "revision"
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
 
@@ -42,6 +47,14 @@ class PageStore:
         request = requests.get_request(self._table, page_key(site_id, page_id))
         response = await self._gateway.call("GetItem", request)
         return self._decode(response["Item"]) if "Item" in response else None
+
+    async def read(self, site_id: str, page_id: str) -> tuple[Page | None, str | None]:
+        """One page by full key, and its revision, which it has once it was committed."""
+        request = requests.get_request(self._table, page_key(site_id, page_id))
+        item = (await self._gateway.call("GetItem", request)).get("Item")
+        if item is None:
+            return None, None
+        return self._decode(item), item.get(REVISION, {}).get("S")
 
     async def get_by_url(self, site_id: str, url: str) -> Page | None:
         """The page whose normalized URL is that of `url`, through by_url (eventually consistent)."""
@@ -121,7 +134,7 @@ class PageStore:
 
     async def tombstone(self, site_id: str, page_id: str) -> bool:
         """Marks a page as gone; whether it exists."""
-        gone = Update(put={"is_tombstone": {"BOOL": True}})
+        gone = Update(put={"is_tombstone": {"BOOL": True}, REVISION: {"S": secrets.token_hex(8)}})
         key = page_key(site_id, page_id)
         request = requests.update_request(self._table, key, gone, Exists(self._table.partition_key))
         try:

@@ -210,14 +210,20 @@ class QueueStore:
         return Change(frontier_key(self._run_id, candidate.item_id), update, condition, "lease_token")
 
     def finish(
-        self, item: FrontierItem, status: FrontierStatus, now: datetime, error: str | None = None
+        self,
+        item: FrontierItem,
+        status: FrontierStatus,
+        now: datetime,
+        error: str | None = None,
+        outcome: Item | None = None,
     ) -> Change:
-        """The write that ends a lease for good.
+        """The write that ends a lease for good, with attributes that tell what came of it.
 
         Raises:
             InvalidValueError: The error can not be stored.
         """
         put = self._final(status, now)
+        put.update(outcome or {})
         if error is not None:
             put["last_error"] = _encoded("last_error", error)
         increment: dict[Path, Value] = {"retry_count": {"N": "1"}} if status is FrontierStatus.FAILED else {}

@@ -89,7 +89,7 @@ class VersionStore:
         The body of a version that is replaced is left to a clean-up: if an answer is lost while another
         worker saves the same version, the request that is sent again can bring the former head back.
         """
-        head = await self._write_body(version)
+        head = await self.prepare(version)
         await self._gateway.call("PutItem", requests.put_request(self._table, head))
 
     async def save_bulk(self, versions: Sequence[PageVersion]) -> int:
@@ -187,7 +187,7 @@ class VersionStore:
 
         async def write_body(version: PageVersion) -> None:
             try:
-                head = await self._write_body(version)
+                head = await self.prepare(version)
             except RagcrawlDynamoError as error:
                 failures.append((version, error))
             else:
@@ -198,8 +198,8 @@ class VersionStore:
         failures += [(written[key][0], error) for key, error in failed.items()]
         return len(written) - len(failed)
 
-    async def _write_body(self, version: PageVersion) -> Item:
-        """The head of a version whose body is durable."""
+    async def prepare(self, version: PageVersion) -> Item:
+        """Writes a version's body; the head that will show it is the caller's to write."""
         started = time.monotonic(), time.time()
         key = self._table.keys(version)
         config = self._gateway.config

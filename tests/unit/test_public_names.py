@@ -28,7 +28,8 @@ LAYERS = [
     ["_claiming", "_worker"],
     ["_rounds", "_waking"],
     ["_adding", "_completion", "_finishing"],
-    ["frontier"],
+    ["frontier", "_commits"],
+    ["_committing"],
     ["stores.versions"],
     ["stores.maintenance"],
     ["backend"],
@@ -54,6 +55,7 @@ def test_the_public_names() -> None:
             "FrontierStatus",
         ),
         *("Frontier", "Claim", "AddResult", "FrontierStats", "HostStatus", "RunState", "Worker"),
+        *("CommitOutcome", "CommitResult"),
         *("Slice", "OperationMetrics", "ContentUsage", "PruneReport", "GarbageReport"),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)

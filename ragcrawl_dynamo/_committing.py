@@ -1,0 +1,185 @@
+"""One atomic step per crawled page: body parts, discovered links, then head, page and frontier item together.
+
+A crash before the last request leaves parts that a clean-up finds, links that are in the queue already, and
+an item that will be claimed again; a worker that lost its lease changes nothing that can be seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._clock import Clock
+from ragcrawl_dynamo._codec import Item, to_item
+from ragcrawl_dynamo._commits import CommitOutcome, CommitResult, Decision, decide
+from ragcrawl_dynamo._expressions import AllOf, Compare, Condition, Exists, Missing
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._retry import full_jitter
+from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
+from ragcrawl_dynamo.frontier import Frontier
+from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
+from ragcrawl_dynamo.stores.pages import REVISION, PageStore
+from ragcrawl_dynamo.stores.versions import VersionStore
+
+# Times that a page is read again because somebody else changed it meanwhile.
+_ATTEMPTS = 6
+
+
+@dataclass
+class Fetched:
+    """What is to be committed, and what of it is durable already.
+
+    Attributes:
+        page: What the fetch says of the page.
+        version: Its content, if any.
+        claim: The claim of its frontier item, if any.
+        frontier: The queue of the run that it belongs to, if it is known.
+        links: Discovered links that are not added yet.
+        head: The version's head, once its body is durable.
+    """
+
+    page: Page
+    version: PageVersion | None
+    claim: Claim | None
+    frontier: Frontier | None
+    links: list[str | FrontierItem]
+    head: Item | None = None
+
+    def check(self) -> None:
+        """Refuses what does not belong together.
+
+        Raises:
+            InvalidArgumentError: It does not.
+        """
+        page, version, claim = self.page, self.version, self.claim
+        if version is not None and (version.site_id, version.page_id) != (page.site_id, page.page_id):
+            raise InvalidArgumentError("version", "is of another page or site than the page")
+        if claim is not None and claim.item.site_id != page.site_id:
+            raise InvalidArgumentError("claim", "is of another site than the page")
+        if claim is not None and version is not None and version.run_id != claim.item.run_id:
+            raise InvalidArgumentError("version", "is of another run than the claim")
+        if self.links and self.frontier is None:
+            raise InvalidArgumentError("discovered", "needs a claim, or a version, whose run gets the links")
+
+
+class Committer:
+    """Commits pages of all sites."""
+
+    def __init__(
+        self, gateway: Gateway, tables: Tables, pages: PageStore, versions: VersionStore, clock: Clock
+    ) -> None:
+        self._gateway = gateway
+        self._tables = tables
+        self._pages = pages
+        self._versions = versions
+        self._clock = clock
+
+    async def commit(self, fetched: Fetched) -> CommitResult:
+        """Commits one page; see StorageBackend.commit_page."""
+        fetched.check()
+        now = self._clock.now()
+        for failures in range(1, _ATTEMPTS + 1):
+            stored, revision = await self._read(fetched.page)
+            decision = decide(stored, fetched.page, fetched.version, now)
+            # Refused before anything is written.
+            to_item(self._tables.pages, decision.page)
+            await self._prepare(fetched, decision)
+            result = await self._write(fetched, decision, _as_read(stored, revision))
+            if result is not None:
+                return result
+            await asyncio.sleep(full_jitter(self._gateway.config, failures))
+        raise ConflictError(
+            f"page {fetched.page.page_id!r} of site {fetched.page.site_id!r} was changed by others "
+            f"{_ATTEMPTS} times in a row; nothing was committed: commit it again"
+        )
+
+    async def _read(self, page: Page) -> tuple[Page | None, str | None]:
+        stored, revision = await self._pages.read(page.site_id, page.page_id)
+        if stored is None or revision is not None or stored.current_version_id is None:
+            return stored, revision
+        # Saved as a record only, it may name a version that was never saved.
+        current = (stored.page_id, stored.current_version_id, stored.site_id)
+        if current not in await self._versions.content_hashes([current]):
+            stored = stored.model_copy(update={"current_version_id": None, "content_hash": None})
+        return stored, revision
+
+    async def _prepare(self, fetched: Fetched, decision: Decision) -> None:
+        """Makes durable what nothing shows yet, once: the body and the links."""
+        if decision.writes_version and fetched.head is None and fetched.version is not None:
+            fetched.head = await self._versions.prepare(fetched.version)
+        if fetched.links and fetched.frontier is not None:
+            claim, page = fetched.claim, fetched.page
+            depth = 1 + (page.depth if claim is None else claim.item.depth)
+            await fetched.frontier.add(fetched.links, depth=depth, referrer_url=page.url)
+            fetched.links = []
+
+    async def _write(self, fetched: Fetched, decision: Decision, as_read: Condition) -> CommitResult | None:
+        """Writes all at once; None if the page was changed by somebody else since it was read."""
+        own = secrets.token_hex(8)
+        page = to_item(self._tables.pages, decision.page, {REVISION: {"S": own}})
+        writes = [requests.transact_put(self._tables.pages, page, as_read)]
+        claim, frontier = fetched.claim, fetched.frontier
+        if claim is not None and frontier is not None:
+            change = frontier.completion(claim, _recorded(decision, fetched.version))
+            writes.append(
+                requests.transact_update(self._tables.frontier, change.key, change.update, change.condition)
+            )
+        if decision.writes_version and fetched.head is not None:
+            writes.append(requests.transact_put(self._tables.versions, fetched.head))
+        try:
+            await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
+        except ConditionFailedError as error:
+            page_then = error.items[0] or {}
+            if page_then.get(REVISION) != {"S": own}:
+                if claim is None or error.reasons[1] != "ConditionalCheckFailed":
+                    return None
+                return await self._earlier_result(fetched, claim, error)
+            # Otherwise applied by our own first attempt, whose answer was lost.
+        if claim is not None and frontier is not None:
+            await frontier.completed_elsewhere(claim, counted=False)
+        return decision.result
+
+    async def _earlier_result(
+        self, fetched: Fetched, claim: Claim, error: ConditionFailedError
+    ) -> CommitResult:
+        """The result of a commit under the same lease whose end its caller did not see."""
+        item = error.items[1] or {}
+        is_own = item.get("lease_token") == {"S": claim.item.lease_token or ""}
+        if fetched.frontier is not None:
+            await fetched.frontier.completed_elsewhere(claim, counted=True)
+        if not is_own or "outcome" not in item:
+            raise LeaseLostError([claim]) from error
+        version_id = item.get("outcome_version", {}).get("S")
+        return CommitResult(CommitOutcome(item["outcome"]["S"]), version_id)
+
+
+def _as_read(stored: Page | None, revision: str | None) -> Condition:
+    if stored is None:
+        return Missing("page_id")
+    if revision is None:
+        # Saved as a record only, which leaves no revision.
+        return AllOf((Exists("page_id"), Missing(REVISION)))
+    return Compare(REVISION, "=", {"S": revision})
+
+
+def _recorded(decision: Decision, version: PageVersion | None) -> Item:
+    """What is recorded with the frontier item, of which the run's stats are folded."""
+    found: Item = {"outcome": {"S": decision.outcome}}
+    if decision.page.current_version_id is not None:
+        found["outcome_version"] = {"S": decision.page.current_version_id}
+    if decision.page.status_code is not None:
+        found["outcome_status"] = {"N": str(decision.page.status_code)}
+    if version is not None:
+        source = version.html if version.html is not None else version.markdown
+        found["outcome_bytes"] = {"N": str(len(source.encode("utf-8", "surrogatepass")))}
+        for name, value in (
+            ("outcome_fetch_ms", version.fetch_latency_ms),
+            ("outcome_extraction_ms", version.extraction_latency_ms),
+        ):
+            if value is not None:
+                found[name] = {"N": repr(float(value))}
+    return found
