@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.models import RunStatus
 
 # A lease may last that many seconds; longer work renews it.
 MAX_LEASE_SECONDS = 7 * 86_400
@@ -85,6 +86,18 @@ def check_moment(name: str, value: Any) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidArgumentError(name, "must lie within years 1 to 9999 once converted to UTC") from None
+
+
+def check_final_status(status: Any) -> RunStatus:
+    """A status that ends a run.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    final = (RunStatus.COMPLETED, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
+    if status not in final:
+        raise InvalidArgumentError("status", f"must be one of {', '.join(final)}, not {status!r}")
+    return RunStatus(status)
 
 
 def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before: Any) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
-from ragcrawl_dynamo._commits import CommitOutcome, CommitResult, Decision, decide
+from ragcrawl_dynamo._commits import CommitResult, Decision, decide
 from ragcrawl_dynamo._expressions import AllOf, Compare, Condition, Exists, Missing
+from ragcrawl_dynamo._folding import record, recorded
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Tables
@@ -124,7 +125,9 @@ class Committer:
         writes = [requests.transact_put(self._tables.pages, page, as_read)]
         claim, frontier = fetched.claim, fetched.frontier
         if claim is not None and frontier is not None:
-            change = frontier.completion(claim, _recorded(decision, fetched.version))
+            change = frontier.completion(
+                claim, record(decision.result, decision.page.status_code, fetched.version)
+            )
             writes.append(
                 requests.transact_update(self._tables.frontier, change.key, change.update, change.condition)
             )
@@ -151,10 +154,10 @@ class Committer:
         is_own = item.get("lease_token") == {"S": claim.item.lease_token or ""}
         if fetched.frontier is not None:
             await fetched.frontier.completed_elsewhere(claim, counted=True)
-        if not is_own or "outcome" not in item:
+        result = recorded(item) if is_own else None
+        if result is None:
             raise LeaseLostError([claim]) from error
-        version_id = item.get("outcome_version", {}).get("S")
-        return CommitResult(CommitOutcome(item["outcome"]["S"]), version_id)
+        return result
 
 
 def _as_read(stored: Page | None, revision: str | None) -> Condition:
@@ -164,22 +167,3 @@ def _as_read(stored: Page | None, revision: str | None) -> Condition:
         # Saved as a record only, which leaves no revision.
         return AllOf((Exists("page_id"), Missing(REVISION)))
     return Compare(REVISION, "=", {"S": revision})
-
-
-def _recorded(decision: Decision, version: PageVersion | None) -> Item:
-    """What is recorded with the frontier item, of which the run's stats are folded."""
-    found: Item = {"outcome": {"S": decision.outcome}}
-    if decision.page.current_version_id is not None:
-        found["outcome_version"] = {"S": decision.page.current_version_id}
-    if decision.page.status_code is not None:
-        found["outcome_status"] = {"N": str(decision.page.status_code)}
-    if version is not None:
-        source = version.html if version.html is not None else version.markdown
-        found["outcome_bytes"] = {"N": str(len(source.encode("utf-8", "surrogatepass")))}
-        for name, value in (
-            ("outcome_fetch_ms", version.fetch_latency_ms),
-            ("outcome_extraction_ms", version.extraction_latency_ms),
-        ):
-            if value is not None:
-                found[name] = {"N": repr(float(value))}
-    return found

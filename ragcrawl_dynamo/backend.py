@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
+from ragcrawl_dynamo._arguments import check_final_status
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._commits import CommitResult
@@ -23,7 +24,15 @@ from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier
-from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, Site
+from ragcrawl_dynamo.models import (
+    CrawlRun,
+    FrontierItem,
+    FrontierStatus,
+    Page,
+    PageVersion,
+    RunStatus,
+    Site,
+)
 from ragcrawl_dynamo.stores.frontier import FrontierStore
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo.stores.pages import PageStore
@@ -174,6 +183,28 @@ class StorageBackend(ABC):
         Raises:
             NotFoundError: The run does not exist.
             InvalidArgumentError: A name or value does not fit CrawlStats.
+        """
+
+    @abstractmethod
+    async def complete_run(
+        self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
+    ) -> CrawlRun:
+        """Closes a run: its stats are counted anew from the outcomes recorded with its frontier items.
+
+        So they are exact whatever workers died, and nothing is counted twice. It reads the run's items (0.5
+        read units for 4 KB) and counts the site's pages and runs. Repeating it is safe.
+
+        Args:
+            site_id: The run's site.
+            run_id: The run.
+            status: How it ended; COMPLETED becomes PARTIAL where items failed or are still open.
+
+        Returns:
+            The run as it is then.
+
+        Raises:
+            NotFoundError: The run does not exist.
+            InvalidArgumentError: `status` is none of RunStatus, or none that ends a run.
         """
 
     # Pages
@@ -656,6 +687,33 @@ class DynamoDBBackend(StorageBackend):
     async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
         """See StorageBackend."""
         return await self._runs.add_stats(site_id, run_id, deltas)
+
+    async def complete_run(
+        self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
+    ) -> CrawlRun:
+        """See StorageBackend."""
+        ends = check_final_status(status)
+        fold = await self.frontier(run_id, site_id).fold()
+        stats = fold.stats()
+        if ends is RunStatus.COMPLETED and (fold.open or stats.pages_failed):
+            ends = RunStatus.PARTIAL
+        now = self._clock.now()
+        run = await self._runs.complete(
+            site_id,
+            run_id,
+            ends,
+            stats,
+            completed_at=now,
+            frontier_size=stats.pages_discovered,
+            max_depth_reached=fold.max_depth,
+        )
+        total_pages, total_runs = await asyncio.gather(
+            self._pages.count(site_id, False), self._runs.count(site_id)
+        )
+        await self._sites.record_crawl(
+            site_id, total_pages=total_pages, total_runs=total_runs, moment=now, is_sync=run.is_sync
+        )
+        return run
 
     async def save_page(self, page: Page) -> None:
         """See StorageBackend."""

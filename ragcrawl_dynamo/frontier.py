@@ -28,6 +28,7 @@ from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._completion import Completion
 from ragcrawl_dynamo._conditional import Applied, Change, ConditionalWrites, Failed
 from ragcrawl_dynamo._finishing import Finisher
+from ragcrawl_dynamo._folding import FOLDED, Fold
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
 from ragcrawl_dynamo._keys import host_name, run_partition, site_partition
@@ -362,6 +363,14 @@ class Frontier:
         exact = await self._completion.recount()
         await self._flush()
         return exact
+
+    async def fold(self) -> Fold:
+        """Adds up the outcomes of all items, by reading them (0.5 read units for 4 KB)."""
+        fold = Fold()
+        async with aclosing(self._queue.scan(attributes=FOLDED)) as pages:
+            async for items in pages:
+                fold.add(items)
+        return fold
 
     async def state(self) -> RunState:
         """Whether the run's frontier hands out items; strongly consistent."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import delete_all
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._codec import Item, encode_fields, encode_value, from_item, to_item
 from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update, Value
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key, run_key, run_partition, site_partition, unescape
@@ -26,7 +26,7 @@ from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
-from ragcrawl_dynamo.models import CrawlRun, CrawlStats
+from ragcrawl_dynamo.models import CrawlRun, CrawlStats, RunStatus
 
 # Attribute: writer -> token of its last addition to the stats. A retry that finds its own token there knows
 # that the first try was applied and only its answer was lost.
@@ -78,6 +78,41 @@ class RunStore:
         lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
         async with lock:
             return await self._add(key, update, f"run {run_id!r} of site {site_id!r}")
+
+    async def complete(
+        self, site_id: str, run_id: str, status: RunStatus, stats: CrawlStats, **fields: Any
+    ) -> CrawlRun:
+        """Sets a run's status, stats and other fields, and returns the run as it is then."""
+        whole = encode_fields(
+            CrawlRun(run_id=run_id, site_id=site_id, status=status, stats=stats, **fields), "CrawlRun"
+        )
+        put: dict[Path, Value] = {name: whole[name] for name in ("status", "stats", *fields) if name in whole}
+        remove = []
+        for name, (outer, inner) in self._table.lifted.items():
+            members: Any = whole[outer]["M"]
+            if (value := members.pop(inner, None)) is not None:
+                put[name] = value
+            else:
+                remove.append(name)
+        request = requests.update_request(
+            self._table,
+            run_key(site_id, run_id),
+            Update(put=put, remove=remove),
+            Exists(self._table.partition_key),
+        )
+        try:
+            response = await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as error:
+            raise NotFoundError(
+                f"run {run_id!r} of site {site_id!r} does not exist: save_run() makes it"
+            ) from error
+        return self._decode(response["Attributes"])
+
+    async def count(self, site_id: str) -> int:
+        """How many runs a site has."""
+        query = Query(self._table, site_partition(site_id), attributes=("run_id",))
+        async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
+            return sum([count async for count, _ in pages])
 
     async def keys(self, site_id: str) -> AsyncGenerator[list[Key], None]:
         """The keys of all runs of a site, page by page."""

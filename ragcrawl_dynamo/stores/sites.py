@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime
+
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, from_item, to_item
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._expressions import Exists, Path, Update, Value
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import site_key
 from ragcrawl_dynamo._paging import Slice, read_table
 from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site
 
 
@@ -21,6 +26,23 @@ class SiteStore:
     async def save(self, site: Site) -> None:
         """Writes a site over whatever is there."""
         await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, site)))
+
+    async def record_crawl(
+        self, site_id: str, *, total_pages: int, total_runs: int, moment: datetime, is_sync: bool
+    ) -> None:
+        """Sets what a finished run changes of its site, if the site exists."""
+        put: dict[Path, Value] = {
+            "total_pages": {"N": str(total_pages)},
+            "total_runs": {"N": str(total_runs)},
+            "last_crawl_at": encode_value(moment, model="Site", field="last_crawl_at"),
+        }
+        if is_sync:
+            put["last_sync_at"] = put["last_crawl_at"]
+        request = requests.update_request(
+            self._table, site_key(site_id), Update(put=put), Exists(self._table.partition_key)
+        )
+        with suppress(ConditionFailedError):
+            await self._gateway.call("UpdateItem", request)
 
     async def get(self, site_id: str) -> Site | None:
         """One site by full key."""

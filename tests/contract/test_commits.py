@@ -20,11 +20,12 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     InvalidValueError,
     LeaseLostError,
+    NotFoundError,
     Page,
     PageVersion,
 )
 from ragcrawl_dynamo.testing import ManualClock
-from tests.factories import dense_text, make_page, make_version
+from tests.factories import dense_text, make_page, make_run, make_site, make_version
 from tests.queues import QUICK, items, url, urls
 
 
@@ -225,3 +226,54 @@ async def test_what_does_not_belong_together_is_refused(backend: DynamoDBBackend
         await backend.commit_page(page(), version(extra={"score": float("nan")}), claim=claim)
     assert await backend.get_page("site", "page") is None
     await frontier.complete(claim)
+
+
+async def test_a_run_that_is_completed_has_the_stats_of_its_items(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
+) -> None:
+    await backend.save_site(make_site())
+    await backend.save_run(make_run())
+    await backend.add_run_stats("site", "run", pages_crawled=77, domains_crawled={"left.over"})
+    await backend.commit_page(make_page("p1", status_code=200), make_version("v0", "p1", content_hash="old"))
+    await backend.commit_page(make_page("p2", status_code=200), make_version("v0", "p2", content_hash="x"))
+    await frontier.add(urls(6))
+    claims = await frontier.claim(6)
+    fetched: list[tuple[int, str | None]] = [(200, "new"), (200, "changed"), (304, None), (404, None)]
+    for i, (claim, (status, content)) in enumerate(zip(claims, fetched, strict=False)):
+        one = None
+        if content is not None:
+            one = make_version(
+                f"v{i}", f"p{i}", content_hash=content, html="x" * 100, fetch_latency_ms=20.0 + i
+            )
+        await backend.commit_page(make_page(f"p{i}", status_code=status), one, claim=claim)
+    await frontier.fail(claims[4], TimeoutError("slow"), retry=False)
+    await frontier.skip(claims[5], "robots.txt")
+    clock.advance(1)
+    for _ in range(2):
+        run = await backend.complete_run("site", "run")
+        stats = run.stats
+        assert (run.status, run.completed_at, run.frontier_size) == ("partial", clock.now(), 6)
+        assert (stats.pages_discovered, stats.pages_crawled) == (6, 4)
+        assert (stats.pages_failed, stats.pages_skipped) == (1, 1)
+        found = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
+        assert found == (1, 1, 1, 1)
+        assert (stats.total_bytes_downloaded, stats.total_fetch_time_ms) == (200, 41.0)
+        assert stats.status_codes == {200: 2, 304: 1, 404: 1}
+        assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
+        assert stats.domains_crawled == {"a.example"}
+    assert await backend.get_run("run", "site") == run
+    site = await backend.get_site("site")
+    assert site is not None
+    assert (site.total_pages, site.total_runs, site.last_crawl_at) == (3, 1, clock.now())
+
+
+async def test_a_run_that_is_still_open_is_partial(backend: DynamoDBBackend, frontier: Frontier) -> None:
+    await backend.save_run(make_run())
+    assert (await backend.complete_run("site", "run")).status == "completed"
+    await frontier.add(urls(1))
+    assert (await backend.complete_run("site", "run")).status == "partial"
+    assert (await backend.complete_run("site", "run", "cancelled")).status == "cancelled"
+    with pytest.raises(NotFoundError, match="save_run"):
+        await backend.complete_run("site", "absent")
+    with pytest.raises(InvalidArgumentError, match="status: must be one of completed"):
+        await backend.complete_run("site", "run", "running")
