@@ -22,7 +22,7 @@ from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import all_active, ensure_tables
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.errors import InvalidArgumentError, ServiceError
+from ragcrawl_dynamo.errors import InvalidArgumentError, NotFoundError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import (
     CrawlRun,
@@ -271,6 +271,34 @@ class StorageBackend(ABC):
 
         Raises:
             InvalidArgumentError: `max_age_hours` is negative, or `limit` below 1.
+        """
+
+    @abstractmethod
+    async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
+        """Notes that pages are still there without a fetch: something links to them, or a sitemap lists them.
+
+        They are found by URL through an index that lags a little. Of a page that is marked by several workers
+        the latest moment stays.
+
+        Returns:
+            How many pages the URLs have; those that have none are passed over.
+        """
+
+    @abstractmethod
+    async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
+        """The pages that a completed run neither fetched nor marked as seen, longest unseen first.
+
+        They are what `tombstone_pages` is for, whose guard keeps a run that saw too little from burying a
+        site.
+
+        Args:
+            site_id: The site.
+            run_id: The run; what was last seen before it started counts as unseen.
+            limit: How many at most. Memory is bounded by it, not by the size of the site.
+
+        Raises:
+            NotFoundError: The run does not exist.
+            InvalidArgumentError: The run is not completed, or `limit` is below 1.
         """
 
     @abstractmethod
@@ -754,6 +782,23 @@ class DynamoDBBackend(StorageBackend):
     ) -> list[Page]:
         """See StorageBackend."""
         return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
+
+    async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
+        """See StorageBackend."""
+        if isinstance(urls, str):
+            raise InvalidArgumentError("urls", "must be several URLs: put a single one into a list")
+        return await self._pages.mark_seen(site_id, urls, self._clock.now())
+
+    async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
+        """See StorageBackend."""
+        run = await self._runs.get(run_id, site_id)
+        if run is None:
+            raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
+        if run.status is not RunStatus.COMPLETED:
+            raise InvalidArgumentError(
+                "run_id", f"is of a run that is {run.status}: only a completed one saw all"
+            )
+        return await self._pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
 
     async def tombstone_pages(
         self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False

@@ -9,8 +9,9 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import read_all, save_all
+from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._conditional import Change, Failed, conditional_writes
 from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
@@ -24,6 +25,12 @@ from ragcrawl_dynamo.models import Page
 # in.
 REVISION = "revision"
 
+# Attribute with the random name of the latest mark.
+_SEEN_BY = "seen_by"
+
+# Look-ups of one call in flight.
+_LOOK_UPS_IN_FLIGHT = 16
+
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
 
 
@@ -33,6 +40,7 @@ class PageStore:
     def __init__(self, gateway: Gateway, table: Table[Page]) -> None:
         self._gateway = gateway
         self._table = table
+        self._writes = conditional_writes(gateway, table)
 
     async def save(self, page: Page) -> None:
         """Writes a page over whatever is there."""
@@ -109,28 +117,40 @@ class PageStore:
 
     async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
         """The pages to crawl next: never crawled first, then oldest first; no tombstones."""
-        check_limit(limit)
-        due = _crawled_before(_cutoff(max_age_hours))
-        query = self._query(
-            site_id, include_tombstones=False, also=due, attributes=("page_id", "last_crawled")
-        )
-        # Keys only, and no more than `limit` of them: a site may have a million pages.
-        best: list[tuple[str, str]] = []
-        async with aclosing(read_pages(self._gateway, query)) as pages:
-            async for _, items in pages:
-                found = [(item.get("last_crawled", {}).get("S", ""), item["page_id"]["S"]) for item in items]
-                best = heapq.nsmallest(limit, [*best, *found])
-        keys: list[Key] = [
-            {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in best
+        return await self._oldest(site_id, "last_crawled", _cutoff(max_age_hours), limit)
+
+    async def not_seen_since(self, site_id: str, moment: datetime, limit: int) -> list[Page]:
+        """The pages that were last seen before a moment, longest ago first; no tombstones."""
+        return await self._oldest(site_id, "last_seen", moment, limit)
+
+    async def mark_seen(self, site_id: str, urls: Iterable[str], now: datetime) -> int:
+        """Notes that pages are still linked; returns how many of the URLs have a page."""
+        site = site_partition(site_id)
+        wanted = {url_key(url) for url in urls}
+        keys: dict[str, Key] = {}
+
+        async def find(hashed: str) -> None:
+            query = Query(self._table, hashed, index="by_url", sort=Compare("site_id", "=", {"S": site}))
+            response = await self._gateway.call("Query", requests.query_request(query))
+            for entry in response["Items"]:
+                keys[entry["page_id"]["S"]] = {name: entry[name] for name in self._table.primary_key}
+
+        await gather_bounded(find, wanted, _LOOK_UPS_IN_FLIGHT)
+        seen = encode_value(now, model="Page", field="last_seen")
+        changes = [
+            Change(
+                key,
+                Update(put={"last_seen": seen, _SEEN_BY: {"S": secrets.token_hex(6)}}),
+                # Another worker's later moment stays.
+                Compare("last_seen", "<", seen),
+                _SEEN_BY,
+            )
+            for key in keys.values()
         ]
-        as_read = {page_id: last_crawled for last_crawled, page_id in best}
-        return [
-            self._decode(item)
-            for item in await read_all(self._gateway, self._table, keys)
-            # What another worker crawled or buried in the meantime is not due any more.
-            if item.get("last_crawled", {}).get("S", "") == as_read[item["page_id"]["S"]]
-            and item.get("is_tombstone") == {"BOOL": False}
-        ]
+        for outcome in await self._writes.run(changes):
+            if isinstance(outcome, Failed):
+                raise outcome.error
+        return len(keys)
 
     async def tombstone(self, site_id: str, page_id: str) -> bool:
         """Marks a page as gone; whether it exists."""
@@ -146,6 +166,30 @@ class PageStore:
     async def delete_of_site(self, site_id: str) -> int:
         """Removes all pages of a site."""
         return await delete_partition(self._gateway, self._query(site_id, include_tombstones=True))
+
+    async def _oldest(self, site_id: str, by: str, before: datetime | None, limit: int) -> list[Page]:
+        """The pages whose `by` is absent or before a moment, absent first, then oldest; no tombstones."""
+        check_limit(limit)
+        query = self._query(
+            site_id, include_tombstones=False, also=_is_before(by, before), attributes=("page_id", by)
+        )
+        # Keys only, and no more than `limit` of them: a site may have a million pages.
+        best: list[tuple[str, str]] = []
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                found = [(item.get(by, {}).get("S", ""), item["page_id"]["S"]) for item in items]
+                best = heapq.nsmallest(limit, [*best, *found])
+        keys: list[Key] = [
+            {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in best
+        ]
+        as_read = {page_id: moment for moment, page_id in best}
+        return [
+            self._decode(item)
+            for item in await read_all(self._gateway, self._table, keys)
+            # What another worker crawled or buried in the meantime is not due any more.
+            if item.get(by, {}).get("S", "") == as_read[item["page_id"]["S"]]
+            and item.get("is_tombstone") == {"BOOL": False}
+        ]
 
     def _query(
         self,
@@ -167,12 +211,12 @@ class PageStore:
         return from_item(self._table, item)
 
 
-def _crawled_before(cutoff: datetime | None) -> Condition | None:
-    """Never crawled, or before that moment."""
-    if cutoff is None:
+def _is_before(attribute: str, moment: datetime | None) -> Condition | None:
+    """Absent, or before that moment."""
+    if moment is None:
         return None
-    moment = encode_value(cutoff, model="Page", field="last_crawled")
-    return AnyOf((Missing("last_crawled"), Compare("last_crawled", "<", moment)))
+    limit = encode_value(moment, model="Page", field=attribute)
+    return AnyOf((Missing(attribute), Compare(attribute, "<", limit)))
 
 
 def _cutoff(max_age_hours: float | None) -> datetime | None:

@@ -36,7 +36,7 @@ async def test_the_demo_stores_a_real_site(dynamodb_local_endpoint: str) -> None
     assert figure(output, "pages") >= 190
     assert figure(output, "versions") == figure(output, "pages")
     assert figure(output, "raw bytes") > 5 * figure(output, "stored bytes") > 1_000_000
-    assert 5 < figure(output, "write units per page") < 15
+    assert 5 < figure(output, "write units of a version") < 15
     assert figure(output, "  pages_crawled") == figure(output, "pages")
     assert figure(output, "frontier items failed") == 0
     # Both worker processes took part.

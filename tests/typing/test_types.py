@@ -8,6 +8,8 @@ from typing import assert_type
 from ragcrawl_dynamo import (
     AddResult,
     Claim,
+    CommitOutcome,
+    CommitResult,
     CrawlRun,
     DynamoDBBackend,
     Frontier,
@@ -53,6 +55,12 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(await backend.get_frontier_items("r"), Slice[FrontierItem])
     assert_type(await backend.update_frontier_status("r", "i", "failed"), FrontierItem)
     assert_type(await backend.clear_frontier("r"), int)
+    assert_type(await backend.complete_run("s", "r"), CrawlRun)
+    assert_type(await backend.mark_seen("s", []), int)
+    assert_type(await backend.get_unseen_pages("s", "r"), list[Page])
+    result = await backend.commit_page(Page(page_id="p", site_id="s", url="u", status_code=404))
+    assert_type(result, CommitResult)
+    assert_type(result.outcome, CommitOutcome)
     frontier = backend.frontier("r", "s")
     assert_type(frontier, Frontier)
     assert_type(await frontier.add(["https://example.com/"]), list[AddResult])

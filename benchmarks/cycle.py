@@ -1,0 +1,81 @@
+"""What a crawled page costs from claim to commit, on the demo's site and DynamoDB Local.
+
+Pages are claimed in batches of 25; each is committed with its body and all links of its site. Then the same
+run is made again, as a sync that finds nothing changed. Units are those of single requests, since the engine
+reports none for PartiQL batches, whose writes are the same; requests are those of PartiQL batches.
+
+The engine counts 4 units for a transactional write of 1 KB, where AWS's rule is 2 (AWS: "DynamoDB on-demand
+capacity mode"); both are printed.
+
+    python -m benchmarks.cycle
+"""
+
+import asyncio
+
+from rich.table import Table
+
+from benchmarks.bodies import ROOT, console, fetch_corpus
+from benchmarks.frontier import Cost, totals
+from examples.crawl_docs import PAGE_PATH, SITE_ID
+from ragcrawl_dynamo import CommitOutcome, DynamoDBBackend, DynamoDBConfig, Page, PageVersion
+from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
+
+BATCH = 25
+
+
+async def cycle(
+    config: DynamoDBConfig, corpus: dict[str, tuple[PageVersion, Page]], start_url: str, run_id: str
+) -> tuple[Cost, float, CommitOutcome]:
+    """Crawls the corpus: the cost of a page, its write units by AWS's rule, and what became of it."""
+    async with DynamoDBBackend(config) as backend:
+        frontier = backend.frontier(run_id, SITE_ID)
+        await frontier.add([start_url])
+        before = totals(backend)
+        done = 0
+        outcomes: set[CommitOutcome] = set()
+        while claims := await frontier.claim(BATCH):
+            for claim in claims:
+                version, page = corpus[claim.item.url]
+                version = version.model_copy(update={"run_id": run_id})
+                links = [link for link in version.outlinks if link in corpus]
+                result = await backend.commit_page(page, version, claim=claim, discovered=links)
+                outcomes.add(result.outcome)
+                done += 1
+        assert await frontier.is_finished()  # noqa: S101 # an average over less would mean nothing
+        assert (done, len(outcomes)) == (len(corpus), 1)  # noqa: S101 # likewise
+        requests, reads, writes = (
+            after - first for after, first in zip(totals(backend), before, strict=True)
+        )
+        counters = backend.metrics().items()
+        in_transactions = sum(
+            each.write_units for (name, _), each in counters if name == "TransactWriteItems"
+        )
+        cost = Cost(requests / done, reads / done, writes / done)
+        return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()
+
+
+async def main() -> None:
+    """Measures and prints."""
+    pairs = await fetch_corpus()
+    corpus = {page.url: (version, page) for version, page in pairs if PAGE_PATH.search(page.url)}
+    start_url = next(iter(corpus))
+    columns = ("requests", "read units", "write units as counted", "by AWS's rule")
+    table = Table(f"per page of {len(corpus)}, from claim to commit", *columns)
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+        batches = local_config(endpoint, conditional_batches="partiql")
+        single = local_config(endpoint, conditional_batches="item")
+        for run_id in ("first", "second"):
+            cost, _, outcome = await cycle(batches, corpus, start_url, run_id)
+            units, by_rule, _ = await cycle(single, corpus, start_url, run_id)
+            table.add_row(
+                f"{run_id} run: {outcome}",
+                f"{cost.requests:.1f}",
+                f"{units.read_units:.1f}",
+                f"{units.write_units:.1f}",
+                f"{by_rule:.1f}",
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
