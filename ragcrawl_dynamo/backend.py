@@ -721,7 +721,8 @@ class DynamoDBBackend(StorageBackend):
     ) -> CrawlRun:
         """See StorageBackend."""
         ends = check_final_status(status)
-        fold = await self.frontier(run_id, site_id).fold()
+        queue = self.frontier(run_id, site_id)
+        fold = await queue.fold()
         stats = fold.stats()
         if ends is RunStatus.COMPLETED and (fold.open or stats.pages_failed):
             ends = RunStatus.PARTIAL
@@ -741,6 +742,9 @@ class DynamoDBBackend(StorageBackend):
         await self._sites.record_crawl(
             site_id, total_pages=total_pages, total_runs=total_runs, moment=now, is_sync=run.is_sync
         )
+        # A service that lives long sees many runs.
+        self._queues.pop((run_id, site_id), None)
+        await queue.close()
         return run
 
     async def save_page(self, page: Page) -> None:

@@ -270,7 +270,9 @@ async def test_a_run_that_is_completed_has_the_stats_of_its_items(
 async def test_a_run_that_is_still_open_is_partial(backend: DynamoDBBackend, frontier: Frontier) -> None:
     await backend.save_run(make_run())
     assert (await backend.complete_run("site", "run")).status == "completed"
+    # It can still be used, by those who have it and by others.
     await frontier.add(urls(1))
+    assert await frontier.stats() == FrontierStats(pending=1)
     assert (await backend.complete_run("site", "run")).status == "partial"
     assert (await backend.complete_run("site", "run", "cancelled")).status == "cancelled"
     with pytest.raises(NotFoundError, match="save_run"):
