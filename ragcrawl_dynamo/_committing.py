@@ -18,11 +18,12 @@ from ragcrawl_dynamo._commits import CommitResult, Decision, decide
 from ragcrawl_dynamo._expressions import AllOf, Compare, Condition, Exists, Missing
 from ragcrawl_dynamo._folding import record, recorded
 from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier
-from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 from ragcrawl_dynamo.stores.pages import REVISION, PageStore
 from ragcrawl_dynamo.stores.versions import VersionStore
 
@@ -71,12 +72,19 @@ class Committer:
     """Commits pages of all sites."""
 
     def __init__(
-        self, gateway: Gateway, tables: Tables, pages: PageStore, versions: VersionStore, clock: Clock
+        self,
+        gateway: Gateway,
+        tables: Tables,
+        pages: PageStore,
+        versions: VersionStore,
+        live: LiveStats,
+        clock: Clock,
     ) -> None:
         self._gateway = gateway
         self._tables = tables
         self._pages = pages
         self._versions = versions
+        self._live = live
         self._clock = clock
 
     async def commit(self, fetched: Fetched) -> CommitResult:
@@ -124,10 +132,9 @@ class Committer:
         page = to_item(self._tables.pages, decision.page, {REVISION: {"S": own}})
         writes = [requests.transact_put(self._tables.pages, page, as_read)]
         claim, frontier = fetched.claim, fetched.frontier
+        outcome = record(decision.result, decision.page.status_code, fetched.version)
         if claim is not None and frontier is not None:
-            change = frontier.completion(
-                claim, record(decision.result, decision.page.status_code, fetched.version)
-            )
+            change = frontier.completion(claim, outcome)
             writes.append(
                 requests.transact_update(self._tables.frontier, change.key, change.update, change.condition)
             )
@@ -143,6 +150,7 @@ class Committer:
                 return await self._earlier_result(fetched, claim, error)
             # Otherwise applied by our own first attempt, whose answer was lost.
         if claim is not None and frontier is not None:
+            self._live.note(claim.item.site_id, claim.item.run_id, _as_completed(claim, outcome))
             await frontier.completed_elsewhere(claim, counted=False)
         return decision.result
 
@@ -158,6 +166,16 @@ class Committer:
         if result is None:
             raise LeaseLostError([claim]) from error
         return result
+
+
+def _as_completed(claim: Claim, outcome: Item) -> Item:
+    item = claim.item
+    return {
+        "status": {"S": FrontierStatus.COMPLETED},
+        "domain": {"S": item.domain},
+        "depth": {"N": str(item.depth)},
+        **outcome,
+    }
 
 
 def _as_read(stored: Page | None, revision: str | None) -> Condition:

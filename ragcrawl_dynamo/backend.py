@@ -17,10 +17,12 @@ from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._conditional import conditional_writes
 from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
 from ragcrawl_dynamo._keys import unescape
+from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._metrics import OperationMetrics
 from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import all_active, ensure_tables
 from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._tasks import Tasks
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError, NotFoundError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier
@@ -534,6 +536,8 @@ class StorageBackend(ABC):
             claim: The claim of its frontier item, which this completes.
             discovered: Links found on the page, for the frontier of the claim's run, or of the version's.
 
+        A run's stats follow a second later, as far as its process lives; `complete_run` makes them exact.
+
         Returns:
             What became of the page. Repeating a commit under the same claim, after its answer was lost,
             returns the same and changes nothing.
@@ -601,7 +605,11 @@ class DynamoDBBackend(StorageBackend):
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._clock = clock or SystemClock()
-        self._committer = Committer(self._gateway, tables, self._pages, self._versions, self._clock)
+        self._live = LiveStats(self._runs, self._clock)
+        self._tasks = Tasks()
+        self._committer = Committer(
+            self._gateway, tables, self._pages, self._versions, self._live, self._clock
+        )
         self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
         self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
@@ -648,6 +656,12 @@ class DynamoDBBackend(StorageBackend):
     async def close(self) -> None:
         """See StorageBackend."""
         try:
+            await self._tasks.join()
+            try:
+                async with asyncio.timeout(self._config.health_timeout):
+                    await self._live.flush()
+            except TimeoutError:
+                logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
             queues, self._queues = self._queues, {}
             for queue in queues.values():
                 await queue.close()
@@ -960,7 +974,10 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         frontier = None if run_id is None else self.frontier(run_id, page.site_id)
-        return await self._committer.commit(Fetched(page, version, claim, frontier, list(discovered)))
+        result = await self._committer.commit(Fetched(page, version, claim, frontier, list(discovered)))
+        if self._live.is_due:
+            await self._tasks.uninterrupted(self._live.flush())
+        return result
 
     async def _check_bucket(self) -> None:
         if self._objects is not None:

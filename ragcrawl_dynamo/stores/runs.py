@@ -36,6 +36,14 @@ _WRITERS = "stats_writers"
 _MAX_EXPRESSION_BYTES = 4096
 
 
+_IS_OPEN = AnyOf(
+    (
+        Compare("status", "=", {"S": RunStatus.PENDING}),
+        Compare("status", "=", {"S": RunStatus.RUNNING}),
+    )
+)
+
+
 class RunStore:
     """Key `{site_id}` / `{run_id}`; by_run_id finds a run without its site, by_created_at orders by time."""
 
@@ -70,14 +78,19 @@ class RunStore:
         query = Query(self._table, partition, index="by_created_at", forward=False)
         return await read_slice_by_index(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
-    async def add_stats(self, site_id: str, run_id: str, deltas: dict[str, Any]) -> CrawlRun:
-        """Adds to a run's stats atomically and returns the run as it is then."""
+    async def add_stats(
+        self, site_id: str, run_id: str, deltas: dict[str, Any], *, only_open: bool = False
+    ) -> CrawlRun:
+        """Adds to a run's stats atomically and returns the run as it is then.
+
+        With `only_open` one that has ended is left as it is.
+        """
         key = run_key(site_id, run_id)
         update = self._addition(deltas)
         # One addition at a time and run: the writer's token covers the last one only.
         lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
         async with lock:
-            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}")
+            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", only_open)
 
     async def complete(
         self, site_id: str, run_id: str, status: RunStatus, stats: CrawlStats, **fields: Any
@@ -130,12 +143,14 @@ class RunStore:
         response = await self._gateway.call("Query", requests.query_request(query))
         return [unescape(item["site_id"]["S"]) for item in response["Items"]]
 
-    async def _add(self, key: Key, update: Update, name: str) -> CrawlRun:
+    async def _add(self, key: Key, update: Update, name: str, only_open: bool) -> CrawlRun:
         token: Value = {"S": uuid4().hex}
         slot: Path = (_WRITERS, self._writer)
         marked = Update(put={slot: token}, increment=update.increment, union=update.union)
         not_yet_applied = AnyOf((Missing(slot), Compare(slot, "<>", token)))
-        condition = AllOf((Exists(self._table.partition_key), not_yet_applied))
+        condition = AllOf(
+            (Exists(self._table.partition_key), not_yet_applied, *([_IS_OPEN] if only_open else []))
+        )
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
             raise InvalidArgumentError("deltas", "too many counters at once: add them in several calls")

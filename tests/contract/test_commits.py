@@ -316,3 +316,31 @@ async def test_a_mark_never_goes_back_in_time(backend: DynamoDBBackend, clock: M
         await backend.mark_seen("site", "https://example.com/page")
     with pytest.raises(NotFoundError):
         await backend.get_unseen_pages("site", "absent")
+
+
+async def test_a_runs_stats_follow_its_commits_while_it_is_open(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
+) -> None:
+    await backend.save_run(make_run(status="running"))
+    await frontier.add(urls(4))
+    claims = await frontier.claim(4)
+    stats = []
+    for i, claim in enumerate(claims):
+        clock.advance(0.6)
+        one = make_version("v1", f"p{i}", html="x" * 10)
+        await backend.commit_page(make_page(f"p{i}", status_code=200), one, claim=claim)
+        run = await backend.get_run("run", "site")
+        assert run is not None
+        stats.append(run.stats)
+    assert [each.pages_crawled for each in stats] == [0, 0, 3, 3]
+    assert (stats[-1].pages_new, stats[-1].total_bytes_downloaded) == (3, 30)
+    assert stats[-1].status_codes == {200: 3}
+    completed = await backend.complete_run("site", "run")
+    assert completed.stats.pages_crawled == 4
+    # What was noted and not added yet comes too late.
+    clock.advance(5)
+    await frontier.add(urls(1, first=9))
+    await backend.commit_page(
+        make_page("p9", status_code=200), make_version("v1", "p9"), claim=(await frontier.claim())[0]
+    )
+    assert await backend.get_run("run", "site") == completed
