@@ -43,7 +43,9 @@ class Waker:
         Raises:
             ServiceError: Some could not be woken; a later call will.
         """
-        self._left = {**self._left, **work}
+        # What an earlier call could not make known may be due sooner.
+        for host, each in work.items():
+            note_work(self._left, host, *each)
         if not self._left:
             return
         work = dict(self._left)
