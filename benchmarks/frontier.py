@@ -147,7 +147,7 @@ async def main(endpoint: str, links: int, pages: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure the frontier on DynamoDB Local.")
-    parser.add_argument("--links", type=int, default=8000)
+    parser.add_argument("--links", type=int, default=20_000)
     parser.add_argument("--pages", type=int, default=500)
     args = parser.parse_args()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as url:

@@ -300,9 +300,7 @@ class Claimer:
         found = [*(each for moment, each in timed if moment <= now), *ready]
         if not self._members.owns(host, shard):
             # Those who turn to a share that is not theirs begin with different items of it.
-            found = [
-                replace(each, distance=1 if self._members.begins_with(each.item_id) else 2) for each in found
-            ]
+            found = [replace(each, distance=self._members.distance(each.item_id)) for each in found]
         return found, [moment for moment, _ in timed if moment > now], len(ready) < READY_READ
 
     def _choose(
@@ -375,6 +373,8 @@ class Claimer:
                 )
             except RagcrawlDynamoError as error:
                 logger.warning("%d hosts wait longer than they need to: %s", len(unused), error)
+        # What else was seen together with those is as old.
+        self.forget(misses)
         self._avoid((host for host, n in misses.items() if 3 * n > len(by_host[host])), now)
 
     async def _write_claims(

@@ -357,7 +357,9 @@ class Frontier:
     async def recount(self) -> FrontierStats:
         """Counts all items by reading them (0.5 read units for 4 KB), and corrects the counters by that.
 
-        Exact while nothing else changes the run's items.
+        Exact while nothing else changes the run's items. A change that another process has made in the last
+        second, and not counted yet, is taken for a missing one: it is then in the counters twice until the
+        next recount, or until the run is proven finished.
         """
         await self._flush()
         exact = await self._completion.recount()

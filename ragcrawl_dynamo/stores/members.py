@@ -56,9 +56,13 @@ class Members:
             self._owners[host, shard] = owner
         return owner == self.me
 
-    def begins_with(self, item_id: str) -> bool:
-        """Whether this process should try an item first, of a share that is not its own."""
-        return self._ids[zlib.crc32(item_id.encode()) % len(self._ids)] == self.me
+    def distance(self, item_id: str) -> int:
+        """How late this process should try an item of a share that is not its own; 1 is first.
+
+        Each goes round the processes from itself on, so that few are at the same items at a time.
+        """
+        others = zlib.crc32(item_id.encode()) - self._ids.index(self.me)
+        return 1 + others % len(self._ids)
 
     async def refresh(self, now: datetime, monotonic: float) -> None:
         """Gives a sign of life and learns who else is there, now and then."""
