@@ -1,5 +1,6 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
+from ragcrawl_dynamo._changes import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
@@ -15,6 +16,7 @@ from ragcrawl_dynamo.errors import (
     BackendNotOpenError,
     BackendStateError,
     BucketNotFoundError,
+    ChangesExpiredError,
     ClockSkewError,
     ConditionFailedError,
     ConflictError,
@@ -66,6 +68,9 @@ __all__ = [
     "BackendNotOpenError",
     "BackendStateError",
     "BucketNotFoundError",
+    "ChangeKind",
+    "ChangeSlice",
+    "ChangesExpiredError",
     "Claim",
     "ClockSkewError",
     "CommitOutcome",
@@ -101,6 +106,7 @@ __all__ = [
     "NotFoundError",
     "OperationMetrics",
     "Page",
+    "PageChange",
     "PageVersion",
     "PartialBatchError",
     "PruneReport",

@@ -17,7 +17,7 @@ holds the escaped id (see `_keys`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
@@ -40,6 +40,9 @@ MAX_DEPTH = 32
 MAX_DIGITS = 38
 MIN_MAGNITUDE = 1e-130
 MAGNITUDE_BOUND = 1e126
+
+# Epoch seconds after which DynamoDB may delete an item, in tables that have time to live.
+EXPIRES_AT = "expires_at"
 
 
 class _RefusedError(Exception):
@@ -133,6 +136,13 @@ def decode_value(value: Mapping[str, Any]) -> Any:
     """One value out of an item."""
     ((tag, raw),) = value.items()
     return _DECODERS[tag](raw)
+
+
+def expiry(days: int | None, moment: datetime) -> Item:
+    """When DynamoDB may delete an item, so many days after a moment, if ever."""
+    if days is None:
+        return {}
+    return {EXPIRES_AT: {"N": str(int((moment + timedelta(days=days)).timestamp()))}}
 
 
 def item_size(item: Mapping[str, AttributeValueTypeDef]) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ragcrawl_dynamo._changes import ChangeKind
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import Page, PageVersion
 
@@ -24,6 +25,14 @@ class CommitOutcome(StrEnum):
     UNCHANGED = "unchanged"
     TOMBSTONED = "tombstoned"
     REVIVED = "revived"
+
+
+_CHANGES = {
+    CommitOutcome.CREATED: ChangeKind.CREATED,
+    CommitOutcome.CHANGED: ChangeKind.CHANGED,
+    CommitOutcome.TOMBSTONED: ChangeKind.DELETED,
+    CommitOutcome.REVIVED: ChangeKind.CREATED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,11 @@ class Decision:
     outcome: CommitOutcome
     page: Page
     writes_version: bool
+
+    @property
+    def change(self) -> ChangeKind | None:
+        """What readers of the changes are told; None if nothing changed."""
+        return _CHANGES.get(self.outcome)
 
     @property
     def result(self) -> CommitResult:

@@ -1,4 +1,6 @@
-"""One atomic step per crawled page: body parts, discovered links, then head, page and frontier item together.
+"""One atomic step per crawled page: body parts, discovered links, then all that shows, together.
+
+That is the version's head, the page, the frontier item and, where the page changed, its change in the log.
 
 A crash before the last request leaves parts that a clean-up finds, links that are in the queue already, and
 an item that will be claimed again; a worker that lost its lease changes nothing that can be seen.
@@ -8,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._changes import CHANGE_ORDER, next_order
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
-from ragcrawl_dynamo._expressions import AllOf, Compare, Condition, Exists, Missing
 from ragcrawl_dynamo._folding import record, recorded
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._live import LiveStats
@@ -24,7 +26,8 @@ from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
-from ragcrawl_dynamo.stores.pages import REVISION, PageStore
+from ragcrawl_dynamo.stores.lanes import Lanes
+from ragcrawl_dynamo.stores.pages import REVISION, PageStore, StoredPage, as_read
 from ragcrawl_dynamo.stores.versions import VersionStore
 
 # Times that a page is read again because somebody else changed it meanwhile.
@@ -69,7 +72,7 @@ class Fetched:
 
 
 class Committer:
-    """Commits pages of all sites."""
+    """Commits pages of all sites, for one process."""
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Committer:
         tables: Tables,
         pages: PageStore,
         versions: VersionStore,
+        lanes: Lanes,
         live: LiveStats,
         clock: Clock,
     ) -> None:
@@ -84,6 +88,7 @@ class Committer:
         self._tables = tables
         self._pages = pages
         self._versions = versions
+        self._lanes = lanes
         self._live = live
         self._clock = clock
 
@@ -92,12 +97,12 @@ class Committer:
         fetched.check()
         now = self._clock.now()
         for failures in range(1, _ATTEMPTS + 1):
-            stored, revision = await self._read(fetched.page)
-            decision = decide(stored, fetched.page, fetched.version, now)
+            stored = await self._read(fetched.page)
+            decision = decide(stored.page, fetched.page, fetched.version, now)
             # Refused before anything is written.
             to_item(self._tables.pages, decision.page)
             await self._prepare(fetched, decision)
-            result = await self._write(fetched, decision, _as_read(stored, revision))
+            result = await self._write(fetched, decision, stored)
             if result is not None:
                 return result
             await asyncio.sleep(full_jitter(self._gateway.config, failures))
@@ -106,15 +111,17 @@ class Committer:
             f"{_ATTEMPTS} times in a row; nothing was committed: commit it again"
         )
 
-    async def _read(self, page: Page) -> tuple[Page | None, str | None]:
-        stored, revision = await self._pages.read(page.site_id, page.page_id)
-        if stored is None or revision is not None or stored.current_version_id is None:
-            return stored, revision
+    async def _read(self, page: Page) -> StoredPage:
+        stored = await self._pages.read(page.site_id, page.page_id)
+        found = stored.page
+        if found is None or stored.revision is not None or found.current_version_id is None:
+            return stored
         # Saved as a record only, it may name a version that was never saved.
-        current = (stored.page_id, stored.current_version_id, stored.site_id)
-        if current not in await self._versions.content_hashes([current]):
-            stored = stored.model_copy(update={"current_version_id": None, "content_hash": None})
-        return stored, revision
+        current = (found.page_id, found.current_version_id, found.site_id)
+        if current in await self._versions.content_hashes([current]):
+            return stored
+        without = found.model_copy(update={"current_version_id": None, "content_hash": None})
+        return replace(stored, page=without)
 
     async def _prepare(self, fetched: Fetched, decision: Decision) -> None:
         """Makes durable what nothing shows yet, once: the body and the links."""
@@ -126,11 +133,20 @@ class Committer:
             await fetched.frontier.add(fetched.links, depth=depth, referrer_url=page.url)
             fetched.links = []
 
-    async def _write(self, fetched: Fetched, decision: Decision, as_read: Condition) -> CommitResult | None:
-        """Writes all at once; None if the page was changed by somebody else since it was read."""
+    async def _write(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
+        """Writes all at once; None if others changed the page since it was read, or took its number."""
         own = secrets.token_hex(8)
-        page = to_item(self._tables.pages, decision.page, {REVISION: {"S": own}})
-        writes = [requests.transact_put(self._tables.pages, page, as_read)]
+        site_id, page_id = fetched.page.site_id, fetched.page.page_id
+        order = stored.order
+        place = None
+        if decision.change is not None and self._gateway.config.change_feed:
+            order = next_order(order, self._lanes.now())
+            place = await self._lanes.take(site_id)
+        extra: Item = {REVISION: {"S": own}}
+        if order is not None:
+            extra[CHANGE_ORDER] = {"N": str(order)}
+        page = to_item(self._tables.pages, decision.page, extra)
+        writes = [requests.transact_put(self._tables.pages, page, as_read(stored))]
         claim, frontier = fetched.claim, fetched.frontier
         outcome = record(decision.result, decision.page.status_code, fetched.version)
         if claim is not None and frontier is not None:
@@ -140,11 +156,15 @@ class Committer:
             )
         if decision.writes_version and fetched.head is not None:
             writes.append(requests.transact_put(self._tables.versions, fetched.head))
+        if place is not None and decision.change is not None and order is not None:
+            writes.append(self._lanes.put(site_id, place, decision.change, page_id, order))
         try:
             await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
         except ConditionFailedError as error:
             page_then = error.items[0] or {}
             if page_then.get(REVISION) != {"S": own}:
+                if place is not None:
+                    self._lanes.refused(site_id, place, error, -1)
                 if claim is None or error.reasons[1] != "ConditionalCheckFailed":
                     return None
                 return await self._earlier_result(fetched, claim, error)
@@ -176,12 +196,3 @@ def _as_completed(claim: Claim, outcome: Item) -> Item:
         "depth": {"N": str(item.depth)},
         **outcome,
     }
-
-
-def _as_read(stored: Page | None, revision: str | None) -> Condition:
-    if stored is None:
-        return Missing("page_id")
-    if revision is None:
-        # Saved as a record only, which leaves no revision.
-        return AllOf((Exists("page_id"), Missing(REVISION)))
-    return Compare(REVISION, "=", {"S": revision})

@@ -134,6 +134,42 @@ def version_ids(head: Key) -> tuple[str, str, str]:
     return unescape(head["page_id"]["S"]), unescape(version_id), unescape(site_id)
 
 
+def changes_partition(site_id: str) -> str:
+    """`#{site_id}`: partition of a site's lanes of changes, and of its consumers' cursors."""
+    return "#" + site_partition(site_id)
+
+
+# Begin the sort keys of all lanes, and of all consumers, of a site.
+LANE_PREFIX = "lane#"
+CONSUMER_PREFIX = "consumer#"
+
+
+def lane_key(site_id: str, lane: str) -> Key:
+    """`#{site_id}` / `lane#{lane}`: who numbers the changes of a lane."""
+    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": LANE_PREFIX + lane}}
+
+
+def consumer_key(site_id: str, consumer: str) -> Key:
+    """`#{site_id}` / `consumer#{consumer}`: how far a consumer of the changes has come."""
+    name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))
+    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
+
+
+def lane_partition(site_id: str, lane: str) -> str:
+    """`#{site_id}#{lane}`: partition of the changes of a lane."""
+    return f"{changes_partition(site_id)}#{lane}"
+
+
+def change_key(site_id: str, lane: str, number: int) -> Key:
+    """`#{site_id}#{lane}` / `{number}`: one change, in the order in which its lane was numbered."""
+    return {"site_id": {"S": lane_partition(site_id, lane)}, "page_id": {"S": change_number(number)}}
+
+
+def change_number(number: int) -> str:
+    """`000000000001`: fixed width, so that it sorts by number."""
+    return f"{number:012}"
+
+
 # In by_site, bodies sort between these two: "$" is the character after "#".
 BODY_PARTITIONS = ("#", "$")
 

@@ -67,7 +67,7 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
             operation="DescribeTable",
             table=table.name,
         ) from error
-    if table.ttl_attribute is not None and gateway.config.frontier_ttl_days is not None:
+    if table.ttl_attribute is not None and getattr(gateway.config, table.ttl_setting) is not None:
         await _enable_ttl(gateway, table, table.ttl_attribute)
     if gateway.config.point_in_time_recovery:
         await _enable_recovery(gateway, table)
@@ -197,7 +197,7 @@ async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> No
             raise SchemaMismatchError(
                 table.name,
                 [f"time to live is on attribute {found.get('AttributeName')}, not {attribute}"],
-                "Switch it off there, or set frontier_ttl_days to None",
+                f"Switch it off there, or set {table.ttl_setting} to None",
             )
         return
     try:

@@ -8,7 +8,8 @@
 | versions | page_id | version_key | global by_site (indexed_site, page_id), sparse |
 | frontier | run_id | item_id | global by_queue (queue, queue_order), sparse |
 
-The frontier also holds, beside a run's items, one record for each of its hosts and one for the run itself.
+The frontier also holds, beside a run's items, one record for each of its hosts and one for the run itself;
+the pages, beside a site's pages, the log of their changes.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,6 +53,7 @@ class Table(Generic[E]):
         separate: Fields that an item does not hold as attributes.
         lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
         ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
+        ttl_setting: Name of the setting that says after how many days; None there switches it off.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Table(Generic[E]):
     separate: frozenset[str] = frozenset()
     lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ttl_attribute: str | None = None
+    ttl_setting: str = ""
 
     def named(self, prefix: str) -> Self:
         """This table under its full name."""
@@ -104,6 +107,9 @@ PAGES = Table(
     "site_id",
     "page_id",
     indexes=(Index("by_url", "url_key", "site_id"),),
+    # Of the log of changes; a page has none.
+    ttl_attribute="expires_at",
+    ttl_setting="change_retention_days",
 )
 VERSIONS = Table(
     "versions",
@@ -122,6 +128,7 @@ FRONTIER = Table(
     "item_id",
     indexes=(Index("by_queue", "queue", "queue_order"),),
     ttl_attribute="expires_at",
+    ttl_setting="frontier_ttl_days",
 )
 # The same table, seen as what else it holds.
 HOSTS = Table("frontier", HostRecord, _keys.host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
 from ragcrawl_dynamo._arguments import check_final_status
+from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._commits import CommitResult
@@ -35,7 +36,9 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
+from ragcrawl_dynamo.stores.changes import ChangeStore
 from ragcrawl_dynamo.stores.frontier import FrontierStore
+from ragcrawl_dynamo.stores.lanes import Lanes
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.runs import RunStore
@@ -550,6 +553,68 @@ class StorageBackend(ABC):
             PartialBatchError: Some discovered links may not have been added; nothing else was changed.
         """
 
+    # Changes
+
+    @abstractmethod
+    async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+        """What commits and `tombstone_pages` created, changed and deleted since a cursor.
+
+        Of a page that changed several times only the latest change comes, with the page as it is now. What
+        comes of one page is in the order of its commits; of different ones, about so. Nothing is passed over,
+        however long a commit takes: a reader waits for it, ten seconds at most, and then makes it log its
+        change further on. A change can come twice; `page.current_version_id` tells. `save_page` logs nothing.
+
+        A slice takes a read unit for each lane (one for each process that commits at a time), half a unit for
+        4 KB of changes, and one for each page.
+
+        Args:
+            site_id: The site.
+            limit: How many at most.
+            cursor: From the slice before, or from an earlier day; without, all pages that have content come
+                first, as created.
+
+        Returns:
+            The changes and a cursor for what follows; `is_end` where nothing does for now.
+
+        Raises:
+            InvalidArgumentError: `limit` is below 1.
+            InvalidCursorError: `cursor` is damaged or of another site.
+            ChangesExpiredError: `cursor` is older than `change_retention_days`, or than the site.
+        """
+
+    @abstractmethod
+    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
+        """The changes that a consumer has not handled yet, up to the present.
+
+        Its cursor is kept with the site: it moves on after each slice, once the last change of the slice has
+        been handled, that is, when the next one is asked for. A consumer that is killed gets those of the
+        slice again.
+
+        Args:
+            site_id: The site.
+            consumer: Its name.
+            limit: Changes of a slice.
+
+        Raises:
+            InvalidArgumentError: `limit` is below 1.
+            InvalidKeyError: The name is empty or too long.
+            ChangesExpiredError: It has not read for `change_retention_days`, or the site was deleted since.
+                `list_changes` without a cursor begins anew.
+        """
+
+    @abstractmethod
+    async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
+        """A consumer's cursor, None if it has none; without a name, one that is beyond all changes so far."""
+
+    @abstractmethod
+    async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
+        """Keeps a consumer's cursor; to be done once the changes before it have been handled.
+
+        Raises:
+            InvalidCursorError: `cursor` is damaged or of another site.
+            InvalidKeyError: The name is empty or too long.
+        """
+
     # Frontier queue
 
     @abstractmethod
@@ -600,15 +665,17 @@ class DynamoDBBackend(StorageBackend):
         self._tables = tables = Tables.of(config.table_prefix)
         self._sites = SiteStore(self._gateway, tables.sites)
         self._runs = RunStore(self._gateway, tables.runs)
-        self._pages = PageStore(self._gateway, tables.pages)
+        self._clock = clock or SystemClock()
+        self._lanes = Lanes(self._gateway, tables.pages, self._clock)
+        self._pages = PageStore(self._gateway, tables.pages, self._lanes)
+        self._changes = ChangeStore(self._gateway, tables.pages, self._pages, self._lanes)
         self._objects = _content_bucket(config)
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
-        self._clock = clock or SystemClock()
         self._live = LiveStats(self._runs, self._clock)
         self._tasks = Tasks()
         self._committer = Committer(
-            self._gateway, tables, self._pages, self._versions, self._live, self._clock
+            self._gateway, tables, self._pages, self._versions, self._lanes, self._live, self._clock
         )
         self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
@@ -660,6 +727,7 @@ class DynamoDBBackend(StorageBackend):
             try:
                 async with asyncio.timeout(self._config.health_timeout):
                     await self._live.flush()
+                    await self._lanes.close()
             except TimeoutError:
                 logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
             queues, self._queues = self._queues, {}
@@ -702,6 +770,7 @@ class DynamoDBBackend(StorageBackend):
                     removed += await self._frontier.clear(unescape(key["run_id"]["S"]), site_id)
                 removed += await self._runs.delete(keys)
         removed += await self._pages.delete_of_site(site_id)
+        removed += await self._changes.delete_of_site(site_id)
         removed += await self._maintenance.delete_versions(site_id)
         await self._sites.delete(site_id)
         return existed or removed > 0
@@ -978,6 +1047,33 @@ class DynamoDBBackend(StorageBackend):
         if self._live.is_due:
             await self._tasks.uninterrupted(self._live.flush())
         return result
+
+    async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+        """See StorageBackend."""
+        return await self._changes.read(site_id, limit, cursor)
+
+    async def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
+        """See StorageBackend."""
+        cursor = saved = await self._changes.load(site_id, consumer)
+        is_end = False
+        while not is_end:
+            part = await self._changes.read(site_id, limit, cursor)
+            for each in part:
+                yield each
+            cursor, is_end = part.cursor, part.is_end
+            if self._changes.is_worth_saving(site_id, saved, part):
+                await self._changes.save(site_id, consumer, cursor)
+                saved = cursor
+
+    async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
+        """See StorageBackend."""
+        if consumer is None:
+            return await self._changes.present(site_id)
+        return await self._changes.load(site_id, consumer)
+
+    async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
+        """See StorageBackend."""
+        await self._changes.save(site_id, consumer, cursor)
 
     async def _check_bucket(self) -> None:
         if self._objects is not None:

@@ -35,7 +35,8 @@ class DynamoDBConfig(BaseModel):
         write_capacity: Provisioned write capacity units of each table and global index.
         connect_timeout: Seconds to open a connection.
         read_timeout: Seconds without a byte of an answer before one attempt is given up.
-        call_timeout: Seconds that one request may take in all: waiting for a slot, attempts and pauses.
+        call_timeout: Seconds that one request may take in all: waiting for a slot, attempts and pauses; 900
+            at most, well below the hour that readers of changes allow for a commit.
         health_timeout: Seconds after which `health_check()` answers False.
         table_timeout: Seconds that `initialize()` waits for tables and indexes to become active.
         max_connections: Size of the connection pool. Some connections are kept free for health checks,
@@ -52,6 +53,9 @@ class DynamoDBConfig(BaseModel):
         content_bucket_endpoint_url: Of an S3 that is not AWS's; None for AWS's own.
         max_deleted_share: Share of a site's versions, or bodies, above which a clean-up refuses to delete
             unless told to.
+        change_feed: Log what commits create, change and delete, for `list_changes`; two write units a change.
+            It must be the same for all who write to a site.
+        change_retention_days: Days for which the log is kept, after which DynamoDB deletes it; None keeps it.
         frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
         frontier_max_attempts: Leases of an item that may fail or expire before it is given up as failed.
         frontier_retry_delay: Seconds before a failed item's second attempt, doubled for each further one.
@@ -78,7 +82,7 @@ class DynamoDBConfig(BaseModel):
     write_capacity: int = Field(default=5, ge=1)
     connect_timeout: float = Field(default=5.0, gt=0)
     read_timeout: float = Field(default=10.0, gt=0)
-    call_timeout: float = Field(default=60.0, gt=0)
+    call_timeout: float = Field(default=60.0, gt=0, le=900)
     health_timeout: float = Field(default=5.0, gt=0)
     table_timeout: float = Field(default=300.0, gt=0)
     max_connections: int = Field(default=50, ge=6, le=10_000)
@@ -92,6 +96,8 @@ class DynamoDBConfig(BaseModel):
     content_bucket_threshold: int = Field(default=1024 * 1024, ge=4096)
     content_bucket_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     max_deleted_share: float = Field(default=0.5, ge=0, le=1)
+    change_feed: bool = True
+    change_retention_days: int | None = Field(default=30, ge=1)
     frontier_ttl_days: int | None = Field(default=None, ge=1)
     frontier_max_attempts: int = Field(default=5, ge=1, le=1000)
     frontier_retry_delay: float = Field(default=2.0, ge=0, le=86_400)

@@ -16,6 +16,7 @@
     ├── FrontierCancelledError        the run was cancelled; its frontier hands out nothing more
     ├── LeaseLostError                leases had ended before the call; for their items it changed nothing
     ├── ClockSkewError                this machine's clock is too far off to judge leases
+    ├── ChangesExpiredError           a cursor of the change feed is older than what is kept of it
     ├── AmbiguousIdError              an id that several sites use was given without its site
     ├── ConflictError                 others changed a record each time that it was about to be changed
     ├── CorruptContentError           a version's body is not, or not all, what was saved
@@ -49,6 +50,7 @@ __all__ = [
     "BackendNotOpenError",
     "BackendStateError",
     "BucketNotFoundError",
+    "ChangesExpiredError",
     "ClockSkewError",
     "ConditionFailedError",
     "ConflictError",
@@ -211,6 +213,10 @@ class ClockSkewError(RagcrawlDynamoError):
             f"this machine's clock is at least {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'} of "
             f"DynamoDB's, frontier_max_clock_skew is {bound:g} s: synchronize it, or raise that everywhere"
         )
+
+
+class ChangesExpiredError(RagcrawlDynamoError):
+    """The cursor is older than what is kept of the site's changes: start anew without one."""
 
 
 class AmbiguousIdError(RagcrawlDynamoError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
 from ragcrawl_dynamo._expressions import (
     AllOf,
     AnyOf,
@@ -25,8 +25,6 @@ from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
 
-EXPIRES_AT = "expires_at"
-
 
 class FrontierStore:
     """Key `{run_id}` / `{item_id}`; finished items may carry a time to live."""
@@ -37,8 +35,8 @@ class FrontierStore:
 
     async def save(self, item: FrontierItem) -> None:
         """Writes an item over whatever is there."""
-        expiry = self._expiry(item.completed_at or utc_now()) if item.status.is_final else {}
-        stored = to_item(self._table, item, expiry)
+        extra = self._expiry(item.completed_at or utc_now()) if item.status.is_final else {}
+        stored = to_item(self._table, item, extra)
         await self._gateway.call("PutItem", requests.put_request(self._table, stored))
 
     async def get_items(
@@ -104,13 +102,6 @@ class FrontierStore:
 
     def _decode(self, item: Item) -> FrontierItem:
         return from_item(self._table, item)
-
-
-def expiry(days: int | None, completed_at: datetime) -> dict[str, Value]:
-    """When DynamoDB may delete an item that was finished at a moment, if ever."""
-    if days is None:
-        return {}
-    return {EXPIRES_AT: {"N": str(int((completed_at + timedelta(days=days)).timestamp()))}}
 
 
 def _not_expired() -> Condition:

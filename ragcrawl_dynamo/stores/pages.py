@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
+from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, next_order, order_of
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._conditional import Change, Failed, conditional_writes
-from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
+from ragcrawl_dynamo._expressions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Condition,
+    Exists,
+    Missing,
+    Path,
+    Update,
+    Value,
+)
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
 from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Table
-from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, InvalidKeyError
+from ragcrawl_dynamo.errors import (
+    ConditionFailedError,
+    ConflictError,
+    InvalidArgumentError,
+    InvalidKeyError,
+)
 from ragcrawl_dynamo.models import Page
+from ragcrawl_dynamo.stores.lanes import Lanes
 
 # Attribute with the random name of a page's latest change; a commit makes it from the state that it was read
 # in.
@@ -31,15 +51,34 @@ _SEEN_BY = "seen_by"
 # Look-ups of one call in flight.
 _LOOK_UPS_IN_FLIGHT = 16
 
+# Times that a tombstone is tried whose place in the log of changes was taken.
+_ATTEMPTS = 6
+
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A page as it was read.
+
+    Attributes:
+        page: The page; None if there is none.
+        revision: Which change it has from; None where `save_page` wrote it.
+        order: That of its latest logged change, likewise.
+    """
+
+    page: Page | None = None
+    revision: str | None = None
+    order: int | None = None
 
 
 class PageStore:
     """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL, whatever its length."""
 
-    def __init__(self, gateway: Gateway, table: Table[Page]) -> None:
+    def __init__(self, gateway: Gateway, table: Table[Page], lanes: Lanes) -> None:
         self._gateway = gateway
         self._table = table
+        self._lanes = lanes
         self._writes = conditional_writes(gateway, table)
 
     async def save(self, page: Page) -> None:
@@ -56,13 +95,13 @@ class PageStore:
         response = await self._gateway.call("GetItem", request)
         return self._decode(response["Item"]) if "Item" in response else None
 
-    async def read(self, site_id: str, page_id: str) -> tuple[Page | None, str | None]:
-        """One page by full key, and its revision, which it has once it was committed."""
+    async def read(self, site_id: str, page_id: str) -> StoredPage:
+        """One page by full key, with what commits keep beside it."""
         request = requests.get_request(self._table, page_key(site_id, page_id))
         item = (await self._gateway.call("GetItem", request)).get("Item")
         if item is None:
-            return None, None
-        return self._decode(item), item.get(REVISION, {}).get("S")
+            return StoredPage()
+        return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), order_of(item))
 
     async def get_by_url(self, site_id: str, url: str) -> Page | None:
         """The page whose normalized URL is that of `url`, through by_url (eventually consistent)."""
@@ -80,6 +119,11 @@ class PageStore:
     ) -> Slice[Page]:
         """A site's pages by page_id."""
         query = self._query(site_id, include_tombstones)
+        return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    async def listing_with_content(self, site_id: str, limit: int, cursor: str | None) -> Slice[Page]:
+        """A site's pages that have content, by page_id; no tombstones."""
+        query = self._query(site_id, include_tombstones=False, also=Exists("current_version_id"))
         return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
     async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
@@ -153,13 +197,46 @@ class PageStore:
         return len(keys)
 
     async def tombstone(self, site_id: str, page_id: str) -> bool:
-        """Marks a page as gone; whether it exists."""
-        gone = Update(put={"is_tombstone": {"BOOL": True}, REVISION: {"S": secrets.token_hex(8)}})
+        """Marks a page as gone, and logs that; whether it exists."""
         key = page_key(site_id, page_id)
-        request = requests.update_request(self._table, key, gone, Exists(self._table.partition_key))
+        for failures in range(1, _ATTEMPTS + 1):
+            stored = await self.read(site_id, page_id)
+            if stored.page is None or stored.page.is_tombstone:
+                return stored.page is not None
+            if await self._bury(site_id, page_id, key, stored):
+                return True
+            await asyncio.sleep(full_jitter(self._gateway.config, failures))
+        raise ConflictError(f"page {page_id!r} of site {site_id!r} was changed by others each time")
+
+    async def _bury(self, site_id: str, page_id: str, key: Key, stored: StoredPage) -> bool:
+        """Whether the page could be marked, as it was read."""
+        now = self._lanes.now()
+        own = secrets.token_hex(8)
+        order = next_order(stored.order, now)
+        gone: dict[Path, Value] = {
+            "is_tombstone": {"BOOL": True},
+            "last_changed": encode_value(now, model="Page", field="last_changed"),
+            REVISION: {"S": own},
+        }
+        if not self._gateway.config.change_feed:
+            update = requests.update_request(self._table, key, Update(put=gone), as_read(stored))
+            try:
+                await self._gateway.call("UpdateItem", update)
+            except ConditionFailedError as error:
+                return (error.item or {}).get(REVISION) == {"S": own}
+            return True
+        gone[CHANGE_ORDER] = {"N": str(order)}
+        place = await self._lanes.take(site_id)
+        writes = [
+            requests.transact_update(self._table, key, Update(put=gone), as_read(stored)),
+            self._lanes.put(site_id, place, ChangeKind.DELETED, page_id, order),
+        ]
         try:
-            await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError:
+            await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
+        except ConditionFailedError as error:
+            if (error.items[0] or {}).get(REVISION) == {"S": own}:
+                return True
+            self._lanes.refused(site_id, place, error, 1)
             return False
         return True
 
@@ -228,3 +305,13 @@ def _cutoff(max_age_hours: float | None) -> datetime | None:
         return datetime.now(UTC) - timedelta(hours=max_age_hours)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def as_read(stored: StoredPage) -> Condition:
+    """That a page is as it was read."""
+    if stored.page is None:
+        return Missing("page_id")
+    if stored.revision is None:
+        # Saved as a record only, which leaves no revision.
+        return AllOf((Exists("page_id"), Missing(REVISION)))
+    return Compare(REVISION, "=", {"S": stored.revision})

@@ -18,7 +18,7 @@ from typing import Any
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import read_all
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
 from ragcrawl_dynamo._conditional import Change, ConditionalWrites, Insert, Outcome
 from ragcrawl_dynamo._expressions import (
     AllOf,
@@ -53,7 +53,6 @@ from ragcrawl_dynamo._paging import read_pages
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
-from ragcrawl_dynamo.stores.frontier import EXPIRES_AT, expiry
 
 # Places of a host's queue that one look reads of what is ready, and of what waits for a time.
 READY_READ = 50

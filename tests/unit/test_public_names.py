@@ -19,9 +19,11 @@ LAYERS = [
     ["_keys", "_retry", "_content"],
     ["_tables"],
     ["_codec"],
+    ["_changes"],
     ["_requests", "_gateway", "_partiql"],
     ["_batching"],
     ["_paging", "_provision", "_conditional"],
+    ["stores.lanes"],
     ["stores.sites", "stores.runs", "stores.pages", "stores.bodies", "stores.frontier"],
     ["stores.counters", "stores.queue"],
     ["stores.hosts", "stores.members", "_claims"],
@@ -32,7 +34,7 @@ LAYERS = [
     ["_folding"],
     ["frontier"],
     ["stores.versions"],
-    ["stores.maintenance", "_live"],
+    ["stores.maintenance", "stores.changes", "_live"],
     ["_committing"],
     ["backend"],
     ["__init__"],
@@ -58,6 +60,7 @@ def test_the_public_names() -> None:
         ),
         *("Frontier", "Claim", "AddResult", "FrontierStats", "HostStatus", "RunState", "Worker"),
         *("CommitOutcome", "CommitResult"),
+        *("ChangeKind", "ChangeSlice", "PageChange"),
         *("Slice", "OperationMetrics", "ContentUsage", "PruneReport", "GarbageReport"),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)
