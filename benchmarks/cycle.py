@@ -1,8 +1,9 @@
 """What a crawled page costs from claim to commit, on the demo's site and DynamoDB Local.
 
-Pages are claimed in batches of 25; each is committed with its body and all links of its site. Then the same
-run is made again, as a sync that finds nothing changed. Units are those of single requests, since the engine
-reports none for PartiQL batches, whose writes are the same; requests are those of PartiQL batches.
+Pages are claimed in batches of 25; each is committed with its body and all links of its site. A consumer
+reads the changes. Then the same run is made again, as a sync that finds nothing changed. Units are those of
+single requests, since the engine reports none for PartiQL batches, whose writes are the same; requests are
+those of PartiQL batches.
 
 The engine counts 4 units for a transactional write of 1 KB, where AWS's rule is 2 (AWS: "DynamoDB on-demand
 capacity mode"); both are printed.
@@ -54,6 +55,27 @@ async def cycle(
         return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()
 
 
+async def consume(config: DynamoDBConfig) -> tuple[int, Cost]:
+    """Reads the changes since the last time: how many, and what one costs, or what asking costs for none."""
+    async with DynamoDBBackend(config) as backend:
+        before = totals(backend)
+        # The pages that there are come first where a consumer is new: this one knows that there are none.
+        cursor = await backend.get_change_cursor(SITE_ID, "indexer") or await backend.get_change_cursor(
+            SITE_ID
+        )
+        part = await backend.list_changes(SITE_ID, cursor=cursor)
+        count = len(part)
+        while not part.is_end:
+            part = await backend.list_changes(SITE_ID, cursor=part.cursor)
+            count += len(part)
+        await backend.save_change_cursor(SITE_ID, "indexer", part.cursor)
+        requests, reads, writes = (
+            after - first for after, first in zip(totals(backend), before, strict=True)
+        )
+        per = max(1, count)
+        return count, Cost(requests / per, reads / per, writes / per)
+
+
 async def main() -> None:
     """Measures and prints."""
     pairs = await fetch_corpus()
@@ -64,6 +86,8 @@ async def main() -> None:
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         batches = local_config(endpoint, conditional_batches="partiql")
         single = local_config(endpoint, conditional_batches="item")
+        for config in (batches, single):
+            await consume(config)
         for run_id in ("first", "second"):
             cost, _, outcome = await cycle(batches, corpus, start_url, run_id)
             units, by_rule, _ = await cycle(single, corpus, start_url, run_id)
@@ -73,6 +97,14 @@ async def main() -> None:
                 f"{units.read_units:.1f}",
                 f"{units.write_units:.1f}",
                 f"{by_rule:.1f}",
+            )
+            count, cost = await consume(single)
+            table.add_row(
+                f"  a consumer that reads {count} changes" if count else "  a consumer that asks, in all",
+                f"{cost.requests:.2f}",
+                f"{cost.read_units:.2f}",
+                f"{cost.write_units:.2f}",
+                f"{cost.write_units:.2f}",
             )
     console.print(table)
 

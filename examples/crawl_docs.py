@@ -5,9 +5,14 @@ that every machine has. Two worker processes of four tasks each take its public 
 run's frontier, fetch them, extract links and markdown, and store pages and versions. They share nothing but
 the tables: as many more could join from other machines.
 
+Then the site is crawled again, by conditional requests for the pages that are known, and once more after one
+page was edited. After each pass the site's change feed says what there is to index: all, nothing, one page.
+
     python examples/crawl_docs.py                                     # embedded: no account, no Docker
     python examples/crawl_docs.py --endpoint-url http://127.0.0.1:8000    # DynamoDB Local
     python examples/crawl_docs.py --region eu-central-1               # AWS, with the usual credentials
+
+With a fixed `--port` the pages keep their URLs, so that the next call finds the tables up to date.
 """
 
 import argparse
@@ -23,12 +28,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from http import HTTPStatus
 from multiprocessing.process import BaseProcess
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 from uuid import uuid4
 
 import aiohttp
+from aiohttp import web
 from bs4 import BeautifulSoup
 from markdownify import MarkdownConverter
 from rich.console import Console
@@ -56,6 +63,8 @@ from ragcrawl_dynamo.testing import local_config, local_dynamodb
 SITE_ID = "pydoc"
 # A public top-level module: neither _private nor a sub.module.
 PAGE_PATH = re.compile(r"/[a-z]\w*\.html", re.IGNORECASE)
+# What of a page differs whenever pydoc is started: addresses, and its working directory.
+PASSING = re.compile(r"(?<=0x)[0-9a-f]{6,}|(?<=handle )[0-9a-f]{6,}|/tmp/tmp\w+")
 
 console = Console(highlight=False)
 
@@ -68,12 +77,13 @@ def digest(text: str) -> str:
 @asynccontextmanager
 async def pydoc_server() -> AsyncIterator[str]:
     """Python's documentation server on a free port of loopback; yields its URL."""
-    # It lists, and imports, whatever is in its working directory: give it an empty one.
+    # It lists, and imports, whatever is in its working directory: give it an empty one. Its pages show the
+    # environment, and sets in the order of their hashes.
     with tempfile.TemporaryDirectory() as empty:
         server = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-m", "pydoc", "-n", "127.0.0.1", "-p", "0"),
+            *(sys.executable, "-s", "-S", "-P", "-m", "pydoc", "-n", "127.0.0.1", "-p", "0"),
             cwd=empty,
-            env={**os.environ, "BROWSER": "true"},  # the page of antigravity opens one
+            env={"BROWSER": "true", "PYTHONHASHSEED": "0"},  # the page of antigravity opens a browser
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -90,6 +100,60 @@ async def pydoc_server() -> AsyncIterator[str]:
             await server.communicate()
 
 
+class Mirror:
+    """A site of pydoc's pages as they were at the beginning, with an ETag for each.
+
+    pydoc's own change by themselves: they show addresses, and what was imported before.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Fetches all pages, one after the other."""
+        async with pydoc_server() as origin, aiohttp.ClientSession() as http:
+            left = ["/index.html"]
+            while left:
+                path = left.pop()
+                async with http.get(urljoin(origin, path)) as response:
+                    html = PASSING.sub("", await response.text())
+                self._pages[path] = html
+                links = links_of(BeautifulSoup(html, "lxml"), origin)
+                paths = {urlsplit(each).path for each in in_scope(links, origin)}
+                left += sorted(paths - self._pages.keys() - set(left))
+
+    def edit(self, name: str) -> None:
+        """Changes one page."""
+        self._pages[f"/{name}"] += "<p>This page was edited.</p>"
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers a request; 304 where the client has the page as it is."""
+        html = self._pages.get(request.path)
+        if html is None:
+            return web.Response(status=404)
+        etag = digest(html)
+        known = request.if_none_match or ()
+        response = (
+            web.Response(status=304)
+            if any(each.value == etag for each in known)
+            else web.Response(text=html, content_type="text/html")
+        )
+        response.etag = etag
+        return response
+
+
+@asynccontextmanager
+async def serving(mirror: Mirror, port: int) -> AsyncIterator[str]:
+    """The mirror on a port of loopback, 0 for a free one; yields its URL."""
+    runner = web.ServerRunner(web.Server(mirror.serve))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+
+
 @dataclass(frozen=True)
 class Extract:
     """What a page's HTML contains."""
@@ -103,13 +167,18 @@ class Extract:
 def extract(html: str, url: str) -> Extract:
     """Links and markdown of a page."""
     soup = BeautifulSoup(html, "lxml")
-    hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
     return Extract(
         title=soup.title.get_text() if soup.title else "",
         markdown=MarkdownConverter().convert_soup(soup),
         text=soup.get_text(" ", strip=True),
-        links=sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")}),
+        links=links_of(soup, url),
     )
+
+
+def links_of(soup: BeautifulSoup, url: str) -> list[str]:
+    """All that a page links to."""
+    hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
+    return sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")})
 
 
 def version_of(item: FrontierItem, html: str, found: Extract, **fields: Any) -> PageVersion:
@@ -132,11 +201,11 @@ def version_of(item: FrontierItem, html: str, found: Extract, **fields: Any) -> 
     )
 
 
-def links_in_scope(found: Extract, start_url: str) -> list[str]:
+def in_scope(links: list[str], start_url: str) -> list[str]:
     """The links that lead to pages of this site."""
-    links = ((link, urlsplit(link)) for link in found.links)
     site = urlsplit(start_url).netloc
-    return [link for link, parts in links if parts.netloc == site and PAGE_PATH.fullmatch(parts.path)]
+    parts = [(link, urlsplit(link)) for link in links]
+    return [link for link, each in parts if each.netloc == site and PAGE_PATH.fullmatch(each.path)]
 
 
 @dataclass
@@ -152,8 +221,22 @@ class Crawler:
         """Fetches one page and stores what it contains; what it raises lets the item be tried again later."""
         item = claim.item
         started = time.perf_counter()
-        async with self.http.get(item.url) as response:
+        known = await self.backend.get_page(SITE_ID, item.item_id)
+        unless = {"If-None-Match": known.etag} if known is not None and known.etag else {}
+        async with self.http.get(item.url, headers=unless) as response:
             html = await response.text()
+        page = Page(
+            page_id=item.item_id,
+            site_id=SITE_ID,
+            url=item.url,
+            depth=item.depth,
+            referrer_url=item.referrer_url,
+            status_code=response.status,
+            etag=response.headers.get("ETag"),
+        )
+        if response.status == HTTPStatus.NOT_MODIFIED:
+            await self.backend.commit_page(page, claim=claim)
+            return
         fetched = time.perf_counter()
         found = await asyncio.to_thread(extract, html, item.url)
         extracted = time.perf_counter()
@@ -166,17 +249,9 @@ class Crawler:
             fetch_latency_ms=1000 * (fetched - started),
             extraction_latency_ms=1000 * (extracted - fetched),
         )
-        page = Page(
-            page_id=item.item_id,
-            site_id=SITE_ID,
-            url=item.url,
-            depth=item.depth,
-            referrer_url=item.referrer_url,
-            status_code=response.status,
-        )
         # Body, links, and then version, page and the end of the claim in one step.
         await self.backend.commit_page(
-            page, version, claim=claim, discovered=links_in_scope(found, self.start_url)
+            page, version, claim=claim, discovered=in_scope(found.links, self.start_url)
         )
 
 
@@ -192,9 +267,9 @@ async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) 
             await worker.run(crawler.handle)
 
 
-def work_in_process(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) -> None:
+def work_in_process(*arguments: Any) -> None:
     """What a worker process runs."""
-    asyncio.run(work(config, run_id, start_url, tasks))
+    asyncio.run(work(*arguments))
 
 
 async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
@@ -211,26 +286,27 @@ async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
             await asyncio.sleep(0.25)
 
 
-async def crawl_site(
-    backend: StorageBackend, config: DynamoDBConfig, start_url: str, processes: int, tasks: int
-) -> None:
-    """Records site and run, lets worker processes crawl, and closes the run."""
-    site = Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url])
-    await backend.save_site(site)
+async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Namespace) -> CrawlRun:
+    """Records a run, lets worker processes crawl, and closes the run."""
+    latest = await backend.get_latest_run(SITE_ID)
     run = CrawlRun(
         run_id=f"run_{uuid4().hex[:12]}",
         site_id=SITE_ID,
         status=RunStatus.RUNNING,
         started_at=utc_now(),
         seeds=[start_url],
+        is_sync=latest is not None,
+        parent_run_id=latest.run_id if latest else None,
     )
     await backend.save_run(run)
     frontier = backend.frontier(run.run_id, SITE_ID)
-    await frontier.add([urljoin(start_url, "index.html")])
+    # An unchanged page shows no links, so a sync begins with the pages that are known.
+    known = await backend.get_pages_needing_recrawl(SITE_ID)
+    await frontier.add([urljoin(start_url, "index.html"), *(page.url for page in known)])
     # A fresh interpreter for each: a fork would take this one's connections along.
     context = multiprocessing.get_context("spawn")
-    arguments = (config, run.run_id, start_url, tasks)
-    workers = [context.Process(target=work_in_process, args=arguments) for _ in range(processes)]
+    arguments = (args.config, run.run_id, start_url, args.tasks)
+    workers = [context.Process(target=work_in_process, args=arguments) for _ in range(args.processes)]
     for worker in workers:
         worker.start()
     try:
@@ -240,7 +316,37 @@ async def crawl_site(
             worker.terminate()
             worker.join()
     await frontier.is_finished()
-    await backend.complete_run(SITE_ID, run.run_id)
+    return await backend.complete_run(SITE_ID, run.run_id)
+
+
+async def index(backend: StorageBackend) -> str:
+    """Follows the change feed as an indexer would; what it was told since the last time."""
+    changes = [change async for change in backend.iter_changes(SITE_ID, "demo")]
+    kinds = Counter(change.kind for change in changes)
+    text = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
+    paths = [urlsplit(change.page.url).path for change in changes]
+    return text if len(paths) > 3 else " ".join([text, *paths])
+
+
+async def crawl_and_index(
+    backend: StorageBackend, mirror: Mirror, start_url: str, args: argparse.Namespace
+) -> None:
+    """Crawls the site several times, and after each asks what there is to index."""
+    await backend.save_site(Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url]))
+    table = Table("pass", "s", "new", "changed", "unchanged", "bodies", "the change feed says")
+    for number in range(1, args.passes + 1):
+        name = f"{number}"
+        if args.edit and number == args.passes:
+            mirror.edit(args.edit)
+            name += f", {args.edit} edited"
+        before = (await backend.get_content_usage(SITE_ID)).versions
+        started = time.perf_counter()
+        stats = (await crawl_site(backend, start_url, args)).stats
+        seconds = time.perf_counter() - started
+        bodies = (await backend.get_content_usage(SITE_ID)).versions - before
+        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, bodies)
+        table.add_row(name, f"{seconds:.1f}", *map(str, counts), await index(backend))
+    console.print(table)
 
 
 async def summarize(backend: StorageBackend, start_url: str) -> None:
@@ -297,15 +403,15 @@ async def main(args: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         is_embedded = not args.endpoint_url and not args.region
         embedded = await stack.enter_async_context(local_dynamodb()) if is_embedded else None
-        config = settings(args, embedded)
+        args.config = config = settings(args, embedded)
         where = "an embedded engine (moto)" if embedded else config.endpoint_url or f"AWS {config.region}"
         console.print(f"storing in {where}, tables {config.table_prefix}*")
         backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=config)))
-        start_url = await stack.enter_async_context(pydoc_server())
-        started = time.perf_counter()
-        await crawl_site(backend, config, start_url, args.processes, args.tasks)
-        seconds = time.perf_counter() - started
-        console.print(f"crawled in {seconds:.1f} s by {args.processes} processes of {args.tasks} tasks")
+        with console.status("reading pydoc's pages"):
+            mirror = Mirror()
+            await mirror.load()
+        start_url = await stack.enter_async_context(serving(mirror, args.port))
+        await crawl_and_index(backend, mirror, start_url, args)
         await summarize(backend, start_url)
 
 
@@ -316,4 +422,9 @@ if __name__ == "__main__":
     parser.add_argument("--table-prefix", default="ragcrawl_demo_")
     parser.add_argument("--processes", type=int, default=2, help="worker processes")
     parser.add_argument("--tasks", type=int, default=4, help="pages that each of them handles at a time")
+    parser.add_argument("--passes", type=int, default=3, help="times that the site is crawled")
+    parser.add_argument(
+        "--edit", default="json.html", help="page to edit before the last pass; empty for none"
+    )
+    parser.add_argument("--port", type=int, default=0, help="of the documentation server; 0 for a free one")
     asyncio.run(main(parser.parse_args()))

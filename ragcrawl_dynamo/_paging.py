@@ -262,6 +262,8 @@ class _RangeReader:
     async def next_page(self) -> tuple[int, list[Item]]:
         assert self._ahead is not None  # noqa: S101 # read_ahead() comes first
         response = await self._ahead
+        # The task would keep the page that it read.
+        self._ahead = None
         self.start = response.get("LastEvaluatedKey")
         self.done = self.start is None
         if not self.done:

@@ -12,6 +12,7 @@ from ragcrawl_dynamo._batching import gather
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._tables import Index, Table, Tables
 from ragcrawl_dynamo.errors import (
+    AccessDeniedError,
     DeadlineExceededError,
     RequestRejectedError,
     SchemaMismatchError,
@@ -190,7 +191,12 @@ def _names(description: TableDescriptionTypeDef, kind: str) -> set[str]:
 
 
 async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> None:
-    response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+    try:
+        response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+    except AccessDeniedError as error:
+        # Whoever made the tables has switched it on; a worker need not be able to look.
+        logger.warning("%s: whether old items expire is not known: %s", table.name, error)
+        return
     found = response["TimeToLiveDescription"]
     if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         if found.get("AttributeName") != attribute:

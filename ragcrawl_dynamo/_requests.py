@@ -49,6 +49,7 @@ class Query:
         attributes: Names of the attributes to return; all by default.
         count: Return the number of items only.
         forward: Ascending by sort key.
+        consistent: Strongly consistent, for twice the read units; a global index never is.
     """
 
     table: Table[Any]
@@ -59,6 +60,7 @@ class Query:
     attributes: Sequence[str] | None = None
     count: bool = False
     forward: bool = True
+    consistent: bool = True
 
     @property
     def key_attributes(self) -> frozenset[str]:
@@ -80,7 +82,7 @@ def query_request(query: Query, *, limit: int | None = None, start: Key | None =
         "TableName": query.table.name,
         "KeyConditionExpression": AllOf(conditions).render(to),
         "ScanIndexForward": query.forward,
-        "ConsistentRead": index is None or not index.is_global,
+        "ConsistentRead": query.consistent and (index is None or not index.is_global),
     }
     if query.index:
         request["IndexName"] = query.index

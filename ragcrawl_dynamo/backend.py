@@ -196,8 +196,8 @@ class StorageBackend(ABC):
     ) -> CrawlRun:
         """Closes a run: its stats are counted anew from the outcomes recorded with its frontier items.
 
-        So they are exact whatever workers died, and nothing is counted twice. It reads the run's items (0.5
-        read units for 4 KB) and counts the site's pages and runs. Repeating it is safe.
+        So they are exact whatever workers died, and nothing is counted twice. It reads the run's items (a
+        read unit for 4 KB) and counts the site's pages and runs. Repeating it is safe.
 
         Args:
             site_id: The run's site.
@@ -261,13 +261,16 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
-        """How many pages a site has. Reads them all (0.5 read units per 4 KB), but returns none."""
+        """How many pages a site has. Reads them all (a read unit for 4 KB), but returns none."""
 
     @abstractmethod
     async def get_pages_needing_recrawl(
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """The pages to crawl next: never crawled first, then oldest first; no tombstones.
+
+        It goes through the whole site, a few parts at once, eventually consistent (0.5 read units for 4 KB):
+        what was saved within the last second can be missing. What it returns is read again.
 
         Args:
             site_id: The site.
@@ -564,8 +567,8 @@ class StorageBackend(ABC):
         however long a commit takes: a reader waits for it, ten seconds at most, and then makes it log its
         change further on. A change can come twice; `page.current_version_id` tells. `save_page` logs nothing.
 
-        A slice takes a read unit for each lane (one for each process that commits at a time), half a unit for
-        4 KB of changes, and one for each page.
+        A slice takes a read unit for 4 KB of changes, of which each process that commits has a list of its
+        own, and one for each page.
 
         Args:
             site_id: The site.

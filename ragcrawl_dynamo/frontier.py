@@ -318,7 +318,7 @@ class Frontier:
         """Whether every item is completed, failed or skipped; never true while one is not.
 
         While the queue's index shows open items, that is one request or a few. Once it shows none, the run's
-        items are read, strongly consistent (0.5 read units for 4 KB), and the answer is kept until something
+        items are read, strongly consistent (a read unit for 4 KB), and the answer is kept until something
         is added; only then is it True.
         """
         await self._waker.wake_left()
@@ -355,7 +355,7 @@ class Frontier:
             )
 
     async def recount(self) -> FrontierStats:
-        """Counts all items by reading them (0.5 read units for 4 KB), and corrects the counters by that.
+        """Counts all items by reading them (a read unit for 4 KB), and corrects the counters by that.
 
         Exact while nothing else changes the run's items. A change that another process has made in the last
         second, and not counted yet, is taken for a missing one: it is then in the counters twice until the
@@ -367,7 +367,7 @@ class Frontier:
         return exact
 
     async def fold(self) -> Fold:
-        """Adds up the outcomes of all items, by reading them (0.5 read units for 4 KB)."""
+        """Adds up the outcomes of all items, by reading them (a read unit for 4 KB)."""
         fold = Fold()
         async with aclosing(self._queue.scan(attributes=FOLDED)) as pages:
             async for items in pages:

@@ -7,7 +7,7 @@ import heapq
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
@@ -250,6 +250,8 @@ class PageStore:
         query = self._query(
             site_id, include_tombstones=False, also=_is_before(by, before), attributes=("page_id", by)
         )
+        # The few that are chosen are read again anyway.
+        query = replace(query, consistent=False)
         # Keys only, and no more than `limit` of them: a site may have a million pages.
         best: list[tuple[str, str]] = []
         async with aclosing(read_pages(self._gateway, query)) as pages:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -31,17 +32,48 @@ def figure(output: str, name: str) -> int:
     return int(match[1].replace(",", ""))
 
 
-async def test_the_demo_stores_a_real_site(dynamodb_local_endpoint: str) -> None:
-    output = await run_example("crawl_docs.py", "--endpoint-url", dynamodb_local_endpoint)
-    assert figure(output, "pages") >= 190
-    assert figure(output, "versions") == figure(output, "pages")
+def passes(output: str) -> list[list[str]]:
+    """The cells of the demo's table of passes: pass, seconds, new, changed, unchanged, bodies, feed."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines()]
+    return [row for row in rows if len(row) == 7]
+
+
+async def test_the_demo_stores_a_real_site_and_keeps_it_up_to_date(dynamodb_local_endpoint: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = ("--endpoint-url", dynamodb_local_endpoint, "--port", f"{port}")
+    output = await run_example("crawl_docs.py", *where, "--passes", "1", "--edit", "")
+    pages = figure(output, "pages")
+    assert pages >= 190
+    assert figure(output, "versions") == pages
     assert figure(output, "raw bytes") > 5 * figure(output, "stored bytes") > 1_000_000
     assert 5 < figure(output, "write units of a version") < 15
-    assert figure(output, "  pages_crawled") == figure(output, "pages")
+    assert figure(output, "  pages_crawled") == pages
     assert figure(output, "frontier items failed") == 0
     # Both worker processes took part.
     assert len(re.findall(r"process \d+: \d+", output)) == 2
     assert "json.html" in output
+    (first,) = passes(output)
+    assert first[2:] == [f"{pages}", "0", "0", f"{pages}", f"{pages} created"]
+    # Another call, on the same tables.
+    output = await run_example("crawl_docs.py", *where, "--passes", "2")
+    again, edited = passes(output)
+    assert again[2:] == ["0", "0", f"{pages}", "0", "nothing"]
+    assert edited[2:] == ["0", "1", f"{pages - 1}", "1", "1 changed /json.html"]
+    assert figure(output, "versions") == pages + 1
+
+
+async def test_an_indexer_follows_the_changes() -> None:
+    output = await run_example("incremental_sync.py")
+    assert "nothing new:    nothing to do" in output
+    changed = {"changed https://example.com/install", "deleted https://example.com/home"}
+    (line,) = [each for each in output.splitlines() if each.startswith("site changed:")]
+    assert set(line.removeprefix("site changed:").strip().split(", ")) == {
+        *changed,
+        "created https://example.com/faq",
+    }
+    assert "in the index:   {'install': ['uv add it.'], 'faq': ['Why?']}" in output
 
 
 async def test_the_quickstart_runs() -> None:

@@ -18,6 +18,7 @@ from ragcrawl_dynamo import (
     DynamoDBConfig,
     FrontierStats,
     LeaseLostError,
+    _changes,
 )
 from ragcrawl_dynamo.testing import ManualClock
 from tests import commit_worker
@@ -60,9 +61,11 @@ async def check_whole(backend: DynamoDBBackend) -> None:
 
 
 async def test_a_worker_that_is_killed_at_any_step_leaves_each_page_committed_once(
-    dynamodb_config: DynamoDBConfig,
+    dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every request from the first commit on, in turn, before it is sent and after the engine applied it."""
+
+    monkeypatch.setattr(_changes, "SETTLE_SECONDS", -3600.0)
 
     async def crawl(step: int, moment: str) -> int:
         own = dynamodb_config.model_copy(
@@ -70,6 +73,7 @@ async def test_a_worker_that_is_killed_at_any_step_leaves_each_page_committed_on
         )
         config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
         async with DynamoDBBackend(config) as backend:
+            assert [each async for each in backend.iter_changes("site", "reader")] == []
             await backend.frontier("run", "site").add([url(0)])
             code, _ = await run_worker(own, f"{step}", moment)
             assert code in (0, -signal.SIGKILL)
@@ -80,10 +84,14 @@ async def test_a_worker_that_is_killed_at_any_step_leaves_each_page_committed_on
             recovered, _ = await run_worker(own)
             assert recovered == 0
             await check_whole(backend)
+            # A reader of changes that began before all of it gets each page, once it counts nothing as late.
+            changed = [each.page.page_id async for each in backend.iter_changes("site", "reader")]
+            assert len(set(changed)) == len(changed) == commit_worker.PAGES
         return code
 
-    # The first commit's requests: page, body, links (known, added, woken), transaction; and what follows.
-    steps = [(step, moment) for step in range(1, 10) for moment in ("before", "after")]
+    # The first commit's requests: page, body, links (known, added, woken), the site's lane of changes (found,
+    # made), transaction; and what follows.
+    steps = [(step, moment) for step in range(1, 12) for moment in ("before", "after")]
     codes = []
     for i in range(0, len(steps), 3):
         codes += await asyncio.gather(*(crawl(*each) for each in steps[i : i + 3]))

@@ -7,6 +7,8 @@ from typing import assert_type
 
 from ragcrawl_dynamo import (
     AddResult,
+    ChangeKind,
+    ChangeSlice,
     Claim,
     CommitOutcome,
     CommitResult,
@@ -17,6 +19,7 @@ from ragcrawl_dynamo import (
     FrontierStats,
     HostStatus,
     Page,
+    PageChange,
     PageVersion,
     RunState,
     Site,
@@ -61,6 +64,12 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     result = await backend.commit_page(Page(page_id="p", site_id="s", url="u", status_code=404))
     assert_type(result, CommitResult)
     assert_type(result.outcome, CommitOutcome)
+    changes = await backend.list_changes("s")
+    assert_type(changes, ChangeSlice)
+    assert_type(changes.cursor, str)
+    assert_type(changes[0], PageChange)
+    assert_type(changes[0].kind, ChangeKind)
+    assert_type([each async for each in backend.iter_changes("s", "indexer")], list[PageChange])
     frontier = backend.frontier("r", "s")
     assert_type(frontier, Frontier)
     assert_type(await frontier.add(["https://example.com/"]), list[AddResult])

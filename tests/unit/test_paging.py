@@ -1,4 +1,7 @@
 import base64
+import weakref
+from contextlib import aclosing
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragcrawl_dynamo import InvalidArgumentError, InvalidCursorError, Slice
 from ragcrawl_dynamo._expressions import Exists
-from ragcrawl_dynamo._paging import _decode_cursor, _encode_cursor, read_slice
+from ragcrawl_dynamo._paging import _decode_cursor, _encode_cursor, read_pages, read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import PAGES
 from tests.fakes import open_gateway
@@ -59,6 +62,44 @@ async def test_a_partition_where_nothing_passes_is_one_empty_slice() -> None:
     async with open_gateway(engine(count=500, page=30, matches=10_000)) as (gateway, _):
         found = await read_slice(gateway, Query(PAGES, "s", filter=Exists("x")), number, limit=5)
     assert (list(found), found.cursor) == ([0], None)
+
+
+class OnePage(list[Any]):
+    """A list whose life can be watched."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment] # a WeakSet holds it by identity
+
+
+async def test_pages_that_were_handed_out_are_not_kept() -> None:
+    keys = sorted(sha256(f"{i}".encode()).hexdigest() for i in range(5000))
+    alive: weakref.WeakSet[OnePage] = weakref.WeakSet()
+
+    def answer(operation: str, request: Any) -> Any:
+        text = request["KeyConditionExpression"]
+        low, high = (request["ExpressionAttributeValues"].get(each, {}).get("S") for each in (":1", ":2"))
+        found = [
+            each
+            for each in keys
+            if ("BETWEEN" not in text or low <= each <= high)
+            and (" > " not in text or each > low)
+            and each > request.get("ExclusiveStartKey", {"page_id": {"S": ""}})["page_id"]["S"]
+        ]
+        items = OnePage({"site_id": {"S": "site"}, "page_id": {"S": each}} for each in found[:50])
+        alive.add(items)
+        return {"Items": items, "Count": len(items)} | (
+            {"LastEvaluatedKey": items[-1]} if len(found) > 50 else {}
+        )
+
+    seen: list[str] = []
+    most = 0
+    async with open_gateway(answer) as (gateway, client), aclosing(read_pages(gateway, QUERY)) as pages:
+        async for _, items in pages:
+            seen += [each["page_id"]["S"] for each in items]
+            most = max(most, len(alive))
+    assert seen == keys
+    assert len(client.requests) >= 100
+    # Four ranges are read ahead, each at most a page ahead of what was handed out.
+    assert most <= 10
 
 
 async def test_a_limit_below_one_is_refused() -> None:
