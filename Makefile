@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench-bodies bench-cycle bench-frontier bench-recrawl stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench-bodies bench-cycle bench-frontier bench-recrawl soak stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -37,6 +37,9 @@ bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and 
 
 bench-frontier: install fetch-dynamodb-local  ## Contention, requests and units of the frontier's queue.
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
+
+soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 bench-recrawl: install fetch-dynamodb-local  ## What to crawl next on a site of a million pages: time, units, memory.
 	$(BIN)/python -m benchmarks.recrawl $(ARGS)

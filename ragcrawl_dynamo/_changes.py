@@ -58,7 +58,8 @@ class ChangeSlice(list[PageChange]):
 
     Attributes:
         cursor: Opaque text to pass to the next call, now or later; there always is one.
-        is_end: Whether nothing more has changed so far.
+        is_end: Whether nothing more can be read for now. What was logged after a commit that is still under
+            way follows when that is settled, ten seconds later at most.
     """
 
     def __init__(self, changes: Iterable[PageChange], cursor: str, *, is_end: bool) -> None:

@@ -6,15 +6,19 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+from zlib import crc32
 
 import aioboto3
+import orjson
 from aiobotocore.config import AioConfig
 from botocore import xform_name
 from botocore.exceptions import (
     BotoCoreError,
+    ChecksumError,
     ClientError,
     CredentialRetrievalError,
     NoCredentialsError,
@@ -81,9 +85,10 @@ def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[Dy
     return _open(config, "s3", config.content_bucket_endpoint_url)
 
 
-def _open(
+@asynccontextmanager
+async def _open(
     config: DynamoDBConfig, service: str, endpoint_url: str | None
-) -> AbstractAsyncContextManager[DynamoDBClient]:
+) -> AsyncIterator[DynamoDBClient]:
 
     def secret(name: Literal["access_key_id", "secret_access_key", "session_token"]) -> str | None:
         value = getattr(config, name)
@@ -107,8 +112,30 @@ def _open(
         # Buckets are no subdomains of a local engine's address.
         s3={"addressing_style": "path"} if endpoint_url else None,
     )
-    client = session.client(service, endpoint_url=endpoint_url, config=options)
-    return cast("AbstractAsyncContextManager[DynamoDBClient]", client)
+    opening: Any = session.client(service, endpoint_url=endpoint_url, config=options)
+    async with opening as client:
+        # botocore checks this where it retries, which it does not here.
+        client.meta.events.register("before-parse.dynamodb", _check_integrity)
+        yield client
+
+
+def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
+    """Refuses an answer of DynamoDB's that is not what it sent, by the checksum that it sends along.
+
+    Raises:
+        ChecksumError: It is not; like any other answer that can not be read, it is no answer.
+        ResponseParserError: It has no checksum, and is no JSON though it should be. botocore would take it
+            for an empty answer, or for an error without a code.
+    """
+    body, headers = response_dict["body"], response_dict["headers"]
+    if (expected := headers.get("x-amz-crc32")) is not None:
+        if str(actual := crc32(body)) != expected:
+            raise ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=actual)
+    elif response_dict["status_code"] == HTTPStatus.OK or "json" in headers.get("content-type", ""):
+        try:
+            orjson.loads(body)
+        except ValueError as error:
+            raise ResponseParserError(f"the answer is cut off, or no JSON: {error}") from error
 
 
 class Gateway:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import ClientError as HttpError
-from botocore.exceptions import ClientError, HTTPClientError, SSLError
+from botocore.exceptions import ChecksumError, ClientError, HTTPClientError, SSLError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -47,7 +47,14 @@ _RETRYABLE_REASONS = frozenset(
     }
 )
 # Raised without an answer that could be read; whether the request was applied is unknown.
-TRANSPORT_ERRORS = (HTTPClientError, BotoConnectionError, ResponseParserError, HttpError, OSError)
+TRANSPORT_ERRORS = (
+    HTTPClientError,
+    BotoConnectionError,
+    ChecksumError,
+    ResponseParserError,
+    HttpError,
+    OSError,
+)
 
 
 def is_transport_error(error: BaseException) -> bool:

@@ -1,0 +1,97 @@
+"""Faults between backend and engine: what they do to an answer, and a short soak of all methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.soak import soak
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RunState
+from tests.engines import on_dynamodb_local
+from tests.factories import make_page
+from tests.faults import Faults, faulty
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+class Once(Faults):
+    """Hits the first request of an operation with one fault."""
+
+    def __init__(self, endpoint: str, operation: str, fault: str) -> None:
+        super().__init__(endpoint, 0.0, 1)
+        self.operation = operation
+        self.fault = fault
+        self.is_done = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        if operation != self.operation or self.is_done:
+            return await super().handle(request)
+        self.is_done = True
+        fault: Any = getattr(self, f"_{self.fault}")
+        answer: web.StreamResponse = await fault(request, operation, await request.read())
+        return answer
+
+
+EVERYWHERE = [
+    "dropped_before",
+    "lost_answer",
+    "reset_in_body",
+    "truncated",
+    "corrupted",
+    "error_before",
+    "error_after",
+    "throttled",
+    "hanging",
+]
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("fault", EVERYWHERE)
+async def test_an_answer_that_is_not_whole_is_no_answer(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, fault: str
+) -> None:
+    """Above all an item that is there never seems absent."""
+    await backend.save_page(make_page(depth=7))
+    once = Once(str(dynamodb_config.endpoint_url), "GetItem", fault)
+    async with faulty(once) as proxy:
+        config = dynamodb_config.model_copy(
+            update={"endpoint_url": proxy, "retry_base_delay": 0.0, "read_timeout": 0.5}
+        )
+        async with DynamoDBBackend(config) as other:
+            page = await other.get_page("site", "page")
+            assert page is not None
+            assert page.depth == 7
+            retries = sum(each.retries for (name, _), each in other.metrics().items() if name == "GetItem")
+            assert (once.is_done, retries) == (True, 1)
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("fault", [*EVERYWHERE, "conflict"])
+async def test_a_refusal_that_is_not_whole_is_no_refusal(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, fault: str
+) -> None:
+    """A run without a control refuses the first pause, and the answer that says so is damaged."""
+    once = Once(str(dynamodb_config.endpoint_url), "UpdateItem", fault)
+    async with faulty(once) as proxy:
+        config = dynamodb_config.model_copy(
+            update={"endpoint_url": proxy, "retry_base_delay": 0.0, "read_timeout": 0.5}
+        )
+        async with DynamoDBBackend(config) as other:
+            await other.frontier("run", "site").pause()
+            assert once.is_done
+    assert await backend.frontier("run", "site").state() is RunState.PAUSED
+
+
+async def test_nothing_is_lost_doubled_or_misreported_under_faults(dynamodb_local_endpoint: str) -> None:
+    report, faults = await soak(dynamodb_local_endpoint, 1600, 32, 0.2, seed=1)
+    assert report.lost == []
+    assert report.doubled == []
+    assert report.misreported == []
+    assert report.operations.total() == 1600
+    # Many were hit, in every way, and some operations failed.
+    assert faults.injected.total() > 0.15 * faults.requests.total()
+    assert len(faults.injected) >= 12
+    assert report.failures.total() > 0
