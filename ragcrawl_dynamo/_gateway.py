@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+from urllib.parse import urlsplit
 from zlib import crc32
 
 import aioboto3
@@ -51,6 +52,9 @@ ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManag
 
 # Connections that data requests never use: health checks, one request a table, get through under load.
 CONTROL_CONNECTIONS = 5
+
+# At DEBUG these log session tokens, signatures, and what is stored.
+_WIRE_LOGS = ("botocore.auth", "botocore.endpoint", "botocore.parsers")
 
 _ACCESS_CODES = frozenset(
     {
@@ -112,11 +116,26 @@ async def _open(
         # Buckets are no subdomains of a local engine's address.
         s3={"addressing_style": "path"} if endpoint_url else None,
     )
+    for name in _WIRE_LOGS:
+        logging.getLogger(name).addFilter(_is_no_detail)
+    if endpoint_url is not None and _is_readable_on_the_way(endpoint_url):
+        logger.warning("%s is neither encrypted nor on this machine: others can read along", endpoint_url)
     opening: Any = session.client(service, endpoint_url=endpoint_url, config=options)
     async with opening as client:
         # botocore checks this where it retries, which it does not here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         yield client
+
+
+def _is_no_detail(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+def _is_readable_on_the_way(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    is_here = host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
+    return parts.scheme == "http" and not is_here
 
 
 def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:

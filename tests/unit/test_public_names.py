@@ -18,7 +18,7 @@ LAYERS = [
     ["_hosts", "_arguments"],
     ["_keys", "_retry", "_content"],
     ["_tables"],
-    ["_codec"],
+    ["_codec", "iam"],
     ["_changes"],
     ["_requests", "_gateway", "_partiql"],
     ["_batching"],

@@ -1,0 +1,75 @@
+"""Which IAM actions a request needs, and on what (AWS: "Service Authorization Reference")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ragcrawl_dynamo._gateway import Gateway
+
+if TYPE_CHECKING:
+    import pytest
+
+# An action, and the name of a table, of a table's index, or of a bucket or what is in it.
+Need: TypeAlias = tuple[str, str]
+
+_ELEMENTS = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+}
+_STATEMENTS = {"INSERT": "PartiQLInsert", "UPDATE": "PartiQLUpdate", "SELECT": "PartiQLSelect"}
+
+
+def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
+    """What a role has to be allowed for a request."""
+    match operation:
+        case "TransactWriteItems":
+            for element in request["TransactItems"]:
+                ((kind, inner),) = element.items()
+                yield f"dynamodb:{_ELEMENTS[kind]}", inner["TableName"]
+        case "BatchExecuteStatement":
+            for each in request["Statements"]:
+                found = re.match(r'(INSERT INTO|UPDATE) "([^"]+)"', each["Statement"])
+                assert found is not None, each
+                yield f"dynamodb:{_STATEMENTS[found[1].split()[0]]}", found[2]
+        case "BatchGetItem" | "BatchWriteItem":
+            for table in request["RequestItems"]:
+                yield f"dynamodb:{operation}", table
+        case "HeadBucket":
+            yield "s3:ListBucket", request["Bucket"]
+        case "GetObject" | "PutObject" | "DeleteObject":
+            yield f"s3:{operation}", f"{request['Bucket']}/*"
+        case _:
+            index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
+            yield f"dynamodb:{operation}", request["TableName"] + index
+            if operation == "CreateTable" and "Tags" in request:
+                yield "dynamodb:TagResource", request["TableName"]
+
+
+def allowed(policy: dict[str, Any]) -> set[Need]:
+    """What a policy allows, whatever its conditions."""
+    return {
+        (action, resource.rpartition(":table/")[2].removeprefix("arn:aws:s3:::"))
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    }
+
+
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Need]]:
+    """All that is needed while the context lasts."""
+    found: set[Need] = set()
+    send = Gateway._send
+
+    async def recording(self: Gateway, operation: str, table: str, request: Any) -> Any:
+        found.update(needs(operation, request))
+        return await send(self, operation, table, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gateway, "_send", recording)
+        yield found

@@ -1,0 +1,29 @@
+"""Every request of these tests is one that a policy of ragcrawl_dynamo.iam allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo.iam import policy
+from tests.actions import Need, allowed, needs
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    denied: set[Need] = set()
+    send = Gateway._send
+
+    async def checking(self: Gateway, operation: str, table: str, request: Any) -> Any:
+        # Tests delete their tables; no role does.
+        if operation != "DeleteTable":
+            permitted = allowed(policy(self.config, "admin")) | allowed(policy(self.config, "worker"))
+            denied.update(set(needs(operation, request)) - permitted)
+        return await send(self, operation, table, request)
+
+    monkeypatch.setattr(Gateway, "_send", checking)
+    yield
+    assert denied == set()

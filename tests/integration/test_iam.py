@@ -1,0 +1,308 @@
+"""The policies of ragcrawl_dynamo.iam against what each role sends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import (
+    CorruptContentError,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    Frontier,
+    InvalidArgumentError,
+    StorageBackend,
+)
+from ragcrawl_dynamo._content import Manifest
+from ragcrawl_dynamo._gateway import open_object_client
+from ragcrawl_dynamo._keys import body_place, version_key
+from ragcrawl_dynamo._requests import get_request
+from ragcrawl_dynamo.iam import Role, policy
+from ragcrawl_dynamo.models import utc_now
+from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
+from tests.actions import allowed, recorded
+from tests.engines import on_dynamodb_local, on_moto
+from tests.factories import dense_text, make_item, make_page, make_run, make_site, make_version
+from tests.fakes import intercepting
+
+ROLES: tuple[Role, ...] = ("admin", "worker", "reader")
+
+EVERYTHING = DynamoDBConfig(
+    content_bucket="bucket", tags={"a": "b"}, point_in_time_recovery=True, frontier_ttl_days=3
+)
+
+# What makes tables, or nothing at all.
+LIFECYCLE = {"initialize", "close", "config", "metrics"}
+
+
+def methods(of: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(of) if not name.startswith("_")}
+
+
+class Calls:
+    """Calls methods by name, and remembers which."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.names: set[str] = set()
+
+    async def __call__(self, name: str, *args: Any, **options: Any) -> Any:
+        self.names.add(name)
+        result = getattr(self.target, name)(*args, **options)
+        if hasattr(result, "__aiter__"):
+            return [each async for each in result]
+        return await result if inspect.isawaitable(result) else result
+
+
+async def write_everything(backend: DynamoDBBackend, clock: ManualClock) -> set[str]:
+    """Every method that writes, in ways that reach all of its requests; returns their names."""
+    call = Calls(backend)
+    await call("save_site", make_site())
+    await call("save_run", make_run(status="running"))
+    await call("add_run_stats", "site", "run", pages_crawled=1)
+    await call("save_page", make_page())
+    await call("save_pages_bulk", [make_page("bulk")])
+    await call("save_version", make_version(markdown=dense_text(20)))
+    # An equal body, shared, and then pruned.
+    await call("save_version", make_version("v2", markdown=dense_text(20)), keep_unchanged=True)
+    await call("save_versions_bulk", [make_version("v3"), make_version("v4")], keep_unchanged=True)
+    # One that is in the content bucket.
+    await call("save_version", make_version("large", "large", markdown=dense_text(20)))
+    # One whose body is damaged, so that a reader looks again.
+    await call("save_version", make_version("damaged", "damaged", markdown=dense_text(20)))
+    head = version_key("damaged", "damaged", "site")
+    found = await backend._gateway.call("GetItem", get_request(backend._tables.versions, head))
+    manifest = Manifest.from_attribute(found["Item"]["body"])
+    await backend._versions.bodies.delete(head, body_place(head), manifest.parts, manifest.object_key)
+    await call("mark_seen", "site", ["https://example.com/page"])
+    await call("prune_versions", "site", keep_last=1, allow_mass_deletion=True)
+    clock.advance(2 * 86_400)
+    await call("collect_garbage", "site", grace_hours=0, allow_mass_deletion=True)
+    await call("save_frontier_item", make_item(run_id="records"))
+    await call("update_frontier_status", "records", "item", "completed")
+    await call("clear_frontier", "records")
+    frontier = backend.frontier("run", "site")
+    call.names.add("frontier")
+    names = await use_queue(frontier, clock)
+    assert names == methods(Frontier), methods(Frontier) ^ names
+    await frontier.add(["https://a.example/x"])
+    (claim,) = await frontier.claim(1)
+    page = make_page(claim.item.item_id, status_code=200)
+    version = make_version("v1", claim.item.item_id, markdown=dense_text(20))
+    await call("commit_page", page, version, claim=claim, discovered=["https://a.example/y"])
+    await call("tombstone_pages", "site", [page.page_id], allow_mass_deletion=True)
+    await call("complete_run", "site", "run")
+    return call.names
+
+
+async def use_queue(frontier: Frontier, clock: ManualClock) -> set[str]:
+    """Every verb of the queue; returns their names."""
+    call = Calls(frontier)
+    await call("add", [f"https://a.example/{i}" for i in range(8)])
+    await call("set_host_delay", "b.example", 1.0)
+    await call("set_host_max_in_flight", "c.example", 2)
+    await call("block_host", "d.example", clock.now())
+    claims = await call("claim", 8, lease_seconds=60)
+    await call("renew", claims, 90)
+    await call("complete", claims[:2])
+    await call("fail", claims[2], "error", retry_in=None)
+    await call("skip", claims[3], "reason")
+    await call("release", claims[4:])
+    await call("stats", "a.example")
+    for name in ("pause", "resume", "state", "stats", "iter_hosts", "is_finished", "recount", "fold"):
+        await call(name)
+    await call("requeue_failed")
+    async with frontier.worker():
+        call.names.add("worker")
+    # What goes on in memory, or is used by the backend itself.
+    return call.names | {each for each in methods(Frontier) if each not in VERBS}
+
+
+VERBS = {
+    *("add", "claim", "renew", "complete", "fail", "skip", "release", "pause", "resume", "state", "stats"),
+    *("iter_hosts", "is_finished", "recount", "fold", "requeue_failed", "worker"),
+    *("set_host_delay", "set_host_max_in_flight", "block_host"),
+}
+
+
+async def read_everything(backend: DynamoDBBackend) -> set[str]:
+    """Every method that only reads; returns their names."""
+    call = Calls(backend)
+    await call("health_check")
+    await call("get_site", "site")
+    await call("list_sites")
+    await call("iter_sites")
+    await call("get_run", "run", "site")
+    await call("get_run", "run")
+    await call("list_runs", "site")
+    await call("iter_runs", "site")
+    await call("get_latest_run", "site")
+    await call("get_page", "site", "page")
+    await call("get_page_by_url", "site", "https://example.com/page")
+    await call("list_pages", "site")
+    await call("iter_pages", "site")
+    await call("count_pages", "site")
+    await call("get_pages_needing_recrawl", "site")
+    with pytest.raises(InvalidArgumentError):
+        await call("get_unseen_pages", "site", "run")
+    await call("get_version", "page", "v4")
+    assert (await call("get_version", "large", "large", site_id="site")).markdown == dense_text(20)
+    with pytest.raises(CorruptContentError):
+        await call("get_version", "damaged", "damaged", site_id="site")
+    await call("get_current_version", "site", "page")
+    await call("list_versions", "page")
+    await call("iter_versions", "site")
+    await call("get_content_usage", "site")
+    await call("get_frontier_items", "run")
+    frontier = Calls(backend.frontier("run", "site"))
+    for name in ("state", "stats", "iter_hosts"):
+        await frontier(name)
+    await frontier("stats", "a.example")
+    part = await call("list_changes", "site")
+    await call("iter_changes", "site", "reader")
+    await call("save_change_cursor", "site", "reader", part.cursor)
+    await call("get_change_cursor", "site", "reader")
+    await call("get_change_cursor", "site")
+    return call.names
+
+
+@pytest_asyncio.fixture
+async def bucket(moto_endpoint: str) -> dict[str, Any]:
+    """Settings of a content bucket that exists."""
+    name = f"bucket-{uuid4().hex}"
+    settings = {"content_bucket": name, "content_bucket_endpoint_url": moto_endpoint}
+    async with open_object_client(local_config("http://unused", **settings)) as client:
+        await client.create_bucket(Bucket=name)
+    return {**settings, "content_bucket_threshold": 4096}
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("way", ["partiql", "item"])
+async def test_a_worker_may_do_what_it_does_and_no_more(
+    dynamodb_config: DynamoDBConfig, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    config = dynamodb_config.model_copy(update={"conditional_batches": way, **bucket})
+    async with DynamoDBBackend(config):
+        pass
+    clock = ManualClock(utc_now())
+    with recorded(monkeypatch) as needed:
+        async with DynamoDBBackend(config, clock=clock) as backend:
+            names = await write_everything(backend, clock)
+            names |= await read_everything(backend)
+            assert await backend.delete_site("site")
+    # Of what others wrote, it takes over and repairs.
+    assert names | {"delete_site"} == methods(StorageBackend) - LIFECYCLE
+    assert needed == allowed(policy(config, "worker"))
+
+
+@on_dynamodb_local
+async def test_a_reader_may_do_what_it_does_and_no_more(
+    dynamodb_config: DynamoDBConfig, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dynamodb_config.model_copy(update=bucket)
+    clock = ManualClock(utc_now())
+    async with DynamoDBBackend(config, clock=clock) as backend:
+        await write_everything(backend, clock)
+    with recorded(monkeypatch) as needed:
+        async with DynamoDBBackend(config, clock=clock) as backend:
+            await read_everything(backend)
+    assert needed == allowed(policy(config, "reader"))
+
+
+@on_moto
+async def test_an_admin_may_make_tables_and_no_more(
+    dynamodb_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On moto, since DynamoDB Local knows neither tags nor backups."""
+    settings: dict[str, Any] = {
+        "tags": {"a": "b"},
+        "point_in_time_recovery": True,
+        "frontier_ttl_days": 3,
+    }
+    config = local_config(dynamodb_endpoint, **settings)
+
+    async def without_indexes(operation: str, request: dict[str, Any], call: Any) -> Any:
+        """As an older version might have made them."""
+        if operation == "create_table" and request.pop("GlobalSecondaryIndexes", None):
+            schemas = [
+                request["KeySchema"],
+                *(i["KeySchema"] for i in request.get("LocalSecondaryIndexes", [])),
+            ]
+            used = {each["AttributeName"] for schema in schemas for each in schema}
+            request["AttributeDefinitions"] = [
+                each for each in request["AttributeDefinitions"] if each["AttributeName"] in used
+            ]
+        return await call(**request)
+
+    with recorded(monkeypatch) as needed:
+        old = DynamoDBBackend(config, client_factory=intercepting(without_indexes))
+        await old.initialize(create_missing_indexes=True)
+        await old.close()
+    await drop_tables(config)
+    assert needed == allowed(policy(config, "admin"))
+
+
+def matrix() -> list[str]:
+    """The table of docs/security.md, with everything switched on that can be."""
+    config = DynamoDBConfig(
+        table_prefix="",
+        content_bucket="bucket",
+        tags={"a": "b"},
+        point_in_time_recovery=True,
+        frontier_ttl_days=1,
+    )
+    by_role = {role: allowed(policy(config, role)) for role in ROLES}
+    needs = set().union(*by_role.values())
+    rows = []
+    for action, resource in sorted(needs, key=lambda need: (need[1].startswith("bucket"), need[1], need[0])):
+        cells = ["yes" if (action, resource) in by_role[role] else "" for role in ROLES]
+        if (action, resource) == ("dynamodb:PutItem", "pages"):
+            cells[2] = "keys with `#`"
+        rows.append(
+            f"| {resource} | {action} | {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+        )
+    return rows
+
+
+def test_the_matrix_in_the_docs_is_what_the_policies_say() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    shown = [line for line in text.splitlines() if ":" in line and line.startswith("| ")]
+    assert shown == matrix()
+
+
+def test_a_policy_names_what_is_there_and_is_valid_json() -> None:
+    config = DynamoDBConfig(table_prefix="crawl_", region="eu-central-1", content_bucket="bodies")
+    found = policy(config, "reader", account="123456789012", partition="aws-cn")
+    assert json.loads(json.dumps(found)) == found
+    resources = {each for statement in found["Statement"] for each in statement["Resource"]}
+    assert "arn:aws-cn:dynamodb:eu-central-1:123456789012:table/crawl_pages/index/by_url" in resources
+    assert "arn:aws-cn:s3:::bodies/*" in resources
+    assert len({each["Sid"] for each in found["Statement"]}) == len(found["Statement"])
+    assert all(each["Sid"].isalnum() for each in found["Statement"])
+    # A reader writes nothing but the log of changes.
+    (log,) = [each for each in found["Statement"] if "dynamodb:PutItem" in each["Action"]]
+    assert log["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["#*"]}}
+    with pytest.raises(InvalidArgumentError, match="role: must be one of admin, worker, reader"):
+        policy(config, "root")  # type: ignore[arg-type] # on purpose
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_policy_passes_a_linter(role: Role) -> None:
+    """In a process of its own: the linter leaves a file open, which is an error here."""
+    text = json.dumps(policy(EVERYTHING, role, account="123456789012"))
+    # Managed policies may take 6,144 characters (AWS: "IAM and AWS STS quotas").
+    assert len(text) < 6144
+    lint = "import sys, parliament; print(*parliament.analyze_policy_string(sys.argv[1]).findings, sep='\\n')"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore", "-c", lint, text), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert (process.returncode, output.decode().strip()) == (0, "")
