@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
 from urllib.parse import urlsplit
 from zlib import crc32
@@ -134,7 +135,11 @@ def _is_no_detail(record: logging.LogRecord) -> bool:
 def _is_readable_on_the_way(url: str) -> bool:
     parts = urlsplit(url)
     host = parts.hostname or ""
-    is_here = host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
+    try:
+        is_here = ip_address(host).is_loopback
+    except ValueError:
+        # RFC 6761 leaves these names to this machine.
+        is_here = host == "localhost" or host.endswith(".localhost")
     return parts.scheme == "http" and not is_here
 
 
