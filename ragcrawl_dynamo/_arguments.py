@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import isfinite
+from types import NoneType
 from typing import Any
 
 from ragcrawl_dynamo.errors import InvalidArgumentError
@@ -28,6 +30,44 @@ def check_count(name: str, value: Any, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidArgumentError(name, f"must be a whole number from 1 to {most:,}, not {value!r}")
     return value
+
+
+def check_kind(name: str, value: Any, *kinds: type) -> None:
+    """Of one of some classes; None is one if NoneType is.
+
+    Raises:
+        InvalidArgumentError: It is of another one.
+    """
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if each is NoneType else f"a {each.__name__}" for each in kinds)
+        raise InvalidArgumentError(name, f"must be {wanted}, not {type(value).__name__}")
+
+
+def check_several(name: str, values: Any, *kinds: type) -> list[Any]:
+    """Any number of values of some classes, as a list.
+
+    Raises:
+        InvalidArgumentError: They are none, or one is of another class.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(
+            name, f"must be several, not a {type(values).__name__}: put a single one into a list"
+        )
+    found = list(values)
+    for each in found:
+        check_kind(name, each, *kinds)
+    return found
+
+
+def check_amount(name: str, value: Any) -> None:
+    """A number that is at least 0, or None.
+
+    Raises:
+        InvalidArgumentError: It is another one, or none.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and value >= 0):
+        raise InvalidArgumentError(name, f"must be a number that is at least 0, or None, not {value!r}")
 
 
 def check_seconds(name: str, value: Any, most: float) -> float:

@@ -27,7 +27,12 @@ from pydantic import BaseModel, ValidationError
 
 from ragcrawl_dynamo._keys import moment_text, unescape
 from ragcrawl_dynamo._tables import E, Table
-from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooLargeError
+from ragcrawl_dynamo.errors import (
+    CorruptItemError,
+    InvalidArgumentError,
+    InvalidValueError,
+    ItemTooLargeError,
+)
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
@@ -66,6 +71,9 @@ def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDe
         InvalidValueError: A field can not be stored.
         ItemTooLargeError: The item is over 400 KB.
     """
+    if not isinstance(record, table.model):
+        name = table.model.__name__
+        raise InvalidArgumentError(name.lower(), f"must be a {name}, not {type(record).__name__}")
     keys = table.keys(record)
     item = encode_fields(record, type(record).__name__, without=table.separate)
     item.update(keys)

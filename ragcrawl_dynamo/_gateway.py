@@ -159,7 +159,9 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
         try:
             orjson.loads(body)
         except ValueError as error:
-            raise ResponseParserError(f"the answer is cut off, or no JSON: {error}") from error
+            raise ResponseParserError(
+                f"the answer is cut off, or this is no DynamoDB: no JSON, {error}"
+            ) from error
 
 
 class Gateway:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo._hosts import HostRecord, RunControl
-from ragcrawl_dynamo.errors import InvalidKeyError
+from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def host_name(host: str) -> str:
     Raises:
         InvalidKeyError: It is too long, or no UTF-8.
     """
-    return _id("FrontierItem", "domain", host, limit=MAX_HOST_BYTES) if host else ""
+    return "" if host == "" else _id("FrontierItem", "domain", host, limit=MAX_HOST_BYTES)
 
 
 # In a host's queue, what can be claimed at once sorts before what waits for a time: a delay's end, or a
@@ -302,7 +302,13 @@ def link_id(normalized_url: str) -> str:
 
 
 def normalize_url(url: str) -> str:
-    """The URL in w3lib's canonical form; unchanged where w3lib can not read it."""
+    """The URL in w3lib's canonical form; unchanged where w3lib can not read it.
+
+    Raises:
+        InvalidArgumentError: It is no text.
+    """
+    if not isinstance(url, str):
+        raise InvalidArgumentError("url", f"must be text, not {type(url).__name__}")
     try:
         return canonicalize_url(url)
     except ValueError:
@@ -368,6 +374,8 @@ def control_keys(control: RunControl) -> Key:
 
 
 def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str:
+    if not isinstance(value, str):
+        raise InvalidKeyError(field, f"must be text, not {type(value).__name__}", model=model)
     if not value:
         raise InvalidKeyError(field, "must not be empty", model=model)
     escaped = escape(value)

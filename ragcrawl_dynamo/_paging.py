@@ -60,11 +60,13 @@ class Slice(list[T], Generic[T]):
 
 
 def check_limit(limit: int) -> int:
-    """A limit that is at least 1.
+    """A limit that is a whole number from 1 on.
 
     Raises:
         InvalidArgumentError: It is not.
     """
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise InvalidArgumentError("limit", f"must be a whole number, not {type(limit).__name__}")
     if limit < 1:
         raise InvalidArgumentError("limit", f"must be at least 1, not {limit!r}")
     return limit

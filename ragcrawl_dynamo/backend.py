@@ -7,9 +7,10 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from types import NoneType
 from typing import Any, Self, TypeAlias
 
-from ragcrawl_dynamo._arguments import check_final_status
+from ragcrawl_dynamo._arguments import check_amount, check_final_status, check_kind, check_several
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock, SystemClock
@@ -839,7 +840,7 @@ class DynamoDBBackend(StorageBackend):
 
     async def save_pages_bulk(self, pages: Iterable[Page]) -> int:
         """See StorageBackend."""
-        return await self._pages.save_bulk(pages)
+        return await self._pages.save_bulk(check_several("pages", pages, object))
 
     async def get_page(self, site_id: str, page_id: str) -> Page | None:
         """See StorageBackend."""
@@ -871,13 +872,13 @@ class DynamoDBBackend(StorageBackend):
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """See StorageBackend."""
+        check_amount("max_age_hours", max_age_hours)
         return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
 
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
         """See StorageBackend."""
-        if isinstance(urls, str):
-            raise InvalidArgumentError("urls", "must be several URLs: put a single one into a list")
-        return await self._pages.mark_seen(site_id, urls, self._clock.now())
+        wanted = check_several("urls", urls, str)
+        return await self._pages.mark_seen(site_id, wanted, self._clock.now())
 
     async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
         """See StorageBackend."""
@@ -894,10 +895,13 @@ class DynamoDBBackend(StorageBackend):
         self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
     ) -> int:
         """See StorageBackend."""
-        return await self._maintenance.tombstone(site_id, page_ids, allow_mass_deletion=allow_mass_deletion)
+        return await self._maintenance.tombstone(
+            site_id, check_several("page_ids", page_ids, str), allow_mass_deletion=allow_mass_deletion
+        )
 
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
         """See StorageBackend."""
+        check_kind("version", version, PageVersion)
         if not keep_unchanged:
             for current in (await self._unchanged([version])).values():
                 return current
@@ -908,7 +912,7 @@ class DynamoDBBackend(StorageBackend):
         self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
     ) -> int:
         """See StorageBackend."""
-        last = {_identity(each): each for each in versions}
+        last = {_identity(each): each for each in check_several("versions", versions, PageVersion)}
         unchanged = {} if keep_unchanged else await self._unchanged(list(last.values()))
         return await self._versions.save_bulk(
             [each for identity, each in last.items() if identity not in unchanged]
@@ -962,6 +966,8 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
         """See StorageBackend."""
+        check_amount("keep_last", keep_last)
+        check_amount("max_age_days", max_age_days)
         return await self._maintenance.prune(
             site_id,
             keep_last=keep_last,
@@ -979,12 +985,14 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
         """See StorageBackend."""
+        check_kind("grace_hours", grace_hours, int, float)
         return await self._maintenance.collect_garbage(
             site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
         )
 
     async def save_frontier_item(self, item: FrontierItem) -> None:
         """See StorageBackend."""
+        check_kind("item", item, FrontierItem)
         await self._frontier.save(item)
 
     async def get_frontier_items(
@@ -1020,6 +1028,8 @@ class DynamoDBBackend(StorageBackend):
         host_max_in_flight: int | None = None,
     ) -> Frontier:
         """See StorageBackend."""
+        check_kind("run_id", run_id, str)
+        check_kind("site_id", site_id, str)
         if (queue := self._queues.get((run_id, site_id))) is None:
             queue = self._queues[run_id, site_id] = Frontier(
                 self._gateway,
@@ -1044,9 +1054,13 @@ class DynamoDBBackend(StorageBackend):
         discovered: Iterable[str | FrontierItem] = (),
     ) -> CommitResult:
         """See StorageBackend."""
+        check_kind("page", page, Page)
+        check_kind("version", version, PageVersion, NoneType)
+        check_kind("claim", claim, Claim, NoneType)
+        links = check_several("discovered", discovered, object)
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         frontier = None if run_id is None else self.frontier(run_id, page.site_id)
-        result = await self._committer.commit(Fetched(page, version, claim, frontier, list(discovered)))
+        result = await self._committer.commit(Fetched(page, version, claim, frontier, links))
         if self._live.is_due:
             await self._tasks.uninterrupted(self._live.flush())
         return result

@@ -15,11 +15,13 @@ from ragcrawl_dynamo._adding import Adder
 from ragcrawl_dynamo._arguments import (
     MAX_DELAY_SECONDS,
     check_count,
+    check_kind,
     check_lease,
     check_link_options,
     check_moment,
     check_name,
     check_seconds,
+    check_several,
 )
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
@@ -150,11 +152,10 @@ class Frontier:
             PartialBatchError: Some links may not have been added; it carries them. All others were. Repeating
                 the call is safe.
         """
-        if isinstance(links, str):
-            raise InvalidArgumentError("links", "must be several links: put a single one into a list")
+        several = check_several("links", links, object)
         common = check_link_options(depth, referrer_url, priority, not_before)
         await self._waker.wake_left()
-        results = await self._adder.add(links, common)
+        results = await self._adder.add(several, common)
         await self._flush_if_due()
         return results
 
@@ -251,6 +252,7 @@ class Frontier:
         """
         if retry_in is not None:
             check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
+        check_kind("claim", claim, Claim)
         self._listed(claim)
         text = _error_text(error)
         if not retry or claim.item.retry_count + 1 >= self._config.frontier_max_attempts:
@@ -479,8 +481,8 @@ class Frontier:
         await self._tasks.cancel()
 
     def _listed(self, claims: Claim | Sequence[Claim]) -> list[Claim]:
-        which: list[Any] = [claims] if isinstance(claims, Claim) else list(claims)
-        if not all(isinstance(each, Claim) and each.item.run_id == self.run_id for each in which):
+        which = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
+        if not all(each.item.run_id == self.run_id for each in which):
             raise InvalidArgumentError("claims", f"must be claims of run {self.run_id!r}, from its claim()")
         return which
 

@@ -28,6 +28,7 @@ from ragcrawl_dynamo._keys import (
     body_place,
     page_partition,
     site_entry,
+    site_partition,
     version_ids,
     version_key,
     version_prefix,
@@ -300,6 +301,8 @@ class VersionStore:
 
 
 def _of_site(site_id: str) -> Condition:
+    # Refuses what can be no id of a site.
+    site_partition(site_id)
     return Compare("site_id", "=", {"S": site_id})
 
 
