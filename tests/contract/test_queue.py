@@ -314,9 +314,13 @@ async def test_what_is_no_claim_of_this_run_is_refused(backend: DynamoDBBackend,
     await other.add([url(1)])
     (claim,) = await other.claim()
     odd: Any = "claim"
-    for call in (frontier.complete([claim]), frontier.fail(claim, "x"), frontier.release(odd)):
+    for call in (frontier.complete([claim]), frontier.fail(claim, "x")):
         with pytest.raises(InvalidArgumentError, match="claims: must be claims of run 'run'"):
             await call
+    with pytest.raises(InvalidArgumentError, match="claims: must be several, not a str"):
+        await frontier.release(odd)
+    with pytest.raises(InvalidArgumentError, match="claims: must be a Claim, not str"):
+        await frontier.release([odd])
     await other.complete(claim)
 
 
