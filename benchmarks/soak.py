@@ -420,7 +420,7 @@ async def soak(endpoint: str, operations: int, tasks: int, share: float, seed: i
             cursor = await backend.get_change_cursor(SHARED)
             testers = [Tester(backend, shared, i, seed) for i in range(tasks)]
             faults.share = share
-            await asyncio.gather(*(each.work(operations // tasks) for each in testers))
+            await asyncio.gather(*(each.work(-(-operations // tasks)) for each in testers))
             faults.share = 0.0
     direct = config.model_copy(update={"endpoint_url": endpoint, "read_timeout": 10.0, "call_timeout": 60.0})
     async with DynamoDBBackend(direct) as backend:

@@ -246,7 +246,7 @@ async def test_no_change_is_passed_over_when_commits_race_readers_and_writers_ar
     readers = [Reader(backend, random.Random(i)) for i in range(4)]  # noqa: S311 # reproducible on purpose
     following: list[asyncio.Task[None]] = []
     try:
-        for i in range(6):
+        for i in range(4):
             if i < len(readers):
                 following.append(asyncio.create_task(readers[i].follow(stop)))
             await asyncio.sleep(1.5 + chance.random())
