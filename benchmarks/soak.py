@@ -183,9 +183,8 @@ class Tester:
             except RagcrawlDynamoError as error:
                 self.report.misreported.append(f"{method.__name__}: {error!r}")
 
-    async def _write(self, cells: dict[Cell, Any] | list[tuple[Cell, Any]], call: Awaitable[Any]) -> Any:
-        """Awaits a write and notes what it means for the ledger."""
-        pairs = list(cells.items()) if isinstance(cells, dict) else cells
+    async def _write(self, pairs: list[tuple[Cell, Any]], call: Awaitable[Any]) -> Any:
+        """Awaits a write of values and notes what it means for their cells."""
         try:
             result = await call
         except (ServiceError, PartialBatchError):
