@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from ragcrawl_dynamo._codec import Item, expiry
+from ragcrawl_dynamo._cursors import pack, unpack
 from ragcrawl_dynamo._keys import change_key, moment_text
 from ragcrawl_dynamo.errors import InvalidCursorError
 from ragcrawl_dynamo.models import Page
@@ -161,9 +159,7 @@ class FeedCursor:
 
     def encode(self, scope: Sequence[str]) -> str:
         """As opaque text."""
-        taken_at = self.taken_at.timestamp()
-        text = orjson.dumps([*scope, taken_at, dict(self.numbers), self.listing])
-        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+        return pack([*scope, self.taken_at.timestamp(), dict(self.numbers), self.listing])
 
     @classmethod
     def decode(cls, cursor: str, scope: Sequence[str]) -> FeedCursor:
@@ -173,9 +169,7 @@ class FeedCursor:
             InvalidCursorError: It is damaged, or of another site.
         """
         try:
-            *of, taken_at, numbers, listing = orjson.loads(
-                base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            )
+            *of, taken_at, numbers, listing = unpack(cursor)
             moment = datetime.fromtimestamp(taken_at, UTC)
             is_whole = all(type(each) is int and each > 0 for each in numbers.values())
         except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
+from ragcrawl_dynamo._arguments import check_kind
 from ragcrawl_dynamo._keys import moment_text, unescape
 from ragcrawl_dynamo._tables import E, Table
 from ragcrawl_dynamo.errors import (
     CorruptItemError,
-    InvalidArgumentError,
     InvalidValueError,
     ItemTooLargeError,
 )
@@ -71,9 +71,7 @@ def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDe
         InvalidValueError: A field can not be stored.
         ItemTooLargeError: The item is over 400 KB.
     """
-    if not isinstance(record, table.model):
-        name = table.model.__name__
-        raise InvalidArgumentError(name.lower(), f"must be a {name}, not {type(record).__name__}")
+    check_kind(table.model.__name__.lower(), record, table.model)
     keys = table.keys(record)
     item = encode_fields(record, type(record).__name__, without=table.separate)
     item.update(keys)

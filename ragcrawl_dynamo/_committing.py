@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._changes import CHANGE_ORDER, next_order
+from ragcrawl_dynamo._changes import CHANGE_ORDER
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
@@ -137,11 +137,10 @@ class Committer:
         """Writes all at once; None if others changed the page since it was read, or took its number."""
         own = secrets.token_hex(8)
         site_id, page_id = fetched.page.site_id, fetched.page.page_id
-        order = stored.order
-        place = None
-        if decision.change is not None and self._gateway.config.change_feed:
-            order = next_order(order, self._lanes.now())
-            place = await self._lanes.take(site_id)
+        logged = None
+        if decision.change is not None:
+            logged = await self._lanes.log(site_id, page_id, decision.change, stored.order)
+        order = stored.order if logged is None else logged.order
         extra: Item = {REVISION: {"S": own}}
         if order is not None:
             extra[CHANGE_ORDER] = {"N": str(order)}
@@ -156,15 +155,15 @@ class Committer:
             )
         if decision.writes_version and fetched.head is not None:
             writes.append(requests.transact_put(self._tables.versions, fetched.head))
-        if place is not None and decision.change is not None and order is not None:
-            writes.append(self._lanes.put(site_id, place, decision.change, page_id, order))
+        if logged is not None:
+            writes.append(logged.write)
         try:
             await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
         except ConditionFailedError as error:
             page_then = error.items[0] or {}
             if page_then.get(REVISION) != {"S": own}:
-                if place is not None:
-                    self._lanes.refused(site_id, place, error, -1)
+                if logged is not None:
+                    self._lanes.refused(site_id, logged.place, error, -1)
                 if claim is None or error.reasons[1] != "ConditionalCheckFailed":
                     return None
                 return await self._earlier_result(fetched, claim, error)

@@ -149,6 +149,11 @@ def lane_key(site_id: str, lane: str) -> Key:
     return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": LANE_PREFIX + lane}}
 
 
+def lane_of(key: Key) -> str:
+    """The lane of a lane's key."""
+    return key["page_id"]["S"].removeprefix(LANE_PREFIX)
+
+
 def consumer_key(site_id: str, consumer: str) -> Key:
     """`#{site_id}` / `consumer#{consumer}`: how far a consumer of the changes has come."""
     name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import heapq
 from collections import deque
 from collections.abc import (
@@ -21,11 +20,10 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-import orjson
-
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._batching import delete_all, read_all
 from ragcrawl_dynamo._codec import Item
+from ragcrawl_dynamo._cursors import pack, unpack
 from ragcrawl_dynamo._expressions import Between, Compare, Condition
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
@@ -292,12 +290,12 @@ def _ranges(sort_key: str, last: str, points: Sequence[str]) -> Iterator[Conditi
 
 def _encode_cursor(key: Key, scope: Sequence[str]) -> str:
     place = {name: value["S"] for name, value in key.items()}
-    return base64.urlsafe_b64encode(orjson.dumps([*scope, place])).decode().rstrip("=")
+    return pack([*scope, place])
 
 
 def _decode_cursor(cursor: str, scope: Sequence[str], names: frozenset[str]) -> Key:
     try:
-        *of, place = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        *of, place = unpack(cursor)
         key: Key = {name: {"S": str(value)} for name, value in place.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from error

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from types import NoneType
 from typing import Any, Self, TypeAlias
 
-from ragcrawl_dynamo._arguments import check_amount, check_final_status, check_kind, check_several
+from ragcrawl_dynamo._arguments import check_final_status, check_kind, check_several
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock, SystemClock
@@ -872,7 +872,6 @@ class DynamoDBBackend(StorageBackend):
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """See StorageBackend."""
-        check_amount("max_age_hours", max_age_hours)
         return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
 
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
@@ -966,8 +965,6 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
         """See StorageBackend."""
-        check_amount("keep_last", keep_last)
-        check_amount("max_age_days", max_age_days)
         return await self._maintenance.prune(
             site_id,
             keep_last=keep_last,

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import gather, gather_bounded, read_all
+from ragcrawl_dynamo._batching import gather_bounded, read_all
 from ragcrawl_dynamo._changes import (
     LATEST_HOURS,
     VOID,
@@ -32,19 +31,19 @@ from ragcrawl_dynamo._changes import (
     tip,
 )
 from ragcrawl_dynamo._codec import Item, from_item
-from ragcrawl_dynamo._expressions import BeginsWith, Compare, Missing
+from ragcrawl_dynamo._expressions import Compare, Missing
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import (
-    LANE_PREFIX,
     Key,
     change_number,
     changes_partition,
     consumer_key,
+    lane_of,
     lane_partition,
     moment_text,
     site_partition,
 )
-from ragcrawl_dynamo._paging import check_limit, delete_partition, read_pages
+from ragcrawl_dynamo._paging import check_limit, delete_partition
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Table
@@ -134,8 +133,8 @@ class ChangeStore:
         """Removes a site's changes, its consumers' cursors, and last its lanes."""
         self._lanes.forget(site_id)
         removed = 0
-        for record in await self._records(site_id):
-            lane = Query(self._table, lane_partition(site_id, _name(record)))
+        for record in await self._lanes.records(site_id):
+            lane = Query(self._table, lane_partition(site_id, lane_of(record)))
             removed += await delete_partition(self._gateway, lane)
         return removed + await delete_partition(self._gateway, Query(self._table, changes_partition(site_id)))
 
@@ -151,8 +150,8 @@ class ChangeStore:
     ) -> tuple[list[PageChange], FeedCursor, bool]:
         now = self._lanes.now()
         self._check_age(place, now)
-        records = await self._records(site_id)
-        gone = place.numbers.keys() - {_name(each) for each in records}
+        records = await self._lanes.records(site_id)
+        gone = place.numbers.keys() - {lane_of(each) for each in records}
         if gone:
             raise ChangesExpiredError(
                 f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
@@ -178,7 +177,7 @@ class ChangeStore:
     async def _read_lane(
         self, site_id: str, record: Item, limit: int, place: FeedCursor, now: datetime
     ) -> _Lane:
-        name = _name(record)
+        name = lane_of(record)
         # One that is new since the cursor was taken is read from its beginning.
         number = place.numbers.get(name, 1)
         if record.get("next") == {"N": str(number)}:
@@ -232,12 +231,14 @@ class ChangeStore:
 
     async def _present(self, site_id: str) -> FeedCursor:
         now = self._lanes.now()
-        records = await self._records(site_id)
-        numbers = await gather(self._tip(site_id, each, now) for each in records)
-        return FeedCursor(now, dict(zip(map(_name, records), numbers, strict=True)))
+        records = await self._lanes.records(site_id)
+        numbers = await gather_bounded(
+            lambda record: self._tip(site_id, record, now), records, _LANES_IN_FLIGHT
+        )
+        return FeedCursor(now, dict(zip(map(lane_of, records), numbers, strict=True)))
 
     async def _tip(self, site_id: str, record: Item, now: datetime) -> int:
-        name = _name(record)
+        name = lane_of(record)
         query = Query(self._table, lane_partition(site_id, name), forward=False)
         long_ago = now - timedelta(hours=LATEST_HOURS)
         entries: list[Entry] = []
@@ -248,13 +249,6 @@ class ChangeStore:
             start = response.get("LastEvaluatedKey")
             if start is None or any(each.at <= long_ago for each in entries):
                 return tip(int(record["first"]["N"]), entries, now)
-
-    async def _records(self, site_id: str) -> list[Item]:
-        """All lanes of a site; strongly consistent."""
-        only_lanes = BeginsWith("page_id", {"S": LANE_PREFIX})
-        query = Query(self._table, changes_partition(site_id), sort=only_lanes)
-        async with aclosing(read_pages(self._gateway, query)) as pages:
-            return [item async for _, items in pages for item in items]
 
     def _check_age(self, place: FeedCursor, now: datetime) -> None:
         days = self._gateway.config.change_retention_days
@@ -270,7 +264,3 @@ class ChangeStore:
 
     def _decode(self, site_id: str, cursor: str) -> FeedCursor:
         return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
-
-
-def _name(record: Item) -> str:
-    return record["page_id"]["S"].removeprefix(LANE_PREFIX)

@@ -14,12 +14,13 @@ import random
 import secrets
 from asyncio import Lock
 from collections import OrderedDict
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._changes import LATEST_HOURS, VOID, ChangeKind, Entry, Place
+from ragcrawl_dynamo._changes import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition, Missing, Path, Update, Value
@@ -29,9 +30,11 @@ from ragcrawl_dynamo._keys import (
     changes_partition,
     escape,
     lane_key,
+    lane_of,
     lane_partition,
     moment_text,
 )
+from ragcrawl_dynamo._paging import read_pages
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError
@@ -67,6 +70,21 @@ class _Lane:
     free: list[tuple[int, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What logs a change.
+
+    Attributes:
+        place: Where.
+        order: That of the change among those of its page.
+        write: An element of the transaction that makes the change.
+    """
+
+    place: Place
+    order: int
+    write: TransactWriteItemTypeDef
+
+
 class Lanes:
     """The lanes of one process, one for each site that it changes."""
 
@@ -81,33 +99,32 @@ class Lanes:
         """The time of day, as far as it is known to be wrong corrected by DynamoDB's own."""
         return self._clock.now() - timedelta(seconds=self._gateway.server_clock.offset)
 
-    async def take(self, site_id: str) -> Place:
-        """A number for the next change of a site."""
-        lane = self._lanes.setdefault(site_id, _Lane())
-        self._lanes.move_to_end(site_id)
-        async with lane.lock:
-            now = self._clock.monotonic()
-            if lane.name is None or now - lane.sure_at > _SURE_SECONDS:
-                if lane.name is None or not await self._is_own(site_id, lane.name):
-                    await self._hold(site_id, lane)
-                lane.sure_at = now
-        assert lane.name is not None  # noqa: S101 # held now
-        if len(self._lanes) > _LANES:
-            await self._leave(*self._lanes.popitem(last=False))
-        while lane.free:
-            number, taken_at = heapq.heappop(lane.free)
-            if now - taken_at < _REUSE_SECONDS:
-                return Place(lane.name, number)
-        lane.next += 1
-        return Place(lane.name, lane.next - 1)
+    async def records(self, site_id: str) -> list[Item]:
+        """All lanes of a site; strongly consistent."""
+        only_lanes = BeginsWith("page_id", {"S": LANE_PREFIX})
+        query = Query(self._table, changes_partition(site_id), sort=only_lanes)
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            return [item async for _, items in pages for item in items]
 
-    def put(
-        self, site_id: str, place: Place, kind: ChangeKind, page_id: str, order: int
-    ) -> TransactWriteItemTypeDef:
-        """What logs a change, as an element of the transaction that makes it."""
-        entry = Entry(place, kind, escape(page_id), order, self.now())
-        item = entry.item(site_id, self._gateway.config.change_retention_days)
-        return requests.transact_put(self._table, item, Missing("page_id"))
+    async def log(self, site_id: str, page_id: str, kind: ChangeKind, before: int | None) -> Logged | None:
+        """What logs a change of a page; None where changes are not logged.
+
+        Args:
+            site_id: The site.
+            page_id: The page.
+            kind: What changes.
+            before: The order of the page's change before.
+        """
+        if not self._gateway.config.change_feed:
+            return None
+        place = await self._take(site_id)
+        now = self.now()
+        order = next_order(before, now)
+        item = Entry(place, kind, escape(page_id), order, now).item(
+            site_id, self._gateway.config.change_retention_days
+        )
+        write = requests.transact_put(self._table, item, Missing("page_id"))
+        return Logged(place, order, write)
 
     def refused(self, site_id: str, place: Place, error: ConditionFailedError, which: int) -> None:
         """Notes that a transaction was refused whose element `which` would have logged a change.
@@ -132,11 +149,32 @@ class Lanes:
         while self._lanes:
             await self._leave(*self._lanes.popitem())
 
+    async def _take(self, site_id: str) -> Place:
+        """A number for the next change of a site."""
+        lane = self._lanes.setdefault(site_id, _Lane())
+        self._lanes.move_to_end(site_id)
+        async with lane.lock:
+            now = self._clock.monotonic()
+            if lane.name is None or now - lane.sure_at > _SURE_SECONDS:
+                if lane.name is None or not await self._is_own(site_id, lane.name):
+                    await self._hold(site_id, lane)
+                lane.sure_at = now
+        assert lane.name is not None  # noqa: S101 # held now
+        if len(self._lanes) > _LANES:
+            await self._leave(*self._lanes.popitem(last=False))
+        while lane.free:
+            number, taken_at = heapq.heappop(lane.free)
+            if now - taken_at < _REUSE_SECONDS:
+                return Place(lane.name, number)
+        lane.next += 1
+        return Place(lane.name, lane.next - 1)
+
     async def _leave(self, site_id: str, lane: _Lane) -> None:
         if lane.name is None:
             return
         update = Update(put={"next": {"N": str(lane.next)}})
-        request = requests.update_request(self._table, lane_key(site_id, lane.name), update, self._is_mine())
+        is_mine = Compare("holder", "=", {"S": self.me})
+        request = requests.update_request(self._table, lane_key(site_id, lane.name), update, is_mine)
         try:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
@@ -154,7 +192,7 @@ class Lanes:
         now = self.now()
         lane.free.clear()
         for record in await self._candidates(site_id, now):
-            name = record["page_id"]["S"].removeprefix(LANE_PREFIX)
+            name = lane_of(record)
             first = await self._next_number(site_id, name, record, now)
             if first is not None and await self._take_over(site_id, name, record, first, now):
                 lane.name, lane.next = name, first
@@ -166,10 +204,8 @@ class Lanes:
 
     async def _candidates(self, site_id: str, now: datetime) -> list[Item]:
         """Lanes that were given up, or have been held for long."""
-        only_lanes = BeginsWith("page_id", {"S": LANE_PREFIX})
-        query = Query(self._table, changes_partition(site_id), sort=only_lanes)
-        records: list[Any] = (await self._gateway.call("Query", requests.query_request(query)))["Items"]
         long_ago = moment_text(now - timedelta(hours=LATEST_HOURS))
+        records = await self.records(site_id)
         found = [each for each in records if "next" in each or each["held_since"]["S"] < long_ago]
         random.shuffle(found)
         return sorted(found, key=lambda each: "next" not in each)[:_TRIES]
@@ -212,6 +248,3 @@ class Lanes:
             "first": {"N": str(first)},
             "held_since": {"S": moment_text(now)},
         }
-
-    def _is_mine(self) -> Condition:
-        return Compare("holder", "=", {"S": self.me})

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._arguments import check_amount
 from ragcrawl_dynamo._batching import delete_all, gather_bounded, key_values, read_all
 from ragcrawl_dynamo._codec import Item, encode_value, item_size
 from ragcrawl_dynamo._expressions import BeginsWith, Compare, Condition
@@ -365,12 +366,10 @@ def _oldest(keep_last: int | None, max_age_days: float | None) -> str | None:
     """The `crawled_at` from which on versions are young enough, as it stands in an item."""
     if keep_last is None and max_age_days is None:
         raise InvalidArgumentError("keep_last", "or max_age_days must be given: else nothing may go")
-    if keep_last is not None and keep_last < 0:
-        raise InvalidArgumentError("keep_last", f"must be at least 0, not {keep_last!r}")
+    check_amount("keep_last", keep_last)
+    check_amount("max_age_days", max_age_days)
     if max_age_days is None:
         return None
-    if not max_age_days >= 0:
-        raise InvalidArgumentError("max_age_days", f"must be at least 0, not {max_age_days!r}")
     try:
         moment: datetime = utc_now() - timedelta(days=max_age_days)
     except OverflowError:

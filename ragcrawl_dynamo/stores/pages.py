@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._arguments import check_amount
 from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
-from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, next_order, order_of
+from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, order_of
 from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
 from ragcrawl_dynamo._conditional import Change, Failed, conditional_writes
 from ragcrawl_dynamo._expressions import (
@@ -35,7 +36,6 @@ from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     ConflictError,
-    InvalidArgumentError,
     InvalidKeyError,
 )
 from ragcrawl_dynamo.models import Page
@@ -212,31 +212,30 @@ class PageStore:
         """Whether the page could be marked, as it was read."""
         now = self._lanes.now()
         own = secrets.token_hex(8)
-        order = next_order(stored.order, now)
         gone: dict[Path, Value] = {
             "is_tombstone": {"BOOL": True},
             "last_changed": encode_value(now, model="Page", field="last_changed"),
             REVISION: {"S": own},
         }
-        if not self._gateway.config.change_feed:
+        logged = await self._lanes.log(site_id, page_id, ChangeKind.DELETED, stored.order)
+        if logged is None:
             update = requests.update_request(self._table, key, Update(put=gone), as_read(stored))
             try:
                 await self._gateway.call("UpdateItem", update)
             except ConditionFailedError as error:
                 return (error.item or {}).get(REVISION) == {"S": own}
             return True
-        gone[CHANGE_ORDER] = {"N": str(order)}
-        place = await self._lanes.take(site_id)
+        gone[CHANGE_ORDER] = {"N": str(logged.order)}
         writes = [
             requests.transact_update(self._table, key, Update(put=gone), as_read(stored)),
-            self._lanes.put(site_id, place, ChangeKind.DELETED, page_id, order),
+            logged.write,
         ]
         try:
             await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
         except ConditionFailedError as error:
             if (error.items[0] or {}).get(REVISION) == {"S": own}:
                 return True
-            self._lanes.refused(site_id, place, error, 1)
+            self._lanes.refused(site_id, logged.place, error, -1)
             return False
         return True
 
@@ -299,10 +298,9 @@ def _is_before(attribute: str, moment: datetime | None) -> Condition | None:
 
 
 def _cutoff(max_age_hours: float | None) -> datetime | None:
+    check_amount("max_age_hours", max_age_hours)
     if max_age_hours is None:
         return None
-    if not max_age_hours >= 0:
-        raise InvalidArgumentError("max_age_hours", f"must be at least 0, or None, not {max_age_hours!r}")
     try:
         return datetime.now(UTC) - timedelta(hours=max_age_hours)
     except OverflowError:

@@ -168,7 +168,7 @@ async def test_changes_expire_and_lanes_do_not(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     await commit(backend, "a")
-    (lane,) = await backend._changes._records("site")
+    (lane,) = await backend._lanes.records("site")
     assert "expires_at" not in lane
     assert lane["site_id"]["S"] == changes_partition("site")
     name = lane["page_id"]["S"].removeprefix("lane#")

@@ -15,7 +15,7 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 # From the bottom up: a module imports from lines above its own only.
 LAYERS = [
     ["errors", "models", "config", "_metrics", "_ranges", "_expressions", "_clock", "_seen", "_tasks"],
-    ["_hosts", "_arguments"],
+    ["_hosts", "_arguments", "_cursors"],
     ["_keys", "_retry", "_content"],
     ["_tables"],
     ["_codec", "iam"],
