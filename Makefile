@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench-bodies bench-cycle bench-frontier bench-recrawl soak stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -41,6 +41,17 @@ bench-frontier: install fetch-dynamodb-local  ## Contention, requests and units 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
+soak-cancel: install fetch-dynamodb-local  ## 10,000 tasks cancelled at random awaits, against a ledger.
+	$(BIN)/python -m benchmarks.cancel $(ARGS)
+
+soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory and connections, minute by minute.
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+audit:  ## Known vulnerabilities of the locked versions, as PyPI tells them (needs the network).
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 bench-recrawl: install fetch-dynamodb-local  ## What to crawl next on a site of a million pages: time, units, memory.
 	$(BIN)/python -m benchmarks.recrawl $(ARGS)
 
@@ -69,4 +80,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-audit $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

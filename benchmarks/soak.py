@@ -58,6 +58,8 @@ LEASE_SECONDS = 8.0
 
 # What faults that pass may end in, once the retries are used up.
 PASSING = (DeadlineExceededError, EndpointUnreachableError, ServerFaultError, ThrottledError)
+# What leaves open whether a write was applied.
+UNCLEAR = (ServiceError, PartialBatchError, asyncio.CancelledError)
 
 console = Console(width=110)
 
@@ -177,17 +179,20 @@ class Tester:
             self.count += 1
             self.report.operations[method.__name__] += 1
             try:
-                await method()
+                await self._do(method)
             except (*PASSING, PartialBatchError, ConflictError, LeaseLostError) as error:
                 self.report.failures[type(error).__name__] += 1
             except RagcrawlDynamoError as error:
                 self.report.misreported.append(f"{method.__name__}: {error!r}")
 
+    async def _do(self, method: Callable[[], Awaitable[None]]) -> None:
+        await method()
+
     async def _write(self, pairs: list[tuple[Cell, Any]], call: Awaitable[Any]) -> Any:
         """Awaits a write of values and notes what it means for their cells."""
         try:
             result = await call
-        except (ServiceError, PartialBatchError):
+        except UNCLEAR:
             for cell, value in pairs:
                 cell.maybe_wrote(value)
             raise
@@ -278,7 +283,7 @@ class Tester:
         after = [(version.version_id, count + 1) for _, count in before]
         try:
             result = await self.backend.commit_page(page, version)
-        except (ServiceError, PartialBatchError):
+        except UNCLEAR:
             cell.allowed += after
             raise
         cell.allowed = after
@@ -313,7 +318,7 @@ class Tester:
         amount = self.chance.randrange(1, 10)
         try:
             await self.backend.add_run_stats(SHARED, RUN, pages_crawled=amount)
-        except ServiceError:
+        except UNCLEAR:
             self.shared.crawled.open += amount
             raise
         self.shared.crawled.acknowledged += amount
@@ -377,7 +382,7 @@ class Tester:
         else:
             try:
                 await frontier.complete([claim])
-            except (ServiceError, PartialBatchError, LeaseLostError):
+            except (*UNCLEAR, LeaseLostError):
                 self.shared.maybe_completed.add(url)
                 raise
             self.shared.completed[url] += 1

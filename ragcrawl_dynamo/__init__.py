@@ -4,7 +4,7 @@ from ragcrawl_dynamo._changes import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
-from ragcrawl_dynamo._metrics import OperationMetrics
+from ragcrawl_dynamo._metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._paging import Slice
 from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
@@ -111,6 +111,7 @@ __all__ = [
     "PartialBatchError",
     "PruneReport",
     "RagcrawlDynamoError",
+    "RequestEvent",
     "RequestRejectedError",
     "RunState",
     "RunStatus",

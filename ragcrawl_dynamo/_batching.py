@@ -10,7 +10,7 @@ from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._codec import Item, item_size, to_item
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._retry import full_jitter
+from ragcrawl_dynamo._retry import Budget
 from ragcrawl_dynamo._tables import E, Table
 from ragcrawl_dynamo.errors import (
     InvalidInputError,
@@ -169,51 +169,62 @@ async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequ
 async def _write_batch(
     gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]
 ) -> Failures:
-    stalled = 0
-    while True:
-        try:
-            response = await gateway.call("BatchWriteItem", requests.batch_write_request(table, writes))
-        except RagcrawlDynamoError as error:
-            return {_key_of(table, write): error for write in writes}
-        left = cast("list[WriteRequestTypeDef]", response.get("UnprocessedItems", {}).get(table.name, []))
-        if not left:
-            return {}
-        stalled = stalled + 1 if len(left) == len(writes) else 0
-        if stalled >= gateway.config.retry_attempts:
-            throttled = _left_over(table, "BatchWriteItem", len(left), stalled)
-            return {_key_of(table, write): throttled for write in left}
-        writes = left
-        await asyncio.sleep(full_jitter(gateway.config, max(1, stalled)))
+    left = list(writes)
+    try:
+        async with gateway.turn("BatchWriteItem", table.name) as budget:
+            while True:
+                request = requests.batch_write_request(table, left)
+                response = await gateway.call("BatchWriteItem", request, budget=budget)
+                sent = len(left)
+                left = cast(
+                    "list[WriteRequestTypeDef]", response.get("UnprocessedItems", {}).get(table.name, [])
+                )
+                if not left:
+                    return {}
+                await _pause(budget, table, "BatchWriteItem", sent, len(left))
+    except RagcrawlDynamoError as error:
+        return {_key_of(table, write): error for write in left}
 
 
 async def _read_batch(
     gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None
 ) -> list[Item]:
     items: list[Item] = []
-    stalled = 0
-    while True:
-        response = await gateway.call("BatchGetItem", requests.batch_get_request(table, keys, attributes))
-        items += response.get("Responses", {}).get(table.name, [])
-        unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
-        left = unprocessed["Keys"] if unprocessed else []
-        if not left:
-            return items
-        stalled = stalled + 1 if len(left) == len(keys) else 0
-        if stalled >= gateway.config.retry_attempts:
-            raise _left_over(table, "BatchGetItem", len(left), stalled)
-        keys = left
-        await asyncio.sleep(full_jitter(gateway.config, max(1, stalled)))
+    left: Sequence[Key] = keys
+    async with gateway.turn("BatchGetItem", table.name) as budget:
+        while True:
+            request = requests.batch_get_request(table, left, attributes)
+            response = await gateway.call("BatchGetItem", request, budget=budget)
+            sent = len(left)
+            items += response.get("Responses", {}).get(table.name, [])
+            unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
+            left = unprocessed["Keys"] if unprocessed else []
+            if not left:
+                return items
+            await _pause(budget, table, "BatchGetItem", sent, len(left))
+
+
+async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, left: int) -> None:
+    """Waits before what is left over is sent again.
+
+    Raises:
+        ThrottledError: It was all left over too often.
+    """
+    if left < sent:
+        budget.progress()
+    else:
+        budget.fail()
+    if budget.is_spent:
+        raise ThrottledError(
+            f"{left} items were left unprocessed {budget.failures} times in a row: raise the capacity, "
+            f"or send less",
+            code="UnprocessedItems",
+            operation=operation,
+            table=table.name,
+        )
+    await asyncio.sleep(budget.pause())
 
 
 def _key_of(table: Table[Any], write: WriteRequestTypeDef) -> KeyValues:
     attributes: Any = write["PutRequest"]["Item"] if "PutRequest" in write else write["DeleteRequest"]["Key"]
     return key_values(table, attributes)
-
-
-def _left_over(table: Table[Any], operation: str, count: int, rounds: int) -> ThrottledError:
-    return ThrottledError(
-        f"{count} items were left unprocessed {rounds} times in a row: raise the capacity, or send less",
-        code="UnprocessedItems",
-        operation=operation,
-        table=table.name,
-    )

@@ -19,7 +19,7 @@ from ragcrawl_dynamo._expressions import AllOf, Condition, Exists, Missing, Upda
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._partiql import insert_statement, update_statement
-from ragcrawl_dynamo._retry import full_jitter
+from ragcrawl_dynamo._retry import THROTTLING_REASONS
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
@@ -40,15 +40,14 @@ STATEMENTS_PER_BATCH = 25
 # Single requests of one call in flight.
 _SINGLE_IN_FLIGHT = 16
 
-# AWS: BatchStatementError; these have names of their own, unlike those of other operations.
+# AWS: BatchStatementError.
 _REFUSED = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
-_THROTTLED = frozenset({"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"})
-_AGAIN = _THROTTLED | {"InternalServerError", "TransactionConflict"}
+_AGAIN = THROTTLING_REASONS | {"InternalServerError", "TransactionConflict"}
 _KINDS: dict[str, type[ServiceError]] = {
     "AccessDenied": AccessDeniedError,
     "ResourceNotFound": TableNotFoundError,
     "InternalServerError": ServerFaultError,
-    **dict.fromkeys(_THROTTLED, ThrottledError),
+    **dict.fromkeys(THROTTLING_REASONS, ThrottledError),
 }
 
 # An internal error of DynamoDB's has a code; a bare 500 is moto's answer to PartiQL with parameters.
@@ -169,34 +168,38 @@ class PartiqlWrites:
         outcomes: dict[int, Outcome] = {}
         left = dict(enumerate(writes))
         unclear = False
-        stalled = 0
 
         def note() -> None:
             nonlocal unclear
             unclear = True
 
-        while left:
-            try:
-                response = await self._gateway.call(
-                    "BatchExecuteStatement",
-                    {"Statements": [self._statement(write) for write in left.values()]},
-                    on_unclear=note,
-                )
-            except RagcrawlDynamoError as error:
-                outcomes |= dict.fromkeys(left, Failed(error))
-                break
-            again: dict[int, Write] = {}
-            for (i, write), answer in zip(left.items(), response["Responses"], strict=True):
-                outcomes[i] = self._outcome(write, answer)
-                if answer.get("Error", {}).get("Code") in _AGAIN:
-                    again[i] = write
-            stalled = stalled + 1 if len(again) == len(left) else 0
-            if stalled >= self._gateway.config.retry_attempts:
-                break
-            # An internal error says nothing about the write either.
-            unclear = unclear or bool(again)
-            if left := again:
-                await asyncio.sleep(full_jitter(self._gateway.config, max(1, stalled)))
+        try:
+            async with self._gateway.turn("BatchExecuteStatement", self._table.name) as budget:
+                while True:
+                    response = await self._gateway.call(
+                        "BatchExecuteStatement",
+                        {"Statements": [self._statement(write) for write in left.values()]},
+                        table=self._table.name,
+                        budget=budget,
+                        on_unclear=note,
+                    )
+                    again: dict[int, Write] = {}
+                    for (i, write), answer in zip(left.items(), response["Responses"], strict=True):
+                        outcomes[i] = self._outcome(write, answer)
+                        if answer.get("Error", {}).get("Code") in _AGAIN:
+                            again[i] = write
+                    # An internal error says nothing about the write either.
+                    unclear = unclear or bool(again)
+                    if len(again) == len(left):
+                        budget.fail()
+                    else:
+                        budget.progress()
+                    if not again or budget.is_spent:
+                        break
+                    left = again
+                    await asyncio.sleep(budget.pause())
+        except RagcrawlDynamoError as error:
+            outcomes |= dict.fromkeys(left, Failed(error))
         if unclear:
             await self._look_again(writes, outcomes)
         return [outcomes[i] for i in range(len(writes))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,7 +11,7 @@ from aiohttp import ClientError as HttpError
 from botocore.exceptions import ChecksumError, ClientError, HTTPClientError, SSLError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ragcrawl_dynamo.config import DynamoDBConfig
 
@@ -23,6 +24,8 @@ THROTTLING_CODES = frozenset(
         "RequestLimitExceeded",
         "ThrottlingException",
         "Throttling",
+        # S3: "Error responses".
+        "SlowDown",
     }
 )
 RETRYABLE_CODES = THROTTLING_CODES | {
@@ -36,16 +39,11 @@ RETRYABLE_CODES = THROTTLING_CODES | {
     "TransactionConflictException",
     "TransactionInProgressException",
 }
-# AWS: TransactWriteItems, cancellation reasons; "None" is what had nothing against it.
-_RETRYABLE_REASONS = frozenset(
-    {
-        "None",
-        "ProvisionedThroughputExceeded",
-        "RequestLimitExceeded",
-        "ThrottlingError",
-        "TransactionConflict",
-    }
-)
+# AWS: TransactWriteItems, cancellation reasons, and BatchStatementError; parts of a request have names of
+# their own for it.
+THROTTLING_REASONS = frozenset({"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"})
+# "None" is what had nothing against it.
+_RETRYABLE_REASONS = THROTTLING_REASONS | {"None", "TransactionConflict"}
 # Raised without an answer that could be read; whether the request was applied is unknown.
 TRANSPORT_ERRORS = (
     HTTPClientError,
@@ -86,6 +84,12 @@ def is_retryable(error: BaseException) -> bool:
     return is_transport_error(error)
 
 
+def is_throttling(error: BaseException) -> bool:
+    """Whether there was more to do than the capacity allows; what was refused so was not applied."""
+    reasons = {str(each.get("Code", "None")) for each in cancellation_reasons(error)}
+    return error_code(error) in THROTTLING_CODES or bool(reasons & THROTTLING_REASONS)
+
+
 def full_jitter(config: DynamoDBConfig, failures: int) -> float:
     """Seconds to wait after that many failures in a row: random up to an exponentially growing bound.
 
@@ -95,25 +99,55 @@ def full_jitter(config: DynamoDBConfig, failures: int) -> float:
     return random.uniform(0, bound)  # noqa: S311 # spreads load, guards nothing
 
 
-def retrying(config: DynamoDBConfig, on_retry: Callable[[BaseException, int, float], None]) -> AsyncRetrying:
+class Budget:
+    """What one operation may still spend on tries: so many in a row without progress, and so many seconds.
+
+    All requests of an operation share it, those that resend what a batch left over too: rounds of tries
+    inside rounds of tries would multiply.
+    """
+
+    def __init__(self, config: DynamoDBConfig) -> None:
+        self._config = config
+        self.failures = 0
+        self.deadline = 0.0
+        self.progress()
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further try is due."""
+        return self.failures >= self._config.retry_attempts
+
+    def fail(self) -> None:
+        """Counts a try that came to nothing."""
+        self.failures += 1
+
+    def progress(self) -> None:
+        """Begins anew, after a part was done."""
+        self.failures = 0
+        self.deadline = asyncio.get_running_loop().time() + self._config.call_timeout
+
+    def pause(self) -> float:
+        """Seconds to wait before the next try."""
+        return full_jitter(self._config, max(1, self.failures))
+
+
+def retrying(budget: Budget, on_retry: Callable[[BaseException, float], None]) -> AsyncRetrying:
     """The policy of one request; the time it may take in all is the gateway's to bound.
 
     Args:
-        config: Attempts and pauses.
-        on_retry: Told the error, the number of the attempt that failed and the seconds to wait.
+        budget: That of the operation.
+        on_retry: Told the error and the seconds to wait, before a request is sent again.
     """
-
-    def pause(state: RetryCallState) -> float:
-        return full_jitter(config, state.attempt_number)
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if error is not None and state.next_action is not None:
-            on_retry(error, state.attempt_number, state.next_action.sleep)
+            on_retry(error, state.next_action.sleep)
 
     return AsyncRetrying(
-        stop=stop_after_attempt(config.retry_attempts),
-        wait=pause,
+        after=lambda _: budget.fail(),
+        stop=lambda _: budget.is_spent,
+        wait=lambda _: budget.pause(),
         retry=retry_if_exception(is_retryable),
         before_sleep=before_sleep,
         reraise=True,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock
@@ -24,6 +27,9 @@ _LONGEST_WAIT_SECONDS = 10.0
 
 # Parts of a lease: it is renewed after one, so that two more renewals can fail.
 _PARTS = 3
+
+# By convention of shells, the exit status of a process that a signal ended.
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class Queue(Protocol):
@@ -64,6 +70,10 @@ class Worker:
     claim itself by any verb of the frontier. One whose lease is lost, or can not be renewed in time, is
     cancelled, in the latter case before others may take the item over.
 
+    SIGTERM, where it would end the process anyway, first lets the handlers end, for `grace_seconds`, and then
+    cancels them, which releases their items; `run` raises SystemExit(143), so that what is open is closed on
+    the way out. A process that handles the signal itself, as web servers do, keeps its handler.
+
     Attributes:
         completed: Items that were completed.
         failed: Handlers that raised.
@@ -78,18 +88,25 @@ class Worker:
         lease_seconds: float,
         margin: float,
         worker_id: str | None,
+        grace_seconds: float | None,
     ) -> None:
-        """`margin` is how many seconds before its end a lease is given up."""
+        """`margin` is how many seconds before its end a lease is given up.
+
+        Without `grace_seconds` SIGTERM is left alone.
+        """
         self._queue = queue
         self._clock = clock
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         self._margin = margin
         self._worker_id = worker_id
+        self._grace_seconds = grace_seconds
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._lost: set[str] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        self._terminated = asyncio.Event()
+        self._has_signal = False
         self.completed = 0
         self.failed = 0
         self.lost = 0
@@ -97,15 +114,16 @@ class Worker:
     async def __aenter__(self) -> Self:
         """Begins to keep leases."""
         self._keeper = asyncio.create_task(self._keep_leases())
+        self._take_signal()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Cancels the handlers that run, which releases their items."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._has_signal:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        await self._cancel_handlers()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -122,6 +140,7 @@ class Worker:
 
         Raises:
             ServiceError: DynamoDB can not be reached, or refused, for longer than the retries last.
+            SystemExit: The process got SIGTERM, and all items are finished or released.
         """
         if self._keeper is None:
             raise RuntimeError("use the worker in 'async with'")
@@ -129,7 +148,7 @@ class Worker:
         while not self._stop.is_set():
             free = self._concurrency - len(self._running)
             if not free:
-                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                await self._any_of(self._running, self._stop.wait())
                 continue
             claims = await self._claim(free, wait)
             if claims is None:
@@ -144,8 +163,21 @@ class Worker:
                 break
             else:
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._running and not self._terminated.is_set():
+            await self._any_of(self._running, self._terminated.wait())
+        if self._terminated.is_set():
+            await self._end()
+
+    async def _end(self) -> None:
+        """Lets the handlers end for a while, releases the items of those that have not, and exits."""
+        grace = asyncio.ensure_future(self._clock.sleep(self._grace_seconds or 0))
+        try:
+            while self._running and not grace.done():
+                await asyncio.wait({*self._running, grace}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            grace.cancel()
+        await self._cancel_handlers()
+        raise SystemExit(_TERMINATED)
 
     async def _claim(self, limit: int, wait: float) -> list[Claim] | None:
         """What there is to do; None once the worker is stopped or the run cancelled."""
@@ -154,16 +186,47 @@ class Worker:
                 limit, lease_seconds=self._lease_seconds, worker_id=self._worker_id, wait_seconds=wait
             )
         )
-        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait((claiming, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await self._any_of([claiming], self._stop.wait())
             return await claiming if claiming.done() else None
         except FrontierCancelledError:
             return None
         finally:
             claiming.cancel()
-            stopping.cancel()
-            await asyncio.gather(claiming, stopping, return_exceptions=True)
+            await asyncio.gather(claiming, return_exceptions=True)
+
+    async def _any_of(self, tasks: Iterable[asyncio.Future[Any]], or_else: Coroutine[Any, Any, Any]) -> None:
+        """Waits for the first of the tasks, or something else; the tasks go on."""
+        other = asyncio.ensure_future(or_else)
+        try:
+            await asyncio.wait({*tasks, other}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            other.cancel()
+
+    async def _cancel_handlers(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _take_signal(self) -> None:
+        """Handles SIGTERM, unless somebody does or nobody can."""
+        if self._grace_seconds is None or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return
+        # Windows' loops know no signals.
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_signal)
+            self._has_signal = True
+
+    def _on_signal(self) -> None:
+        logger.warning(
+            "SIGTERM: %d handlers have %s s to end, then their items are released",
+            len(self._running),
+            self._grace_seconds,
+        )
+        self._terminated.set()
+        self.stop()
 
     async def _handle(self, claim: Claim, handler: Callable[[Claim], Awaitable[object]]) -> None:
         try:

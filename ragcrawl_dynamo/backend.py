@@ -13,14 +13,15 @@ from typing import Any, Self, TypeAlias
 from ragcrawl_dynamo._arguments import check_final_status, check_kind, check_several
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._client import ClientFactory, open_client, open_object_client
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._conditional import conditional_writes
-from ragcrawl_dynamo._gateway import ClientFactory, Gateway, open_client, open_object_client
+from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import unescape
 from ragcrawl_dynamo._live import LiveStats
-from ragcrawl_dynamo._metrics import OperationMetrics
+from ragcrawl_dynamo._metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import all_active, ensure_tables
 from ragcrawl_dynamo._tables import Tables
@@ -655,6 +656,8 @@ class DynamoDBBackend(StorageBackend):
         config: Its settings.
         client_factory: Makes the AWS client; to be replaced in tests.
         clock: By which leases are judged; to be replaced in tests.
+        on_request: Called with each request that was answered or failed, retries included: in the event
+            loop, so it must be quick. What it raises is logged.
     """
 
     def __init__(
@@ -663,9 +666,11 @@ class DynamoDBBackend(StorageBackend):
         *,
         client_factory: ClientFactory = open_client,
         clock: Clock | None = None,
+        on_request: Observer | None = None,
     ) -> None:
         self._config = config
-        self._gateway = Gateway(config, client_factory)
+        self._metrics = Metrics(on_request)
+        self._gateway = Gateway(config, client_factory, metrics=self._metrics)
         self._tables = tables = Tables.of(config.table_prefix)
         self._sites = SiteStore(self._gateway, tables.sites)
         self._runs = RunStore(self._gateway, tables.runs)
@@ -673,7 +678,7 @@ class DynamoDBBackend(StorageBackend):
         self._lanes = Lanes(self._gateway, tables.pages, self._clock)
         self._pages = PageStore(self._gateway, tables.pages, self._lanes)
         self._changes = ChangeStore(self._gateway, tables.pages, self._pages, self._lanes)
-        self._objects = _content_bucket(config)
+        self._objects = _content_bucket(config, self._metrics)
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._live = LiveStats(self._runs, self._clock)
@@ -691,8 +696,8 @@ class DynamoDBBackend(StorageBackend):
         return self._config
 
     def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
-        """Requests, retries and capacity units since the backend was made, by (operation, table)."""
-        return self._gateway.metrics.snapshot()
+        """Requests, retries and units since the backend was made, by (operation, table or bucket)."""
+        return self._metrics.snapshot()
 
     async def initialize(self, *, create_missing_indexes: bool = False) -> None:
         """See StorageBackend."""
@@ -1110,16 +1115,21 @@ class DynamoDBBackend(StorageBackend):
         return {own: other[1] for own, other in current.items() if hashes.get(other) == wanted[own]}
 
 
-def _content_bucket(config: DynamoDBConfig) -> Gateway | None:
+def _content_bucket(config: DynamoDBConfig, metrics: Metrics) -> Gateway | None:
     if config.content_bucket is None:
         return None
-    return Gateway(config, open_object_client, service="S3")
+    return Gateway(config, open_object_client, service="S3", metrics=metrics)
 
 
 def _identity(version: PageVersion) -> VersionId:
     return version.page_id, version.version_id, version.site_id
 
 
-def create_storage_backend(config: StorageConfig | None = None) -> StorageBackend:
-    """The backend that a configuration describes, not yet open; the defaults where none is given."""
-    return DynamoDBBackend((config or StorageConfig()).backend)
+def create_storage_backend(
+    config: StorageConfig | None = None, *, on_request: Observer | None = None
+) -> StorageBackend:
+    """The backend that a configuration describes, not yet open; the defaults where none is given.
+
+    `on_request` is told of each request; see DynamoDBBackend.
+    """
+    return DynamoDBBackend((config or StorageConfig()).backend, on_request=on_request)

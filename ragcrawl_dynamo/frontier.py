@@ -301,6 +301,7 @@ class Frontier:
         concurrency: int = 1,
         lease_seconds: float = 60.0,
         worker_id: str | None = None,
+        grace_seconds: float | None = 10.0,
     ) -> Worker:
         """A worker that claims items, keeps their leases while a handler runs, and finishes them.
 
@@ -309,12 +310,19 @@ class Frontier:
             lease_seconds: How long a lease lasts before it is renewed or lost; a third of it is the pace of
                 renewals.
             worker_id: Name of the worker, kept with the items.
+            grace_seconds: How long handlers may go on after SIGTERM, before their items are released and the
+                process exits; None leaves the signal alone.
+
+        Raises:
+            InvalidArgumentError: An argument is outside its limits.
         """
         check_count("concurrency", concurrency, 10_000)
         check_lease(lease_seconds, self._config.frontier_max_clock_skew)
         margin = self._config.frontier_max_clock_skew
         check_name("worker_id", worker_id)
-        return Worker(self, self._clock, concurrency, lease_seconds, margin, worker_id)
+        if grace_seconds is not None:
+            check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
+        return Worker(self, self._clock, concurrency, lease_seconds, margin, worker_id, grace_seconds)
 
     async def is_finished(self) -> bool:
         """Whether every item is completed, failed or skipped; never true while one is not.

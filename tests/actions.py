@@ -64,12 +64,12 @@ def allowed(policy: dict[str, Any]) -> set[Need]:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Need]]:
     """All that is needed while the context lasts."""
     found: set[Need] = set()
-    send = Gateway._send
+    send = Gateway._await_client
 
-    async def recording(self: Gateway, operation: str, table: str, request: Any) -> Any:
+    async def recording(self: Gateway, client: Any, operation: str, request: Any) -> Any:
         found.update(needs(operation, request))
-        return await send(self, operation, table, request)
+        return await send(self, client, operation, request)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Gateway, "_send", recording)
+        patch.setattr(Gateway, "_await_client", recording)
         yield found

@@ -16,17 +16,17 @@ from tests.actions import Need, allowed, needs
 def only_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     denied: set[Need] = set()
     permitted: dict[Gateway, set[Need]] = {}
-    send = Gateway._send
+    send = Gateway._await_client
 
-    async def checking(self: Gateway, operation: str, table: str, request: Any) -> Any:
+    async def checking(self: Gateway, client: Any, operation: str, request: Any) -> Any:
         # Tests delete their tables; no role does.
         if operation != "DeleteTable":
             if self not in permitted:
                 both = (policy(self.config, "admin"), policy(self.config, "worker"))
                 permitted[self] = set().union(*map(allowed, both))
             denied.update(set(needs(operation, request)) - permitted[self])
-        return await send(self, operation, table, request)
+        return await send(self, client, operation, request)
 
-    monkeypatch.setattr(Gateway, "_send", checking)
+    monkeypatch.setattr(Gateway, "_await_client", checking)
     yield
     assert denied == set()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.cancel import cancel
 from benchmarks.soak import soak
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RunState
 from tests.engines import on_dynamodb_local
@@ -95,3 +96,14 @@ async def test_nothing_is_lost_doubled_or_misreported_under_faults(dynamodb_loca
     assert faults.injected.total() > 0.15 * faults.requests.total()
     assert len(faults.injected) >= 12
     assert report.failures.total() > 0
+
+
+async def test_nothing_is_lost_when_tasks_are_cancelled_at_random_awaits(
+    dynamodb_local_endpoint: str,
+) -> None:
+    report, noted = await cancel(dynamodb_local_endpoint, 200, 32, seed=1)
+    assert report.lost == []
+    assert report.doubled == []
+    assert report.misreported == []
+    assert noted.by_method.total() >= 200
+    assert sum(map(len, noted.awaits.values())) > 30

@@ -21,8 +21,8 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     StorageBackend,
 )
+from ragcrawl_dynamo._client import open_object_client
 from ragcrawl_dynamo._content import Manifest
-from ragcrawl_dynamo._gateway import open_object_client
 from ragcrawl_dynamo._keys import body_place, version_key
 from ragcrawl_dynamo._requests import get_request
 from ragcrawl_dynamo.iam import Role, policy

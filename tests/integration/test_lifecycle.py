@@ -21,8 +21,8 @@ from ragcrawl_dynamo import (
     create_storage_backend,
 )
 from ragcrawl_dynamo import _requests as requests
+from ragcrawl_dynamo._client import open_client
 from ragcrawl_dynamo._codec import to_item
-from ragcrawl_dynamo._gateway import open_client
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
 from tests.engines import on_dynamodb_local, on_moto

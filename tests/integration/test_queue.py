@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     PartialBatchError,
 )
+from ragcrawl_dynamo._client import open_client
 from ragcrawl_dynamo.testing import ManualClock
 from tests.engines import on_dynamodb_local, on_moto
 from tests.fakes import Around, intercepting
@@ -42,8 +45,8 @@ async def opened(
     config: DynamoDBConfig, around: Around | None = None, clock: ManualClock | None = None
 ) -> AsyncIterator[Frontier]:
     """The queue as another process has it, with something between it and the engine."""
-    factory = {} if around is None else {"client_factory": intercepting(around)}
-    async with DynamoDBBackend(config, clock=clock, **factory) as backend:
+    factory = open_client if around is None else intercepting(around)
+    async with DynamoDBBackend(config, clock=clock, client_factory=factory) as backend:
         yield backend.frontier("run", "site")
 
 
@@ -587,3 +590,26 @@ async def test_a_handler_whose_lease_can_not_be_renewed_is_cancelled_before_anyo
             assert ended[0] < taken
             await running
             assert (worker.lost, worker.completed) == (1, 0)
+
+
+@on_dynamodb_local
+async def test_a_process_that_gets_sigterm_leaves_no_lease(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    frontier = backend.frontier("run", "site")
+    await frontier.add(urls(3))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.patient_worker"),
+        *(str(dynamodb_config.endpoint_url), dynamodb_config.table_prefix, "0.2"),
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    begun = [(await process.stdout.readline()).decode().strip() for _ in range(3)]
+    assert sorted(begun) == sorted(urls(3))
+    assert await frontier.claim() == []
+    process.terminate()
+    output, _ = await process.communicate()
+    assert (output.decode().split(), process.returncode) == (["closed"], 143)
+    # Its leases had ten minutes to go.
+    assert sorted(names(await frontier.claim(wait_seconds=10))) == sorted(urls(3))

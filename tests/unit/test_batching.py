@@ -94,6 +94,30 @@ async def test_what_is_left_at_the_end_is_in_the_error() -> None:
     assert "left unprocessed 4 times in a row" in str(caught.value)
 
 
+@pytest.mark.parametrize("operation", ["BatchWriteItem", "BatchGetItem"])
+async def test_rounds_of_left_overs_and_retries_of_requests_do_not_multiply(operation: str) -> None:
+    calls = 0
+
+    def failing(operation: str, request: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise client_error("InternalServerError", 500)
+        name = "UnprocessedItems" if operation == "batch_write_item" else "UnprocessedKeys"
+        return {name: request["RequestItems"]}
+
+    async with open_gateway(failing) as (gateway, client):
+        if operation == "BatchWriteItem":
+            with pytest.raises(PartialBatchError):
+                await save_all(gateway, PAGES, pages(3))
+        else:
+            with pytest.raises(ThrottledError):
+                await read_all(gateway, PAGES, keys(range(3)))
+        counters = gateway.metrics.snapshot()[operation, "pages"]
+    assert len(client.requests) == FAST.retry_attempts
+    assert (counters.requests, counters.retries, counters.throttled) == (4, 2, 2)
+
+
 async def test_a_batch_that_fails_leaves_the_others() -> None:
     def refuse_one(operation: str, request: Any) -> Any:
         entries = request["RequestItems"]["pages"]

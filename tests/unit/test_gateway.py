@@ -19,6 +19,7 @@ from ragcrawl_dynamo import (
     CredentialsError,
     DeadlineExceededError,
     EndpointUnreachableError,
+    RequestEvent,
     RequestRejectedError,
     ServerFaultError,
     ServiceError,
@@ -27,6 +28,7 @@ from ragcrawl_dynamo import (
     WrongEventLoopError,
 )
 from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._metrics import Metrics
 from tests.fakes import FAST, FakeClient, client_error, open_gateway, scripted
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "secret-id"}}}
@@ -230,6 +232,35 @@ async def test_consumed_capacity_is_asked_for_and_counted() -> None:
     assert all(request["ReturnConsumedCapacity"] == "TOTAL" for _, request in client.requests)
     assert snapshot["GetItem", "t"].read_units == 2.5
     assert snapshot["BatchWriteItem", "t"].write_units == 5
+
+
+async def test_an_observer_sees_each_request_and_harms_none_when_it_fails() -> None:
+    seen: list[RequestEvent] = []
+
+    def observe(event: RequestEvent) -> None:
+        seen.append(event)
+        raise KeyError("bug")
+
+    units = {"TableName": "t", "CapacityUnits": 2.5}
+    left = {"UnprocessedItems": {"t": [{}, {}]}, "ConsumedCapacity": [units]}
+    client = FakeClient(scripted(THROTTLED, {"ConsumedCapacity": units}, left, NoCredentialsError()))
+    gateway = Gateway(FAST, client.factory, metrics=Metrics(observe))
+    await gateway.open()
+    await gateway.call("GetItem", GET)
+    await gateway.call("BatchWriteItem", {"RequestItems": {"t": []}})
+    with pytest.raises(CredentialsError):
+        await gateway.call("GetItem", GET)
+    await gateway.close()
+    shown = [
+        (e.operation, e.table, e.attempt, e.error, e.left_over, e.read_units, e.write_units) for e in seen
+    ]
+    assert shown == [
+        ("GetItem", "t", 1, "ThrottlingException", 0, 0, 0),
+        ("GetItem", "t", 2, None, 0, 2.5, 0),
+        ("BatchWriteItem", "t", 1, None, 2, 0, 2.5),
+        ("GetItem", "t", 1, "NoCredentialsError", 0, 0, 0),
+    ]
+    assert all(0 <= event.seconds < 60 for event in seen)
 
 
 async def test_a_client_that_can_not_be_made_is_a_typed_error() -> None:

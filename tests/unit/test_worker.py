@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ from tests.factories import make_item
 
 LEASE = 30.0
 MARGIN = 2.0
+GRACE = 5.0
 
 
 class ScriptedQueue:
@@ -77,7 +79,7 @@ def clock() -> ManualClock:
 
 @asynccontextmanager
 async def working(queue: ScriptedQueue, concurrency: int = 2) -> AsyncIterator[Worker]:
-    async with Worker(queue, queue.clock, concurrency, LEASE, MARGIN, "w") as worker:
+    async with Worker(queue, queue.clock, concurrency, LEASE, MARGIN, "w", GRACE) as worker:
         yield worker
 
 
@@ -225,6 +227,52 @@ async def test_a_stopped_worker_lets_its_handlers_end(clock: ManualClock) -> Non
     assert len(queue.left) == 3
 
 
+@pytest.mark.parametrize("concurrency", [3, 2])
+async def test_sigterm_lets_handlers_end_for_a_while_releases_the_others_and_exits(
+    clock: ManualClock, concurrency: int
+) -> None:
+    """Whether all handlers are busy, or the worker waits for more to do."""
+    queue = ScriptedQueue(clock, 2)
+    go = asyncio.Event()
+
+    async def handle(claim: Claim) -> None:
+        await (go.wait() if claim.item.item_id == "i0" else asyncio.Event().wait())
+
+    async def watch() -> None:
+        await settle()
+        signal.raise_signal(signal.SIGTERM)
+        await settle()
+        assert queue.done == []
+        clock.advance(GRACE - 1)
+        go.set()
+        await settle()
+        assert queue.done == [("i0", "completed")]
+        clock.advance(1)
+
+    async with working(queue, concurrency) as worker:
+        watching = asyncio.create_task(watch())
+        with pytest.raises(SystemExit) as caught:
+            await worker.run(handle)
+        await watching
+    assert caught.value.code == 143
+    assert queue.done == [("i0", "completed"), ("i1", "released")]
+    # As it was before.
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_whoever_handles_sigterm_keeps_their_handler(clock: ManualClock) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        async with working(ScriptedQueue(clock, 0)) as worker:
+            signal.raise_signal(signal.SIGTERM)
+            worker.stop()
+            await worker.run(lambda claim: asyncio.sleep(0))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
 async def test_a_cancelled_run_ends_the_worker(clock: ManualClock) -> None:
     queue = ScriptedQueue(clock, 5)
     queue.is_cancelled = True
@@ -248,6 +296,6 @@ async def test_a_handler_may_finish_its_claim_itself(clock: ManualClock) -> None
 
 
 async def test_a_worker_that_was_not_entered_says_so(clock: ManualClock) -> None:
-    worker = Worker(ScriptedQueue(clock, 1), clock, 1, LEASE, MARGIN, None)
+    worker = Worker(ScriptedQueue(clock, 1), clock, 1, LEASE, MARGIN, None, None)
     with pytest.raises(RuntimeError, match="async with"):
         await worker.run(lambda claim: asyncio.sleep(0))

@@ -1,0 +1,183 @@
+"""Tasks cancelled at a random await, ten thousand times, and the ledger of the soak.
+
+Each operation runs as a task of its own, and many of them are cancelled where they wait for the nth time, n
+being random up to what the method was seen to need. A cancelled write may have been applied or not; whatever
+else was acknowledged, before or by other tasks, must be there. The connections that this process has open to
+the engine never exceed the pool, none is open in the end, and the backend works at full width after it all.
+
+    python -m benchmarks.cancel                                      # 10,000 cancellations, a minute or two
+    python -m benchmarks.cancel --cancellations 500 --seed 1
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+import types
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.soak import RUN, SHARED, Report, Shared, Tester, look
+from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, RunStatus
+from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
+
+ROOT = Path(__file__).parent.parent
+
+# Of the operations, how many are to be cancelled. Others, that end, prove that they are not harmed.
+SHARE = 0.6
+# Seconds in which DynamoDB Local has done what it has been sent, although nobody waits for it any more.
+SETTLE_SECONDS = 0.05
+
+console = Console(width=110)
+
+
+@dataclass
+class Interruptions:
+    """What was cancelled.
+
+    Attributes:
+        wanted: How many are to be.
+        by_method: How many were.
+        awaits: By method, at which awaits.
+        needed: By method, the most awaits that it was seen to need.
+        most_connections: To the engine, at any time.
+    """
+
+    wanted: int
+    by_method: Counter[str] = field(default_factory=Counter)
+    awaits: dict[str, Counter[int]] = field(default_factory=dict)
+    needed: Counter[str] = field(default_factory=Counter)
+    most_connections: int = 0
+
+
+@types.coroutine
+def stepping(work: Any, on_await: Callable[[], None]) -> Generator[Any, Any, None]:
+    """Awaits work, and tells each time before it waits for something."""
+    value: Any = None
+    thrown: BaseException | None = None
+    while True:
+        try:
+            waits_for = work.send(value) if thrown is None else work.throw(thrown)
+        except StopIteration:
+            return
+        on_await()
+        value = thrown = None
+        try:
+            value = yield waits_for
+        except BaseException as error:  # a cancellation too is the work's to see
+            thrown = error
+
+
+class CancelledTester(Tester):
+    """A tester whose operations are cancelled."""
+
+    interruptions: Interruptions
+    port: int
+
+    async def _do(self, method: Callable[[], Awaitable[None]]) -> None:
+        name, noted = method.__name__, self.interruptions
+        at = 0
+        if self.chance.random() < SHARE:
+            at = self.chance.randint(1, max(1, noted.needed[name]))
+        count = 0
+
+        def on_await() -> None:
+            nonlocal count
+            count += 1
+            if count == at:
+                task.cancel()
+
+        async def work() -> None:
+            await stepping(method(), on_await)
+
+        task = asyncio.create_task(work())
+        await asyncio.wait([task])
+        noted.needed[name] = max(noted.needed[name], count)
+        if not task.cancelled():
+            task.result()
+            return
+        noted.by_method[name] += 1
+        noted.awaits.setdefault(name, Counter())[at] += 1
+        if noted.by_method.total() % 100 == 0:
+            noted.most_connections = max(noted.most_connections, connections(self.port))
+        await asyncio.sleep(SETTLE_SECONDS)
+
+    async def work_until_all_are_cancelled(self) -> None:
+        """Does operations until enough were cancelled, by all testers together."""
+        while self.interruptions.by_method.total() < self.interruptions.wanted:
+            await self.work(1)
+
+
+def connections(port: int) -> int:
+    """TCP connections of this machine to a port of loopback, whatever their state but closed (Linux)."""
+    lines = [
+        *Path("/proc/net/tcp").read_text().splitlines()[1:],
+        *Path("/proc/net/tcp6").read_text().splitlines()[1:],
+    ]
+    # Local address, remote address and state; 06 is TIME_WAIT, which the kernel keeps after both ends closed.
+    rows = [line.split()[1:4] for line in lines]
+    return sum(remote.endswith(f":{port:04X}") and state != "06" for _, remote, state in rows)
+
+
+async def cancel(endpoint: str, cancellations: int, tasks: int, seed: int) -> tuple[Report, Interruptions]:
+    """Cancels so many operations, and looks at the tables."""
+    shared, noted = Shared(), Interruptions(cancellations)
+    config = local_config(endpoint, conditional_batches="partiql", frontier_max_attempts=1000)
+    port = urlsplit(endpoint).port or 0
+    async with DynamoDBBackend(config) as backend:
+        await backend.save_run(CrawlRun(run_id=RUN, site_id=SHARED, status=RunStatus.RUNNING))
+        cursor = await backend.get_change_cursor(SHARED)
+        testers = [CancelledTester(backend, shared, i, seed) for i in range(tasks)]
+        for each in testers:
+            each.interruptions, each.port = noted, port
+        await asyncio.gather(*(each.work_until_all_are_cancelled() for each in testers))
+        # All places are there again: as many requests as ever are in flight at once.
+        await asyncio.gather(*(backend.get_page(SHARED, str(i)) for i in range(1000)))
+        await look(backend, shared, list(testers), str(cursor))
+    # The engine learns of closed connections a moment later.
+    await asyncio.sleep(1)
+    if left := connections(port):
+        shared.report.misreported.append(f"{left} connections are open after close()")
+    if noted.most_connections > config.max_connections:
+        shared.report.misreported.append(f"{noted.most_connections} connections were open")
+    await drop_tables(config)
+    return shared.report, noted
+
+
+def show(report: Report, noted: Interruptions, seconds: float) -> None:
+    """Prints the figures."""
+    table = Table("cancellation", "", show_header=True)
+    table.add_row("operations", f"{report.operations.total():,} in {seconds:.0f} s")
+    table.add_row("cancelled", f"{noted.by_method.total():,}")
+    for name, count in noted.by_method.most_common():
+        awaits = noted.awaits[name]
+        table.add_row(f"  {name}", f"{count:,}, at {len(awaits)} different awaits of {noted.needed[name]}")
+    table.add_row("connections at most", f"{noted.most_connections}")
+    for name in ("lost", "doubled", "misreported"):
+        found = getattr(report, name)
+        table.add_row(name, f"{len(found)}")
+        for each in found[:5]:
+            table.add_row("", each[:200])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Tasks cancelled at random awaits, on DynamoDB Local.")
+    parser.add_argument("--cancellations", type=int, default=10_000)
+    parser.add_argument("--tasks", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as url:
+        started = time.perf_counter()
+        result, done = asyncio.run(cancel(url, args.cancellations, args.tasks, args.seed))
+    show(result, done, time.perf_counter() - started)
+    sys.exit(0 if result.is_clean else 1)

@@ -1,0 +1,114 @@
+"""The AWS clients as this package wants them: one attempt, checked answers, silent about what is stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+from zlib import crc32
+
+import aioboto3
+import orjson
+from aiobotocore.config import AioConfig
+from botocore.exceptions import ChecksumError
+from botocore.parsers import ResponseParserError
+
+from ragcrawl_dynamo.config import DynamoDBConfig
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+
+logger = logging.getLogger(__name__)
+
+ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
+
+# At DEBUG these log session tokens, signatures, and what is stored.
+_WIRE_LOGS = ("botocore.auth", "botocore.endpoint", "botocore.parsers")
+
+
+def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """A DynamoDB client as this package wants it, not yet entered."""
+    return _open(config, "dynamodb", config.endpoint_url)
+
+
+def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """Likewise one of S3, for the content bucket; its type is of no matter to the gateway."""
+    return _open(config, "s3", config.content_bucket_endpoint_url)
+
+
+@asynccontextmanager
+async def _open(
+    config: DynamoDBConfig, service: str, endpoint_url: str | None
+) -> AsyncIterator[DynamoDBClient]:
+
+    def secret(name: Literal["access_key_id", "secret_access_key", "session_token"]) -> str | None:
+        value = getattr(config, name)
+        return value.get_secret_value() if value is not None else None
+
+    session = aioboto3.Session(
+        profile_name=config.profile,
+        region_name=config.region,
+        aws_access_key_id=secret("access_key_id"),
+        aws_secret_access_key=secret("secret_access_key"),
+        aws_session_token=secret("session_token"),
+    )
+    options = AioConfig(
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        max_pool_connections=config.max_connections,
+        # Retries are ours alone, and every request is built by typed code: neither is done twice.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        parameter_validation=False,
+        user_agent="ragcrawl-dynamo",
+        # Buckets are no subdomains of a local engine's address.
+        s3={"addressing_style": "path"} if endpoint_url else None,
+    )
+    for name in _WIRE_LOGS:
+        logging.getLogger(name).addFilter(_is_no_detail)
+    if endpoint_url is not None and _is_readable_on_the_way(endpoint_url):
+        logger.warning("%s is neither encrypted nor on this machine: others can read along", endpoint_url)
+    opening: Any = session.client(service, endpoint_url=endpoint_url, config=options)
+    async with opening as client:
+        # botocore checks this where it retries, which it does not here.
+        client.meta.events.register("before-parse.dynamodb", _check_integrity)
+        yield client
+
+
+def _is_no_detail(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+def _is_readable_on_the_way(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        is_here = ip_address(host).is_loopback
+    except ValueError:
+        # RFC 6761 leaves these names to this machine.
+        is_here = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not is_here
+
+
+def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
+    """Refuses an answer of DynamoDB's that is not what it sent, by the checksum that it sends along.
+
+    Raises:
+        ChecksumError: It is not; like any other answer that can not be read, it is no answer.
+        ResponseParserError: It has no checksum, and is no JSON though it should be. botocore would take it
+            for an empty answer, or for an error without a code.
+    """
+    body, headers = response_dict["body"], response_dict["headers"]
+    if (expected := headers.get("x-amz-crc32")) is not None:
+        if str(actual := crc32(body)) != expected:
+            raise ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=actual)
+    elif response_dict["status_code"] == HTTPStatus.OK or "json" in headers.get("content-type", ""):
+        try:
+            orjson.loads(body)
+        except ValueError as error:
+            raise ResponseParserError(
+                f"the answer is cut off, or this is no DynamoDB: no JSON, {error}"
+            ) from error
