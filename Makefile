@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -47,6 +47,14 @@ soak-cancel: install fetch-dynamodb-local  ## 10,000 tasks cancelled at random a
 soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory and connections, minute by minute.
 	$(BIN)/python -m benchmarks.memory $(ARGS)
 
+bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against peers: a quarter of an hour, writes docs/benchmarks.md.
+	$(BIN)/python -m benchmarks.speed.run $(ARGS)
+
+.venv-speed/.installed: Makefile
+	$(PYTHON) -m venv .venv-speed
+	.venv-speed/bin/pip install --quiet aiodynamo==26.4 'aiohttp>=3.14' pydynox==1.8.0 aiopynamodb==1.0.1 pynamodb==6.1.0 matplotlib
+	touch $@
+
 audit:  ## Known vulnerabilities of the locked versions, as PyPI tells them (needs the network).
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit
@@ -80,4 +88,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-audit $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

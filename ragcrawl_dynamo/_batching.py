@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, item_size, to_item
+from ragcrawl_dynamo._codec import Item, item_size, to_sized_item
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._retry import Budget
@@ -26,6 +26,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 KeyValues: TypeAlias = tuple[str, ...]
+# A write, and the bytes of its item.
+SizedWrite: TypeAlias = "tuple[WriteRequestTypeDef, int]"
 Failures: TypeAlias = dict[KeyValues, RagcrawlDynamoError]
 
 # AWS: BatchWriteItem and BatchGetItem.
@@ -34,7 +36,7 @@ READS_PER_BATCH = 100
 
 # Sending more than 1 MiB at once blocks the event loop, of which aiohttp warns; on the wire an item takes up
 # to twice its size.
-_BYTES_PER_BATCH = 500 * 1024
+BYTES_PER_BATCH = 500 * 1024
 
 # Batches of one bulk call in flight; measured in docs/design.md, "Bulk calls".
 BATCHES_IN_FLIGHT = 8
@@ -49,16 +51,17 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
     Raises:
         PartialBatchError: Some could not be stored or were not written; all others were.
     """
-    by_key: dict[KeyValues, tuple[E, Item]] = {}
+    by_key: dict[KeyValues, tuple[E, Item, int]] = {}
     failures: list[tuple[Any, RagcrawlDynamoError]] = []
     for record in records:
         try:
-            item = to_item(table, record)
+            item, size = to_sized_item(table, record)
         except InvalidInputError as error:
             failures.append((record, error))
         else:
-            by_key[key_values(table, item)] = (record, item)
-    failed = await put_all(gateway, table, [item for _, item in by_key.values()])
+            by_key[key_values(table, item)] = (record, item, size)
+    writes = [(requests.put(item), size) for _, item, size in by_key.values()]
+    failed = await _write(gateway, table, writes)
     failures += [(by_key[key][0], error) for key, error in failed.items()]
     saved = len(by_key) - len(failed)
     if failures:
@@ -68,7 +71,7 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
 
 async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) -> Failures:
     """Writes items in batches; their keys must differ. Returns the errors of those that were not written."""
-    return await _write(gateway, table, [requests.put(item) for item in items])
+    return await _write(gateway, table, [(requests.put(item), item_size(item)) for item in items])
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
@@ -77,7 +80,7 @@ async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -
     Raises:
         PartialBatchError: Some were not removed; all others were.
     """
-    failed = await _write(gateway, table, [requests.delete(key) for key in keys])
+    failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
     if failed:
         failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
         raise PartialBatchError(len(keys) - len(failed), failures) from failures[0][1]
@@ -106,7 +109,7 @@ async def read_all(
     """
 
     async def read(chunk: Sequence[Key]) -> list[Item]:
-        return await _read_batch(gateway, table, chunk, attributes)
+        return await read_batch(gateway, table, chunk, attributes)
 
     batches = await gather_bounded(read, _chunks(keys, per_batch), BATCHES_IN_FLIGHT)
     found = {key_values(table, item): item for items in batches for item in items}
@@ -144,31 +147,29 @@ def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[i : i + size] for i in range(0, len(values), size))
 
 
-def _write_chunks(writes: Iterable[WriteRequestTypeDef]) -> Iterator[list[WriteRequestTypeDef]]:
+def _write_chunks(writes: Iterable[SizedWrite]) -> Iterator[list[WriteRequestTypeDef]]:
     chunk: list[WriteRequestTypeDef] = []
-    room = _BYTES_PER_BATCH
-    for write in writes:
-        size = item_size(cast("Item", write["PutRequest"]["Item"])) if "PutRequest" in write else 0
+    room = BYTES_PER_BATCH
+    for write, size in writes:
         if chunk and (len(chunk) == WRITES_PER_BATCH or size > room):
             yield chunk
-            chunk, room = [], _BYTES_PER_BATCH
+            chunk, room = [], BYTES_PER_BATCH
         chunk.append(write)
         room -= size
     if chunk:
         yield chunk
 
 
-async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
+async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[SizedWrite]) -> Failures:
     async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
-        return await _write_batch(gateway, table, chunk)
+        return await write_batch(gateway, table, chunk)
 
     batches = await gather_bounded(write, _write_chunks(writes), BATCHES_IN_FLIGHT)
     return {key: error for failed in batches for key, error in failed.items()}
 
 
-async def _write_batch(
-    gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]
-) -> Failures:
+async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
+    """Does one batch of at most 25 writes of distinct keys; the errors of those that were not done."""
     left = list(writes)
     try:
         async with gateway.turn("BatchWriteItem", table.name) as budget:
@@ -186,9 +187,10 @@ async def _write_batch(
         return {_key_of(table, write): error for write in left}
 
 
-async def _read_batch(
+async def read_batch(
     gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None
 ) -> list[Item]:
+    """The items of at most 100 distinct keys that are there, in no order; see `read_all`."""
     items: list[Item] = []
     left: Sequence[Key] = keys
     async with gateway.turn("BatchGetItem", table.name) as budget:

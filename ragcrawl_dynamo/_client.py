@@ -14,9 +14,11 @@ from zlib import crc32
 import aioboto3
 import orjson
 from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
 from botocore.exceptions import ChecksumError
 from botocore.parsers import ResponseParserError
 
+from ragcrawl_dynamo import _tuning
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
@@ -49,7 +51,12 @@ async def _open(
         value = getattr(config, name)
         return value.get_secret_value() if value is not None else None
 
+    is_tuned = service == "dynamodb" and _tuning.is_known()
+    own_session = AioSession()
+    if is_tuned:
+        _tuning.tune_session(own_session)
     session = aioboto3.Session(
+        botocore_session=own_session,
         profile_name=config.profile,
         region_name=config.region,
         aws_access_key_id=secret("access_key_id"),
@@ -75,6 +82,8 @@ async def _open(
     async with opening as client:
         # botocore checks this where it retries, which it does not here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
+        if is_tuned:
+            _tuning.tune_client(client)
         yield client
 
 

@@ -16,17 +16,19 @@ holds the escaped id (see `_keys`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cache, lru_cache
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from ragcrawl_dynamo._arguments import check_kind
-from ragcrawl_dynamo._keys import moment_text, unescape
+from ragcrawl_dynamo._keys import MOMENT_LENGTH, moment_text, unescape
 from ragcrawl_dynamo._tables import E, Table
 from ragcrawl_dynamo.errors import (
     CorruptItemError,
@@ -50,6 +52,18 @@ MAGNITUDE_BOUND = 1e126
 EXPIRES_AT = "expires_at"
 
 
+# What is smaller needs no look at the local indexes: their keys take less than the difference.
+_SURELY_FITS = 384 * 1024
+
+# An int of whose digits nothing has to be checked.
+_SMALL = 10**18
+
+# Instead of a field's decoder.
+_NO_FIELD = object()
+
+_SETS = frozenset({set, frozenset})
+
+
 class _RefusedError(Exception):
     """A value can not be stored; containers add where it is as the error passes them."""
 
@@ -59,7 +73,14 @@ class _RefusedError(Exception):
 
 
 def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDef] | None = None) -> Item:
-    """The item of a record, checked against DynamoDB's limits.
+    """The item of a record, checked against DynamoDB's limits; see `to_sized_item`."""
+    return to_sized_item(table, record, extra)[0]
+
+
+def to_sized_item(
+    table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDef] | None = None
+) -> tuple[Item, int]:
+    """The item of a record, checked against DynamoDB's limits, and its size in bytes.
 
     Args:
         table: Where it will be stored.
@@ -72,16 +93,16 @@ def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDe
         ItemTooLargeError: The item is over 400 KB.
     """
     check_kind(table.model.__name__.lower(), record, table.model)
-    keys = table.keys(record)
-    item = encode_fields(record, type(record).__name__, without=table.separate)
-    item.update(keys)
+    own = {**table.keys(record), **(extra or {})}
+    item, size = _encode_named(record, type(record).__name__, table.separate.union(own))
     for name, (outer, inner) in table.lifted.items():
         if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # our own dict
             item[name] = value
-    if extra:
-        item.update(extra)
-    _check_size(table, record, item)
-    return item
+    item.update(own)
+    size += item_size(own)
+    if size > _SURELY_FITS:
+        _check_size(table, record, item)
+    return item, size
 
 
 def from_item(
@@ -97,11 +118,19 @@ def from_item(
     Raises:
         CorruptItemError: The item does not fit the model.
     """
-    ids = table.key_attributes
+    find = _field_decoders(table.model).get
     try:
-        data = {name: decode_value(item[name]) for name in table.model.model_fields if name in item}
-        for name in ids & data.keys():
-            data[name] = unescape(data[name])
+        data: dict[str, Any] = {}
+        for name, value in item.items():
+            decode = find(name, _NO_FIELD)
+            if decode is None:
+                # Most are text; a call for each would take as long as all the rest.
+                data[name] = text if (text := value.get("S")) is not None else decode_value(value)
+            elif decode is not _NO_FIELD:
+                data[name] = decode(value)
+        for name in table.key_attributes & data.keys():
+            if type(escaped := data[name]) is str:
+                data[name] = unescape(escaped)
         for name, (outer, inner) in table.lifted.items():
             if name in item:
                 data[outer][inner] = decode_value(item[name])
@@ -120,10 +149,7 @@ def encode_fields(record: BaseModel, model: str, *, without: frozenset[str] = fr
     Raises:
         InvalidValueError: A field can not be stored; it names `model` and the field.
     """
-    try:
-        return _encode_model(record, depth=0, without=without)
-    except _RefusedError as refused:
-        raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
+    return _encode_named(record, model, without)[0]
 
 
 def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef:
@@ -140,6 +166,10 @@ def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef
 
 def decode_value(value: Mapping[str, Any]) -> Any:
     """One value out of an item."""
+    if (text := value.get("S")) is not None:
+        return text
+    if (digits := value.get("N")) is not None:
+        return _decode_number(digits)
     ((tag, raw),) = value.items()
     return _DECODERS[tag](raw)
 
@@ -156,20 +186,52 @@ def item_size(item: Mapping[str, AttributeValueTypeDef]) -> int:
     return sum(_attribute_size(name, value) for name, value in item.items())
 
 
-def _encode_model(record: BaseModel, depth: int, without: frozenset[str] = frozenset()) -> Item:
+def _encode_named(record: BaseModel, model: str, without: Set[str]) -> tuple[Item, int]:
+    try:
+        return _encode_model(record, 0, without)
+    except _RefusedError as refused:
+        raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
+
+
+def _encode_model(record: BaseModel, depth: int, without: Set[str] = frozenset()) -> tuple[Item, int]:
+    """The attributes of a model, and what they take together."""
     item: Item = {}
-    for name, field in type(record).model_fields.items():
+    size = 0
+    for name, name_size, omits_none in _fields(type(record)):
         if name in without:
             continue
         value = getattr(record, name)
-        if (value is None and field.default is None) or value == set():
+        kind = type(value)
+        # The commonest kinds first, since this is done for each field of each record.
+        if kind is str and value.isascii():
+            item[name] = {"S": value}
+            size += name_size + len(value)
+        elif value is None and omits_none:
             continue
-        try:
-            item[name] = _encode(value, depth + 1)
-        except _RefusedError as refused:
-            refused.path.insert(0, name)
-            raise
-    return item
+        elif kind is datetime:
+            item[name] = {"S": moment_text(value)}
+            size += name_size + MOMENT_LENGTH
+        elif kind is int and -_SMALL < value < _SMALL:
+            item[name] = {"N": (digits := str(value))}
+            size += name_size + _number_size(digits)
+        elif kind in _SETS and not value:
+            continue
+        else:
+            try:
+                item[name] = encoded = _encode(value, depth + 1)
+            except _RefusedError as refused:
+                refused.path.insert(0, name)
+                raise
+            size += name_size + _value_size(encoded)
+    return item, size
+
+
+@cache
+def _fields(model: type[BaseModel]) -> tuple[tuple[str, int, bool], ...]:
+    """Of each field its name, what that takes in an item, and whether None is left out, being its default."""
+    return tuple(
+        (name, _text_size(name), field.default is None) for name, field in model.model_fields.items()
+    )
 
 
 def _encode(value: Any, depth: int) -> AttributeValueTypeDef:
@@ -223,7 +285,7 @@ def _encode_dict(value: Mapping[Any, Any], depth: int) -> AttributeValueTypeDef:
 
 
 def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
-    return {"M": _encode_model(value, depth)}
+    return {"M": _encode_model(value, depth)[0]}
 
 
 def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueTypeDef:
@@ -285,7 +347,31 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+@cache
+def _field_decoders(model: type[BaseModel]) -> dict[str, Any]:
+    """Of each field how its attribute is read, if not as `decode_value` does; moments are quicker read so."""
+    return {
+        name: _decode_moment if _is_moment(field.annotation) else None
+        for name, field in model.model_fields.items()
+    }
+
+
+def _is_moment(annotation: Any) -> bool:
+    parts = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ()
+    return annotation is datetime or any(map(_is_moment, parts))
+
+
+def _decode_moment(value: Mapping[str, Any]) -> Any:
+    try:
+        return datetime.fromisoformat(value["S"])
+    except (KeyError, ValueError):
+        # For pydantic to refuse, without the value.
+        return decode_value(value)
+
+
 def _decode_number(text: str) -> int | float:
+    if text.isdecimal() and len(text) <= MAX_DIGITS:
+        return int(text)
     if "E" in text or "e" in text:
         text = format(Decimal(text), "f")
     # An int has at most 38 digits, so that a longer integer was a float.
@@ -336,8 +422,7 @@ def _value_size(value: Mapping[str, Any]) -> int:
         case "B":
             return len(raw)
         case "N":
-            digits = raw.lower().split("e")[0].replace(".", "").strip("-0")
-            return int((len(digits) + 1) // 2 + 1 + raw.startswith("-"))
+            return _number_size(raw)
         case "M":
             return 3 + sum(1 + _attribute_size(name, each) for name, each in raw.items())
         case "L":
@@ -346,6 +431,12 @@ def _value_size(value: Mapping[str, Any]) -> int:
             return sum(map(_text_size, raw))
         case _:
             return 1
+
+
+@lru_cache(4096)
+def _number_size(text: str) -> int:
+    digits = text.lower().split("e")[0].replace(".", "").strip("-0")
+    return int((len(digits) + 1) // 2 + 1 + text.startswith("-"))
 
 
 def _text_size(text: str) -> int:

@@ -225,7 +225,7 @@ class Gateway:
             BackendStateError: The gateway is not open, or open in another event loop.
             ServiceError: No attempt succeeded; its subclass says why.
         """
-        self._require_open()
+        self.require_open()
         if table is None:
             table = _table_of(request)
         if operation in READS or operation in WRITES:
@@ -245,7 +245,7 @@ class Gateway:
             BackendStateError: The gateway is not open, or was closed meanwhile.
             DeadlineExceededError: The table has been throttled for too long.
         """
-        self._require_open()
+        self.require_open()
         budget = Budget(self.config)
         window = self._window(table)
         if window.is_full:
@@ -307,11 +307,12 @@ class Gateway:
         slots = self._data_slots if _is_data(operation) else self._control_slots
         async with slots:
             # Closed meanwhile, perhaps: then this request must not start.
-            client = self._require_open()
+            client = self.require_open()
             self._in_flight += 1
             self._idle.clear()
             measured = self.metrics.begin(operation, table, attempt)
-            window = self._window(table)
+            # A limit of control operations says nothing about the table.
+            window = self._window(table if _is_data(operation) else operation)
             logger.debug("%s on %s", operation, table)
             sent = time.time()
             try:
@@ -364,7 +365,12 @@ class Gateway:
         self._data_slots = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
         self._control_slots = asyncio.Semaphore(CONTROL_CONNECTIONS)
 
-    def _require_open(self) -> DynamoDBClient:
+    def require_open(self) -> DynamoDBClient:
+        """The client.
+
+        Raises:
+            BackendStateError: It is not open, or open in another event loop.
+        """
         if self._client is None:
             raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
         if asyncio.get_running_loop() is not self._loop:

@@ -8,11 +8,13 @@ The escapes are those of JSON Pointer (RFC 6901) with "#" in the place of "/": "
 
 from __future__ import annotations
 
+import re
 import struct
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
+import orjson
 from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo._hosts import HostRecord, RunControl
@@ -282,8 +284,11 @@ def split_order(order: str) -> tuple[str, datetime | None, str]:
 
 def moment_text(moment: datetime) -> str:
     """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
-    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    # Four times as fast as isoformat; it leaves out the microseconds where there are none.
+    text = orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()
+    return text[1:-1] if moment.microsecond else f"{text[1:-2]}.000000Z"
 
 
 # What of a rank is the priority.
@@ -306,6 +311,11 @@ def link_id(normalized_url: str) -> str:
     return url_hash(normalized_url)[:32]
 
 
+# What w3lib's canonical form surely leaves as it is: an http URL in lower-case ASCII up to the path, a path
+# of unreserved characters, and no dot segment in it. A test holds it against w3lib.
+_CANONICAL = re.compile(r"https?://[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)+(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*/?")
+
+
 def normalize_url(url: str) -> str:
     """The URL in w3lib's canonical form; unchanged where w3lib can not read it.
 
@@ -314,6 +324,8 @@ def normalize_url(url: str) -> str:
     """
     if not isinstance(url, str):
         raise InvalidArgumentError("url", f"must be text, not {type(url).__name__}")
+    if _CANONICAL.fullmatch(url) and url.count("/") > 2:
+        return url
     try:
         return canonicalize_url(url)
     except ValueError:
@@ -383,6 +395,8 @@ def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str
         raise InvalidKeyError(field, f"must be text, not {type(value).__name__}", model=model)
     if not value:
         raise InvalidKeyError(field, "must not be empty", model=model)
+    if value.isascii() and len(value) <= limit and "~" not in value and "#" not in value:
+        return value
     escaped = escape(value)
     try:
         size = len(escaped.encode())

@@ -54,6 +54,8 @@ class Table(Generic[E]):
         lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
         ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
         ttl_setting: Name of the setting that says after how many days; None there switches it off.
+        primary_key: Names of the table's own key attributes.
+        key_attributes: Names of all attributes that are a key of the table or of an index.
     """
 
     name: str
@@ -66,20 +68,19 @@ class Table(Generic[E]):
     lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ttl_attribute: str | None = None
     ttl_setting: str = ""
+    primary_key: tuple[str, ...] = field(init=False)
+    key_attributes: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives what is asked for with each item."""
+        own = (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+        object.__setattr__(self, "primary_key", own)
+        of_indexes = (index.key_attributes for index in self.indexes)
+        object.__setattr__(self, "key_attributes", frozenset(own).union(*of_indexes))
 
     def named(self, prefix: str) -> Self:
         """This table under its full name."""
         return replace(self, name=prefix + self.name)
-
-    @property
-    def primary_key(self) -> tuple[str, ...]:
-        """Names of the table's own key attributes."""
-        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
-
-    @property
-    def key_attributes(self) -> frozenset[str]:
-        """Names of all attributes that are a key of the table or of an index."""
-        return frozenset(self.primary_key).union(*(index.key_attributes for index in self.indexes))
 
     def index(self, name: str) -> Index:
         """The index of that name."""

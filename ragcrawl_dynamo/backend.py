@@ -732,6 +732,8 @@ class DynamoDBBackend(StorageBackend):
     async def close(self) -> None:
         """See StorageBackend."""
         try:
+            await self._pages.close()
+            await self._frontier.close()
             await self._tasks.join()
             try:
                 async with asyncio.timeout(self._config.health_timeout):

@@ -44,6 +44,8 @@ class DynamoDBConfig(BaseModel):
         retry_attempts: Tries of one request in all, the first included.
         retry_base_delay: Seconds; the pause before try n+1 is random between 0 and base * 2**(n-1).
         retry_max_delay: Seconds; upper bound of a pause.
+        coalescing: Send single saves and gets that are made at the same time in batches; otherwise each is a
+            request of its own.
         conditional_batches: How many conditional writes are sent: in PartiQL batches ("partiql"), one request
             each ("item"), or "auto": in batches where they are allowed.
         compression_level: zstd level of bodies, 1 (fast) to 22 (small); 9 at most for those over 1 MiB.
@@ -89,6 +91,7 @@ class DynamoDBConfig(BaseModel):
     retry_attempts: int = Field(default=8, ge=1, le=100)
     retry_base_delay: float = Field(default=0.05, ge=0)
     retry_max_delay: float = Field(default=5.0, ge=0)
+    coalescing: bool = True
     conditional_batches: Literal["auto", "partiql", "item"] = "auto"
     compression_level: int = Field(default=15, ge=1, le=22)
     max_content_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
+from ragcrawl_dynamo._coalescing import Puts
+from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_sized_item
 from ragcrawl_dynamo._expressions import (
     AllOf,
     AnyOf,
@@ -32,12 +33,16 @@ class FrontierStore:
     def __init__(self, gateway: Gateway, table: Table[FrontierItem]) -> None:
         self._gateway = gateway
         self._table = table
+        self._puts = Puts(gateway, table)
+
+    async def close(self) -> None:
+        """Sends what waits to be sent."""
+        await self._puts.close()
 
     async def save(self, item: FrontierItem) -> None:
         """Writes an item over whatever is there."""
         extra = self._expiry(item.completed_at or utc_now()) if item.status.is_final else {}
-        stored = to_item(self._table, item, extra)
-        await self._gateway.call("PutItem", requests.put_request(self._table, stored))
+        await self._puts.put(*to_sized_item(self._table, item, extra))
 
     async def get_items(
         self, run_id: str, status: FrontierStatus | str | None, limit: int, cursor: str | None

@@ -14,7 +14,8 @@ from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._arguments import check_amount
 from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
 from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, order_of
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._coalescing import Gets, Puts
+from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_sized_item
 from ragcrawl_dynamo._conditional import Change, Failed, conditional_writes
 from ragcrawl_dynamo._expressions import (
     AllOf,
@@ -80,10 +81,17 @@ class PageStore:
         self._table = table
         self._lanes = lanes
         self._writes = conditional_writes(gateway, table)
+        self._puts = Puts(gateway, table)
+        self._gets = Gets(gateway, table)
+
+    async def close(self) -> None:
+        """Sends what waits to be sent."""
+        await self._puts.close()
+        await self._gets.close()
 
     async def save(self, page: Page) -> None:
         """Writes a page over whatever is there."""
-        await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, page)))
+        await self._puts.put(*to_sized_item(self._table, page))
 
     async def save_bulk(self, pages: Iterable[Page]) -> int:
         """Writes pages in batches; see `save_all`."""
@@ -91,14 +99,12 @@ class PageStore:
 
     async def get(self, site_id: str, page_id: str) -> Page | None:
         """One page by full key."""
-        request = requests.get_request(self._table, page_key(site_id, page_id))
-        response = await self._gateway.call("GetItem", request)
-        return self._decode(response["Item"]) if "Item" in response else None
+        item = await self._gets.get(page_key(site_id, page_id))
+        return None if item is None else self._decode(item)
 
     async def read(self, site_id: str, page_id: str) -> StoredPage:
         """One page by full key, with what commits keep beside it."""
-        request = requests.get_request(self._table, page_key(site_id, page_id))
-        item = (await self._gateway.call("GetItem", request)).get("Item")
+        item = await self._gets.get(page_key(site_id, page_id))
         if item is None:
             return StoredPage()
         return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), order_of(item))

@@ -3,6 +3,7 @@ from datetime import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import InvalidKeyError, _keys
 from tests.factories import ids, make_page, moments, storable_floats
@@ -16,6 +17,23 @@ def test_unescape_undoes_escape(text: str) -> None:
 @given(ids)
 def test_an_escaped_id_holds_no_separator(text: str) -> None:
     assert "#" not in _keys.escape(text)
+
+
+_label = st.text("abz09-x", max_size=5).map(lambda text: "a" + text) | st.sampled_from(
+    ["xn--a", "xn", "a--b"]
+)
+_segment = st.text("aZ0-_.%~", max_size=6) | st.sampled_from(["..", ".", "-", "a.", "%2e", ".a"])
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://", "ftp://"]),
+    st.lists(_label, min_size=1, max_size=4).map(".".join),
+    st.lists(_segment, max_size=4).map("/".join),
+    st.sampled_from(["", "/", "//", "#a", "?b=1&a=2", ":80/", "\n", " "]),
+)
+def test_a_url_that_looks_canonical_is(scheme: str, host: str, path: str, end: str) -> None:
+    for url in (f"{scheme}{host}/{path}{end}", f"{scheme}{host}{end}"):
+        assert _keys.normalize_url(url) == canonicalize_url(url)
 
 
 # A few characters only, so that collisions would be found.

@@ -1,0 +1,68 @@
+"""aiodynamo on aiohttp, plain dicts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from aiodynamo.client import Client
+from aiodynamo.credentials import Key, StaticCredentials
+from aiodynamo.expressions import HashKey
+from aiodynamo.http.aiohttp import AIOHTTP
+from aiodynamo.models import BatchWriteRequest
+from aiohttp import ClientSession, TCPConnector
+from yarl import URL
+
+
+def versions() -> str:
+    """Of what is measured."""
+    return f"aiodynamo {version('aiodynamo')}"
+
+
+class Peer:
+    """Calls as its documentation shows them; batches are cut by hand, for it does not do that."""
+
+    def __init__(self, client: Client, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Datetimes as text."""
+        return {
+            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
+        }
+
+    async def save(self, page: dict[str, Any]) -> None:
+        """One put."""
+        await self._client.put_item(self._table, page)
+
+    async def get(self, key: tuple[str, str]) -> dict[str, Any]:
+        """One get."""
+        return await self._client.get_item(
+            self._table, {"site_id": key[0], "page_id": key[1]}, consistent_read=True
+        )
+
+    async def save_many(self, pages: list[dict[str, Any]]) -> None:
+        """Batches of 25, eight at a time."""
+        slots = asyncio.Semaphore(8)
+
+        async def batch(part: list[dict[str, Any]]) -> None:
+            async with slots:
+                await self._client.batch_write({self._table: BatchWriteRequest(items_to_put=part)})
+
+        await asyncio.gather(*(batch(pages[i : i + 25]) for i in range(0, len(pages), 25)))
+
+    async def list_all(self) -> int:
+        """One query."""
+        return len([item async for item in self._client.query(self._table, HashKey("site_id", "docs"))])
+
+
+@asynccontextmanager
+async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
+    """A client on a session of 50 connections."""
+    async with ClientSession(connector=TCPConnector(limit=50)) as session:
+        client = Client(
+            AIOHTTP(session), StaticCredentials(Key("local", "local")), "us-east-1", endpoint=URL(endpoint)
+        )
+        yield Peer(client, table)

@@ -1,0 +1,94 @@
+"""aiopynamodb, its models in and out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from aiopynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
+from aiopynamodb.models import Model
+
+NUMBERS = ("depth", "status_code", "error_count", "version_count")
+
+
+def versions() -> str:
+    """Of what is measured."""
+    return f"aiopynamodb {version('aiopynamodb')}"
+
+
+def model_of(base: Any, endpoint: str, table: str, text: Any, number: Any, boolean: Any) -> Any:
+    """The pages as a model; datetimes are text, as for the others."""
+    names = (
+        *(
+            "url",
+            "canonical_url",
+            "current_version_id",
+            "content_hash",
+            "etag",
+            "last_modified",
+            "first_seen",
+        ),
+        *("last_seen", "last_crawled", "last_changed", "referrer_url"),
+    )
+    meta = type(
+        "Meta",
+        (),
+        {
+            "table_name": table,
+            "host": endpoint,
+            "region": "us-east-1",
+            "aws_access_key_id": "local",
+            "aws_secret_access_key": "local",
+            "max_pool_connections": 64,
+        },
+    )
+    fields = {
+        "Meta": meta,
+        "site_id": text(hash_key=True),
+        "page_id": text(range_key=True),
+        "is_tombstone": boolean(null=True),
+        **{name: text(null=True) for name in names},
+        **{name: number(null=True) for name in NUMBERS},
+        # Of the stored items only.
+        "url_key": text(null=True),
+    }
+    return type("PageModel", (base,), fields)
+
+
+class Peer:
+    """Its models' own calls; it cuts batches by itself."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Datetimes as text."""
+        return {
+            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
+        }
+
+    async def save(self, page: dict[str, Any]) -> None:
+        """A model, and its save."""
+        await self._model(**page).save()
+
+    async def get(self, key: tuple[str, str]) -> Any:
+        """A model."""
+        return await self._model.get(*key, consistent_read=True)
+
+    async def save_many(self, pages: list[dict[str, Any]]) -> None:
+        """Batches of 25, one after the other."""
+        async with self._model.batch_write() as batch:
+            for page in pages:
+                await batch.save(self._model(**page))
+
+    async def list_all(self) -> int:
+        """Models."""
+        return len([page async for page in self._model.query("docs")])
+
+
+@asynccontextmanager
+async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
+    """A model on the endpoint."""
+    model = model_of(Model, endpoint, table, UnicodeAttribute, NumberAttribute, BooleanAttribute)
+    yield Peer(model)
+    await model.close_connection()

@@ -1,0 +1,52 @@
+"""ragcrawl_dynamo, pydantic models in and out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from ragcrawl_dynamo import DynamoDBBackend, Page
+from ragcrawl_dynamo.testing import local_config
+
+
+def versions() -> str:
+    """Of what is measured."""
+    return f"ragcrawl_dynamo {version('ragcrawl_dynamo')}"
+
+
+class Peer:
+    """The public API."""
+
+    def __init__(self, backend: DynamoDBBackend) -> None:
+        self._backend = backend
+
+    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Models are built where they are measured."""
+        return page
+
+    async def save(self, page: dict[str, Any]) -> None:
+        """A model, and its save."""
+        await self._backend.save_page(Page(**page))
+
+    async def get(self, key: tuple[str, str]) -> Page | None:
+        """A model."""
+        return await self._backend.get_page(*key)
+
+    async def save_many(self, pages: list[dict[str, Any]]) -> None:
+        """Models, and their save."""
+        await self._backend.save_pages_bulk([Page(**page) for page in pages])
+
+    async def list_all(self) -> int:
+        """Models."""
+        return len([page async for page in self._backend.iter_pages("docs")])
+
+
+@asynccontextmanager
+async def open_peer(endpoint: str, table: str, **settings: Any) -> AsyncIterator[Peer]:
+    """A backend on tables that are there already."""
+    config = local_config(endpoint, table_prefix=table.removesuffix("pages"), **settings)
+    backend = DynamoDBBackend(config)
+    # The canned endpoint has no tables to look at.
+    await backend._gateway.open()
+    yield Peer(backend)
+    await backend.close()

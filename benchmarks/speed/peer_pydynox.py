@@ -1,0 +1,60 @@
+"""pydynox, whose core is AWS's SDK for Rust; plain dicts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from pydynox import DynamoDBClient
+
+
+def versions() -> str:
+    """Of what is measured."""
+    return f"pydynox {version('pydynox')}"
+
+
+class Peer:
+    """Its client's own calls; it cuts batches by itself."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Datetimes as text."""
+        return {
+            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
+        }
+
+    async def save(self, page: dict[str, Any]) -> None:
+        """One put."""
+        await self._client.put_item(self._table, page)
+
+    async def get(self, key: tuple[str, str]) -> Any:
+        """One get."""
+        return await self._client.get_item(
+            self._table, {"site_id": key[0], "page_id": key[1]}, consistent_read=True
+        )
+
+    async def save_many(self, pages: list[dict[str, Any]]) -> None:
+        """All at once."""
+        await self._client.batch_write(self._table, put_items=pages)
+
+    async def list_all(self) -> int:
+        """One query."""
+        result = self._client.query(
+            self._table,
+            "#s = :s",
+            expression_attribute_names={"#s": "site_id"},
+            expression_attribute_values={":s": "docs"},
+        )
+        return len([item async for item in result])
+
+
+@asynccontextmanager
+async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
+    """A client."""
+    yield Peer(
+        DynamoDBClient(region="us-east-1", access_key="local", secret_key="local", endpoint_url=endpoint),
+        table,
+    )

@@ -1,0 +1,65 @@
+"""PynamoDB, its models in and out, in threads as an asyncio program has to call it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from peer_aiopynamodb import model_of
+from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.models import Model
+
+
+def versions() -> str:
+    """Of what is measured."""
+    return f"pynamodb {version('pynamodb')}"
+
+
+class Peer:
+    """Its models' own calls, each in one of 64 threads."""
+
+    def __init__(self, model: Any, threads: ThreadPoolExecutor) -> None:
+        self._model = model
+        self._threads = threads
+
+    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Datetimes as text."""
+        return {
+            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
+        }
+
+    async def _in_thread(self, call: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    async def save(self, page: dict[str, Any]) -> None:
+        """A model, and its save."""
+        await self._in_thread(lambda: self._model(**page).save())
+
+    async def get(self, key: tuple[str, str]) -> Any:
+        """A model."""
+        return await self._in_thread(lambda: self._model.get(*key, consistent_read=True))
+
+    async def save_many(self, pages: list[dict[str, Any]]) -> None:
+        """Batches of 25, one after the other."""
+
+        def save() -> None:
+            with self._model.batch_write() as batch:
+                for page in pages:
+                    batch.save(self._model(**page))
+
+        await self._in_thread(save)
+
+    async def list_all(self) -> int:
+        """Models."""
+        found: int = await self._in_thread(lambda: len(list(self._model.query("docs"))))
+        return found
+
+
+@asynccontextmanager
+async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
+    """A model on the endpoint."""
+    with ThreadPoolExecutor(64) as threads:
+        model = model_of(Model, endpoint, table, UnicodeAttribute, NumberAttribute, BooleanAttribute)
+        yield Peer(model, threads)

@@ -1,0 +1,324 @@
+"""Runs all peers, each in a process of its own, and writes docs/benchmarks.md (`make bench`).
+
+Rounds are shuffled, and a ratio compares two peers within one round only: the machine drifts by half within
+seconds. The clients share one core, one after the other; the endpoint has another.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from benchmarks.speed.subject import make_pages
+from ragcrawl_dynamo import DynamoDBBackend, Page
+from ragcrawl_dynamo._codec import to_item
+from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PEERS_PYTHON = ROOT / ".venv-speed/bin/python"
+TABLE = "bench_pages"
+OURS = "ours"
+
+# Name in the tables -> module, and whether it runs in the peers' environment.
+PEERS = {
+    OURS: ("peer_ours", False),
+    "ours, uncoalesced": ("peer_ours_single", False),
+    "aiodynamo": ("peer_aiodynamo", True),
+    "pydynox": ("peer_pydynox", True),
+    "aiopynamodb": ("peer_aiopynamodb", True),
+    "pynamodb in threads": ("peer_pynamodb", True),
+    "plain aioboto3": ("peer_aioboto3", False),
+    "floor": ("peer_floor", False),
+}
+
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured.
+
+    Attributes:
+        name: As the peers know it.
+        what: For the reader.
+        count: Items of a round.
+        delay: Seconds that the canned endpoint takes for an answer.
+        targets: By peer, the most that our client CPU may be of its.
+        without: Peers that it says nothing about.
+        on_engine: Whether it is measured on DynamoDB Local too.
+    """
+
+    name: str
+    what: str
+    count: int
+    delay: float = 0.0
+    targets: dict[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ("ours, uncoalesced",)
+    on_engine: bool = True
+
+
+WORKLOADS = (
+    Workload(
+        "save, 64 tasks",
+        "64 tasks save single pages, each one after the other",
+        1920,
+        targets={"aiodynamo": 0.35, "plain aioboto3": 0.10},
+        without=(),
+    ),
+    Workload(
+        "save, 700 a second",
+        "single saves begin at random moments, 700 a second; the endpoint takes 5 ms",
+        2100,
+        delay=0.005,
+        targets={"aiodynamo": 0.5},
+        without=("aiopynamodb", "pynamodb in threads", "plain aioboto3"),
+        on_engine=False,
+    ),
+    Workload("save, alone", "one task saves single pages", 500, targets={"aiodynamo": 2.2}, on_engine=False),
+    Workload(
+        "save in bulk",
+        "5,000 pages in one call",
+        5000,
+        targets={"aiodynamo": 1.0, "plain aioboto3": 0.25},
+    ),
+    Workload("get, 64 tasks", "64 tasks get single pages", 1920, targets={"aiodynamo": 0.35}, without=()),
+    Workload("list", "5,000 pages listed", 5000, targets={"aiodynamo": 0.9, "plain aioboto3": 0.22}),
+)
+
+
+class Subject:
+    """A peer's process."""
+
+    def __init__(self, module: str, python: str | Path, endpoint: str) -> None:
+        self._process = subprocess.Popen(
+            [str(python), str(HERE / "subject.py"), module, endpoint, TABLE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.version: str = self._read()["ready"]
+
+    def run(self, workload: Workload, seed: int) -> dict[str, float]:
+        """One round."""
+        assert self._process.stdin is not None
+        command = {"workload": workload.name, "count": workload.count, "seed": seed}
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        found: dict[str, float] = self._read()
+        return found
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args!r} has ended")
+        return json.loads(line)
+
+
+@contextmanager
+def canned(delay: float) -> Iterator[str]:
+    """The canned endpoint, in a process on the second core."""
+    with tempfile.TemporaryDirectory() as folder:
+        items, port = Path(folder, "items"), Path(folder, "port")
+        lines = [orjson.dumps(to_item(PAGES, Page(**page))) for page in make_pages(5000)]
+        items.write_bytes(b"\n".join(lines))
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "canned.py"), str(items), str(port), str(delay)],
+            preexec_fn=lambda: os.sched_setaffinity(0, {1}),
+        )
+        try:
+            while not (port.exists() and (number := port.read_text())):
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{number}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def engine() -> Iterator[str]:
+    """DynamoDB Local on the second core, with the pages to be read."""
+
+    async def fill(endpoint: str) -> None:
+        config = local_config(endpoint, table_prefix=TABLE.removesuffix("pages"))
+        async with DynamoDBBackend(config) as backend:
+            await backend.save_pages_bulk(Page(**page) for page in make_pages(5000))
+
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {1})
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+        os.sched_setaffinity(0, before)
+        asyncio.run(fill(endpoint))
+        yield endpoint
+        asyncio.run(drop_tables(local_config(endpoint, table_prefix=TABLE.removesuffix("pages"))))
+
+
+Rounds = list[dict[str, dict[str, float]]]
+
+
+def measure(workload: Workload, endpoint: str, rounds: int, versions: dict[str, str]) -> Rounds:
+    """So many rounds of a workload, and one to warm up."""
+    with ExitStack() as stack:
+        subjects = {}
+        for name, (module, is_peer) in PEERS.items():
+            if name not in workload.without:
+                subject = Subject(module, PEERS_PYTHON if is_peer else sys.executable, endpoint)
+                stack.callback(subject.close)
+                subjects[name] = subject
+                versions[name] = subject.version
+        found: Rounds = []
+        for number in range(rounds + 1):
+            names = list(subjects)
+            random.shuffle(names)
+            results = {name: subjects[name].run(workload, number) for name in names}
+            if number:
+                found.append(results)
+        return found
+
+
+def ratio(rounds: Rounds, one: str, other: str) -> tuple[float, float, float]:
+    """Median, least and most of the ratios of client CPU within rounds."""
+    ratios = [each[one]["cpu"] / each[other]["cpu"] for each in rounds]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def table_of(workload: Workload, rounds: Rounds) -> list[str]:
+    """A workload's results as a table."""
+    has_latency = "p99" in rounds[0][OURS]
+    head = ["", "CPU per item, µs", "items a second", "of aiodynamo's CPU (range)"]
+    lines = [head + (["p50, ms", "p99, ms"] if has_latency else [])]
+    for name in rounds[0]:
+        own = [each[name] for each in rounds]
+        row = [
+            name,
+            f"{statistics.median(each['cpu'] / each['items'] for each in own) * 1e6:.1f}",
+            f"{statistics.median(each['items'] / each['wall'] for each in own):,.0f}",
+            "{:.2f} ({:.2f}-{:.2f})".format(*ratio(rounds, name, "aiodynamo")),
+        ]
+        if has_latency:
+            row += [f"{statistics.median(each[key] for each in own) * 1e3:.1f}" for key in ("p50", "p99")]
+        lines.append(row)
+    order = {name: i for i, name in enumerate(PEERS)}
+    body = sorted(lines[1:], key=lambda row: order[row[0]])
+    return ["| " + " | ".join(row) + " |" for row in (lines[0], ["---"] * len(lines[0]), *body)]
+
+
+def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
+    """What was to be reached, and what was."""
+    for peer, most in workload.targets.items():
+        median, least, highest = ratio(rounds, OURS, peer)
+        verdict = "reached" if median <= most else "**missed**"
+        measured = f"{median:.2f} ({least:.2f}-{highest:.2f})"
+        yield f"| {workload.what} | ≤ {most:.2f} of {peer} | {measured} | {verdict} |"
+
+
+def machine() -> str:
+    """What it was measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {system}"
+
+
+def main(rounds: int, folder: Path) -> None:
+    """Measures everything and writes the page and its plot."""
+    versions: dict[str, str] = {}
+    results: dict[str, dict[str, Rounds]] = {"canned": {}, "engine": {}}
+    for workload in WORKLOADS:
+        console.print(f"{workload.name}, canned endpoint ...")
+        with canned(workload.delay) as endpoint:
+            results["canned"][workload.name] = measure(workload, endpoint, rounds, versions)
+        console.print("\n".join(table_of(workload, results["canned"][workload.name])))
+    with engine() as endpoint:
+        for workload in WORKLOADS:
+            if workload.on_engine:
+                console.print(f"{workload.name}, DynamoDB Local ...")
+                results["engine"][workload.name] = measure(workload, endpoint, max(3, rounds // 2), versions)
+                console.print("\n".join(table_of(workload, results["engine"][workload.name])))
+    write(folder, rounds, versions, results)
+
+
+def write(folder: Path, rounds: int, versions: dict[str, str], results: dict[str, dict[str, Rounds]]) -> None:
+    """Writes the figures: what is said about them stands in docs/speed.md."""
+    text = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. What the figures mean, and "
+        "what gives which part of them, is said in [speed.md](speed.md).",
+        "",
+        f"Each peer is a process of its own on one core, the endpoint is on another. {rounds} shuffled "
+        "rounds on the canned endpoint; ratios are medians of those within rounds, with their range. CPU is "
+        "that of the whole client process, threads included. We take and return pydantic models, built "
+        "within what is measured; peers take and return plain dicts, but for the two PynamoDBs. "
+        + "; ".join(sorted(set(versions.values())))
+        + ".",
+        "",
+        "## Targets",
+        "",
+        "| workload | target | measured | |",
+        "|---|---|---|---|",
+    ]
+    for workload in WORKLOADS:
+        text += targets_of(workload, results["canned"][workload.name])
+    text += ["", "![Client CPU per item](benchmarks.svg)"]
+    for place, title in (("canned", "Canned endpoint"), ("engine", "DynamoDB Local")):
+        text += ["", f"## {title}"]
+        for workload in WORKLOADS:
+            if workload.name in results[place]:
+                text += ["", f"### {workload.what}", "", *table_of(workload, results[place][workload.name])]
+    (folder / "benchmarks.md").write_text("\n".join(text) + "\n")
+    medians = {
+        workload.what: {
+            name: statistics.median(each[name]["cpu"] / each[name]["items"] for each in rounds_) * 1e6
+            for name in PEERS
+            if name in rounds_[0]
+        }
+        for workload in WORKLOADS
+        if (rounds_ := results["canned"][workload.name])
+    }
+    subprocess.run(
+        [str(PEERS_PYTHON), str(HERE / "plot.py"), str(folder / "benchmarks.svg")],
+        input=json.dumps(medians),
+        text=True,
+        check=True,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Speed against peers; writes docs/benchmarks.md.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    args = parser.parse_args()
+    main(args.rounds, args.folder)
