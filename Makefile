@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -49,6 +49,12 @@ soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory
 
 bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against peers: a quarter of an hour, writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks.speed.run $(ARGS)
+
+bench-hooks: install  ## What each part of the tuned client gives, one by one.
+	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
+
+bench-growth: install fetch-dynamodb-local  ## The same operations on 1,000, 10,000 and 100,000 pages and links.
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 .venv-speed/.installed: Makefile
 	$(PYTHON) -m venv .venv-speed

@@ -130,6 +130,31 @@ async def test_with_many_callers_requests_stay_few() -> None:
     assert len(engine.items) == 1000
 
 
+async def test_a_batch_that_gets_full_waits_no_longer() -> None:
+    engine = Engine(delay=0.2)
+    async with puts_on(engine) as puts:
+        tasks = []
+        for i in range(10):
+            tasks.append(put(puts, f"first {i}"))
+            await asyncio.sleep(0.0005)
+        # The burst is spent: the last waits for the next moment, and gets company.
+        sent = len(engine.requests)
+        tasks += [put(puts, f"p{i}") for i in range(24)]
+        await asyncio.sleep(0.002)
+        assert len(engine.requests) == sent + 1
+        await asyncio.gather(*tasks)
+    assert len(engine.items) == 34
+
+
+async def test_a_bug_reaches_its_callers() -> None:
+    async def broken(operation: str, request: Any) -> Any:
+        raise KeyError("bug")
+
+    async with puts_on(broken) as puts:
+        results = await asyncio.gather(*(put(puts, f"p{i}") for i in range(3)), return_exceptions=True)
+    assert {type(each) for each in results} == {KeyError}
+
+
 async def test_writes_of_one_key_are_done_one_after_the_other_in_their_order() -> None:
     engine = Engine(delay=0.002)
     async with puts_on(engine) as puts:
@@ -173,16 +198,16 @@ async def test_what_fails_for_all_is_an_error_of_each() -> None:
 
 
 async def test_one_that_is_cancelled_harms_no_other_and_is_not_sent_if_it_waits() -> None:
-    engine = Engine(delay=0.01)
+    engine = Engine(delay=0.05)
     async with puts_on(engine) as puts:
-        tasks = [put(puts, f"p{i}") for i in range(25 * 8 + 10)]
-        await asyncio.sleep(0.002)
-        # Eight batches are under way; of the others nothing is sent yet.
+        tasks = [put(puts, f"p{i}") for i in range(25 * 32 + 10)]
+        await asyncio.sleep(0.01)
+        # All batches that may be are under way; of the others nothing is sent yet.
         tasks[3].cancel()
-        tasks[203].cancel()
+        tasks[803].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [i for i, each in enumerate(results) if each is not None] == [3, 203]
-    assert engine.items.keys() == {f"p{i}" for i in range(210) if i != 203}
+    assert [i for i, each in enumerate(results) if each is not None] == [3, 803]
+    assert engine.items.keys() == {f"p{i}" for i in range(810) if i != 803}
 
 
 async def test_a_batch_takes_half_a_megabyte() -> None:

@@ -1,0 +1,118 @@
+"""The same operations on 1,000, 10,000 and 100,000 pages and links: what grows (`make bench-growth`).
+
+On DynamoDB Local, in whose memory all of it lies. Printed are the medians of the milliseconds that one
+operation takes, and this process's memory; an operation whose row is flat does not depend on what is there.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.memory import resident_bytes
+from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion
+from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
+
+ROOT = Path(__file__).parent.parent
+HOSTS = 100
+
+# How often each operation is timed; listings less often.
+TIMES = 100
+
+console = Console(width=110)
+
+
+def url(number: int) -> str:
+    """A page's URL."""
+    return f"https://h{number % HOSTS}.example/{number}"
+
+
+async def fill(backend: DynamoDBBackend, count: int) -> None:
+    """Pages of one site, and links of one run."""
+    await backend.save_run(CrawlRun(run_id="run", site_id="site"))
+    for first in range(0, count, 5000):
+        numbers = range(first, min(count, first + 5000))
+        await backend.save_pages_bulk(
+            Page(page_id=f"p{i}", site_id="site", url=url(i), status_code=200) for i in numbers
+        )
+        await backend.frontier("run", "site").add([url(i) for i in numbers])
+
+
+async def median(call: Callable[[int], Awaitable[object]], numbers: list[int]) -> float:
+    """Milliseconds of one call, one after the other."""
+    took = []
+    for number in numbers:
+        started = time.perf_counter()
+        await call(number)
+        took.append(time.perf_counter() - started)
+    return statistics.median(took) * 1e3
+
+
+async def measure(endpoint: str, count: int) -> dict[str, float]:
+    """What each operation takes with so many pages and links."""
+    config = local_config(endpoint, frontier_max_attempts=1000)
+    chance = random.Random(count)  # noqa: S311 # reproducible on purpose
+    async with DynamoDBBackend(config) as backend:
+        await fill(backend, count)
+        numbers = [chance.randrange(count) for _ in range(TIMES)]
+        frontier = backend.frontier("run", "site")
+        found: dict[str, float] = {}
+
+        async def commit(number: int) -> None:
+            version = PageVersion(
+                version_id=f"v{time.perf_counter_ns()}",
+                page_id=f"p{number}",
+                site_id="site",
+                run_id="run",
+                markdown=f"# {number}",
+                content_hash=f"{time.perf_counter_ns()}",
+                url=url(number),
+                status_code=200,
+            )
+            page = Page(page_id=f"p{number}", site_id="site", url=url(number), status_code=200)
+            await backend.commit_page(page, version)
+
+        async def claim(_: int) -> None:
+            await frontier.release(await frontier.claim(10))
+
+        async def list_all(_: int) -> None:
+            async for _page in backend.iter_pages("site"):
+                pass
+
+        found["get_page, ms"] = await median(lambda i: backend.get_page("site", f"p{i}"), numbers)
+        found["get_page_by_url, ms"] = await median(
+            lambda i: backend.get_page_by_url("site", url(i)), numbers
+        )
+        found["save_page, ms"] = await median(
+            lambda i: backend.save_page(Page(page_id=f"p{i}", site_id="site", url=url(i))), numbers
+        )
+        found["commit_page, ms"] = await median(commit, numbers)
+        found["claim and release 10, ms"] = await median(claim, numbers)
+        found["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
+        found["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", 100), numbers)
+        gc.collect()
+        before = resident_bytes()
+        found["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count
+        found["memory of a listing, MB"] = max(0.0, (resident_bytes() - before) / 1e6)
+        found["memory in all, MB"] = resident_bytes() / 1e6
+    await drop_tables(config)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What grows with the number of pages and links.")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    args = parser.parse_args()
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as local:
+        columns = {each: asyncio.run(measure(local, each)) for each in args.counts}
+    table = Table("pages and links", *(f"{each:,}" for each in columns))
+    for name in next(iter(columns.values())):
+        table.add_row(name, *(f"{column[name]:.2f}" for column in columns.values()))
+    console.print(table)

@@ -1,0 +1,147 @@
+"""What each part of the tuned client gives, one by one, on the canned endpoint (`make bench-hooks`).
+
+One process, shuffled rounds. Printed are the medians, over the rounds, of client CPU as a part of that of the
+plain client.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.speed.run import TABLE, canned
+from benchmarks.speed.subject import make_pages
+from ragcrawl_dynamo import Page, _tuning
+from ragcrawl_dynamo._codec import from_item, to_item
+from ragcrawl_dynamo._tables import PAGES
+
+STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder")
+
+# Requests of a round.
+REQUESTS = {"PutItem": 300, "BatchWriteItem": 40, "BatchGetItem": 20, "Query": 3}
+
+console = Console(width=110)
+
+
+@asynccontextmanager
+async def open_step(step: int, endpoint: str) -> AsyncIterator[Any]:
+    """A client with all parts up to a step."""
+    own = AioSession()
+    if step >= 2:
+        _tuning.tune_session(own)
+    session = aioboto3.Session(
+        botocore_session=own,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        region_name="us-east-1",
+    )
+    ours = AioConfig(
+        parameter_validation=False, user_agent="ragcrawl-dynamo", retries={"total_max_attempts": 1}
+    )
+    config = AioConfig() if step == 0 else ours
+    async with session.client("dynamodb", endpoint_url=endpoint, config=config) as client:
+        if step >= 3:
+            _tuning.tune_client(client)
+        yield client
+
+
+class Load:
+    """Does requests as plain clients, or as we do."""
+
+    def __init__(self) -> None:
+        self._pages = make_pages(1000)
+        self._models = [Page(**page) for page in self._pages]
+        self._texts = [
+            {
+                name: value.isoformat() if hasattr(value, "isoformat") else value
+                for name, value in page.items()
+            }
+            for page in self._pages
+        ]
+        self._keys = [
+            {"site_id": {"S": "docs"}, "page_id": {"S": str(page["page_id"])}} for page in self._pages
+        ]
+        self._serialize = TypeSerializer().serialize
+        self._deserialize = TypeDeserializer().deserialize
+
+    async def run(self, client: Any, operation: str, *, is_plain: bool) -> None:
+        """A round of one operation."""
+
+        def item(i: int) -> Any:
+            if is_plain:
+                return {name: self._serialize(value) for name, value in self._texts[i % 1000].items()}
+            return to_item(PAGES, self._models[i % 1000])
+
+        def read(items: list[Any]) -> None:
+            for each in items:
+                if is_plain:
+                    _ = {name: self._deserialize(value) for name, value in each.items()}
+                else:
+                    from_item(PAGES, each)
+
+        for i in range(REQUESTS[operation]):
+            if operation == "PutItem":
+                await client.put_item(TableName=TABLE, Item=item(i))
+            elif operation == "BatchWriteItem":
+                writes = [{"PutRequest": {"Item": item(25 * i + j)}} for j in range(25)]
+                await client.batch_write_item(RequestItems={TABLE: writes})
+            elif operation == "BatchGetItem":
+                keys = self._keys[100 * (i % 10) : 100 * (i % 10) + 100]
+                answer = await client.batch_get_item(RequestItems={TABLE: {"Keys": keys}})
+                read(answer["Responses"][TABLE])
+            else:
+                answer = await client.query(
+                    TableName=TABLE,
+                    KeyConditionExpression="site_id = :s",
+                    ExpressionAttributeValues={":s": {"S": "docs"}},
+                )
+                read(answer["Items"])
+
+
+async def measure(endpoint: str, rounds: int) -> dict[str, list[float]]:
+    """By operation, the median ratio of each step."""
+    load = Load()
+    found: dict[str, list[float]] = {}
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(open_step(i, endpoint)) for i in range(len(STEPS))]
+        for operation in REQUESTS:
+            ratios: list[list[float]] = [[] for _ in STEPS]
+            for number in range(rounds + 1):
+                seconds = [0.0] * len(STEPS)
+                for i in random.sample(range(len(STEPS)), len(STEPS)):
+                    gc.collect()
+                    gc.disable()
+                    before = time.process_time()
+                    await load.run(clients[i], operation, is_plain=i == 0)
+                    seconds[i] = time.process_time() - before
+                    gc.enable()
+                # The first warms up.
+                if number:
+                    for i, own in enumerate(ratios):
+                        own.append(seconds[i] / seconds[0])
+            found[operation] = [statistics.median(own) for own in ratios]
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What each part of the tuned client gives.")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    with canned(0.0) as url:
+        result = asyncio.run(measure(url, args.rounds))
+    table = Table("client CPU, plain = 1", *result)
+    for row, step in enumerate(STEPS):
+        table.add_row(step, *(f"{ratios[row]:.2f}" for ratios in result.values()))
+    console.print(table)
