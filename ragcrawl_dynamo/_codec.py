@@ -99,7 +99,7 @@ def to_sized_item(
         if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # our own dict
             item[name] = value
     item.update(own)
-    size += item_size(own)
+    size = item_size(item) if table.lifted else size + item_size(own)
     if size > _SURELY_FITS:
         _check_size(table, record, item)
     return item, size
@@ -118,7 +118,7 @@ def from_item(
     Raises:
         CorruptItemError: The item does not fit the model.
     """
-    find = _field_decoders(table.model).get
+    find = _field_decoders(table.model, table.key_attributes).get
     try:
         data: dict[str, Any] = {}
         for name, value in item.items():
@@ -128,9 +128,6 @@ def from_item(
                 data[name] = text if (text := value.get("S")) is not None else decode_value(value)
             elif decode is not _NO_FIELD:
                 data[name] = decode(value)
-        for name in table.key_attributes & data.keys():
-            if type(escaped := data[name]) is str:
-                data[name] = unescape(escaped)
         for name, (outer, inner) in table.lifted.items():
             if name in item:
                 data[outer][inner] = decode_value(item[name])
@@ -348,10 +345,10 @@ def _reason(error: Exception) -> str:
 
 
 @cache
-def _field_decoders(model: type[BaseModel]) -> dict[str, Any]:
+def _field_decoders(model: type[BaseModel], keys: frozenset[str]) -> dict[str, Any]:
     """Of each field how its attribute is read, if not as `decode_value` does; moments are quicker read so."""
     return {
-        name: _decode_moment if _is_moment(field.annotation) else None
+        name: _decode_moment if _is_moment(field.annotation) else _decode_id if name in keys else None
         for name, field in model.model_fields.items()
     }
 
@@ -359,6 +356,11 @@ def _field_decoders(model: type[BaseModel]) -> dict[str, Any]:
 def _is_moment(annotation: Any) -> bool:
     parts = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ()
     return annotation is datetime or any(map(_is_moment, parts))
+
+
+def _decode_id(value: Mapping[str, Any]) -> Any:
+    text = decode_value(value)
+    return unescape(text) if "~" in text else text
 
 
 def _decode_moment(value: Mapping[str, Any]) -> Any:

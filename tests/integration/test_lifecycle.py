@@ -26,7 +26,7 @@ from ragcrawl_dynamo._codec import to_item
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
 from tests.engines import on_dynamodb_local, on_moto
-from tests.factories import make_page, make_site
+from tests.factories import make_page, make_site, make_version
 from tests.fakes import FAST, FakeClient, client_error, intercepting
 
 NAMES = ("sites", "runs", "pages", "versions", "frontier")
@@ -364,3 +364,45 @@ async def test_no_secret_reaches_a_log(config: DynamoDBConfig, caplog: pytest.Lo
     assert "s3cr3t-key" not in caplog.text
     assert "private name" not in caplog.text
     await drop_tables(secret)
+
+
+@on_dynamodb_local
+async def test_closing_under_load_does_each_call_or_refuses_it(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    """Saves, gets and commits by many tasks, each until it is refused; what was acknowledged is there."""
+    other = DynamoDBBackend(dynamodb_config)
+    await other.initialize()
+    saved: dict[str, int] = {}
+    committed: dict[str, str] = {}
+
+    async def save(name: str) -> None:
+        for depth in range(1_000_000):
+            await other.save_page(make_page(name, depth=depth))
+            saved[name] = depth
+            assert await other.get_page("site", name) is not None
+
+    async def commit(name: str) -> None:
+        for i in range(1_000_000):
+            version = make_version(page_id=name, version_id=f"v{i}", content_hash=f"{name} {i}")
+            await other.commit_page(make_page(name, url=version.url), version)
+            committed[name] = version.version_id
+
+    tasks = [asyncio.create_task(save(f"saved {i}")) for i in range(60)]
+    tasks += [asyncio.create_task(commit(f"committed {i}")) for i in range(10)]
+    await asyncio.sleep(1)
+    await other.close()
+    # Nobody waits any longer.
+    ended, waiting = await asyncio.wait(tasks, timeout=10)
+    assert not waiting
+    assert {type(task.exception()) for task in ended} == {BackendClosedError}
+    assert len(saved) == 60
+    for name, depth in saved.items():
+        page = await backend.get_page("site", name)
+        assert page is not None
+        # The last call may have been done though its caller was not told.
+        assert page.depth in (depth, depth + 1)
+    for name, version_id in committed.items():
+        page = await backend.get_page("site", name)
+        assert page is not None
+        assert page.current_version_id in (version_id, f"v{int(version_id[1:]) + 1}")

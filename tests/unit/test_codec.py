@@ -15,7 +15,7 @@ from ragcrawl_dynamo import (
     _codec,
     _tables,
 )
-from ragcrawl_dynamo._codec import Item, from_item, item_size, to_item
+from ragcrawl_dynamo._codec import Item, from_item, item_size, to_item, to_sized_item
 from ragcrawl_dynamo._tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS, E, Table
 from tests import factories
 from tests.factories import make_page, make_run, make_site, make_version
@@ -23,8 +23,9 @@ from tests.factories import make_page, make_run, make_site, make_version
 
 def through_the_wire(table: Table[E], record: E) -> E:
     """Encodes, sends as JSON, normalizes numbers as DynamoDB does, decodes."""
-    wire = orjson.loads(orjson.dumps(to_item(table, record)))
-    return from_item(table, normalized(wire))
+    item, size = to_sized_item(table, record)
+    assert size == item_size(item)
+    return from_item(table, normalized(orjson.loads(orjson.dumps(item))))
 
 
 def normalized(value: Any) -> Any:
