@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak import RUN, SHARED, Report, Shared, Tester, look
+from benchmarks.soak import RUN, SHARED, Report, Shared, Tester, add_findings, look
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, RunStatus
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -76,6 +76,30 @@ def stepping(work: Any, on_await: Callable[[], None]) -> Generator[Any, Any, Non
             thrown = error
 
 
+async def cancelled_at(work: Any, at: int) -> tuple[bool, int]:
+    """Does work in a task of its own that is cancelled where it waits for the `at`th time, never if 0.
+
+    Returns:
+        Whether it was cancelled before it ended, and how often it waited.
+    """
+    count = 0
+
+    def on_await() -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            task.cancel()
+
+    async def run() -> None:
+        await stepping(work, on_await)
+
+    task = asyncio.create_task(run())
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    return task.cancelled(), count
+
+
 class CancelledTester(Tester):
     """A tester whose operations are cancelled."""
 
@@ -87,22 +111,9 @@ class CancelledTester(Tester):
         at = 0
         if self.chance.random() < SHARE:
             at = self.chance.randint(1, max(1, noted.needed[name]))
-        count = 0
-
-        def on_await() -> None:
-            nonlocal count
-            count += 1
-            if count == at:
-                task.cancel()
-
-        async def work() -> None:
-            await stepping(method(), on_await)
-
-        task = asyncio.create_task(work())
-        await asyncio.wait([task])
-        noted.needed[name] = max(noted.needed[name], count)
-        if not task.cancelled():
-            task.result()
+        was_cancelled, awaits = await cancelled_at(method(), at)
+        noted.needed[name] = max(noted.needed[name], awaits)
+        if not was_cancelled:
             return
         noted.by_method[name] += 1
         noted.awaits.setdefault(name, Counter())[at] += 1
@@ -161,11 +172,7 @@ def show(report: Report, noted: Interruptions, seconds: float) -> None:
         awaits = noted.awaits[name]
         table.add_row(f"  {name}", f"{count:,}, at {len(awaits)} different awaits of {noted.needed[name]}")
     table.add_row("connections at most", f"{noted.most_connections}")
-    for name in ("lost", "doubled", "misreported"):
-        found = getattr(report, name)
-        table.add_row(name, f"{len(found)}")
-        for each in found[:5]:
-            table.add_row("", each[:200])
+    add_findings(table, report)
     console.print(table)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cancel import connections, stepping
+from benchmarks.cancel import cancelled_at, connections
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion, Site
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -86,23 +86,8 @@ class Load:
 
     async def _do(self, method: Callable[[], Awaitable[None]]) -> None:
         at = self.chance.randint(1, 6) if self.chance.random() < CANCELLED else 0
-        count = 0
-
-        def on_await() -> None:
-            nonlocal count
-            count += 1
-            if count == at:
-                task.cancel()
-
-        async def work() -> None:
-            await stepping(method(), on_await)
-
-        task = asyncio.create_task(work())
-        await asyncio.wait([task])
-        if task.cancelled():
-            self.cancelled += 1
-        else:
-            task.result()
+        was_cancelled, _ = await cancelled_at(method(), at)
+        self.cancelled += was_cancelled
 
     def _page(self, number: int) -> Page:
         return Page(page_id=f"p{number}", site_id="saved", url=f"https://h.example/{number}", status_code=200)

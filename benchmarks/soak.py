@@ -524,12 +524,17 @@ def show(report: Report, faults: Faults, seconds: float) -> None:
     table.add_row("operations that failed", f"{report.failures.total():,}")
     for name, count in report.failures.most_common():
         table.add_row(f"  {name}", f"{count:,}")
+    add_findings(table, report)
+    console.print(table)
+
+
+def add_findings(table: Table, report: Report) -> None:
+    """What was found wrong, as rows: how much of each kind, and the first of them."""
     for name in ("lost", "doubled", "misreported"):
         found = getattr(report, name)
         table.add_row(name, f"{len(found)}")
         for each in found[:5]:
             table.add_row("", each[:200])
-    console.print(table)
 
 
 if __name__ == "__main__":

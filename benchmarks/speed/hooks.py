@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.run import TABLE, canned
-from benchmarks.speed.subject import make_pages
+from benchmarks.speed.subject import as_text, make_pages
 from ragcrawl_dynamo import Page, _tuning
 from ragcrawl_dynamo._codec import from_item, to_item
 from ragcrawl_dynamo._tables import PAGES
@@ -63,13 +63,7 @@ class Load:
     def __init__(self) -> None:
         self._pages = make_pages(1000)
         self._models = [Page(**page) for page in self._pages]
-        self._texts = [
-            {
-                name: value.isoformat() if hasattr(value, "isoformat") else value
-                for name, value in page.items()
-            }
-            for page in self._pages
-        ]
+        self._texts = [as_text(page) for page in self._pages]
         self._keys = [
             {"site_id": {"S": "docs"}, "page_id": {"S": str(page["page_id"])}} for page in self._pages
         ]

@@ -9,6 +9,7 @@ from typing import Any
 import aioboto3
 from aiobotocore.config import AioConfig
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from subject import as_text
 
 
 def versions() -> str:
@@ -25,11 +26,7 @@ class Peer:
         self._to_wire = TypeSerializer().serialize
         self._from_wire = TypeDeserializer().deserialize
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     def _item(self, page: dict[str, Any]) -> dict[str, Any]:
         return {name: self._to_wire(value) for name, value in page.items()}

@@ -12,6 +12,7 @@ from aiodynamo.expressions import HashKey
 from aiodynamo.http.aiohttp import AIOHTTP
 from aiodynamo.models import BatchWriteRequest
 from aiohttp import ClientSession, TCPConnector
+from subject import as_text
 from yarl import URL
 
 
@@ -27,11 +28,7 @@ class Peer:
         self._client = client
         self._table = table
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
         """One put."""

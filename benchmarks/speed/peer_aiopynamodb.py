@@ -7,6 +7,7 @@ from typing import Any
 
 from aiopynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
 from aiopynamodb.models import Model
+from subject import as_text
 
 NUMBERS = ("depth", "status_code", "error_count", "version_count")
 
@@ -61,11 +62,7 @@ class Peer:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
         """A model, and its save."""

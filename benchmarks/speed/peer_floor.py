@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from subject import as_text
 
 
 def versions() -> str:
@@ -42,11 +43,7 @@ class Peer:
         self._table = table
         self._keys: dict[str, bytes] = {}
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     async def _call(self, operation: str, request: dict[str, Any]) -> Any:
         body = orjson.dumps(request)

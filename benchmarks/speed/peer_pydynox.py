@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pydynox import DynamoDBClient
+from subject import as_text
 
 
 def versions() -> str:
@@ -20,11 +21,7 @@ class Peer:
         self._client = client
         self._table = table
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
         """One put."""

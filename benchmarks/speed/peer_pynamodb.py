@@ -10,6 +10,7 @@ from typing import Any
 from peer_aiopynamodb import model_of
 from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.models import Model
+from subject import as_text
 
 
 def versions() -> str:
@@ -24,11 +25,7 @@ class Peer:
         self._model = model
         self._threads = threads
 
-    def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Datetimes as text."""
-        return {
-            name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()
-        }
+    prepare = staticmethod(as_text)
 
     async def _in_thread(self, call: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

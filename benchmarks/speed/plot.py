@@ -10,13 +10,15 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "ragcrawl_dynamo"
 from matplotlib import pyplot as plt  # noqa: E402 # after the backend is chosen
 
+OURS = {"ours": "#c0392b", "ours, uncoalesced": "#e6a49c"}
+
 medians: dict[str, dict[str, float]] = json.load(sys.stdin)
 rows = -(-len(medians) // 2)
 figure, axes = plt.subplots(rows, 2, figsize=(12, 2.6 * rows))
 for place, (what, values) in zip(axes.flat, medians.items(), strict=False):
     axis: Any = place
     names = sorted(values, key=values.__getitem__, reverse=True)
-    colors = ["#c0392b" if name.startswith("ours") else "#7f8c8d" for name in names]
+    colors = [OURS.get(name, "#7f8c8d") for name in names]
     bars = axis.barh(names, [values[name] for name in names], color=colors)
     axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
     axis.set_title(what, fontsize=9)

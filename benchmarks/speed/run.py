@@ -85,7 +85,7 @@ WORKLOADS = (
     ),
     Workload(
         "save, 700 a second",
-        "single saves begin at random moments, 700 a second; the endpoint takes 5 ms",
+        "700 single saves a second, at random moments, on a 5 ms endpoint",
         2100,
         delay=0.005,
         targets={"aiodynamo": 0.5},

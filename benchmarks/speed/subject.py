@@ -51,6 +51,11 @@ def make_pages(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def as_text(page: dict[str, Any]) -> dict[str, Any]:
+    """The page with its datetimes as text, for those that know no datetimes."""
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()}
+
+
 async def in_tasks(call: Any, values: list[Any]) -> None:
     """64 tasks, each of which has its part of the values, one after the other."""
 
