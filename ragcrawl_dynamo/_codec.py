@@ -132,7 +132,8 @@ def from_item(
             if name in item:
                 data[outer][inner] = decode_value(item[name])
         data.update(separate or {})
-        return table.model.model_validate(data)
+        record: E = table.model.__pydantic_validator__.validate_python(data)
+        return record
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
         raise CorruptItemError(
