@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
@@ -34,13 +35,18 @@ def url(number: int) -> str:
     return f"https://h{number % HOSTS}.example/{number}"
 
 
+def page_id(number: int) -> str:
+    """A page's id: a hash, as crawlers make them."""
+    return sha256(url(number).encode()).hexdigest()[:32]
+
+
 async def fill(backend: DynamoDBBackend, count: int) -> None:
     """Pages of one site, and links of one run."""
     await backend.save_run(CrawlRun(run_id="run", site_id="site"))
     for first in range(0, count, 5000):
         numbers = range(first, min(count, first + 5000))
         await backend.save_pages_bulk(
-            Page(page_id=f"p{i}", site_id="site", url=url(i), status_code=200) for i in numbers
+            Page(page_id=page_id(i), site_id="site", url=url(i), status_code=200) for i in numbers
         )
         await backend.frontier("run", "site").add([url(i) for i in numbers])
 
@@ -68,7 +74,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
         async def commit(number: int) -> None:
             version = PageVersion(
                 version_id=f"v{time.perf_counter_ns()}",
-                page_id=f"p{number}",
+                page_id=page_id(number),
                 site_id="site",
                 run_id="run",
                 markdown=f"# {number}",
@@ -76,7 +82,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
                 url=url(number),
                 status_code=200,
             )
-            page = Page(page_id=f"p{number}", site_id="site", url=url(number), status_code=200)
+            page = Page(page_id=page_id(number), site_id="site", url=url(number), status_code=200)
             await backend.commit_page(page, version)
 
         async def claim(_: int) -> None:
@@ -86,12 +92,12 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
             async for _page in backend.iter_pages("site"):
                 pass
 
-        found["get_page, ms"] = await median(lambda i: backend.get_page("site", f"p{i}"), numbers)
+        found["get_page, ms"] = await median(lambda i: backend.get_page("site", page_id(i)), numbers)
         found["get_page_by_url, ms"] = await median(
             lambda i: backend.get_page_by_url("site", url(i)), numbers
         )
         found["save_page, ms"] = await median(
-            lambda i: backend.save_page(Page(page_id=f"p{i}", site_id="site", url=url(i))), numbers
+            lambda i: backend.save_page(Page(page_id=page_id(i), site_id="site", url=url(i))), numbers
         )
         found["commit_page, ms"] = await median(commit, numbers)
         found["claim and release 10, ms"] = await median(claim, numbers)
