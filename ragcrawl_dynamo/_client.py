@@ -55,6 +55,7 @@ async def _open(
 
     is_tuned = service == "dynamodb" and _tuning.is_known()
     own_session = AioSession()
+    # A profile can name models of its own.
     if config.profile is None:
         data_path = own_session.get_config_variable("data_path")
         own_session.register_component("data_loader", _loader(data_path))

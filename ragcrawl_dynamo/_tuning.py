@@ -21,27 +21,16 @@ import orjson
 from aiobotocore.parsers import AioResponseParserFactory
 from botocore.parsers import ResponseParserError
 
+from ragcrawl_dynamo._metrics import READS, WRITES
+
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 # Minor versions of aiobotocore whose hooks do what is said here.
 KNOWN = frozenset({"2.25"})
 
-# Data operations, each with what the endpoint rules (and other hooks) look at in its arguments: the tables.
-_OPERATIONS = frozenset(
-    {
-        "BatchExecuteStatement",
-        "BatchGetItem",
-        "BatchWriteItem",
-        "DeleteItem",
-        "GetItem",
-        "PutItem",
-        "Query",
-        "Scan",
-        "TransactWriteItems",
-        "UpdateItem",
-    }
-)
+# What carries items; all else goes the plain way.
+_OPERATIONS = READS | WRITES
 _OUTPUTS = frozenset(f"{name}Output" for name in _OPERATIONS)
 
 # Where a request's true arguments wait between the two events.

@@ -16,8 +16,10 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 LAYERS = [
     ["errors", "models", "config", "_ranges", "_pressure", "_expressions", "_clock", "_seen", "_tasks"],
     ["_hosts", "_arguments", "_cursors"],
-    ["_keys", "_retry", "_content", "_tuning"],
-    ["_metrics", "_translation", "_client"],
+    ["_keys", "_retry", "_content"],
+    ["_metrics", "_translation"],
+    ["_tuning"],
+    ["_client"],
     ["_tables"],
     ["_codec", "iam"],
     ["_changes"],
