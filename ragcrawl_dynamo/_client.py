@@ -15,12 +15,14 @@ from zlib import crc32
 import aioboto3
 import orjson
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import _tuning
+from ragcrawl_dynamo._transport import SessionMaker
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ async def _open(
         aws_secret_access_key=secret("secret_access_key"),
         aws_session_token=secret("session_token"),
     )
+    http = SessionMaker()
     options = AioConfig(
+        http_session_cls=http if is_tuned else AIOHTTPSession,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=config.max_connections,
@@ -91,7 +95,7 @@ async def _open(
         # botocore checks this where it retries, which it does not here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         if is_tuned:
-            _tuning.tune_client(client)
+            _tuning.tune_client(client, http.made)
         yield client
 
 

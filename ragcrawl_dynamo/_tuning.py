@@ -5,6 +5,7 @@
 | walks the shape of every attribute of an answer | component `response_parser_factory` | one `orjson.loads` |
 | walks the shape of every attribute of a request | event `before-parameter-build` | a skeleton is walked |
 | | event `before-call` | one `orjson.dumps` |
+| prepares for streams, retries, redirects, proxies | `http_session_cls`, event `before-call` | `_transport` |
 
 They were written for the versions in `KNOWN`. With another one, and for all that is not listed in
 `_OPERATIONS`, the client goes its plain way, to the same results.
@@ -22,6 +23,7 @@ from aiobotocore.parsers import AioResponseParserFactory
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo._metrics import READS, WRITES
+from ragcrawl_dynamo._transport import Session, Shortcut
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
@@ -47,16 +49,30 @@ def tune_session(session: AioSession) -> None:
     session.register_component("response_parser_factory", _ParserFactory())
 
 
-def tune_client(client: Any) -> None:
-    """Gives a DynamoDB client the encoder.
+def tune_client(client: Any, http: Session | None) -> None:
+    """Gives a DynamoDB client the encoder, and the short way over its HTTP session.
 
     Other hooks see the arguments as they were, and may change them, and the body that is sent: what is
-    registered under a shorter name is called later.
+    registered under a shorter name is called later. Those of before-call that are registered later still, by
+    `register_last("before-call", ...)`, are not called.
+
+    Args:
+        client: The client.
+        http: Its HTTP session, if it is of the kind that has the short way.
     """
     events = client.meta.events
     events.register_last("before-parameter-build", _leave_skeleton)
     for name in _OPERATIONS:
         events.register_first(f"before-call.dynamodb.{name}", _encode_body)
+    # A proxy needs botocore's way.
+    if http is None or not http.is_direct:
+        return
+    shortcut = Shortcut(events, http, _ParserFactory().create_parser("json"))
+
+    async def send(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> Any:
+        return await shortcut.send(params, model, context) if model.name in _OPERATIONS else None
+
+    events.register_last("before-call", send)
 
 
 class _ParserFactory(AioResponseParserFactory):  # type: ignore[misc] # botocore has no types

@@ -16,6 +16,7 @@ from typing import Any
 
 import aioboto3
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from rich.console import Console
@@ -26,8 +27,9 @@ from benchmarks.speed.subject import as_text, make_pages
 from ragcrawl_dynamo import Page, _tuning
 from ragcrawl_dynamo._codec import from_item, to_item
 from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._transport import SessionMaker
 
-STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder")
+STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder", "and the short way")
 
 # Requests of a round.
 REQUESTS = {"PutItem": 300, "BatchWriteItem": 40, "BatchGetItem": 20, "Query": 3}
@@ -47,13 +49,17 @@ async def open_step(step: int, endpoint: str) -> AsyncIterator[Any]:
         aws_secret_access_key="local",
         region_name="us-east-1",
     )
+    http = SessionMaker()
     ours = AioConfig(
-        parameter_validation=False, user_agent="ragcrawl-dynamo", retries={"total_max_attempts": 1}
+        parameter_validation=False,
+        user_agent="ragcrawl-dynamo",
+        retries={"total_max_attempts": 1},
+        http_session_cls=http if step >= 4 else AIOHTTPSession,
     )
     config = AioConfig() if step == 0 else ours
     async with session.client("dynamodb", endpoint_url=endpoint, config=config) as client:
         if step >= 3:
-            _tuning.tune_client(client)
+            _tuning.tune_client(client, http.made)
         yield client
 
 

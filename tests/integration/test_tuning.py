@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import ClientError
+from aiobotocore.awsrequest import AioAWSResponse
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, DynamoDBConfig, _tuning
 from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._transport import Session
+from ragcrawl_dynamo.testing import local_config
 from tests.engines import on_dynamodb_local
 from tests.factories import dense_text, make_page, make_version
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+    from botocore.awsrequest import AWSPreparedRequest
 
 # All kinds of attributes, a map whose members are named like types, and binaries at every depth.
 ITEM: dict[str, Any] = {
@@ -131,9 +140,20 @@ async def test_the_answers_are_those_of_the_plain_client(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = f"{dynamodb_config.table_prefix}pages"
+    exchanges: list[AWSPreparedRequest] = []
+    exchange = Session.exchange
+
+    async def note(self: Session, request: AWSPreparedRequest) -> Any:
+        exchanges.append(request)
+        return await exchange(self, request)
+
+    monkeypatch.setattr(Session, "exchange", note)
     tuned = await all_operations(open_client(dynamodb_config), table)
+    # All but DescribeTable.
+    assert len(exchanges) == len(tuned) - 1
     monkeypatch.setattr(_tuning, "KNOWN", frozenset())
     plain = await all_operations(open_client(dynamodb_config), table)
+    assert len(exchanges) == len(tuned) - 1
     assert dict(tuned)["delete_item"]["Attributes"]["b"] == ITEM["b"]
     assert tuned == plain
 
@@ -202,3 +222,150 @@ async def test_other_hooks_see_the_whole_request_and_may_change_it(
     assert b'"hooked":{"BOOL":true}' in seen["body"]
     assert seen["sent"] == seen["body"]
     assert seen["answer"]["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+# All that botocore emits about a call, as far as it depends on how the call is sent.
+EVENTS = (
+    *("provide-client-params", "before-parameter-build", "before-endpoint-resolution", "before-call"),
+    *("request-created", "choose-signer", "before-sign", "before-send", "before-parse", "response-received"),
+    *("after-call", "after-call-error"),
+)
+
+
+async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list[Any]:
+    """The events of an answer, an error and a call without an answer, with what each is told."""
+    seen: list[Any] = []
+
+    def note(event_name: str, **told: Any) -> None:
+        if event_name.endswith(("PutItem", "GetItem", "endpoint-resolution.dynamodb")):
+            outcome = {name: type(told[name]).__name__ for name in ("exception",) if name in told}
+            seen.append((event_name, sorted(told), outcome))
+
+    def refuse(request: Any, **_: Any) -> None:
+        request.url = "http://127.0.0.1:1/"
+
+    async with opening as client:
+        for name in EVENTS:
+            client.meta.events.register_first(name, note)
+        await client.put_item(TableName=table, Item=ITEM)
+        with pytest.raises(ClientError):
+            await client.get_item(TableName=table + "_absent", Key=KEY)
+        client.meta.events.register("before-send", refuse)
+        with pytest.raises(BotoCoreError):
+            await client.get_item(TableName=table, Key=KEY)
+    return seen
+
+
+@on_dynamodb_local
+async def test_the_events_are_those_of_the_plain_client(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = f"{dynamodb_config.table_prefix}pages"
+    tuned = await emitted(open_client(dynamodb_config), table)
+    monkeypatch.setattr(_tuning, "KNOWN", frozenset())
+    plain = await emitted(open_client(dynamodb_config), table)
+    assert {name.partition(".")[0] for name, *_ in tuned} == set(EVENTS)
+    assert tuned == plain
+
+
+class Given:
+    """A body, as whoever answers in DynamoDB's stead has it."""
+
+    async def read(self) -> bytes:
+        return b'{"Item":{"page_id":{"S":"given"}}}'
+
+
+async def test_a_hook_may_answer_in_dynamodbs_stead() -> None:
+    """As moto and botocore's Stubber do, each by an event of its own."""
+
+    def answer(request: Any, **_: Any) -> AioAWSResponse:
+        assert request.headers["Authorization"]
+        return AioAWSResponse(request.url, 200, {"x-amzn-requestid": "one"}, Given())
+
+    def stub(**_: Any) -> Any:
+        return AioAWSResponse("", 200, {}, None), {"Item": {"page_id": {"S": "stubbed"}}}
+
+    async with open_client(local_config("http://127.0.0.1:1")) as client:
+        client.meta.events.register("before-send.dynamodb", answer)
+        found = await client.get_item(TableName="pages", Key=KEY)
+        assert (found["Item"], found["ResponseMetadata"]["RequestId"]) == ({"page_id": {"S": "given"}}, "one")
+        client.meta.events.register("before-call.dynamodb", stub)
+        found = await client.get_item(TableName="pages", Key=KEY)
+        assert found["Item"] == {"page_id": {"S": "stubbed"}}
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(-1)
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+
+
+async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00" + bytes(4)
+    )
+    await reader.read(1)
+
+
+async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: one\r\nContent-Length: 900\r\n\r\n{")
+
+
+async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"220 ready, mail me\r\n\r\n")
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[int]:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("serve", [say_nothing, hang_up, reset, break_off, talk_nonsense])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_the_errors_of_the_way_are_those_of_the_plain_client(
+    serve: Serve, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails so, and, with TLS, one that speaks none."""
+    raised = []
+    async with serving(serve) as port:
+        config = local_config(f"{scheme}://127.0.0.1:{port}", read_timeout=0.3, connect_timeout=0.3)
+        for known in (_tuning.KNOWN, frozenset[str]()):
+            monkeypatch.setattr(_tuning, "KNOWN", known)
+            async with open_client(config) as client:
+                with pytest.raises(BotoCoreError) as caught:
+                    await client.get_item(TableName="pages", Key=KEY)
+                raised.append((type(caught.value), str(caught.value)))
+    assert raised[0] == raised[1]
+
+
+async def test_whoever_needs_a_proxy_gets_there_by_botocores_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n"))
+        body = b'{"Item":{}}'
+        head = b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: one\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+
+    async with serving(proxy) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        async with open_client(local_config("http://dynamodb.example")) as client:
+            assert (await client.get_item(TableName="pages", Key=KEY))["Item"] == {}
+    assert asked == [b"POST http://dynamodb.example/ HTTP/1.1\r\n"]

@@ -17,7 +17,7 @@ LAYERS = [
     ["errors", "models", "config", "_ranges", "_pressure", "_expressions", "_clock", "_seen", "_tasks"],
     ["_hosts", "_arguments", "_cursors"],
     ["_keys", "_retry", "_content"],
-    ["_metrics", "_translation"],
+    ["_metrics", "_translation", "_transport"],
     ["_tuning"],
     ["_client"],
     ["_tables"],
