@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -286,6 +287,12 @@ def moment_text(moment: datetime) -> str:
     """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
     if moment.tzinfo is not UTC:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return _utc_text(moment)
+
+
+# A record's moments are often one and the same, and a crawl's records too.
+@lru_cache(1024)
+def _utc_text(moment: datetime) -> str:
     # Four times as fast as isoformat; it leaves out the microseconds where there are none.
     text = orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()
     return text[1:-1] if moment.microsecond else f"{text[1:-2]}.000000Z"

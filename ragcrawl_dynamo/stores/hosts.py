@@ -55,7 +55,7 @@ from ragcrawl_dynamo.stores.counters import ZERO_COUNTS
 TURNS_READ = 250
 
 # After that many seconds without a sign of life, whoever proves a run finished is taken for dead.
-_VERIFICATION_SECONDS = 120
+_VERIFICATION_SECONDS = 60
 
 Mutation = Callable[[HostRecord], HostRecord]
 
