@@ -53,8 +53,8 @@ bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against pee
 bench-hooks: install  ## What each part of the tuned client gives, one by one.
 	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
 
-bench-growth: install fetch-dynamodb-local  ## The same operations on 1,000, 10,000 and 100,000 pages and links.
-	$(BIN)/python -m benchmarks.growth $(ARGS)
+bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## The same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
+	$(BIN)/python -m benchmarks.speed.growth $(ARGS)
 
 .venv-speed/.installed: Makefile
 	$(PYTHON) -m venv .venv-speed

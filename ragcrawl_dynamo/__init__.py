@@ -6,6 +6,7 @@ from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
 from ragcrawl_dynamo._metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._paging import Slice
+from ragcrawl_dynamo._schema import MigrationProgress
 from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
@@ -40,6 +41,7 @@ from ragcrawl_dynamo.errors import (
     RagcrawlDynamoError,
     RequestRejectedError,
     SchemaMismatchError,
+    SchemaVersionError,
     ServerFaultError,
     ServiceError,
     TableNotFoundError,
@@ -103,6 +105,7 @@ __all__ = [
     "ItemTooLargeError",
     "LeaseLostError",
     "MassDeletionError",
+    "MigrationProgress",
     "NotFoundError",
     "OperationMetrics",
     "Page",
@@ -116,6 +119,7 @@ __all__ = [
     "RunState",
     "RunStatus",
     "SchemaMismatchError",
+    "SchemaVersionError",
     "ServerFaultError",
     "ServiceError",
     "Site",

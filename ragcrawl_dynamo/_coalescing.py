@@ -19,6 +19,7 @@ from ragcrawl_dynamo._batching import (
     BYTES_PER_BATCH,
     READS_PER_BATCH,
     WRITES_PER_BATCH,
+    gather,
     gather_bounded,
     key_values,
     read_batch,
@@ -257,12 +258,18 @@ class Puts:
 
 
 class Gets:
-    """Reads of single items of one table by full key, strongly consistent."""
+    """Reads of single items of one table by full key, strongly consistent.
 
-    def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
+    Args:
+        gateway: Where to read.
+        table: The table.
+        per_batch: Items of one request; fewer where they are large, since an answer has 16 MB at most.
+    """
+
+    def __init__(self, gateway: Gateway, table: Table[Any], *, per_batch: int = READS_PER_BATCH) -> None:
         self._gateway = gateway
         self._table = table
-        self._calls: _Coalescer[Key, Item | None] = _Coalescer(self._send, READS_PER_BATCH, shares=True)
+        self._calls: _Coalescer[Key, Item | None] = _Coalescer(self._send, per_batch, shares=True)
 
     async def get(self, key: Key) -> Item | None:
         """An item; None if there is none. Callers may share it: it is not to be changed.
@@ -275,6 +282,15 @@ class Gets:
         if not self._gateway.config.coalescing:
             return await self._get(key)
         return await self._calls.submit(key_values(self._table, key), key)
+
+    async def get_together(self, keys: Sequence[Key]) -> list[Item | None]:
+        """Items of different keys, which belong together, in one request; see `get`."""
+        self._gateway.require_open()
+        if self._gateway.config.coalescing:
+            return await gather(self.get(key) for key in keys)
+        items = await read_batch(self._gateway, self._table, keys, None)
+        found = {key_values(self._table, item): item for item in items}
+        return [found.get(key_values(self._table, key)) for key in keys]
 
     async def close(self) -> None:
         """Sends what waits."""

@@ -19,6 +19,7 @@ import orjson
 from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo._hosts import HostRecord, RunControl
+from ragcrawl_dynamo._schema import SchemaRecord
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 
@@ -62,6 +63,11 @@ def run_key(site_id: str, run_id: str) -> Key:
         "site_id": {"S": _id("CrawlRun", "site_id", site_id)},
         "run_id": {"S": _id("CrawlRun", "run_id", run_id)},
     }
+
+
+def schema_key() -> Key:
+    """`#schema` / `#schema`: what all tables of a prefix are; a key never has a site's "#" in it."""
+    return {"site_id": {"S": "#schema"}, "run_id": {"S": "#schema"}}
 
 
 def page_key(site_id: str, page_id: str) -> Key:
@@ -390,6 +396,11 @@ def host_keys(record: HostRecord) -> Key:
     if (due := record.due) is not None:
         key |= {"queue": {"S": turns_queue(record.run)}, "queue_order": {"S": moment_text(due)}}
     return key
+
+
+def schema_keys(record: SchemaRecord) -> Key:
+    """The key attributes of the schema's record."""
+    return schema_key()
 
 
 def control_keys(control: RunControl) -> Key:

@@ -102,7 +102,7 @@ def query_request(query: Query, *, limit: int | None = None, start: Key | None =
 
 
 def scan_request(table: Table[E], *, limit: int | None = None, start: Key | None = None) -> ScanInputTypeDef:
-    """One page of a whole table; only the sites are ever listed so."""
+    """One page of a whole table; only the sites are listed so, and migrations read so."""
     request: ScanInputTypeDef = {"TableName": table.name, "ConsistentRead": True}
     if limit is not None:
         request["Limit"] = limit

@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 from ragcrawl_dynamo import _keys
 from ragcrawl_dynamo._content import CONTENT_FIELDS
 from ragcrawl_dynamo._hosts import HostRecord, RunControl
+from ragcrawl_dynamo._schema import SchemaRecord
 from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
 
 E = TypeVar("E", bound=Entity)
@@ -133,12 +134,13 @@ FRONTIER = Table(
 )
 # The same table, seen as what else it holds.
 HOSTS = Table("frontier", HostRecord, _keys.host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)
+SCHEMA = Table("runs", SchemaRecord, _keys.schema_keys, "site_id", "run_id")
 CONTROLS = Table("frontier", RunControl, _keys.control_keys, "run_id", "item_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The five tables of one prefix; `hosts` and `controls` are records in the frontier's."""
+    """The five tables of one prefix; `hosts` and `controls` are in the frontier's, `schema` in the runs'."""
 
     sites: Table[Site]
     runs: Table[CrawlRun]
@@ -147,6 +149,7 @@ class Tables:
     frontier: Table[FrontierItem]
     hosts: Table[HostRecord]
     controls: Table[RunControl]
+    schema: Table[SchemaRecord]
 
     @classmethod
     def of(cls, prefix: str) -> Self:
@@ -159,6 +162,7 @@ class Tables:
             frontier=FRONTIER.named(prefix),
             hosts=HOSTS.named(prefix),
             controls=CONTROLS.named(prefix),
+            schema=SCHEMA.named(prefix),
         )
 
     def all(self) -> tuple[Table[Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from types import NoneType
 from typing import Any, Self, TypeAlias
@@ -24,6 +24,7 @@ from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import all_active, ensure_tables
+from ragcrawl_dynamo._schema import MigrationProgress
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo._tasks import Tasks
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
@@ -44,6 +45,7 @@ from ragcrawl_dynamo.stores.lanes import Lanes
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.runs import RunStore
+from ragcrawl_dynamo.stores.schema import SchemaStore
 from ragcrawl_dynamo.stores.sites import SiteStore
 from ragcrawl_dynamo.stores.versions import VersionStore
 
@@ -681,6 +683,7 @@ class DynamoDBBackend(StorageBackend):
         self._objects = _content_bucket(config, self._metrics)
         self._versions = VersionStore(self._gateway, tables.versions, self._objects)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
+        self._schema = SchemaStore(self._gateway, tables)
         self._live = LiveStats(self._runs, self._clock)
         self._tasks = Tasks()
         self._committer = Committer(
@@ -707,9 +710,35 @@ class DynamoDBBackend(StorageBackend):
                 await self._objects.open()
                 await self._check_bucket()
             await ensure_tables(self._gateway, self._tables, create_missing_indexes=create_missing_indexes)
+            await self._schema.ensure()
         except BaseException:
             await self.close()
             raise
+
+    async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
+        """Brings tables of an older schema version up to this one; afterwards initialize() takes them.
+
+        Online: others may read and write meanwhile. Resumable: after an error, or an end of the process, the
+        next call goes on from there. It ends when one look through the tables finds nothing old, so that
+        processes of the older version have to be stopped at last. Tables of this version are not looked at.
+
+        Args:
+            on_progress: Told of each page of a table that was looked through.
+
+        Returns:
+            How many items were rewritten.
+
+        Raises:
+            SchemaVersionError: The tables are of a newer version than this package.
+            SchemaMismatchError: A table has other keys than this version needs.
+            ServiceError: A request failed.
+        """
+        await self._gateway.open()
+        try:
+            await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
+            return await self._schema.migrate(on_progress or (lambda _: None))
+        finally:
+            await self.close()
 
     async def health_check(self) -> bool:
         """See StorageBackend."""
@@ -733,6 +762,7 @@ class DynamoDBBackend(StorageBackend):
         """See StorageBackend."""
         try:
             await self._pages.close()
+            await self._versions.close()
             await self._frontier.close()
             await self._tasks.join()
             try:

@@ -24,6 +24,7 @@
     ├── MassDeletionError             a call would delete more of a site than it may; nothing was deleted
     ├── PartialBatchError             some items of a bulk call were not saved; it carries them
     ├── SchemaMismatchError           an existing table differs from what this version needs
+    ├── SchemaVersionError            the tables hold items of another version of this package
     └── ServiceError                  DynamoDB, or the way to it, said no; keeps code, operation and table
         ├── AccessDeniedError
         ├── BucketNotFoundError
@@ -74,6 +75,7 @@ __all__ = [
     "RagcrawlDynamoError",
     "RequestRejectedError",
     "SchemaMismatchError",
+    "SchemaVersionError",
     "ServerFaultError",
     "ServiceError",
     "TableNotFoundError",
@@ -261,6 +263,21 @@ class SchemaMismatchError(RagcrawlDynamoError):
         self.table = table
         self.differences = tuple(differences)
         super().__init__(f"table {table}: {'; '.join(differences)}. {advice}")
+
+
+class SchemaVersionError(RagcrawlDynamoError):
+    """The tables hold items of another version of this package.
+
+    Attributes:
+        found: Version of the tables.
+        wanted: That of this package.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        self.found = found
+        self.wanted = wanted
+        advice = "upgrade ragcrawl-dynamo" if found > wanted else "bring them up with migrate()"
+        super().__init__(f"the tables are of schema version {found}, this package is of {wanted}: {advice}")
 
 
 class MassDeletionError(RagcrawlDynamoError):

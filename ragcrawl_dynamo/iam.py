@@ -23,11 +23,19 @@ from ragcrawl_dynamo.errors import InvalidArgumentError
 
 __all__ = ["Role", "policy"]
 
-Role: TypeAlias = Literal["admin", "worker", "reader"]
+Role: TypeAlias = Literal["admin", "migrator", "worker", "reader"]
 
 # By role and table, actions on the table itself. What opening a backend takes is added to each.
 _ON_TABLES: dict[str, dict[str, set[str]]] = {
-    "admin": {name: {"CreateTable"} for name in ("sites", "runs", "pages", "versions", "frontier")},
+    "admin": {
+        **{name: {"CreateTable"} for name in ("sites", "pages", "versions", "frontier")},
+        # The record of the schema's version.
+        "runs": {"CreateTable", "GetItem", "PutItem"},
+    },
+    "migrator": {
+        name: {"CreateTable", "Scan", "UpdateItem"} | ({"GetItem", "PutItem"} if name == "runs" else set())
+        for name in ("sites", "runs", "pages", "versions", "frontier")
+    },
     "worker": {
         "sites": {"GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"},
         "runs": {"GetItem", "BatchGetItem", "BatchWriteItem", "PutItem", "UpdateItem", "Query"},
@@ -54,6 +62,7 @@ _PARTIQL: dict[str, set[str]] = {"pages": {"PartiQLUpdate"}, "frontier": {"Parti
 # Indexes that a role queries.
 _ON_INDEXES: dict[str, dict[str, set[str]]] = {
     "admin": {},
+    "migrator": {},
     "worker": {
         "runs": {"by_run_id", "by_created_at"},
         "pages": {"by_url"},
@@ -65,6 +74,7 @@ _ON_INDEXES: dict[str, dict[str, set[str]]] = {
 
 _ON_OBJECTS: dict[str, set[str]] = {
     "admin": set(),
+    "migrator": set(),
     "worker": {"GetObject", "PutObject", "DeleteObject"},
     "reader": {"GetObject"},
 }
@@ -77,7 +87,7 @@ def policy(
 
     Args:
         config: Names the tables, the region and the content bucket, and says what initialize() switches on.
-        role: admin, worker or reader.
+        role: admin, migrator, worker or reader.
         account: AWS account of the tables; any by default.
         partition: "aws-cn" or "aws-us-gov" outside of AWS's main partition.
 
@@ -128,11 +138,12 @@ def _of_table(
 def _of_features(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[str]:
     """What initialize() looks at and, for who may, switches on."""
     actions = set()
+    makes_tables = role in ("admin", "migrator")
     if table.ttl_attribute is not None and getattr(config, table.ttl_setting) is not None:
-        actions |= {"DescribeTimeToLive"} | ({"UpdateTimeToLive"} if role == "admin" else set())
+        actions |= {"DescribeTimeToLive"} | ({"UpdateTimeToLive"} if makes_tables else set())
     if config.point_in_time_recovery:
-        actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if role == "admin" else set())
-    if role == "admin":
+        actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if makes_tables else set())
+    if makes_tables:
         actions |= {"UpdateTable"} if any(each.is_global for each in table.indexes) else set()
         actions |= {"TagResource"} if config.tags else set()
     return actions

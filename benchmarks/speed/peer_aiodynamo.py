@@ -10,7 +10,7 @@ from aiodynamo.client import Client
 from aiodynamo.credentials import Key, StaticCredentials
 from aiodynamo.expressions import HashKey
 from aiodynamo.http.aiohttp import AIOHTTP
-from aiodynamo.models import BatchWriteRequest
+from aiodynamo.models import BatchGetRequest, BatchWriteRequest
 from aiohttp import ClientSession, TCPConnector
 from subject import as_text
 from yarl import URL
@@ -49,6 +49,18 @@ class Peer:
                 await self._client.batch_write({self._table: BatchWriteRequest(items_to_put=part)})
 
         await asyncio.gather(*(batch(pages[i : i + 25]) for i in range(0, len(pages), 25)))
+
+    async def get_many(self, keys: list[tuple[str, str]]) -> int:
+        """Batches of 100, eight at a time."""
+        slots = asyncio.Semaphore(8)
+
+        async def batch(part: list[tuple[str, str]]) -> int:
+            wanted = [{"site_id": site_id, "page_id": page_id} for site_id, page_id in part]
+            async with slots:
+                found = await self._client.batch_get({self._table: BatchGetRequest(wanted, None, True)})
+            return len(found.items[self._table])
+
+        return sum(await asyncio.gather(*(batch(keys[i : i + 100]) for i in range(0, len(keys), 100))))
 
     async def list_all(self) -> int:
         """One query."""

@@ -29,7 +29,7 @@ def model_of(base: Any, endpoint: str, table: str, text: Any, number: Any, boole
             "last_modified",
             "first_seen",
         ),
-        *("last_seen", "last_crawled", "last_changed", "referrer_url"),
+        *("last_seen", "last_crawled", "last_changed", "referrer_url", "markdown"),
     )
     meta = type(
         "Meta",
@@ -77,6 +77,10 @@ class Peer:
         async with self._model.batch_write() as batch:
             for page in pages:
                 await batch.save(self._model(**page))
+
+    async def get_many(self, keys: list[tuple[str, str]]) -> int:
+        """Models."""
+        return len([page async for page in self._model.batch_get(keys, consistent_read=True)])
 
     async def list_all(self) -> int:
         """Models."""

@@ -1,11 +1,12 @@
 """ragcrawl_dynamo, pydantic models in and out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from ragcrawl_dynamo import DynamoDBBackend, Page
+from ragcrawl_dynamo import DynamoDBBackend, Page, PageVersion
 from ragcrawl_dynamo.testing import local_config
 
 
@@ -35,6 +36,30 @@ class Peer:
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
         """Models, and their save."""
         await self._backend.save_pages_bulk([Page(**page) for page in pages])
+
+    async def get_many(self, keys: list[tuple[str, str]]) -> int:
+        """Models: calls at once are sent together."""
+        found = await asyncio.gather(*(self._backend.get_page(*key) for key in keys))
+        return sum(page is not None for page in found)
+
+    async def save_body(self, page: dict[str, Any]) -> None:
+        """A version's model, and its save: compressed, in parts."""
+        await self._backend.save_version(
+            PageVersion(
+                version_id="v1",
+                page_id=page["page_id"],
+                site_id=page["site_id"],
+                run_id="run",
+                url=page["url"],
+                status_code=200,
+                content_hash=page["content_hash"],
+                markdown=page["markdown"],
+            )
+        )
+
+    async def get_body(self, key: tuple[str, str]) -> PageVersion | None:
+        """A model."""
+        return await self._backend.get_version(key[1], "v1", site_id=key[0])
 
     async def list_all(self) -> int:
         """Models."""

@@ -37,6 +37,11 @@ class Peer:
         """All at once."""
         await self._client.batch_write(self._table, put_items=pages)
 
+    async def get_many(self, keys: list[tuple[str, str]]) -> int:
+        """All at once."""
+        wanted = [{"site_id": site_id, "page_id": page_id} for site_id, page_id in keys]
+        return len(await self._client.batch_get(self._table, wanted, consistent_read=True))
+
     async def list_all(self) -> int:
         """One query."""
         result = self._client.query(

@@ -48,6 +48,13 @@ class Peer:
 
         await self._in_thread(save)
 
+    async def get_many(self, keys: list[tuple[str, str]]) -> int:
+        """Models."""
+        found: int = await self._in_thread(
+            lambda: len(list(self._model.batch_get(keys, consistent_read=True)))
+        )
+        return found
+
     async def list_all(self) -> int:
         """Models."""
         found: int = await self._in_thread(lambda: len(list(self._model.query("docs"))))

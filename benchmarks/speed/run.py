@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,10 @@ from typing import Any
 import orjson
 from rich.console import Console
 
+from benchmarks import cycle, frontier
+from benchmarks.bodies import fetch_corpus
 from benchmarks.speed.subject import make_pages
+from examples.crawl_docs import PAGE_PATH
 from ragcrawl_dynamo import DynamoDBBackend, Page
 from ragcrawl_dynamo._codec import to_item
 from ragcrawl_dynamo._tables import PAGES
@@ -36,6 +39,7 @@ ROOT = HERE.parent.parent
 PEERS_PYTHON = ROOT / ".venv-speed/bin/python"
 TABLE = "bench_pages"
 OURS = "ours"
+FRONTIER_PAGES = 500
 
 # Name in the tables -> module, and whether it runs in the peers' environment.
 PEERS = {
@@ -63,7 +67,7 @@ class Workload:
         delay: Seconds that the canned endpoint takes for an answer.
         targets: By peer, the most that our client CPU may be of its.
         without: Peers that it says nothing about.
-        on_engine: Whether it is measured on DynamoDB Local too.
+        places: Whether it is measured on the canned endpoint, on DynamoDB Local, or on both.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Workload:
     delay: float = 0.0
     targets: dict[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ("ours, uncoalesced",)
-    on_engine: bool = True
+    places: tuple[str, ...] = ("canned", "engine")
 
 
 WORKLOADS = (
@@ -90,9 +94,15 @@ WORKLOADS = (
         delay=0.005,
         targets={"aiodynamo": 0.5},
         without=("aiopynamodb", "pynamodb in threads", "plain aioboto3"),
-        on_engine=False,
+        places=("canned",),
     ),
-    Workload("save, alone", "one task saves single pages", 500, targets={"aiodynamo": 2.2}, on_engine=False),
+    Workload(
+        "save, alone",
+        "one task saves single pages",
+        500,
+        targets={"aiodynamo": 2.2},
+        places=("canned",),
+    ),
     Workload(
         "save in bulk",
         "5,000 pages in one call",
@@ -100,7 +110,10 @@ WORKLOADS = (
         targets={"aiodynamo": 1.0, "plain aioboto3": 0.25},
     ),
     Workload("get, 64 tasks", "64 tasks get single pages", 1920, targets={"aiodynamo": 0.35}, without=()),
+    Workload("get in bulk", "5,000 pages got at once", 5000),
     Workload("list", "5,000 pages listed", 5000, targets={"aiodynamo": 0.9, "plain aioboto3": 0.22}),
+    Workload("save bodies", "64 tasks save versions with 40 KB of Markdown", 640, places=("engine",)),
+    Workload("get bodies", "64 tasks get versions with 40 KB of Markdown", 640, places=("engine",)),
 )
 
 
@@ -238,8 +251,8 @@ def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
         yield f"| {workload.what} | ≤ {most:.2f} of {peer} | {measured} | {verdict} |"
 
 
-def machine() -> str:
-    """What it was measured on."""
+def described() -> str:
+    """The day, and what it was measured on."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -249,7 +262,7 @@ def machine() -> str:
         platform.machine(),
     )
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} cores, {system}"
+    return f"{datetime.now(UTC):%Y-%m-%d}: {model}, {os.cpu_count()} cores, {system}"
 
 
 def main(rounds: int, folder: Path) -> None:
@@ -257,25 +270,103 @@ def main(rounds: int, folder: Path) -> None:
     versions: dict[str, str] = {}
     results: dict[str, dict[str, Rounds]] = {"canned": {}, "engine": {}}
     for workload in WORKLOADS:
-        console.print(f"{workload.name}, canned endpoint ...")
-        with canned(workload.delay) as endpoint:
-            results["canned"][workload.name] = measure(workload, endpoint, rounds, versions)
-        console.print("\n".join(table_of(workload, results["canned"][workload.name])))
+        if "canned" in workload.places:
+            console.print(f"{workload.name}, canned endpoint ...")
+            with canned(workload.delay) as endpoint:
+                results["canned"][workload.name] = measure(workload, endpoint, rounds, versions)
+            console.print("\n".join(table_of(workload, results["canned"][workload.name])))
     with engine() as endpoint:
         for workload in WORKLOADS:
-            if workload.on_engine:
+            if "engine" in workload.places:
                 console.print(f"{workload.name}, DynamoDB Local ...")
                 results["engine"][workload.name] = measure(workload, endpoint, max(3, rounds // 2), versions)
                 console.print("\n".join(table_of(workload, results["engine"][workload.name])))
-    write(folder, rounds, versions, results)
+        console.print("frontier and whole cycle, DynamoDB Local ...")
+        crawled = asyncio.run(crawl_costs(endpoint))
+        console.print("\n".join(crawl_table(crawled)))
+    write(folder, rounds, versions, results, crawled)
 
 
-def write(folder: Path, rounds: int, versions: dict[str, str], results: dict[str, dict[str, Rounds]]) -> None:
+@dataclass(frozen=True)
+class CrawlCost:
+    """What a page costs of what only we do: there is no peer to compare with.
+
+    Attributes:
+        what: For the reader.
+        requests: Of a page, with PartiQL batches.
+        read_units: Of a page.
+        write_units: Of a page, by AWS's rule.
+        cpu: Milliseconds of client CPU of a page, with PartiQL batches.
+    """
+
+    what: str
+    requests: float
+    read_units: float
+    write_units: float
+    cpu: float
+
+
+async def crawl_costs(endpoint: str) -> tuple[CrawlCost, CrawlCost]:
+    """The frontier's verbs alone, and a whole crawl; see `benchmarks.frontier` and `benchmarks.cycle`."""
+    batches = local_config(endpoint, table_prefix="bench_batches_", conditional_batches="partiql")
+    single = local_config(endpoint, table_prefix="bench_single_", conditional_batches="item")
+    pairs = await fetch_corpus()
+    corpus = {page.url: (version, page) for version, page in pairs if PAGE_PATH.search(page.url)}
+
+    before = time.process_time()
+    verbs = await frontier.crawl(batches, FRONTIER_PAGES, 20)
+    verbs_cpu = (time.process_time() - before) / FRONTIER_PAGES
+    verbs_units = await frontier.crawl(single, FRONTIER_PAGES, 20)
+    before = time.process_time()
+    whole, _, _ = await cycle.cycle(batches, corpus, next(iter(corpus)), "run")
+    whole_cpu = (time.process_time() - before) / len(corpus)
+    whole_units, by_rule, _ = await cycle.cycle(single, corpus, next(iter(corpus)), "run")
+    for config in (batches, single):
+        await drop_tables(config)
+    links = f"{frontier.LINKS} links of which {frontier.LINKS - frontier.NEW_LINKS} known"
+    return (
+        CrawlCost(
+            f"frontier: claim, {links}, complete",
+            verbs.requests,
+            verbs_units.read_units,
+            verbs_units.write_units,
+            verbs_cpu * 1e3,
+        ),
+        CrawlCost(
+            f"whole cycle: {len(corpus)} pages of Python's documentation, claim to commit",
+            whole.requests,
+            whole_units.read_units,
+            by_rule,
+            whole_cpu * 1e3,
+        ),
+    )
+
+
+def crawl_table(costs: Iterable[CrawlCost]) -> list[str]:
+    """The costs as a table."""
+    return [
+        "| a page | requests | read units | write units | client CPU, ms |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {each.what} | {each.requests:.2f} | {each.read_units:.1f} | {each.write_units:.1f} "
+            f"| {each.cpu:.1f} |"
+            for each in costs
+        ),
+    ]
+
+
+def write(
+    folder: Path,
+    rounds: int,
+    versions: dict[str, str],
+    results: dict[str, dict[str, Rounds]],
+    crawled: tuple[CrawlCost, CrawlCost],
+) -> None:
     """Writes the figures: what is said about them stands in docs/speed.md."""
     text = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. What the figures mean, and "
+        f"Written by `make bench` on {described()}. What the figures mean, and "
         "what gives which part of them, is said in [speed.md](speed.md).",
         "",
         f"Each peer is a process of its own on one core, the endpoint is on another. {rounds} shuffled "
@@ -291,13 +382,21 @@ def write(folder: Path, rounds: int, versions: dict[str, str], results: dict[str
         "|---|---|---|---|",
     ]
     for workload in WORKLOADS:
-        text += targets_of(workload, results["canned"][workload.name])
+        if workload.name in results["canned"]:
+            text += targets_of(workload, results["canned"][workload.name])
+    for what, unit, limit, measured in (
+        (crawled[0].what, "requests a page", 0.5, crawled[0].requests),
+        (crawled[1].what, "write units a page", 30, crawled[1].write_units),
+    ):
+        verdict = "reached" if measured <= limit else "**missed**"
+        text.append(f"| {what} | ≤ {limit} {unit} | {measured:.2f} | {verdict} |")
     text += ["", "![Client CPU per item](benchmarks.svg)"]
     for place, title in (("canned", "Canned endpoint"), ("engine", "DynamoDB Local")):
         text += ["", f"## {title}"]
         for workload in WORKLOADS:
             if workload.name in results[place]:
                 text += ["", f"### {workload.what}", "", *table_of(workload, results[place][workload.name])]
+    text += ["", "### The frontier, and a whole crawl", "", *crawl_table(crawled)]
     (folder / "benchmarks.md").write_text("\n".join(text) + "\n")
     medians = {
         workload.what: {
@@ -306,7 +405,7 @@ def write(folder: Path, rounds: int, versions: dict[str, str], results: dict[str
             if name in rounds_[0]
         }
         for workload in WORKLOADS
-        if (rounds_ := results["canned"][workload.name])
+        if (rounds_ := results["canned"].get(workload.name) or results["engine"][workload.name])
     }
     subprocess.run(
         [str(PEERS_PYTHON), str(HERE / "plot.py"), str(folder / "benchmarks.svg")],

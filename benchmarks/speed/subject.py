@@ -3,11 +3,12 @@
 A peer is a module with `open_peer(endpoint, table)`, an async context manager that yields an object with the
 methods
 
-    prepare(page) save(page) get(key) save_many(pages) list_all() -> int
+    prepare(page) save(page) get(key) save_many(pages) get_many(keys) -> int list_all() -> int
 
 A page is a plain dict of the entity's fields, datetimes included; `prepare` makes of it what the peer takes,
-before anything is measured; a key is (site_id, page_id). Commands come as JSON lines on stdin, answers go as
-JSON lines to stdout.
+before anything is measured; a key is (site_id, page_id). A page with a body has "markdown", and a peer that
+has `save_body(page)` and `get_body(key)` is asked for it by these. Commands come as JSON lines on stdin,
+answers go as JSON lines to stdout.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ import random
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 TASKS = 64
+BODY_BYTES = 40_000
 
 
 def make_pages(count: int) -> list[dict[str, Any]]:
@@ -48,6 +51,28 @@ def make_pages(count: int) -> list[dict[str, Any]]:
             "version_count": 3,
         }
         for i in range(count)
+    ]
+
+
+@cache
+def make_body(number: int) -> str:
+    """40 KB of Markdown, of words as often as in a language."""
+    chance = random.Random(number)  # noqa: S311 # reproducible on purpose
+    letters = "etaoinshrdlucmfwypvbgkjqxz"
+    words = ["".join(chance.choices(letters, range(26, 0, -1), k=2 + i % 9)) for i in range(2000)]
+    often = [1 / (1 + i) for i in range(2000)]
+    text = ""
+    while len(text) < BODY_BYTES:
+        text += "## " + " ".join(chance.choices(words, often, k=5)) + "\n\n"
+        text += " ".join(chance.choices(words, often, k=90)) + ".\n\n"
+    return text[:BODY_BYTES]
+
+
+def make_bodies(count: int, seed: int) -> list[dict[str, Any]]:
+    """Pages with bodies, thirty different ones; another seed makes other pages."""
+    return [
+        {**page, "site_id": "bodies", "page_id": f"{seed:04}{i:06}", "markdown": make_body(i % 30)}
+        for i, page in enumerate(make_pages(count))
     ]
 
 
@@ -90,7 +115,9 @@ async def at_rate(call: Any, values: list[Any], rate: float, seed: int) -> list[
 
 async def run(peer: Any, workload: str, count: int, seed: int) -> dict[str, Any]:
     """Does one workload once."""
-    pages = make_pages(count)
+    # What is got is what the first round saved.
+    of_round = seed if workload.startswith("save") else 0
+    pages = make_bodies(count, of_round) if workload.endswith("bodies") else make_pages(count)
     keys = [(page["site_id"], page["page_id"]) for page in pages]
     records = [peer.prepare(page) for page in pages]
     took: list[float] = []
@@ -108,6 +135,12 @@ async def run(peer: Any, workload: str, count: int, seed: int) -> dict[str, Any]
         await peer.save_many(records)
     elif workload == "get, 64 tasks":
         await in_tasks(peer.get, keys)
+    elif workload == "get in bulk":
+        assert await peer.get_many(keys) == count
+    elif workload == "save bodies":
+        await in_tasks(getattr(peer, "save_body", peer.save), records)
+    elif workload == "get bodies":
+        await in_tasks(getattr(peer, "get_body", peer.get), keys)
     elif workload == "list":
         assert await peer.list_all() == count
     else:

@@ -18,6 +18,7 @@ from ragcrawl_dynamo._batching import (
     put_all,
     read_all,
 )
+from ragcrawl_dynamo._coalescing import Gets, Puts
 from ragcrawl_dynamo._codec import Item, from_item, item_size, to_item
 from ragcrawl_dynamo._content import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
 from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition
@@ -83,6 +84,13 @@ class VersionStore:
         self._gateway = gateway
         self._table = table
         self.bodies = BodyStore(gateway, table, objects)
+        self._puts = Puts(gateway, table)
+        self._gets = Gets(gateway, table, per_batch=2 * _READ_CHUNK)
+
+    async def close(self) -> None:
+        """Sends what waits to be sent."""
+        await self._puts.close()
+        await self._gets.close()
 
     async def save(self, version: PageVersion) -> None:
         """Writes a version over whatever is there: its body first, then the head that shows it.
@@ -91,7 +99,7 @@ class VersionStore:
         worker saves the same version, the request that is sent again can bring the former head back.
         """
         head = await self.prepare(version)
-        await self._gateway.call("PutItem", requests.put_request(self._table, head))
+        await self._puts.put(head, item_size(head))
 
     async def save_bulk(self, versions: Sequence[PageVersion]) -> int:
         """Like `save` for versions with different keys, their heads in batches; returns how many.
@@ -246,11 +254,12 @@ class VersionStore:
         return None
 
     async def _get(self, key: Key) -> PageVersion | None:
-        pairs = await self._read([key])
-        return await self._load(*pairs[0]) if pairs else None
+        part = body_part_key(key, body_place(key), 0)
+        head, first = await self._gets.get_together([key, part])
+        return None if head is None else await self._load(head, first)
 
     async def _read(self, keys: Sequence[Key]) -> list[tuple[Item, Item | None]]:
-        """Heads with the first part of what is most often their body, in one request."""
+        """Heads with the first part of what is most often their body, in few requests."""
         parts = [body_part_key(key, body_place(key), 0) for key in keys]
         items = await read_all(self._gateway, self._table, [*keys, *parts], per_batch=2 * _READ_CHUNK)
         found = {key_values(self._table, item): item for item in items}

@@ -22,18 +22,20 @@ from ragcrawl_dynamo import (
     StorageBackend,
 )
 from ragcrawl_dynamo._client import open_object_client
+from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._content import Manifest
 from ragcrawl_dynamo._keys import body_place, version_key
 from ragcrawl_dynamo._requests import get_request
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
+from ragcrawl_dynamo.stores import schema
 from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
 from tests.actions import allowed, recorded
 from tests.engines import on_dynamodb_local, on_moto
 from tests.factories import dense_text, make_item, make_page, make_run, make_site, make_version
 from tests.fakes import intercepting
 
-ROLES: tuple[Role, ...] = ("admin", "worker", "reader")
+ROLES: tuple[Role, ...] = ("admin", "migrator", "worker", "reader")
 
 EVERYTHING = DynamoDBConfig(
     content_bucket="bucket", tags={"a": "b"}, point_in_time_recovery=True, frontier_ttl_days=3
@@ -217,8 +219,9 @@ async def test_a_reader_may_do_what_it_does_and_no_more(
 
 
 @on_moto
-async def test_an_admin_may_make_tables_and_no_more(
-    dynamodb_endpoint: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("role", ["admin", "migrator"])
+async def test_an_admin_may_make_tables_and_a_migrator_rewrite_them_and_no_more(
+    dynamodb_endpoint: str, monkeypatch: pytest.MonkeyPatch, role: Role
 ) -> None:
     """On moto, since DynamoDB Local knows neither tags nor backups."""
     settings: dict[str, Any] = {
@@ -241,12 +244,24 @@ async def test_an_admin_may_make_tables_and_no_more(
             ]
         return await call(**request)
 
+    def mark(item: Item) -> Item:
+        return {**item, "mark": {"BOOL": True}}
+
     with recorded(monkeypatch) as needed:
         old = DynamoDBBackend(config, client_factory=intercepting(without_indexes))
-        await old.initialize(create_missing_indexes=True)
-        await old.close()
+        if role == "admin":
+            await old.initialize(create_missing_indexes=True)
+            await old.close()
+        else:
+            tables = [table.name.removeprefix(config.table_prefix) for table in old._tables.all()]
+            monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+            monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(2, name, mark) for name in tables])
+            await old.migrate()
+    if role == "migrator":
+        # What it would rewrite; these tables are empty.
+        needed |= {("dynamodb:UpdateItem", config.table_prefix + name) for name in tables}
     await drop_tables(config)
-    assert needed == allowed(policy(config, "admin"))
+    assert needed == allowed(policy(config, role))
 
 
 def matrix() -> list[str]:
@@ -264,7 +279,7 @@ def matrix() -> list[str]:
     for action, resource in sorted(needs, key=lambda need: (need[1].startswith("bucket"), need[1], need[0])):
         cells = ["yes" if (action, resource) in by_role[role] else "" for role in ROLES]
         if (action, resource) == ("dynamodb:PutItem", "pages"):
-            cells[2] = "keys with `#`"
+            cells[-1] = "keys with `#`"
         rows.append(
             f"| {resource} | {action} | {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
         )
@@ -289,7 +304,7 @@ def test_a_policy_names_what_is_there_and_is_valid_json() -> None:
     # A reader writes nothing but the log of changes.
     (log,) = [each for each in found["Statement"] if "dynamodb:PutItem" in each["Action"]]
     assert log["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["#*"]}}
-    with pytest.raises(InvalidArgumentError, match="role: must be one of admin, worker, reader"):
+    with pytest.raises(InvalidArgumentError, match="role: must be one of admin, migrator, worker, reader"):
         policy(config, "root")  # type: ignore[arg-type] # on purpose
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 # From the bottom up: a module imports from lines above its own only.
 LAYERS = [
     ["errors", "models", "config", "_ranges", "_pressure", "_expressions", "_clock", "_seen", "_tasks"],
-    ["_hosts", "_arguments", "_cursors"],
+    ["_hosts", "_schema", "_arguments", "_cursors"],
     ["_keys", "_retry", "_content"],
     ["_metrics", "_translation", "_transport"],
     ["_tuning"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["_requests", "_gateway", "_partiql"],
     ["_batching"],
     ["_paging", "_provision", "_conditional", "_coalescing"],
-    ["stores.lanes"],
+    ["stores.lanes", "stores.schema"],
     ["stores.sites", "stores.runs", "stores.pages", "stores.bodies", "stores.frontier"],
     ["stores.counters", "stores.queue"],
     ["stores.hosts", "stores.members", "_claims"],
@@ -64,7 +64,15 @@ def test_the_public_names() -> None:
         *("Frontier", "Claim", "AddResult", "FrontierStats", "HostStatus", "RunState", "Worker"),
         *("CommitOutcome", "CommitResult"),
         *("ChangeKind", "ChangeSlice", "PageChange"),
-        *("Slice", "OperationMetrics", "RequestEvent", "ContentUsage", "PruneReport", "GarbageReport"),
+        *(
+            "MigrationProgress",
+            "Slice",
+            "OperationMetrics",
+            "RequestEvent",
+            "ContentUsage",
+            "PruneReport",
+            "GarbageReport",
+        ),
     }
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)
 

@@ -1,14 +1,16 @@
 """The same operations on 1,000, 10,000 and 100,000 pages and links: what grows (`make bench-growth`).
 
-On DynamoDB Local, in whose memory all of it lies. Printed are the medians of the milliseconds that one
+On DynamoDB Local, in whose memory all of it lies. docs/growth.md gets the medians of the time that an
 operation takes, and this process's memory; an operation whose row is flat does not depend on what is there.
 """
 
 import argparse
 import asyncio
 import gc
+import json
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -18,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import resident_bytes
+from benchmarks.speed.run import HERE, PEERS_PYTHON, ROOT, described
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
-ROOT = Path(__file__).parent.parent
 HOSTS = 100
 
 # How often each operation is timed; listings less often.
@@ -112,13 +114,40 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
     return found
 
 
+def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
+    """Writes the figures, and prints them."""
+    head = ["pages and links", *(f"{each:,}" for each in columns)]
+    rows = [
+        [name, *(f"{column[name]:.2f}" for column in columns.values())]
+        for name in next(iter(columns.values()))
+    ]
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    text = [
+        "# Growth",
+        "",
+        f"Written by `make bench-growth` on {described()}: medians on DynamoDB Local, which keeps all of it "
+        "in memory. What they show is said in [speed.md](speed.md).",
+        "",
+        *("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)),
+        "",
+        "![What grows](growth.svg)",
+    ]
+    (folder / "growth.md").write_text("\n".join(text) + "\n")
+    subprocess.run(
+        [str(PEERS_PYTHON), str(HERE / "plot_growth.py"), str(folder / "growth.svg")],
+        input=json.dumps(columns),
+        text=True,
+        check=True,
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What grows with the number of pages and links.")
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     args = parser.parse_args()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as local:
         columns = {each: asyncio.run(measure(local, each)) for each in args.counts}
-    table = Table("pages and links", *(f"{each:,}" for each in columns))
-    for name in next(iter(columns.values())):
-        table.add_row(name, *(f"{column[name]:.2f}" for column in columns.values()))
-    console.print(table)
+    write(ROOT / "docs", columns)

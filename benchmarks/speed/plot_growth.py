@@ -1,0 +1,31 @@
+"""Draws what grows: one panel an operation (JSON on stdin, path of an SVG as argument)."""
+
+import json
+import sys
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "ragcrawl_dynamo"
+from matplotlib import pyplot as plt  # noqa: E402 # after the backend is chosen
+
+found: dict[str, dict[str, float]] = json.load(sys.stdin)
+counts = [int(each) for each in found]
+names = list(next(iter(found.values())))
+rows = -(-len(names) // 4)
+figure, axes = plt.subplots(rows, 4, figsize=(13, 2.6 * rows))
+for place, name in zip(axes.flat, names, strict=False):
+    axis: Any = place
+    values = [column[name] for column in found.values()]
+    axis.plot(counts, values, marker="o", color="#c0392b")
+    axis.set_xscale("log")
+    axis.set_ylim(0, 2 * max(values) or 1)
+    axis.set_title(name, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+for place in list(axes.flat)[len(names) :]:
+    place.set_visible(False)
+figure.supxlabel("pages and links that are there", fontsize=9)
+figure.tight_layout()
+figure.savefig(sys.argv[1], metadata={"Date": None})
