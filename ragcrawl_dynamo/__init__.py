@@ -6,6 +6,7 @@ from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
 from ragcrawl_dynamo._metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._paging import Slice
+from ragcrawl_dynamo._provision import TableInfo
 from ragcrawl_dynamo._schema import MigrationProgress
 from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
@@ -126,6 +127,7 @@ __all__ = [
     "Slice",
     "StorageBackend",
     "StorageConfig",
+    "TableInfo",
     "TableNotFoundError",
     "ThrottledError",
     "Worker",

@@ -66,6 +66,11 @@ class Gateway:
         self._was_open = False
         self._in_flight = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be called."""
+        return self._client is not None
+
     async def open(self) -> None:
         """Opens the client; does nothing if it is open.
 

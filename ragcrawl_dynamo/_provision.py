@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo import _requests as requests
@@ -23,6 +24,8 @@ from ragcrawl_dynamo.errors import (
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import TableDescriptionTypeDef
 
+__all__ = ["TableInfo"]
+
 logger = logging.getLogger(__name__)
 
 _FIRST_POLL = 0.05
@@ -32,6 +35,27 @@ _ADD_INDEXES = "initialize(create_missing_indexes=True) adds missing global inde
 _NEW_PREFIX = (
     "The keys of a table can not be changed: choose another table_prefix, or move its items to a new table"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """What DynamoDB says of a table; counts and sizes are some six hours old (AWS: DescribeTable).
+
+    Attributes:
+        name: In full.
+        status: "ACTIVE", "CREATING", "UPDATING" and so on, or "MISSING".
+        items: How many, those of other kinds than the table's name says included.
+        size_bytes: What they take, without indexes.
+        billing: "PAY_PER_REQUEST" or "PROVISIONED"; None for a missing table.
+        time_to_live: Its status, "not known" without the right to look; None for a table that needs none.
+    """
+
+    name: str
+    status: str
+    items: int
+    size_bytes: int
+    billing: str | None
+    time_to_live: str | None
 
 
 async def ensure_tables(gateway: Gateway, tables: Tables, *, create_missing_indexes: bool = False) -> None:
@@ -45,6 +69,38 @@ async def ensure_tables(gateway: Gateway, tables: Tables, *, create_missing_inde
     await gather(_ensure(gateway, table, create_missing_indexes) for table in tables.all())
 
 
+async def require_tables(gateway: Gateway, tables: Tables) -> None:
+    """Proves that all tables are there and as they have to be; changes nothing.
+
+    Raises:
+        TableNotFoundError: Some are missing.
+        SchemaMismatchError: A table has other keys or indexes.
+        ServiceError: DynamoDB refused a request.
+    """
+    every = tables.all()
+    found = await gather(_describe(gateway, table) for table in every)
+    missing = [table.name for table, description in zip(every, found, strict=True) if description is None]
+    if missing:
+        raise TableNotFoundError(
+            f"{len(missing)} of {len(every)} tables are missing, {missing[0]} for one: initialize() makes "
+            f"them; if they should be there, check table_prefix, region and endpoint_url",
+            code="ResourceNotFoundException",
+            operation="DescribeTable",
+            table=missing[0],
+        )
+    for table, description in zip(every, found, strict=True):
+        _check(table, description, create_missing_indexes=False)
+
+
+async def describe_tables(gateway: Gateway, tables: Tables) -> list[TableInfo]:
+    """What DynamoDB says of each of the five tables.
+
+    Raises:
+        ServiceError: A request failed.
+    """
+    return await gather(_info(gateway, table) for table in tables.all())
+
+
 async def all_active(gateway: Gateway, tables: Tables) -> bool:
     """Whether all five tables exist and serve requests.
 
@@ -54,6 +110,29 @@ async def all_active(gateway: Gateway, tables: Tables) -> bool:
     found = await gather(_describe(gateway, table) for table in tables.all())
     # A table that is UPDATING, a new index for one, serves requests all the while.
     return all(each is not None and each["TableStatus"] in ("ACTIVE", "UPDATING") for each in found)
+
+
+async def _info(gateway: Gateway, table: Table[Any]) -> TableInfo:
+    found = await _describe(gateway, table)
+    if found is None:
+        return TableInfo(table.name, "MISSING", 0, 0, None, None)
+    ttl = None
+    if table.ttl_attribute is not None:
+        try:
+            response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+        except AccessDeniedError:
+            ttl = "not known"
+        else:
+            ttl = response["TimeToLiveDescription"].get("TimeToLiveStatus", "DISABLED")
+    return TableInfo(
+        table.name,
+        found["TableStatus"],
+        found.get("ItemCount", 0),
+        found.get("TableSizeBytes", 0),
+        # DynamoDB leaves it out where it is PROVISIONED.
+        found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
+        ttl,
+    )
 
 
 async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> None:

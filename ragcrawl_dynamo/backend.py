@@ -6,7 +6,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import NoneType
 from typing import Any, Self, TypeAlias
 
@@ -19,16 +19,22 @@ from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._conditional import conditional_writes
 from ragcrawl_dynamo._gateway import Gateway
-from ragcrawl_dynamo._keys import unescape
+from ragcrawl_dynamo._keys import Key, page_key, unescape
 from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._paging import Slice, iterate
-from ragcrawl_dynamo._provision import all_active, ensure_tables
+from ragcrawl_dynamo._provision import (
+    TableInfo,
+    all_active,
+    describe_tables,
+    ensure_tables,
+    require_tables,
+)
 from ragcrawl_dynamo._schema import MigrationProgress
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo._tasks import Tasks
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.errors import InvalidArgumentError, NotFoundError, ServiceError
+from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError, NotFoundError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import (
     CrawlRun,
@@ -73,15 +79,18 @@ class StorageBackend(ABC):
     # Lifecycle
 
     @abstractmethod
-    async def initialize(self, *, create_missing_indexes: bool = False) -> None:
+    async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
         """Opens the backend and makes the tables that are missing; safe from many processes at once.
 
         Args:
+            create_tables: Without, tables that are missing are an error, and nothing is changed.
             create_missing_indexes: Add global indexes that an existing table lacks. Building one reads the
                 whole table, so it is done on request only.
 
         Raises:
             SchemaMismatchError: A table exists whose keys or indexes differ; it names the difference.
+            SchemaVersionError: The tables are of another version of this package; see `migrate`.
+            TableNotFoundError: Tables are missing, and none were to be made.
             BucketNotFoundError: The configured content bucket does not exist.
             DeadlineExceededError: A table was not active within `table_timeout`.
         """
@@ -236,6 +245,19 @@ class StorageBackend(ABC):
     @abstractmethod
     async def get_page(self, site_id: str, page_id: str) -> Page | None:
         """One page; strongly consistent."""
+
+    @abstractmethod
+    async def get_pages_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
+        """Those of several pages that exist, in the order of their ids; strongly consistent.
+
+        Args:
+            site_id: Their site.
+            page_ids: Any number; one that is given twice counts once.
+
+        Raises:
+            InvalidKeyError: An id is empty or too long; nothing was read.
+            InvalidArgumentError: They are not several texts.
+        """
 
     @abstractmethod
     async def get_page_by_url(self, site_id: str, url: str) -> Page | None:
@@ -702,18 +724,47 @@ class DynamoDBBackend(StorageBackend):
         """Requests, retries and units since the backend was made, by (operation, table or bucket)."""
         return self._metrics.snapshot()
 
-    async def initialize(self, *, create_missing_indexes: bool = False) -> None:
+    async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
         """See StorageBackend."""
         await self._gateway.open()
         try:
             if self._objects is not None:
                 await self._objects.open()
                 await self._check_bucket()
-            await ensure_tables(self._gateway, self._tables, create_missing_indexes=create_missing_indexes)
-            await self._schema.ensure()
+            if create_tables:
+                await ensure_tables(
+                    self._gateway, self._tables, create_missing_indexes=create_missing_indexes
+                )
+            else:
+                await require_tables(self._gateway, self._tables)
+            await self._schema.ensure(write=create_tables)
         except BaseException:
             await self.close()
             raise
+
+    @property
+    def schema_version(self) -> int:
+        """That of this package; `describe_tables` says that of the tables."""
+        return self._schema.version
+
+    async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
+        """What DynamoDB says of the five tables, and the version of their schema, if one is recorded.
+
+        Needs no initialize(), and changes nothing.
+
+        Raises:
+            ServiceError: A request failed.
+        """
+        was_open = self._gateway.is_open
+        await self._gateway.open()
+        try:
+            found = await describe_tables(self._gateway, self._tables)
+            has_runs = any(each.name == self._tables.runs.name and each.billing for each in found)
+            record = await self._schema.read() if has_runs else None
+            return found, None if record is None else record.version
+        finally:
+            if not was_open:
+                await self.close()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
         """Brings tables of an older schema version up to this one; afterwards initialize() takes them.
@@ -882,6 +933,11 @@ class DynamoDBBackend(StorageBackend):
     async def get_page(self, site_id: str, page_id: str) -> Page | None:
         """See StorageBackend."""
         return await self._pages.get(site_id, page_id)
+
+    async def get_pages_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
+        """See StorageBackend."""
+        ids = dict.fromkeys(check_several("page_ids", page_ids, str))
+        return await self._pages.get_many([page_key(site_id, each) for each in ids])
 
     async def get_page_by_url(self, site_id: str, url: str) -> Page | None:
         """See StorageBackend."""
@@ -1132,8 +1188,12 @@ class DynamoDBBackend(StorageBackend):
 
     async def _unchanged(self, versions: Sequence[PageVersion]) -> dict[VersionId, str]:
         """For each version with the content of its page's current one: the id of that."""
-        ids = {(each.site_id, each.page_id) for each in versions}
-        pages = {(page.site_id, page.page_id): page for page in await self._pages.get_many(ids)}
+        keys: list[Key] = []
+        for ids in {(each.site_id, each.page_id) for each in versions}:
+            # An id that can be no key is that of no page; saving the version will say so.
+            with suppress(InvalidKeyError):
+                keys.append(page_key(*ids))
+        pages = {(page.site_id, page.page_id): page for page in await self._pages.get_many(keys)}
         current: dict[VersionId, VersionId] = {}
         for each in versions:
             page = pages.get((each.site_id, each.page_id))

@@ -1,6 +1,5 @@
 """ragcrawl_dynamo, pydantic models in and out."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -38,9 +37,8 @@ class Peer:
         await self._backend.save_pages_bulk([Page(**page) for page in pages])
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Models: calls at once are sent together."""
-        found = await asyncio.gather(*(self._backend.get_page(*key) for key in keys))
-        return sum(page is not None for page in found)
+        """Models."""
+        return len(await self._backend.get_pages_bulk(keys[0][0], [page_id for _, page_id in keys]))
 
     async def save_body(self, page: dict[str, Any]) -> None:
         """A version's model, and its save: compressed, in parts."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,6 @@ from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     ConflictError,
-    InvalidKeyError,
 )
 from ragcrawl_dynamo.models import Page
 from ragcrawl_dynamo.stores.lanes import Lanes
@@ -146,13 +145,8 @@ class PageStore:
         async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
             return sum([count async for count, _ in pages])
 
-    async def get_many(self, ids: Iterable[tuple[str, str]]) -> list[Page]:
-        """Those pages that exist of several (site_id, page_id), all different; strongly consistent."""
-        keys = []
-        for site_id, page_id in ids:
-            # An id that can be no key is that of no page.
-            with suppress(InvalidKeyError):
-                keys.append(page_key(site_id, page_id))
+    async def get_many(self, keys: Sequence[Key]) -> list[Page]:
+        """Those pages that exist of several keys, all different, in their order; strongly consistent."""
         return [self._decode(item) for item in await read_all(self._gateway, self._table, keys)]
 
     async def current_versions(self, site_id: str) -> AsyncGenerator[Key, None]:

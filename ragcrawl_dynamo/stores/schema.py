@@ -58,19 +58,29 @@ class SchemaStore:
         self._tables = tables
         self._table = tables.schema
 
+    @property
+    def version(self) -> int:
+        """Of this package."""
+        return SCHEMA_VERSION
+
     async def read(self) -> SchemaRecord | None:
         """The record; None where nobody has written one."""
         response = await self._gateway.call("GetItem", requests.get_request(self._table, schema_key()))
         return from_item(self._table, response["Item"]) if "Item" in response else None
 
-    async def ensure(self) -> None:
+    async def ensure(self, *, write: bool = True) -> None:
         """Proves that the tables are of this version, and says so in them if nobody has.
+
+        Args:
+            write: Whether to say so.
 
         Raises:
             SchemaVersionError: They are of another version.
         """
         record = await self.read()
         if record is None:
+            if not write:
+                return
             try:
                 await self._write(SchemaRecord(version=SCHEMA_VERSION), Missing("version"))
             except (ConditionFailedError, AccessDeniedError) as error:

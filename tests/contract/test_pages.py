@@ -6,6 +6,7 @@ from ragcrawl_dynamo import (
     DynamoDBBackend,
     InvalidArgumentError,
     InvalidCursorError,
+    InvalidKeyError,
     MassDeletionError,
     PartialBatchError,
 )
@@ -32,6 +33,19 @@ async def test_a_page_is_read_back_equal(backend: DynamoDBBackend) -> None:
 async def test_an_absent_page_is_none(backend: DynamoDBBackend) -> None:
     assert await backend.get_page("site", "page") is None
     assert await backend.get_page_by_url("site", "https://example.com/page") is None
+
+
+async def test_several_pages_are_read_at_once_in_the_order_of_their_ids(backend: DynamoDBBackend) -> None:
+    pages = {f"p{i}": make_page(f"p{i}") for i in range(230)}
+    await backend.save_pages_bulk([*pages.values(), make_page("other", "other")])
+    ids = [f"p{i}" for i in range(229, -1, -2)]
+    found = await backend.get_pages_bulk("site", iter([*ids, "absent", "other", ids[0]]))
+    assert found == [pages[each] for each in ids]
+    assert await backend.get_pages_bulk("site", []) == []
+    with pytest.raises(InvalidKeyError, match="page_id"):
+        await backend.get_pages_bulk("site", ["p1", ""])
+    with pytest.raises(InvalidArgumentError, match="page_ids: must be several, not a str"):
+        await backend.get_pages_bulk("site", "p1")
 
 
 @pytest.mark.parametrize("page_id", ["a#b", "a/b c", "~1", "🕷️", "x" * 1024])

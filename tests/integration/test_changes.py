@@ -156,7 +156,7 @@ async def test_a_page_that_is_read_in_the_middle_of_its_transaction_is_read_agai
             assert each.page.current_version_id == "1"
         old.clear()
         reads = 0
-        page = await reader._pages.get_many([("site", "a")])
+        page = await reader.get_pages_bulk("site", ["a"])
         assert page[0].current_version_id == "1"
         await commit(backend, "a", "2")
         part = await reader.list_changes("site", cursor=cursor)

@@ -147,6 +147,7 @@ async def read_everything(backend: DynamoDBBackend) -> set[str]:
     await call("iter_runs", "site")
     await call("get_latest_run", "site")
     await call("get_page", "site", "page")
+    await call("get_pages_bulk", "site", ["page", "bulk"])
     await call("get_page_by_url", "site", "https://example.com/page")
     await call("list_pages", "site")
     await call("iter_pages", "site")

@@ -45,6 +45,7 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(await backend.get_latest_run("s"), CrawlRun | None)
     assert_type(await backend.add_run_stats("s", "r", pages_crawled=1), CrawlRun)
     assert_type(await backend.save_pages_bulk([]), int)
+    assert_type(await backend.get_pages_bulk("site", []), list[Page])
     assert_type(await backend.get_page("s", "p"), Page | None)
     assert_type(await backend.get_page_by_url("s", "u"), Page | None)
     assert_type(await backend.list_pages("s"), Slice[Page])

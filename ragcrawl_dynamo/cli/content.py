@@ -1,0 +1,314 @@
+"""Commands on sites and what was crawled: to look at it, compare it, take it out and in, and clean up."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    GarbageReport,
+    InvalidArgumentError,
+    Page,
+    PageVersion,
+    PruneReport,
+    Site,
+    Slice,
+)
+from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_record, write_rows
+from ragcrawl_dynamo.cli.session import (
+    AsJson,
+    DryRun,
+    Limit,
+    SiteId,
+    Url,
+    Yes,
+    confirm,
+    found,
+    opened,
+    run,
+    say,
+)
+from ragcrawl_dynamo.cli.transfer import Exporter, Importer
+
+_MASS = "Delete even most of what the site has."
+AllowMass = Annotated[bool, typer.Option("--allow-mass-deletion", help=_MASS)]
+FilePath = Annotated[
+    Path, typer.Argument(metavar="FILE", help="JSON lines; or *.parquet, a folder of Parquet files.")
+]
+
+one = typer.Typer(no_args_is_help=True, help="One page.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(sites)
+    app.command()(pages)
+    app.add_typer(one, name="page")
+    for command in (versions, diff, prune, gc):
+        app.command()(command)
+    app.command("export")(export_site)
+    app.command("import")(import_site)
+    app.command("delete-site")(delete_site)
+
+
+def sites(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) -> None:
+    """Lists the sites."""
+
+    async def work() -> Slice[Site]:
+        async with opened(context) as backend:
+            return await backend.list_sites(limit)
+
+    columns = ("site_id", "name", "total_pages", "total_runs", "last_crawl_at", "is_active")
+    write_rows(run(work()), columns, as_json=as_json, empty="there are no sites")
+
+
+def pages(
+    context: typer.Context,
+    site_id: SiteId,
+    limit: Limit = 100,
+    tombstones: Annotated[bool, typer.Option("--tombstones", help="Those that are gone, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lists a site's pages."""
+
+    async def work() -> Slice[Page]:
+        async with opened(context) as backend:
+            return await backend.list_pages(site_id, limit, include_tombstones=tombstones)
+
+    columns = ("url", "status_code", "version_count", "last_crawled", "last_changed", "is_tombstone")
+    write_rows(run(work()), columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
+
+
+@one.command("show")
+def show_page(
+    context: typer.Context,
+    site_id: SiteId,
+    url: Url,
+    content: Annotated[bool, typer.Option("--content", help="Its current Markdown instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows a page, or what it says."""
+
+    async def work() -> tuple[Page, PageVersion | None]:
+        async with opened(context) as backend:
+            page = await _page(backend, site_id, url)
+            current = await backend.get_current_version(site_id, page.page_id) if content else None
+            return page, current
+
+    page, current = run(work())
+    if not content:
+        write_record(page, as_json=as_json)
+    elif as_json:
+        write_json(found(current, f"content of {url}"))
+    else:
+        typer.echo(found(current, f"content of {url}").markdown)
+
+
+def versions(
+    context: typer.Context, site_id: SiteId, url: Url, limit: Limit = 20, as_json: AsJson = False
+) -> None:
+    """Lists a page's versions, newest first."""
+
+    async def work() -> Slice[PageVersion]:
+        async with opened(context) as backend:
+            page = await _page(backend, site_id, url)
+            return await backend.list_versions(page.page_id, limit, include_content=False, site_id=site_id)
+
+    columns = ("version_id", "crawled_at", "status_code", "title", "run_id")
+    write_rows(run(work()), columns, as_json=as_json, empty=f"{url} has no versions")
+
+
+def diff(
+    context: typer.Context,
+    site_id: SiteId,
+    url: Url,
+    old: Annotated[
+        str | None, typer.Option("--from", metavar="VERSION", help="The one before the newest by default.")
+    ] = None,
+    new: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="The newest by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows what differs between the Markdown of two versions of a page."""
+
+    async def work() -> tuple[PageVersion, PageVersion]:
+        async with opened(context) as backend:
+            page = await _page(backend, site_id, url)
+            newest = await backend.list_versions(page.page_id, 2, include_content=False, site_id=site_id)
+            ids = [each.version_id for each in newest]
+            if len(ids) < 2 and not (old and new):
+                raise InvalidArgumentError(
+                    "url", f"{url} has {len(ids)} version, there is nothing to compare"
+                )
+            chosen = (old or ids[1], new or ids[0])
+            pair = [await backend.get_version(page.page_id, each, site_id=site_id) for each in chosen]
+            return (
+                found(pair[0], f"version {chosen[0]!r} of {url}"),
+                found(pair[1], f"version {chosen[1]!r} of {url}"),
+            )
+
+    before, after = run(work())
+    lines = list(
+        difflib.unified_diff(
+            before.markdown.splitlines(),
+            after.markdown.splitlines(),
+            f"{before.version_id} {before.crawled_at:%Y-%m-%d %H:%M}",
+            f"{after.version_id} {after.crawled_at:%Y-%m-%d %H:%M}",
+            lineterm="",
+        )
+    )
+    if as_json:
+        write_json({"from": before.version_id, "to": after.version_id, "diff": lines})
+    elif not lines:
+        say("their Markdown is the same")
+    elif out.is_terminal:
+        out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
+    else:
+        typer.echo("\n".join(lines))
+
+
+def export_site(
+    context: typer.Context,
+    site_id: SiteId,
+    file: FilePath,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Writes a site with its runs, pages and all versions to a file; goes on where it was ended."""
+
+    async def work() -> int:
+        async with opened(context) as backend, _bar("exporting") as on_progress:
+            return await Exporter(backend, site_id, file, on_progress).run(overwrite=overwrite)
+
+    say(f"{run(work()):,} records are in {file}")
+
+
+def import_site(context: typer.Context, file: FilePath) -> None:
+    """Saves what `export` wrote, over whatever is there; goes on where it was ended."""
+
+    async def work() -> int:
+        async with opened(context) as backend, _bar("importing") as on_progress:
+            return await Importer(backend, file, on_progress).run()
+
+    say(f"{run(work()):,} records were saved")
+
+
+def prune(
+    context: typer.Context,
+    site_id: SiteId,
+    keep_last: Annotated[int | None, typer.Option(min=1, help="Keep so many of each page.")] = None,
+    max_age_days: Annotated[float | None, typer.Option(help="Keep what is younger.")] = None,
+    allow_mass_deletion: AllowMass = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Removes old versions; never a page's current one."""
+
+    async def work(*, dry: bool) -> PruneReport:
+        async with opened(context) as backend:
+            return await backend.prune_versions(
+                site_id,
+                keep_last=keep_last,
+                max_age_days=max_age_days,
+                dry_run=dry,
+                allow_mass_deletion=allow_mass_deletion or dry,
+            )
+
+    report = run(work(dry=True))
+    if not dry_run:
+        if not yes:
+            write_record(report, as_json=False)
+        confirm("Delete these versions?", yes=yes)
+        report = run(work(dry=False))
+    write_record(report, as_json=as_json)
+
+
+def gc(
+    context: typer.Context,
+    site_id: SiteId,
+    grace_hours: Annotated[float, typer.Option(help="Leave what is younger.")] = 24.0,
+    allow_mass_deletion: AllowMass = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Removes bodies that no version uses."""
+
+    async def work(*, dry: bool) -> GarbageReport:
+        async with opened(context) as backend:
+            return await backend.collect_garbage(
+                site_id,
+                grace_hours=grace_hours,
+                dry_run=dry,
+                allow_mass_deletion=allow_mass_deletion or dry,
+            )
+
+    report = run(work(dry=True))
+    if not dry_run:
+        if not yes:
+            write_record(report, as_json=False)
+        confirm("Delete these bodies?", yes=yes)
+        report = run(work(dry=False))
+    write_record(report, as_json=as_json)
+
+
+def delete_site(
+    context: typer.Context,
+    site_id: SiteId,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Deletes all that a site has: runs and their frontiers, pages, versions, the site."""
+
+    async def count() -> dict[str, int]:
+        async with opened(context) as backend:
+            usage = await backend.get_content_usage(site_id)
+            return {
+                "runs": sum([1 async for _ in backend.iter_runs(site_id)]),
+                "pages": await backend.count_pages(site_id, include_tombstones=True),
+                "versions": usage.versions,
+            }
+
+    async def work() -> bool:
+        async with opened(context) as backend:
+            return await backend.delete_site(site_id)
+
+    counted = run(count())
+    if dry_run:
+        write_record(counted, as_json=as_json)
+        return
+    if not yes:
+        write_record(counted, as_json=False)
+    confirm(f"Delete site {site_id} with all of this?", yes=yes)
+    existed = run(work())
+    if as_json:
+        write_json({"existed": existed, **plain(counted)})
+    else:
+        say("deleted" if existed else f"there is no site {site_id!r}")
+
+
+async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:
+    return found(await backend.get_page_by_url(site_id, url), f"page {url} in site {site_id!r}")
+
+
+@asynccontextmanager
+async def _bar(what: str) -> AsyncIterator[Any]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        counts: dict[str, int] = {}
+
+        def on_progress(kind: str) -> None:
+            counts[kind] = counts.get(kind, 0) + 1
+            shown = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
+            progress.update(task, description=f"{what}: {shown}")
+
+        yield on_progress

@@ -1,0 +1,265 @@
+"""Commands on runs and their frontiers: to look at them, live too, and to hold, end and mend them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from ragcrawl_dynamo import (
+    CrawlRun,
+    DynamoDBBackend,
+    FrontierItem,
+    FrontierStats,
+    FrontierStatus,
+    HostStatus,
+    RunState,
+    Slice,
+)
+from ragcrawl_dynamo.cli.output import out, plain, text_of, write_json, write_record, write_rows
+from ragcrawl_dynamo.cli.session import (
+    AsJson,
+    DryRun,
+    Limit,
+    RunId,
+    SiteId,
+    Yes,
+    confirm,
+    found,
+    opened,
+    run,
+    say,
+)
+
+_COUNTS = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
+_HOSTS_SHOWN = 20
+
+one = typer.Typer(no_args_is_help=True, help="One run: show it, hold it, end it.")
+queue = typer.Typer(no_args_is_help=True, help="A run's frontier.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("runs")(list_runs)
+    app.command()(recount)
+    app.add_typer(one, name="run")
+    app.add_typer(queue, name="frontier")
+
+
+def list_runs(context: typer.Context, site_id: SiteId, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """Lists a site's runs, newest first."""
+
+    async def work() -> Slice[CrawlRun]:
+        async with opened(context) as backend:
+            return await backend.list_runs(site_id, limit)
+
+    columns = ("run_id", "status", "created_at", "completed_at", "is_sync", "frontier_size")
+    write_rows(run(work()), columns, as_json=as_json, empty=f"site {site_id!r} has no runs")
+
+
+@one.command("show")
+def show(
+    context: typer.Context,
+    site_id: SiteId,
+    run_id: RunId,
+    watch: Annotated[
+        float | None, typer.Option(min=0.2, metavar="SECONDS", help="Look again that often, until it ends.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows a run, and where its frontier stands."""
+
+    async def work() -> None:
+        async with opened(context) as backend:
+            record = found(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
+            if watch is not None:
+                await _watch(backend, site_id, run_id, watch, as_json=as_json)
+                return
+            frontier = backend.frontier(run_id, site_id)
+            state, stats = await asyncio.gather(frontier.state(), frontier.stats())
+            shown = {**plain(record), "state": state.value, "frontier": plain(stats)}
+            if not as_json:
+                del shown["config_snapshot"]
+            write_record(shown, as_json=as_json)
+
+    run(work())
+
+
+@one.command("pause")
+def pause(context: typer.Context, site_id: SiteId, run_id: RunId) -> None:
+    """Lets no worker claim anything more, until `resume`."""
+    _control(context, site_id, run_id, "pause")
+    say("paused: leases that run can be finished")
+
+
+@one.command("resume")
+def resume(context: typer.Context, site_id: SiteId, run_id: RunId) -> None:
+    """Ends a pause."""
+    _control(context, site_id, run_id, "resume")
+    say("running")
+
+
+@one.command("cancel")
+def cancel(
+    context: typer.Context, site_id: SiteId, run_id: RunId, yes: Yes = False, dry_run: DryRun = False
+) -> None:
+    """Ends a run for good: it can not be resumed."""
+    if dry_run:
+        stats = _stats(context, site_id, run_id)
+        say(f"would leave {stats.pending + stats.delayed:,} links that are not crawled")
+        return
+    confirm(f"End run {run_id} for good?", yes=yes)
+    _control(context, site_id, run_id, "cancel")
+    say("cancelled: leases that run can be finished")
+
+
+@queue.command("stats")
+def stats_of_run(
+    context: typer.Context,
+    site_id: SiteId,
+    run_id: RunId,
+    hosts: Annotated[bool, typer.Option("--hosts", help="By host.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Counts a run's items by state."""
+    if not hosts:
+        write_record(_stats(context, site_id, run_id), as_json=as_json)
+        return
+
+    async def work() -> list[HostStatus]:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            return [each async for each in backend.frontier(run_id, site_id).iter_hosts()]
+
+    found_hosts = run(work())
+    if as_json:
+        write_rows(found_hosts, (), as_json=True, empty="")
+    else:
+        out.print(_host_table(found_hosts))
+
+
+@queue.command("failed")
+def failed(
+    context: typer.Context, site_id: SiteId, run_id: RunId, limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """Lists dead letters: what failed too often."""
+
+    async def work() -> Slice[FrontierItem]:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            return await backend.get_frontier_items(run_id, FrontierStatus.FAILED, limit)
+
+    columns = ("url", "attempt", "last_error")
+    write_rows(run(work()), columns, as_json=as_json, empty="nothing has failed for good")
+
+
+@queue.command("requeue")
+def requeue(context: typer.Context, site_id: SiteId, run_id: RunId, dry_run: DryRun = False) -> None:
+    """Makes dead letters claimable again, with all their attempts."""
+
+    async def work() -> int:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            frontier = backend.frontier(run_id, site_id)
+            return (await frontier.stats()).failed if dry_run else await frontier.requeue_failed()
+
+    count = run(work())
+    say(f"{'would put' if dry_run else 'put'} {count:,} back")
+
+
+def recount(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
+    """Counts a run's items by reading all of them, and corrects the counters."""
+
+    async def work() -> FrontierStats:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            return await backend.frontier(run_id, site_id).recount()
+
+    write_record(run(work()), as_json=as_json)
+
+
+def _control(context: typer.Context, site_id: str, run_id: str, verb: str) -> None:
+    async def work() -> None:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            await getattr(backend.frontier(run_id, site_id), verb)()
+
+    run(work())
+
+
+def _stats(context: typer.Context, site_id: str, run_id: str) -> FrontierStats:
+    async def work() -> FrontierStats:
+        async with opened(context) as backend:
+            await _require(backend, site_id, run_id)
+            return await backend.frontier(run_id, site_id).stats()
+
+    return run(work())
+
+
+async def _require(backend: DynamoDBBackend, site_id: str, run_id: str) -> None:
+    found(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
+
+
+async def _watch(
+    backend: DynamoDBBackend, site_id: str, run_id: str, seconds: float, *, as_json: bool
+) -> None:
+    """Shows the frontier again and again, until it is finished, cancelled, or the user has seen enough."""
+    frontier = backend.frontier(run_id, site_id)
+    before: tuple[float, int] | None = None
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            state, stats = await asyncio.gather(frontier.state(), frontier.stats())
+            hosts = [each async for each in frontier.iter_hosts()]
+            now, done = time.monotonic(), stats.completed + stats.failed + stats.skipped
+            rate = None if before is None else max(0, done - before[1]) / (now - before[0])
+            before = now, done
+            finished = state is RunState.RUNNING and await frontier.is_finished()
+            if as_json:
+                write_json({"state": state, **plain(stats), "rate": rate, "is_finished": finished})
+            else:
+                live.update(_view(run_id, state, stats, rate, hosts, finished=finished), refresh=True)
+            if finished or state is RunState.CANCELLED:
+                return
+            await asyncio.sleep(seconds)
+
+
+def _view(
+    run_id: str,
+    state: RunState,
+    stats: FrontierStats,
+    rate: float | None,
+    hosts: list[HostStatus],
+    *,
+    finished: bool,
+) -> Group:
+    counts = Table(title=f"run {run_id}: {'finished' if finished else state.value}", title_justify="left")
+    for name in (*_COUNTS, "items a second"):
+        counts.add_column(name.replace("_", " "), justify="right")
+    counts.add_row(
+        *(text_of(getattr(stats, name)) for name in _COUNTS), "-" if rate is None else f"{rate:.1f}"
+    )
+    return Group(counts, _host_table(hosts))
+
+
+def _host_table(hosts: list[HostStatus]) -> Table:
+    """The hosts that have most to do."""
+    order = sorted(hosts, key=lambda each: (-each.stats.pending - each.stats.in_progress, each.host))
+    table = Table(
+        caption=f"and {len(order) - _HOSTS_SHOWN:,} more hosts" if len(order) > _HOSTS_SHOWN else None
+    )
+    for name in ("host", "delay", "max_in_flight", "blocked_until", *_COUNTS):
+        table.add_column(name.replace("_", " "), justify="left" if name == "host" else "right")
+    for each in order[:_HOSTS_SHOWN]:
+        table.add_row(
+            each.host,
+            f"{each.delay:g} s",
+            text_of(each.max_in_flight),
+            text_of(each.blocked_until),
+            *(text_of(getattr(each.stats, name)) for name in _COUNTS),
+        )
+    return table

@@ -1,0 +1,363 @@
+"""A whole site in a file: written and read in bounded memory, and gone on with where it was ended.
+
+A record is `{"kind": "site" | "run" | "page" | "version", "record": {...}}`, a page's versions come after it.
+As JSON lines it is a line; as Parquet a row, whose Markdown has a column of its own, in a folder of files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from ragcrawl_dynamo import (
+    CrawlRun,
+    DynamoDBBackend,
+    InvalidArgumentError,
+    NotFoundError,
+    Page,
+    PageVersion,
+    Site,
+)
+from ragcrawl_dynamo._batching import gather_bounded
+
+OnRecord = Callable[[str], None]
+
+MODELS: dict[str, type[BaseModel]] = {
+    "site": Site,
+    "run": CrawlRun,
+    "page": Page,
+    "version": PageVersion,
+}
+
+# Pages between two places from which an export can go on, and pages whose versions are read at once.
+_PAGES_PER_STEP = 50
+_PAGES_AT_ONCE = 8
+_VERSIONS_PER_READ = 20
+
+# Records that an import saves at once.
+_BATCH = 200
+
+
+class Sink(Protocol):
+    """Where an export writes."""
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """Takes a record."""
+
+    def checkpoint(self) -> int:
+        """Makes all that was taken durable; returns a position to come back to."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+class Lines:
+    """JSON lines in a file; a position is a number of bytes."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._file = path.open("r+b" if position else "wb")
+        self._file.truncate(position)
+        self._file.seek(position)
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """See Sink."""
+        self._file.write(orjson.dumps({"kind": kind, "record": record}) + b"\n")
+
+    def checkpoint(self) -> int:
+        """See Sink."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """See Sink."""
+        self._file.close()
+
+    @staticmethod
+    def read(path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
+        """Kind, record and the position after it."""
+        with path.open("rb") as file:
+            file.seek(position)
+            for number, line in enumerate(file, 1):
+                try:
+                    found = orjson.loads(line)
+                    yield found["kind"], found["record"], position + len(line)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InvalidArgumentError(
+                        "file", f"{path}: line {number} after byte {position} is no record: {error}"
+                    ) from error
+                position += len(line)
+
+
+class ParquetFiles:
+    """Parquet files in a folder, one for each step; a position is their number."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        path.mkdir(exist_ok=True)
+        self._path = path
+        self._position = position
+        self._rows: list[dict[str, Any]] = []
+        for file in self._files(path)[position:]:
+            file.unlink()
+
+    @staticmethod
+    def _files(path: Path) -> list[Path]:
+        return sorted(path.glob("part-*.parquet"))
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """See Sink."""
+        rest = {name: value for name, value in record.items() if name != "markdown"}
+        self._rows.append(
+            {
+                "kind": kind,
+                **{name: record.get(name) for name in ("site_id", "page_id", "version_id", "url", "title")},
+                "markdown": record.get("markdown"),
+                "record": orjson.dumps(rest).decode(),
+            }
+        )
+
+    def checkpoint(self) -> int:
+        """See Sink."""
+        if self._rows:
+            pa, parquet = _pyarrow()
+            names = ("kind", "site_id", "page_id", "version_id", "url", "title", "markdown", "record")
+            schema = pa.schema([(name, pa.large_string()) for name in names])
+            path = self._path / f"part-{self._position:06}.parquet"
+            parquet.write_table(pa.Table.from_pylist(self._rows, schema=schema), path, compression="zstd")
+            self._rows = []
+            self._position += 1
+        return self._position
+
+    def close(self) -> None:
+        """See Sink."""
+
+    @classmethod
+    def read(cls, path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
+        """Kind, record and the position after it: that of the next file, once one is read."""
+        _, parquet = _pyarrow()
+        for file in cls._files(path)[position:]:
+            rows = parquet.read_table(file, columns=["kind", "markdown", "record"]).to_pylist()
+            for i, row in enumerate(rows, 1):
+                record = orjson.loads(row["record"])
+                if row["markdown"] is not None:
+                    record["markdown"] = row["markdown"]
+                yield row["kind"], record, position + (i == len(rows))
+            position += 1
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet"
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow  # type: ignore[import-untyped] # an extra, without types
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise InvalidArgumentError(
+            "file", "Parquet needs an extra: pip install 'ragcrawl-dynamo[parquet]'"
+        ) from error
+    return pyarrow, parquet
+
+
+class Progress:
+    """How far a transfer is, in a file beside its own; gone when it is done."""
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        self._path = path.with_name(f"{path.name}.{purpose}")
+
+    def read(self) -> dict[str, Any] | None:
+        """What was written last; None at the beginning."""
+        try:
+            found: dict[str, Any] = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        return found
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replaces it in one step."""
+        new = self._path.with_name(self._path.name + ".new")
+        new.write_bytes(orjson.dumps(state))
+        new.replace(self._path)
+
+    def end(self) -> None:
+        """Removes it."""
+        self._path.unlink(missing_ok=True)
+
+
+class Exporter:
+    """Writes a site.
+
+    Args:
+        backend: Where it is.
+        site_id: Which.
+        path: The file, or with the suffix .parquet the folder.
+        on_record: Told of each record's kind.
+    """
+
+    def __init__(self, backend: DynamoDBBackend, site_id: str, path: Path, on_record: OnRecord) -> None:
+        self._backend = backend
+        self._site_id = site_id
+        self._path = path
+        self._on_record = on_record
+        self._progress = Progress(path, "export")
+        self._count = 0
+
+    async def run(self, *, overwrite: bool = False) -> int:
+        """Writes what is missing; returns how many records there are.
+
+        Raises:
+            InvalidArgumentError: The file is there already, or was begun for another site.
+            NotFoundError: There is no such site.
+        """
+        state = None if overwrite else self._progress.read()
+        if state is None and self._path.exists() and not overwrite:
+            raise InvalidArgumentError(
+                "file", f"{self._path} is there already: choose another, or --overwrite"
+            )
+        if state is not None and state["site_id"] != self._site_id:
+            raise InvalidArgumentError("file", f"{self._path} was begun for site {state['site_id']!r}")
+        state = state or {"position": 0, "stage": "site", "cursor": None, "count": 0}
+        self._count = state["count"]
+        sink: Sink = (ParquetFiles if _is_parquet(self._path) else Lines)(self._path, state["position"])
+        try:
+            stage, cursor = state["stage"], state["cursor"]
+            while stage is not None:
+                stage, cursor = await self._step(sink, stage, cursor)
+                self._progress.write(
+                    {
+                        "site_id": self._site_id,
+                        "position": sink.checkpoint(),
+                        "stage": stage,
+                        "cursor": cursor,
+                        "count": self._count,
+                    }
+                )
+        finally:
+            sink.close()
+        self._progress.end()
+        return self._count
+
+    async def _step(self, sink: Sink, stage: str, cursor: str | None) -> tuple[str | None, str | None]:
+        """Writes a part; returns where the next one begins."""
+        following: dict[str, str | None] = {"site": "runs", "runs": "pages", "pages": None}
+        after = None
+        if stage == "site":
+            site = await self._backend.get_site(self._site_id)
+            if site is None:
+                raise NotFoundError(f"there is no site {self._site_id!r}")
+            self._write(sink, "site", site)
+        elif stage == "runs":
+            runs = await self._backend.list_runs(self._site_id, cursor=cursor)
+            for run in runs:
+                self._write(sink, "run", run)
+            after = runs.cursor
+        else:
+            pages = await self._backend.list_pages(
+                self._site_id, _PAGES_PER_STEP, cursor, include_tombstones=True
+            )
+            for i in range(0, len(pages), _PAGES_AT_ONCE):
+                part = pages[i : i + _PAGES_AT_ONCE]
+                firsts = await gather_bounded(self._versions, part, _PAGES_AT_ONCE)
+                for page, versions in zip(part, firsts, strict=True):
+                    self._write(sink, "page", page)
+                    async for version in self._all(page, versions):
+                        self._write(sink, "version", version)
+            after = pages.cursor
+        return (following[stage], None) if after is None else (stage, after)
+
+    async def _versions(self, page: Page, cursor: str | None = None) -> Any:
+        return await self._backend.list_versions(
+            page.page_id, _VERSIONS_PER_READ, cursor, site_id=self._site_id
+        )
+
+    async def _all(self, page: Page, versions: Any) -> AsyncIterator[PageVersion]:
+        while True:
+            for version in versions:
+                yield version
+            if versions.cursor is None:
+                return
+            versions = await self._versions(page, versions.cursor)
+
+    def _write(self, sink: Sink, kind: str, record: BaseModel) -> None:
+        sink.write(kind, record.model_dump(mode="json"))
+        self._count += 1
+        self._on_record(kind)
+
+
+class Importer:
+    """Saves what an exporter wrote, over whatever is there, so that to do it twice is as good as once.
+
+    Args:
+        backend: Where to.
+        path: The file or folder.
+        on_record: Told of each record's kind.
+    """
+
+    def __init__(self, backend: DynamoDBBackend, path: Path, on_record: OnRecord) -> None:
+        self._backend = backend
+        self._path = path
+        self._on_record = on_record
+        self._progress = Progress(path, "import")
+
+    async def run(self) -> int:
+        """Saves what is missing; returns how many records that were.
+
+        Raises:
+            InvalidArgumentError: The file is not there, or holds something else.
+            PartialBatchError: Some records could not be saved.
+        """
+        if not self._path.exists():
+            raise InvalidArgumentError("file", f"there is no {self._path}")
+        state = self._progress.read() or {"position": 0}
+        read = ParquetFiles.read if _is_parquet(self._path) else Lines.read
+        batch: dict[str, list[Any]] = {kind: [] for kind in MODELS}
+        count = waiting = 0
+        position = state["position"]
+        for kind, record, after in read(self._path, position):
+            model = _model(self._path, kind, record)
+            batch[kind].append(model)
+            waiting += 1
+            if waiting >= _BATCH and after != position:
+                await self._save(batch)
+                count, waiting = count + waiting, 0
+                self._progress.write({"position": after})
+            position = after
+        await self._save(batch)
+        self._progress.end()
+        return count + waiting
+
+    async def _save(self, batch: dict[str, list[Any]]) -> None:
+        for site in batch["site"]:
+            await self._backend.save_site(site)
+        for run in batch["run"]:
+            await self._backend.save_run(run)
+        # Whoever sees a page finds its version.
+        if batch["version"]:
+            await self._backend.save_versions_bulk(batch["version"], keep_unchanged=True)
+        if batch["page"]:
+            await self._backend.save_pages_bulk(batch["page"])
+        for kind, records in batch.items():
+            for _ in records:
+                self._on_record(kind)
+            records.clear()
+
+
+def _model(path: Path, kind: str, record: Any) -> BaseModel:
+    try:
+        return MODELS[kind].model_validate(record)
+    except KeyError:
+        raise InvalidArgumentError(
+            "file", f"{path} holds a {str(kind)[:50]!r}, not one of {', '.join(MODELS)}"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidArgumentError(
+            "file", f"{path} holds a {kind} that is none: {where}: {first['msg']}"
+        ) from error

@@ -1,0 +1,379 @@
+"""The command, as its users call it, on DynamoDB Local: what it prints, and the codes that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, PageVersion
+from ragcrawl_dynamo.cli.app import run
+from ragcrawl_dynamo.cli.transfer import Exporter
+from ragcrawl_dynamo.stores import schema
+from ragcrawl_dynamo.testing import drop_tables, local_config
+from tests.factories import dense_text, hours, make_page, make_run, make_site, make_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = 130
+SITE = "docs"
+
+
+class Result:
+    """What came of a call."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def records(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def config(dynamodb_local_endpoint: str) -> Iterator[DynamoDBConfig]:
+    found = local_config(
+        dynamodb_local_endpoint, table_prefix=f"cli_{uuid4().hex[:8]}_", frontier_max_attempts=1
+    )
+    yield found
+    asyncio.run(drop_tables(found))
+
+
+@pytest.fixture
+def call(config: DynamoDBConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_ENDPOINT_URL", str(config.endpoint_url))
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_TABLE_PREFIX", config.table_prefix)
+
+    def called(*args: str) -> Result:
+        with pytest.raises(SystemExit) as ended:
+            run(list(args))
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(
+            ended.value.code if isinstance(ended.value.code, int) else 1, captured.out, captured.err
+        )
+
+    return called
+
+
+def using(config: DynamoDBConfig, work: Callable[[DynamoDBBackend], Any]) -> Any:
+    async def use() -> Any:
+        async with DynamoDBBackend(config) as backend:
+            return await work(backend)
+
+    return asyncio.run(use())
+
+
+def url(number: int) -> str:
+    return f"https://docs.example/{number}"
+
+
+async def fill(backend: DynamoDBBackend, pages: int = PAGES) -> None:
+    """A site with two runs, pages, of which some have two versions, and a frontier with dead letters."""
+    await backend.save_site(make_site(SITE, name="Docs", seeds=[url(0)]))
+    await backend.save_run(make_run("r1", SITE))
+    await backend.save_run(make_run("r2", SITE))
+    versions = []
+    for i in range(pages):
+        for n in range(2 if i % 10 == 0 else 1):
+            version = make_version(
+                f"v{n}",
+                f"p{i}",
+                SITE,
+                url=url(i),
+                content_hash=f"{i} {n}",
+                title=f"Page {i}",
+                markdown=f"# Page {i}\n\nsame\n\n{'new' if n else 'old'} text\n" + dense_text(i % 7),
+            )
+            versions.append(version.model_copy(update={"crawled_at": version.crawled_at + hours(n)}))
+    await backend.save_versions_bulk(versions, keep_unchanged=True)
+    await backend.save_pages_bulk(
+        make_page(f"p{i}", SITE, url=url(i), current_version_id=f"v{int(i % 10 == 0)}", status_code=200)
+        for i in range(pages)
+    )
+    frontier = backend.frontier("r1", SITE)
+    await frontier.add([url(i) for i in range(5)])
+    claims = await frontier.claim(2)
+    await frontier.fail(claims[0], "gone for good")
+    await frontier.complete(claims[1])
+
+
+async def content(backend: DynamoDBBackend) -> dict[str, Any]:
+    """All that an export has."""
+    pages = [each async for each in backend.iter_pages(SITE, include_tombstones=True)]
+    versions: list[PageVersion] = []
+    for page in pages:
+        versions += await backend.list_versions(page.page_id, site_id=SITE)
+    return {
+        "site": await backend.get_site(SITE),
+        "runs": [each async for each in backend.iter_runs(SITE)],
+        "pages": pages,
+        "versions": versions,
+    }
+
+
+def test_tables_are_made_by_init_alone(call: Call) -> None:
+    missing = call("sites")
+    assert missing.code == 1
+    assert "5 of 5 tables are missing" in missing.err
+    status = call("status", "--json")
+    assert (status.code, status.records[0]["healthy"]) == (1, False)
+    assert len(call("init", "--json").records[0]["created"]) == 5
+    assert call("init").err == "all tables are there\n"
+    (found,) = call("status", "--json").records
+    assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 1, 5)
+    assert "healthy" in call("status").out
+    assert "there are no sites" in call("sites").err
+
+
+def test_what_is_there_is_shown(call: Call, config: DynamoDBConfig) -> None:
+    using(config, fill)
+    assert [each["site_id"] for each in call("sites", "--json").records] == [SITE]
+    assert {each["run_id"] for each in call("runs", SITE, "--json").records} == {"r1", "r2"}
+    assert len(call("pages", SITE, "--json", "--limit", "7").records) == 7
+    assert "https://docs.example" in call("pages", SITE, "--limit", "3").out
+    (page,) = call("page", "show", SITE, url(10) + "#fragment", "--json").records
+    assert page["page_id"] == "p10"
+    assert call("page", "show", SITE, url(10), "--content").out.startswith("# Page 10\n")
+    found = call("versions", SITE, url(10), "--json").records
+    assert [each["version_id"] for each in found] == ["v1", "v0"]
+    changes = [line for line in call("diff", SITE, url(10)).out.splitlines() if line[0] in "+-"]
+    assert changes[2:] == ["-old text", "+new text"]
+    back = call("diff", SITE, url(10), "--from", "v1", "--to", "v0", "--json").records[0]
+    assert "+old text" in back["diff"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("page", "show", SITE, "https://docs.example/none"), "there is no page https://docs.example/none"),
+        (("run", "show", SITE, "none"), "there is no run 'none' of site 'docs'"),
+        (("diff", SITE, "https://docs.example/1"), "has 1 version, there is nothing to compare"),
+        (("diff", SITE, "https://docs.example/10", "--from", "v9"), "there is no version 'v9'"),
+        (("prune", SITE, "--yes"), "keep_last"),
+        (("export", "none", "out.jsonl"), "there is no site 'none'"),
+        (("import", "none.jsonl"), "there is no none.jsonl"),
+        (("--region", "nowhere/", "sites"), "region"),
+    ],
+)
+def test_errors_are_one_sentence(
+    call: Call,
+    config: DynamoDBConfig,
+    args: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    using(config, lambda backend: fill(backend, 11))
+    result = call(*args)
+    assert result.code == 1
+    assert result.err.strip().startswith("error:")
+    assert said in result.err.replace("\n", " ")
+    assert result.out == ""
+
+
+def test_a_run_is_held_ended_and_mended(call: Call, config: DynamoDBConfig) -> None:
+    using(config, lambda backend: fill(backend, 5))
+    (counts,) = call("frontier", "stats", SITE, "r1", "--json").records
+    assert (counts["pending"], counts["completed"], counts["failed"]) == (3, 1, 1)
+    assert call("frontier", "stats", SITE, "r1", "--hosts", "--json").records[0]["host"] == "docs.example"
+    assert "docs.example" in call("frontier", "stats", SITE, "r1", "--hosts").out
+    assert [each["last_error"] for each in call("frontier", "failed", SITE, "r1", "--json").records] == [
+        "gone for good"
+    ]
+    assert "would put 1" in call("frontier", "requeue", SITE, "r1", "--dry-run").err
+    assert "put 1 back" in call("frontier", "requeue", SITE, "r1").err
+    assert call("recount", SITE, "r1", "--json").records[0]["pending"] == 4
+    call("run", "pause", SITE, "r1")
+    assert call("run", "show", SITE, "r1", "--json").records[0]["state"] == "paused"
+    call("run", "resume", SITE, "r1")
+    assert call("run", "show", SITE, "r1", "--json").records[0]["state"] == "running"
+    assert "would leave 4 links" in call("run", "cancel", SITE, "r1", "--dry-run").err
+    assert call("run", "show", SITE, "r1", "--json").records[0]["state"] == "running"
+    call("run", "cancel", SITE, "r1", "--yes")
+    assert "state" in call("run", "show", SITE, "r1").out
+    # The last frame of a run that has ended.
+    (frame,) = call("run", "show", SITE, "r1", "--watch", "0.2", "--json").records
+    assert (frame["state"], frame["pending"]) == ("cancelled", 4)
+    assert "cancelled" in call("run", "show", SITE, "r1", "--watch", "0.2").out
+
+
+def test_nothing_is_deleted_before_somebody_says_so(
+    call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    using(config, fill)
+    before = using(config, content)
+    for args in (
+        ("prune", SITE, "--keep-last", "1"),
+        ("gc", SITE, "--grace-hours", "0"),
+        ("delete-site", SITE),
+        ("run", "cancel", SITE, "r1"),
+    ):
+        assert call(*args, "--dry-run").code == 0
+        # Nobody there to ask.
+        with open(os.devnull) as nobody:
+            monkeypatch.setattr(sys, "stdin", nobody)
+            assert call(*args).code == 1
+    assert using(config, content) == before
+    planned = call("prune", SITE, "--keep-last", "1", "--dry-run", "--json").records[0]
+    assert planned["versions_removed"] == PAGES // 10
+    done = call("prune", SITE, "--keep-last", "1", "--yes", "--json").records[0]
+    assert done == {**planned, "dry_run": False}
+    assert call("gc", SITE, "--yes", "--json").code == 0
+    assert call("delete-site", SITE, "--yes", "--json").records[0]["pages"] == PAGES
+    assert call("sites", "--json").records == []
+
+
+@pytest.mark.parametrize("name", ["site.jsonl", "site.parquet"])
+def test_a_site_goes_out_and_comes_back(
+    call: Call, config: DynamoDBConfig, tmp_path: Path, name: str
+) -> None:
+    using(config, fill)
+    before = using(config, content)
+    file = str(tmp_path / name)
+    total = 1 + 2 + PAGES + PAGES + PAGES // 10
+    assert f"{total} records are in" in call("export", SITE, file).err.replace("\n", " ")
+    # What is there is not written over by accident.
+    assert "is there already: choose another" in call("export", SITE, file).err.replace("\n", " ")
+    assert call("export", SITE, file, "--overwrite").code == 0
+    call("delete-site", SITE, "--yes")
+    assert f"{total} records were saved" in call("import", file).err.replace("\n", " ")
+    assert using(config, content) == before
+    assert not [each for each in tmp_path.iterdir() if each.name != name]
+
+
+class EndedError(Exception):
+    """In the middle of a transfer."""
+
+
+@pytest.mark.parametrize("name", ["site.jsonl", "site.parquet"])
+def test_an_export_goes_on_where_it_was_ended(
+    call: Call, config: DynamoDBConfig, tmp_path: Path, name: str
+) -> None:
+    using(config, fill)
+    expected = tmp_path / "whole" / name
+    expected.parent.mkdir()
+    call("export", SITE, str(expected))
+    file = tmp_path / name
+    seen = 0
+
+    def end(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        # In the second step of pages, when some were written already.
+        if seen == 90:
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        using(config, lambda backend: Exporter(backend, SITE, file, end).run())
+    assert call("export", "other", str(file)).code == 1
+    assert call("export", SITE, str(file)).code == 0
+    if file.is_dir():
+        assert sorted(each.name for each in file.iterdir()) == sorted(
+            each.name for each in expected.iterdir()
+        )
+        assert all(each.read_bytes() == (expected / each.name).read_bytes() for each in file.iterdir())
+    else:
+        assert file.read_bytes() == expected.read_bytes()
+
+
+def test_an_import_goes_on_where_it_was_killed(call: Call, config: DynamoDBConfig, tmp_path: Path) -> None:
+    using(config, fill)
+    before = using(config, content)
+    file = tmp_path / "site.jsonl"
+    call("export", SITE, str(file))
+    call("delete-site", SITE, "--yes")
+    position = tmp_path / "site.jsonl.import"
+    process = subprocess.Popen([sys.executable, "-m", "ragcrawl_dynamo", "import", str(file)])
+    try:
+        deadline = time.monotonic() + 60
+        while not position.exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = call("import", str(file))
+    assert left.code == 0
+    if process.returncode == -signal.SIGKILL:
+        # Not all of it anew.
+        assert int(left.err.split()[0]) < 1 + 2 + PAGES + PAGES + PAGES // 10
+    assert using(config, content) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1 after byte 0 is no record"),
+        ('{"kind": "thing", "record": {}}', "holds a 'thing', not one of site, run, page, version"),
+        (
+            '{"kind": "page", "record": {"site_id": "s"}}',
+            "holds a page that is none: page_id: Field required",
+        ),
+    ],
+)
+def test_what_is_no_export_is_refused(call: Call, tmp_path: Path, line: str, said: str) -> None:
+    call("init")
+    file = tmp_path / "site.jsonl"
+    file.write_text(line + "\n")
+    result = call("import", str(file))
+    assert (result.code, result.out) == (1, "")
+    assert said in result.err.replace("\n", " ")
+
+
+def test_tables_are_migrated(call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    using(config, lambda backend: fill(backend, 3))
+    assert "nothing to do" in call("migrate").err
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(
+        schema,
+        "MIGRATIONS",
+        [schema.Migration(2, "sites", lambda item: {**item, "config": {"M": {"new": {"BOOL": True}}}})],
+    )
+    assert "bring them up with migrate()" in call("sites").err.replace("\n", " ")
+    assert "from schema version 1 to 2" in call("migrate", "--dry-run").err.replace("\n", " ")
+    assert call("migrate", "--yes", "--json").records == [{"rewritten": 1, "schema_version": 2}]
+    assert call("sites", "--json").records[0]["config"] == {"new": True}
+
+
+def test_policies_and_templates_are_printed(call: Call, config: DynamoDBConfig) -> None:
+    policy = json.loads(call("iam-policy", "worker", "--account", "123456789012").out)
+    assert f"table/{config.table_prefix}pages" in json.dumps(policy)
+    assert len(json.loads(call("template", "cloudformation").out)["Resources"]) == 5
+    assert len(json.loads(call("template", "terraform").out)["resource"]["aws_dynamodb_table"]) == 5
+    assert call("template", "pulumi").code == 2
+    assert call("prune").code == 2
+
+
+def test_without_the_extra_it_says_which(tmp_path: Path) -> None:
+    """With a typer that can not be imported, as where it is not installed."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
+    found = subprocess.run(
+        [sys.executable, "-m", "ragcrawl_dynamo", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert found.stderr == (
+        "ragcrawl-dynamo: the command needs an extra: pip install 'ragcrawl-dynamo[cli]'\n"
+    )
