@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier docs docs-cli dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -87,6 +87,17 @@ dynamodb-local: fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine,
 fetch-dynamodb-local:
 	@bash tools/fetch_dynamodb_local.sh $(DYNAMODB_LOCAL)
 
+docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/.installed: Makefile pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --constraint constraints.txt mkdocs-material==9.8.2 'mkdocstrings[python]==1.0.8' --editable '.[otel]'
+	touch $@
+
+docs-cli: install fetch-dynamodb-local  ## Run the walk through the command line, and write docs/cli.md.
+	$(BIN)/python tools/cli_walk.py
+
 constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve && $(PYTHON) -m venv .venv-resolve
 	.venv-resolve/bin/pip install --quiet --editable '.[dev]'
@@ -94,4 +105,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-docs $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -315,7 +315,7 @@ class Gateway:
             client = self.require_open()
             self._in_flight += 1
             self._idle.clear()
-            measured = self.metrics.begin(operation, table, attempt)
+            measured = self.metrics.begin(operation, table, attempt, request)
             # A limit of control operations says nothing about the table.
             window = self._window(table if _is_data(operation) else operation)
             logger.debug("%s on %s", operation, table)

@@ -56,6 +56,7 @@ class RequestEvent:
         operation: Its name in AWS's reference, such as "PutItem".
         table: Full name of its table, or bucket; "" for transactions, which have several.
         attempt: 1 for the first try, more for a retry.
+        items: How many items it writes, or asks for by key: one call's, or coalesced ones'; 1 for a query.
         seconds: From sending it to its answer.
         error: DynamoDB's code of the error, or the name of an exception; None for an answer.
         left_over: Items of a batch that were left undone for lack of capacity, and are sent again.
@@ -66,6 +67,7 @@ class RequestEvent:
     operation: str
     table: str
     attempt: int
+    items: int
     seconds: float
     error: str | None
     left_over: int
@@ -83,10 +85,10 @@ class Metrics:
         self._counters: defaultdict[tuple[str, str], OperationMetrics] = defaultdict(OperationMetrics)
         self._observer = observer
 
-    def begin(self, operation: str, table: str, attempt: int) -> Measured:
+    def begin(self, operation: str, table: str, attempt: int, request: Mapping[str, Any]) -> Measured:
         """Counts a request that is about to be sent."""
         self._counters[operation, table].requests += 1
-        return Measured(self, operation, table, attempt)
+        return Measured(self, operation, table, attempt, request)
 
     def retry(self, operation: str, table: str) -> None:
         """Counts a request that will be sent again."""
@@ -127,13 +129,16 @@ class Metrics:
 class Measured:
     """One request under way."""
 
-    __slots__ = ("_attempt", "_began", "_metrics", "_operation", "_table", "left_over")
+    __slots__ = ("_attempt", "_began", "_metrics", "_operation", "_request", "_table", "left_over")
 
-    def __init__(self, metrics: Metrics, operation: str, table: str, attempt: int) -> None:
+    def __init__(
+        self, metrics: Metrics, operation: str, table: str, attempt: int, request: Mapping[str, Any]
+    ) -> None:
         self._metrics = metrics
         self._operation = operation
         self._table = table
         self._attempt = attempt
+        self._request = request
         self._began = time.perf_counter()
         self.left_over = 0
 
@@ -158,12 +163,20 @@ class Measured:
             self._operation,
             self._table,
             self._attempt,
+            _items(self._request),
             seconds,
             error,
             self.left_over,
             read_units,
             write_units,
         )
+
+
+def _items(request: Mapping[str, Any]) -> int:
+    """How many items a request is about."""
+    if tables := request.get("RequestItems"):
+        return sum(len(each if isinstance(each, list) else each["Keys"]) for each in tables.values())
+    return len(request.get("Statements") or request.get("TransactItems") or (request,))
 
 
 def _left_over(response: Mapping[str, Any]) -> int:

@@ -82,8 +82,8 @@ async def require_tables(gateway: Gateway, tables: Tables) -> None:
     missing = [table.name for table, description in zip(every, found, strict=True) if description is None]
     if missing:
         raise TableNotFoundError(
-            f"{len(missing)} of {len(every)} tables are missing, {missing[0]} for one: initialize() makes "
-            f"them; if they should be there, check table_prefix, region and endpoint_url",
+            f"{len(missing)} of {len(every)} tables are missing, {missing[0]} for one: initialize(), or "
+            f"`init`, makes them; if they should be there, check table_prefix, region and endpoint_url",
             code="ResourceNotFoundException",
             operation="DescribeTable",
             table=missing[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -87,7 +88,9 @@ def show(
                 del shown["config_snapshot"]
             write_record(shown, as_json=as_json)
 
-    run(work())
+    # To have seen enough is no error.
+    with suppress(KeyboardInterrupt) if watch is not None else nullcontext():
+        run(work())
 
 
 @one.command("pause")

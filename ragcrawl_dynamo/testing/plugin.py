@@ -29,6 +29,10 @@ else:
         async_fixture = pytest.fixture
 
 
+# Its failures shall say what differs, as those of the users' own tests do.
+pytest.register_assert_rewrite("ragcrawl_dynamo.testing.conformance")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the two options."""
     group = parser.getgroup("ragcrawl_dynamo")

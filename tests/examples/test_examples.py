@@ -81,11 +81,18 @@ async def test_the_quickstart_runs() -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    source = Path(__file__).read_text()
-    assert [name for each in EXAMPLES.glob("[!_]*.py") if (name := each.name) not in source] == []
+    source = "".join(each.read_text() for each in Path(__file__).parent.glob("test_*.py"))
+    assert [name for each in EXAMPLES.glob("[!_]*") if (name := each.stem) not in source] == []
 
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("RAGCRAWL_DYNAMO_")]:
         monkeypatch.delenv(name)
+
+
+async def test_workers_go_on_when_one_is_killed() -> None:
+    output = await run_example("multi_worker.py")
+    assert "killed worker 1 of 3" in output
+    assert "run completed: 120 pages crawled of 120" in output
+    assert "stored 120 pages, 120 versions" in output

@@ -18,6 +18,7 @@ LAYERS = [
     ["_hosts", "_schema", "_arguments", "_cursors"],
     ["_keys", "_retry", "_content"],
     ["_metrics", "_translation", "_transport"],
+    ["telemetry"],
     ["_tuning"],
     ["_client"],
     ["_tables"],
@@ -50,7 +51,7 @@ LAYERS = [
     ["__main__"],
     ["testing.clock", "testing.engines", "testing.settings"],
     ["testing.__init__"],
-    ["testing.plugin"],
+    ["testing.plugin", "testing.conformance"],
 ]
 
 

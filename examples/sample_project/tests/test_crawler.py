@@ -1,0 +1,68 @@
+"""The crawler on an engine that the plugin starts: tables of its own for each test, gone at its end."""
+
+import pytest
+from crawler import Response, crawl
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo.testing import ManualClock
+
+SITE = {
+    "https://example.com/": Response(200, "home", ["https://example.com/a", "https://example.com/b"]),
+    "https://example.com/a": Response(200, "a", ["https://example.com/"]),
+    "https://example.com/b": Response(404),
+}
+
+
+async def fetch(url: str) -> Response:
+    """A site that is all here."""
+    return SITE[url]
+
+
+async def test_a_site_is_crawled_whole(dynamodb_backend: DynamoDBBackend) -> None:
+    """Every page once."""
+    await crawl(dynamodb_backend, "example", "monday", ["https://example.com/"], fetch)
+    pages = [page async for page in dynamodb_backend.iter_pages("example")]
+    assert {page.url for page in pages} == {"https://example.com/", "https://example.com/a"}
+    texts = [version.markdown async for version in dynamodb_backend.iter_versions("example")]
+    assert sorted(texts) == ["a", "home"]
+
+
+async def test_a_second_run_stores_what_is_new_alone(dynamodb_backend: DynamoDBBackend) -> None:
+    """A page that says what it said has no second version."""
+    for run_id in ("monday", "tuesday"):
+        await crawl(dynamodb_backend, "example", run_id, ["https://example.com/"], fetch)
+    page = await dynamodb_backend.get_page_by_url("example", "https://example.com/")
+    assert page is not None
+    assert page.version_count == 1
+
+
+async def test_a_failure_is_tried_again_later(dynamodb_config: DynamoDBConfig) -> None:
+    """With a clock that the test sets: an item that failed waits, and a killed worker's lease ends."""
+    clock = ManualClock()
+    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
+        frontier = backend.frontier("monday", "example")
+        await frontier.add(["https://example.com/a"])
+        (claim,) = await frontier.claim(1, lease_seconds=60)
+        await frontier.fail(claim, "503")
+        assert await frontier.claim(1) == []
+        clock.advance(10)
+        (again,) = await frontier.claim(1, lease_seconds=60)
+        assert again.item.retry_count == 1
+        # Its worker is killed here.
+        clock.advance(70)
+        (third,) = await frontier.claim(1)
+        assert third.token > again.token
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_server_that_fails_loses_nothing(dynamodb_config: DynamoDBConfig, status: int) -> None:
+    """It is asked again, and answers."""
+    answers = iter([Response(status), Response(200, "at last")])
+
+    async def flaky(url: str) -> Response:
+        return next(answers)
+
+    config = dynamodb_config.model_copy(update={"frontier_retry_delay": 0.1})
+    async with DynamoDBBackend(config) as backend:
+        await crawl(backend, "example", "monday", ["https://example.com/"], flaky)
+        assert [version.markdown async for version in backend.iter_versions("example")] == ["at last"]

@@ -1,0 +1,89 @@
+"""OpenTelemetry spans and metrics of every request to DynamoDB; needs the extra `otel`.
+
+    backend = create_storage_backend(config, on_request=telemetry.observer())
+
+Each request, retries included, is a span of kind client, below the one that is current where it was sent, and
+is measured by operation, table and error. Names are those of OpenTelemetry's semantic conventions for
+databases, where these have one.
+
+| metric | unit | what it is |
+|---|---|---|
+| db.client.operation.duration | s | from sending a request to its answer |
+| ragcrawl_dynamo.requests | {request} | all of them; `ragcrawl_dynamo.retry` says which repeat a failed one |
+| ragcrawl_dynamo.request.items | {item} | items of a request: how well coalescing and bulk calls fill it |
+| ragcrawl_dynamo.left_over | {item} | items of a batch that lacked capacity, and are sent again |
+| ragcrawl_dynamo.read_units | {unit} | read capacity units that were consumed |
+| ragcrawl_dynamo.write_units | {unit} | write capacity units likewise |
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+from ragcrawl_dynamo._metrics import Observer, RequestEvent
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+__all__ = ["observer"]
+
+_NAME = "ragcrawl_dynamo"
+
+
+def observer(
+    tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+) -> Observer:
+    """What `on_request` takes.
+
+    Args:
+        tracer_provider: Gets the spans; the global one by default.
+        meter_provider: Gets the measurements; the global one by default.
+    """
+    tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
+    meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+    duration = meter.create_histogram("db.client.operation.duration", "s", "Duration of requests")
+    items = meter.create_histogram(f"{_NAME}.request.items", "{item}", "Items of a request")
+    requests = meter.create_counter(f"{_NAME}.requests", "{request}", "Requests, retries included")
+    left_over = meter.create_counter(f"{_NAME}.left_over", "{item}", "Items that lacked capacity")
+    read_units = meter.create_counter(f"{_NAME}.read_units", "{unit}", "Read capacity units consumed")
+    write_units = meter.create_counter(f"{_NAME}.write_units", "{unit}", "Write capacity units consumed")
+
+    def observe(event: RequestEvent) -> None:
+        attributes = {"db.system.name": "aws.dynamodb", "db.operation.name": event.operation}
+        if event.table:
+            attributes["db.collection.name"] = event.table
+        if event.error is not None:
+            attributes["error.type"] = event.error
+        ended = time.time_ns()
+        span = tracer.start_span(
+            f"{event.operation} {event.table}".strip(),
+            kind=SpanKind.CLIENT,
+            start_time=ended - int(event.seconds * 1e9),
+            attributes={
+                **attributes,
+                "db.operation.batch.size": event.items,
+                f"{_NAME}.attempt": event.attempt,
+                f"{_NAME}.read_units": event.read_units,
+                f"{_NAME}.write_units": event.write_units,
+            },
+        )
+        if event.error is not None:
+            span.set_status(StatusCode.ERROR, event.error)
+        span.end(ended)
+        duration.record(event.seconds, attributes)
+        items.record(event.items, attributes)
+        requests.add(1, {**attributes, f"{_NAME}.retry": event.attempt > 1})
+        for counter, amount in (
+            (left_over, event.left_over),
+            (read_units, event.read_units),
+            (write_units, event.write_units),
+        ):
+            if amount:
+                counter.add(amount, attributes)
+
+    return observe

@@ -1,0 +1,281 @@
+"""What every `StorageBackend` has to do, as tests for whoever writes another one.
+
+    import pytest_asyncio
+    from ragcrawl_dynamo.testing.conformance import StorageBackendConformance
+
+    class TestMyBackend(StorageBackendConformance):
+        @pytest_asyncio.fixture
+        async def backend(self):
+            async with MyBackend() as backend:  # empty, and its own for each test
+                yield backend
+
+It needs pytest-asyncio in its mode "auto". How a backend stores, what that costs, and what its queue promises
+under concurrency is not for it to say: `DynamoDBBackend` has tests of its own for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from ragcrawl_dynamo import (
+    CommitOutcome,
+    CrawlRun,
+    FrontierItem,
+    FrontierStatus,
+    InvalidInputError,
+    LeaseLostError,
+    NotFoundError,
+    Page,
+    PageVersion,
+    RunStatus,
+    Site,
+    Slice,
+    StorageBackend,
+)
+
+__all__ = ["StorageBackendConformance"]
+
+T = TypeVar("T")
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _site(site_id: str = "site", **fields: Any) -> Site:
+    return Site(site_id=site_id, name="A site", seeds=["https://example.com/"], **fields)
+
+
+def _run(run_id: str = "run", site_id: str = "site", **fields: Any) -> CrawlRun:
+    return CrawlRun(run_id=run_id, site_id=site_id, **fields)
+
+
+def _page(page_id: str = "page", site_id: str = "site", **fields: Any) -> Page:
+    return Page(page_id=page_id, site_id=site_id, **{"url": f"https://example.com/{page_id}", **fields})
+
+
+def _version(version_id: str, page_id: str = "page", site_id: str = "site", **fields: Any) -> PageVersion:
+    defaults = {
+        "run_id": "run",
+        "url": f"https://example.com/{page_id}",
+        "status_code": 200,
+        "content_hash": f"hash of {version_id}",
+        "markdown": f"# {version_id}\n\nText, é and 🕷️.",
+    }
+    return PageVersion(version_id=version_id, page_id=page_id, site_id=site_id, **{**defaults, **fields})
+
+
+def _item(item_id: str, run_id: str = "run", **fields: Any) -> FrontierItem:
+    url = f"https://example.com/{item_id}"
+    return FrontierItem(
+        item_id=item_id,
+        run_id=run_id,
+        site_id="site",
+        url=url,
+        normalized_url=url,
+        url_hash="hash",
+        domain="example.com",
+        **fields,
+    )
+
+
+async def _all(read: Callable[[str | None], Awaitable[Slice[T]]]) -> list[T]:
+    """A whole listing, slice by slice."""
+    part = await read(None)
+    found = list(part)
+    while part.cursor is not None:
+        part = await read(part.cursor)
+        found += part
+    return found
+
+
+class StorageBackendConformance:
+    """The tests. Give a fixture `backend`: an initialized backend without records."""
+
+    async def test_it_is_healthy(self, backend: StorageBackend) -> None:
+        """And a second initialize() changes nothing."""
+        assert await backend.health_check() is True
+        site = _site()
+        await backend.save_site(site)
+        await backend.initialize()
+        assert await backend.get_site("site") == site
+
+    async def test_what_is_absent_is_none_or_empty(self, backend: StorageBackend) -> None:
+        """From every method that reads."""
+        assert await backend.get_site("site") is None
+        assert await backend.get_run("run") is None
+        assert await backend.get_latest_run("site") is None
+        assert await backend.get_page("site", "page") is None
+        assert await backend.get_page_by_url("site", "https://example.com/") is None
+        assert await backend.get_pages_bulk("site", ["page"]) == []
+        assert await backend.get_version("page", "v1") is None
+        assert await backend.get_current_version("site", "page") is None
+        for listing in (
+            backend.list_sites(),
+            backend.list_runs("site"),
+            backend.list_pages("site"),
+            backend.list_versions("page"),
+            backend.get_frontier_items("run"),
+        ):
+            part = await listing
+            assert (part, part.cursor) == ([], None)
+        assert await backend.count_pages("site") == 0
+        assert await backend.delete_site("site") is False
+
+    async def test_records_come_back_equal(self, backend: StorageBackend) -> None:
+        """Of every kind, with every kind of field."""
+        moment = _START + timedelta(microseconds=123456)
+        site = _site(config={"deep": {"list": [1, 2.5, None, True, "é"]}}, last_crawl_at=moment)
+        run = _run(status=RunStatus.RUNNING, created_at=moment, config_snapshot={"a": 1}, seeds=["x"])
+        page = _page(etag='W/"x"', last_crawled=moment, depth=3, status_code=200, current_version_id="v1")
+        version = _version("v1", html="<h1>", outlinks=["https://example.com/2"], extra={"score": 0.5})
+        item = _item("item", priority=2.5, depth=1, discovered_at=moment)
+        await backend.save_site(site)
+        await backend.save_run(run)
+        await backend.save_page(page)
+        await backend.save_version(version)
+        await backend.save_frontier_item(item)
+        assert await backend.get_site("site") == site
+        assert await backend.get_run("run") == await backend.get_run("run", "site") == run
+        assert await backend.get_page("site", "page") == page
+        assert await backend.get_version("page", "v1") == version
+        assert await backend.get_version("page", "v1", site_id="site") == version
+        assert await backend.get_current_version("site", "page") == version
+        assert await backend.get_frontier_items("run") == [item]
+
+    async def test_a_save_replaces(self, backend: StorageBackend) -> None:
+        """Whatever has the same key."""
+        await backend.save_page(_page(depth=1, etag="old"))
+        await backend.save_page(_page(depth=2))
+        page = await backend.get_page("site", "page")
+        assert page is not None
+        assert (page.depth, page.etag) == (2, None)
+
+    async def test_a_page_is_found_by_any_form_of_its_url(self, backend: StorageBackend) -> None:
+        """That normalizes to the same."""
+        page = _page(url="https://example.com/a?b=1&c=2")
+        await backend.save_page(page)
+        assert await backend.get_page_by_url("site", "https://example.com/a?c=2&b=1#top") == page
+        assert await backend.get_page_by_url("other", "https://example.com/a?b=1&c=2") is None
+
+    async def test_listings_are_complete_in_order_and_in_slices(self, backend: StorageBackend) -> None:
+        """Without gaps or repetitions, whatever the limit."""
+        pages = [_page(f"p{i:03}") for i in range(57)]
+        assert await backend.save_pages_bulk(pages) == 57
+        await backend.save_page(_page("gone", is_tombstone=True))
+        for limit in (1, 10, 57, 1000):
+            found = await _all(lambda cursor, limit=limit: backend.list_pages("site", limit, cursor))  # type: ignore[misc]
+            assert found == pages
+        assert [page async for page in backend.iter_pages("site")] == pages
+        assert await backend.count_pages("site") == 57
+        assert await backend.count_pages("site", include_tombstones=True) == 58
+        ids = ["p030", "absent", "p002", "p030"]
+        assert [each.page_id for each in await backend.get_pages_bulk("site", ids)] == ["p030", "p002"]
+
+    async def test_runs_are_listed_newest_first(self, backend: StorageBackend) -> None:
+        """By created_at."""
+        for i in (2, 0, 1):
+            await backend.save_run(_run(f"r{i}", created_at=_START + timedelta(hours=i)))
+        found = await _all(lambda cursor: backend.list_runs("site", 2, cursor))
+        assert [each.run_id for each in found] == ["r2", "r1", "r0"]
+        latest = await backend.get_latest_run("site")
+        assert latest is not None
+        assert latest.run_id == "r2"
+
+    async def test_versions_are_listed_newest_first(self, backend: StorageBackend) -> None:
+        """By crawled_at, with or without their bodies."""
+        versions = [_version(f"v{i}", crawled_at=_START + timedelta(hours=i)) for i in range(5)]
+        assert await backend.save_versions_bulk(versions, keep_unchanged=True) == 5
+        found = await _all(lambda cursor: backend.list_versions("page", 2, cursor))
+        assert found == versions[::-1]
+        heads = await backend.list_versions("page", include_content=False)
+        assert [(each.version_id, each.markdown) for each in heads] == [
+            (f"v{i}", "") for i in range(4, -1, -1)
+        ]
+
+    async def test_sites_are_apart(self, backend: StorageBackend) -> None:
+        """Though their pages and versions have the same ids, one is deleted without the other."""
+        for site_id in ("one", "two"):
+            await backend.save_site(_site(site_id))
+            await backend.save_run(_run(f"run of {site_id}", site_id))
+            await backend.save_page(_page("page", site_id, current_version_id="v1"))
+            await backend.save_version(_version("v1", "page", site_id, markdown=site_id))
+        assert await backend.delete_site("one") is True
+        assert await backend.get_page("one", "page") is None
+        assert await backend.get_version("page", "v1", site_id="one") is None
+        assert await backend.list_runs("one") == []
+        version = await backend.get_current_version("two", "page")
+        assert version is not None
+        assert version.markdown == "two"
+        assert [each.site_id for each in await backend.list_sites()] == ["two"]
+
+    async def test_stats_are_added(self, backend: StorageBackend) -> None:
+        """To what is there."""
+        await backend.save_run(_run())
+        await backend.add_run_stats("site", "run", pages_crawled=2, status_codes={200: 2})
+        run = await backend.add_run_stats("site", "run", pages_crawled=1, status_codes={404: 1})
+        assert (run.stats.pages_crawled, run.stats.status_codes) == (3, {200: 2, 404: 1})
+        with pytest.raises(NotFoundError):
+            await backend.add_run_stats("site", "absent", pages_crawled=1)
+
+    async def test_frontier_items_have_a_status(self, backend: StorageBackend) -> None:
+        """By which they are listed."""
+        for i in range(5):
+            await backend.save_frontier_item(_item(f"i{i}"))
+        changed = await backend.update_frontier_status("run", "i1", FrontierStatus.FAILED, "why")
+        assert (changed.status, changed.last_error) == (FrontierStatus.FAILED, "why")
+        assert await backend.get_frontier_items("run", "failed") == [changed]
+        pending = await _all(lambda cursor: backend.get_frontier_items("run", "pending", 2, cursor))
+        assert [each.item_id for each in pending] == ["i0", "i2", "i3", "i4"]
+        assert await backend.clear_frontier("run") == 5
+        assert await backend.get_frontier_items("run") == []
+
+    async def test_a_link_is_queued_once_and_leased_to_one(self, backend: StorageBackend) -> None:
+        """And a stale lease ends nothing."""
+        frontier = backend.frontier("run", "site")
+        url = "https://example.com/a"
+        first, again = (await frontier.add([url]), await frontier.add([url + "#top"]))
+        assert [[each.added for each in result] for result in (first, again)] == [[True], [False]]
+        (claim,) = await frontier.claim(5)
+        assert claim.item.url == url
+        assert await frontier.claim(5) == []
+        assert not await frontier.is_finished()
+        await frontier.release(claim)
+        (later,) = await frontier.claim(5)
+        with pytest.raises(LeaseLostError):
+            await frontier.complete(claim)
+        await frontier.complete(later)
+        assert await frontier.is_finished()
+        stats = await frontier.stats()
+        assert (stats.completed, stats.pending, stats.in_progress) == (1, 0, 0)
+
+    async def test_a_commit_is_one_step(self, backend: StorageBackend) -> None:
+        """Page, version and the end of the claim; what is unchanged writes no version."""
+        await backend.save_run(_run())
+        frontier = backend.frontier("run", "site")
+        outcomes = []
+        for number, text in enumerate(["a", "a", "b"]):
+            await frontier.add([f"https://example.com/{number}"])
+            (claim,) = await frontier.claim(1)
+            version = _version(f"v{number}", content_hash=text, markdown=text)
+            result = await backend.commit_page(_page(status_code=200), version, claim=claim)
+            outcomes.append(result.outcome)
+        assert outcomes == [CommitOutcome.CREATED, CommitOutcome.UNCHANGED, CommitOutcome.CHANGED]
+        current = await backend.get_current_version("site", "page")
+        assert current is not None
+        assert (current.version_id, current.markdown) == ("v2", "b")
+        assert await frontier.is_finished()
+        changes = await backend.list_changes("site")
+        assert [each.page.page_id for each in changes] == ["page"]
+
+    async def test_what_can_not_be_stored_is_refused(self, backend: StorageBackend) -> None:
+        """By a typed error, and changes nothing."""
+        with pytest.raises(InvalidInputError):
+            await backend.save_page(_page(""))
+        with pytest.raises(InvalidInputError):
+            await backend.list_pages("site", 0)
+        with pytest.raises(InvalidInputError):
+            await backend.list_pages("site", cursor="damaged")
+        assert await backend.count_pages("site", include_tombstones=True) == 0

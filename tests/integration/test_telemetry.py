@@ -1,0 +1,114 @@
+"""Spans and metrics of OpenTelemetry, as its SDK collects them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, TableNotFoundError, telemetry
+from ragcrawl_dynamo.testing import drop_tables
+from tests.engines import on_dynamodb_local
+from tests.factories import make_page
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def reader() -> InMemoryMetricReader:
+    return InMemoryMetricReader()
+
+
+def points(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        metric.name: list(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+@on_dynamodb_local
+async def test_each_request_is_a_span_and_is_measured(
+    dynamodb_config: DynamoDBConfig, spans: InMemorySpanExporter, reader: InMemoryMetricReader
+) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    observe = telemetry.observer(provider, MeterProvider([reader]))
+    async with DynamoDBBackend(dynamodb_config, on_request=observe) as backend:
+        with provider.get_tracer("test").start_as_current_span("crawl") as parent:
+            await asyncio.gather(*(backend.save_page(make_page(f"p{i}")) for i in range(20)))
+            await backend.count_pages("site")
+    table = f"{dynamodb_config.table_prefix}pages"
+    written = [span for span in spans.get_finished_spans() if span.name == f"BatchWriteItem {table}"]
+    (span,) = written
+    assert span.kind is SpanKind.CLIENT
+    assert span.attributes is not None
+    assert span.attributes["db.system.name"] == "aws.dynamodb"
+    assert (span.attributes["db.operation.batch.size"], span.attributes["ragcrawl_dynamo.write_units"]) == (
+        20,
+        40,
+    )
+    assert span.parent is not None
+    assert span.parent.span_id == parent.get_span_context().span_id
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert 0 < span.end_time - span.start_time < 60e9
+    found = points(reader)
+    sizes = [
+        each
+        for each in found["ragcrawl_dynamo.request.items"]
+        if each.attributes["db.operation.name"] == "BatchWriteItem"
+    ]
+    assert [(each.sum, each.count) for each in sizes] == [(20, 1)]
+    units = {
+        each.attributes["db.operation.name"]: each.value for each in found["ragcrawl_dynamo.write_units"]
+    }
+    assert units["BatchWriteItem"] == 40
+    assert sum(each.value for each in found["ragcrawl_dynamo.read_units"]) > 0
+    assert sum(each.count for each in found["db.client.operation.duration"]) == sum(
+        each.value for each in found["ragcrawl_dynamo.requests"]
+    )
+
+
+@on_dynamodb_local
+async def test_a_failure_says_so(
+    dynamodb_config: DynamoDBConfig, spans: InMemorySpanExporter, reader: InMemoryMetricReader
+) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    observe = telemetry.observer(provider, MeterProvider([reader]))
+    async with DynamoDBBackend(dynamodb_config, on_request=observe) as backend:
+        await drop_tables(dynamodb_config)
+        spans.clear()
+        with pytest.raises(TableNotFoundError):
+            await backend.get_page("site", "page")
+    (span,) = spans.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "ResourceNotFoundException"
+
+
+def test_nothing_optional_is_loaded_without_being_asked_for() -> None:
+    code = (
+        "import sys, ragcrawl_dynamo, ragcrawl_dynamo.iam, ragcrawl_dynamo.templates\n"
+        "import ragcrawl_dynamo.testing\n"
+        "optional = {'opentelemetry', 'typer', 'rich', 'pyarrow', 'moto', 'fastapi', 'pytest', 'flask'}\n"
+        "print(sorted(optional & {name.partition('.')[0] for name in sys.modules}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

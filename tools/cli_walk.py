@@ -1,0 +1,158 @@
+"""Writes docs/cli.md: a walk through the command, made by running it on DynamoDB Local (`make docs-cli`)."""
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion, Site
+from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
+
+ROOT = Path(__file__).parent.parent
+SITE = "docs"
+HOST = "https://docs.example.org"
+COLUMNS = "120"
+
+TEXTS = {
+    "/": ["# Example\n\nA library for examples.\n", "# Example\n\nA library for examples, and for tests.\n"],
+    "/install": ["# Install\n\n    pip install example\n"],
+    "/guide": ["# Guide\n\nFirst install it.\n"],
+}
+
+# What is shown: a heading and what is said below it, then the calls.
+WALK = (
+    (
+        "The tables",
+        "Only `init` makes any; all other commands say so if they are missing.",
+        ["init", "status"],
+    ),
+    (
+        "What was crawled",
+        "A page is named by its URL, in any form that normalizes to the same.",
+        [
+            "sites",
+            f"pages {SITE}",
+            f"page show {SITE} {HOST}/#top",
+            f"versions {SITE} {HOST}/",
+            f"diff {SITE} {HOST}/",
+            f"page show {SITE} {HOST}/install --content",
+        ],
+    ),
+    (
+        "Runs",
+        "`run show SITE RUN --watch 2` looks again every two seconds, until the run is finished.",
+        [
+            f"runs {SITE}",
+            f"run show {SITE} monday --watch 2",
+            f"frontier failed {SITE} monday",
+            f"frontier requeue {SITE} monday",
+            f"frontier stats {SITE} monday --json",
+        ],
+    ),
+    (
+        "Out and in",
+        "Both go on where they were ended. `FILE.parquet` is a folder of Parquet files.",
+        [f"export {SITE} docs.jsonl", "import docs.jsonl"],
+    ),
+    (
+        "Clean-up",
+        "Without `--yes` these ask first; a no, or nobody to ask, is exit code 1.",
+        [
+            f"prune {SITE} --keep-last 1 --dry-run",
+            f"prune {SITE} --keep-last 1 --yes",
+            f"delete-site {SITE} --dry-run",
+        ],
+    ),
+    (
+        "Errors",
+        "One sentence on stderr, and exit code 1.",
+        [f"page show {SITE} {HOST}/nowhere", "--table-prefix typo_ sites"],
+    ),
+)
+
+
+async def fill(endpoint: str) -> None:
+    """A small site, with a run that is not finished."""
+    config = local_config(endpoint, table_prefix="ragcrawl_", frontier_max_attempts=1)
+    async with DynamoDBBackend(config) as backend:
+        await backend.save_site(Site(site_id=SITE, name="Example's documentation", seeds=[HOST + "/"]))
+        await backend.save_run(CrawlRun(run_id="monday", site_id=SITE, status="running"))
+        for path, texts in TEXTS.items():
+            for n, text in enumerate(texts):
+                page_id = path.strip("/") or "home"
+                version = PageVersion(
+                    version_id=f"{page_id}-{n + 1}",
+                    page_id=page_id,
+                    site_id=SITE,
+                    run_id="monday",
+                    url=HOST + path,
+                    status_code=200,
+                    content_hash=f"{page_id} {n}",
+                    title=text[2:].split("\n")[0],
+                    markdown=text,
+                )
+                await backend.commit_page(
+                    Page(page_id=page_id, site_id=SITE, url=HOST + path, status_code=200), version
+                )
+        frontier = backend.frontier("monday", SITE)
+        await frontier.add([f"{HOST}/{i}" for i in range(40)] + ["https://blog.example.org/1"])
+        claims = await frontier.claim(5)
+        await frontier.complete(claims[:3])
+        await frontier.fail(claims[3], "503 Service Unavailable")
+
+
+def shown(call: str, endpoint: str, folder: str) -> str:
+    """A call with what it prints, as in a terminal."""
+    env = {
+        **os.environ,
+        "RAGCRAWL_DYNAMO_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "COLUMNS": COLUMNS,
+    }
+    process = subprocess.Popen(  # noqa: S603 # our own calls
+        [sys.executable, "-m", "ragcrawl_dynamo", *shlex.split(call)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        cwd=folder,
+    )
+    try:
+        output, _ = process.communicate(timeout=5 if "--watch" in call else 60)
+    except subprocess.TimeoutExpired:
+        # The run is not finished: its user has seen enough.
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    lines = [line.rstrip() for line in output.strip("\n").splitlines()]
+    return "\n".join([f"$ ragcrawl-dynamo {call}", *lines])
+
+
+def main(folder: Path) -> None:
+    """Runs all of it, and writes the page."""
+    text = [
+        "# The command line",
+        "",
+        "Written by `make docs-cli`, which ran it. Which tables, where and as whom is said by options before",
+        "the command, or by the environment: here by `RAGCRAWL_DYNAMO_ENDPOINT_URL`.",
+        "`ragcrawl-dynamo --help` lists all.",
+    ]
+    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+        for title, what, calls in WALK:
+            blocks = []
+            for call in calls:
+                blocks.append(shown(call, endpoint, str(folder)))
+                if call == "init":
+                    asyncio.run(fill(endpoint))
+            text += ["", f"## {title}", "", what, "", "```console", "\n\n".join(blocks), "```"]
+        asyncio.run(drop_tables(local_config(endpoint, table_prefix="ragcrawl_")))
+    (ROOT / "docs" / "cli.md").write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        main(Path(name))
