@@ -58,15 +58,22 @@ class TableInfo:
     time_to_live: str | None
 
 
-async def ensure_tables(gateway: Gateway, tables: Tables, *, create_missing_indexes: bool = False) -> None:
+async def ensure_tables(
+    gateway: Gateway, tables: Tables, *, create_missing_indexes: bool = False
+) -> set[str]:
     """Makes all tables concurrently and waits until they and their indexes are active.
+
+    Returns:
+        Full names of those that were not there, or only just being made.
 
     Raises:
         SchemaMismatchError: A table exists with other keys or indexes.
         DeadlineExceededError: A table is not active within `table_timeout`.
         ServiceError: DynamoDB refused a request.
     """
-    await gather(_ensure(gateway, table, create_missing_indexes) for table in tables.all())
+    every = tables.all()
+    new = await gather(_ensure(gateway, table, create_missing_indexes) for table in every)
+    return {table.name for table, is_new in zip(every, new, strict=True) if is_new}
 
 
 async def require_tables(gateway: Gateway, tables: Tables) -> None:
@@ -135,11 +142,12 @@ async def _info(gateway: Gateway, table: Table[Any]) -> TableInfo:
     )
 
 
-async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> None:
+async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
+    """Whether the table was not there, or only just being made."""
     timeout = gateway.config.table_timeout
     try:
         async with asyncio.timeout(timeout):
-            await _until_active(gateway, table, create_missing_indexes)
+            is_new = await _until_active(gateway, table, create_missing_indexes)
     except TimeoutError as error:
         raise DeadlineExceededError(
             f"not active within table_timeout = {timeout} s: look at its status, then initialize() again",
@@ -151,12 +159,15 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
         await _enable_ttl(gateway, table, table.ttl_attribute)
     if gateway.config.point_in_time_recovery:
         await _enable_recovery(gateway, table)
+    return is_new
 
 
-async def _until_active(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> None:
+async def _until_active(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
     pause = _FIRST_POLL
+    is_new = False
     while True:
         description = await _describe(gateway, table)
+        is_new |= description is None or description["TableStatus"] == "CREATING"
         if description is None:
             await _create(gateway, table)
         elif description["TableStatus"] == "ACTIVE":
@@ -167,7 +178,7 @@ async def _until_active(gateway: Gateway, table: Table[Any], create_missing_inde
                 if each["IndexStatus"] != "ACTIVE"
             ]
             if not missing and not building:
-                return
+                return is_new
             if not building:
                 await _add_index(gateway, table, missing[0], description)
         await asyncio.sleep(pause)

@@ -731,13 +731,14 @@ class DynamoDBBackend(StorageBackend):
             if self._objects is not None:
                 await self._objects.open()
                 await self._check_bucket()
+            new: set[str] = set()
             if create_tables:
-                await ensure_tables(
+                new = await ensure_tables(
                     self._gateway, self._tables, create_missing_indexes=create_missing_indexes
                 )
             else:
                 await require_tables(self._gateway, self._tables)
-            await self._schema.ensure(write=create_tables)
+            await self._schema.ensure(is_new=self._tables.runs.name in new, write=create_tables)
         except BaseException:
             await self.close()
             raise

@@ -2,8 +2,8 @@
 
     print(json.dumps(ragcrawl_dynamo.templates.cloudformation(config), indent=2))
 
-Both keep the tables when they are taken out of a stack. The version of the schema is recorded in the tables
-by the first worker that opens a backend.
+Both keep the tables when they are taken out of a stack. The version of their schema is recorded by the first
+`initialize()`, or by `migrate()`, which takes tables without a record for those of the first version.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from ragcrawl_dynamo import (
     Site,
     Slice,
 )
-from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_record, write_rows
+from ragcrawl_dynamo.cli.output import err, out, write_json, write_outcome, write_record, write_rows
 from ragcrawl_dynamo.cli.session import (
     AsJson,
     DryRun,
@@ -179,6 +179,7 @@ def export_site(
     site_id: SiteId,
     file: FilePath,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Writes a site with its runs, pages and all versions to a file; goes on where it was ended."""
 
@@ -186,17 +187,19 @@ def export_site(
         async with opened(context) as backend, _bar("exporting") as on_progress:
             return await Exporter(backend, site_id, file, on_progress).run(overwrite=overwrite)
 
-    say(f"{run(work()):,} records are in {file}")
+    count = run(work())
+    write_outcome({"records": count}, f"{count:,} records are in {file}", as_json=as_json)
 
 
-def import_site(context: typer.Context, file: FilePath) -> None:
+def import_site(context: typer.Context, file: FilePath, as_json: AsJson = False) -> None:
     """Saves what `export` wrote, over whatever is there; goes on where it was ended."""
 
     async def work() -> int:
         async with opened(context) as backend, _bar("importing") as on_progress:
             return await Importer(backend, file, on_progress).run()
 
-    say(f"{run(work()):,} records were saved")
+    count = run(work())
+    write_outcome({"records": count}, f"{count:,} records were saved", as_json=as_json)
 
 
 def prune(
@@ -289,10 +292,8 @@ def delete_site(
         write_record(counted, as_json=False)
     confirm(f"Delete site {site_id} with all of this?", yes=yes)
     existed = run(work())
-    if as_json:
-        write_json({"existed": existed, **plain(counted)})
-    else:
-        say("deleted" if existed else f"there is no site {site_id!r}")
+    text = "deleted" if existed else f"there is no site {site_id!r}"
+    write_outcome({"existed": existed, **counted}, text, as_json=as_json)
 
 
 async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:

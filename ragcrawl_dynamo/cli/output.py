@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Data goes to stdout, all else to stderr. A file or a pipe has more room than rich takes it to have.
 _WIDTH_OF_FILES = 200
@@ -34,37 +35,28 @@ def write_json(record: Any) -> None:
     sys.stdout.flush()
 
 
-def write_rows(
-    records: Iterable[Any], columns: Sequence[str], *, as_json: bool, empty: str, title: str | None = None
-) -> None:
+def write_rows(records: Iterable[Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """Records as the rows of a table, or one line of JSON each.
 
     Args:
-        records: Models, dataclasses or mappings.
+        records: Models or dataclasses.
         columns: Names of the fields that are shown.
         as_json: Whole records as JSON instead.
         empty: Said where there are none.
-        title: Of the table.
     """
     if as_json:
         for record in records:
             write_json(record)
         return
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for record in records:
-        fields = record if isinstance(record, Mapping) else record.__class__
-        values = (
-            (fields[name] for name in columns)
-            if isinstance(fields, Mapping)
-            else (getattr(record, name) for name in columns)
-        )
-        table.add_row(*map(text_of, values))
+        table.add_row(*(cell(getattr(record, name)) for name in columns))
     if table.row_count:
         out.print(table)
     else:
-        err.print(empty)
+        err.print(empty, markup=False)
 
 
 def write_record(record: Any, *, as_json: bool) -> None:
@@ -77,12 +69,25 @@ def write_record(record: Any, *, as_json: bool) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in fields.items():
-        table.add_row(name.replace("_", " "), text_of(value))
+        table.add_row(name.replace("_", " "), cell(value))
     out.print(table)
 
 
+def write_outcome(record: Any, text: str, *, as_json: bool) -> None:
+    """What was done: a word to the user on stderr, or a line of JSON."""
+    if as_json:
+        write_json(record)
+    else:
+        err.print(text, markup=False, soft_wrap=True)
+
+
+def cell(value: Any) -> Text:
+    """A value in a table, as it is: what was crawled may look like rich's markup."""
+    return Text(text_of(value), overflow="fold")
+
+
 def text_of(value: Any) -> str:
-    """A value in a cell."""
+    """A value for people."""
     match value:
         case None:
             return "-"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from ragcrawl_dynamo import (
@@ -22,7 +23,16 @@ from ragcrawl_dynamo import (
     RunState,
     Slice,
 )
-from ragcrawl_dynamo.cli.output import out, plain, text_of, write_json, write_record, write_rows
+from ragcrawl_dynamo.cli.output import (
+    cell,
+    out,
+    plain,
+    text_of,
+    write_json,
+    write_outcome,
+    write_record,
+    write_rows,
+)
 from ragcrawl_dynamo.cli.session import (
     AsJson,
     DryRun,
@@ -34,7 +44,6 @@ from ragcrawl_dynamo.cli.session import (
     found,
     opened,
     run,
-    say,
 )
 
 _COUNTS = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
@@ -94,31 +103,37 @@ def show(
 
 
 @one.command("pause")
-def pause(context: typer.Context, site_id: SiteId, run_id: RunId) -> None:
+def pause(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Lets no worker claim anything more, until `resume`."""
     _control(context, site_id, run_id, "pause")
-    say("paused: leases that run can be finished")
+    write_outcome({"state": "paused"}, "paused: leases that run can be finished", as_json=as_json)
 
 
 @one.command("resume")
-def resume(context: typer.Context, site_id: SiteId, run_id: RunId) -> None:
+def resume(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Ends a pause."""
     _control(context, site_id, run_id, "resume")
-    say("running")
+    write_outcome({"state": "running"}, "running", as_json=as_json)
 
 
 @one.command("cancel")
 def cancel(
-    context: typer.Context, site_id: SiteId, run_id: RunId, yes: Yes = False, dry_run: DryRun = False
+    context: typer.Context,
+    site_id: SiteId,
+    run_id: RunId,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ends a run for good: it can not be resumed."""
     if dry_run:
         stats = _stats(context, site_id, run_id)
-        say(f"would leave {stats.pending + stats.delayed:,} links that are not crawled")
+        left = stats.pending + stats.delayed
+        write_outcome({"left": left}, f"would leave {left:,} links that are not crawled", as_json=as_json)
         return
     confirm(f"End run {run_id} for good?", yes=yes)
     _control(context, site_id, run_id, "cancel")
-    say("cancelled: leases that run can be finished")
+    write_outcome({"state": "cancelled"}, "cancelled: leases that run can be finished", as_json=as_json)
 
 
 @queue.command("stats")
@@ -162,7 +177,13 @@ def failed(
 
 
 @queue.command("requeue")
-def requeue(context: typer.Context, site_id: SiteId, run_id: RunId, dry_run: DryRun = False) -> None:
+def requeue(
+    context: typer.Context,
+    site_id: SiteId,
+    run_id: RunId,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Makes dead letters claimable again, with all their attempts."""
 
     async def work() -> int:
@@ -172,7 +193,8 @@ def requeue(context: typer.Context, site_id: SiteId, run_id: RunId, dry_run: Dry
             return (await frontier.stats()).failed if dry_run else await frontier.requeue_failed()
 
     count = run(work())
-    say(f"{'would put' if dry_run else 'put'} {count:,} back")
+    done = "would put" if dry_run else "put"
+    write_outcome({"requeued": count, "dry_run": dry_run}, f"{done} {count:,} back", as_json=as_json)
 
 
 def recount(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
@@ -240,7 +262,9 @@ def _view(
     *,
     finished: bool,
 ) -> Group:
-    counts = Table(title=f"run {run_id}: {'finished' if finished else state.value}", title_justify="left")
+    counts = Table(
+        title=f"run {escape(run_id)}: {'finished' if finished else state.value}", title_justify="left"
+    )
     for name in (*_COUNTS, "items a second"):
         counts.add_column(name.replace("_", " "), justify="right")
     counts.add_row(
@@ -259,7 +283,7 @@ def _host_table(hosts: list[HostStatus]) -> Table:
         table.add_column(name.replace("_", " "), justify="left" if name == "host" else "right")
     for each in order[:_HOSTS_SHOWN]:
         table.add_row(
-            each.host,
+            cell(each.host),
             f"{each.delay:g} s",
             text_of(each.max_in_flight),
             text_of(each.blocked_until),

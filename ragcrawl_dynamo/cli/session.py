@@ -68,4 +68,4 @@ def found(record: T | None, what: str) -> T:
 
 def say(text: str) -> None:
     """A word to the user, on stderr."""
-    err.print(text)
+    err.print(text, markup=False, soft_wrap=True)

@@ -10,8 +10,8 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from ragcrawl_dynamo import DynamoDBBackend, MigrationProgress
-from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_rows
-from ragcrawl_dynamo.cli.session import AsJson, DryRun, Yes, config_of, confirm, run, say
+from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_outcome, write_rows
+from ragcrawl_dynamo.cli.session import AsJson, DryRun, Yes, config_of, confirm, run
 from ragcrawl_dynamo.iam import policy
 from ragcrawl_dynamo.templates import cloudformation, terraform
 
@@ -58,10 +58,8 @@ def init(
         return [each.name for each in before if each.status == "MISSING"]
 
     made = run(work())
-    if as_json:
-        write_json({"created": made})
-    else:
-        say(f"created {', '.join(made)}" if made else "all tables are there")
+    text = f"created {', '.join(made)}" if made else "all tables are there"
+    write_outcome({"created": made}, text, as_json=as_json)
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
@@ -94,13 +92,17 @@ def migrate(
         return (await backend.describe_tables())[1]
 
     version = run(look())
-    if version in (None, backend.schema_version):
-        say(f"the tables are of schema version {backend.schema_version}: nothing to do")
+    own = backend.schema_version
+    outcome = {"rewritten": 0, "schema_version": version}
+    if version == own:
+        write_outcome(outcome, f"the tables are of schema version {own}: nothing to do", as_json=as_json)
         return
+    known = version or "that is not recorded"
     if dry_run:
-        say(f"would bring the tables from schema version {version} to {backend.schema_version}")
+        text = f"would bring the tables from schema version {known} to {own}"
+        write_outcome(outcome, text, as_json=as_json)
         return
-    confirm(f"Rewrite what is of schema version {version}?", yes=yes)
+    confirm(f"Rewrite what is of schema version {known}?", yes=yes)
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} items"), TimeElapsedColumn())
     with Progress(*columns, console=err) as progress:
         bars: dict[str, Any] = {}
@@ -112,10 +114,11 @@ def migrate(
             progress.advance(bar, page.seen)
 
         rewritten = run(backend.migrate(show))
-    if as_json:
-        write_json({"rewritten": rewritten, "schema_version": backend.schema_version})
-    else:
-        say(f"rewrote {rewritten:,} items: the tables are of schema version {backend.schema_version}")
+    write_outcome(
+        {"rewritten": rewritten, "schema_version": own},
+        f"rewrote {rewritten:,} items: the tables are of schema version {own}",
+        as_json=as_json,
+    )
 
 
 def iam_policy(

@@ -83,15 +83,16 @@ class Lines:
         """Kind, record and the position after it."""
         with path.open("rb") as file:
             file.seek(position)
-            for number, line in enumerate(file, 1):
+            for line in file:
                 try:
                     found = orjson.loads(line)
-                    yield found["kind"], found["record"], position + len(line)
+                    kind, record = found["kind"], found["record"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise InvalidArgumentError(
-                        "file", f"{path}: line {number} after byte {position} is no record: {error}"
+                        "file", f"{path}: the line at byte {position} is no record: {error}"
                     ) from error
                 position += len(line)
+                yield kind, record, position
 
 
 class ParquetFiles:

@@ -68,26 +68,27 @@ class SchemaStore:
         response = await self._gateway.call("GetItem", requests.get_request(self._table, schema_key()))
         return from_item(self._table, response["Item"]) if "Item" in response else None
 
-    async def ensure(self, *, write: bool = True) -> None:
+    async def ensure(self, *, is_new: bool, write: bool = True) -> None:
         """Proves that the tables are of this version, and says so in them if nobody has.
 
         Args:
+            is_new: Whether the tables were only just made, so that they are of no older version.
             write: Whether to say so.
 
         Raises:
             SchemaVersionError: They are of another version.
         """
         record = await self.read()
-        if record is None:
-            if not write:
-                return
+        unsaid = SCHEMA_VERSION if is_new else FIRST_VERSION
+        version = unsaid if record is None else record.version
+        if version != SCHEMA_VERSION:
+            raise SchemaVersionError(version, SCHEMA_VERSION)
+        if record is None and write:
             try:
                 await self._write(SchemaRecord(version=SCHEMA_VERSION), Missing("version"))
             except (ConditionFailedError, AccessDeniedError) as error:
                 # Someone else was faster, or may write what this role may not.
                 logger.debug("the schema's version is not recorded: %s", error)
-        elif record.version != SCHEMA_VERSION:
-            raise SchemaVersionError(record.version, SCHEMA_VERSION)
 
     async def migrate(self, on_progress: OnProgress) -> int:
         """Brings all items up to this version, from where an earlier call was ended.
@@ -111,7 +112,7 @@ class SchemaStore:
                 rewritten += count
             else:
                 record = await self._advance(record, SchemaRecord(version=record.version + 1))
-        await self.ensure()
+        await self.ensure(is_new=False)
         return rewritten
 
     async def _look(

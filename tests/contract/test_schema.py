@@ -15,6 +15,7 @@ from ragcrawl_dynamo import (
     SchemaVersionError,
 )
 from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._keys import schema_key
 from ragcrawl_dynamo._schema import SCHEMA_VERSION
 from ragcrawl_dynamo.stores import schema
 from ragcrawl_dynamo.stores.schema import Migration
@@ -103,6 +104,24 @@ async def test_tables_of_an_older_version_are_refused_until_they_are_brought_up(
     assert {each.version for each in seen} == {2}
     await check(dynamodb_config)
     assert await later.migrate() == 0
+
+
+async def test_tables_that_say_nothing_are_of_the_first_version_unless_they_are_new(
+    dynamodb_config: DynamoDBConfig, newer: None
+) -> None:
+    """As those are that were made before versions were recorded, or by a template."""
+    async with DynamoDBBackend(dynamodb_config) as backend:
+        record = await backend._schema.read()
+        assert record is not None
+        assert record.version == 3
+        await fill(backend)
+    async with open_client(dynamodb_config) as client:
+        await client.delete_item(TableName=f"{dynamodb_config.table_prefix}runs", Key=schema_key())
+    for create_tables in (True, False):
+        with pytest.raises(SchemaVersionError, match="are of schema version 1"):
+            await DynamoDBBackend(dynamodb_config).initialize(create_tables=create_tables)
+    await DynamoDBBackend(dynamodb_config).migrate()
+    await check(dynamodb_config)
 
 
 async def test_a_migration_goes_on_where_it_was_ended(

@@ -8,14 +8,17 @@ from botocore.exceptions import ClientError
 from ragcrawl_dynamo import CorruptItemError, CrawlStats, DynamoDBBackend, DynamoDBConfig, ItemTooLargeError
 from ragcrawl_dynamo._client import open_client
 from ragcrawl_dynamo._codec import MAX_ITEM_BYTES, item_size, to_item
+from ragcrawl_dynamo._keys import schema_key
 from ragcrawl_dynamo._tables import Tables
 from tests.engines import on_dynamodb_local
 from tests.factories import START, make_item, make_page, make_run, make_site, make_version
 
 
 async def raw_items(config: DynamoDBConfig, name: str) -> list[Any]:
+    """All but the record of the schema's version."""
     async with open_client(config) as client:
-        return list((await client.scan(TableName=config.table_prefix + name))["Items"])
+        items = (await client.scan(TableName=config.table_prefix + name))["Items"]
+        return [item for item in items if not schema_key().items() <= item.items()]
 
 
 async def put_raw(config: DynamoDBConfig, name: str, item: Any) -> None:
