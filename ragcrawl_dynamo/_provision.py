@@ -28,6 +28,9 @@ __all__ = ["TableInfo"]
 
 logger = logging.getLogger(__name__)
 
+# A table that is UPDATING, a new index for one, serves requests all the while.
+_SERVING = frozenset({"ACTIVE", "UPDATING"})
+
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 5.0
 
@@ -56,6 +59,11 @@ class TableInfo:
     size_bytes: int
     billing: str | None
     time_to_live: str | None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes requests."""
+        return self.status in _SERVING
 
 
 async def ensure_tables(
@@ -115,8 +123,7 @@ async def all_active(gateway: Gateway, tables: Tables) -> bool:
         ServiceError: A request failed.
     """
     found = await gather(_describe(gateway, table) for table in tables.all())
-    # A table that is UPDATING, a new index for one, serves requests all the while.
-    return all(each is not None and each["TableStatus"] in ("ACTIVE", "UPDATING") for each in found)
+    return all(each is not None and each["TableStatus"] in _SERVING for each in found)
 
 
 async def _info(gateway: Gateway, table: Table[Any]) -> TableInfo:
@@ -155,8 +162,8 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
             operation="DescribeTable",
             table=table.name,
         ) from error
-    if table.ttl_attribute is not None and getattr(gateway.config, table.ttl_setting) is not None:
-        await _enable_ttl(gateway, table, table.ttl_attribute)
+    if (attribute := table.expires_by(gateway.config)) is not None:
+        await _enable_ttl(gateway, table, attribute)
     if gateway.config.point_in_time_recovery:
         await _enable_recovery(gateway, table)
     return is_new

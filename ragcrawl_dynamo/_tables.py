@@ -20,6 +20,7 @@ from ragcrawl_dynamo import _keys
 from ragcrawl_dynamo._content import CONTENT_FIELDS
 from ragcrawl_dynamo._hosts import HostRecord, RunControl
 from ragcrawl_dynamo._schema import SchemaRecord
+from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
 
 E = TypeVar("E", bound=Entity)
@@ -82,6 +83,12 @@ class Table(Generic[E]):
     def named(self, prefix: str) -> Self:
         """This table under its full name."""
         return replace(self, name=prefix + self.name)
+
+    def expires_by(self, config: DynamoDBConfig) -> str | None:
+        """The attribute by which DynamoDB deletes items, if it does with these settings."""
+        if self.ttl_attribute is None or getattr(config, self.ttl_setting) is None:
+            return None
+        return self.ttl_attribute
 
     def index(self, name: str) -> Index:
         """The index of that name."""

@@ -139,7 +139,7 @@ def _of_features(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[s
     """What initialize() looks at and, for who may, switches on."""
     actions = set()
     makes_tables = role in ("admin", "migrator")
-    if table.ttl_attribute is not None and getattr(config, table.ttl_setting) is not None:
+    if table.expires_by(config) is not None:
         actions |= {"DescribeTimeToLive"} | ({"UpdateTimeToLive"} if makes_tables else set())
     if config.point_in_time_recovery:
         actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if makes_tables else set())

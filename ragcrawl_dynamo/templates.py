@@ -60,7 +60,7 @@ def _cloudformation_table(table: Table[Any], config: DynamoDBConfig) -> dict[str
         **create_table_request(table, config),
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": config.point_in_time_recovery},
     }
-    if (name := _ttl(table, config)) is not None:
+    if (name := table.expires_by(config)) is not None:
         found["TimeToLiveSpecification"] = {"AttributeName": name, "Enabled": True}
     return found
 
@@ -89,7 +89,7 @@ def _terraform_table(table: Table[Any], config: DynamoDBConfig) -> dict[str, Any
         found["local_secondary_index"] = [
             {**_index(each), "range_key": _keys(each)["range_key"]} for each in indexes
         ]
-    if (name := _ttl(table, config)) is not None:
+    if (name := table.expires_by(config)) is not None:
         found["ttl"] = [{"attribute_name": name, "enabled": True}]
     if config.tags:
         found["tags"] = config.tags
@@ -98,13 +98,6 @@ def _terraform_table(table: Table[Any], config: DynamoDBConfig) -> dict[str, Any
 
 def _plain_name(table: Table[Any], config: DynamoDBConfig) -> str:
     return table.name.removeprefix(config.table_prefix)
-
-
-def _ttl(table: Table[Any], config: DynamoDBConfig) -> str | None:
-    """The attribute by which items of a table expire, if they do."""
-    if table.ttl_attribute is None or getattr(config, table.ttl_setting) is None:
-        return None
-    return table.ttl_attribute
 
 
 def _index(definition: dict[str, Any]) -> dict[str, Any]:

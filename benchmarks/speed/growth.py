@@ -7,10 +7,8 @@ operation takes, and this process's memory; an operation whose row is flat does 
 import argparse
 import asyncio
 import gc
-import json
 import random
 import statistics
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -20,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import resident_bytes
-from benchmarks.speed.run import HERE, PEERS_PYTHON, ROOT, described
+from benchmarks.speed.run import ROOT, described, draw, markdown
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -131,17 +129,12 @@ def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
         f"Written by `make bench-growth` on {described()}: medians on DynamoDB Local, which keeps all of it "
         "in memory. What they show is said in [speed.md](speed.md).",
         "",
-        *("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)),
+        *markdown([head, *rows]),
         "",
         "![What grows](growth.svg)",
     ]
     (folder / "growth.md").write_text("\n".join(text) + "\n")
-    subprocess.run(
-        [str(PEERS_PYTHON), str(HERE / "plot_growth.py"), str(folder / "growth.svg")],
-        input=json.dumps(columns),
-        text=True,
-        check=True,
-    )
+    draw("plot_growth.py", columns, folder / "growth.svg")
 
 
 if __name__ == "__main__":

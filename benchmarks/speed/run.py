@@ -239,7 +239,19 @@ def table_of(workload: Workload, rounds: Rounds) -> list[str]:
         lines.append(row)
     order = {name: i for i, name in enumerate(PEERS)}
     body = sorted(lines[1:], key=lambda row: order[row[0]])
-    return ["| " + " | ".join(row) + " |" for row in (lines[0], ["---"] * len(lines[0]), *body)]
+    return markdown([lines[0], *body])
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """Rows, the first of which is the head, as lines of a table."""
+    return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
+
+
+def draw(script: str, data: Any, path: Path) -> None:
+    """Draws a plot, by a script of this folder in the peers' environment, which has matplotlib."""
+    subprocess.run(
+        [str(PEERS_PYTHON), str(HERE / script), str(path)], input=json.dumps(data), text=True, check=True
+    )
 
 
 def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
@@ -407,12 +419,7 @@ def write(
         for workload in WORKLOADS
         if (rounds_ := results["canned"].get(workload.name) or results["engine"][workload.name])
     }
-    subprocess.run(
-        [str(PEERS_PYTHON), str(HERE / "plot.py"), str(folder / "benchmarks.svg")],
-        input=json.dumps(medians),
-        text=True,
-        check=True,
-    )
+    draw("plot.py", medians, folder / "benchmarks.svg")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,10 +19,9 @@ from ragcrawl_dynamo import (
     Page,
     PageVersion,
     PruneReport,
-    Site,
     Slice,
 )
-from ragcrawl_dynamo.cli.output import err, out, write_json, write_outcome, write_record, write_rows
+from ragcrawl_dynamo.cli.output import err, out, say, write_json, write_outcome, write_record, write_rows
 from ragcrawl_dynamo.cli.session import (
     AsJson,
     DryRun,
@@ -32,11 +31,9 @@ from ragcrawl_dynamo.cli.session import (
     Yes,
     confirm,
     found,
-    opened,
-    run,
-    say,
+    using,
 )
-from ragcrawl_dynamo.cli.transfer import Exporter, Importer
+from ragcrawl_dynamo.cli.transfer import Exporter, Importer, OnRecord
 
 _MASS = "Delete even most of what the site has."
 AllowMass = Annotated[bool, typer.Option("--allow-mass-deletion", help=_MASS)]
@@ -61,13 +58,9 @@ def add_to(app: typer.Typer) -> None:
 
 def sites(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) -> None:
     """Lists the sites."""
-
-    async def work() -> Slice[Site]:
-        async with opened(context) as backend:
-            return await backend.list_sites(limit)
-
+    found_sites = using(context, lambda backend: backend.list_sites(limit))
     columns = ("site_id", "name", "total_pages", "total_runs", "last_crawl_at", "is_active")
-    write_rows(run(work()), columns, as_json=as_json, empty="there are no sites")
+    write_rows(found_sites, columns, as_json=as_json, empty="there are no sites")
 
 
 def pages(
@@ -78,13 +71,11 @@ def pages(
     as_json: AsJson = False,
 ) -> None:
     """Lists a site's pages."""
-
-    async def work() -> Slice[Page]:
-        async with opened(context) as backend:
-            return await backend.list_pages(site_id, limit, include_tombstones=tombstones)
-
+    found_pages = using(
+        context, lambda backend: backend.list_pages(site_id, limit, include_tombstones=tombstones)
+    )
     columns = ("url", "status_code", "version_count", "last_crawled", "last_changed", "is_tombstone")
-    write_rows(run(work()), columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
+    write_rows(found_pages, columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
 
 
 @one.command("show")
@@ -97,13 +88,12 @@ def show_page(
 ) -> None:
     """Shows a page, or what it says."""
 
-    async def work() -> tuple[Page, PageVersion | None]:
-        async with opened(context) as backend:
-            page = await _page(backend, site_id, url)
-            current = await backend.get_current_version(site_id, page.page_id) if content else None
-            return page, current
+    async def work(backend: DynamoDBBackend) -> tuple[Page, PageVersion | None]:
+        page = await _page(backend, site_id, url)
+        current = await backend.get_current_version(site_id, page.page_id) if content else None
+        return page, current
 
-    page, current = run(work())
+    page, current = using(context, work)
     if not content:
         write_record(page, as_json=as_json)
     elif as_json:
@@ -117,13 +107,12 @@ def versions(
 ) -> None:
     """Lists a page's versions, newest first."""
 
-    async def work() -> Slice[PageVersion]:
-        async with opened(context) as backend:
-            page = await _page(backend, site_id, url)
-            return await backend.list_versions(page.page_id, limit, include_content=False, site_id=site_id)
+    async def work(backend: DynamoDBBackend) -> Slice[PageVersion]:
+        page = await _page(backend, site_id, url)
+        return await backend.list_versions(page.page_id, limit, include_content=False, site_id=site_id)
 
     columns = ("version_id", "crawled_at", "status_code", "title", "run_id")
-    write_rows(run(work()), columns, as_json=as_json, empty=f"{url} has no versions")
+    write_rows(using(context, work), columns, as_json=as_json, empty=f"{url} has no versions")
 
 
 def diff(
@@ -138,23 +127,20 @@ def diff(
 ) -> None:
     """Shows what differs between the Markdown of two versions of a page."""
 
-    async def work() -> tuple[PageVersion, PageVersion]:
-        async with opened(context) as backend:
-            page = await _page(backend, site_id, url)
-            newest = await backend.list_versions(page.page_id, 2, include_content=False, site_id=site_id)
-            ids = [each.version_id for each in newest]
-            if len(ids) < 2 and not (old and new):
-                raise InvalidArgumentError(
-                    "url", f"{url} has {len(ids)} version, there is nothing to compare"
-                )
-            chosen = (old or ids[1], new or ids[0])
-            pair = [await backend.get_version(page.page_id, each, site_id=site_id) for each in chosen]
-            return (
-                found(pair[0], f"version {chosen[0]!r} of {url}"),
-                found(pair[1], f"version {chosen[1]!r} of {url}"),
-            )
+    async def work(backend: DynamoDBBackend) -> tuple[PageVersion, PageVersion]:
+        page = await _page(backend, site_id, url)
+        newest = await backend.list_versions(page.page_id, 2, include_content=False, site_id=site_id)
+        ids = [each.version_id for each in newest]
+        if len(ids) < 2 and not (old and new):
+            raise InvalidArgumentError("url", f"{url} has {len(ids)} version, there is nothing to compare")
+        chosen = (old or ids[1], new or ids[0])
+        pair = [await backend.get_version(page.page_id, each, site_id=site_id) for each in chosen]
+        return (
+            found(pair[0], f"version {chosen[0]!r} of {url}"),
+            found(pair[1], f"version {chosen[1]!r} of {url}"),
+        )
 
-    before, after = run(work())
+    before, after = using(context, work)
     lines = list(
         difflib.unified_diff(
             before.markdown.splitlines(),
@@ -182,23 +168,17 @@ def export_site(
     as_json: AsJson = False,
 ) -> None:
     """Writes a site with its runs, pages and all versions to a file; goes on where it was ended."""
-
-    async def work() -> int:
-        async with opened(context) as backend, _bar("exporting") as on_progress:
-            return await Exporter(backend, site_id, file, on_progress).run(overwrite=overwrite)
-
-    count = run(work())
+    with _bar("exporting") as on_progress:
+        count = using(
+            context, lambda backend: Exporter(backend, site_id, file, on_progress).run(overwrite=overwrite)
+        )
     write_outcome({"records": count}, f"{count:,} records are in {file}", as_json=as_json)
 
 
 def import_site(context: typer.Context, file: FilePath, as_json: AsJson = False) -> None:
     """Saves what `export` wrote, over whatever is there; goes on where it was ended."""
-
-    async def work() -> int:
-        async with opened(context) as backend, _bar("importing") as on_progress:
-            return await Importer(backend, file, on_progress).run()
-
-    count = run(work())
+    with _bar("importing") as on_progress:
+        count = using(context, lambda backend: Importer(backend, file, on_progress).run())
     write_outcome({"records": count}, f"{count:,} records were saved", as_json=as_json)
 
 
@@ -214,23 +194,16 @@ def prune(
 ) -> None:
     """Removes old versions; never a page's current one."""
 
-    async def work(*, dry: bool) -> PruneReport:
-        async with opened(context) as backend:
-            return await backend.prune_versions(
-                site_id,
-                keep_last=keep_last,
-                max_age_days=max_age_days,
-                dry_run=dry,
-                allow_mass_deletion=allow_mass_deletion or dry,
-            )
+    async def work(backend: DynamoDBBackend, dry: bool) -> PruneReport:
+        return await backend.prune_versions(
+            site_id,
+            keep_last=keep_last,
+            max_age_days=max_age_days,
+            dry_run=dry,
+            allow_mass_deletion=allow_mass_deletion or dry,
+        )
 
-    report = run(work(dry=True))
-    if not dry_run:
-        if not yes:
-            write_record(report, as_json=False)
-        confirm("Delete these versions?", yes=yes)
-        report = run(work(dry=False))
-    write_record(report, as_json=as_json)
+    _clean_up(context, work, "Delete these versions?", yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def gc(
@@ -244,22 +217,15 @@ def gc(
 ) -> None:
     """Removes bodies that no version uses."""
 
-    async def work(*, dry: bool) -> GarbageReport:
-        async with opened(context) as backend:
-            return await backend.collect_garbage(
-                site_id,
-                grace_hours=grace_hours,
-                dry_run=dry,
-                allow_mass_deletion=allow_mass_deletion or dry,
-            )
+    async def work(backend: DynamoDBBackend, dry: bool) -> GarbageReport:
+        return await backend.collect_garbage(
+            site_id,
+            grace_hours=grace_hours,
+            dry_run=dry,
+            allow_mass_deletion=allow_mass_deletion or dry,
+        )
 
-    report = run(work(dry=True))
-    if not dry_run:
-        if not yes:
-            write_record(report, as_json=False)
-        confirm("Delete these bodies?", yes=yes)
-        report = run(work(dry=False))
-    write_record(report, as_json=as_json)
+    _clean_up(context, work, "Delete these bodies?", yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def delete_site(
@@ -271,37 +237,48 @@ def delete_site(
 ) -> None:
     """Deletes all that a site has: runs and their frontiers, pages, versions, the site."""
 
-    async def count() -> dict[str, int]:
-        async with opened(context) as backend:
-            usage = await backend.get_content_usage(site_id)
-            return {
-                "runs": sum([1 async for _ in backend.iter_runs(site_id)]),
-                "pages": await backend.count_pages(site_id, include_tombstones=True),
-                "versions": usage.versions,
-            }
+    async def count(backend: DynamoDBBackend) -> dict[str, int]:
+        usage = await backend.get_content_usage(site_id)
+        return {
+            "runs": sum([1 async for _ in backend.iter_runs(site_id)]),
+            "pages": await backend.count_pages(site_id, include_tombstones=True),
+            "versions": usage.versions,
+        }
 
-    async def work() -> bool:
-        async with opened(context) as backend:
-            return await backend.delete_site(site_id)
-
-    counted = run(count())
+    counted = using(context, count)
     if dry_run:
         write_record(counted, as_json=as_json)
         return
     if not yes:
         write_record(counted, as_json=False)
     confirm(f"Delete site {site_id} with all of this?", yes=yes)
-    existed = run(work())
+    existed = using(context, lambda backend: backend.delete_site(site_id))
     text = "deleted" if existed else f"there is no site {site_id!r}"
     write_outcome({"existed": existed, **counted}, text, as_json=as_json)
+
+
+def _clean_up(
+    context: typer.Context,
+    work: Callable[[DynamoDBBackend, bool], Awaitable[PruneReport | GarbageReport]],
+    question: str,
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Says what would be deleted, and deletes it if that is wanted. `work` is told whether only to count."""
+    if not dry_run and not yes:
+        write_record(using(context, lambda backend: work(backend, True)), as_json=False)
+        confirm(question, yes=False)
+    write_record(using(context, lambda backend: work(backend, dry_run)), as_json=as_json)
 
 
 async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:
     return found(await backend.get_page_by_url(site_id, url), f"page {url} in site {site_id!r}")
 
 
-@asynccontextmanager
-async def _bar(what: str) -> AsyncIterator[Any]:
+@contextmanager
+def _bar(what: str) -> Iterator[OnRecord]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(what, total=None)

@@ -78,7 +78,12 @@ def write_outcome(record: Any, text: str, *, as_json: bool) -> None:
     if as_json:
         write_json(record)
     else:
-        err.print(text, markup=False, soft_wrap=True)
+        say(text)
+
+
+def say(text: str) -> None:
+    """A word to the user, on stderr."""
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def cell(value: Any) -> Text:

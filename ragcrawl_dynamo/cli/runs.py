@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Group
@@ -16,6 +17,7 @@ from rich.table import Table
 from ragcrawl_dynamo import (
     CrawlRun,
     DynamoDBBackend,
+    Frontier,
     FrontierItem,
     FrontierStats,
     FrontierStatus,
@@ -42,9 +44,10 @@ from ragcrawl_dynamo.cli.session import (
     Yes,
     confirm,
     found,
-    opened,
-    run,
+    using,
 )
+
+T = TypeVar("T")
 
 _COUNTS = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
 _HOSTS_SHOWN = 20
@@ -63,13 +66,9 @@ def add_to(app: typer.Typer) -> None:
 
 def list_runs(context: typer.Context, site_id: SiteId, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Lists a site's runs, newest first."""
-
-    async def work() -> Slice[CrawlRun]:
-        async with opened(context) as backend:
-            return await backend.list_runs(site_id, limit)
-
+    found_runs = using(context, lambda backend: backend.list_runs(site_id, limit))
     columns = ("run_id", "status", "created_at", "completed_at", "is_sync", "frontier_size")
-    write_rows(run(work()), columns, as_json=as_json, empty=f"site {site_id!r} has no runs")
+    write_rows(found_runs, columns, as_json=as_json, empty=f"site {site_id!r} has no runs")
 
 
 @one.command("show")
@@ -84,35 +83,34 @@ def show(
 ) -> None:
     """Shows a run, and where its frontier stands."""
 
-    async def work() -> None:
-        async with opened(context) as backend:
-            record = found(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
-            if watch is not None:
-                await _watch(backend, site_id, run_id, watch, as_json=as_json)
-                return
-            frontier = backend.frontier(run_id, site_id)
-            state, stats = await asyncio.gather(frontier.state(), frontier.stats())
-            shown = {**plain(record), "state": state.value, "frontier": plain(stats)}
-            if not as_json:
-                del shown["config_snapshot"]
-            write_record(shown, as_json=as_json)
+    async def work(backend: DynamoDBBackend) -> None:
+        record = await _run(backend, site_id, run_id)
+        frontier = backend.frontier(run_id, site_id)
+        if watch is not None:
+            await _watch(frontier, run_id, watch, as_json=as_json)
+            return
+        state, stats = await asyncio.gather(frontier.state(), frontier.stats())
+        shown = {**plain(record), "state": state.value, "frontier": plain(stats)}
+        if not as_json:
+            del shown["config_snapshot"]
+        write_record(shown, as_json=as_json)
 
     # To have seen enough is no error.
     with suppress(KeyboardInterrupt) if watch is not None else nullcontext():
-        run(work())
+        using(context, work)
 
 
 @one.command("pause")
 def pause(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Lets no worker claim anything more, until `resume`."""
-    _control(context, site_id, run_id, "pause")
+    _with_frontier(context, site_id, run_id, Frontier.pause)
     write_outcome({"state": "paused"}, "paused: leases that run can be finished", as_json=as_json)
 
 
 @one.command("resume")
 def resume(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Ends a pause."""
-    _control(context, site_id, run_id, "resume")
+    _with_frontier(context, site_id, run_id, Frontier.resume)
     write_outcome({"state": "running"}, "running", as_json=as_json)
 
 
@@ -127,12 +125,12 @@ def cancel(
 ) -> None:
     """Ends a run for good: it can not be resumed."""
     if dry_run:
-        stats = _stats(context, site_id, run_id)
+        stats = _with_frontier(context, site_id, run_id, Frontier.stats)
         left = stats.pending + stats.delayed
         write_outcome({"left": left}, f"would leave {left:,} links that are not crawled", as_json=as_json)
         return
     confirm(f"End run {run_id} for good?", yes=yes)
-    _control(context, site_id, run_id, "cancel")
+    _with_frontier(context, site_id, run_id, Frontier.cancel)
     write_outcome({"state": "cancelled"}, "cancelled: leases that run can be finished", as_json=as_json)
 
 
@@ -146,15 +144,13 @@ def stats_of_run(
 ) -> None:
     """Counts a run's items by state."""
     if not hosts:
-        write_record(_stats(context, site_id, run_id), as_json=as_json)
+        write_record(_with_frontier(context, site_id, run_id, Frontier.stats), as_json=as_json)
         return
 
-    async def work() -> list[HostStatus]:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            return [each async for each in backend.frontier(run_id, site_id).iter_hosts()]
+    async def work(frontier: Frontier) -> list[HostStatus]:
+        return [each async for each in frontier.iter_hosts()]
 
-    found_hosts = run(work())
+    found_hosts = _with_frontier(context, site_id, run_id, work)
     if as_json:
         write_rows(found_hosts, (), as_json=True, empty="")
     else:
@@ -167,13 +163,12 @@ def failed(
 ) -> None:
     """Lists dead letters: what failed too often."""
 
-    async def work() -> Slice[FrontierItem]:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            return await backend.get_frontier_items(run_id, FrontierStatus.FAILED, limit)
+    async def work(backend: DynamoDBBackend) -> Slice[FrontierItem]:
+        await _run(backend, site_id, run_id)
+        return await backend.get_frontier_items(run_id, FrontierStatus.FAILED, limit)
 
     columns = ("url", "attempt", "last_error")
-    write_rows(run(work()), columns, as_json=as_json, empty="nothing has failed for good")
+    write_rows(using(context, work), columns, as_json=as_json, empty="nothing has failed for good")
 
 
 @queue.command("requeue")
@@ -186,55 +181,37 @@ def requeue(
 ) -> None:
     """Makes dead letters claimable again, with all their attempts."""
 
-    async def work() -> int:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            frontier = backend.frontier(run_id, site_id)
-            return (await frontier.stats()).failed if dry_run else await frontier.requeue_failed()
+    async def work(frontier: Frontier) -> int:
+        return (await frontier.stats()).failed if dry_run else await frontier.requeue_failed()
 
-    count = run(work())
+    count = _with_frontier(context, site_id, run_id, work)
     done = "would put" if dry_run else "put"
     write_outcome({"requeued": count, "dry_run": dry_run}, f"{done} {count:,} back", as_json=as_json)
 
 
 def recount(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Counts a run's items by reading all of them, and corrects the counters."""
-
-    async def work() -> FrontierStats:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            return await backend.frontier(run_id, site_id).recount()
-
-    write_record(run(work()), as_json=as_json)
+    write_record(_with_frontier(context, site_id, run_id, Frontier.recount), as_json=as_json)
 
 
-def _control(context: typer.Context, site_id: str, run_id: str, verb: str) -> None:
-    async def work() -> None:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            await getattr(backend.frontier(run_id, site_id), verb)()
+def _with_frontier(
+    context: typer.Context, site_id: str, run_id: str, work: Callable[[Frontier], Awaitable[T]]
+) -> T:
+    """The result of work with the frontier of a run that has to be there."""
 
-    run(work())
+    async def on(backend: DynamoDBBackend) -> T:
+        await _run(backend, site_id, run_id)
+        return await work(backend.frontier(run_id, site_id))
 
-
-def _stats(context: typer.Context, site_id: str, run_id: str) -> FrontierStats:
-    async def work() -> FrontierStats:
-        async with opened(context) as backend:
-            await _require(backend, site_id, run_id)
-            return await backend.frontier(run_id, site_id).stats()
-
-    return run(work())
+    return using(context, on)
 
 
-async def _require(backend: DynamoDBBackend, site_id: str, run_id: str) -> None:
-    found(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
+async def _run(backend: DynamoDBBackend, site_id: str, run_id: str) -> CrawlRun:
+    return found(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
 
 
-async def _watch(
-    backend: DynamoDBBackend, site_id: str, run_id: str, seconds: float, *, as_json: bool
-) -> None:
+async def _watch(frontier: Frontier, run_id: str, seconds: float, *, as_json: bool) -> None:
     """Shows the frontier again and again, until it is finished, cancelled, or the user has seen enough."""
-    frontier = backend.frontier(run_id, site_id)
     before: tuple[float, int] | None = None
     with Live(console=out, auto_refresh=False) as live:
         while True:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
 
 import typer
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, NotFoundError
-from ragcrawl_dynamo.cli.output import err
 
 T = TypeVar("T")
 
@@ -23,26 +21,24 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="URL of a page, in any form that normalizes to it.")]
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a command's work."""
-    return asyncio.run(work)
-
-
 def config_of(context: typer.Context) -> DynamoDBConfig:
     """The settings that the options before the command and the environment make."""
     config: DynamoDBConfig = context.find_root().obj
     return config
 
 
-@asynccontextmanager
-async def opened(context: typer.Context) -> AsyncIterator[DynamoDBBackend]:
-    """A backend on tables that are there: no command but `init` makes any."""
-    backend = DynamoDBBackend(config_of(context))
-    await backend.initialize(create_tables=False)
-    try:
-        yield backend
-    finally:
-        await backend.close()
+def using(context: typer.Context, work: Callable[[DynamoDBBackend], Awaitable[T]]) -> T:
+    """The result of work with a backend on tables that are there: no command but `init` makes any."""
+
+    async def use() -> T:
+        backend = DynamoDBBackend(config_of(context))
+        await backend.initialize(create_tables=False)
+        try:
+            return await work(backend)
+        finally:
+            await backend.close()
+
+    return asyncio.run(use())
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -64,8 +60,3 @@ def found(record: T | None, what: str) -> T:
     if record is None:
         raise NotFoundError(f"there is no {what}")
     return record
-
-
-def say(text: str) -> None:
-    """A word to the user, on stderr."""
-    err.print(text, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from ragcrawl_dynamo import DynamoDBBackend, MigrationProgress
 from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_outcome, write_rows
-from ragcrawl_dynamo.cli.session import AsJson, DryRun, Yes, config_of, confirm, run
+from ragcrawl_dynamo.cli.session import AsJson, DryRun, Yes, config_of, confirm
 from ragcrawl_dynamo.iam import policy
 from ragcrawl_dynamo.templates import cloudformation, terraform
 
@@ -57,19 +58,15 @@ def init(
         await backend.close()
         return [each.name for each in before if each.status == "MISSING"]
 
-    made = run(work())
+    made = asyncio.run(work())
     text = f"created {', '.join(made)}" if made else "all tables are there"
     write_outcome({"created": made}, text, as_json=as_json)
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Shows the tables, the version of their schema, and whether they serve requests; exits with 1 if not."""
-
-    async def work() -> tuple[list[Any], int | None]:
-        return await DynamoDBBackend(config_of(context)).describe_tables()
-
-    found, version = run(work())
-    healthy = all(each.status in ("ACTIVE", "UPDATING") for each in found)
+    found, version = asyncio.run(DynamoDBBackend(config_of(context)).describe_tables())
+    healthy = all(each.is_serving for each in found)
     if as_json:
         write_json({"healthy": healthy, "schema_version": version, "tables": [plain(each) for each in found]})
     else:
@@ -87,11 +84,7 @@ def migrate(
 ) -> None:
     """Brings tables of an older schema version up to this one; may be ended and called again."""
     backend = DynamoDBBackend(config_of(context))
-
-    async def look() -> int | None:
-        return (await backend.describe_tables())[1]
-
-    version = run(look())
+    _, version = asyncio.run(backend.describe_tables())
     own = backend.schema_version
     outcome = {"rewritten": 0, "schema_version": version}
     if version == own:
@@ -113,7 +106,7 @@ def migrate(
                 bar = bars[page.table] = progress.add_task(page.table, total=None)
             progress.advance(bar, page.seen)
 
-        rewritten = run(backend.migrate(show))
+        rewritten = asyncio.run(backend.migrate(show))
     write_outcome(
         {"rewritten": rewritten, "schema_version": own},
         f"rewrote {rewritten:,} items: the tables are of schema version {own}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragcrawl_dynamo import _requests as requests
@@ -126,9 +127,7 @@ class SchemaStore:
             request = requests.scan_request(table, limit=_PER_PAGE, start=start or None)
             response = await self._gateway.call("Scan", request)
 
-            async def rewrite(item: Item) -> bool:
-                return await self._rewrite(table, migration, item)
-
+            rewrite = partial(self._rewrite, table, migration)
             changed = sum(await gather_bounded(rewrite, response["Items"], _IN_FLIGHT))
             rewritten += changed
             last = response.get("LastEvaluatedKey", {})
@@ -136,10 +135,9 @@ class SchemaStore:
             clean = record.clean and not changed
             if position:
                 after = record.model_copy(update={"position": position, "clean": clean})
-            elif clean:
-                after = SchemaRecord(version=record.version, step=record.step + 1)
             else:
-                after = SchemaRecord(version=record.version, step=record.step)
+                # From the beginning: of the next step, or for another look.
+                after = SchemaRecord(version=record.version, step=record.step + int(clean))
             record = await self._advance(record, after)
             on_progress(MigrationProgress(migration.version, table.name, len(response["Items"]), changed))
             if not position or (record.version, record.step) != (after.version, after.step):

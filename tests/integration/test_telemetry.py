@@ -42,12 +42,20 @@ def points(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
     }
 
 
+@pytest.fixture
+def provider(spans: InMemorySpanExporter) -> TracerProvider:
+    made = TracerProvider()
+    made.add_span_processor(SimpleSpanProcessor(spans))
+    return made
+
+
 @on_dynamodb_local
 async def test_each_request_is_a_span_and_is_measured(
-    dynamodb_config: DynamoDBConfig, spans: InMemorySpanExporter, reader: InMemoryMetricReader
+    dynamodb_config: DynamoDBConfig,
+    spans: InMemorySpanExporter,
+    provider: TracerProvider,
+    reader: InMemoryMetricReader,
 ) -> None:
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
     observe = telemetry.observer(provider, MeterProvider([reader]))
     async with DynamoDBBackend(dynamodb_config, on_request=observe) as backend:
         with provider.get_tracer("test").start_as_current_span("crawl") as parent:
@@ -87,10 +95,11 @@ async def test_each_request_is_a_span_and_is_measured(
 
 @on_dynamodb_local
 async def test_a_failure_says_so(
-    dynamodb_config: DynamoDBConfig, spans: InMemorySpanExporter, reader: InMemoryMetricReader
+    dynamodb_config: DynamoDBConfig,
+    spans: InMemorySpanExporter,
+    provider: TracerProvider,
+    reader: InMemoryMetricReader,
 ) -> None:
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
     observe = telemetry.observer(provider, MeterProvider([reader]))
     async with DynamoDBBackend(dynamodb_config, on_request=observe) as backend:
         await drop_tables(dynamodb_config)
