@@ -110,33 +110,35 @@ class Shortcut:
             ResponseParserError: It could not be read.
         """
         event = f"dynamodb.{model.name}"
-        answer = response = parsed = None
         try:
-            try:
-                request = _Request(params["method"], params["url"], params["headers"], params["body"])
-                request.context = context
-                await self._events.emit(
-                    f"request-created.{event}", request=request, operation_name=model.name
-                )
-                prepared = request.prepare()
-                given = await self._events.emit(f"before-send.{event}", request=prepared)
-                if (answer := first_non_none_response(given)) is None:
-                    status, headers, body = await self._session.exchange(prepared)
-                    answer = AioAWSResponse(prepared.url, status, headers, _Whole(body))
-                response = {
-                    "headers": answer.headers,
-                    "status_code": answer.status_code,
-                    "body": await answer.content,
-                    "context": {"operation_name": model.name},
-                }
-                parsed = await self._parse(response, model, event)
-            except Exception as error:
-                await self._answered(event, context, None, None, error)
-                raise
-            await self._answered(event, context, response, parsed, None)
+            return await self._send(params, model, context, event)
         except Exception as error:
             await self._events.emit(f"after-call-error.{event}", exception=error, context=context)
             raise
+
+    async def _send(
+        self, params: dict[str, Any], model: Any, context: dict[str, Any], event: str
+    ) -> tuple[Any, Any]:
+        request = _Request(params["method"], params["url"], params["headers"], params["body"])
+        request.context = context
+        await self._events.emit(f"request-created.{event}", request=request, operation_name=model.name)
+        prepared = request.prepare()
+        try:
+            given = await self._events.emit(f"before-send.{event}", request=prepared)
+            if (answer := first_non_none_response(given)) is None:
+                status, headers, body = await self._session.exchange(prepared)
+                answer = AioAWSResponse(prepared.url, status, headers, _Whole(body))
+        except Exception as error:
+            await self._received(event, context, exception=error)
+            raise
+        response = {
+            "headers": answer.headers,
+            "status_code": answer.status_code,
+            "body": await answer.content,
+            "context": {"operation_name": model.name},
+        }
+        parsed = await self._parse(response, model, event)
+        await self._received(event, context, response, parsed)
         return answer, parsed
 
     async def _parse(self, response: dict[str, Any], model: Any, event: str) -> Any:
@@ -155,20 +157,21 @@ class Shortcut:
                 parsed.update(await self._parser.parse(response, shape))
         return parsed
 
-    async def _answered(
+    async def _received(
         self,
         event: str,
         context: dict[str, Any],
-        response: dict[str, Any] | None,
-        parsed: Any,
-        error: Exception | None,
+        response: dict[str, Any] | None = None,
+        parsed: Any = None,
+        *,
+        exception: Exception | None = None,
     ) -> None:
         await self._events.emit(
             f"response-received.{event}",
             response_dict=response,
             parsed_response=parsed,
             context=context,
-            exception=error,
+            exception=exception,
         )
 
 

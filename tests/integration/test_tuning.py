@@ -244,6 +244,9 @@ async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list
     def refuse(request: Any, **_: Any) -> None:
         request.url = "http://127.0.0.1:1/"
 
+    def fail(**_: Any) -> None:
+        raise FailingHookError
+
     async with opening as client:
         for name in EVENTS:
             client.meta.events.register_first(name, note)
@@ -253,7 +256,17 @@ async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list
         client.meta.events.register("before-send", refuse)
         with pytest.raises(BotoCoreError):
             await client.get_item(TableName=table, Key=KEY)
+        client.meta.events.unregister("before-send", refuse)
+        # Neither what can not be signed nor what can not be read is an answer to be told of.
+        for event, hook in (("before-parse", fail), ("before-sign", fail)):
+            client.meta.events.register_first(event, hook)
+            with pytest.raises(FailingHookError):
+                await client.get_item(TableName=table, Key=KEY)
     return seen
+
+
+class FailingHookError(Exception):
+    """Raised by a hook."""
 
 
 @on_dynamodb_local
