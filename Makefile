@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier docs docs-cli dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -92,8 +92,14 @@ docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warni
 
 .venv-docs/.installed: Makefile pyproject.toml
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --quiet --constraint constraints.txt mkdocs-material==9.8.2 'mkdocstrings[python]==1.0.8' --editable '.[otel]'
+	.venv-docs/bin/pip install --quiet --constraint constraints.txt mkdocs-material==9.8.2 'mkdocstrings[python]==1.0.8' ruff --editable '.[otel]'
 	touch $@
+
+check-wheel:  ## Install the wheel without extras into an empty environment, and use it there.
+	bash tools/check_wheel.sh
+
+docs-drawings:  ## Draw docs/drawings/*.dot anew (needs graphviz).
+	for each in docs/drawings/*.dot; do dot -Tsvg $$each -o $${each%.dot}.svg; done
 
 docs-cli: install fetch-dynamodb-local  ## Run the walk through the command line, and write docs/cli.md.
 	$(BIN)/python tools/cli_walk.py

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 from ragcrawl_dynamo.errors import InvalidInputError
 from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.stores.counters import FrontierStats
 
 __all__ = ["AddResult", "Claim", "HostStatus"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,23 @@ class Claim:
     def token(self) -> str:
         """Fencing token: of two claims of one item the later one's is greater, also as text."""
         return f"{self.item.attempt:010}.{self.item.lease_token}"
+
+
+LeaseObserver: TypeAlias = Callable[[Claim], object]
+
+
+def guarded(observer: LeaseObserver | None) -> LeaseObserver:
+    """An observer of lost leases that raises nothing: the caller's code must not harm the queue's."""
+
+    def observe(claim: Claim) -> None:
+        if observer is None:
+            return
+        try:
+            observer(claim)
+        except Exception:  # the caller's code, of which nothing is known
+            logger.exception("the observer of lost leases failed")
+
+    return observe
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import CHANGE_ORDER
-from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._claims import Claim, LeaseObserver
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
@@ -83,6 +83,7 @@ class Committer:
         lanes: Lanes,
         live: LiveStats,
         clock: Clock,
+        on_lease_lost: LeaseObserver,
     ) -> None:
         self._gateway = gateway
         self._tables = tables
@@ -91,6 +92,7 @@ class Committer:
         self._lanes = lanes
         self._live = live
         self._clock = clock
+        self._on_lease_lost = on_lease_lost
 
     async def commit(self, fetched: Fetched) -> CommitResult:
         """Commits one page; see StorageBackend.commit_page."""
@@ -179,10 +181,13 @@ class Committer:
         """The result of a commit under the same lease whose end its caller did not see."""
         item = error.items[1] or {}
         is_own = item.get("lease_token") == {"S": claim.item.lease_token or ""}
+        was_held = not claim.ended
         if fetched.frontier is not None:
             await fetched.frontier.completed_elsewhere(claim, counted=True)
         result = recorded(item) if is_own else None
         if result is None:
+            if was_held:
+                self._on_lease_lost(claim)
             raise LeaseLostError([claim]) from error
         return result
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ragcrawl_dynamo._claiming import Claimer
-from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._claims import Claim, LeaseObserver
 from ragcrawl_dynamo._conditional import Applied, Change, Failed
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
@@ -55,13 +55,20 @@ class Finisher:
     """Renews and ends leases of one run's items."""
 
     def __init__(
-        self, hosts: HostStore, queue: QueueStore, counters: Counters, claimer: Claimer, waker: Waker
+        self,
+        hosts: HostStore,
+        queue: QueueStore,
+        counters: Counters,
+        claimer: Claimer,
+        waker: Waker,
+        on_lease_lost: LeaseObserver,
     ) -> None:
         self._hosts = hosts
         self._queue = queue
         self._counters = counters
         self._claimer = claimer
         self._waker = waker
+        self._on_lease_lost = on_lease_lost
 
     async def renew(
         self, claims: Sequence[Claim], ends_at: datetime, free_at: datetime, deadline: float
@@ -76,8 +83,7 @@ class Finisher:
         written = await self._write(claims, changes, FrontierStatus.IN_PROGRESS)
         for claim in written.done:
             claim.expires_at, claim.deadline = ends_at, deadline
-        for claim in written.lost:
-            claim.ended = True
+        self._note_lost(written.lost)
         await self._tell_hosts(written.done, lambda tokens: _extending(tokens, free_at))
         written.raise_if_incomplete()
 
@@ -135,6 +141,7 @@ class Finisher:
         self, claims: Sequence[Claim], changes: Sequence[Change], status: FrontierStatus, becomes: str
     ) -> _Written:
         written = await self._write(claims, changes, status)
+        self._note_lost(written.lost)
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
@@ -166,6 +173,12 @@ class Finisher:
             else:
                 written.lost.append(claim)
         return written
+
+    def _note_lost(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            if not claim.ended:
+                claim.ended = True
+                self._on_lease_lost(claim)
 
     async def _tell_hosts(self, claims: Iterable[Claim], change: Callable[[list[str]], Mutation]) -> None:
         """Tells hosts that count their leases in flight of those that ended, or end later."""

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from ragcrawl_dynamo._arguments import check_final_status, check_kind, check_several
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
-from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._client import ClientFactory, open_client, open_object_client
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._commits import CommitResult
@@ -682,6 +682,8 @@ class DynamoDBBackend(StorageBackend):
         clock: By which leases are judged; to be replaced in tests.
         on_request: Called with each request that was answered or failed, retries included: in the event
             loop, so it must be quick. What it raises is logged.
+        on_lease_lost: Called with each claim whose lease proved to be lost when it was renewed, finished or
+            committed, once; likewise.
     """
 
     def __init__(
@@ -691,9 +693,11 @@ class DynamoDBBackend(StorageBackend):
         client_factory: ClientFactory = open_client,
         clock: Clock | None = None,
         on_request: Observer | None = None,
+        on_lease_lost: LeaseObserver | None = None,
     ) -> None:
         self._config = config
         self._metrics = Metrics(on_request)
+        self._on_lease_lost = guarded(on_lease_lost)
         self._gateway = Gateway(config, client_factory, metrics=self._metrics)
         self._tables = tables = Tables.of(config.table_prefix)
         self._sites = SiteStore(self._gateway, tables.sites)
@@ -709,7 +713,14 @@ class DynamoDBBackend(StorageBackend):
         self._live = LiveStats(self._runs, self._clock)
         self._tasks = Tasks()
         self._committer = Committer(
-            self._gateway, tables, self._pages, self._versions, self._lanes, self._live, self._clock
+            self._gateway,
+            tables,
+            self._pages,
+            self._versions,
+            self._lanes,
+            self._live,
+            self._clock,
+            self._on_lease_lost,
         )
         self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
@@ -1131,6 +1142,7 @@ class DynamoDBBackend(StorageBackend):
                 host_delay=host_delay,
                 host_max_in_flight=host_max_in_flight,
                 clock=self._clock,
+                on_lease_lost=self._on_lease_lost,
             )
         elif (host_delay, host_max_in_flight) not in ((0.0, None), queue.host_limits):
             raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
@@ -1219,10 +1231,15 @@ def _identity(version: PageVersion) -> VersionId:
 
 
 def create_storage_backend(
-    config: StorageConfig | None = None, *, on_request: Observer | None = None
+    config: StorageConfig | None = None,
+    *,
+    on_request: Observer | None = None,
+    on_lease_lost: LeaseObserver | None = None,
 ) -> StorageBackend:
     """The backend that a configuration describes, not yet open; the defaults where none is given.
 
-    `on_request` is told of each request; see DynamoDBBackend.
+    `on_request` is told of each request, `on_lease_lost` of each claim that was lost; see DynamoDBBackend.
     """
-    return DynamoDBBackend((config or StorageConfig()).backend, on_request=on_request)
+    return DynamoDBBackend(
+        (config or StorageConfig()).backend, on_request=on_request, on_lease_lost=on_lease_lost
+    )

@@ -24,7 +24,7 @@ from ragcrawl_dynamo._arguments import (
     check_several,
 )
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
-from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus, LeaseObserver
 from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._completion import Completion
@@ -88,6 +88,7 @@ class Frontier:
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
         clock: Clock,
+        on_lease_lost: LeaseObserver,
     ) -> None:
         """See `StorageBackend.frontier`."""
         run_partition(run_id)
@@ -121,7 +122,7 @@ class Frontier:
         self._adder = Adder(
             run_id, site_id, queue, counters, claimer, waker, tasks, clock, config.frontier_seen_cache
         )
-        self._finisher = Finisher(hosts, queue, counters, claimer, waker)
+        self._finisher = Finisher(hosts, queue, counters, claimer, waker, on_lease_lost)
         self._completion = Completion(hosts, queue, counters, waker, clock)
         self._rounds = Rounds(claimer, tasks, clock, self.release)
 

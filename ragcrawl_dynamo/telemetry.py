@@ -1,6 +1,8 @@
 """OpenTelemetry spans and metrics of every request to DynamoDB; needs the extra `otel`.
 
-    backend = create_storage_backend(config, on_request=telemetry.observer())
+    backend = create_storage_backend(
+        config, on_request=telemetry.observer(), on_lease_lost=telemetry.lease_observer()
+    )
 
 Each request, retries included, is a span of kind client, below the one that is current where it was sent, and
 is measured by operation, table and error. Names are those of OpenTelemetry's semantic conventions for
@@ -14,6 +16,7 @@ databases, where these have one.
 | ragcrawl_dynamo.left_over | {item} | items of a batch that lacked capacity, and are sent again |
 | ragcrawl_dynamo.read_units | {unit} | read capacity units that were consumed |
 | ragcrawl_dynamo.write_units | {unit} | write capacity units likewise |
+| ragcrawl_dynamo.leases_lost | {lease} | leases that had ended before they were used, by site |
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from typing import TYPE_CHECKING
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
+from ragcrawl_dynamo._claims import Claim, LeaseObserver
 from ragcrawl_dynamo._metrics import Observer, RequestEvent
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["observer"]
+__all__ = ["lease_observer", "observer"]
 
 _NAME = "ragcrawl_dynamo"
 
@@ -85,5 +89,20 @@ def observer(
         ):
             if amount:
                 counter.add(amount, attributes)
+
+    return observe
+
+
+def lease_observer(meter_provider: MeterProvider | None = None) -> LeaseObserver:
+    """What `on_lease_lost` takes.
+
+    Args:
+        meter_provider: Gets the count; the global one by default.
+    """
+    meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+    lost = meter.create_counter(f"{_NAME}.leases_lost", "{lease}", "Leases that had ended before their use")
+
+    def observe(claim: Claim) -> None:
+        lost.add(1, {f"{_NAME}.site_id": claim.item.site_id})
 
     return observe

@@ -13,8 +13,8 @@ from matplotlib import pyplot as plt  # noqa: E402 # after the backend is chosen
 found: dict[str, dict[str, float]] = json.load(sys.stdin)
 counts = [int(each) for each in found]
 names = list(next(iter(found.values())))
-rows = -(-len(names) // 4)
-figure, axes = plt.subplots(rows, 4, figsize=(13, 2.6 * rows))
+rows = -(-len(names) // 2)
+figure, axes = plt.subplots(rows, 2, figsize=(8, 2.1 * rows))
 for place, name in zip(axes.flat, names, strict=False):
     axis: Any = place
     values = [column[name] for column in found.values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 
 from ragcrawl_dynamo import (
@@ -279,14 +279,14 @@ async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:
 
 @contextmanager
 def _bar(what: str) -> Iterator[OnRecord]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(what, total=1.0)
         counts: dict[str, int] = {}
 
-        def on_progress(kind: str) -> None:
+        def on_progress(kind: str, share: float) -> None:
             counts[kind] = counts.get(kind, 0) + 1
             shown = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
-            progress.update(task, description=f"{what}: {shown}")
+            progress.update(task, completed=share, description=f"{what}: {shown}")
 
         yield on_progress

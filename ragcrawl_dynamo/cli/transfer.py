@@ -25,7 +25,7 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo._batching import gather_bounded
 
-OnRecord = Callable[[str], None]
+OnRecord = Callable[[str, float], None]
 
 MODELS: dict[str, type[BaseModel]] = {
     "site": Site,
@@ -77,6 +77,11 @@ class Lines:
     def close(self) -> None:
         """See Sink."""
         self._file.close()
+
+    @staticmethod
+    def size(path: Path) -> int:
+        """The position after the last record."""
+        return path.stat().st_size
 
     @staticmethod
     def read(path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
@@ -136,6 +141,11 @@ class ParquetFiles:
 
     def close(self) -> None:
         """See Sink."""
+
+    @classmethod
+    def size(cls, path: Path) -> int:
+        """The position after the last record."""
+        return len(cls._files(path))
 
     @classmethod
     def read(cls, path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
@@ -198,7 +208,7 @@ class Exporter:
         backend: Where it is.
         site_id: Which.
         path: The file, or with the suffix .parquet the folder.
-        on_record: Told of each record's kind.
+        on_record: Told of each record's kind, and of the share of the work that is done then.
     """
 
     def __init__(self, backend: DynamoDBBackend, site_id: str, path: Path, on_record: OnRecord) -> None:
@@ -207,7 +217,7 @@ class Exporter:
         self._path = path
         self._on_record = on_record
         self._progress = Progress(path, "export")
-        self._count = 0
+        self._count = self._pages = self._all_pages = 0
 
     async def run(self, *, overwrite: bool = False) -> int:
         """Writes what is missing; returns how many records there are.
@@ -223,8 +233,9 @@ class Exporter:
             )
         if state is not None and state["site_id"] != self._site_id:
             raise InvalidArgumentError("file", f"{self._path} was begun for site {state['site_id']!r}")
-        state = state or {"position": 0, "stage": "site", "cursor": None, "count": 0}
-        self._count = state["count"]
+        state = state or {"position": 0, "stage": "site", "cursor": None, "count": 0, "pages": 0}
+        self._count, self._pages = state["count"], state["pages"]
+        self._all_pages = await self._backend.count_pages(self._site_id, include_tombstones=True)
         sink: Sink = (ParquetFiles if _is_parquet(self._path) else Lines)(self._path, state["position"])
         try:
             stage, cursor = state["stage"], state["cursor"]
@@ -237,6 +248,7 @@ class Exporter:
                         "stage": stage,
                         "cursor": cursor,
                         "count": self._count,
+                        "pages": self._pages,
                     }
                 )
         finally:
@@ -288,7 +300,8 @@ class Exporter:
     def _write(self, sink: Sink, kind: str, record: BaseModel) -> None:
         sink.write(kind, record.model_dump(mode="json"))
         self._count += 1
-        self._on_record(kind)
+        self._pages += kind == "page"
+        self._on_record(kind, self._pages / max(1, self._pages, self._all_pages))
 
 
 class Importer:
@@ -297,7 +310,7 @@ class Importer:
     Args:
         backend: Where to.
         path: The file or folder.
-        on_record: Told of each record's kind.
+        on_record: Told of each record's kind, and of the share of the work that is done then.
     """
 
     def __init__(self, backend: DynamoDBBackend, path: Path, on_record: OnRecord) -> None:
@@ -316,24 +329,25 @@ class Importer:
         if not self._path.exists():
             raise InvalidArgumentError("file", f"there is no {self._path}")
         state = self._progress.read() or {"position": 0}
-        read = ParquetFiles.read if _is_parquet(self._path) else Lines.read
+        source = ParquetFiles if _is_parquet(self._path) else Lines
+        size = max(1, source.size(self._path))
         batch: dict[str, list[Any]] = {kind: [] for kind in MODELS}
         count = waiting = 0
         position = state["position"]
-        for kind, record, after in read(self._path, position):
+        for kind, record, after in source.read(self._path, position):
             model = _model(self._path, kind, record)
             batch[kind].append(model)
             waiting += 1
             if waiting >= _BATCH and after != position:
-                await self._save(batch)
+                await self._save(batch, after / size)
                 count, waiting = count + waiting, 0
                 self._progress.write({"position": after})
             position = after
-        await self._save(batch)
+        await self._save(batch, 1.0)
         self._progress.end()
         return count + waiting
 
-    async def _save(self, batch: dict[str, list[Any]]) -> None:
+    async def _save(self, batch: dict[str, list[Any]], share: float) -> None:
         for site in batch["site"]:
             await self._backend.save_site(site)
         for run in batch["run"]:
@@ -345,7 +359,7 @@ class Importer:
             await self._backend.save_pages_bulk(batch["page"])
         for kind, records in batch.items():
             for _ in records:
-                self._on_record(kind)
+                self._on_record(kind, share)
             records.clear()
 
 

@@ -288,9 +288,11 @@ def test_an_export_goes_on_where_it_was_ended(
     call("export", SITE, str(expected))
     file = tmp_path / name
     seen = 0
+    shares: list[float] = []
 
-    def end(_: str) -> None:
+    def end(_: str, share: float) -> None:
         nonlocal seen
+        shares.append(share)
         seen += 1
         # In the second step of pages, when some were written already.
         if seen == 90:
@@ -298,6 +300,8 @@ def test_an_export_goes_on_where_it_was_ended(
 
     with pytest.raises(EndedError):
         using(config, lambda backend: Exporter(backend, SITE, file, end).run())
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] < 1
     assert call("export", "other", str(file)).code == 1
     assert call("export", SITE, str(file)).code == 0
     if file.is_dir():

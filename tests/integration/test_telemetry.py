@@ -15,10 +15,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, TableNotFoundError, telemetry
-from ragcrawl_dynamo.testing import drop_tables
+from ragcrawl_dynamo import (
+    Claim,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    LeaseLostError,
+    TableNotFoundError,
+    telemetry,
+)
+from ragcrawl_dynamo.testing import ManualClock, drop_tables
 from tests.engines import on_dynamodb_local
-from tests.factories import make_page
+from tests.factories import make_page, make_version
 
 
 @pytest.fixture
@@ -121,3 +128,36 @@ def test_nothing_optional_is_loaded_without_being_asked_for() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+async def test_lost_leases_are_counted_once_each(
+    dynamodb_config: DynamoDBConfig, reader: InMemoryMetricReader
+) -> None:
+    clock = ManualClock()
+    count = telemetry.lease_observer(MeterProvider([reader]))
+
+    def observe(claim: Claim) -> None:
+        count(claim)
+        raise ValueError("what an observer raises harms nobody")
+
+    async with DynamoDBBackend(dynamodb_config, clock=clock, on_lease_lost=observe) as backend:
+        frontier = backend.frontier("run", "site")
+        await frontier.add([f"https://a.example/{i}" for i in range(4)])
+        renewed, completed, committed, kept = await frontier.claim(4, lease_seconds=60)
+        await frontier.complete(kept)
+        clock.advance(100)
+        assert len(await frontier.claim(4)) == 3
+        for lost in (
+            frontier.renew(renewed, lease_seconds=9),
+            frontier.complete(renewed),
+            frontier.complete(completed),
+        ):
+            with pytest.raises(LeaseLostError):
+                await lost
+        page = make_page(url=committed.item.url)
+        version = make_version(run_id="run")
+        for _ in range(2):
+            with pytest.raises(LeaseLostError):
+                await backend.commit_page(page, version, claim=committed)
+    (point,) = points(reader)["ragcrawl_dynamo.leases_lost"]
+    assert (point.value, dict(point.attributes)) == (3, {"ragcrawl_dynamo.site_id": "site"})

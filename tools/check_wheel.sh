@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it without extras into an empty environment, and uses it there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+python3 -m venv "$folder/env"
+"$folder/env/bin/pip" wheel --quiet --no-deps --wheel-dir "$folder" .
+"$folder/env/bin/pip" install --quiet --constraint constraints.txt "$folder"/*.whl
+cd "$folder"
+env/bin/python - <<'PYTHON'
+import sys
+
+import ragcrawl_dynamo
+
+optional = {"typer", "rich", "pyarrow", "moto", "opentelemetry", "fastapi", "pytest", "scrapy", "crawlee", "ragcrawl"}
+assert not (loaded := optional & set(sys.modules)), loaded
+ragcrawl_dynamo.create_storage_backend()
+print("ragcrawl_dynamo", ragcrawl_dynamo.__version__, "needs none of", ", ".join(sorted(optional)))
+PYTHON
+if env/bin/ragcrawl-dynamo --help 2>error; then
+    echo "the command should need its extra"
+    exit 1
+fi
+grep "ragcrawl-dynamo\[cli\]" error
