@@ -4,6 +4,7 @@ from ragcrawl_dynamo._changes import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._hosts import RunState
+from ragcrawl_dynamo._keeping import LeaseKeeper
 from ragcrawl_dynamo._metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._paging import Slice
 from ragcrawl_dynamo._provision import TableInfo
@@ -104,6 +105,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidValueError",
     "ItemTooLargeError",
+    "LeaseKeeper",
     "LeaseLostError",
     "MassDeletionError",
     "MigrationProgress",

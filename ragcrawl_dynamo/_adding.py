@@ -23,7 +23,7 @@ from ragcrawl_dynamo.errors import (
     PartialBatchError,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo.models import FrontierItem
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 from ragcrawl_dynamo.stores.counters import Counters
 from ragcrawl_dynamo.stores.queue import QueueStore, open_since, ready_candidate
 
@@ -83,7 +83,7 @@ class Adder:
         for i, link in enumerate(links):
             url = link.url if isinstance(link, FrontierItem) else link
             try:
-                item = self._item(link, {"discovered_at": self._next_moment(), **common})
+                item = self._item(link, {"discovered_at": self.next_moment(), **common})
             except InvalidInputError as error:
                 results.append(AddResult(url, None, added=False, error=error))
                 continue
@@ -104,7 +104,8 @@ class Adder:
         now = self._clock.now()
         for item_id, standing in known.items():
             item = wanted.pop(item_id)
-            results[places[item_id]] = AddResult(item.url, item_id, added=False)
+            status = FrontierStatus(standing["status"]["S"])
+            results[places[item_id]] = AddResult(item.url, item_id, added=False, status=status)
             # Whoever added it was killed, perhaps, before it could make that known.
             if (found := open_since(standing, now)) is not None:
                 note_work(work, item.domain, *found)
@@ -120,7 +121,7 @@ class Adder:
             raise PartialBatchError(sum(each is not None for each in results), failures) from failures[0][1]
         return [each for each in results if each is not None]
 
-    def _next_moment(self) -> datetime:
+    def next_moment(self) -> datetime:
         """Now, and later than the moment before, so that links of one priority keep their order."""
         self._latest = max(self._clock.now(), self._latest + timedelta(microseconds=1))
         return self._latest
@@ -139,7 +140,7 @@ class Adder:
         normalized = normalize_url(fields["url"])
         item = FrontierItem(
             **fields,
-            item_id=link_id(normalized),
+            item_id=link_id(fields.get("unique_key") or normalized),
             run_id=self._run_id,
             site_id=self._site_id,
             normalized_url=normalized,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from ragcrawl_dynamo.errors import InvalidInputError
-from ragcrawl_dynamo.models import FrontierItem
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 from ragcrawl_dynamo.stores.counters import FrontierStats
 
 __all__ = ["AddResult", "Claim", "HostStatus"]
@@ -26,12 +26,14 @@ class AddResult:
         item_id: Its item; None where `error` is set.
         added: Whether it is new to the run.
         error: Why it can not be stored; None for all others.
+        status: What it is, where it was looked up because this process did not know it.
     """
 
     url: str
     item_id: str | None
     added: bool
     error: InvalidInputError | None = None
+    status: FrontierStatus | None = None
 
 
 @dataclass(slots=True)

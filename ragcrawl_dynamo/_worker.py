@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 from ragcrawl_dynamo._claims import Claim
 from ragcrawl_dynamo._clock import Clock
+from ragcrawl_dynamo._keeping import LeaseKeeper, Renewing
 from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["Worker"]
@@ -25,23 +26,16 @@ logger = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
 
-# Parts of a lease: it is renewed after one, so that two more renewals can fail.
-_PARTS = 3
-
 # By convention of shells, the exit status of a process that a signal ended.
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class Queue(Protocol):
+class Queue(Renewing, Protocol):
     """What a worker needs of a frontier."""
 
     async def claim(
         self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
     ) -> list[Claim]:
-        """See Frontier."""
-        ...
-
-    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
         """See Frontier."""
         ...
 
@@ -98,12 +92,12 @@ class Worker:
         self._clock = clock
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
-        self._margin = margin
         self._worker_id = worker_id
         self._grace_seconds = grace_seconds
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._lost: set[str] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = LeaseKeeper(queue, clock, lease_seconds, margin, self._on_lost)
+        self._is_open = False
         self._stop = asyncio.Event()
         self._terminated = asyncio.Event()
         self._has_signal = False
@@ -113,7 +107,8 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         """Begins to keep leases."""
-        self._keeper = asyncio.create_task(self._keep_leases())
+        await self._keeper.__aenter__()
+        self._is_open = True
         self._take_signal()
         return self
 
@@ -124,9 +119,7 @@ class Worker:
         if self._has_signal:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         await self._cancel_handlers()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._keeper.__aexit__(kind, error, trace)
 
     def stop(self) -> None:
         """Lets `run` end once the handlers that run have; nothing more is claimed."""
@@ -142,7 +135,7 @@ class Worker:
             ServiceError: DynamoDB can not be reached, or refused, for longer than the retries last.
             SystemExit: The process got SIGTERM, and all items are finished or released.
         """
-        if self._keeper is None:
+        if not self._is_open:
             raise RuntimeError("use the worker in 'async with'")
         wait = _WAIT_SECONDS
         while not self._stop.is_set():
@@ -156,7 +149,8 @@ class Worker:
             for claim in claims:
                 task = asyncio.create_task(self._handle(claim, handler))
                 self._running[task] = claim
-                task.add_done_callback(self._running.pop)
+                self._keeper.hold([claim])
+                task.add_done_callback(self._let_go)
             if claims:
                 wait = _WAIT_SECONDS
             elif not self._running and await self._queue.is_finished():
@@ -263,39 +257,14 @@ class Worker:
             return False
         return True
 
-    async def _keep_leases(self) -> None:
-        """Renews leases before they end, and cancels the handlers of those that can not be kept."""
-        pace = self._lease_seconds / _PARTS
-        while True:
-            await self._clock.sleep(min(pace / 2, 1.0))
-            now = self._clock.monotonic()
-            held = [each for each in self._running.values() if not each.ended]
-            aging = [each for each in held if each.deadline - now < self._lease_seconds - pace]
-            if aging:
-                await self._renew(aging)
-            now = self._clock.monotonic()
-            for task, claim in list(self._running.items()):
-                if claim.deadline - self._margin <= now and not claim.ended:
-                    self._cancel(task, claim, "its lease could not be renewed in time")
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._keeper.let_go(self._running.pop(task))
 
-    async def _renew(self, claims: list[Claim]) -> None:
-        # A request that hangs must not keep from giving the leases up in time.
-        soonest = min(each.deadline for each in claims) - self._margin - self._clock.monotonic()
-        try:
-            async with asyncio.timeout(max(0.05, soonest)):
-                await self._queue.renew(claims, self._lease_seconds)
-        except LeaseLostError as error:
-            lost = {each.token for each in error.claims}
-            for task, claim in list(self._running.items()):
-                if claim.token in lost:
-                    self._cancel(task, claim, "its lease was lost")
-        except (RagcrawlDynamoError, TimeoutError) as error:
-            logger.warning("%d leases could not be renewed: %s", len(claims), error)
-
-    def _cancel(self, task: asyncio.Task[None], claim: Claim, why: str) -> None:
-        if claim.token in self._lost or claim.ended:
-            return
-        logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
-        self._lost.add(claim.token)
-        self.lost += 1
-        task.cancel()
+    def _on_lost(self, claim: Claim, why: str) -> None:
+        """Cancels the handler of a claim whose lease is lost."""
+        for task, running in self._running.items():
+            if running is claim:
+                logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
+                self._lost.add(claim.token)
+                self.lost += 1
+                task.cancel()

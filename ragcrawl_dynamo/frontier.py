@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._folding import FOLDED, Fold
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
+from ragcrawl_dynamo._keeping import LeaseKeeper
 from ragcrawl_dynamo._keys import host_name, run_partition, site_partition
 from ragcrawl_dynamo._rounds import Rounds
 from ragcrawl_dynamo._tables import Tables
@@ -49,7 +50,7 @@ from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 from ragcrawl_dynamo.stores.counters import Counters, FrontierStats, stats_of
 from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
 from ragcrawl_dynamo.stores.members import Members
-from ragcrawl_dynamo.stores.queue import QueueStore
+from ragcrawl_dynamo.stores.queue import QueueStore, payload_of
 
 __all__ = ["Frontier"]
 
@@ -139,7 +140,8 @@ class Frontier:
 
         Args:
             links: URLs, or items for what differs from link to link. An item's id, hash and normalized URL
-                are set by its URL; the options below do not apply to it.
+                are set by its URL, the id by its `unique_key` if it has one; the options below do not apply
+                to it.
             depth: Links away from the run's seeds.
             referrer_url: Where they were found.
             priority: Higher is claimed sooner; 0 by default.
@@ -221,14 +223,19 @@ class Frontier:
             self._finisher.renew(self._listed(claims), ends_at, free_at, deadline)
         )
 
-    async def complete(self, claims: Claim | Sequence[Claim]) -> None:
+    async def complete(self, claims: Claim | Sequence[Claim], *, payload: str | None = None) -> None:
         """Finishes items whose work is done. Repeating it is safe.
 
+        Args:
+            claims: The claims.
+            payload: What replaces their payload; None leaves it.
+
         Raises:
+            InvalidInputError: The payload can not be stored.
             LeaseLostError: Some leases were lost; it carries those claims. All others were completed.
             PartialBatchError: Whether some were completed is unknown.
         """
-        await self._end(self._listed(claims), FrontierStatus.COMPLETED, None)
+        await self._end(self._listed(claims), FrontierStatus.COMPLETED, None, payload)
 
     async def fail(
         self,
@@ -286,6 +293,45 @@ class Frontier:
         await self._tasks.uninterrupted(self._finisher.put_back(which, changes, "pending", self._clock.now()))
         await self._flush_if_due()
 
+    async def put_back(
+        self,
+        claim: Claim,
+        *,
+        payload: str | None = None,
+        priority: float | None = None,
+        to_end: bool = False,
+    ) -> None:
+        """Gives an item back changed; it can be claimed at once.
+
+        Args:
+            claim: The claim.
+            payload: What replaces its payload; None leaves it.
+            priority: Higher is claimed sooner; None leaves it.
+            to_end: Behind all that has its priority, not before what is younger than it: `discovered_at` is
+                now.
+
+        Raises:
+            InvalidInputError: The payload can not be stored.
+            LeaseLostError: The lease was lost; nothing was changed.
+            PartialBatchError: Whether it was changed is unknown.
+        """
+        check_kind("claim", claim, Claim)
+        self._listed(claim)
+        changed: dict[str, Any] = {}
+        if payload is not None:
+            changed |= self._payload(claim, payload)
+        if priority is not None:
+            changed["priority"] = check_link_options(0, None, priority, None)["priority"]
+        if to_end:
+            changed["discovered_at"] = self._adder.next_moment()
+        item = claim.item.model_copy(update=changed)
+        change = self._queue.release(item, changed)
+        claim.item = item
+        await self._tasks.uninterrupted(
+            self._finisher.put_back([claim], [change], "pending", self._clock.now())
+        )
+        await self._flush_if_due()
+
     def completion(self, claim: Claim, outcome: Item) -> Change:
         """The write that completes an item as part of a transaction, with what became of its page."""
         self._listed(claim)
@@ -324,6 +370,21 @@ class Frontier:
         if grace_seconds is not None:
             check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
         return Worker(self, self._clock, concurrency, lease_seconds, margin, worker_id, grace_seconds)
+
+    def keeper(self, on_lost: Callable[[Claim, str], object], *, lease_seconds: float = 60.0) -> LeaseKeeper:
+        """What renews the leases of claims that are finished by the verbs here, not by a worker.
+
+        Args:
+            on_lost: Called with a claim whose lease was lost, or could not be renewed until shortly before
+                others may take the item over, and why: what works on it must stop.
+            lease_seconds: How long a lease lasts before it is renewed or lost; a third of it is the pace.
+
+        Raises:
+            InvalidArgumentError: An argument is outside its limits.
+        """
+        margin = self._config.frontier_max_clock_skew
+        check_lease(lease_seconds, margin)
+        return LeaseKeeper(self, self._clock, lease_seconds, margin, on_lost)
 
     async def is_finished(self) -> bool:
         """Whether every item is completed, failed or skipped; never true while one is not.
@@ -495,11 +556,29 @@ class Frontier:
             raise InvalidArgumentError("claims", f"must be claims of run {self.run_id!r}, from its claim()")
         return which
 
-    async def _end(self, claims: list[Claim], status: FrontierStatus, error: str | None) -> None:
+    async def _end(
+        self, claims: list[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
+    ) -> None:
         now = self._clock.now()
-        changes = [self._queue.finish(each.item, status, now, error) for each in claims]
+        new = None
+        if payload is not None:
+            for each in claims:
+                self._payload(each, payload)
+            new = payload_of(payload)
+        changes = [self._queue.finish(each.item, status, now, error, new) for each in claims]
         await self._tasks.uninterrupted(self._finisher.end(claims, changes, status))
         await self._flush_if_due()
+
+    def _payload(self, claim: Claim, payload: str) -> dict[str, str]:
+        """A new payload, as fields of the item.
+
+        Raises:
+            InvalidInputError: The item can not be stored with it.
+        """
+        check_kind("payload", payload, str)
+        changed = {"payload": payload}
+        self._queue.encode(claim.item.model_copy(update=changed), 1)
+        return changed
 
     def _backoff(self, failures: int) -> float:
         config = self._config

@@ -196,8 +196,11 @@ class PageVersion(Entity):
 class FrontierItem(Entity):
     """One URL that a run is to crawl. A higher `priority` is crawled sooner.
 
-    The last four fields are the queue's: `attempt` counts its leases, `lease_token` is the random part of the
-    token of the latest one, `lease_owner` the worker who got it, `lease_expires_at` its end while it runs.
+    Four fields are the queue's: `attempt` counts its leases, `lease_token` is the random part of the token of
+    the latest one, `lease_owner` the worker who got it, `lease_expires_at` its end while it runs.
+
+    Where a URL is not all of a request, `unique_key` says which requests are the same one, in place of the
+    normalized URL, and `payload` has the rest, as text of which the queue knows nothing.
     """
 
     item_id: str
@@ -221,3 +224,5 @@ class FrontierItem(Entity):
     lease_token: str | None = None
     lease_owner: str | None = None
     lease_expires_at: UtcDatetime | None = None
+    unique_key: str | None = Field(default=None, min_length=1)
+    payload: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -244,10 +244,15 @@ class QueueStore:
         update = Update(put=put, increment={"retry_count": {"N": "1"}}, remove=("lease_expires_at",))
         return self._under_lease(item, update)
 
-    def release(self, item: FrontierItem) -> Change:
-        """The write that ends a lease as if it had not been."""
+    def release(self, item: FrontierItem, changed: Iterable[str] = ()) -> Change:
+        """The write that ends a lease as if it had not been, with fields of the item that have changed.
+
+        Raises:
+            InvalidValueError: One of them can not be stored.
+        """
         order = ready_order(_rank(item))
-        put: dict[Path, Value] = {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": order}}
+        put: dict[Path, Value] = {name: _encoded(name, getattr(item, name)) for name in changed}
+        put |= {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": order}}
         return self._under_lease(item, Update(put=put, remove=("lease_expires_at", "started_at")))
 
     def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> Change:
@@ -366,6 +371,15 @@ def ready_candidate(item: FrontierItem) -> Candidate:
     """An item that waits for nothing, as the index will show it."""
     own = _rank(item)
     return Candidate(item.item_id, item.domain, ready_order(own), READY, own)
+
+
+def payload_of(text: str) -> Item:
+    """A payload as an attribute.
+
+    Raises:
+        InvalidValueError: It can not be stored.
+    """
+    return {"payload": _encoded("payload", text)}
 
 
 def _is_at(candidate: Candidate) -> Condition:

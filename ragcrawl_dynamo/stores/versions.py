@@ -25,6 +25,7 @@ from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import (
     Key,
+    body_entry,
     body_part_key,
     body_place,
     page_partition,
@@ -34,7 +35,7 @@ from ragcrawl_dynamo._keys import (
     version_key,
     version_prefix,
 )
-from ragcrawl_dynamo._paging import Slice, read_ahead, read_newest
+from ragcrawl_dynamo._paging import Slice, read_ahead, read_newest, read_pages
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
@@ -127,6 +128,19 @@ class VersionStore:
                 f"version_id {version_id!r} of page {page_id!r} is in use in several sites: pass site_id"
             )
         return await self._load(page["Items"][0]) if page["Items"] else None
+
+    async def find(self, site_id: str, version_id: str) -> PageVersion | None:
+        """A site's version by its own id; by_site is read until it shows it, eventually consistent."""
+        named = BeginsWith("version_key", {"S": version_prefix(version_id)})
+        query = Query(self._table, site_partition(site_id), index="by_site", filter=named)
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, entries in pages:
+                for entry in entries:
+                    key = self._key(entry)
+                    head, _ = body_entry(key) or (key, "")
+                    if (version := await self._get(head)) is not None:
+                        return version
+        return None
 
     async def listing(
         self, page_id: str, limit: int, cursor: str | None, include_content: bool, site_id: str | None

@@ -19,6 +19,7 @@ from ragcrawl_dynamo import (
     FrontierStats,
     FrontierStatus,
     InvalidArgumentError,
+    InvalidInputError,
     InvalidKeyError,
     LeaseLostError,
     RunState,
@@ -686,3 +687,72 @@ async def test_a_worker_that_is_left_releases_what_it_holds(
         await crawling
     assert {item.status for item in (await items(backend)).values()} == {FrontierStatus.PENDING}
     assert len(await frontier.claim()) == 3
+
+
+async def test_a_unique_key_says_which_requests_are_one(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
+) -> None:
+    one, other = (
+        make_item(
+            url="https://a.example/form",
+            unique_key=f"POST {number}",
+            payload=f"a={number}",
+            discovered_at=clock.now() - timedelta(hours=3 - number),
+        )
+        for number in (1, 2)
+    )
+    assert [each.added for each in await frontier.add([one, other, one])] == [True, True, False]
+    assert [each.added for each in await frontier.add(["https://a.example/form"])] == [True]
+    claims = await frontier.claim(5)
+    found = [(each.item.unique_key, each.item.payload, each.item.url) for each in claims]
+    assert found == [
+        ("POST 1", "a=1", "https://a.example/form"),
+        ("POST 2", "a=2", "https://a.example/form"),
+        (None, None, "https://a.example/form"),
+    ]
+    assert {each.item.domain for each in claims} == {"a.example"}
+    with pytest.raises(InvalidInputError, match="item"):
+        await frontier.put_back(claims[0], payload="x" * 500_000)
+    with pytest.raises(InvalidInputError, match="payload"):
+        await frontier.complete(claims[0], payload=b"")  # type: ignore[arg-type] # that is what is tested
+    await frontier.put_back(claims[0], payload="a=3", to_end=True)
+    await frontier.put_back(claims[2])
+    await frontier.put_back(claims[1], priority=1)
+    again = await frontier.claim(5)
+    assert [each.item.payload for each in again] == ["a=2", None, "a=3"]
+    await frontier.complete(again[2], payload="a=4")
+    assert {each.payload for each in await backend.get_frontier_items("run")} == {"a=2", None, "a=4"}
+
+
+async def test_whoever_adds_again_is_told_what_the_link_is(
+    frontier: Frontier, config: DynamoDBConfig
+) -> None:
+    await frontier.add(urls(2))
+    (claim,) = await frontier.claim(1)
+    await frontier.complete(claim)
+    async with DynamoDBBackend(config) as other:
+        results = await other.frontier("run", "site").add(urls(3))
+    assert [each.status for each in results] == [FrontierStatus.COMPLETED, FrontierStatus.PENDING, None]
+
+
+async def test_a_keeper_renews_what_it_holds_and_tells_what_is_lost(
+    frontier: Frontier, clock: ManualClock
+) -> None:
+    lost: asyncio.Queue[Claim] = asyncio.Queue()
+    await frontier.add(urls(3))
+    async with frontier.keeper(lambda claim, _: lost.put_nowait(claim), lease_seconds=30) as keeper:
+        held, ended, forgotten = await frontier.claim(3, lease_seconds=30)
+        keeper.hold([held, ended])
+        await frontier.complete(ended)
+        for _ in range(10):
+            await clock.wait_for_sleeper()
+            clock.advance(9)
+        await clock.wait_for_sleeper()
+        assert (keeper.held, lost.empty()) == ([held], True)
+        (again,) = await frontier.claim(5)
+        assert again.item.item_id == forgotten.item.item_id
+        keeper.hold([forgotten])
+        clock.advance(2)
+        assert await lost.get() is forgotten
+        assert keeper.held == [held]
+    await frontier.complete([held, again])

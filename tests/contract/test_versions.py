@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import AmbiguousIdError, DynamoDBBackend, InvalidValueError, PartialBatchError
-from tests.factories import START, hours, make_page, make_version
+from tests.factories import START, dense_text, hours, make_page, make_version
 
 
 async def test_a_version_is_read_back_equal(backend: DynamoDBBackend) -> None:
@@ -92,3 +92,14 @@ async def test_a_version_that_can_not_be_stored_loses_nothing_else(backend: Dyna
         await backend.save_versions_bulk([make_version("v1"), bad, make_version("v2")])
     assert [record for record, _ in caught.value.failures] == [bad]
     assert {each.version_id for each in await backend.list_versions("page")} == {"v1", "v2"}
+
+
+async def test_a_version_is_found_by_its_id_alone(backend: DynamoDBBackend) -> None:
+    small, large = make_version("v1", "one"), make_version("v10", "two", markdown=dense_text(200))
+    other = make_version("v1", "three", site_id="other")
+    for each in (small, large, other):
+        await backend.save_version(each)
+    assert await backend.find_version("site", "v1") == small
+    assert await backend.find_version("site", "v10") == large
+    assert await backend.find_version("other", "v1") == other
+    assert await backend.find_version("other", "v10") is None

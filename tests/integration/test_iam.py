@@ -120,13 +120,16 @@ async def use_queue(frontier: Frontier, clock: ManualClock) -> set[str]:
     await call("complete", claims[:2])
     await call("fail", claims[2], "error", retry_in=None)
     await call("skip", claims[3], "reason")
-    await call("release", claims[4:])
+    await call("release", claims[4:7])
+    await call("put_back", claims[7], payload="changed", to_end=True)
     await call("stats", "a.example")
     for name in ("pause", "resume", "state", "stats", "iter_hosts", "is_finished", "recount", "fold"):
         await call(name)
     await call("requeue_failed")
     async with frontier.worker():
         call.names.add("worker")
+    async with frontier.keeper(lambda *_: None):
+        call.names.add("keeper")
     return call.names
 
 
@@ -156,6 +159,7 @@ async def read_everything(backend: DynamoDBBackend) -> set[str]:
     with pytest.raises(InvalidArgumentError):
         await call("get_unseen_pages", "site", "run")
     await call("get_version", "page", "v4")
+    await call("find_version", "site", "v4")
     assert (await call("get_version", "large", "large", site_id="site")).markdown == dense_text(20)
     with pytest.raises(CorruptContentError):
         await call("get_version", "damaged", "damaged", site_id="site")

@@ -25,7 +25,9 @@ FIELDS = {
     FrontierItem: "item_id run_id site_id url normalized_url url_hash depth referrer_url priority status "
     "retry_count last_error discovered_at scheduled_at started_at completed_at domain "
     # What leases need.
-    "attempt lease_token lease_owner lease_expires_at",
+    "attempt lease_token lease_owner lease_expires_at "
+    # What requests of other crawlers need.
+    "unique_key payload",
 }
 
 

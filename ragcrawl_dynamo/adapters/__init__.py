@@ -1,0 +1,1 @@
+"""Crawlers that people have, on this storage: one module each, with an extra of the same name."""

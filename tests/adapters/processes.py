@@ -1,0 +1,38 @@
+"""Crawlers as processes of their own, to be killed half-way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
+
+
+async def start(example: str, *args: str) -> asyncio.subprocess.Process:
+    """An example, as its user starts it."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLES / example), *args),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> str:
+    """Its output, once it has ended well."""
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()[-5000:]
+    return output.decode()
+
+
+async def kill_when(process: asyncio.subprocess.Process, is_due: Callable[[], Awaitable[bool]]) -> None:
+    """SIGKILL, as soon as something is so; fails if the process ends before."""
+    async with asyncio.timeout(120):
+        while not await is_due():
+            assert process.returncode is None, (await process.communicate())[0].decode()[-5000:]
+            await asyncio.sleep(0.02)
+    process.kill()
+    await process.communicate()
+    assert process.returncode == -signal.SIGKILL
