@@ -34,7 +34,7 @@ from ragcrawl_dynamo._folding import FOLDED, Fold
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
 from ragcrawl_dynamo._keeping import LeaseKeeper
-from ragcrawl_dynamo._keys import host_name, run_partition, site_partition
+from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, run_partition, site_partition
 from ragcrawl_dynamo._rounds import Rounds
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo._tasks import Tasks
@@ -161,6 +161,14 @@ class Frontier:
         results = await self._adder.add(several, common)
         await self._flush_if_due()
         return results
+
+    async def get(self, key: str) -> FrontierItem | None:
+        """An item by its URL, or by its `unique_key` if it has one; strongly consistent."""
+        check_kind("key", key, str)
+        for item_id in dict.fromkeys((link_id(key), link_id(normalize_url(key)))):
+            if item := (await self._queue.read([item_id])).get(item_id):
+                return item
+        return None
 
     async def claim(
         self,

@@ -123,6 +123,7 @@ async def use_queue(frontier: Frontier, clock: ManualClock) -> set[str]:
     await call("release", claims[4:7])
     await call("put_back", claims[7], payload="changed", to_end=True)
     await call("stats", "a.example")
+    await call("get", "https://a.example/0")
     for name in ("pause", "resume", "state", "stats", "iter_hosts", "is_finished", "recount", "fold"):
         await call(name)
     await call("requeue_failed")

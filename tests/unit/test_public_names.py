@@ -49,7 +49,7 @@ LAYERS = [
     ["cli.__init__"],
     ["__main__"],
     ["adapters.__init__", "adapters._portal"],
-    ["adapters.ragcrawl"],
+    ["adapters.crawlee", "adapters.ragcrawl"],
     ["testing.clock", "testing.engines", "testing.settings"],
     ["testing.__init__"],
     ["testing.plugin", "testing.conformance"],

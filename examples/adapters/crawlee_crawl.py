@@ -1,0 +1,66 @@
+"""A Crawlee crawler that several processes run together, and that goes on where a killed one was.
+
+    pip install 'ragcrawl-dynamo[crawlee,local]' 'crawlee[beautifulsoup]'
+    python examples/adapters/crawlee_crawl.py https://docs.example.org/
+    python examples/adapters/crawlee_crawl.py https://docs.example.org/ --endpoint-url http://127.0.0.1:8000
+
+Without an endpoint it uses an embedded engine, which forgets everything at the end.
+"""
+
+import argparse
+import asyncio
+
+from crawlee import ConcurrencySettings
+from crawlee.crawlers import BeautifulSoupCrawler, BeautifulSoupCrawlingContext
+
+from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
+from ragcrawl_dynamo.testing import local_config, run_moto
+
+
+async def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds: float) -> None:
+    """Crawls a site, and pushes the text of each page."""
+    storage_client = DynamoDBStorageClient(
+        local_config(endpoint, table_prefix=prefix),
+        site_id="docs",
+        run_id=run_id,
+        # Of a page that is pushed again, the old item is replaced.
+        item_key="url",
+        lease_seconds=lease_seconds,
+    )
+    async with storage_client:
+        crawler = BeautifulSoupCrawler(
+            storage_client=storage_client,
+            concurrency_settings=ConcurrencySettings(desired_concurrency=8, max_concurrency=8),
+            configure_logging=False,
+        )
+
+        @crawler.router.default_handler
+        async def handle(context: BeautifulSoupCrawlingContext) -> None:
+            title = context.soup.title.string if context.soup.title else None
+            await context.push_data(
+                {
+                    "url": context.request.url,
+                    "title": title,
+                    "markdown": context.soup.get_text(" ", strip=True),
+                }
+            )
+            await context.enqueue_links()
+
+        statistics = await crawler.run([url])
+        print(f"{statistics.requests_finished} requests finished, {statistics.requests_failed} failed")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("url")
+    parser.add_argument("--endpoint-url", help="an embedded engine by default")
+    parser.add_argument("--table-prefix", default="crawlee_")
+    parser.add_argument("--run-id", default="monday")
+    parser.add_argument("--lease-seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    arguments = (options.table_prefix, options.run_id, options.lease_seconds)
+    if options.endpoint_url:
+        asyncio.run(crawl(options.url, options.endpoint_url, *arguments))
+    else:
+        with run_moto() as endpoint:
+            asyncio.run(crawl(options.url, endpoint, *arguments))
