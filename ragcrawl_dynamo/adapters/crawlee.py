@@ -76,10 +76,10 @@ from ragcrawl_dynamo import (
     Page,
     PageVersion,
     PartialBatchError,
-    RunStatus,
     Site,
 )
 from ragcrawl_dynamo._seen import SeenCache
+from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.config import StorageConfig
 
 __all__ = ["DynamoDBStorageClient"]
@@ -179,12 +179,9 @@ class DynamoDBStorageClient(StorageClient):
         """See Crawlee."""
         backend = await self._open()
         run_id = id or self._id(name, alias)
-        run = await backend.get_run(run_id, self._site_id)
-        if run is None:
-            _require_new(id, "Request queue")
-            run = CrawlRun(run_id=run_id, site_id=self._site_id, status=RunStatus.RUNNING)
-            run.config_snapshot = {"crawlee": "request_queue", "name": name}
-            await backend.save_run(run)
+        if id is not None and await backend.get_run(id, self._site_id) is None:
+            raise _not_found("Request queue", id)
+        run = await open_run(backend, self._site_id, run_id, {"crawler": "crawlee", "name": name})
         frontier = backend.frontier(run_id, self._site_id, **self._limits)
         client = DynamoDBRequestQueueClient(backend, frontier, run, self._lease_seconds)
         await self._stack.enter_async_context(client)
@@ -225,7 +222,8 @@ class DynamoDBStorageClient(StorageClient):
         site_id = id or f"{self._id(name, alias)}:{kind}"
         site = await backend.get_site(site_id)
         if site is None:
-            _require_new(id, kind.replace("_", "-").capitalize())
+            if id is not None:
+                raise _not_found(kind.replace("_", "-").capitalize(), id)
             site = Site(site_id=site_id, name=site_id, seeds=[], config={"crawlee": kind, "name": name})
             await backend.save_site(site)
         return backend, site
@@ -233,17 +231,13 @@ class DynamoDBStorageClient(StorageClient):
     def _id(self, name: str | None, alias: str | None) -> str:
         if name is not None:
             return f"{self._site_id}/@{name}"
-        if alias in (None, _DEFAULT):
-            return f"{self._site_id}/{self._run_id}"
-        return f"{self._site_id}/{self._run_id}/{alias}"
+        own = run_name(self._site_id, self._run_id)
+        return own if alias in (None, _DEFAULT) else f"{own}/{alias}"
 
     async def _open(self) -> DynamoDBBackend:
         async with self._opening:
             if self._backend is None:
-                backend = await self._stack.enter_async_context(DynamoDBBackend(self._config))
-                if await backend.get_site(self._site_id) is None:
-                    await backend.save_site(Site(site_id=self._site_id, name=self._site_id, seeds=[]))
-                self._backend = backend
+                self._backend = await self._stack.enter_async_context(DynamoDBBackend(self._config))
             return self._backend
 
 
@@ -307,6 +301,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await self._frontier.release(left)
         except LeaseLostError as lost:
             logger.warning("%s", lost)
+        await close_run(self._backend, self._run.site_id, self._run.run_id)
 
     async def get_metadata(self) -> RequestQueueMetadata:
         """See Crawlee."""
@@ -817,9 +812,8 @@ class DynamoDBKeyValueStoreClient(_CollectionClient, KeyValueStoreClient):
         self._times.note(changed=True)
 
 
-def _require_new(id: str | None, kind: str) -> None:
-    if id is not None:
-        raise ValueError(f'{kind} with ID "{id}" not found.')
+def _not_found(kind: str, id: str) -> ValueError:
+    return ValueError(f'{kind} with ID "{id}" not found.')
 
 
 def _name(config: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ class Site:
         gone: Numbers of pages that are answered by 404.
         failing: Numbers of pages that are answered by 503.
         edition: Part of every page's text.
+        robots: robots.txt.
     """
 
     def __init__(self, port: int, pages: int, seconds: float) -> None:
@@ -36,6 +37,7 @@ class Site:
         self.gone: set[int] = set()
         self.failing: set[int] = set()
         self.edition = "first"
+        self.robots = ""
 
     @property
     def urls(self) -> set[str]:
@@ -64,17 +66,24 @@ def serve(pages: int = 63, seconds: float = 0.0) -> Iterator[Site]:
         def do_GET(self) -> None:
             site.hits[self.path] += 1
             time.sleep(site.seconds)
-            kind, _, number = self.path.rpartition("/")
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kind, _, number = self.path.partition("?")[0].rpartition("/")
             known = kind == "/p" and number.isdigit() and int(number) < site.pages
             status = 200 if known and int(number) not in site.gone else 404
             if known and int(number) in site.failing:
                 status = 503
-            body = (site.page(int(number)) if status == 200 else "nothing").encode()
+            if self.path == "/robots.txt":
+                status = 200 if site.robots else 404
+            body = (
+                site.robots if not known else site.page(int(number)) if status == 200 else "nothing"
+            ).encode()
             self.send_response(status)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 # as the base class wants it
 
         def log_message(self, *args: object) -> None:
             """Not on stderr."""

@@ -1,0 +1,114 @@
+"""Spiders for the tests, run in a process each: Scrapy's reactor starts once.
+
+    python -m tests.adapters.scrapy_spiders Plain '{"start_urls": [...]}' '{"RAGCRAWL_DYNAMO_RUN_ID": ...}'
+
+Prints the crawler's stats as JSON, with what the spider noted as `seen`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from scrapy import FormRequest, Request, Spider
+from scrapy.crawler import CrawlerProcess
+from scrapy.exceptions import DropItem
+
+
+class Plain(Spider):
+    """Follows all links."""
+
+    name = "plain"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: list[Any] = []
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        self.seen.append(response.url)
+        yield {"url": response.url, "markdown": " ".join(response.css("p::text").getall()), "rank": [1, None]}
+        # Of what callbacks copy, nothing may be taken for a part of their own request.
+        yield from response.follow_all(css="a", callback=self.parse, meta=dict(response.meta))
+
+
+class Failing(Plain):
+    """Fails once for each page whose number is odd."""
+
+    name = "failing"
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        again = response.url in self.seen
+        yield from super().parse(response)
+        if response.url[-1] in "13579" and not again:
+            raise ValueError(f"fails for {response.url}")
+
+
+class Odd(Plain):
+    """Requests of all kinds."""
+
+    name = "odd"
+
+    async def start(self) -> Any:
+        url = self.start_urls[0]
+        moment = datetime(2026, 7, 1, 12)  # any
+        rich = {"a": (1, b"\x00\xff", {2, 3}), 4: {"$x": moment}, "$bytes": "no bytes"}
+        yield Request(f"{url}?rich", self.note, cb_kwargs={"rich": rich}, meta={"rich": rich}, priority=5)
+        yield Request(f"{url}?lambda", partial(self.note), dont_filter=True)
+        yield Request(f"{url}?object", self.note, meta={"object": object()}, cookies={"c": "1"})
+        for number in (1, 2, 2):
+            yield FormRequest(url, formdata={"a": str(number)}, callback=self.note, headers={"X-A": "b"})
+        yield Request(f"{url}?again", self.note, flags=["f"])
+        for _ in range(2):
+            yield Request(f"{url}?again", self.note, dont_filter=True, meta={"is_start_request": False})
+        yield Request("http://localhost:9/refused", self.note, errback=self.refused)
+
+    def note(self, response: Any, rich: Any = None) -> Iterator[Any]:
+        request = response.request
+        assert request is not None
+        assert rich == request.meta.get("rich")
+        place = request.url.rpartition("/")[2]
+        self.seen.append([place, type(request).__name__, request.method, request.body.decode(), repr(rich)])
+        yield {"no": "url"}
+
+    def refused(self, failure: Any) -> Iterator[Any]:
+        self.seen.append(["refused"])
+        yield Request(f"{self.start_urls[0]}?after", self.note, meta=dict(failure.request.meta))
+
+
+class Dropping:
+    """A pipeline that drops one page and fails once for another."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def process_item(self, item: Any, spider: Any = None) -> Any:
+        if item["url"].endswith("/2"):
+            raise DropItem("two")
+        if item["url"].endswith("/3") and not self.failed:
+            self.failed = True
+            raise ValueError("three")
+        return item
+
+
+def run(name: str, options: dict[str, Any], settings: dict[str, Any]) -> None:
+    process = CrawlerProcess(
+        {
+            "ADDONS": {"ragcrawl_dynamo.adapters.scrapy.Addon": 500},
+            "TELNETCONSOLE_ENABLED": False,
+            "LOG_LEVEL": "INFO",
+            "RETRY_TIMES": 1,
+            **settings,
+        }
+    )
+    crawler = process.create_crawler(globals()[name])
+    process.crawl(crawler, **options)
+    process.start()
+    stats = dict(crawler.stats.get_stats())
+    seen = getattr(crawler.spider, "seen", [])
+    print(json.dumps({**stats, "seen": seen}, default=str))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]))
