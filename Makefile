@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test check lint format bench bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -31,6 +31,33 @@ lint: install  ## Formatting, lint and types.
 format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Tools of the tests, without the rest of .[dev], which the crawlers' own requirements may not agree with.
+ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiobotocore-dynamodb==2.25.*
+
+test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
+
+test-ragcrawl: .venv-ragcrawl/.installed fetch-dynamodb-local
+	.venv-ragcrawl/bin/mypy ragcrawl_dynamo/adapters/ragcrawl.py tests/adapters examples/adapters/ragcrawl_crawl.py
+	.venv-ragcrawl/bin/python -m pytest tests/adapters $(ARGS)
+
+test-crawlee: .venv-crawlee/.installed fetch-dynamodb-local
+	.venv-crawlee/bin/mypy ragcrawl_dynamo/adapters/crawlee.py tests/adapters examples/adapters/crawlee_crawl.py
+	.venv-crawlee/bin/python -m pytest tests/adapters $(ARGS)
+
+test-scrapy: .venv-scrapy/.installed fetch-dynamodb-local
+	.venv-scrapy/bin/mypy ragcrawl_dynamo/adapters/scrapy.py tests/adapters examples/adapters/scrapy_crawl.py
+	.venv-scrapy/bin/python -m pytest tests/adapters $(ARGS)
+
+.venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2
+.venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0
+.venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
+.venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
+	touch $@
+
+bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## What a page costs each crawler; writes docs/adapters/costs.md.
+	$(BIN)/python -m benchmarks.adapters.run $(ARGS)
 
 bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
@@ -111,4 +138,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-docs $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -76,8 +76,10 @@ from ragcrawl_dynamo import (
     Page,
     PageVersion,
     PartialBatchError,
+    RagcrawlDynamoError,
     Site,
 )
+from ragcrawl_dynamo._batching import gather_bounded
 from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.config import StorageConfig
@@ -96,6 +98,9 @@ _EMPTY_SECONDS = 0.5
 # Bodies that are read at a time.
 _READ_AT_ONCE = 50
 
+# Items of one call that are committed at a time.
+_COMMITS_AT_ONCE = 16
+
 # Fields of an item that are the version's own where they are text, so that readers of pages find them there.
 _OWN_FIELDS = ("markdown", "html")
 
@@ -110,6 +115,7 @@ class DynamoDBStorageClient(StorageClient):
         site_id: Whom the crawl is of.
         run_id: Which crawl of it.
         item_key: Field by whose value items of datasets are one; without, each that is pushed is a new one.
+        prefetch: How many requests are claimed at a time; they are leased while they wait for their turn.
         lease_seconds: After how many seconds requests of a killed process come back.
         host_delay: Seconds between two requests to a host, whichever process makes them.
         host_max_in_flight: Requests to a host at a time, of all processes together; None for any number.
@@ -122,6 +128,7 @@ class DynamoDBStorageClient(StorageClient):
         site_id: str,
         run_id: str,
         item_key: str | None = None,
+        prefetch: int = 8,
         lease_seconds: float = 60.0,
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
@@ -130,6 +137,7 @@ class DynamoDBStorageClient(StorageClient):
         self._site_id = site_id
         self._run_id = run_id
         self._item_key = item_key
+        self._prefetch = prefetch
         self._lease_seconds = lease_seconds
         self._limits: dict[str, Any] = {"host_delay": host_delay, "host_max_in_flight": host_max_in_flight}
         self._backend: DynamoDBBackend | None = None
@@ -183,7 +191,9 @@ class DynamoDBStorageClient(StorageClient):
             raise _not_found("Request queue", id)
         run = await open_run(backend, self._site_id, run_id, {"crawler": "crawlee", "name": name})
         frontier = backend.frontier(run_id, self._site_id, **self._limits)
-        client = DynamoDBRequestQueueClient(backend, frontier, run, self._lease_seconds)
+        client = DynamoDBRequestQueueClient(
+            backend, frontier, run, lease_seconds=self._lease_seconds, prefetch=self._prefetch
+        )
         await self._stack.enter_async_context(client)
         return client
 
@@ -265,7 +275,13 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     """A request queue: the frontier of a run, under leases that are kept while requests are handled."""
 
     def __init__(
-        self, backend: DynamoDBBackend, frontier: Frontier, run: CrawlRun, lease_seconds: float
+        self,
+        backend: DynamoDBBackend,
+        frontier: Frontier,
+        run: CrawlRun,
+        *,
+        lease_seconds: float,
+        prefetch: int,
     ) -> None:
         self._backend = backend
         self._frontier = frontier
@@ -276,9 +292,11 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         # What Crawlee handles, by unique key, and what was claimed to know whether there is anything.
         self._claims: dict[str, Claim] = {}
         self._ready: list[tuple[Claim, Request]] = []
+        self._in_front = 0
         self._handled = SeenCache(backend.config.frontier_seen_cache)
         self._empty_until = 0.0
         self._unfinished_until = 0.0
+        self._prefetch = prefetch
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._claiming = asyncio.Lock()
 
@@ -299,8 +317,9 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._ready.clear()
         try:
             await self._frontier.release(left)
-        except LeaseLostError as lost:
-            logger.warning("%s", lost)
+        except RagcrawlDynamoError as failure:
+            # What is not given back comes back when its lease ends.
+            logger.warning("%s", failure)
         await close_run(self._backend, self._run.site_id, self._run.run_id)
 
     async def get_metadata(self) -> RequestQueueMetadata:
@@ -325,6 +344,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     async def purge(self) -> None:
         """See Crawlee."""
+        for claim in self._keeper.held:
+            self._keeper.let_go(claim)
         self._claims.clear()
         self._ready.clear()
         self._handled.clear()
@@ -372,6 +393,9 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
                     or (result.status is not None and result.status.is_final),
                 )
             )
+        if forefront:
+            added = sum(not each.was_already_present for each in response.processed_requests)
+            self._in_front = min(self._in_front + added, self._prefetch)
         self._changed()
         return response
 
@@ -399,7 +423,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     async def mark_request_as_handled(self, request: Request) -> ProcessedRequest | None:
         """See Crawlee. A request that Crawlee has given up becomes a dead letter."""
-        claim = self._claims.pop(request.unique_key, None)
+        claim = self._claims.get(request.unique_key)
         if claim is None or claim.ended:
             return None
         if request.handled_at is None:
@@ -411,7 +435,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
                 await self._frontier.complete(claim, payload=_payload(request))
         except LeaseLostError as error:
             logger.warning("%s", error)
+            self._claims.pop(request.unique_key, None)
             return None
+        # Not before: Crawlee repeats a call that failed.
+        self._claims.pop(request.unique_key, None)
         self._handled.add(request.unique_key)
         self._unfinished_until = 0.0
         self._times.note(changed=True)
@@ -421,7 +448,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     async def reclaim_request(self, request: Request, *, forefront: bool = False) -> ProcessedRequest | None:
         """See Crawlee."""
-        claim = self._claims.pop(request.unique_key, None)
+        claim = self._claims.get(request.unique_key)
         if claim is None or claim.ended:
             return None
         priority = _forefront() if forefront else 0.0
@@ -429,7 +456,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await self._frontier.put_back(claim, payload=_payload(request), priority=priority, to_end=True)
         except LeaseLostError as error:
             logger.warning("%s", error)
+            self._claims.pop(request.unique_key, None)
             return None
+        self._claims.pop(request.unique_key, None)
+        self._in_front = min(self._in_front + forefront, self._prefetch)
         self._changed()
         return ProcessedRequest(
             unique_key=request.unique_key, was_already_present=True, was_already_handled=False
@@ -453,16 +483,21 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         return finished
 
     async def _claim(self) -> None:
-        """Claims the next request, unless one is claimed already or there was none just now."""
-        while not self._ready and time.monotonic() >= self._empty_until:
-            claims = await self._frontier.claim(1, lease_seconds=self._lease_seconds)
+        """Claims the next requests, unless some are claimed already or there were none just now."""
+        while (self._in_front or not self._ready) and time.monotonic() >= self._empty_until:
+            # What was put into the front since the last claim goes before what was claimed then.
+            count = self._in_front or self._prefetch
+            claims = await self._frontier.claim(count, lease_seconds=self._lease_seconds)
             self._keeper.hold(claims)
+            found: list[tuple[Claim, Request]] = []
             for claim in claims:
                 try:
-                    self._ready.append((claim, _request(claim.item)))
+                    found.append((claim, _request(claim.item)))
                 except ValidationError as error:
                     logger.error("item %s is no request: %s", claim.item.item_id, error)  # says all
                     await self._frontier.fail(claim, f"is no request: {error}", retry=False)
+            self._ready[:0] = found
+            self._in_front = 0
             if not claims:
                 self._empty_until = time.monotonic() + _EMPTY_SECONDS
 
@@ -567,7 +602,7 @@ class DynamoDBDatasetClient(_CollectionClient, DatasetClient):
         items = [data] if isinstance(data, Mapping) else list(data)
         records = [self._record(item) for item in items]
         if self._item_key is not None:
-            await asyncio.gather(*(self._backend.commit_page(page, version) for page, version in records))
+            await gather_bounded(self._commit, records, _COMMITS_AT_ONCE)
         else:
             await self._backend.save_versions_bulk([version for _, version in records], keep_unchanged=True)
             await self._backend.save_pages_bulk([page for page, _ in records])
@@ -648,6 +683,9 @@ class DynamoDBDatasetClient(_CollectionClient, DatasetClient):
                 passed += 1
                 if passed > offset:
                     yield page
+
+    async def _commit(self, record: tuple[Page, PageVersion]) -> None:
+        await self._backend.commit_page(*record)
 
     def _record(self, item: Any) -> tuple[Page, PageVersion]:
         if not isinstance(item, Mapping):

@@ -48,7 +48,7 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -171,6 +171,11 @@ class _Crawl:
     def is_noted(self, token: str) -> bool:
         """Whether a request has failed, or was ignored."""
         return token in self.failures or token in self.ignored
+
+    def forget(self, token: str) -> None:
+        """Drops what is noted of a request."""
+        self.failures.pop(token, None)
+        self.ignored.pop(token, None)
 
     async def open(self) -> DynamoDBBackend:
         """The backend, opened by whoever needs it first."""
@@ -361,6 +366,9 @@ class FrontierScheduler(BaseScheduler):
             except RagcrawlDynamoError as error:
                 logger.error("DynamoDB: %s", error)  # says all
                 pause = _LONGEST_POLL_SECONDS
+            except Exception:  # without this task the spider would wait for ever
+                logger.exception("the scheduler goes on after an error")
+                pause = _LONGEST_POLL_SECONDS
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._work.wait()
@@ -379,8 +387,7 @@ class FrontierScheduler(BaseScheduler):
                 # They are tried again, and before they are stored nothing ends.
                 self._to_add[:0] = [item for item, _ in failed.failures]
                 raise failed
-        for claim, token in self._to_end[:ends]:
-            await self._end(claim, token)
+        await self._end(self._to_end[:ends])
         del self._to_end[:ends]
 
     async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
@@ -396,23 +403,34 @@ class FrontierScheduler(BaseScheduler):
                 self._count("filtered", prefix="dupefilter")
         return None
 
-    async def _end(self, claim: Claim, token: str) -> None:
-        failure, ignored = self._crawl.failures.pop(token, None), self._crawl.ignored.pop(token, None)
-        if claim.ended:
-            return
-        try:
+    async def _end(self, ends: list[tuple[Claim, str]]) -> None:
+        """Ends claims by what became of their requests; those that an earlier try ended are passed over."""
+        crawled: list[Claim] = []
+        for claim, token in ends:
+            failure, reason = self._crawl.failures.get(token), self._crawl.ignored.get(token)
+            if claim.ended:
+                continue
             if failure is not None:
-                await self._frontier.fail(claim, failure)
-                self._count("failed")
-            elif ignored is not None:
-                await self._frontier.skip(claim, ignored)
-                self._count("skipped")
+                await self._count_ended("failed", self._frontier.fail(claim, failure))
+            elif reason is not None:
+                await self._count_ended("skipped", self._frontier.skip(claim, reason))
             else:
-                await self._frontier.complete(claim)
-                self._count("completed")
+                crawled.append(claim)
+        if crawled:
+            await self._count_ended("completed", self._frontier.complete(crawled), len(crawled))
+        for _, token in ends:
+            self._crawl.forget(token)
+
+    async def _count_ended(self, what: str, ending: Awaitable[None], count: int = 1) -> None:
+        """Ends claims; leases that were lost are somebody else's."""
+        lost = 0
+        try:
+            await ending
         except LeaseLostError as error:
             logger.warning("%s", error)
-            self._count("lost")
+            lost = len(error.claims)
+        self._count("lost", lost)
+        self._count(what, count - lost)
 
     async def _claim(self) -> bool:
         """Claims what can be crawled soon; whether there was anything."""
@@ -494,10 +512,11 @@ class FrontierScheduler(BaseScheduler):
         logger.warning("request %s: %s, somebody else will crawl it", claim.item.url, why)
         self._count("lost")
         self._held.pop(claim.token, None)
-        self._crawl.failures.pop(claim.token, None)
+        self._crawl.forget(claim.token)
 
-    def _count(self, what: str, *, prefix: str = "ragcrawl_dynamo") -> None:
-        self._crawler.stats.inc_value(f"{prefix}/{what}")
+    def _count(self, what: str, count: int = 1, *, prefix: str = "ragcrawl_dynamo") -> None:
+        if count:
+            self._crawler.stats.inc_value(f"{prefix}/{what}", count)
 
 
 class PagePipeline:

@@ -23,6 +23,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 from tests.adapters.processes import finish, kill_when, start
 from tests.adapters.site import Site
+from tests.faults import Faults, faulty
 
 _T = TypeVar("_T")
 
@@ -488,6 +489,33 @@ async def test_a_crawler_retries_and_gives_up(client: DynamoDBStorageClient) -> 
     statistics = await crawler.run([url("bad"), url("good")])
     assert (statistics.requests_finished, statistics.requests_failed) == (2, 1)
     assert sorted(tries) == sorted([url("bad")] * 3 + [url("good"), url("more")])
+
+
+@DYNAMODB_LOCAL
+async def test_faults_of_the_network_and_of_dynamodb_lose_nothing(
+    dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+) -> None:
+    faults = Faults(dynamodb_endpoint, 0.15, seed=3)
+    async with faulty(faults) as proxy:
+        changes = {"endpoint_url": proxy, "read_timeout": 0.5, "retry_base_delay": 0.01}
+        config = dynamodb_config.model_copy(update=changes)
+        async with DynamoDBStorageClient(config, site_id="site", run_id="run", item_key="url") as client:
+            crawler = BasicCrawler(storage_client=client, configure_logging=False)
+
+            @crawler.router.default_handler
+            async def handle(context: BasicCrawlingContext) -> None:
+                number = int(context.request.url.rpartition("/")[2])
+                await context.push_data({"url": context.request.url, "number": number})
+                await context.add_requests([url(each) for each in (2 * number, 2 * number + 1) if each < 64])
+
+            statistics = await crawler.run([url(1)])
+    assert statistics.requests_failed == 0
+    assert sum(faults.injected.values()) > 30
+    pages = [page async for page in dynamodb_backend.iter_pages("site/run:dataset")]
+    assert sorted(page.url for page in pages) == sorted(url(number) for number in range(1, 64))
+    assert {page.version_count for page in pages} == {1}
+    stats = await dynamodb_backend.frontier("site/run", "site").recount()
+    assert (stats.completed, stats.total) == (63, 63)
 
 
 @DYNAMODB_LOCAL

@@ -17,6 +17,7 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus, Inv
 from ragcrawl_dynamo.adapters.scrapy import _dumps, _loads, _record
 from tests.adapters.processes import finish, kill_when, start
 from tests.adapters.site import Site
+from tests.faults import Faults, faulty
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ON_DYNAMODB_LOCAL = pytest.mark.parametrize("dynamodb_endpoint", ["dynamodb-local"], indirect=True)
@@ -247,3 +248,18 @@ def test_an_item_that_can_not_be_a_page_names_the_field() -> None:
         _record({"url": "https://a.example/", "at": datetime.now(UTC)}, "site", "run")
     page, version = _record({"url": "HTTPS://A.example", "title": "A", "x": 1, "html": None}, "site", "run")
     assert (page.url, version.title, version.extra) == ("https://a.example/", "A", {"x": 1})
+
+
+@ON_DYNAMODB_LOCAL
+async def test_faults_of_the_network_and_of_dynamodb_lose_nothing(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+) -> None:
+    faults = Faults(dynamodb_endpoint, 0.15, seed=7)
+    async with faulty(faults) as proxy:
+        changes = {"endpoint_url": proxy, "read_timeout": 0.5, "retry_base_delay": 0.01}
+        await crawl(dynamodb_config.model_copy(update=changes), "Plain", site.url)
+    assert sum(faults.injected.values()) > 30
+    assert await items(dynamodb_backend) == dict.fromkeys(site.urls, FrontierStatus.COMPLETED)
+    pages = [page async for page in dynamodb_backend.iter_pages("site")]
+    assert sorted(page.url for page in pages) == sorted(site.urls)
+    assert {page.version_count for page in pages} == {1}

@@ -1,0 +1,46 @@
+"""ragcrawl's CrawlJob, on DuckDB or on DynamoDB."""
+
+import asyncio
+import logging
+
+from ragcrawl.config.crawler_config import CrawlerConfig, RateLimitConfig, RobotsMode
+from ragcrawl.config.storage_config import StorageConfig
+from ragcrawl.core.crawl_job import CrawlJob
+from ragcrawl.utils.logging import setup_logging
+
+from benchmarks.adapters.measured import arguments, measured
+from ragcrawl_dynamo.adapters.ragcrawl import install
+
+
+def main() -> None:
+    """Crawls, and prints what it took."""
+    install()
+    setup_logging(level=logging.ERROR)
+    logging.disable(logging.WARNING)
+    url, config, folder = arguments()
+    if config is None:
+        storage = StorageConfig.duckdb(f"{folder}/crawl.duckdb")
+    else:
+        storage = StorageConfig.dynamodb(
+            table_prefix=config.table_prefix.removesuffix("_"),
+            endpoint_url=config.endpoint_url,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
+        )
+        storage.fail_if_unavailable = True
+    job = CrawlJob(
+        CrawlerConfig(
+            seeds=[url],
+            site_id="docs",
+            allowed_domains=["localhost"],
+            max_depth=100,
+            robots_mode=RobotsMode.OFF,
+            rate_limit=RateLimitConfig(requests_per_second=1000, per_domain_rps=1000),
+            storage=storage,
+        )
+    )
+    measured(lambda: asyncio.run(job.run()).stats.pages_new)
+
+
+if __name__ == "__main__":
+    main()
