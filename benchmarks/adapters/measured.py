@@ -28,7 +28,7 @@ def measured(crawl: Callable[[], int]) -> None:
 
     Requests and units are those of data: tables are described and made once a process.
     """
-    found = {"requests": 0.0, "read_units": 0.0, "write_units": 0.0}
+    found = {"requests": 0.0, "read_units": 0.0, "write_units": 0.0, "commit_units": 0.0}
     close = DynamoDBBackend.close
 
     async def close_measured(self: DynamoDBBackend) -> None:
@@ -38,8 +38,10 @@ def measured(crawl: Callable[[], int]) -> None:
                 found["requests"] += counted.requests
                 found["read_units"] += counted.read_units
                 # DynamoDB Local counts 4 units for 1 KB in a transaction, where AWS's rule is 2.
-                share = 0.5 if operation == "TransactWriteItems" else 1.0
-                found["write_units"] += counted.write_units * share
+                in_commits = operation == "TransactWriteItems"
+                units = counted.write_units * (0.5 if in_commits else 1.0)
+                found["write_units"] += units
+                found["commit_units"] += units if in_commits else 0.0
 
     DynamoDBBackend.close = close_measured  # type: ignore[method-assign] # to look at each one's counters
     began, cpu = time.perf_counter(), time.process_time()
