@@ -108,10 +108,10 @@ def main(rounds: int, pages: int) -> None:
         "",
         *markdown(rows(found)),
         "",
-        "A commit writes page, version and change in one transaction, which counts double. What is neither "
-        "in commits nor a large body is the queue: a link is added, leased and finished, each of which changes "
-        "its entry in the index too. ragcrawl has its queue in memory, and saves page and version one after "
-        "the other. [What it costs](../cost.md) has the bill of a million pages.",
+        "A commit writes page, version and change in one transaction, which counts double. What is "
+        "neither in commits nor a large body is the queue: a link is added, leased and finished, each of "
+        "which changes its entry in the index too. ragcrawl has its queue in memory, and saves page and "
+        "version one after the other. [What it costs](../cost.md) has the bill of a million pages.",
     ]
     (ROOT / "docs" / "adapters" / "costs.md").write_text("\n".join(text) + "\n")
 
