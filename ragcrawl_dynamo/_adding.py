@@ -131,6 +131,8 @@ class Adder:
             if (link.run_id, link.site_id) != (self._run_id, self._site_id):
                 raise InvalidArgumentError("run_id", "an item of another run or site can not be added here")
             fields = link.model_dump(exclude=_SET_BY_QUEUE)
+            if "discovered_at" not in link.model_fields_set:
+                fields["discovered_at"] = common["discovered_at"]
         elif isinstance(link, str):
             fields = {"url": link, **common}
         else:

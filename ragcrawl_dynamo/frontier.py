@@ -11,6 +11,8 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from ragcrawl_dynamo._adding import Adder
 from ragcrawl_dynamo._arguments import (
     MAX_DELAY_SECONDS,
@@ -127,6 +129,32 @@ class Frontier:
         self._completion = Completion(hosts, queue, counters, waker, clock)
         self._rounds = Rounds(claimer, tasks, clock, self.release)
 
+    def link(self, url: str, **fields: Any) -> FrontierItem:
+        """An item for `add`, where links differ in more than their URL.
+
+        Args:
+            url: The URL.
+            **fields: Those of FrontierItem that `add` takes: `depth`, `referrer_url`, `priority`,
+                `scheduled_at`, `discovered_at`, `unique_key`, `payload`.
+
+        Raises:
+            InvalidArgumentError: There is no such field, or its value is of the wrong kind.
+        """
+        try:
+            # What is left open here the queue sets.
+            return FrontierItem.model_validate(
+                {
+                    **dict.fromkeys(("item_id", "normalized_url", "url_hash", "domain"), ""),
+                    **fields,
+                    "url": url,
+                    "run_id": self.run_id,
+                    "site_id": self.site_id,
+                }
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
+
     async def add(
         self,
         links: Iterable[str | FrontierItem],
@@ -139,9 +167,9 @@ class Frontier:
         """Adds links that are new to the run; those that are known keep the state that they have.
 
         Args:
-            links: URLs, or items for what differs from link to link. An item's id, hash and normalized URL
-                are set by its URL, the id by its `unique_key` if it has one; the options below do not apply
-                to it.
+            links: URLs, or items as `link` makes them, for what differs from link to link. An item's id,
+                hash and normalized URL are set by its URL, the id by its `unique_key` if it has one; the
+                options below do not apply to it.
             depth: Links away from the run's seeds.
             referrer_url: Where they were found.
             priority: Higher is claimed sooner; 0 by default.

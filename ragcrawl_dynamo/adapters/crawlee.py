@@ -42,7 +42,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -105,6 +105,9 @@ _COMMITS_AT_ONCE = 16
 _OWN_FIELDS = ("markdown", "html")
 
 _VALUE = "value"
+
+# Earlier versions of Crawlee ask only whether a queue is empty, and mean by it that it is finished too.
+_ASKS_WHETHER_FINISHED = hasattr(RequestQueueClient, "is_finished")
 
 
 class DynamoDBStorageClient(StorageClient):
@@ -297,7 +300,6 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._empty_until = 0.0
         self._unfinished_until = 0.0
         self._prefetch = prefetch
-        self._latest = datetime.min.replace(tzinfo=UTC)
         self._claiming = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -362,7 +364,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         for request in requests:
             try:
                 items.append(self._item(request, forefront=forefront))
-            except (ValidationError, ValueError) as error:
+            except ValueError as error:
                 logger.error("request %s can not be stored: %s", request.url, error)  # says all
                 response.unprocessed_requests.append(_unprocessed(request))
             else:
@@ -470,7 +472,9 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._times.note()
         async with self._claiming:
             await self._claim()
-            return not self._ready
+            if self._ready:
+                return False
+        return _ASKS_WHETHER_FINISHED or await self.is_finished()
 
     async def is_finished(self) -> bool:
         """See Crawlee: whether no process has anything to do."""
@@ -506,22 +510,12 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._times.note(changed=True)
 
     def _item(self, request: Request, *, forefront: bool) -> FrontierItem:
-        # Of equal priority what was discovered first comes first.
-        self._latest = max(datetime.now(UTC), self._latest + timedelta(microseconds=1))
-        return FrontierItem(
-            # Set by the queue.
-            item_id="-",
-            normalized_url=request.url,
-            url_hash="-",
-            domain="-",
-            run_id=self._run.run_id,
-            site_id=self._run.site_id,
-            url=request.url,
+        return self._frontier.link(
+            request.url,
             unique_key=request.unique_key,
             payload=_payload(request),
             depth=request.crawl_depth,
             priority=_forefront() if forefront else 0.0,
-            discovered_at=self._latest,
         )
 
     def _on_lost(self, claim: Claim, why: str) -> None:

@@ -50,7 +50,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -252,7 +252,6 @@ class FrontierScheduler(BaseScheduler):
         # What the task has still to do: requests to add, then claims to end.
         self._to_add: list[FrontierItem] = []
         self._to_end: list[tuple[Claim, str]] = []
-        self._latest = datetime.min.replace(tzinfo=UTC)
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_finished = False
@@ -468,22 +467,12 @@ class FrontierScheduler(BaseScheduler):
         key = self._crawler.request_fingerprinter.fingerprint(request).hex()
         if request.dont_filter and not request.meta.get("is_start_request"):
             key += f"-{secrets.token_hex(8)}"
-        # Of one priority what was discovered first comes first.
-        self._latest = max(datetime.now(UTC), self._latest + timedelta(microseconds=1))
-        return FrontierItem(
-            # Set by the queue.
-            item_id="-",
-            normalized_url=request.url,
-            url_hash="-",
-            domain="-",
-            run_id=self._crawl.run_id,
-            site_id=self._crawl.site_id,
-            url=request.url,
+        return self._frontier.link(
+            request.url,
             unique_key=key,
             payload=_dumps(request.to_dict(spider=self._spider)),
             depth=int(request.meta.get("depth", 0)),
             priority=float(request.priority),
-            discovered_at=self._latest,
         )
 
     def _request(self, item: FrontierItem) -> Request:

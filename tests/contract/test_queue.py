@@ -689,16 +689,9 @@ async def test_a_worker_that_is_left_releases_what_it_holds(
     assert len(await frontier.claim()) == 3
 
 
-async def test_a_unique_key_says_which_requests_are_one(
-    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
-) -> None:
+async def test_a_unique_key_says_which_requests_are_one(backend: DynamoDBBackend, frontier: Frontier) -> None:
     one, other = (
-        make_item(
-            url="https://a.example/form",
-            unique_key=f"POST {number}",
-            payload=f"a={number}",
-            discovered_at=clock.now() - timedelta(hours=3 - number),
-        )
+        frontier.link("https://a.example/form", unique_key=f"POST {number}", payload=f"a={number}")
         for number in (1, 2)
     )
     assert [each.added for each in await frontier.add([one, other, one])] == [True, True, False]
@@ -713,6 +706,10 @@ async def test_a_unique_key_says_which_requests_are_one(
     assert {each.item.domain for each in claims} == {"a.example"}
     with pytest.raises(InvalidInputError, match="item"):
         await frontier.put_back(claims[0], payload="x" * 500_000)
+    for fields in ({"payload": 5}, {"unique_key": ""}, {"pay": "a"}, {"depth": -1}):
+        (name,) = fields
+        with pytest.raises(InvalidArgumentError, match=name):
+            frontier.link("https://a.example/", **fields)
     with pytest.raises(InvalidInputError, match="payload"):
         await frontier.complete(claims[0], payload=b"")  # type: ignore[arg-type] # that is what is tested
     await frontier.put_back(claims[0], payload="a=3", to_end=True)

@@ -196,9 +196,11 @@ class QueueMachine(RuleBasedStateMachine):
             assert not held
             return
         if not held:
-            # The same verb again.
-            states = {"complete": "completed", "skip": "skipped", "release": "pending", "give_up": "failed"}
+            # The same verb again, or one that leaves the item in the same state.
+            states = {"complete": "completed", "skip": "skipped", "give_up": "failed"}
             assert entry.token == claim.token
+            if verb == "release":
+                assert entry.state in ("pending", "delayed")
             assert entry.state == states.get(verb, entry.state)
             assert verb != "renew"
             return

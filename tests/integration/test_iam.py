@@ -135,7 +135,7 @@ async def use_queue(frontier: Frontier, clock: ManualClock) -> set[str]:
 
 
 # What goes on in memory, or is used by the backend itself.
-NO_VERBS = {"claim_statements", "close", "completed_elsewhere", "completion", "forget"}
+NO_VERBS = {"claim_statements", "close", "completed_elsewhere", "completion", "forget", "link"}
 
 
 async def read_everything(backend: DynamoDBBackend) -> set[str]:
