@@ -46,6 +46,7 @@ class Claim:
         expires_at: When the lease ends, by this machine's clock; `renew` moves it. Stop acting on the item
             `frontier_max_clock_skew` seconds before.
         ended: Whether a verb of this process has finished the claim, or found its lease lost.
+        lost: Whether somebody else has the item, or it is gone.
         has_slot: Whether the item's host counts it as in flight.
         deadline: `expires_at` by the clock that is never set, in seconds.
     """
@@ -54,6 +55,7 @@ class Claim:
     worker_id: str
     expires_at: datetime
     ended: bool = False
+    lost: bool = False
     has_slot: bool = field(default=False, repr=False)
     deadline: float = field(default=0.0, repr=False)
 

@@ -186,6 +186,7 @@ class Committer:
             await fetched.frontier.completed_elsewhere(claim, counted=True)
         result = recorded(item) if is_own else None
         if result is None:
+            claim.lost = True
             if was_held:
                 self._on_lease_lost(claim)
             raise LeaseLostError([claim]) from error

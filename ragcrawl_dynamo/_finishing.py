@@ -13,7 +13,7 @@ from ragcrawl_dynamo._claims import Claim, LeaseObserver
 from ragcrawl_dynamo._conditional import Applied, Change, Failed
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
-from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
+from ragcrawl_dynamo.models import FrontierStatus
 from ragcrawl_dynamo.stores.counters import Counters
 from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
 from ragcrawl_dynamo.stores.queue import QueueStore, ready_candidate
@@ -29,12 +29,14 @@ class _Written:
         done: Claims whose write was done now.
         already: Claims for which the same verb had done it before.
         lost: Claims whose lease had ended.
+        over: Claims that were to be renewed, and which a verb under the same lease has ended.
         unknown: Claims for which it is unknown, with the error.
     """
 
     done: list[Claim] = field(default_factory=list)
     already: list[Claim] = field(default_factory=list)
     lost: list[Claim] = field(default_factory=list)
+    over: list[Claim] = field(default_factory=list)
     unknown: list[tuple[Claim, RagcrawlDynamoError]] = field(default_factory=list)
 
     def raise_if_incomplete(self) -> None:
@@ -44,11 +46,12 @@ class _Written:
             LeaseLostError: Some leases were lost; everything else was done.
             PartialBatchError: Of some it is unknown.
         """
+        lost = [*self.lost, *self.over]
         if self.unknown:
-            failures = [*self.unknown, *((claim, LeaseLostError([claim])) for claim in self.lost)]
+            failures = [*self.unknown, *((claim, LeaseLostError([claim])) for claim in lost)]
             raise PartialBatchError(len(self.done) + len(self.already), failures) from failures[0][1]
-        if self.lost:
-            raise LeaseLostError(self.lost)
+        if lost:
+            raise LeaseLostError(lost)
 
 
 class Finisher:
@@ -84,6 +87,8 @@ class Finisher:
         for claim in written.done:
             claim.expires_at, claim.deadline = ends_at, deadline
         self._note_lost(written.lost)
+        for claim in written.over:
+            claim.ended = True
         await self._tell_hosts(written.done, lambda tokens: _extending(tokens, free_at))
         written.raise_if_incomplete()
 
@@ -168,7 +173,11 @@ class Finisher:
         items = await self._queue.read(list({claim.item.item_id for claim in refused}))
         for claim in refused:
             now = items.get(claim.item.item_id)
-            if status is not FrontierStatus.IN_PROGRESS and now and _was_ended_by(claim, now, status):
+            if now is None or now.lease_token != claim.item.lease_token:
+                written.lost.append(claim)
+            elif status is FrontierStatus.IN_PROGRESS:
+                written.over.append(claim)
+            elif now.status == status:
                 written.already.append(claim)
             else:
                 written.lost.append(claim)
@@ -177,7 +186,7 @@ class Finisher:
     def _note_lost(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
             if not claim.ended:
-                claim.ended = True
+                claim.ended = claim.lost = True
                 self._on_lease_lost(claim)
 
     async def _tell_hosts(self, claims: Iterable[Claim], change: Callable[[list[str]], Mutation]) -> None:
@@ -193,10 +202,6 @@ class Finisher:
         except RagcrawlDynamoError as error:
             logger.warning("%d hosts count leases as in flight until they expire: %s", len(tokens), error)
         self._waker.changed.set()
-
-
-def _was_ended_by(claim: Claim, now: FrontierItem, status: FrontierStatus) -> bool:
-    return (now.lease_token, now.status) == (claim.item.lease_token, status)
 
 
 def _extending(tokens: list[str], free_at: datetime) -> Mutation:

@@ -101,7 +101,10 @@ class LeaseKeeper:
                 await self._queue.renew(claims, self._lease_seconds)
         except LeaseLostError as error:
             for claim in error.claims:
-                if claim.token in self._held:
+                if claim.ended and not claim.lost:
+                    # Finished by its worker meanwhile.
+                    self.let_go(claim)
+                elif claim.token in self._held:
                     self._lose(claim, "its lease was lost")
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning("%d leases could not be renewed: %s", len(claims), error)

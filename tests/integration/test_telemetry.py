@@ -145,6 +145,9 @@ async def test_lost_leases_are_counted_once_each(
         await frontier.add([f"https://a.example/{i}" for i in range(4)])
         renewed, completed, committed, kept = await frontier.claim(4, lease_seconds=60)
         await frontier.complete(kept)
+        # What its own worker has finished was not lost.
+        with pytest.raises(LeaseLostError):
+            await frontier.renew(kept, lease_seconds=9)
         clock.advance(100)
         assert len(await frontier.claim(4)) == 3
         for lost in (
