@@ -27,6 +27,14 @@ async def test_a_block_runs(name: str, code: str, dynamodb_local_endpoint: str, 
     await run_block(code, dynamodb_local_endpoint, tmp_path)
 
 
+async def test_the_table_of_costs_is_what_the_calculator_prints(
+    dynamodb_local_endpoint: str, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "cost.md").read_text()
+    (code,) = BLOCK.findall(text)
+    assert f"It prints:\n\n{await run_block(code, dynamodb_local_endpoint, tmp_path)}\n" in text
+
+
 def test_there_are_blocks() -> None:
     assert len(blocks()) >= 9
 
