@@ -95,6 +95,9 @@ logger = logging.getLogger(__name__)
 # In a request's meta: the token of the claim under which it is crawled.
 _TOKEN = "ragcrawl_dynamo_claim"  # noqa: S105 # the name of one
 
+# Scrapy's own mark of start requests.
+_IS_START = "is_start_request"
+
 # Nearest to the engine: they see what all others have made of a request and its output.
 _NEAR_ENGINE = 1
 
@@ -220,10 +223,11 @@ class FrontierMiddleware:
     async def process_spider_output(
         self, response: Response, result: AsyncIterator[Any], spider: Any = None
     ) -> AsyncIterator[Any]:
-        """See Scrapy: what a spider yields is no continuation of its request, whatever meta it copied."""
+        """See Scrapy: what a callback yields is a request of its own, whatever meta it copied."""
         async for each in result:
             if isinstance(each, Request):
                 each.meta.pop(_TOKEN, None)
+                each.meta.pop(_IS_START, None)
             yield each
 
 
@@ -465,7 +469,7 @@ class FrontierScheduler(BaseScheduler):
 
     def _item(self, request: Request) -> FrontierItem:
         key = self._crawler.request_fingerprinter.fingerprint(request).hex()
-        if request.dont_filter and not request.meta.get("is_start_request"):
+        if request.dont_filter and not request.meta.get(_IS_START):
             key += f"-{secrets.token_hex(8)}"
         return self._frontier.link(
             request.url,

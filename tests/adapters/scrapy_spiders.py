@@ -71,6 +71,14 @@ class Odd(Plain):
         place = request.url.rpartition("/")[2]
         self.seen.append([place, type(request).__name__, request.method, request.body.decode(), repr(rich)])
         yield {"no": "url"}
+        if place == "0?rich":
+            for _ in range(2):
+                yield Request(
+                    f"{self.start_urls[0]}?copied",
+                    self.note,
+                    meta={"is_start_request": True},
+                    dont_filter=True,
+                )
 
     def refused(self, failure: Any) -> Iterator[Any]:
         self.seen.append(["refused"])

@@ -128,6 +128,7 @@ async def test_requests_of_all_kinds(
         ["0?lambda", "Request", "GET", "", "None"],
         ["0?object", "Request", "GET", "", "None"],
         *(["0?again", "Request", "GET", "", "None"] for _ in range(3)),
+        *(["0?copied", "Request", "GET", "", "None"] for _ in range(2)),
         *(["0", "FormRequest", "POST", f"a={number}", "None"] for number in (1, 2)),
         # Refused by the network, three times.
         *(["refused"] for _ in range(3)),
