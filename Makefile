@@ -37,17 +37,9 @@ ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiob
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
-test-ragcrawl: .venv-ragcrawl/.installed fetch-dynamodb-local
-	.venv-ragcrawl/bin/mypy ragcrawl_dynamo/adapters/ragcrawl.py tests/adapters examples/adapters/ragcrawl_crawl.py
-	.venv-ragcrawl/bin/python -m pytest tests/adapters $(ARGS)
-
-test-crawlee: .venv-crawlee/.installed fetch-dynamodb-local
-	.venv-crawlee/bin/mypy ragcrawl_dynamo/adapters/crawlee.py tests/adapters examples/adapters/crawlee_crawl.py
-	.venv-crawlee/bin/python -m pytest tests/adapters $(ARGS)
-
-test-scrapy: .venv-scrapy/.installed fetch-dynamodb-local
-	.venv-scrapy/bin/mypy ragcrawl_dynamo/adapters/scrapy.py tests/adapters examples/adapters/scrapy_crawl.py
-	.venv-scrapy/bin/python -m pytest tests/adapters $(ARGS)
+test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
+	.venv-$*/bin/mypy ragcrawl_dynamo/adapters/$*.py tests/adapters examples/adapters/$*_crawl.py
+	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
 
 .venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2
 .venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import isfinite
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import RunStatus
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # A lease may last that many seconds; longer work renews it.
 MAX_LEASE_SECONDS = 7 * 86_400
@@ -19,6 +22,12 @@ MAX_NAME_CHARACTERS = 256
 
 # For delays of any kind.
 MAX_DELAY_SECONDS = 366 * 86_400
+
+
+def first_of(error: ValidationError) -> tuple[str, str]:
+    """The field that pydantic refuses first, "" if it is none, and why."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
 
 
 def check_count(name: str, value: Any, most: int) -> int:

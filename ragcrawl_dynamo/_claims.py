@@ -82,6 +82,13 @@ def guarded(observer: LeaseObserver | None) -> LeaseObserver:
     return observe
 
 
+def note_lost(claim: Claim, observer: LeaseObserver) -> None:
+    """Ends a claim whose lease proved to be lost, and tells of it, once."""
+    if not claim.ended:
+        claim.ended = claim.lost = True
+        observer(claim)
+
+
 @dataclass(frozen=True, slots=True)
 class HostStatus:
     """A host of a run: its limits, and its items.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import CHANGE_ORDER
-from ragcrawl_dynamo._claims import Claim, LeaseObserver
+from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
@@ -181,14 +181,12 @@ class Committer:
         """The result of a commit under the same lease whose end its caller did not see."""
         item = error.items[1] or {}
         is_own = item.get("lease_token") == {"S": claim.item.lease_token or ""}
-        was_held = not claim.ended
-        if fetched.frontier is not None:
-            await fetched.frontier.completed_elsewhere(claim, counted=True)
         result = recorded(item) if is_own else None
         if result is None:
-            claim.lost = True
-            if was_held:
-                self._on_lease_lost(claim)
+            note_lost(claim, self._on_lease_lost)
+        if fetched.frontier is not None:
+            await fetched.frontier.completed_elsewhere(claim, counted=True)
+        if result is None:
             raise LeaseLostError([claim]) from error
         return result
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ragcrawl_dynamo._claiming import Claimer
-from ragcrawl_dynamo._claims import Claim, LeaseObserver
+from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._conditional import Applied, Change, Failed
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
@@ -86,7 +86,8 @@ class Finisher:
         written = await self._write(claims, changes, FrontierStatus.IN_PROGRESS)
         for claim in written.done:
             claim.expires_at, claim.deadline = ends_at, deadline
-        self._note_lost(written.lost)
+        for claim in written.lost:
+            note_lost(claim, self._on_lease_lost)
         for claim in written.over:
             claim.ended = True
         await self._tell_hosts(written.done, lambda tokens: _extending(tokens, free_at))
@@ -146,7 +147,8 @@ class Finisher:
         self, claims: Sequence[Claim], changes: Sequence[Change], status: FrontierStatus, becomes: str
     ) -> _Written:
         written = await self._write(claims, changes, status)
-        self._note_lost(written.lost)
+        for claim in written.lost:
+            note_lost(claim, self._on_lease_lost)
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
@@ -182,12 +184,6 @@ class Finisher:
             else:
                 written.lost.append(claim)
         return written
-
-    def _note_lost(self, claims: Iterable[Claim]) -> None:
-        for claim in claims:
-            if not claim.ended:
-                claim.ended = claim.lost = True
-                self._on_lease_lost(claim)
 
     async def _tell_hosts(self, claims: Iterable[Claim], change: Callable[[list[str]], Mutation]) -> None:
         """Tells hosts that count their leases in flight of those that ended, or end later."""

@@ -1059,7 +1059,7 @@ class DynamoDBBackend(StorageBackend):
     async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
         """A version with its body, by its id alone; eventually consistent.
 
-        Reads the index of the site's versions until it is found, half a read unit for 8 KB or some 50 of
+        Reads the index of the site's versions until it is found, half a read unit for 8 KB or some 36 of
         them: for those who have lost the page's id. `get_version` reads by the full key.
 
         Raises:

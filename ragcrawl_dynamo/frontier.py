@@ -24,6 +24,7 @@ from ragcrawl_dynamo._arguments import (
     check_name,
     check_seconds,
     check_several,
+    first_of,
 )
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus, LeaseObserver
@@ -152,8 +153,7 @@ class Frontier:
                 }
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
+            raise InvalidArgumentError(*first_of(error)) from error
 
     async def add(
         self,
@@ -193,10 +193,9 @@ class Frontier:
     async def get(self, key: str) -> FrontierItem | None:
         """An item by its URL, or by its `unique_key` if it has one; strongly consistent."""
         check_kind("key", key, str)
-        for item_id in dict.fromkeys((link_id(key), link_id(normalize_url(key)))):
-            if item := (await self._queue.read([item_id])).get(item_id):
-                return item
-        return None
+        item_ids = list(dict.fromkeys((link_id(key), link_id(normalize_url(key)))))
+        items = await self._queue.read(item_ids)
+        return next((items[each] for each in item_ids if each in items), None)
 
     async def claim(
         self,

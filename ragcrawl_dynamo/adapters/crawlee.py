@@ -82,6 +82,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._batching import gather_bounded
 from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
+from ragcrawl_dynamo.adapters._slices import sliced
 from ragcrawl_dynamo.config import StorageConfig
 
 __all__ = ["DynamoDBStorageClient"]
@@ -175,7 +176,7 @@ class DynamoDBStorageClient(StorageClient):
             raise RuntimeError("use the storage client in 'async with'")
         return self._backend
 
-    def get_storage_client_cache_key(self, configuration: Any) -> object:  # its own
+    def get_storage_client_cache_key(self, configuration: Any) -> object:
         """See Crawlee: what this client opened is not another one's."""
         return self._cache_key
 
@@ -312,13 +313,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     ) -> None:
         """Gives back what is not finished."""
         await self._keeper.__aexit__(kind, error, trace)
-        left = [
-            claim for claim in (*self._claims.values(), *(each for each, _ in self._ready)) if not claim.ended
-        ]
         self._claims.clear()
         self._ready.clear()
         try:
-            await self._frontier.release(left)
+            await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as failure:
             # What is not given back comes back when its lease ends.
             logger.warning("%s", failure)
@@ -669,14 +667,9 @@ class DynamoDBDatasetClient(_CollectionClient, DatasetClient):
             for page in pages[offset : None if limit is None else offset + limit]:
                 yield page
             return
-        passed = 0
-        async with aclosing(self._backend.iter_pages(self._site.site_id)) as every:  # type: ignore[type-var] # as above
-            async for page in every:
-                if limit is not None and passed >= offset + limit:
-                    return
-                passed += 1
-                if passed > offset:
-                    yield page
+        async with aclosing(sliced(self._backend.iter_pages(self._site.site_id), offset, limit)) as some:
+            async for page in some:
+                yield page
 
     async def _commit(self, record: tuple[Page, PageVersion]) -> None:
         await self._backend.commit_page(*record)

@@ -14,7 +14,7 @@ What does not map:
 - **Ids without a site.** `get_page(page_id)` and its like look in the sites for which this backend has saved
   something, the latest first. One that has saved no run looks through all other sites too. So a crawl reads
   a page by its key, and a site that crawls the same URLs is not mixed up with it, as it is in ragcrawl's own
-  backends. `get_version(version_id)` reads the index of a site's versions: half a read unit for some 40 of
+  backends. `get_version(version_id)` reads the index of a site's versions: half a read unit for some 36 of
   them.
 - **Datetimes.** ragcrawl's are naive local ones; stored ones are UTC, and come back as naive local ones.
 - **Order.** Pages are listed by id, not by `last_seen`. An offset reads what it passes over.
@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ragcrawl.models as theirs
 from pydantic import BaseModel, SecretStr
@@ -48,7 +48,9 @@ from ragcrawl_dynamo import (
     NotFoundError,
     RagcrawlDynamoError,
 )
+from ragcrawl_dynamo._paging import iterate
 from ragcrawl_dynamo.adapters._portal import Portal
+from ragcrawl_dynamo.adapters._slices import sliced
 
 if TYPE_CHECKING:
     from ragcrawl.config.storage_config import DynamoDBConfig as RagcrawlConfig
@@ -57,7 +59,6 @@ __all__ = ["RagcrawlBackend", "install"]
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
 
 # Where ragcrawl's factory looks for its own backend.
 _MODULE = "ragcrawl.storage.dynamodb.backend"
@@ -89,8 +90,7 @@ class RagcrawlBackend(StorageBackend):
         self.config = config
         self._config = config if isinstance(config, DynamoDBConfig) else _settings(config)
         self._lock = threading.Lock()
-        self._portal: Portal | None = None
-        self._backend: DynamoDBBackend | None = None
+        self._opened: tuple[Portal, DynamoDBBackend] | None = None
         # Sites that something was saved for; the latest is the last.
         self._sites: dict[str, None] = {}
         self._has_run = False
@@ -98,7 +98,7 @@ class RagcrawlBackend(StorageBackend):
     def initialize(self) -> None:
         """Makes the tables that are missing."""
         with self._lock:
-            if self._portal is not None:
+            if self._opened is not None:
                 return
             portal = Portal("ragcrawl_dynamo")
             backend = DynamoDBBackend(self._config)
@@ -107,23 +107,24 @@ class RagcrawlBackend(StorageBackend):
             except BaseException:
                 portal.close()
                 raise
-            self._portal, self._backend = portal, backend
+            self._opened = portal, backend
 
     def close(self) -> None:
         """Closes the connections; `initialize` opens them again."""
         with self._lock:
-            if self._portal is None or self._backend is None:
+            if self._opened is None:
                 return
+            portal, backend = self._opened
             try:
-                self._portal.call(self._backend.close())
+                portal.call(backend.close())
             finally:
-                self._portal.close()
-                self._portal = self._backend = None
+                portal.close()
+                self._opened = None
 
     def health_check(self) -> bool:
         """Whether DynamoDB answers; before `initialize`, which makes the tables, whether it can be asked."""
-        if self._backend is not None:
-            return self._call(DynamoDBBackend.health_check)
+        if self._opened is not None:
+            return self._run(lambda backend: backend.health_check())
         portal = Portal("ragcrawl_dynamo")
         try:
             portal.call(DynamoDBBackend(self._config).describe_tables())
@@ -135,113 +136,110 @@ class RagcrawlBackend(StorageBackend):
 
     def metrics(self) -> dict[tuple[str, str], ours.OperationMetrics]:
         """See DynamoDBBackend."""
-        return self._open().metrics()
+        return self._open()[1].metrics()
 
     def save_site(self, site: theirs.Site) -> None:
         """Saves a site."""
         self._note(site.site_id)
-        self._call(DynamoDBBackend.save_site, _ours(ours.Site, site))
+        self._run(lambda backend: backend.save_site(_ours(ours.Site, site)))
 
     def get_site(self, site_id: str) -> theirs.Site | None:
         """A site."""
-        return _maybe(theirs.Site, self._call(DynamoDBBackend.get_site, site_id))
+        return _maybe(theirs.Site, self._run(lambda backend: backend.get_site(site_id)))
 
     def list_sites(self) -> list[theirs.Site]:
         """All sites, the newest first."""
-        sites = self._collect(DynamoDBBackend.iter_sites)
+        sites = self._collect(lambda backend: backend.iter_sites())
         return [_theirs(theirs.Site, each) for each in sorted(sites, key=_created_at, reverse=True)]
 
     def delete_site(self, site_id: str) -> bool:
         """Deletes a site with all that belongs to it; whether there was anything."""
-        return self._call(DynamoDBBackend.delete_site, site_id)
+        return self._run(lambda backend: backend.delete_site(site_id))
 
     def save_run(self, run: theirs.CrawlRun) -> None:
         """Saves a run."""
         self._note(run.site_id)
         self._has_run = True
-        self._call(DynamoDBBackend.save_run, _ours(ours.CrawlRun, run))
+        self._run(lambda backend: backend.save_run(_ours(ours.CrawlRun, run)))
 
     def get_run(self, run_id: str) -> theirs.CrawlRun | None:
         """A run."""
-        return _maybe(theirs.CrawlRun, self._call(DynamoDBBackend.get_run, run_id))
+        return _maybe(theirs.CrawlRun, self._run(lambda backend: backend.get_run(run_id)))
 
     def list_runs(self, site_id: str, limit: int = 100, offset: int = 0) -> list[theirs.CrawlRun]:
         """A site's runs, the newest first."""
-        runs = self._collect(DynamoDBBackend.iter_runs, site_id, first=offset, count=limit)
+        runs = self._collect(lambda backend: backend.iter_runs(site_id), offset, limit)
         return [_theirs(theirs.CrawlRun, each) for each in runs]
 
     def get_latest_run(self, site_id: str) -> theirs.CrawlRun | None:
         """The run that was created last."""
-        return _maybe(theirs.CrawlRun, self._call(DynamoDBBackend.get_latest_run, site_id))
+        return _maybe(theirs.CrawlRun, self._run(lambda backend: backend.get_latest_run(site_id)))
 
     def save_page(self, page: theirs.Page) -> None:
         """Saves a page."""
         self._note(page.site_id)
-        self._call(DynamoDBBackend.save_page, _ours(ours.Page, page))
+        self._run(lambda backend: backend.save_page(_ours(ours.Page, page)))
 
     def get_page(self, page_id: str) -> theirs.Page | None:
         """A page by its id; see the module for where it is looked for."""
-        return _maybe(theirs.Page, self._find(lambda site: self._open().get_page(site, page_id)))
+        return _maybe(theirs.Page, self._find(lambda backend, site: backend.get_page(site, page_id)))
 
     def get_page_by_url(self, site_id: str, url: str) -> theirs.Page | None:
         """A page by its URL."""
-        return _maybe(theirs.Page, self._call(DynamoDBBackend.get_page_by_url, site_id, url))
+        return _maybe(theirs.Page, self._run(lambda backend: backend.get_page_by_url(site_id, url)))
 
     def list_pages(
         self, site_id: str, limit: int = 1000, offset: int = 0, include_tombstones: bool = False
     ) -> list[theirs.Page]:
         """A site's pages, by id."""
-        pages = self._collect(
-            DynamoDBBackend.iter_pages, site_id, include_tombstones, first=offset, count=limit
-        )
+        pages = self._collect(lambda backend: backend.iter_pages(site_id, include_tombstones), offset, limit)
         return [_theirs(theirs.Page, each) for each in pages]
 
     def get_pages_needing_recrawl(
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[theirs.Page]:
         """Pages whose last crawl is that long ago, the oldest first."""
-        pages = self._call(DynamoDBBackend.get_pages_needing_recrawl, site_id, max_age_hours, limit)
+        pages = self._run(lambda backend: backend.get_pages_needing_recrawl(site_id, max_age_hours, limit))
         return [_theirs(theirs.Page, each) for each in pages]
 
     def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
         """How many pages a site has."""
-        return self._call(DynamoDBBackend.count_pages, site_id, include_tombstones)
+        return self._run(lambda backend: backend.count_pages(site_id, include_tombstones))
 
     def save_version(self, version: theirs.PageVersion) -> None:
         """Saves a version."""
         self._note(version.site_id)
         # ragcrawl names it in the page that it saves next, also if its content is that of the one before.
-        self._call(DynamoDBBackend.save_version, _ours(ours.PageVersion, version), keep_unchanged=True)
+        self._run(lambda backend: backend.save_version(_ours(ours.PageVersion, version), keep_unchanged=True))
 
     def get_version(self, version_id: str) -> theirs.PageVersion | None:
         """A version by its id; see the module for where it is looked for."""
-        found = self._find(lambda site: self._open().find_version(site, version_id))
+        found = self._find(lambda backend, site: backend.find_version(site, version_id))
         return _maybe(theirs.PageVersion, found)
 
     def get_current_version(self, page_id: str) -> theirs.PageVersion | None:
         """The version that its page calls the current one."""
-        found = self._find(lambda site: self._open().get_current_version(site, page_id))
+        found = self._find(lambda backend, site: backend.get_current_version(site, page_id))
         return _maybe(theirs.PageVersion, found)
 
     def list_versions(self, page_id: str, limit: int = 100) -> list[theirs.PageVersion]:
         """A page's versions, the newest first."""
-
-        async def listed(site_id: str) -> Sequence[ours.PageVersion]:
-            return await self._open().list_versions(page_id, limit, site_id=site_id)
-
-        return [_theirs(theirs.PageVersion, each) for each in self._find(listed) or ()]
+        found = self._find(lambda backend, site: backend.list_versions(page_id, limit, site_id=site))
+        return [_theirs(theirs.PageVersion, each) for each in found or ()]
 
     def save_frontier_item(self, item: theirs.FrontierItem) -> None:
         """Saves a frontier item."""
         self._note(item.site_id)
-        self._call(DynamoDBBackend.save_frontier_item, _ours(ours.FrontierItem, item))
+        self._run(lambda backend: backend.save_frontier_item(_ours(ours.FrontierItem, item)))
 
     def get_frontier_items(
         self, run_id: str, status: str | None = None, limit: int = 1000
     ) -> list[theirs.FrontierItem]:
         """A run's items, those of the highest priority first, then the oldest."""
         wanted = None if status is None else ours.FrontierStatus(status)
-        items = self._call(_frontier_items, run_id, wanted)
+        items = self._collect(
+            lambda backend: iterate(lambda cursor: backend.get_frontier_items(run_id, wanted, _SLICE, cursor))
+        )
         items.sort(key=lambda each: (-each.priority, each.discovered_at))
         return [_theirs(theirs.FrontierItem, each) for each in items[:limit]]
 
@@ -253,91 +251,62 @@ class RagcrawlBackend(StorageBackend):
         """
         wanted = ours.FrontierStatus(status)
 
-        async def update(run_id: str) -> bool:
+        async def update(backend: DynamoDBBackend, run_id: str) -> bool:
             try:
-                await self._open().update_frontier_status(run_id, item_id, wanted, error)
+                await backend.update_frontier_status(run_id, item_id, wanted, error)
             except NotFoundError:
                 return False
             return True
 
-        run_id = item_id.rpartition("_")[0]
-        if run_id and self._run(update(run_id)):
-            return
-
-        async def in_site(site_id: str) -> bool:
-            async with aclosing(self._open().iter_runs(site_id)) as runs:  # type: ignore[type-var] # a generator
+        async def update_in(backend: DynamoDBBackend, site_id: str) -> bool:
+            async with aclosing(backend.iter_runs(site_id)) as runs:  # type: ignore[type-var] # a generator
                 async for run in runs:
-                    if await update(run.run_id):
+                    if await update(backend, run.run_id):
                         return True
             return False
 
-        self._find(in_site)
+        run_id = item_id.rpartition("_")[0]
+        if not (run_id and self._run(lambda backend: update(backend, run_id))):
+            self._find(update_in)
 
     def clear_frontier(self, run_id: str) -> int:
         """Deletes a run's items; returns how many."""
-        return self._call(DynamoDBBackend.clear_frontier, run_id)
+        return self._run(lambda backend: backend.clear_frontier(run_id))
 
     def save_pages_bulk(self, pages: list[theirs.Page]) -> int:
         """Saves pages; returns how many."""
         self._note(*(each.site_id for each in pages))
-        return self._call(DynamoDBBackend.save_pages_bulk, [_ours(ours.Page, each) for each in pages])
+        return self._run(lambda backend: backend.save_pages_bulk([_ours(ours.Page, each) for each in pages]))
 
     def save_versions_bulk(self, versions: list[theirs.PageVersion]) -> int:
         """Saves versions; returns how many."""
         self._note(*(each.site_id for each in versions))
-        return self._call(
-            DynamoDBBackend.save_versions_bulk,
-            [_ours(ours.PageVersion, each) for each in versions],
-            keep_unchanged=True,
-        )
+        records = [_ours(ours.PageVersion, each) for each in versions]
+        return self._run(lambda backend: backend.save_versions_bulk(records, keep_unchanged=True))
 
-    def _open(self) -> DynamoDBBackend:
-        if self._backend is None:
+    def _open(self) -> tuple[Portal, DynamoDBBackend]:
+        if self._opened is None:
             raise BackendStateError("the backend is not open: call initialize() first")
-        return self._backend
+        return self._opened
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        if self._portal is None:
-            work.close()
-            raise BackendStateError("the backend is not open: call initialize() first")
-        return self._portal.call(work)
-
-    def _call(
-        self,
-        method: Callable[Concatenate[DynamoDBBackend, _P], Coroutine[Any, Any, _T]],
-        *args: _P.args,
-        **options: _P.kwargs,
-    ) -> _T:
-        return self._run(method(self._open(), *args, **options))
+    def _run(self, work: Callable[[DynamoDBBackend], Coroutine[Any, Any, _T]]) -> _T:
+        portal, backend = self._open()
+        return portal.call(work(backend))
 
     def _collect(
         self,
-        method: Callable[Concatenate[DynamoDBBackend, _P], AsyncIterator[_M]],
-        *args: Any,
+        records: Callable[[DynamoDBBackend], AsyncIterator[_M]],
         first: int = 0,
         count: int | None = None,
     ) -> list[_M]:
         """Part of what an iterator gives."""
         if first < 0 or (count is not None and count < 0):
             raise InvalidArgumentError("offset" if first < 0 else "limit", "must not be negative")
-        backend = self._open()
 
-        async def collect() -> list[_M]:
-            found: list[_M] = []
-            if count == 0:
-                return found
-            every: Any = method(backend, *args)  # type: ignore[call-arg] # those of the method
-            async with aclosing(every) as records:
-                passed = 0
-                async for record in records:
-                    passed += 1
-                    if passed > first:
-                        found.append(record)
-                    if len(found) == count:
-                        break
-            return found
+        async def collect(backend: DynamoDBBackend) -> list[_M]:
+            return [record async for record in sliced(records(backend), first, count)]
 
-        return self._run(collect())
+        return self._run(collect)
 
     def _note(self, *site_ids: str) -> None:
         """Notes sites that something is saved for."""
@@ -345,36 +314,23 @@ class RagcrawlBackend(StorageBackend):
             self._sites.pop(site_id, None)
             self._sites[site_id] = None
 
-    def _find(self, look: Callable[[str], Coroutine[Any, Any, _T]]) -> _T | None:
+    def _find(self, look: Callable[[DynamoDBBackend, str], Coroutine[Any, Any, _T]]) -> _T | None:
         """The first that there is in one of the sites, tried one after the other."""
         own = list(reversed(self._sites))
 
-        async def find() -> _T | None:
+        async def find(backend: DynamoDBBackend) -> _T | None:
             for site_id in own:
-                if found := await look(site_id):
+                if found := await look(backend, site_id):
                     return found
             if self._has_run:
                 return None
-            async with aclosing(self._open().iter_sites()) as sites:  # type: ignore[type-var] # a generator
+            async with aclosing(backend.iter_sites()) as sites:  # type: ignore[type-var] # a generator
                 async for site in sites:
-                    if site.site_id not in self._sites and (found := await look(site.site_id)):
+                    if site.site_id not in self._sites and (found := await look(backend, site.site_id)):
                         return found
             return None
 
-        return self._run(find())
-
-
-async def _frontier_items(
-    backend: DynamoDBBackend, run_id: str, status: ours.FrontierStatus | None
-) -> list[ours.FrontierItem]:
-    items: list[ours.FrontierItem] = []
-    cursor = None
-    while True:
-        found = await backend.get_frontier_items(run_id, status, _SLICE, cursor)
-        items += found
-        cursor = found.cursor
-        if cursor is None:
-            return items
+        return self._run(find)
 
 
 def _settings(config: RagcrawlConfig) -> DynamoDBConfig:

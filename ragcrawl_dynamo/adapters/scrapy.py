@@ -64,6 +64,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from scrapy.utils.request import request_from_dict
 
+from ragcrawl_dynamo._arguments import first_of
 from ragcrawl_dynamo._keys import link_id, normalize_url
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.backend import DynamoDBBackend
@@ -157,9 +158,8 @@ class _Crawl:
         self.site_id: str = settings.get("RAGCRAWL_DYNAMO_SITE_ID") or spider_name
         self.run_id = run_name(self.site_id, run_id)
         self.backend = DynamoDBBackend(config or StorageConfig.from_env().backend)
-        # Why requests under these claims failed, or were ignored, by token.
-        self.failures: dict[str, str] = {}
-        self.ignored: dict[str, str] = {}
+        # What becomes of requests that are not just crawled, "failed" or "skipped", and why, by token.
+        self.noted: dict[str, tuple[str, str]] = {}
         self._is_open = False
         self._opening = asyncio.Lock()
         crawler.signals.connect(self._on_closed, signals.spider_closed)
@@ -170,15 +170,6 @@ class _Crawl:
         if crawler not in cls._all:
             cls._all[crawler] = cls(crawler)
         return cls._all[crawler]
-
-    def is_noted(self, token: str) -> bool:
-        """Whether a request has failed, or was ignored."""
-        return token in self.failures or token in self.ignored
-
-    def forget(self, token: str) -> None:
-        """Drops what is noted of a request."""
-        self.failures.pop(token, None)
-        self.ignored.pop(token, None)
 
     async def open(self) -> DynamoDBBackend:
         """The backend, opened by whoever needs it first."""
@@ -211,14 +202,14 @@ class FrontierMiddleware:
         """See Scrapy: notes responses for which it would be tried again, after Scrapy's own tries."""
         token = request.meta.get(_TOKEN)
         if token and response.status in self._retried:
-            self._crawl.failures[token] = f"HTTP {response.status}"
+            self._crawl.noted[token] = ("failed", f"HTTP {response.status}")
         return response
 
     def process_exception(self, request: Request, exception: Exception, spider: Any = None) -> None:
         """See Scrapy: notes failed downloads, and what was forbidden."""
         if token := request.meta.get(_TOKEN):
-            noted = self._crawl.ignored if isinstance(exception, IgnoreRequest) else self._crawl.failures
-            noted[token] = f"{type(exception).__name__}: {exception}"
+            what = "skipped" if isinstance(exception, IgnoreRequest) else "failed"
+            self._crawl.noted[token] = (what, f"{type(exception).__name__}: {exception}")
 
     async def process_spider_output(
         self, response: Response, result: AsyncIterator[Any], spider: Any = None
@@ -281,7 +272,7 @@ class FrontierScheduler(BaseScheduler):
     def enqueue_request(self, request: Request) -> bool:
         """See Scrapy."""
         token = request.meta.get(_TOKEN)
-        if token in self._held and not self._crawl.is_noted(token):
+        if token in self._held and token not in self._crawl.noted:
             # Tried again, or redirected, by a middleware of the downloader: under the same lease.
             self._held[token] = (self._held[token][0], request)
             self._waiting.appendleft(token)
@@ -318,8 +309,8 @@ class FrontierScheduler(BaseScheduler):
         self._keeper = self._frontier.keeper(self._on_lost, lease_seconds=self._lease_seconds)
         await self._keeper.__aenter__()
         connect = self._crawler.signals.connect
-        connect(self._on_spider_error, signals.spider_error)
-        connect(self._on_item_error, signals.item_error)
+        connect(self._on_error, signals.spider_error)
+        connect(self._on_error, signals.item_error)
         self._task = asyncio.create_task(self._run())
 
     async def _close(self, reason: str) -> None:
@@ -329,7 +320,7 @@ class FrontierScheduler(BaseScheduler):
         self._settle()
         try:
             await self._write()
-            await self._frontier.release([claim for claim, _ in self._held.values() if not claim.ended])
+            await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as error:
             # Leases end, and what was not added is found again by whoever crawls their requests.
             logger.error("not all could be written at the end: %s", error)  # says all
@@ -410,19 +401,19 @@ class FrontierScheduler(BaseScheduler):
         """Ends claims by what became of their requests; those that an earlier try ended are passed over."""
         crawled: list[Claim] = []
         for claim, token in ends:
-            failure, reason = self._crawl.failures.get(token), self._crawl.ignored.get(token)
             if claim.ended:
                 continue
-            if failure is not None:
-                await self._count_ended("failed", self._frontier.fail(claim, failure))
-            elif reason is not None:
-                await self._count_ended("skipped", self._frontier.skip(claim, reason))
-            else:
-                crawled.append(claim)
+            match self._crawl.noted.get(token):
+                case None:
+                    crawled.append(claim)
+                case "failed", why:
+                    await self._count_ended("failed", self._frontier.fail(claim, why))
+                case _, why:
+                    await self._count_ended("skipped", self._frontier.skip(claim, why))
         if crawled:
             await self._count_ended("completed", self._frontier.complete(crawled), len(crawled))
         for _, token in ends:
-            self._crawl.forget(token)
+            self._crawl.noted.pop(token, None)
 
     async def _count_ended(self, what: str, ending: Awaitable[None], count: int = 1) -> None:
         """Ends claims; leases that were lost are somebody else's."""
@@ -489,23 +480,18 @@ class FrontierScheduler(BaseScheduler):
             raise ValueError(f"{name} is no class of requests")
         return request_from_dict(fields, spider=self._spider)
 
-    def _on_spider_error(self, failure: Failure, response: Any, spider: Any) -> None:
-        self._note(response, failure)
-
-    def _on_item_error(self, item: Any, response: Any, spider: Any, failure: Failure) -> None:
-        self._note(response, failure)
-
-    def _note(self, response: Any, failure: Failure) -> None:
+    def _on_error(self, response: Any, failure: Failure) -> None:
+        """Notes what a callback, or an item's pipeline, raised."""
         request = getattr(response, "request", None)
         token = None if request is None else request.meta.get(_TOKEN)
         if token in self._held:
-            self._crawl.failures[token] = f"{type(failure.value).__name__}: {failure.value}"
+            self._crawl.noted[token] = ("failed", f"{type(failure.value).__name__}: {failure.value}")
 
     def _on_lost(self, claim: Claim, why: str) -> None:
         logger.warning("request %s: %s, somebody else will crawl it", claim.item.url, why)
         self._count("lost")
         self._held.pop(claim.token, None)
-        self._crawl.forget(claim.token)
+        self._crawl.noted.pop(claim.token, None)
 
     def _count(self, what: str, count: int = 1, *, prefix: str = "ragcrawl_dynamo") -> None:
         if count:
@@ -573,8 +559,8 @@ def _record(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, Pa
             }
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidArgumentError("item." + ".".join(map(str, first["loc"])), first["msg"]) from error
+        field, why = first_of(error)
+        raise InvalidArgumentError(f"item.{field}", why) from error
     return page, version
 
 

@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from ragcrawl_dynamo import DynamoDBConfig, RagcrawlDynamoError
+from ragcrawl_dynamo._arguments import first_of
 from ragcrawl_dynamo.cli import content, runs, tables
 from ragcrawl_dynamo.cli.output import err
 
@@ -58,8 +59,8 @@ def run(args: list[str] | None = None) -> None:
     try:
         app(args)
     except ValidationError as error:
-        first = error.errors()[0]
-        _fail(f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}")
+        field, why = first_of(error)
+        _fail(f"{field or 'settings'}: {why}")
     except (RagcrawlDynamoError, OSError) as error:
         _fail(str(error))
 

@@ -23,6 +23,7 @@ from ragcrawl_dynamo import (
     PageVersion,
     Site,
 )
+from ragcrawl_dynamo._arguments import first_of
 from ragcrawl_dynamo._batching import gather_bounded
 
 OnRecord = Callable[[str, float], None]
@@ -371,8 +372,5 @@ def _model(path: Path, kind: str, record: Any) -> BaseModel:
             "file", f"{path} holds a {str(kind)[:50]!r}, not one of {', '.join(MODELS)}"
         ) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidArgumentError(
-            "file", f"{path} holds a {kind} that is none: {where}: {first['msg']}"
-        ) from error
+        field, why = first_of(error)
+        raise InvalidArgumentError("file", f"{path} holds a {kind} that is none: {field}: {why}") from error

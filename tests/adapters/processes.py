@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+from tests.adapters.site import Site
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
 
@@ -36,3 +38,20 @@ async def kill_when(process: asyncio.subprocess.Process, is_due: Callable[[], Aw
     process.kill()
     await process.communicate()
     assert process.returncode == -signal.SIGKILL
+
+
+async def crawl_with_a_kill(
+    example: str, site: Site, arguments: Sequence[str], is_half: Callable[[], Awaitable[bool]]
+) -> str:
+    """Two processes crawl a site together; one is killed half-way and started again, and both end well.
+
+    Then all is finished: a process that is started once more asks the site for nothing. Returns its output.
+    """
+    one, two = [await start(example, *arguments) for _ in range(2)]
+    await kill_when(one, is_half)
+    await asyncio.gather(finish(two), finish(await start(example, *arguments)))
+    hits = site.hits.copy()
+    assert {f"{site.url[:-4]}{path}" for path in hits} == site.urls
+    output = await finish(await start(example, *arguments))
+    assert site.hits == hits
+    return output

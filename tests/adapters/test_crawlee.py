@@ -21,7 +21,7 @@ from ragcrawl_dynamo import (
     InvalidValueError,
 )
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
-from tests.adapters.processes import finish, kill_when, start
+from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.site import Site
 from tests.faults import Faults, faulty
 
@@ -532,14 +532,7 @@ async def test_two_processes_crawl_together_and_one_is_killed(
     async def half() -> bool:
         return await dynamodb_backend.count_pages(items) >= site.pages // 2
 
-    one, two = [await start("crawlee_crawl.py", *arguments) for _ in range(2)]
-    await kill_when(one, half)
-    await asyncio.gather(finish(two), finish(await start("crawlee_crawl.py", *arguments)))
-    # All is finished; a process that is started now finds nothing to do.
-    hits = site.hits.copy()
-    assert {f"{site.url[:-4]}{path}" for path in hits} == site.urls
-    await finish(await start("crawlee_crawl.py", *arguments))
-    assert site.hits == hits
+    await crawl_with_a_kill("crawlee_crawl.py", site, arguments, half)
     pages = [page async for page in dynamodb_backend.iter_pages(items)]
     assert sorted(page.url for page in pages) == sorted(site.urls)
     assert {page.version_count for page in pages} == {1}

@@ -48,7 +48,7 @@ LAYERS = [
     ["cli.app"],
     ["cli.__init__"],
     ["__main__"],
-    ["adapters.__init__", "adapters._portal", "adapters._runs"],
+    ["adapters.__init__", "adapters._portal", "adapters._runs", "adapters._slices"],
     ["adapters.crawlee", "adapters.ragcrawl", "adapters.scrapy"],
     ["testing.clock", "testing.engines", "testing.settings"],
     ["testing.__init__"],
