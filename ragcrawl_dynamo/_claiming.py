@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._batching import gather
-from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._conditional import Applied, Failed
 from ragcrawl_dynamo._hosts import HostRecord, RunState
 from ragcrawl_dynamo._keys import LEASED
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import CorruptItemError, FrontierCancelledError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem

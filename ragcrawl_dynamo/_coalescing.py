@@ -29,7 +29,7 @@ from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._tables import Table
-from ragcrawl_dynamo._tasks import Tasks
+from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     BackendClosedError,

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, Union, 
 
 from pydantic import BaseModel, ValidationError
 
-from ragcrawl_dynamo._arguments import check_kind
 from ragcrawl_dynamo._keys import MOMENT_LENGTH, moment_text, unescape
 from ragcrawl_dynamo._tables import E, Table
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import (
     CorruptItemError,
     InvalidValueError,

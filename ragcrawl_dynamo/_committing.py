@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import CHANGE_ORDER
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
-from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item, to_item
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
 from ragcrawl_dynamo._folding import record, recorded
@@ -23,6 +22,7 @@ from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion

@@ -16,11 +16,11 @@ from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._client import ClientFactory, open_client
-from ragcrawl_dynamo._clock import ServerClock
 from ragcrawl_dynamo._metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._pressure import Window
 from ragcrawl_dynamo._retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._translation import Service, Translator
+from ragcrawl_dynamo._utils.clock import ServerClock
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:

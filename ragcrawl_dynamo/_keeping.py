@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ragcrawl_dynamo._claims import Claim
-from ragcrawl_dynamo._clock import Clock
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["LeaseKeeper"]

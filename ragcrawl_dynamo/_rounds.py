@@ -10,8 +10,8 @@ from datetime import datetime
 
 from ragcrawl_dynamo._claiming import Claimer, Grant, LeaseTerms, Round
 from ragcrawl_dynamo._claims import Claim
-from ragcrawl_dynamo._clock import Clock
-from ragcrawl_dynamo._tasks import Tasks
+from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)

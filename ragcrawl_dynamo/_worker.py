@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ragcrawl_dynamo._claims import Claim
-from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._keeping import LeaseKeeper, Renewing
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["Worker"]

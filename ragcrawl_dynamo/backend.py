@@ -10,11 +10,9 @@ from contextlib import aclosing, suppress
 from types import NoneType
 from typing import Any, Self, TypeAlias
 
-from ragcrawl_dynamo._arguments import check_final_status, check_kind, check_several
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._client import ClientFactory, open_client, open_object_client
-from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._conditional import conditional_writes
@@ -32,7 +30,9 @@ from ragcrawl_dynamo._provision import (
 )
 from ragcrawl_dynamo._schema import MigrationProgress
 from ragcrawl_dynamo._tables import Tables
-from ragcrawl_dynamo._tasks import Tasks
+from ragcrawl_dynamo._utils.clock import Clock, SystemClock
+from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._utils.validation import check_final_status, check_kind, check_several
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError, NotFoundError, ServiceError
 from ragcrawl_dynamo.frontier import Frontier

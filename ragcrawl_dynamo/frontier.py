@@ -14,21 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ragcrawl_dynamo._adding import Adder
-from ragcrawl_dynamo._arguments import (
-    MAX_DELAY_SECONDS,
-    check_count,
-    check_kind,
-    check_lease,
-    check_link_options,
-    check_moment,
-    check_name,
-    check_seconds,
-    check_several,
-    first_of,
-)
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus, LeaseObserver
-from ragcrawl_dynamo._clock import Clock, SystemClock
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._completion import Completion
 from ragcrawl_dynamo._conditional import Applied, Change, ConditionalWrites, Failed
@@ -40,7 +27,20 @@ from ragcrawl_dynamo._keeping import LeaseKeeper
 from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, run_partition, site_partition
 from ragcrawl_dynamo._rounds import Rounds
 from ragcrawl_dynamo._tables import Tables
-from ragcrawl_dynamo._tasks import Tasks
+from ragcrawl_dynamo._utils.clock import Clock, SystemClock
+from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._utils.validation import (
+    MAX_DELAY_SECONDS,
+    check_count,
+    check_kind,
+    check_lease,
+    check_link_options,
+    check_moment,
+    check_name,
+    check_seconds,
+    check_several,
+    first_of,
+)
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.errors import (

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from ragcrawl_dynamo import DynamoDBConfig, RagcrawlDynamoError
-from ragcrawl_dynamo._arguments import first_of
+from ragcrawl_dynamo._utils.validation import first_of
 from ragcrawl_dynamo.cli import content, runs, tables
 from ragcrawl_dynamo.cli.output import err
 

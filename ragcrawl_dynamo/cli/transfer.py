@@ -23,8 +23,8 @@ from ragcrawl_dynamo import (
     PageVersion,
     Site,
 )
-from ragcrawl_dynamo._arguments import first_of
 from ragcrawl_dynamo._batching import gather_bounded
+from ragcrawl_dynamo._utils.validation import first_of
 
 OnRecord = Callable[[str, float], None]
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
-from ragcrawl_dynamo._clock import Clock
 from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition, Missing, Path, Update, Value
 from ragcrawl_dynamo._gateway import Gateway
@@ -37,6 +36,7 @@ from ragcrawl_dynamo._keys import (
 from ragcrawl_dynamo._paging import read_pages
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import Page
 

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._arguments import check_amount
 from ragcrawl_dynamo._batching import delete_all, gather_bounded, key_values, read_all
 from ragcrawl_dynamo._codec import Item, encode_value, item_size
 from ragcrawl_dynamo._expressions import BeginsWith, Compare, Condition
@@ -27,6 +26,7 @@ from ragcrawl_dynamo._keys import (
 from ragcrawl_dynamo._paging import read_slice
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now
 from ragcrawl_dynamo.stores.bodies import used_place

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._arguments import check_amount
 from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
 from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, order_of
 from ragcrawl_dynamo._coalescing import Gets, Puts
@@ -34,6 +33,7 @@ from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_p
 from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     ConflictError,
