@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ragcrawl_dynamo._claiming import Claimer
 from ragcrawl_dynamo._claims import AddResult
-from ragcrawl_dynamo._conditional import Applied, Failed, Insert, Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Insert, Outcome
 from ragcrawl_dynamo._hosts import shards_for
 from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, url_hash
 from ragcrawl_dynamo._seen import SeenCache

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ragcrawl_dynamo._codec import Item, expiry
-from ragcrawl_dynamo._cursors import pack, unpack
+from ragcrawl_dynamo._dynamodb.codec import Item, expiry
+from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
 from ragcrawl_dynamo._keys import change_key, moment_text
 from ragcrawl_dynamo.errors import InvalidCursorError
 from ragcrawl_dynamo.models import Page

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._batching import gather
-from ragcrawl_dynamo._conditional import Applied, Failed
+from ragcrawl_dynamo._dynamodb.batching import gather
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
 from ragcrawl_dynamo._hosts import HostRecord, RunState
 from ragcrawl_dynamo._keys import LEASED
 from ragcrawl_dynamo._utils.clock import Clock

@@ -12,15 +12,15 @@ import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
-from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import CHANGE_ORDER
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
-from ragcrawl_dynamo._codec import Item, to_item
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import Item, to_item
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._folding import record, recorded
-from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._live import LiveStats
-from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TypeAlias
 
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._conditional import Applied
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._keys import DELAYED, split_order, unescape
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._waking import Waker, Work, note_work

@@ -20,7 +20,7 @@ import zstandard
 from ragcrawl_dynamo.errors import ContentTooLargeError, InvalidValueError
 
 if TYPE_CHECKING:
-    from ragcrawl_dynamo._expressions import Value
+    from ragcrawl_dynamo._dynamodb.expressions import Value
     from ragcrawl_dynamo.models import PageVersion
 
 TEXTS = ("markdown", "plain_text", "html")

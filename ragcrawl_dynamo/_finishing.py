@@ -10,7 +10,7 @@ from datetime import datetime
 
 from ragcrawl_dynamo._claiming import Claimer
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
-from ragcrawl_dynamo._conditional import Applied, Change, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, Failed
 from ragcrawl_dynamo._waking import Waker
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierStatus

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import gather
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import gather
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._tables import Index, Table, Tables
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,

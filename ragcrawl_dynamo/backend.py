@@ -12,15 +12,15 @@ from typing import Any, Self, TypeAlias
 
 from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
-from ragcrawl_dynamo._client import ClientFactory, open_client, open_object_client
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
-from ragcrawl_dynamo._conditional import conditional_writes
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client, open_object_client
+from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
+from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
 from ragcrawl_dynamo._keys import Key, page_key, unescape
 from ragcrawl_dynamo._live import LiveStats
-from ragcrawl_dynamo._metrics import Metrics, Observer, OperationMetrics
-from ragcrawl_dynamo._paging import Slice, iterate
 from ragcrawl_dynamo._provision import (
     TableInfo,
     all_active,

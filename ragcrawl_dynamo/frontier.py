@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from ragcrawl_dynamo._adding import Adder
 from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus, LeaseObserver
-from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._completion import Completion
-from ragcrawl_dynamo._conditional import Applied, Change, ConditionalWrites, Failed
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._folding import FOLDED, Fold
-from ragcrawl_dynamo._gateway import Gateway
 from ragcrawl_dynamo._hosts import RunControl, RunState
 from ragcrawl_dynamo._keeping import LeaseKeeper
 from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, run_partition, site_partition

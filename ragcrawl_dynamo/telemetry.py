@@ -28,7 +28,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from ragcrawl_dynamo._claims import Claim, LeaseObserver
-from ragcrawl_dynamo._metrics import Observer, RequestEvent
+from ragcrawl_dynamo._dynamodb.metrics import Observer, RequestEvent
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 
 if TYPE_CHECKING:
     import pytest

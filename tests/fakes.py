@@ -10,8 +10,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from ragcrawl_dynamo import DynamoDBConfig
-from ragcrawl_dynamo._client import ClientFactory, open_client
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 
 Answer = Callable[[str, dict[str, Any]], Any]
 Around = Callable[[str, dict[str, Any], Callable[..., Awaitable[Any]]], Awaitable[Any]]

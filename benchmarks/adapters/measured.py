@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
-from ragcrawl_dynamo._metrics import READS, WRITES
+from ragcrawl_dynamo._dynamodb.metrics import READS, WRITES
 from ragcrawl_dynamo.testing import local_config
 
 

@@ -24,10 +24,11 @@ from rich.table import Table
 
 from benchmarks.speed.run import TABLE, canned
 from benchmarks.speed.subject import as_text, make_pages
-from ragcrawl_dynamo import Page, _tuning
-from ragcrawl_dynamo._codec import from_item, to_item
+from ragcrawl_dynamo import Page
+from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
+from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo._tables import PAGES
-from ragcrawl_dynamo._transport import SessionMaker
 
 STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder", "and the short way")
 

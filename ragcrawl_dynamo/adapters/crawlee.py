@@ -79,7 +79,7 @@ from ragcrawl_dynamo import (
     RagcrawlDynamoError,
     Site,
 )
-from ragcrawl_dynamo._batching import gather_bounded
+from ragcrawl_dynamo._dynamodb.batching import gather_bounded
 from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.adapters._slices import sliced

@@ -48,7 +48,7 @@ from ragcrawl_dynamo import (
     NotFoundError,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo._paging import iterate
+from ragcrawl_dynamo._dynamodb.pagination import iterate
 from ragcrawl_dynamo.adapters._portal import Portal
 from ragcrawl_dynamo.adapters._slices import sliced
 

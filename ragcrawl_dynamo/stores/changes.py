@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import gather_bounded, read_all
 from ragcrawl_dynamo._changes import (
     LATEST_HOURS,
     VOID,
@@ -30,9 +28,14 @@ from ragcrawl_dynamo._changes import (
     show,
     tip,
 )
-from ragcrawl_dynamo._codec import Item, from_item
-from ragcrawl_dynamo._expressions import Compare, Missing
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all
+from ragcrawl_dynamo._dynamodb.codec import Item, from_item
+from ragcrawl_dynamo._dynamodb.expressions import Compare, Missing
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import check_limit, delete_partition
+from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._keys import (
     Key,
     change_number,
@@ -43,9 +46,6 @@ from ragcrawl_dynamo._keys import (
     moment_text,
     site_partition,
 )
-from ragcrawl_dynamo._paging import check_limit, delete_partition
-from ragcrawl_dynamo._requests import Query
-from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
 from ragcrawl_dynamo.models import Page

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._conditional import Change, ConditionalWrites, Failed, Insert, Refused
-from ragcrawl_dynamo._expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update, Value
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Failed, Insert, Refused
+from ragcrawl_dynamo._dynamodb.expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import COUNTER_PREFIX, Key, counter_key, host_key, records_partition
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 
 __all__ = ["FrontierStats"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._coalescing import Puts
-from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_sized_item
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.coalescing import Puts
+from ragcrawl_dynamo._dynamodb.codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     Compare,
@@ -18,10 +18,10 @@ from ragcrawl_dynamo._expressions import (
     Update,
     Value,
 )
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import Slice, delete_partition, read_slice
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import frontier_key, records_partition, run_partition
-from ragcrawl_dynamo._paging import Slice, delete_partition, read_slice
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now

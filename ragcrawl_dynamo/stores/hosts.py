@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import read_all
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
-from ragcrawl_dynamo._conditional import Applied, Change, ConditionalWrites, Failed, Insert
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import read_all
+from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed, Insert
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     BeginsWith,
@@ -30,7 +30,9 @@ from ragcrawl_dynamo._expressions import (
     Update,
     Value,
 )
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._hosts import HostRecord, RunControl, RunState
 from ragcrawl_dynamo._keys import (
     HOST_PREFIX,
@@ -41,8 +43,6 @@ from ragcrawl_dynamo._keys import (
     records_partition,
     turns_queue,
 )
-from ragcrawl_dynamo._requests import Query
-from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,

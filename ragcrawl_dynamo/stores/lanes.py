@@ -19,11 +19,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo import _requests as requests
 from ragcrawl_dynamo._changes import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition, Missing, Path, Update, Value
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.expressions import (
+    AllOf,
+    BeginsWith,
+    Compare,
+    Condition,
+    Missing,
+    Path,
+    Update,
+    Value,
+)
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import read_pages
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import (
     LANE_PREFIX,
     changes_partition,
@@ -33,8 +44,6 @@ from ragcrawl_dynamo._keys import (
     lane_partition,
     moment_text,
 )
-from ragcrawl_dynamo._paging import read_pages
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError

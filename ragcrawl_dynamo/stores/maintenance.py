@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all, gather_bounded, key_values, read_all
-from ragcrawl_dynamo._codec import Item, encode_value, item_size
-from ragcrawl_dynamo._expressions import BeginsWith, Compare, Condition
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import delete_all, gather_bounded, key_values, read_all
+from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, item_size
+from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Compare, Condition
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import read_slice
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import (
     BODY_PARTITIONS,
     Key,
@@ -23,8 +25,6 @@ from ragcrawl_dynamo._keys import (
     unescape,
     version_ids,
 )
-from ragcrawl_dynamo._paging import read_slice
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError

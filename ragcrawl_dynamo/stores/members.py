@@ -12,13 +12,13 @@ import zlib
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._expressions import BeginsWith
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import delete_all
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.expressions import BeginsWith
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import MEMBER_PREFIX, member_key, moment_text, records_partition
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 
 # Seconds between two signs of life, and after which without one a process counts as gone.

@@ -10,13 +10,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import gather_bounded, read_all, save_all
 from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, order_of
-from ragcrawl_dynamo._coalescing import Gets, Puts
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_sized_item
-from ragcrawl_dynamo._conditional import Change, Failed, conditional_writes
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all, save_all
+from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
+from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Change, Failed, conditional_writes
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     Compare,
@@ -27,11 +27,11 @@ from ragcrawl_dynamo._expressions import (
     Update,
     Value,
 )
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
+from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
-from ragcrawl_dynamo._paging import Slice, check_limit, delete_partition, read_pages, read_slice
-from ragcrawl_dynamo._requests import Query
-from ragcrawl_dynamo._retry import full_jitter
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import (

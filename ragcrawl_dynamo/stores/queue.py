@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import read_all
-from ragcrawl_dynamo._codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
-from ragcrawl_dynamo._conditional import Change, ConditionalWrites, Insert, Outcome
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import read_all
+from ragcrawl_dynamo._dynamodb.codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
+from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Insert, Outcome
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     BeginsWith,
@@ -31,7 +31,9 @@ from ragcrawl_dynamo._expressions import (
     Update,
     Value,
 )
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import read_pages
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import (
     DELAYED,
     LEASED,
@@ -49,8 +51,6 @@ from ragcrawl_dynamo._keys import (
     timed_order,
     unescape,
 )
-from ragcrawl_dynamo._paging import read_pages
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 

@@ -11,14 +11,14 @@ from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all
-from ragcrawl_dynamo._codec import Item, encode_fields, encode_value, from_item, to_item
-from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update, Value
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import delete_all
+from ragcrawl_dynamo._dynamodb.codec import Item, encode_fields, encode_value, from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import Slice, read_pages, read_slice_by_index
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import Key, run_key, run_partition, site_partition, unescape
-from ragcrawl_dynamo._paging import Slice, read_pages, read_slice_by_index
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,

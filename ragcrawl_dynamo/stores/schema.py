@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import gather_bounded
-from ragcrawl_dynamo._codec import Item, from_item, to_item
-from ragcrawl_dynamo._expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import gather_bounded
+from ragcrawl_dynamo._dynamodb.codec import Item, from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._keys import Key, schema_key
 from ragcrawl_dynamo._schema import FIRST_VERSION, SCHEMA_VERSION, MigrationProgress, SchemaRecord
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, encode_value, from_item, to_item
-from ragcrawl_dynamo._expressions import Exists, Path, Update, Value
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import Exists, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import Slice, read_table
 from ragcrawl_dynamo._keys import site_key
-from ragcrawl_dynamo._paging import Slice, read_table
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site

@@ -9,8 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import (
+from ragcrawl_dynamo._content import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import (
     WRITES_PER_BATCH,
     KeyValues,
     gather_bounded,
@@ -18,11 +19,12 @@ from ragcrawl_dynamo._batching import (
     put_all,
     read_all,
 )
-from ragcrawl_dynamo._coalescing import Gets, Puts
-from ragcrawl_dynamo._codec import Item, from_item, item_size, to_item
-from ragcrawl_dynamo._content import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
-from ragcrawl_dynamo._expressions import AllOf, BeginsWith, Compare, Condition
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
+from ragcrawl_dynamo._dynamodb.codec import Item, from_item, item_size, to_item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.pagination import Slice, read_ahead, read_newest, read_pages
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import (
     Key,
     body_entry,
@@ -35,8 +37,6 @@ from ragcrawl_dynamo._keys import (
     version_key,
     version_prefix,
 )
-from ragcrawl_dynamo._paging import Slice, read_ahead, read_newest, read_pages
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,

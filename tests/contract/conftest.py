@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo.iam import policy
 from tests.actions import Need, allowed, needs
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
-from ragcrawl_dynamo._codec import Item, to_item
-from ragcrawl_dynamo._conditional import (
+from ragcrawl_dynamo._dynamodb.codec import Item, to_item
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Applied,
     Change,
     ConditionalWrites,
@@ -19,8 +19,16 @@ from ragcrawl_dynamo._conditional import (
     Refused,
     conditional_writes,
 )
-from ragcrawl_dynamo._expressions import AllOf, AnyOf, BeginsWith, Compare, Condition, Missing, Update
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.expressions import (
+    AllOf,
+    AnyOf,
+    BeginsWith,
+    Compare,
+    Condition,
+    Missing,
+    Update,
+)
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._keys import Key, frontier_key
 from ragcrawl_dynamo._tables import Table, Tables
 from tests.factories import make_item

@@ -14,7 +14,7 @@ from ragcrawl_dynamo import (
     MigrationProgress,
     SchemaVersionError,
 )
-from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._keys import schema_key
 from ragcrawl_dynamo._schema import SCHEMA_VERSION
 from ragcrawl_dynamo.stores import schema
@@ -23,7 +23,7 @@ from tests.engines import on_dynamodb_local
 from tests.factories import make_page
 
 if TYPE_CHECKING:
-    from ragcrawl_dynamo._codec import Item
+    from ragcrawl_dynamo._dynamodb.codec import Item
 
 PAGES = 60
 

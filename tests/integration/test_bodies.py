@@ -15,7 +15,7 @@ from ragcrawl_dynamo import (
     MassDeletionError,
     PageVersion,
 )
-from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import local_config
 from tests.engines import on_dynamodb_local

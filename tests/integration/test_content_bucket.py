@@ -15,7 +15,7 @@ from ragcrawl_dynamo import (
     DynamoDBConfig,
     EndpointUnreachableError,
 )
-from ragcrawl_dynamo._client import open_object_client
+from ragcrawl_dynamo._dynamodb.client import open_object_client
 from ragcrawl_dynamo.testing import drop_tables, local_config
 from tests.factories import START, dense_text, hours, make_page, make_version
 from tests.fakes import intercepting

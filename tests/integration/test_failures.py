@@ -20,7 +20,7 @@ from ragcrawl_dynamo import (
     PartialBatchError,
     TableNotFoundError,
 )
-from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import local_config
 from tests.engines import on_dynamodb_local
 from tests.factories import make_page, make_run, make_site

@@ -21,11 +21,11 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     StorageBackend,
 )
-from ragcrawl_dynamo._client import open_object_client
-from ragcrawl_dynamo._codec import Item
 from ragcrawl_dynamo._content import Manifest
+from ragcrawl_dynamo._dynamodb.client import open_object_client
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.requests import get_request
 from ragcrawl_dynamo._keys import body_place, version_key
-from ragcrawl_dynamo._requests import get_request
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.stores import schema

@@ -6,8 +6,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ragcrawl_dynamo import CorruptItemError, CrawlStats, DynamoDBBackend, DynamoDBConfig, ItemTooLargeError
-from ragcrawl_dynamo._client import open_client
-from ragcrawl_dynamo._codec import MAX_ITEM_BYTES, item_size, to_item
+from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, item_size, to_item
 from ragcrawl_dynamo._keys import schema_key
 from ragcrawl_dynamo._tables import Tables
 from tests.engines import on_dynamodb_local

@@ -20,9 +20,9 @@ from ragcrawl_dynamo import (
     WrongEventLoopError,
     create_storage_backend,
 )
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._client import open_client
-from ragcrawl_dynamo._codec import to_item
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
 from tests.engines import on_dynamodb_local, on_moto

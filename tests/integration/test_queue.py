@@ -25,7 +25,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     PartialBatchError,
 )
-from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import ManualClock
 from tests.engines import on_dynamodb_local, on_moto
 from tests.fakes import Around, intercepting

@@ -10,7 +10,7 @@ import aioboto3
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
-from ragcrawl_dynamo._client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._tables import Tables
 from ragcrawl_dynamo.templates import cloudformation, terraform
 from ragcrawl_dynamo.testing import drop_tables, local_config

@@ -13,9 +13,10 @@ import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, DynamoDBConfig, _tuning
-from ragcrawl_dynamo._client import open_client
-from ragcrawl_dynamo._transport import Session
+from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._dynamodb.transport import Session
 from ragcrawl_dynamo.testing import local_config
 from tests.engines import on_dynamodb_local
 from tests.factories import dense_text, make_page, make_version

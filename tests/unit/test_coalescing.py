@@ -15,9 +15,9 @@ from ragcrawl_dynamo import (
     RequestRejectedError,
     ThrottledError,
 )
-from ragcrawl_dynamo._coalescing import Gets, Puts
-from ragcrawl_dynamo._codec import Item, to_sized_item
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
+from ragcrawl_dynamo._dynamodb.codec import Item, to_sized_item
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._keys import page_key
 from ragcrawl_dynamo._tables import PAGES
 from tests.factories import make_page

@@ -7,8 +7,15 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
-from ragcrawl_dynamo._conditional import Applied, Change, Failed, Insert, Refused, conditional_writes
-from ragcrawl_dynamo._expressions import Compare, Update
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    Applied,
+    Change,
+    Failed,
+    Insert,
+    Refused,
+    conditional_writes,
+)
+from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
 from ragcrawl_dynamo._keys import frontier_key
 from ragcrawl_dynamo._tables import FRONTIER
 from tests.fakes import FAST, FakeClient, client_error, open_gateway

@@ -27,8 +27,8 @@ from ragcrawl_dynamo import (
     ThrottledError,
     WrongEventLoopError,
 )
-from ragcrawl_dynamo._gateway import Gateway
-from ragcrawl_dynamo._metrics import Metrics
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.metrics import Metrics
 from tests.fakes import FAST, FakeClient, client_error, open_gateway, scripted
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "secret-id"}}}

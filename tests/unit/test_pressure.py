@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import BackendClosedError, DeadlineExceededError, DynamoDBConfig, ThrottledError
-from ragcrawl_dynamo._pressure import Window
+from ragcrawl_dynamo._dynamodb.backpressure import Window
 from tests.fakes import FAST, client_error, open_gateway
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "1"}}}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcrawl_dynamo._ranges import split_points
+from ragcrawl_dynamo._dynamodb.key_ranges import split_points
 
 hashes = sorted(sha256(str(i).encode()).hexdigest() for i in range(5000))
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import DynamoDBConfig
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     BeginsWith,
@@ -20,7 +20,7 @@ from ragcrawl_dynamo._expressions import (
     Missing,
     Update,
 )
-from ragcrawl_dynamo._requests import Query
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._tables import PAGES, RUNS, VERSIONS, Tables
 
 names = st.text(min_size=1, max_size=8)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import DynamoDBConfig
-from ragcrawl_dynamo._retry import full_jitter, is_retryable
+from ragcrawl_dynamo._dynamodb.retry import full_jitter, is_retryable
 from tests.fakes import client_error
 
 

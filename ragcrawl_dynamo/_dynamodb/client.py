@@ -21,8 +21,8 @@ from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo import _tuning
-from ragcrawl_dynamo._transport import SessionMaker
+from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._codec import Item, item_size, to_sized_item
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import Item, item_size, to_sized_item
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.retry import Budget
 from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._retry import Budget
 from ragcrawl_dynamo._tables import E, Table
 from ragcrawl_dynamo.errors import (
     InvalidInputError,

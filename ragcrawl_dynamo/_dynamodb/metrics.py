@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from ragcrawl_dynamo._retry import THROTTLING_REASONS, error_code, is_throttling
+from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, error_code, is_throttling
 
 __all__ = ["OperationMetrics", "RequestEvent"]
 

@@ -20,15 +20,15 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import delete_all, read_all
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._cursors import pack, unpack
-from ragcrawl_dynamo._expressions import Between, Compare, Condition
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import delete_all, read_all
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
+from ragcrawl_dynamo._dynamodb.expressions import Between, Compare, Condition
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.key_ranges import split_points
+from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._ranges import split_points
-from ragcrawl_dynamo._requests import Query
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
 
 __all__ = ["Slice"]

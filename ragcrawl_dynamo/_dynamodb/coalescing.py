@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import (
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import (
     BATCHES_IN_FLIGHT,
     BYTES_PER_BATCH,
     READS_PER_BATCH,
@@ -25,8 +25,8 @@ from ragcrawl_dynamo._batching import (
     read_batch,
     write_batch,
 )
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo._utils.tasks import Tasks

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ragcrawl_dynamo import _requests as requests
-from ragcrawl_dynamo._batching import BATCHES_IN_FLIGHT, gather_bounded, key_values, read_all
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._expressions import AllOf, Condition, Exists, Missing, Update, Value
-from ragcrawl_dynamo._gateway import Gateway
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, gather_bounded, key_values, read_all
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update, Value
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
+from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS
 from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._partiql import insert_statement, update_statement
-from ragcrawl_dynamo._retry import THROTTLING_REASONS
 from ragcrawl_dynamo._tables import Table
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._expressions import AllOf, Compare, Condition, Placeholders, Update
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Placeholders, Update
 from ragcrawl_dynamo._keys import Key
 from ragcrawl_dynamo._tables import E, Index, Table
 from ragcrawl_dynamo.config import DynamoDBConfig

@@ -13,7 +13,7 @@ from botocore.exceptions import (
 )
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._retry import (
+from ragcrawl_dynamo._dynamodb.retry import (
     cancellation_reasons,
     error_code,
     is_retryable,

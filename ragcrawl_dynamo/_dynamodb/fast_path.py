@@ -22,8 +22,8 @@ import orjson
 from aiobotocore.parsers import AioResponseParserFactory
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo._metrics import READS, WRITES
-from ragcrawl_dynamo._transport import Session, Shortcut
+from ragcrawl_dynamo._dynamodb.metrics import READS, WRITES
+from ragcrawl_dynamo._dynamodb.transport import Session, Shortcut
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo._codec import Item
-from ragcrawl_dynamo._expressions import (
+from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
     BeginsWith,

@@ -15,11 +15,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._client import ClientFactory, open_client
-from ragcrawl_dynamo._metrics import OBJECTS, READS, WRITES, Metrics
-from ragcrawl_dynamo._pressure import Window
-from ragcrawl_dynamo._retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
-from ragcrawl_dynamo._translation import Service, Translator
+from ragcrawl_dynamo._dynamodb.backpressure import Window
+from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
+from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
+from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
+from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._utils.clock import ServerClock
 from ragcrawl_dynamo.config import DynamoDBConfig
 
