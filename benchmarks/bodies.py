@@ -24,7 +24,7 @@ from examples.crawl_docs import PAGE_PATH, SITE_ID, digest, extract, pydoc_serve
 from ragcrawl_dynamo import DynamoDBBackend, FrontierItem, Page, PageVersion, RagcrawlDynamoError
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, Item, encode_fields, item_size
-from ragcrawl_dynamo._keys import version_key
+from ragcrawl_dynamo._schema.keys import version_key
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 
 ROOT = Path(__file__).parent.parent

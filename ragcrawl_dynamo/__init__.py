@@ -5,10 +5,10 @@ from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
-from ragcrawl_dynamo._hosts import RunState
 from ragcrawl_dynamo._keeping import LeaseKeeper
-from ragcrawl_dynamo._provision import TableInfo
-from ragcrawl_dynamo._schema import MigrationProgress
+from ragcrawl_dynamo._schema.host import RunState
+from ragcrawl_dynamo._schema.provisioning import TableInfo
+from ragcrawl_dynamo._schema.records import MigrationProgress
 from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from ragcrawl_dynamo._claiming import Claimer
 from ragcrawl_dynamo._claims import AddResult
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Insert, Outcome
-from ragcrawl_dynamo._hosts import shards_for
-from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, url_hash
+from ragcrawl_dynamo._schema.host import shards_for
+from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, url_hash
 from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.tasks import Tasks

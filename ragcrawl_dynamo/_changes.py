@@ -10,7 +10,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.codec import Item, expiry
 from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
-from ragcrawl_dynamo._keys import change_key, moment_text
+from ragcrawl_dynamo._schema.keys import change_key, moment_text
 from ragcrawl_dynamo.errors import InvalidCursorError
 from ragcrawl_dynamo.models import Page
 

@@ -20,8 +20,8 @@ from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.batching import gather
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
-from ragcrawl_dynamo._hosts import HostRecord, RunState
-from ragcrawl_dynamo._keys import LEASED
+from ragcrawl_dynamo._schema.host import HostRecord, RunState
+from ragcrawl_dynamo._schema.keys import LEASED
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import CorruptItemError, FrontierCancelledError, RagcrawlDynamoError

@@ -21,7 +21,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._folding import record, recorded
 from ragcrawl_dynamo._live import LiveStats
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier

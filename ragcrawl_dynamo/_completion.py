@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
-from ragcrawl_dynamo._keys import DELAYED, split_order, unescape
+from ragcrawl_dynamo._schema.keys import DELAYED, split_order, unescape
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._waking import Waker, Work, note_work
 from ragcrawl_dynamo.models import FrontierStatus

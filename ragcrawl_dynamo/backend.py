@@ -19,17 +19,18 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
-from ragcrawl_dynamo._keys import Key, page_key, unescape
 from ragcrawl_dynamo._live import LiveStats
-from ragcrawl_dynamo._provision import (
+from ragcrawl_dynamo._schema.keys import Key, page_key, unescape
+from ragcrawl_dynamo._schema.migrations import SchemaStore
+from ragcrawl_dynamo._schema.provisioning import (
     TableInfo,
     all_active,
     describe_tables,
     ensure_tables,
     require_tables,
 )
-from ragcrawl_dynamo._schema import MigrationProgress
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.records import MigrationProgress
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo._utils.validation import check_final_status, check_kind, check_several
@@ -51,7 +52,6 @@ from ragcrawl_dynamo.stores.lanes import Lanes
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.runs import RunStore
-from ragcrawl_dynamo.stores.schema import SchemaStore
 from ragcrawl_dynamo.stores.sites import SiteStore
 from ragcrawl_dynamo.stores.versions import VersionStore
 

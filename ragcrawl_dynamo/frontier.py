@@ -22,11 +22,11 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, Condit
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._folding import FOLDED, Fold
-from ragcrawl_dynamo._hosts import RunControl, RunState
 from ragcrawl_dynamo._keeping import LeaseKeeper
-from ragcrawl_dynamo._keys import host_name, link_id, normalize_url, run_partition, site_partition
 from ragcrawl_dynamo._rounds import Rounds
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.host import RunControl, RunState
+from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, run_partition, site_partition
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo._utils.validation import (

@@ -28,7 +28,7 @@ from ragcrawl_dynamo import Page
 from ragcrawl_dynamo._dynamodb import fast_path as _tuning
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.transport import SessionMaker
-from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._schema.tables import PAGES
 
 STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder", "and the short way")
 

@@ -31,7 +31,7 @@ from benchmarks.speed.subject import make_pages
 from examples.crawl_docs import PAGE_PATH
 from ragcrawl_dynamo import DynamoDBBackend, Page
 from ragcrawl_dynamo._dynamodb.codec import to_item
-from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._schema.tables import PAGES
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
 HERE = Path(__file__).parent

@@ -10,8 +10,8 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import Item, item_size, to_sized_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import Budget
-from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._tables import E, Table
+from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._schema.tables import E, Table
 from ragcrawl_dynamo.errors import (
     InvalidInputError,
     PartialBatchError,

@@ -27,8 +27,8 @@ from ragcrawl_dynamo._dynamodb.batching import (
 )
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, Union, 
 
 from pydantic import BaseModel, ValidationError
 
-from ragcrawl_dynamo._keys import MOMENT_LENGTH, moment_text, unescape
-from ragcrawl_dynamo._tables import E, Table
+from ragcrawl_dynamo._schema.keys import MOMENT_LENGTH, moment_text, unescape
+from ragcrawl_dynamo._schema.tables import E, Table
 from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import (
     CorruptItemError,

@@ -19,8 +19,8 @@ from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Miss
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS
-from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,

@@ -28,7 +28,7 @@ from ragcrawl_dynamo._dynamodb.expressions import Between, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.key_ranges import split_points
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import Key
+from ragcrawl_dynamo._schema.keys import Key
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
 
 __all__ = ["Slice"]

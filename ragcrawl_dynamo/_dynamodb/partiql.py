@@ -20,7 +20,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
     Value,
 )
-from ragcrawl_dynamo._keys import Key
+from ragcrawl_dynamo._schema.keys import Key
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import BatchStatementRequestTypeDef

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Placeholders, Update
-from ragcrawl_dynamo._keys import Key
-from ragcrawl_dynamo._tables import E, Index, Table
+from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._schema.tables import E, Index, Table
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ragcrawl_dynamo._keys import site_partition
+from ragcrawl_dynamo._schema.keys import site_partition
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 from ragcrawl_dynamo.models import CrawlRun, RunStatus, Site, utc_now

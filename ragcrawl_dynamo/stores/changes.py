@@ -36,7 +36,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import check_limit, delete_partition
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.keys import (
     Key,
     change_number,
     changes_partition,
@@ -46,7 +46,7 @@ from ragcrawl_dynamo._keys import (
     moment_text,
     site_partition,
 )
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
 from ragcrawl_dynamo.models import Page
 from ragcrawl_dynamo.stores.lanes import Lanes

@@ -21,8 +21,8 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrit
 from ragcrawl_dynamo._dynamodb.expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update, Value
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import COUNTER_PREFIX, Key, counter_key, host_key, records_partition
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, Key, counter_key, host_key, records_partition
+from ragcrawl_dynamo._schema.tables import Table
 
 __all__ = ["FrontierStats"]
 

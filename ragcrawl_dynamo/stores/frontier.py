@@ -21,8 +21,8 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, delete_partition, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import frontier_key, records_partition, run_partition
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import frontier_key, records_partition, run_partition
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
 

@@ -33,8 +33,8 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._hosts import HostRecord, RunControl, RunState
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.host import HostRecord, RunControl, RunState
+from ragcrawl_dynamo._schema.keys import (
     HOST_PREFIX,
     control_key,
     host_key,
@@ -43,7 +43,7 @@ from ragcrawl_dynamo._keys import (
     records_partition,
     turns_queue,
 )
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     FrontierCancelledError,

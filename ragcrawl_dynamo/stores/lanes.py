@@ -35,7 +35,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.keys import (
     LANE_PREFIX,
     changes_partition,
     escape,
@@ -44,7 +44,7 @@ from ragcrawl_dynamo._keys import (
     lane_partition,
     moment_text,
 )
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import Page

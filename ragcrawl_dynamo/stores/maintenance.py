@@ -15,7 +15,7 @@ from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.keys import (
     BODY_PARTITIONS,
     Key,
     body_entry,
@@ -25,7 +25,7 @@ from ragcrawl_dynamo._keys import (
     unescape,
     version_ids,
 )
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now

@@ -18,8 +18,8 @@ from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import BeginsWith
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import MEMBER_PREFIX, member_key, moment_text, records_partition
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, moment_text, records_partition
+from ragcrawl_dynamo._schema.tables import Table
 
 # Seconds between two signs of life, and after which without one a process counts as gone.
 _BEAT_SECONDS = 10.0

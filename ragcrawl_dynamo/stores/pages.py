@@ -31,8 +31,8 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._keys import Key, page_key, site_partition, unescape, url_key, version_key
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import Key, page_key, site_partition, unescape, url_key, version_key
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,

@@ -34,7 +34,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.keys import (
     DELAYED,
     LEASED,
     PRIORITY_LENGTH,
@@ -51,7 +51,7 @@ from ragcrawl_dynamo._keys import (
     timed_order,
     unescape,
 )
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 # Places of a host's queue that one look reads of what is ready, and of what waits for a time.

@@ -18,8 +18,8 @@ from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists,
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, read_pages, read_slice_by_index
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import Key, run_key, run_partition, site_partition, unescape
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import Key, run_key, run_partition, site_partition, unescape
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     ConditionFailedError,

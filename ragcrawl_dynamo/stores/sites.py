@@ -10,8 +10,8 @@ from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_it
 from ragcrawl_dynamo._dynamodb.expressions import Exists, Path, Update, Value
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, read_table
-from ragcrawl_dynamo._keys import site_key
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.keys import site_key
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site
 

@@ -25,7 +25,7 @@ from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Co
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, read_ahead, read_newest, read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._keys import (
+from ragcrawl_dynamo._schema.keys import (
     Key,
     body_entry,
     body_part_key,
@@ -37,7 +37,7 @@ from ragcrawl_dynamo._keys import (
     version_key,
     version_prefix,
 )
-from ragcrawl_dynamo._tables import Table
+from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     CorruptContentError,

@@ -8,7 +8,7 @@ from uuid import uuid4
 from pydantic import SecretStr
 
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import TableNotFoundError
 

@@ -29,8 +29,8 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._keys import Key, frontier_key
-from ragcrawl_dynamo._tables import Table, Tables
+from ragcrawl_dynamo._schema.keys import Key, frontier_key
+from ragcrawl_dynamo._schema.tables import Table, Tables
 from tests.factories import make_item
 
 WAYS = pytest.mark.parametrize(

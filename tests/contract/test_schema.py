@@ -15,10 +15,10 @@ from ragcrawl_dynamo import (
     SchemaVersionError,
 )
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo._keys import schema_key
-from ragcrawl_dynamo._schema import SCHEMA_VERSION
-from ragcrawl_dynamo.stores import schema
-from ragcrawl_dynamo.stores.schema import Migration
+from ragcrawl_dynamo._schema import migrations as schema
+from ragcrawl_dynamo._schema.keys import schema_key
+from ragcrawl_dynamo._schema.migrations import Migration
+from ragcrawl_dynamo._schema.records import SCHEMA_VERSION
 from tests.engines import on_dynamodb_local
 from tests.factories import make_page
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig, _changes
-from ragcrawl_dynamo._keys import changes_partition, lane_partition
+from ragcrawl_dynamo._schema.keys import changes_partition, lane_partition
 from tests import change_worker
 from tests.engines import on_dynamodb_local
 from tests.factories import make_page, make_version

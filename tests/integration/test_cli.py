@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, PageVersion
+from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo.cli.app import run
 from ragcrawl_dynamo.cli.transfer import Exporter
-from ragcrawl_dynamo.stores import schema
 from ragcrawl_dynamo.testing import drop_tables, local_config
 from tests.factories import dense_text, hours, make_page, make_run, make_site, make_version
 

@@ -25,10 +25,10 @@ from ragcrawl_dynamo._content import Manifest
 from ragcrawl_dynamo._dynamodb.client import open_object_client
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.requests import get_request
-from ragcrawl_dynamo._keys import body_place, version_key
+from ragcrawl_dynamo._schema import migrations as schema
+from ragcrawl_dynamo._schema.keys import body_place, version_key
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
-from ragcrawl_dynamo.stores import schema
 from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
 from tests.actions import allowed, recorded
 from tests.engines import on_dynamodb_local, on_moto

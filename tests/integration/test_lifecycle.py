@@ -23,7 +23,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import to_item
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
 from tests.engines import on_dynamodb_local, on_moto
 from tests.factories import make_page, make_site, make_version

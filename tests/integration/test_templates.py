@@ -11,7 +11,7 @@ import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo._tables import Tables
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.templates import cloudformation, terraform
 from ragcrawl_dynamo.testing import drop_tables, local_config
 

@@ -7,8 +7,8 @@ import pytest
 
 from ragcrawl_dynamo import InvalidKeyError, PartialBatchError, RequestRejectedError, ThrottledError
 from ragcrawl_dynamo._dynamodb.batching import delete_all, key_values, read_all, save_all
-from ragcrawl_dynamo._keys import page_key
-from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._schema.keys import page_key
+from ragcrawl_dynamo._schema.tables import PAGES
 from tests.factories import make_page
 from tests.fakes import FAST, client_error, open_gateway
 

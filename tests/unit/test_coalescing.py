@@ -18,8 +18,8 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
 from ragcrawl_dynamo._dynamodb.codec import Item, to_sized_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._keys import page_key
-from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._schema.keys import page_key
+from ragcrawl_dynamo._schema.tables import PAGES
 from tests.factories import make_page
 from tests.fakes import FAST, FakeClient, client_error, open_gateway
 

@@ -16,7 +16,7 @@ from ragcrawl_dynamo import (
     _tables,
 )
 from ragcrawl_dynamo._dynamodb.codec import Item, from_item, item_size, to_item, to_sized_item
-from ragcrawl_dynamo._tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS, E, Table
+from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS, E, Table
 from tests import factories
 from tests.factories import make_page, make_run, make_site, make_version
 

@@ -16,8 +16,8 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     conditional_writes,
 )
 from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
-from ragcrawl_dynamo._keys import frontier_key
-from ragcrawl_dynamo._tables import FRONTIER
+from ragcrawl_dynamo._schema.keys import frontier_key
+from ragcrawl_dynamo._schema.tables import FRONTIER
 from tests.fakes import FAST, FakeClient, client_error, open_gateway
 
 PARTIQL = FAST.model_copy(update={"conditional_batches": "partiql"})

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from w3lib.url import canonicalize_url
 
-from ragcrawl_dynamo import InvalidKeyError, _keys
+from ragcrawl_dynamo import InvalidKeyError
+from ragcrawl_dynamo._schema import keys as _keys
 from tests.factories import ids, make_page, moments, storable_floats
 
 

@@ -13,7 +13,7 @@ from ragcrawl_dynamo import InvalidArgumentError, InvalidCursorError, Slice
 from ragcrawl_dynamo._dynamodb.expressions import Exists
 from ragcrawl_dynamo._dynamodb.pagination import _decode_cursor, _encode_cursor, read_pages, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._tables import PAGES
+from ragcrawl_dynamo._schema.tables import PAGES
 from tests.fakes import open_gateway
 from tests.slices import all_slices
 

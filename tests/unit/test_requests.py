@@ -21,7 +21,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._tables import PAGES, RUNS, VERSIONS, Tables
+from ragcrawl_dynamo._schema.tables import PAGES, RUNS, VERSIONS, Tables
 
 names = st.text(min_size=1, max_size=8)
 values = st.text(max_size=8).map(lambda text: {"S": text})

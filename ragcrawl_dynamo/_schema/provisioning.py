@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import gather
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._tables import Index, Table, Tables
+from ragcrawl_dynamo._schema.tables import Index, Table, Tables
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     DeadlineExceededError,

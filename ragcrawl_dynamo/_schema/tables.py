@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar
 
-from ragcrawl_dynamo import _keys
 from ragcrawl_dynamo._content import CONTENT_FIELDS
-from ragcrawl_dynamo._hosts import HostRecord, RunControl
-from ragcrawl_dynamo._schema import SchemaRecord
+from ragcrawl_dynamo._schema import keys as _keys
+from ragcrawl_dynamo._schema.host import HostRecord, RunControl
+from ragcrawl_dynamo._schema.records import SchemaRecord
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
 

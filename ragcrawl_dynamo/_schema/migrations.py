@@ -13,14 +13,14 @@ from ragcrawl_dynamo._dynamodb.batching import gather_bounded
 from ragcrawl_dynamo._dynamodb.codec import Item, from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._keys import Key, schema_key
-from ragcrawl_dynamo._schema import FIRST_VERSION, SCHEMA_VERSION, MigrationProgress, SchemaRecord
+from ragcrawl_dynamo._schema.keys import Key, schema_key
+from ragcrawl_dynamo._schema.records import FIRST_VERSION, SCHEMA_VERSION, MigrationProgress, SchemaRecord
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import UpdateItemInputTypeDef
 
-    from ragcrawl_dynamo._tables import Table, Tables
+    from ragcrawl_dynamo._schema.tables import Table, Tables
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import orjson
 from w3lib.url import canonicalize_url
 
-from ragcrawl_dynamo._hosts import HostRecord, RunControl
-from ragcrawl_dynamo._schema import SchemaRecord
+from ragcrawl_dynamo._schema.host import HostRecord, RunControl
+from ragcrawl_dynamo._schema.records import SchemaRecord
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 

@@ -1,0 +1,1 @@
+"""What the five tables hold: their keys, their indexes, how they are made and migrated."""
