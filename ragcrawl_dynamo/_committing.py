@@ -21,13 +21,13 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._folding import record, recorded
 from ragcrawl_dynamo._live import LiveStats
+from ragcrawl_dynamo._records.pages import REVISION, PageStore, StoredPage, as_read
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 from ragcrawl_dynamo.stores.lanes import Lanes
-from ragcrawl_dynamo.stores.pages import REVISION, PageStore, StoredPage, as_read
 from ragcrawl_dynamo.stores.versions import VersionStore
 
 # Times that a page is read again because somebody else changed it meanwhile.

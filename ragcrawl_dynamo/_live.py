@@ -6,9 +6,9 @@ import logging
 
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._folding import Fold
+from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import NotFoundError, RagcrawlDynamoError
-from ragcrawl_dynamo.stores.runs import RunStore
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,10 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
 from ragcrawl_dynamo._live import LiveStats
+from ragcrawl_dynamo._records.frontier_items import FrontierStore
+from ragcrawl_dynamo._records.pages import PageStore
+from ragcrawl_dynamo._records.runs import RunStore
+from ragcrawl_dynamo._records.sites import SiteStore
 from ragcrawl_dynamo._schema.keys import Key, page_key, unescape
 from ragcrawl_dynamo._schema.migrations import SchemaStore
 from ragcrawl_dynamo._schema.provisioning import (
@@ -47,12 +51,8 @@ from ragcrawl_dynamo.models import (
     Site,
 )
 from ragcrawl_dynamo.stores.changes import ChangeStore
-from ragcrawl_dynamo.stores.frontier import FrontierStore
 from ragcrawl_dynamo.stores.lanes import Lanes
 from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
-from ragcrawl_dynamo.stores.pages import PageStore
-from ragcrawl_dynamo.stores.runs import RunStore
-from ragcrawl_dynamo.stores.sites import SiteStore
 from ragcrawl_dynamo.stores.versions import VersionStore
 
 __all__ = ["DynamoDBBackend", "StorageBackend", "create_storage_backend"]

@@ -36,6 +36,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import check_limit, delete_partition
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._schema.keys import (
     Key,
     change_number,
@@ -50,7 +51,6 @@ from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
 from ragcrawl_dynamo.models import Page
 from ragcrawl_dynamo.stores.lanes import Lanes
-from ragcrawl_dynamo.stores.pages import PageStore
 
 # Lanes that one call reads at once, and numbers that it uses up at once.
 _LANES_IN_FLIGHT = 8

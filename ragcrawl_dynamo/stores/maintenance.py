@@ -15,6 +15,7 @@ from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._schema.keys import (
     BODY_PARTITIONS,
     Key,
@@ -30,7 +31,6 @@ from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now
 from ragcrawl_dynamo.stores.bodies import used_place
-from ragcrawl_dynamo.stores.pages import PageStore
 from ragcrawl_dynamo.stores.versions import VersionHead, VersionStore, manifest_of
 
 __all__ = ["ContentUsage", "GarbageReport", "PruneReport"]
