@@ -3,6 +3,7 @@
 from ragcrawl_dynamo._changes import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
+from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._keeping import LeaseKeeper
@@ -62,7 +63,6 @@ from ragcrawl_dynamo.models import (
     Site,
 )
 from ragcrawl_dynamo.stores.counters import FrontierStats
-from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, PruneReport
 
 __all__ = [
     "AccessDeniedError",

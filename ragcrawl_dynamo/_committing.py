@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ragcrawl_dynamo._changes import CHANGE_ORDER
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
+from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import Item, to_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -28,7 +29,6 @@ from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidA
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 from ragcrawl_dynamo.stores.lanes import Lanes
-from ragcrawl_dynamo.stores.versions import VersionStore
 
 # Times that a page is read again because somebody else changed it meanwhile.
 _ATTEMPTS = 6

@@ -14,6 +14,8 @@ from ragcrawl_dynamo._changes import ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
+from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, Maintenance, PruneReport
+from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client, open_object_client
 from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -52,8 +54,6 @@ from ragcrawl_dynamo.models import (
 )
 from ragcrawl_dynamo.stores.changes import ChangeStore
 from ragcrawl_dynamo.stores.lanes import Lanes
-from ragcrawl_dynamo.stores.maintenance import ContentUsage, GarbageReport, Maintenance, PruneReport
-from ragcrawl_dynamo.stores.versions import VersionStore
 
 __all__ = ["DynamoDBBackend", "StorageBackend", "create_storage_backend"]
 

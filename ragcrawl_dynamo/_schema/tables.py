@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar
 
-from ragcrawl_dynamo._content import CONTENT_FIELDS
+from ragcrawl_dynamo._content.packing import CONTENT_FIELDS
 from ragcrawl_dynamo._schema import keys as _keys
 from ragcrawl_dynamo._schema.host import HostRecord, RunControl
 from ragcrawl_dynamo._schema.records import SchemaRecord

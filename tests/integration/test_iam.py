@@ -21,7 +21,7 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     StorageBackend,
 )
-from ragcrawl_dynamo._content import Manifest
+from ragcrawl_dynamo._content.packing import Manifest
 from ragcrawl_dynamo._dynamodb.client import open_object_client
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.requests import get_request

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import ContentTooLargeError, InvalidValueError
-from ragcrawl_dynamo._content import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo._content.packing import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
 from tests import factories
 from tests.factories import make_version
 

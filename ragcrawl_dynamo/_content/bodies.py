@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
-from ragcrawl_dynamo._content import ContentError, Manifest
+from ragcrawl_dynamo._content.packing import ContentError, Manifest
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all, put_all, read_all
 from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, Item, item_size

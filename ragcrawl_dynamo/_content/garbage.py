@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from ragcrawl_dynamo._content.bodies import used_place
+from ragcrawl_dynamo._content.versions import VersionHead, VersionStore, manifest_of
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all, gather_bounded, key_values, read_all
 from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, item_size
@@ -30,8 +32,6 @@ from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now
-from ragcrawl_dynamo.stores.bodies import used_place
-from ragcrawl_dynamo.stores.versions import VersionHead, VersionStore, manifest_of
 
 __all__ = ["ContentUsage", "GarbageReport", "PruneReport"]
 

@@ -9,7 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragcrawl_dynamo._content import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo._content.bodies import BodyStore, place_of, used_place
+from ragcrawl_dynamo._content.packing import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import (
     WRITES_PER_BATCH,
@@ -46,7 +47,6 @@ from ragcrawl_dynamo.errors import (
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo.models import PageVersion
-from ragcrawl_dynamo.stores.bodies import BodyStore, place_of, used_place
 
 # A head of up to 4 KB costs one read unit with or without a body in it, and a body of its own one write unit
 # more (docs/design.md, "Bodies").

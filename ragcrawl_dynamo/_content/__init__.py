@@ -1,0 +1,1 @@
+"""Page versions and their bodies: packed, stored in parts, shared, pruned and collected."""
