@@ -45,7 +45,7 @@ from ragcrawl_dynamo import (
     Site,
     ThrottledError,
 )
-from ragcrawl_dynamo._changes import SETTLE_SECONDS
+from ragcrawl_dynamo._changes.change import SETTLE_SECONDS
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 from tests.faults import Faults, faulty
 

@@ -1,6 +1,6 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
-from ragcrawl_dynamo._changes import ChangeKind, ChangeSlice, PageChange
+from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ragcrawl_dynamo._changes import ChangeKind
+from ragcrawl_dynamo._changes.change import ChangeKind
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import Page, PageVersion
 

@@ -12,7 +12,8 @@ import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
-from ragcrawl_dynamo._changes import CHANGE_ORDER
+from ragcrawl_dynamo._changes.change import CHANGE_ORDER
+from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._commits import CommitResult, Decision, decide
 from ragcrawl_dynamo._content.versions import VersionStore
@@ -28,7 +29,6 @@ from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
-from ragcrawl_dynamo.stores.lanes import Lanes
 
 # Times that a page is read again because somebody else changed it meanwhile.
 _ATTEMPTS = 6

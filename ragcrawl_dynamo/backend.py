@@ -10,7 +10,9 @@ from contextlib import aclosing, suppress
 from types import NoneType
 from typing import Any, Self, TypeAlias
 
-from ragcrawl_dynamo._changes import ChangeSlice, PageChange
+from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
+from ragcrawl_dynamo._changes.feed import ChangeStore
+from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
@@ -52,8 +54,6 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
-from ragcrawl_dynamo.stores.changes import ChangeStore
-from ragcrawl_dynamo.stores.lanes import Lanes
 
 __all__ = ["DynamoDBBackend", "StorageBackend", "create_storage_backend"]
 

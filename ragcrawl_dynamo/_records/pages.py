@@ -10,7 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ragcrawl_dynamo._changes import CHANGE_ORDER, ChangeKind, order_of
+from ragcrawl_dynamo._changes.change import CHANGE_ORDER, ChangeKind, order_of
+from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
@@ -39,7 +40,6 @@ from ragcrawl_dynamo.errors import (
     ConflictError,
 )
 from ragcrawl_dynamo.models import Page
-from ragcrawl_dynamo.stores.lanes import Lanes
 
 # Attribute with the random name of a page's latest change; a commit makes it from the state that it was read
 # in.

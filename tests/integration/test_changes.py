@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig, _changes
+from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo._changes import change as _changes
 from ragcrawl_dynamo._schema.keys import changes_partition, lane_partition
 from tests import change_worker
 from tests.engines import on_dynamodb_local

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import ChangeKind, InvalidCursorError
-from ragcrawl_dynamo._changes import (
+from ragcrawl_dynamo._changes.change import (
     LATEST_HOURS,
     SETTLE_SECONDS,
     VOID,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo._changes import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
+from ragcrawl_dynamo._changes.change import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import (

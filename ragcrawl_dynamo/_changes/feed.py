@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._changes import (
+from ragcrawl_dynamo._changes.change import (
     LATEST_HOURS,
     VOID,
     ChangeKind,
@@ -28,6 +28,7 @@ from ragcrawl_dynamo._changes import (
     show,
     tip,
 )
+from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all
 from ragcrawl_dynamo._dynamodb.codec import Item, from_item
@@ -50,7 +51,6 @@ from ragcrawl_dynamo._schema.keys import (
 from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
 from ragcrawl_dynamo.models import Page
-from ragcrawl_dynamo.stores.lanes import Lanes
 
 # Lanes that one call reads at once, and numbers that it uses up at once.
 _LANES_IN_FLIGHT = 8
