@@ -1,16 +1,18 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
-from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
 from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
-from ragcrawl_dynamo._keeping import LeaseKeeper
+from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._frontier.counters import FrontierStats
+from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
+from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.host import RunState
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import MigrationProgress
-from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -51,7 +53,6 @@ from ragcrawl_dynamo.errors import (
     ThrottledError,
     WrongEventLoopError,
 )
-from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import (
     CrawlRun,
     CrawlStats,
@@ -62,7 +63,6 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
-from ragcrawl_dynamo.stores.counters import FrontierStats
 
 __all__ = [
     "AccessDeniedError",

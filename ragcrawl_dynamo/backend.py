@@ -13,7 +13,6 @@ from typing import Any, Self, TypeAlias
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._changes.feed import ChangeStore
 from ragcrawl_dynamo._changes.log import Lanes
-from ragcrawl_dynamo._claims import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._commits import CommitResult
 from ragcrawl_dynamo._committing import Committer, Fetched
 from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, Maintenance, PruneReport
@@ -23,6 +22,8 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
+from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, guarded
+from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._records.frontier_items import FrontierStore
 from ragcrawl_dynamo._records.pages import PageStore
@@ -44,7 +45,6 @@ from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo._utils.validation import check_final_status, check_kind, check_several
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError, NotFoundError, ServiceError
-from ragcrawl_dynamo.frontier import Frontier
 from ragcrawl_dynamo.models import (
     CrawlRun,
     FrontierItem,

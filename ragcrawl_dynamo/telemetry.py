@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ragcrawl_dynamo._claims import Claim, LeaseObserver
 from ragcrawl_dynamo._dynamodb.metrics import Observer, RequestEvent
+from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

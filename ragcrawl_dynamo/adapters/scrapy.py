@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
-    from ragcrawl_dynamo._claims import Claim
-    from ragcrawl_dynamo.frontier import Frontier
+    from ragcrawl_dynamo._frontier.claim import Claim
+    from ragcrawl_dynamo._frontier.frontier import Frontier
 
 __all__ = ["Addon", "FrontierDupeFilter", "FrontierMiddleware", "FrontierScheduler", "PagePipeline"]
 

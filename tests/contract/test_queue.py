@@ -24,7 +24,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     RunState,
 )
-from ragcrawl_dynamo._claiming import LIMITED_CANDIDATE_SECONDS
+from ragcrawl_dynamo._frontier.scheduler import LIMITED_CANDIDATE_SECONDS
 from ragcrawl_dynamo.testing import ManualClock
 from tests.factories import make_item, make_run, make_site
 from tests.queues import QUICK, WAYS, claim_all, items, names, url, urls

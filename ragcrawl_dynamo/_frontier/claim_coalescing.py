@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ragcrawl_dynamo._claiming import Claimer, Grant, LeaseTerms, Round
-from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.scheduler import Claimer, Grant, LeaseTerms, Round
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import RagcrawlDynamoError

@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._frontier.counters import NAMES, Counters, FrontierStats, stats_of
+from ragcrawl_dynamo._frontier.host_store import TURNS_READ, HostStore
+from ragcrawl_dynamo._frontier.item_store import STANDING, QueueStore, open_since
+from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
 from ragcrawl_dynamo._schema.keys import DELAYED, split_order, unescape
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._waking import Waker, Work, note_work
 from ragcrawl_dynamo.models import FrontierStatus
-from ragcrawl_dynamo.stores.counters import NAMES, Counters, FrontierStats, stats_of
-from ragcrawl_dynamo.stores.hosts import TURNS_READ, HostStore
-from ragcrawl_dynamo.stores.queue import STANDING, QueueStore, open_since
 
 # Items by host and state.
 Counts: TypeAlias = "defaultdict[str, Counter[str]]"

@@ -13,17 +13,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ragcrawl_dynamo._adding import Adder
-from ragcrawl_dynamo._claiming import Claimer, LeaseTerms
-from ragcrawl_dynamo._claims import AddResult, Claim, HostStatus, LeaseObserver
-from ragcrawl_dynamo._completion import Completion
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._finishing import Finisher
 from ragcrawl_dynamo._folding import FOLDED, Fold
-from ragcrawl_dynamo._keeping import LeaseKeeper
-from ragcrawl_dynamo._rounds import Rounds
+from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, LeaseObserver
+from ragcrawl_dynamo._frontier.claim_coalescing import Rounds
+from ragcrawl_dynamo._frontier.counters import Counters, FrontierStats, stats_of
+from ragcrawl_dynamo._frontier.enqueue import Adder
+from ragcrawl_dynamo._frontier.host_store import HostStore, Mutation
+from ragcrawl_dynamo._frontier.item_store import QueueStore, payload_of
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
+from ragcrawl_dynamo._frontier.membership import Members
+from ragcrawl_dynamo._frontier.notifier import Waker
+from ragcrawl_dynamo._frontier.scheduler import Claimer, LeaseTerms
+from ragcrawl_dynamo._frontier.settlement import Finisher
+from ragcrawl_dynamo._frontier.termination import Completion
+from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.host import RunControl, RunState
 from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, run_partition, site_partition
 from ragcrawl_dynamo._schema.tables import Tables
@@ -41,8 +47,6 @@ from ragcrawl_dynamo._utils.validation import (
     check_several,
     first_of,
 )
-from ragcrawl_dynamo._waking import Waker
-from ragcrawl_dynamo._worker import Worker
 from ragcrawl_dynamo.errors import (
     ClockSkewError,
     InvalidArgumentError,
@@ -50,10 +54,6 @@ from ragcrawl_dynamo.errors import (
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
-from ragcrawl_dynamo.stores.counters import Counters, FrontierStats, stats_of
-from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
-from ragcrawl_dynamo.stores.members import Members
-from ragcrawl_dynamo.stores.queue import QueueStore, payload_of
 
 __all__ = ["Frontier"]
 

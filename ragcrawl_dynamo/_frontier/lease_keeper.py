@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from ragcrawl_dynamo._claims import Claim
+from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import LeaseLostError, RagcrawlDynamoError
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias
 
-from ragcrawl_dynamo._claiming import Claimer
-from ragcrawl_dynamo.stores.hosts import HostStore
+from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.scheduler import Claimer
 
 # Host -> when it has something to claim, and in how many shards at least.
 Work: TypeAlias = "dict[str, tuple[datetime, int]]"

@@ -12,8 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ragcrawl_dynamo._claims import Claim
-from ragcrawl_dynamo._keeping import LeaseKeeper, Renewing
+from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, Renewing
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
 

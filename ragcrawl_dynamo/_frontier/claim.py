@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
+from ragcrawl_dynamo._frontier.counters import FrontierStats
 from ragcrawl_dynamo.errors import InvalidInputError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
-from ragcrawl_dynamo.stores.counters import FrontierStats
 
 __all__ = ["AddResult", "Claim", "HostStatus"]
 

@@ -8,15 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from ragcrawl_dynamo._claiming import Claimer
-from ragcrawl_dynamo._claims import AddResult
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Insert, Outcome
+from ragcrawl_dynamo._frontier.claim import AddResult
+from ragcrawl_dynamo._frontier.counters import Counters
+from ragcrawl_dynamo._frontier.item_store import QueueStore, open_since, ready_candidate
+from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
+from ragcrawl_dynamo._frontier.scheduler import Claimer
+from ragcrawl_dynamo._frontier.seen_links import SeenCache
 from ragcrawl_dynamo._schema.host import shards_for
 from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, url_hash
-from ragcrawl_dynamo._seen import SeenCache
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.tasks import Tasks
-from ragcrawl_dynamo._waking import Waker, Work, note_work
 from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
     InvalidInputError,
@@ -24,8 +26,6 @@ from ragcrawl_dynamo.errors import (
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
-from ragcrawl_dynamo.stores.counters import Counters
-from ragcrawl_dynamo.stores.queue import QueueStore, open_since, ready_candidate
 
 # What an item that is added can not bring along.
 _SET_BY_QUEUE = {

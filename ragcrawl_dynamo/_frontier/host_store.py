@@ -33,6 +33,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._frontier.counters import ZERO_COUNTS
 from ragcrawl_dynamo._schema.host import HostRecord, RunControl, RunState
 from ragcrawl_dynamo._schema.keys import (
     HOST_PREFIX,
@@ -49,7 +50,6 @@ from ragcrawl_dynamo.errors import (
     FrontierCancelledError,
     ThrottledError,
 )
-from ragcrawl_dynamo.stores.counters import ZERO_COUNTS
 
 # Hosts of one look at the turns.
 TURNS_READ = 250

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ragcrawl_dynamo._claiming import Claimer
-from ragcrawl_dynamo._claims import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, Failed
-from ragcrawl_dynamo._waking import Waker
+from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, note_lost
+from ragcrawl_dynamo._frontier.counters import Counters
+from ragcrawl_dynamo._frontier.host_store import HostStore, Mutation
+from ragcrawl_dynamo._frontier.item_store import QueueStore, ready_candidate
+from ragcrawl_dynamo._frontier.notifier import Waker
+from ragcrawl_dynamo._frontier.scheduler import Claimer
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierStatus
-from ragcrawl_dynamo.stores.counters import Counters
-from ragcrawl_dynamo.stores.hosts import HostStore, Mutation
-from ragcrawl_dynamo.stores.queue import QueueStore, ready_candidate
 
 logger = logging.getLogger(__name__)
 
