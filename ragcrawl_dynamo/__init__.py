@@ -1,7 +1,7 @@
 """Asyncio storage layer on Amazon DynamoDB for web crawlers that feed RAG pipelines."""
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
-from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice

@@ -13,8 +13,9 @@ from typing import Any, Self, TypeAlias
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._changes.feed import ChangeStore
 from ragcrawl_dynamo._changes.log import Lanes
-from ragcrawl_dynamo._commits import CommitResult
-from ragcrawl_dynamo._committing import Committer, Fetched
+from ragcrawl_dynamo._commit.commit import Committer, Fetched
+from ragcrawl_dynamo._commit.decision import CommitResult
+from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, Maintenance, PruneReport
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client, open_object_client
@@ -24,7 +25,6 @@ from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetric
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._frontier.frontier import Frontier
-from ragcrawl_dynamo._live import LiveStats
 from ragcrawl_dynamo._records.frontier_items import FrontierStore
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore

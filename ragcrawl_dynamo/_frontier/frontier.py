@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ragcrawl_dynamo._commit.run_stats import FOLDED, Fold
 from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._folding import FOLDED, Fold
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, LeaseObserver
 from ragcrawl_dynamo._frontier.claim_coalescing import Rounds
 from ragcrawl_dynamo._frontier.counters import Counters, FrontierStats, stats_of

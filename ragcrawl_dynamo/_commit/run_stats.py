@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ragcrawl_dynamo._commits import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._dynamodb.codec import Item, decode_value
 from ragcrawl_dynamo.models import CrawlStats, FrontierStatus, PageVersion
 

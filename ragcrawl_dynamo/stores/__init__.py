@@ -1,1 +1,0 @@
-"""One entity's access patterns each; the backend composes them."""
