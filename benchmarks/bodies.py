@@ -23,7 +23,9 @@ from w3lib.url import canonicalize_url
 from examples.crawl_docs import PAGE_PATH, SITE_ID, digest, extract, pydoc_server, version_of
 from ragcrawl_dynamo import DynamoDBBackend, FrontierItem, Page, PageVersion, RagcrawlDynamoError
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, Item, encode_fields, item_size
+from ragcrawl_dynamo._dynamodb.codec import encode_fields
+from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema.keys import version_key
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 

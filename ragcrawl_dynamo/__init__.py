@@ -10,10 +10,10 @@ from ragcrawl_dynamo._frontier.counters import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
-from ragcrawl_dynamo._schema.host import RunState
+from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
-from ragcrawl_dynamo._schema.records import MigrationProgress
-from ragcrawl_dynamo.backend import DynamoDBBackend, StorageBackend, create_storage_backend
+from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
@@ -63,6 +63,7 @@ from ragcrawl_dynamo.models import (
     RunStatus,
     Site,
 )
+from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = [
     "AccessDeniedError",

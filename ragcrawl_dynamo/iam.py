@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
-from ragcrawl_dynamo._schema.tables import Table, Tables
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
 

@@ -193,6 +193,10 @@ class PageVersion(Entity):
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+# The fields of a version that are its body: stored apart from its head, compressed together.
+CONTENT_FIELDS = frozenset({"markdown", "html", "plain_text", "outlinks", "headings_outline"})
+
+
 class FrontierItem(Entity):
     """One URL that a run is to crawl. A higher `priority` is crawled sooner.
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.requests import create_table_request
-from ragcrawl_dynamo._schema.tables import Table, Tables
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 __all__ = ["cloudformation", "terraform"]

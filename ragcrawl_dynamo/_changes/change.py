@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.codec import Item, expiry
 from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
-from ragcrawl_dynamo._schema.keys import change_key, moment_text
+from ragcrawl_dynamo._dynamodb.values import Item, moment_text
+from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, change_order, expiry
+from ragcrawl_dynamo._schema.keys import change_key
 from ragcrawl_dynamo.errors import InvalidCursorError
 from ragcrawl_dynamo.models import Page
 
@@ -22,9 +23,6 @@ SETTLE_SECONDS = 10.0
 # Hours for which a commit may still be under way after it took its number: it takes another one long before
 # (see stores/lanes.py), and AWS refuses a request five minutes after it was signed (Signature Version 4).
 LATEST_HOURS = 1.0
-
-# Attribute with the order of a page's latest change.
-CHANGE_ORDER = "change_order"
 
 # The kind of an entry that stands for a number that was given up.
 VOID = "void"
@@ -113,7 +111,7 @@ class Entry:
         place = Place(lane, int(item["page_id"]["S"]))
         page_id = item.get("changed_page", {"S": ""})["S"]
         at = datetime.fromisoformat(item["at"]["S"])
-        return cls(place, item["kind"]["S"], page_id, order_of(item) or 0, at)
+        return cls(place, item["kind"]["S"], page_id, change_order(item) or 0, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +229,6 @@ def _kind(entry: Entry, page: Page) -> ChangeKind:
     kind = ChangeKind(entry.kind)
     # `save_page` can have brought it back.
     return ChangeKind.CREATED if kind is ChangeKind.DELETED else kind
-
-
-def order_of(item: Mapping[str, Any]) -> int | None:
-    """The order in an item, if it has one."""
-    return int(item[CHANGE_ORDER]["N"]) if CHANGE_ORDER in item else None
 
 
 def next_order(before: int | None, now: datetime) -> int:

@@ -23,32 +23,32 @@ from ragcrawl_dynamo._changes.change import (
     FeedCursor,
     PageChange,
     Place,
-    order_of,
     settled,
     show,
     tip,
 )
 from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all
-from ragcrawl_dynamo._dynamodb.codec import Item, from_item
+from ragcrawl_dynamo._dynamodb.batching import read_all
+from ragcrawl_dynamo._dynamodb.codec import from_item
 from ragcrawl_dynamo._dynamodb.expressions import Compare, Missing
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import check_limit, delete_partition
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, moment_text
 from ragcrawl_dynamo._records.pages import PageStore
+from ragcrawl_dynamo._schema.attributes import change_order
 from ragcrawl_dynamo._schema.keys import (
-    Key,
     change_number,
     changes_partition,
     consumer_key,
     lane_of,
     lane_partition,
-    moment_text,
     site_partition,
 )
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
 from ragcrawl_dynamo.models import Page
 
@@ -227,7 +227,7 @@ class ChangeStore:
         site = site_partition(site_id)
         keys: list[Key] = [{"site_id": {"S": site}, "page_id": {"S": each}} for each in ids]
         items = await read_all(self._gateway, self._table, keys)
-        return {each["page_id"]["S"]: (from_item(self._table, each), order_of(each)) for each in items}
+        return {each["page_id"]["S"]: (from_item(self._table, each), change_order(each)) for each in items}
 
     async def _present(self, site_id: str) -> FeedCursor:
         now = self._lanes.now()

@@ -21,30 +21,13 @@ from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo._changes.change import LATEST_HOURS, VOID, ChangeKind, Entry, Place, next_order
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.codec import Item
-from ragcrawl_dynamo._dynamodb.expressions import (
-    AllOf,
-    BeginsWith,
-    Compare,
-    Condition,
-    Missing,
-    Path,
-    Update,
-    Value,
-)
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Missing, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import (
-    LANE_PREFIX,
-    changes_partition,
-    escape,
-    lane_key,
-    lane_of,
-    lane_partition,
-    moment_text,
-)
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Value, escape, moment_text
+from ragcrawl_dynamo._schema.keys import LANE_PREFIX, changes_partition, lane_key, lane_of, lane_partition
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import Page

@@ -12,19 +12,20 @@ import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
-from ragcrawl_dynamo._changes.change import CHANGE_ORDER
 from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._commit.decision import CommitResult, Decision, decide
 from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_stats import record, recorded
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.codec import Item, to_item
+from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._frontier.frontier import Frontier
-from ragcrawl_dynamo._records.pages import REVISION, PageStore, StoredPage, as_read
+from ragcrawl_dynamo._records.pages import PageStore, StoredPage, as_read
+from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError, InvalidArgumentError, LeaseLostError

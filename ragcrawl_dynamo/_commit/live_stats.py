@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ragcrawl_dynamo._commit.run_stats import Fold
-from ragcrawl_dynamo._dynamodb.codec import Item
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import NotFoundError, RagcrawlDynamoError

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
-from ragcrawl_dynamo._dynamodb.codec import Item, decode_value
+from ragcrawl_dynamo._dynamodb.values import Item, decode_value
 from ragcrawl_dynamo.models import CrawlStats, FrontierStatus, PageVersion
 
 # Attributes of a frontier item that tell what its commit did; the last ones are what its fetch took.

@@ -10,18 +10,12 @@ from uuid import uuid4
 from ragcrawl_dynamo._content.packing import ContentError, Manifest
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all, put_all, read_all
-from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, Item, item_size
-from ragcrawl_dynamo._dynamodb.expressions import Missing, Update, Value
+from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._schema.keys import (
-    FIRST_PLACE,
-    Key,
-    body_part_key,
-    body_place,
-    body_users_key,
-    site_entry,
-)
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
+from ragcrawl_dynamo._schema.keys import FIRST_PLACE, body_part_key, body_place, body_users_key, site_entry
 from ragcrawl_dynamo.errors import ConditionFailedError, RequestRejectedError
 from ragcrawl_dynamo.models import PageVersion
 

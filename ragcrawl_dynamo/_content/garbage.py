@@ -11,24 +11,24 @@ from typing import TypeAlias
 from ragcrawl_dynamo._content.bodies import used_place
 from ragcrawl_dynamo._content.versions import VersionHead, VersionStore, manifest_of
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import delete_all, gather_bounded, key_values, read_all
-from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, item_size
+from ragcrawl_dynamo._dynamodb.batching import delete_all, key_values, read_all
 from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.sizes import item_size
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, encode_value, unescape
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._schema.keys import (
     BODY_PARTITIONS,
-    Key,
     body_entry,
     body_part_key,
     body_users_key,
     site_partition,
-    unescape,
     version_ids,
 )
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
 from ragcrawl_dynamo.models import PageVersion, utc_now

@@ -20,12 +20,11 @@ import zstandard
 from ragcrawl_dynamo.errors import ContentTooLargeError, InvalidValueError
 
 if TYPE_CHECKING:
-    from ragcrawl_dynamo._dynamodb.expressions import Value
+    from ragcrawl_dynamo._dynamodb.values import Value
     from ragcrawl_dynamo.models import PageVersion
 
 TEXTS = ("markdown", "plain_text", "html")
 LISTS = ("outlinks", "headings_outline")
-CONTENT_FIELDS = frozenset({*TEXTS, *LISTS})
 
 CODEC = "zstd"
 FORMAT = 1

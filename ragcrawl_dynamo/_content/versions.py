@@ -10,24 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ragcrawl_dynamo._content.bodies import BodyStore, place_of, used_place
-from ragcrawl_dynamo._content.packing import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo._content.packing import ContentError, Manifest, pack, unpack
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import (
-    WRITES_PER_BATCH,
-    KeyValues,
-    gather_bounded,
-    key_values,
-    put_all,
-    read_all,
-)
+from ragcrawl_dynamo._dynamodb.batching import WRITES_PER_BATCH, KeyValues, key_values, put_all, read_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
-from ragcrawl_dynamo._dynamodb.codec import Item, from_item, item_size, to_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.pagination import Slice, read_ahead, read_newest, read_pages
+from ragcrawl_dynamo._dynamodb.pagination import Slice, read_newest, read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.sizes import item_size
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._schema.keys import (
-    Key,
     body_entry,
     body_part_key,
     body_place,
@@ -38,7 +33,7 @@ from ragcrawl_dynamo._schema.keys import (
     version_key,
     version_prefix,
 )
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, read_ahead
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     CorruptContentError,
@@ -46,7 +41,7 @@ from ragcrawl_dynamo.errors import (
     PartialBatchError,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo.models import PageVersion
+from ragcrawl_dynamo.models import CONTENT_FIELDS, PageVersion
 
 # A head of up to 4 KB costs one read unit with or without a body in it, and a body of its own one write unit
 # more (docs/design.md, "Bodies").

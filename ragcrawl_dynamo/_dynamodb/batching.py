@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.codec import Item, item_size, to_sized_item
+from ragcrawl_dynamo._dynamodb.codec import to_sized_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import Budget
-from ragcrawl_dynamo._schema.keys import Key
-from ragcrawl_dynamo._schema.tables import E, Table
+from ragcrawl_dynamo._dynamodb.sizes import item_size
+from ragcrawl_dynamo._dynamodb.table import E, Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     InvalidInputError,
     PartialBatchError,
@@ -119,28 +121,6 @@ async def read_all(
 def key_values(table: Table[Any], attributes: Item) -> KeyValues:
     """The primary key in an item or key, as a hashable value."""
     return tuple(attributes[name]["S"] for name in table.primary_key)
-
-
-async def gather(awaitables: Iterable[Any]) -> list[Any]:
-    """Awaits all at once; if one fails the others are cancelled, and its error is raised."""
-    tasks = [asyncio.ensure_future(each) for each in awaitables]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def gather_bounded(call: Callable[[T], Awaitable[R]], values: Iterable[T], at_once: int) -> list[R]:
-    """The results of a call for each value, in their order, at most `at_once` of them in flight."""
-    slots = asyncio.Semaphore(at_once)
-
-    async def within_slot(value: T) -> R:
-        async with slots:
-            return await call(value)
-
-    return await gather(within_slot(value) for value in values)
 
 
 def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

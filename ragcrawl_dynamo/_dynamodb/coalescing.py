@@ -19,16 +19,14 @@ from ragcrawl_dynamo._dynamodb.batching import (
     BYTES_PER_BATCH,
     READS_PER_BATCH,
     WRITES_PER_BATCH,
-    gather,
-    gather_bounded,
     key_values,
     read_batch,
     write_batch,
 )
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._schema.keys import Key
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,

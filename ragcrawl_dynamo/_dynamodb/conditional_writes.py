@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, gather_bounded, key_values, read_all
-from ragcrawl_dynamo._dynamodb.codec import Item
-from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update, Value
+from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, key_values, read_all
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS
-from ragcrawl_dynamo._schema.keys import Key
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,

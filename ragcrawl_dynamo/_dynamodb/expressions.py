@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+from ragcrawl_dynamo._dynamodb.values import Value
 
 Path: TypeAlias = str | tuple[str, ...]
-Value: TypeAlias = "AttributeValueTypeDef"
 
 
 class Placeholders:

@@ -20,7 +20,7 @@ from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
 from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
-from ragcrawl_dynamo._utils.clock import ServerClock
+from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import heapq
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -22,13 +21,12 @@ from typing import Any, Generic, TypeVar
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all, read_all
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
 from ragcrawl_dynamo._dynamodb.expressions import Between, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.key_ranges import split_points
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
 
 __all__ = ["Slice"]
@@ -146,22 +144,6 @@ async def read_newest(
     following = len(best) > limit
     del best[limit:]
     return Slice(best, _encode_cursor({name: best[-1][name] for name in names}, scope) if following else None)
-
-
-async def read_ahead(reads: AsyncIterable[Callable[[], Awaitable[T]]], count: int) -> AsyncGenerator[T, None]:
-    """The results of reads in their order, up to `count` of them started ahead. Use it within `aclosing`."""
-    running: deque[asyncio.Future[T]] = deque()
-    try:
-        async for read in reads:
-            running.append(asyncio.ensure_future(read()))
-            if len(running) > count:
-                yield await running.popleft()
-        while running:
-            yield await running.popleft()
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def read_table(

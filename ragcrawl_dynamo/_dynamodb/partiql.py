@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -18,9 +17,8 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
-    Value,
 )
-from ragcrawl_dynamo._schema.keys import Key
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import BatchStatementRequestTypeDef

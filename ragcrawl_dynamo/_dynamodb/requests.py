@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Placeholders, Update
-from ragcrawl_dynamo._schema.keys import Key
-from ragcrawl_dynamo._schema.tables import E, Index, Table
+from ragcrawl_dynamo._dynamodb.table import E, Index, Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Failed, Insert, Refused
-from ragcrawl_dynamo._dynamodb.expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, Key, counter_key, host_key, records_partition
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
+from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, host_key, records_partition
 
 __all__ = ["FrontierStats"]
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Insert, Outcome
 from ragcrawl_dynamo._frontier.claim import AddResult
@@ -15,10 +14,10 @@ from ragcrawl_dynamo._frontier.item_store import QueueStore, open_since, ready_c
 from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
 from ragcrawl_dynamo._frontier.scheduler import Claimer
 from ragcrawl_dynamo._frontier.seen_links import SeenCache
-from ragcrawl_dynamo._schema.host import shards_for
-from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, url_hash
+from ragcrawl_dynamo._schema.records import shards_for
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url, url_hash
 from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
     InvalidInputError,
@@ -191,19 +190,3 @@ class Adder:
             if not any(isinstance(outcome, Failed) for outcome in outcomes):
                 raise
         return outcomes
-
-
-def host_of_url(normalized_url: str) -> str:
-    """Host name in lower case, with its port; "" where the URL has none.
-
-    Raises:
-        InvalidArgumentError: The URL can not be read.
-        InvalidKeyError: The name is too long.
-    """
-    try:
-        parts = urlsplit(normalized_url)
-        host = (parts.hostname or "") + (f":{parts.port}" if parts.port is not None else "")
-    except ValueError as error:
-        raise InvalidArgumentError("url", f"can not be read: {error}") from error
-    host_name(host)
-    return host

@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ragcrawl_dynamo._commit.run_stats import FOLDED, Fold
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._frontier.arguments import check_lease, check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, LeaseObserver
 from ragcrawl_dynamo._frontier.claim_coalescing import Rounds
 from ragcrawl_dynamo._frontier.counters import Counters, FrontierStats, stats_of
@@ -30,17 +31,16 @@ from ragcrawl_dynamo._frontier.scheduler import Claimer, LeaseTerms
 from ragcrawl_dynamo._frontier.settlement import Finisher
 from ragcrawl_dynamo._frontier.termination import Completion
 from ragcrawl_dynamo._frontier.worker import Worker
-from ragcrawl_dynamo._schema.host import RunControl, RunState
-from ragcrawl_dynamo._schema.keys import host_name, link_id, normalize_url, run_partition, site_partition
+from ragcrawl_dynamo._schema.keys import host_name, run_partition, site_partition
+from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._utils.urls import link_id, normalize_url
 from ragcrawl_dynamo._utils.validation import (
     MAX_DELAY_SECONDS,
     check_count,
     check_kind,
-    check_lease,
-    check_link_options,
     check_moment,
     check_name,
     check_seconds,

@@ -16,7 +16,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
-from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed, Insert
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
@@ -28,22 +28,21 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
-    Value,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
 from ragcrawl_dynamo._frontier.counters import ZERO_COUNTS
-from ragcrawl_dynamo._schema.host import HostRecord, RunControl, RunState
 from ragcrawl_dynamo._schema.keys import (
     HOST_PREFIX,
     control_key,
     host_key,
     host_of,
-    moment_text,
     records_partition,
     turns_queue,
 )
+from ragcrawl_dynamo._schema.records import HostRecord, RunControl, RunState
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,

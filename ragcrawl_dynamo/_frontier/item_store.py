@@ -18,7 +18,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
-from ragcrawl_dynamo._dynamodb.codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Insert, Outcome
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
@@ -29,29 +29,25 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
-    Value,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import (
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
+from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
+from ragcrawl_dynamo._schema.queue_order import (
     DELAYED,
     LEASED,
     PRIORITY_LENGTH,
     READY,
     TIMED,
-    control_key,
-    frontier_key,
-    host_queue,
     rank,
     ready_order,
-    run_partition,
-    shard_of,
     split_order,
     timed_order,
-    unescape,
 )
-from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 # Places of a host's queue that one look reads of what is ready, and of what waits for a time.

@@ -14,12 +14,12 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.expressions import BeginsWith
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, moment_text, records_partition
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, moment_text
+from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, records_partition
 
 # Seconds between two signs of life, and after which without one a process counts as gone.
 _BEAT_SECONDS = 10.0

@@ -18,15 +18,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._dynamodb.batching import gather
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.host_store import HostStore, Mutation
 from ragcrawl_dynamo._frontier.item_store import READY_READ, Candidate, Lease, QueueStore
 from ragcrawl_dynamo._frontier.membership import Members
-from ragcrawl_dynamo._schema.host import HostRecord, RunState
-from ragcrawl_dynamo._schema.keys import LEASED
+from ragcrawl_dynamo._schema.queue_order import LEASED
+from ragcrawl_dynamo._schema.records import HostRecord, RunState
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import CorruptItemError, FrontierCancelledError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TypeAlias
 
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._dynamodb.values import Item, unescape
 from ragcrawl_dynamo._frontier.counters import NAMES, Counters, FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.host_store import TURNS_READ, HostStore
 from ragcrawl_dynamo._frontier.item_store import STANDING, QueueStore, open_since
 from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
-from ragcrawl_dynamo._schema.keys import DELAYED, split_order, unescape
+from ragcrawl_dynamo._schema.queue_order import DELAYED, split_order
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.models import FrontierStatus
 

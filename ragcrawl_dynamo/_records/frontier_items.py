@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.coalescing import Puts
-from ragcrawl_dynamo._dynamodb.codec import EXPIRES_AT, Item, encode_value, expiry, from_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_sized_item
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -16,13 +16,14 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
-    Value,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, delete_partition, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import frontier_key, records_partition, run_partition
-from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
 

@@ -10,12 +10,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ragcrawl_dynamo._changes.change import CHANGE_ORDER, ChangeKind, order_of
+from ragcrawl_dynamo._changes.change import ChangeKind
 from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import gather_bounded, read_all, save_all
+from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
-from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_sized_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Change, Failed, conditional_writes
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
@@ -26,24 +26,22 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
-    Value,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._schema.keys import Key, page_key, site_partition, unescape, url_key, version_key
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
+from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION, change_order
+from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, version_key
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo._utils.validation import check_amount
 from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     ConflictError,
 )
 from ragcrawl_dynamo.models import Page
-
-# Attribute with the random name of a page's latest change; a commit makes it from the state that it was read
-# in.
-REVISION = "revision"
 
 # Attribute with the random name of the latest mark.
 _SEEN_BY = "seen_by"
@@ -106,7 +104,7 @@ class PageStore:
         item = await self._gets.get(page_key(site_id, page_id))
         if item is None:
             return StoredPage()
-        return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), order_of(item))
+        return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), change_order(item))
 
     async def get_by_url(self, site_id: str, url: str) -> Page | None:
         """The page whose normalized URL is that of `url`, through by_url (eventually consistent)."""

@@ -13,13 +13,14 @@ from pydantic import ValidationError
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all
-from ragcrawl_dynamo._dynamodb.codec import Item, encode_fields, encode_value, from_item, to_item
-from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.codec import encode_fields, from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, read_pages, read_slice_by_index
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._schema.keys import Key, run_key, run_partition, site_partition, unescape
-from ragcrawl_dynamo._schema.tables import Table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
+from ragcrawl_dynamo._schema.keys import run_key, run_partition, site_partition
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     ConditionFailedError,
@@ -191,3 +192,15 @@ class RunStore:
 
     def _decode(self, item: Item) -> CrawlRun:
         return from_item(self._table, item)
+
+
+def check_final_status(status: Any) -> RunStatus:
+    """A status that ends a run.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    final = (RunStatus.COMPLETED, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
+    if status not in final:
+        raise InvalidArgumentError("status", f"must be one of {', '.join(final)}, not {status!r}")
+    return RunStatus(status)

@@ -6,12 +6,13 @@ from contextlib import suppress
 from datetime import datetime
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.codec import Item, encode_value, from_item, to_item
-from ragcrawl_dynamo._dynamodb.expressions import Exists, Path, Update, Value
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import Exists, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, read_table
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.keys import site_key
-from ragcrawl_dynamo._schema.tables import Table
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site
 

@@ -8,25 +8,9 @@ The escapes are those of JSON Pointer (RFC 6901) with "#" in the place of "/": "
 
 from __future__ import annotations
 
-import re
-import struct
-from datetime import UTC, datetime
-from functools import lru_cache
-from hashlib import sha256
-from typing import TYPE_CHECKING, TypeAlias
-
-import orjson
-from w3lib.url import canonicalize_url
-
-from ragcrawl_dynamo._schema.host import HostRecord, RunControl
-from ragcrawl_dynamo._schema.records import SchemaRecord
-from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError
-from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, PageVersion, Site
-
-if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
-
-Key: TypeAlias = "dict[str, AttributeValueTypeDef]"
+from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
+from ragcrawl_dynamo._utils.urls import normalize_url, url_hash
+from ragcrawl_dynamo.errors import InvalidKeyError
 
 # Every id is somewhere a sort key, of a table or of an index, and a sort key may take 1,024 bytes
 # (AWS: "Quotas in Amazon DynamoDB").
@@ -40,16 +24,6 @@ MAX_HOST_BYTES = 512
 
 # The place of a version's body, unless something is there already.
 FIRST_PLACE = "0"
-
-
-def escape(text: str) -> str:
-    """An id as it stands in a key: without "#"."""
-    return text.replace("~", "~0").replace("#", "~1")
-
-
-def unescape(text: str) -> str:
-    """The id of which `escape` made `text`."""
-    return text.replace("~1", "#").replace("~0", "~")
 
 
 def site_key(site_id: str) -> Key:
@@ -256,93 +230,9 @@ def host_name(host: str) -> str:
     return "" if host == "" else _id("FrontierItem", "domain", host, limit=MAX_HOST_BYTES)
 
 
-# In a host's queue, what can be claimed at once sorts before what waits for a time: a delay's end, or a
-# lease's.
-READY, TIMED = "0", "1"
-DELAYED, LEASED = "d", "l"
-
-
-def rank(priority: float, discovered_at: datetime) -> str:
-    """`{16 hexadecimal digits}{moment}`: sorts the highest priority first, then the oldest."""
-    # The bits of an IEEE 754 double sort like the number once negative ones are inverted and the sign is
-    # flipped; all of it inverted sorts the highest first. Adding 0.0 makes 0.0 of -0.0.
-    (bits,) = struct.unpack(">Q", struct.pack(">d", priority + 0.0))
-    ascending = bits ^ (2**64 - 1) if bits >> 63 else bits | 1 << 63
-    return f"{ascending ^ (2**64 - 1):016x}{moment_text(discovered_at)}"
-
-
-def ready_order(rank: str) -> str:
-    """`0{rank}`: an item that can be claimed."""
-    return READY + rank
-
-
-def timed_order(moment: datetime, kind: str, rank: str) -> str:
-    """`1{moment}{kind}{rank}`: an item that can be claimed from a moment on; `kind` is DELAYED or LEASED."""
-    return f"{TIMED}{moment_text(moment)}{kind}{rank}"
-
-
-def split_order(order: str) -> tuple[str, datetime | None, str]:
-    """Kind, moment and rank of a place in a host's queue; what is READY has no moment."""
-    if order.startswith(READY):
-        return READY, None, order[1:]
-    end = 1 + MOMENT_LENGTH
-    return order[end], datetime.fromisoformat(order[1:end]), order[end + 1 :]
-
-
-def moment_text(moment: datetime) -> str:
-    """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
-    if moment.tzinfo is not UTC:
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return _utc_text(moment)
-
-
-# A record's moments are often one and the same, and a crawl's records too.
-@lru_cache(1024)
-def _utc_text(moment: datetime) -> str:
-    # Four times as fast as isoformat; it leaves out the microseconds where there are none.
-    text = orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()
-    return text[1:-1] if moment.microsecond else f"{text[1:-2]}.000000Z"
-
-
-# What of a rank is the priority.
-PRIORITY_LENGTH = 16
-MOMENT_LENGTH = len("2026-01-31T23:59:59.000000Z")
-
-
 def url_key(url: str) -> str:
     """SHA-256 of the normalized URL, in hexadecimal: finds a page by a URL of any length."""
     return url_hash(normalize_url(url))
-
-
-def url_hash(normalized_url: str) -> str:
-    """SHA-256 of a URL that is normalized already, in hexadecimal."""
-    return sha256(normalized_url.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def link_id(normalized_url: str) -> str:
-    """The item_id of a link in the queue: 128 bits of the hash of its normalized URL."""
-    return url_hash(normalized_url)[:32]
-
-
-# What w3lib's canonical form surely leaves as it is: an http URL in lower-case ASCII up to the path, a path
-# of unreserved characters, and no dot segment in it. A test holds it against w3lib.
-_CANONICAL = re.compile(r"https?://[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)+(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*/?")
-
-
-def normalize_url(url: str) -> str:
-    """The URL in w3lib's canonical form; unchanged where w3lib can not read it.
-
-    Raises:
-        InvalidArgumentError: It is no text.
-    """
-    if not isinstance(url, str):
-        raise InvalidArgumentError("url", f"must be text, not {type(url).__name__}")
-    if _CANONICAL.fullmatch(url) and url.count("/") > 2:
-        return url
-    try:
-        return canonicalize_url(url)
-    except ValueError:
-        return url
 
 
 def site_partition(site_id: str) -> str:
@@ -360,52 +250,9 @@ def run_partition(run_id: str) -> str:
     return _id("CrawlRun", "run_id", run_id)
 
 
-def site_keys(site: Site) -> Key:
-    """The key attributes of a site's item."""
-    return site_key(site.site_id)
-
-
-def run_keys(run: CrawlRun) -> Key:
-    """The key attributes of a run's item."""
-    return run_key(run.site_id, run.run_id)
-
-
-def page_keys(page: Page) -> Key:
-    """The key attributes of a page's item, that of the URL index included."""
-    return {**page_key(page.site_id, page.page_id), "url_key": {"S": url_key(page.url)}}
-
-
-def version_keys(version: PageVersion) -> Key:
-    """The key attributes of a version's item; that of the site index is sparse, see `site_entry`."""
-    return version_key(version.page_id, version.version_id, version.site_id)
-
-
 def site_entry(head: Key) -> Key:
     """`{site_id}`: lists a version under its site, by its first body part or, without parts, its head."""
     return {"indexed_site": {"S": head["version_key"]["S"].split("#")[1]}}
-
-
-def frontier_keys(item: FrontierItem) -> Key:
-    """The key attributes of a frontier item."""
-    return frontier_key(item.run_id, item.item_id)
-
-
-def host_keys(record: HostRecord) -> Key:
-    """The key attributes of a host record, that of its turn included where it has work."""
-    key = host_key(record.run, record.host)
-    if (due := record.due) is not None:
-        key |= {"queue": {"S": turns_queue(record.run)}, "queue_order": {"S": moment_text(due)}}
-    return key
-
-
-def schema_keys(record: SchemaRecord) -> Key:
-    """The key attributes of the schema's record."""
-    return schema_key()
-
-
-def control_keys(control: RunControl) -> Key:
-    """The key attributes of a run's control."""
-    return control_key(control.run)
 
 
 def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str:

@@ -9,26 +9,52 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import gather_bounded
-from ragcrawl_dynamo._dynamodb.codec import Item, from_item, to_item
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._schema.keys import Key, schema_key
-from ragcrawl_dynamo._schema.records import FIRST_VERSION, SCHEMA_VERSION, MigrationProgress, SchemaRecord
+from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._schema.keys import schema_key
+from ragcrawl_dynamo._schema.records import SchemaRecord
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import UpdateItemInputTypeDef
 
-    from ragcrawl_dynamo._schema.tables import Table, Tables
+    from ragcrawl_dynamo._dynamodb.table import Table
+    from ragcrawl_dynamo._schema.tables import Tables
+
+__all__ = ["MigrationProgress"]
 
 logger = logging.getLogger(__name__)
+
+# It grows when items change in a way that other versions of this package can not read. Tables without a
+# record are of the first.
+FIRST_VERSION = 1
+SCHEMA_VERSION = 1
 
 OnProgress: TypeAlias = "Callable[[MigrationProgress], None]"
 
 # Items read at once, and rewritten at once.
 _PER_PAGE = 200
 _IN_FLIGHT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationProgress:
+    """A page of a table that was looked through.
+
+    Attributes:
+        version: To which the items were brought.
+        table: Full name of the table.
+        seen: Items of the page.
+        rewritten: How many of them were of the old form.
+    """
+
+    version: int
+    table: str
+    seen: int
+    rewritten: int
 
 
 @dataclass(frozen=True, slots=True)

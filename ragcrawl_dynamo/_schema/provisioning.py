@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import gather
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._schema.tables import Index, Table, Tables
+from ragcrawl_dynamo._dynamodb.table import Index, Table
+from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     DeadlineExceededError,

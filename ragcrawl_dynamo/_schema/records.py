@@ -1,19 +1,159 @@
-"""Which form of items this package reads and writes, as one number for all tables."""
+"""Records of the package's own that lie in the five tables: hosts and control of a run, the schema's version.
+
+They are pure values; moments are those of the workers' clocks.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
 
 from pydantic import Field
 
-from ragcrawl_dynamo.models import Entity
+from ragcrawl_dynamo.models import Entity, UtcDatetime
 
-__all__ = ["MigrationProgress"]
+# Shares into which the queue of one host is split at most. A partition of an index takes 1,000 write units a
+# second (AWS: "Best practices for designing and using partition keys"), a crawled page needs three of them.
+MAX_SHARDS = 32
 
-# It grows when items change in a way that other versions of this package can not read. Tables without a
-# record are of the first.
-FIRST_VERSION = 1
-SCHEMA_VERSION = 1
+# Seconds until a host whose queue looked empty is looked at again. Its index may lag, commonly by well under
+# a second; what it hides for longer is found when the run seems to be finished.
+SECOND_LOOK = 1.0
+
+
+class RunState(StrEnum):
+    """Whether a run's frontier hands out items."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+
+class RunControl(Entity):
+    """What holds for all of a run's frontier.
+
+    `host_delay` and `host_max_in_flight` are the limits that a host begins with. `verifying` is the token of
+    whoever reads the whole run to prove it finished, and goes away when something is added meanwhile;
+    `finished_by` is that token once it is proven, `final_counts` what was counted on the way.
+    """
+
+    run: str
+    site_id: str
+    state: RunState = RunState.RUNNING
+    host_delay: float = 0.0
+    host_max_in_flight: int | None = None
+    verifying: str | None = None
+    verifying_since: UtcDatetime | None = None
+    finished_by: str | None = None
+    final_counts: dict[str, int] = Field(default_factory=dict)
+
+
+class HostRecord(Entity):
+    """One host of a run.
+
+    `work_at` is the moment from which on one of its items may be claimable, None while it seems to have none.
+    `slots` are the leases in flight, by token, with the moment at which each is given up for lost; only kept
+    where `max_in_flight` is set. `reserver` is the process that got the latest lease of a limited host.
+    `revision` changes with every change.
+    """
+
+    run: str
+    host: str
+    site_id: str
+    delay: float = 0.0
+    max_in_flight: int | None = None
+    next_at: UtcDatetime | None = None
+    blocked_until: UtcDatetime | None = None
+    slots: dict[str, UtcDatetime] = Field(default_factory=dict)
+    shards: int = 1
+    work_at: UtcDatetime | None = None
+    empty_looks: int = 0
+    reserver: str = ""
+    revision: str = ""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a lease must be reserved here before an item is claimed."""
+        return self.delay > 0 or self.max_in_flight is not None
+
+    @property
+    def open_at(self) -> datetime | None:
+        """The moment from which on the limits allow a lease; None if they always did."""
+        gates = [self.blocked_until, self.next_at if self.delay > 0 else None]
+        if self.max_in_flight is not None and (excess := len(self.slots) - self.max_in_flight) >= 0:
+            gates.append(sorted(self.slots.values())[excess])
+        return max((each for each in gates if each is not None), default=None)
+
+    @property
+    def due(self) -> datetime | None:
+        """When this host should be looked at next; None while it seems to have no work."""
+        if self.work_at is None:
+            return None
+        return max(self.work_at, self.open_at or self.work_at)
+
+    def allowance(self, now: datetime, wanted: int) -> int:
+        """How many leases may begin now, up to `wanted`."""
+        if (open_at := self.open_at) is not None and open_at > now:
+            return 0
+        if self.max_in_flight is not None:
+            wanted = min(wanted, self.max_in_flight - len(self._live(now)))
+        return min(wanted, 1) if self.delay > 0 else wanted
+
+    def reserved(self, tokens: Mapping[str, datetime], now: datetime, by: str) -> Self:
+        """With leases begun now; `tokens` has the moment at which each is given up for lost."""
+        changes: dict[str, Any] = {"reserver": by}
+        if self.delay > 0:
+            changes["next_at"] = now + timedelta(seconds=self.delay)
+        if self.max_in_flight is not None:
+            changes["slots"] = {**self._live(now), **tokens}
+        return self.model_copy(update=changes)
+
+    def given_back(self, tokens: Iterable[str], reserved_at: datetime) -> Self:
+        """Without leases that were reserved at a moment and not used."""
+        record = self.freed(tokens)
+        if self.next_at == reserved_at + timedelta(seconds=self.delay):
+            record = record.model_copy(update={"next_at": reserved_at})
+        return record
+
+    def freed(self, tokens: Iterable[str]) -> Self:
+        """Without leases that have ended."""
+        gone = set(tokens)
+        return self.model_copy(update={"slots": {k: v for k, v in self.slots.items() if k not in gone}})
+
+    def extended(self, tokens: Mapping[str, datetime]) -> Self:
+        """With later ends of leases; those that were given up for lost come back."""
+        if self.max_in_flight is None:
+            return self
+        return self.model_copy(update={"slots": {**self.slots, **tokens}})
+
+    def woken(self, at: datetime, shards: int = 1) -> Self:
+        """With work from a moment on, in that many shards at least."""
+        changes: dict[str, Any] = {"shards": max(self.shards, shards)}
+        if self.work_at is None or at < self.work_at or self.empty_looks:
+            changes |= {"work_at": at if self.work_at is None else min(at, self.work_at), "empty_looks": 0}
+        return self.model_copy(update=changes)
+
+    def looked_empty(self, now: datetime, next_work: datetime | None) -> Self:
+        """After a look that found nothing to claim before `next_work`; the first one is not trusted."""
+        if self.empty_looks:
+            return self.model_copy(update={"work_at": next_work, "empty_looks": 0})
+        again = now + timedelta(seconds=SECOND_LOOK)
+        work_at = again if next_work is None else min(again, next_work)
+        return self.model_copy(update={"work_at": work_at, "empty_looks": 1})
+
+    def limited(self, **limits: Any) -> Self:
+        """With other limits; leases in flight from before are not counted."""
+        return self.model_copy(update=limits)
+
+    def _live(self, now: datetime) -> dict[str, datetime]:
+        return {token: expiry for token, expiry in self.slots.items() if expiry > now}
+
+
+def shards_for(links: int) -> int:
+    """Into how many shards a host's queue is to be split: a power of two, one for some sixty links."""
+    return min(MAX_SHARDS, 1 << max(0, (links - 1) // 64).bit_length())
 
 
 class SchemaRecord(Entity):
@@ -27,20 +167,3 @@ class SchemaRecord(Entity):
     step: int = 0
     position: dict[str, str] = Field(default_factory=dict)
     clean: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationProgress:
-    """A page of a table that was looked through.
-
-    Attributes:
-        version: To which the items were brought.
-        table: Full name of the table.
-        seen: Items of the page.
-        rewritten: How many of them were of the old form.
-    """
-
-    version: int
-    table: str
-    seen: int
-    rewritten: int

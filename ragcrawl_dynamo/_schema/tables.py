@@ -12,94 +12,75 @@ The frontier also holds, beside a run's items, one record for each of its hosts 
 the pages, beside a site's pages, the log of their changes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self
 
-from ragcrawl_dynamo._content.packing import CONTENT_FIELDS
-from ragcrawl_dynamo._schema import keys as _keys
-from ragcrawl_dynamo._schema.host import HostRecord, RunControl
-from ragcrawl_dynamo._schema.records import SchemaRecord
-from ragcrawl_dynamo.config import DynamoDBConfig
-from ragcrawl_dynamo.models import CrawlRun, Entity, FrontierItem, Page, PageVersion, Site
-
-E = TypeVar("E", bound=Entity)
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """A secondary index; its projection is KEYS_ONLY."""
-
-    name: str
-    partition_key: str
-    sort_key: str | None = None
-    is_global: bool = True
-
-    @property
-    def key_attributes(self) -> tuple[str, ...]:
-        """Names of the index's own key attributes."""
-        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+from ragcrawl_dynamo._dynamodb.table import Index, Table
+from ragcrawl_dynamo._dynamodb.values import Key, moment_text
+from ragcrawl_dynamo._schema.keys import (
+    control_key,
+    frontier_key,
+    host_key,
+    page_key,
+    run_key,
+    schema_key,
+    site_key,
+    turns_queue,
+    url_key,
+    version_key,
+)
+from ragcrawl_dynamo._schema.records import HostRecord, RunControl, SchemaRecord
+from ragcrawl_dynamo.models import CONTENT_FIELDS, CrawlRun, FrontierItem, Page, PageVersion, Site
 
 
-@dataclass(frozen=True, slots=True)
-class Table(Generic[E]):
-    """One table. Every key attribute is a string.
-
-    Attributes:
-        name: The name: without prefix in this module's definitions, in full after `named`.
-        model: What an item is decoded to.
-        keys: The key attributes of a model, those of the indexes included.
-        partition_key: Name of the partition key attribute.
-        sort_key: Name of the sort key attribute.
-        indexes: Secondary indexes.
-        separate: Fields that an item does not hold as attributes.
-        lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
-        ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
-        ttl_setting: Name of the setting that says after how many days; None there switches it off.
-        primary_key: Names of the table's own key attributes.
-        key_attributes: Names of all attributes that are a key of the table or of an index.
-    """
-
-    name: str
-    model: type[E]
-    keys: Callable[[E], _keys.Key]
-    partition_key: str
-    sort_key: str | None = None
-    indexes: tuple[Index, ...] = ()
-    separate: frozenset[str] = frozenset()
-    lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    ttl_attribute: str | None = None
-    ttl_setting: str = ""
-    primary_key: tuple[str, ...] = field(init=False)
-    key_attributes: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Derives what is asked for with each item."""
-        own = (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
-        object.__setattr__(self, "primary_key", own)
-        of_indexes = (index.key_attributes for index in self.indexes)
-        object.__setattr__(self, "key_attributes", frozenset(own).union(*of_indexes))
-
-    def named(self, prefix: str) -> Self:
-        """This table under its full name."""
-        return replace(self, name=prefix + self.name)
-
-    def expires_by(self, config: DynamoDBConfig) -> str | None:
-        """The attribute by which DynamoDB deletes items, if it does with these settings."""
-        if self.ttl_attribute is None or getattr(config, self.ttl_setting) is None:
-            return None
-        return self.ttl_attribute
-
-    def index(self, name: str) -> Index:
-        """The index of that name."""
-        return next(index for index in self.indexes if index.name == name)
+def site_keys(site: Site) -> Key:
+    """The key attributes of a site's item."""
+    return site_key(site.site_id)
 
 
-SITES = Table("sites", Site, _keys.site_keys, "site_id")
+def run_keys(run: CrawlRun) -> Key:
+    """The key attributes of a run's item."""
+    return run_key(run.site_id, run.run_id)
+
+
+def page_keys(page: Page) -> Key:
+    """The key attributes of a page's item, that of the URL index included."""
+    return {**page_key(page.site_id, page.page_id), "url_key": {"S": url_key(page.url)}}
+
+
+def version_keys(version: PageVersion) -> Key:
+    """The key attributes of a version's item; that of the site index is sparse, see `site_entry`."""
+    return version_key(version.page_id, version.version_id, version.site_id)
+
+
+def frontier_keys(item: FrontierItem) -> Key:
+    """The key attributes of a frontier item."""
+    return frontier_key(item.run_id, item.item_id)
+
+
+def host_keys(record: HostRecord) -> Key:
+    """The key attributes of a host record, that of its turn included where it has work."""
+    key = host_key(record.run, record.host)
+    if (due := record.due) is not None:
+        key |= {"queue": {"S": turns_queue(record.run)}, "queue_order": {"S": moment_text(due)}}
+    return key
+
+
+def schema_keys(record: SchemaRecord) -> Key:
+    """The key attributes of the schema's record."""
+    return schema_key()
+
+
+def control_keys(control: RunControl) -> Key:
+    """The key attributes of a run's control."""
+    return control_key(control.run)
+
+
+SITES = Table("sites", Site, site_keys, "site_id")
 RUNS = Table(
     "runs",
     CrawlRun,
-    _keys.run_keys,
+    run_keys,
     "site_id",
     "run_id",
     indexes=(
@@ -112,7 +93,7 @@ RUNS = Table(
 PAGES = Table(
     "pages",
     Page,
-    _keys.page_keys,
+    page_keys,
     "site_id",
     "page_id",
     indexes=(Index("by_url", "url_key", "site_id"),),
@@ -123,7 +104,7 @@ PAGES = Table(
 VERSIONS = Table(
     "versions",
     PageVersion,
-    _keys.version_keys,
+    version_keys,
     "page_id",
     "version_key",
     indexes=(Index("by_site", "indexed_site", "page_id"),),
@@ -132,7 +113,7 @@ VERSIONS = Table(
 FRONTIER = Table(
     "frontier",
     FrontierItem,
-    _keys.frontier_keys,
+    frontier_keys,
     "run_id",
     "item_id",
     indexes=(Index("by_queue", "queue", "queue_order"),),
@@ -140,9 +121,9 @@ FRONTIER = Table(
     ttl_setting="frontier_ttl_days",
 )
 # The same table, seen as what else it holds.
-HOSTS = Table("frontier", HostRecord, _keys.host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)
-SCHEMA = Table("runs", SchemaRecord, _keys.schema_keys, "site_id", "run_id")
-CONTROLS = Table("frontier", RunControl, _keys.control_keys, "run_id", "item_id")
+HOSTS = Table("frontier", HostRecord, host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)
+SCHEMA = Table("runs", SchemaRecord, schema_keys, "site_id", "run_id")
+CONTROLS = Table("frontier", RunControl, control_keys, "run_id", "item_id")
 
 
 @dataclass(frozen=True, slots=True)

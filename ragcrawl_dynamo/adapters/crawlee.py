@@ -79,8 +79,8 @@ from ragcrawl_dynamo import (
     RagcrawlDynamoError,
     Site,
 )
-from ragcrawl_dynamo._dynamodb.batching import gather_bounded
 from ragcrawl_dynamo._frontier.seen_links import SeenCache
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.adapters._slices import sliced
 from ragcrawl_dynamo.config import StorageConfig

@@ -64,7 +64,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from scrapy.utils.request import request_from_dict
 
-from ragcrawl_dynamo._schema.keys import link_id, normalize_url
+from ragcrawl_dynamo._utils.urls import link_id, normalize_url
 from ragcrawl_dynamo._utils.validation import first_of
 from ragcrawl_dynamo.adapters._runs import close_run, open_run, run_name
 from ragcrawl_dynamo.backend import DynamoDBBackend

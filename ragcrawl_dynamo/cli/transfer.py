@@ -23,7 +23,7 @@ from ragcrawl_dynamo import (
     PageVersion,
     Site,
 )
-from ragcrawl_dynamo._dynamodb.batching import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo._utils.validation import first_of
 
 OnRecord = Callable[[str, float], None]

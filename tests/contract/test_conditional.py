@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
-from ragcrawl_dynamo._dynamodb.codec import Item, to_item
+from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Applied,
     Change,
@@ -29,8 +29,10 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._schema.keys import Key, frontier_key
-from ragcrawl_dynamo._schema.tables import Table, Tables
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._schema.keys import frontier_key
+from ragcrawl_dynamo._schema.tables import Tables
 from tests.factories import make_item
 
 WAYS = pytest.mark.parametrize(

@@ -17,13 +17,12 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo._schema.keys import schema_key
-from ragcrawl_dynamo._schema.migrations import Migration
-from ragcrawl_dynamo._schema.records import SCHEMA_VERSION
+from ragcrawl_dynamo._schema.migrations import SCHEMA_VERSION, Migration
 from tests.engines import on_dynamodb_local
 from tests.factories import make_page
 
 if TYPE_CHECKING:
-    from ragcrawl_dynamo._dynamodb.codec import Item
+    from ragcrawl_dynamo._dynamodb.values import Item
 
 PAGES = 60
 

@@ -23,8 +23,8 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo._content.packing import Manifest
 from ragcrawl_dynamo._dynamodb.client import open_object_client
-from ragcrawl_dynamo._dynamodb.codec import Item
 from ragcrawl_dynamo._dynamodb.requests import get_request
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo._schema.keys import body_place, version_key
 from ragcrawl_dynamo.iam import Role, policy

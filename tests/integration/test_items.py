@@ -7,7 +7,8 @@ from botocore.exceptions import ClientError
 
 from ragcrawl_dynamo import CorruptItemError, CrawlStats, DynamoDBBackend, DynamoDBConfig, ItemTooLargeError
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo._dynamodb.codec import MAX_ITEM_BYTES, item_size, to_item
+from ragcrawl_dynamo._dynamodb.codec import to_item
+from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
 from ragcrawl_dynamo._schema.keys import schema_key
 from ragcrawl_dynamo._schema.tables import Tables
 from tests.engines import on_dynamodb_local

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo._utils.clock import ServerClock
+from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
 from ragcrawl_dynamo.testing import ManualClock
 from tests.factories import START
 

@@ -16,8 +16,9 @@ from ragcrawl_dynamo import (
     ThrottledError,
 )
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
-from ragcrawl_dynamo._dynamodb.codec import Item, to_sized_item
+from ragcrawl_dynamo._dynamodb.codec import to_sized_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
 from tests.factories import make_page

@@ -15,8 +15,11 @@ from ragcrawl_dynamo import (
     _codec,
     _tables,
 )
-from ragcrawl_dynamo._dynamodb.codec import Item, from_item, item_size, to_item, to_sized_item
-from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS, E, Table
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.sizes import item_size
+from ragcrawl_dynamo._dynamodb.table import E, Table
+from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS
 from tests import factories
 from tests.factories import make_page, make_run, make_site, make_version
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import ContentTooLargeError, InvalidValueError
-from ragcrawl_dynamo._content.packing import CONTENT_FIELDS, ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo._content.packing import ContentError, Manifest, pack, unpack
+from ragcrawl_dynamo.models import CONTENT_FIELDS
 from tests import factories
 from tests.factories import make_version
 

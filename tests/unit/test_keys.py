@@ -6,18 +6,22 @@ from hypothesis import strategies as st
 from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import InvalidKeyError
+from ragcrawl_dynamo._dynamodb.values import escape, unescape
 from ragcrawl_dynamo._schema import keys as _keys
+from ragcrawl_dynamo._schema import queue_order
+from ragcrawl_dynamo._schema.tables import page_keys
+from ragcrawl_dynamo._utils.urls import normalize_url
 from tests.factories import ids, make_page, moments, storable_floats
 
 
 @given(ids)
 def test_unescape_undoes_escape(text: str) -> None:
-    assert _keys.unescape(_keys.escape(text)) == text
+    assert unescape(escape(text)) == text
 
 
 @given(ids)
 def test_an_escaped_id_holds_no_separator(text: str) -> None:
-    assert "#" not in _keys.escape(text)
+    assert "#" not in escape(text)
 
 
 _label = st.text("abz09-x", max_size=5).map(lambda text: "a" + text) | st.sampled_from(
@@ -34,7 +38,7 @@ _segment = st.text("aZ0-_.%~", max_size=6) | st.sampled_from(["..", ".", "-", "a
 )
 def test_a_url_that_looks_canonical_is(scheme: str, host: str, path: str, end: str) -> None:
     for url in (f"{scheme}{host}/{path}{end}", f"{scheme}{host}{end}"):
-        assert _keys.normalize_url(url) == canonicalize_url(url)
+        assert normalize_url(url) == canonicalize_url(url)
 
 
 # A few characters only, so that collisions would be found.
@@ -95,7 +99,7 @@ def test_spellings_of_one_url_share_its_key(one: str, other: str) -> None:
 @given(st.text(max_size=60))
 def test_any_text_has_a_url_key(text: str) -> None:
     assert len(_keys.url_key(text)) == 64
-    assert _keys.page_keys(make_page(url=text))["url_key"] == {"S": _keys.url_key(text)}
+    assert page_keys(make_page(url=text))["url_key"] == {"S": _keys.url_key(text)}
 
 
 @given(
@@ -105,21 +109,21 @@ def test_any_text_has_a_url_key(text: str) -> None:
 def test_ranks_sort_the_highest_priority_first_then_the_oldest(
     one: tuple[float, datetime], other: tuple[float, datetime]
 ) -> None:
-    by_rank = _keys.rank(*one) < _keys.rank(*other)
+    by_rank = queue_order.rank(*one) < queue_order.rank(*other)
     assert by_rank == ((-one[0], one[1]) < (-other[0], other[1]))
 
 
-@given(moments, moments, storable_floats, st.sampled_from([_keys.DELAYED, _keys.LEASED]))
+@given(moments, moments, storable_floats, st.sampled_from([queue_order.DELAYED, queue_order.LEASED]))
 def test_places_in_a_queue_sort_by_time_and_can_be_read(
     moment: datetime, other: datetime, priority: float, kind: str
 ) -> None:
-    rank = _keys.rank(priority, other)
-    assert _keys.split_order(_keys.ready_order(rank)) == (_keys.READY, None, rank)
-    place = _keys.timed_order(moment, kind, rank)
-    assert _keys.split_order(place) == (kind, moment, rank)
-    assert _keys.ready_order(rank) < place
+    rank = queue_order.rank(priority, other)
+    assert queue_order.split_order(queue_order.ready_order(rank)) == (queue_order.READY, None, rank)
+    place = queue_order.timed_order(moment, kind, rank)
+    assert queue_order.split_order(place) == (kind, moment, rank)
+    assert queue_order.ready_order(rank) < place
     if moment < other:
-        assert place < _keys.timed_order(other, _keys.DELAYED, rank)
+        assert place < queue_order.timed_order(other, queue_order.DELAYED, rank)
 
 
 @given(st.tuples(tricky, tricky, st.integers(0, 31)), st.tuples(tricky, tricky, st.integers(0, 31)))

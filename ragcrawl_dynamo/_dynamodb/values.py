@@ -1,0 +1,279 @@
+"""One attribute value: what Python has, as DynamoDB stores it, and back; what cannot be stored is refused.
+
+| Python | DynamoDB |
+|---|---|
+| str, enum | S |
+| datetime | S, "2026-01-31T23:59:59.000000Z": fixed width, so that it sorts by time |
+| int, float | N |
+| bool, None | BOOL, NULL |
+| list, dict, model | L, M, M |
+| set of str | SS |
+
+A moment and an escaped id are text of a set form, since both are parts of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from functools import cache, lru_cache
+from math import isfinite
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
+from pydantic import BaseModel
+
+from ragcrawl_dynamo._dynamodb.sizes import number_size, text_size, value_size
+from ragcrawl_dynamo.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+Value: TypeAlias = "AttributeValueTypeDef"
+# All attributes of an item, and those that are its key.
+Item: TypeAlias = "dict[str, AttributeValueTypeDef]"
+Key: TypeAlias = "dict[str, AttributeValueTypeDef]"
+
+# AWS: "Constraints in Amazon DynamoDB".
+MAX_DEPTH = 32
+MAX_DIGITS = 38
+MIN_MAGNITUDE = 1e-130
+MAGNITUDE_BOUND = 1e126
+
+MOMENT_LENGTH = len("2026-01-31T23:59:59.000000Z")
+
+# An int of whose digits nothing has to be checked.
+_SMALL = 10**18
+
+_SETS = frozenset({set, frozenset})
+
+
+class RefusedError(Exception):
+    """A value can not be stored; containers add where it is as the error passes them."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path: list[str] = []
+
+
+def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef:
+    """One value, as it stands in an item.
+
+    Raises:
+        InvalidValueError: It can not be stored; it names `model` and `field`.
+    """
+    try:
+        return _encode(value, 1)
+    except RefusedError as refused:
+        raise InvalidValueError(".".join([field, *refused.path]), refused.reason, model=model) from None
+
+
+def decode_value(value: Mapping[str, Any]) -> Any:
+    """One value out of an item."""
+    if (text := value.get("S")) is not None:
+        return text
+    if (digits := value.get("N")) is not None:
+        return _decode_number(digits)
+    if (flag := value.get("BOOL")) is not None:
+        return flag
+    ((tag, raw),) = value.items()
+    return _DECODERS[tag](raw)
+
+
+def escape(text: str) -> str:
+    """An id as it stands in a key: without "#"."""
+    return text.replace("~", "~0").replace("#", "~1")
+
+
+def unescape(text: str) -> str:
+    """The id of which `escape` made `text`."""
+    return text.replace("~1", "#").replace("~0", "~")
+
+
+def moment_text(moment: datetime) -> str:
+    """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
+    if moment.tzinfo is not UTC:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return _utc_text(moment)
+
+
+# A record's moments are often one and the same, and a crawl's records too.
+@lru_cache(1024)
+def _utc_text(moment: datetime) -> str:
+    # Four times as fast as isoformat; it leaves out the microseconds where there are none.
+    text = orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()
+    return text[1:-1] if moment.microsecond else f"{text[1:-2]}.000000Z"
+
+
+def encode_model(
+    record: BaseModel, depth: int, fields: tuple[tuple[str, int, bool], ...]
+) -> tuple[Item, int]:
+    """The attributes of a model's fields, and what they take together."""
+    item: Item = {}
+    size = 0
+    values = record.__dict__
+    for name, name_size, omits_none in fields:
+        value = values[name]
+        kind = type(value)
+        # The commonest kinds first, since this is done for each field of each record.
+        if kind is str and value.isascii():
+            item[name] = {"S": value}
+            size += name_size + len(value)
+        elif value is None and omits_none:
+            continue
+        elif kind is datetime:
+            item[name] = {"S": moment_text(value)}
+            size += name_size + MOMENT_LENGTH
+        elif kind is int and -_SMALL < value < _SMALL:
+            item[name] = {"N": (digits := str(value))}
+            size += name_size + number_size(digits)
+        elif kind in _SETS and not value:
+            continue
+        else:
+            try:
+                item[name] = encoded = _encode(value, depth + 1)
+            except RefusedError as refused:
+                refused.path.insert(0, name)
+                raise
+            size += name_size + value_size(encoded)
+    return item, size
+
+
+@cache
+def model_fields(
+    model: type[BaseModel], without: frozenset[str] = frozenset(), also_without: tuple[str, ...] = ()
+) -> tuple[tuple[str, int, bool], ...]:
+    """Of each field but some its name, what that takes in an item, and whether None stays out."""
+    return tuple(
+        (name, text_size(name), field.default is None)
+        for name, field in model.model_fields.items()
+        if name not in without and name not in also_without
+    )
+
+
+def _encode(value: Any, depth: int) -> AttributeValueTypeDef:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is None:
+        encoder = next((each for kind, each in _ENCODERS.items() if isinstance(value, kind)), _refuse_type)
+    return encoder(value, depth)
+
+
+def _refuse_type(value: Any, depth: int) -> AttributeValueTypeDef:
+    raise RefusedError(
+        f"a {type(value).__name__} can not be stored: use text, numbers, booleans, lists and maps"
+    )
+
+
+def _encode_text(value: str, depth: int) -> AttributeValueTypeDef:
+    return {"S": _checked_text(str(value))}
+
+
+def _encode_enum(value: Enum, depth: int) -> AttributeValueTypeDef:
+    return _encode(value.value, depth)
+
+
+def _encode_datetime(value: datetime, depth: int) -> AttributeValueTypeDef:
+    return {"S": moment_text(value)}
+
+
+def _encode_int(value: int, depth: int) -> AttributeValueTypeDef:
+    if abs(value) >= 10**MAX_DIGITS:
+        raise RefusedError(f"a number may have {MAX_DIGITS} digits: store it as text")
+    return {"N": str(value)}
+
+
+def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
+    if not isfinite(value):
+        raise RefusedError(f"DynamoDB has no {value}: use None, or text")
+    if value and not MIN_MAGNITUDE <= abs(value) < MAGNITUDE_BOUND:
+        raise RefusedError("a number's magnitude may be 1E-130 to 9.99E+125: store it as text")
+    if value.is_integer() and abs(value) < 10**MAX_DIGITS:
+        # DynamoDB drops the exponent, so that it comes back as an int: let it be the very same number.
+        return {"N": str(int(value))}
+    return {"N": repr(value)}
+
+
+def _encode_list(value: Sequence[Any], depth: int) -> AttributeValueTypeDef:
+    return {"L": [_encode_member(str(i), each, depth) for i, each in enumerate(value)]}
+
+
+def _encode_dict(value: Mapping[Any, Any], depth: int) -> AttributeValueTypeDef:
+    return {"M": {(name := _map_key(key)): _encode_member(name, each, depth) for key, each in value.items()}}
+
+
+def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
+    return {"M": encode_model(value, depth, model_fields(type(value)))[0]}
+
+
+def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueTypeDef:
+    members = sorted(value)
+    if not members or not all(isinstance(each, str) for each in members):
+        raise RefusedError("a set may hold text only, and is left out when empty")
+    return {"SS": [_checked_text(each) for each in members]}
+
+
+def _encode_member(name: str, value: Any, depth: int) -> AttributeValueTypeDef:
+    try:
+        if depth >= MAX_DEPTH:
+            raise RefusedError(f"lies deeper than the {MAX_DEPTH} levels of nesting that an item may have")
+        return _encode(value, depth + 1)
+    except RefusedError as refused:
+        refused.path.insert(0, name)
+        raise
+
+
+def _map_key(key: Any) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise RefusedError(f"a map's key must be text or an int, not {type(key).__name__}")
+    if key == "":
+        raise RefusedError("a map's key must not be empty")
+    return _checked_text(str(key))
+
+
+def _checked_text(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RefusedError("holds a lone surrogate, which UTF-8 can not encode: replace it") from None
+    return text
+
+
+# The order matters to subclasses: bool before int, Enum before str.
+_ENCODERS: dict[type, Callable[[Any, int], AttributeValueTypeDef]] = {
+    bool: lambda value, depth: {"BOOL": value},
+    Enum: _encode_enum,
+    str: _encode_text,
+    int: _encode_int,
+    float: _encode_float,
+    datetime: _encode_datetime,
+    type(None): lambda value, depth: {"NULL": True},
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_dict,
+    BaseModel: _encode_nested,
+    set: _encode_set,
+    frozenset: _encode_set,
+}
+
+
+def _decode_number(text: str) -> int | float:
+    if text.isdecimal() and len(text) <= MAX_DIGITS:
+        return int(text)
+    if "E" in text or "e" in text:
+        text = format(Decimal(text), "f")
+    # An int has at most 38 digits, so that a longer integer was a float.
+    return float(text) if "." in text or len(text.lstrip("-")) > MAX_DIGITS else int(text)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "S": str,
+    "N": _decode_number,
+    "BOOL": bool,
+    "NULL": lambda raw: None,
+    "L": lambda raw: [decode_value(each) for each in raw],
+    "M": lambda raw: {name: decode_value(each) for name, each in raw.items()},
+    "SS": set,
+}
