@@ -19,7 +19,8 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS
 from ragcrawl_dynamo._dynamodb.table import Table
-from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
+from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
@@ -55,34 +56,33 @@ _UNSUPPORTED = frozenset({"UnknownOperationException", "500"})
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
+class ConditionalInsert:
     """Write an item if there is none of its key.
 
     Attributes:
-        item: The item.
-        token: Name of an attribute of the item whose value no other write has; it tells whether a write
-            whose answer was lost was applied.
+        item: The item, which holds the token.
+        token: It tells whether a write whose answer was lost was applied.
     """
 
     item: Item
-    token: str
+    token: WriteToken
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ConditionalUpdate:
     """Change an item if it exists and a condition holds.
 
     Attributes:
         key: The item's key.
-        update: What to change; counters must exist.
+        update: What to change, the token included; counters must exist.
         condition: When.
-        token: Name of a top-level attribute that the update puts, likewise.
+        token: It tells whether a write whose answer was lost was applied.
     """
 
     key: Key
     update: Update
     condition: Condition
-    token: str
+    token: WriteToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Failed:
     error: RagcrawlDynamoError
 
 
-Write: TypeAlias = Insert | Change
+Write: TypeAlias = ConditionalInsert | ConditionalUpdate
 Outcome: TypeAlias = Applied | Refused | Failed
 
 
@@ -132,7 +132,7 @@ class SingleWrites:
 
     async def _write(self, write: Write) -> Outcome:
         try:
-            if isinstance(write, Insert):
+            if isinstance(write, ConditionalInsert):
                 absent = Missing(self._table.partition_key)
                 put = requests.put_request(self._table, write.item, absent)
                 await self._gateway.call("PutItem", put)
@@ -223,13 +223,13 @@ class PartiqlWrites:
             outcomes[i] = _recognized(writes[i], item)
 
     def _statement(self, write: Write) -> Any:
-        if isinstance(write, Insert):
+        if isinstance(write, ConditionalInsert):
             return insert_statement(self._table.name, write.item)
         return update_statement(self._table.name, write.key, write.update, write.condition)
 
     def _outcome(self, write: Write, answer: Any) -> Outcome:
         if (error := answer.get("Error")) is None:
-            return Applied(None if isinstance(write, Insert) else answer["Item"])
+            return Applied(None if isinstance(write, ConditionalInsert) else answer["Item"])
         code = str(error.get("Code", "Unknown"))
         if code in _REFUSED:
             return Refused()
@@ -287,12 +287,10 @@ def _lacks_partiql(outcome: Outcome) -> bool:
 
 
 def _recognized(write: Write, item: Item) -> Outcome:
-    own: Value | None = (
-        write.item[write.token] if isinstance(write, Insert) else write.update.put[write.token]
-    )
-    if item.get(write.token) != own:
+    """The outcome of a write that was refused, given the item that refused it."""
+    if not write.token.is_in(item):
         return Refused()
-    return Applied(None if isinstance(write, Insert) else item)
+    return Applied(None if isinstance(write, ConditionalInsert) else item)
 
 
 async def _in_rounds(table: Table[Any], writes: Sequence[Write], run: Any) -> list[Outcome]:
@@ -311,4 +309,4 @@ async def _in_rounds(table: Table[Any], writes: Sequence[Write], run: Any) -> li
 
 
 def _key(table: Table[Any], write: Write) -> tuple[str, ...]:
-    return key_values(table, write.item if isinstance(write, Insert) else write.key)
+    return key_values(table, write.item if isinstance(write, ConditionalInsert) else write.key)

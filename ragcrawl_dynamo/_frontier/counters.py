@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Failed, Insert, Refused
-from ragcrawl_dynamo._dynamodb.expressions import AnyOf, BeginsWith, Compare, Missing, Path, Update
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    ConditionalInsert,
+    ConditionalUpdate,
+    ConditionalWrites,
+    Failed,
+    Refused,
+)
+from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, host_key, records_partition
 
 __all__ = ["FrontierStats"]
@@ -138,8 +145,9 @@ class Counters:
             changes = [self._change(host_key(self._run_id, host), each) for host, each in notes.items()]
             outcome, *outcomes = await self._writes.run([self._change(own, total), *changes])
             if isinstance(outcome, Refused):
-                site: Item = {"site_id": {"S": self._site_id}, "made_by": {"S": secrets.token_hex(6)}}
-                place = Insert({**own, **ZERO_COUNTS, **site}, "made_by")
+                token = WriteToken.new("made_by")
+                site: Item = {"site_id": {"S": self._site_id}, **token.attributes}
+                place = ConditionalInsert({**own, **ZERO_COUNTS, **site}, token)
                 _, outcome = await self._writes.run([place, self._change(own, total)])
             if isinstance(outcome, Failed):
                 self._total.update(total)
@@ -157,9 +165,8 @@ class Counters:
             total.update({name: int(item[name]["N"]) for name in NAMES})
         return FrontierStats(**total)
 
-    def _change(self, key: Key, amounts: Counter[str]) -> Change:
-        slot = f"flush_{self._place}"
-        token: Value = {"S": secrets.token_hex(6)}
+    def _change(self, key: Key, amounts: Counter[str]) -> ConditionalUpdate:
+        token = WriteToken.new(f"flush_{self._place}")
         increment: dict[Path, Value] = {name: {"N": str(n)} for name, n in amounts.items() if n}
-        not_yet = AnyOf((Missing(slot), Compare(slot, "<>", token)))
-        return Change(key, Update(put={slot: token}, increment=increment), not_yet, slot)
+        update = Update(put=token.assignment, increment=increment)
+        return ConditionalUpdate(key, update, token.is_absent, token)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Insert, Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, Failed, Outcome
 from ragcrawl_dynamo._frontier.claim import AddResult
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.item_store import QueueStore, open_since, ready_candidate
@@ -167,7 +167,7 @@ class Adder:
         return dict(zip(wanted, outcomes, strict=True))
 
     async def _insert_and_wake(
-        self, items: list[FrontierItem], inserts: list[Insert], shards: dict[str, int], work: Work
+        self, items: list[FrontierItem], inserts: list[ConditionalInsert], shards: dict[str, int], work: Work
     ) -> list[Outcome]:
         now = self._clock.now()
         outcomes = await self._queue.run(inserts)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ragcrawl_dynamo._commit.run_stats import FOLDED, Fold
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, ConditionalWrites, Failed
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.arguments import check_lease, check_link_options
@@ -367,7 +367,7 @@ class Frontier:
         )
         await self._flush_if_due()
 
-    def completion(self, claim: Claim, outcome: Item) -> Change:
+    def completion(self, claim: Claim, outcome: Item) -> ConditionalUpdate:
         """The write that completes an item as part of a transaction, with what became of its page."""
         self._listed(claim)
         return self._queue.finish(claim.item, FrontierStatus.COMPLETED, self._clock.now(), outcome=outcome)

@@ -17,7 +17,13 @@ from typing import Any
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, ConditionalWrites, Failed, Insert
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    Applied,
+    ConditionalInsert,
+    ConditionalUpdate,
+    ConditionalWrites,
+    Failed,
+)
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -33,6 +39,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.counters import ZERO_COUNTS
 from ragcrawl_dynamo._schema.keys import (
     HOST_PREFIX,
@@ -142,7 +149,7 @@ class HostStore:
             ServiceError: No change could be made.
         """
         changed: dict[str, HostRecord] = {}
-        writes: dict[str, Change] = {}
+        writes: dict[str, ConditionalUpdate] = {}
         for host, mutation in mutations.items():
             before = records[host]
             after = mutation(before)
@@ -321,15 +328,19 @@ class HostStore:
             revision=secrets.token_hex(6),
         )
 
-    def _insert(self, record: HostRecord) -> Insert:
-        return Insert(to_item(self._hosts, record, ZERO_COUNTS), "revision")
+    def _insert(self, record: HostRecord) -> ConditionalInsert:
+        return ConditionalInsert(to_item(self._hosts, record, ZERO_COUNTS), _revision(record))
 
-    def _change(self, before: HostRecord, after: HostRecord) -> Change:
+    def _change(self, before: HostRecord, after: HostRecord) -> ConditionalUpdate:
         old, new = to_item(self._hosts, before), to_item(self._hosts, after)
         put: dict[Path, Any] = {name: value for name, value in new.items() if old.get(name) != value}
         unchanged = Compare("revision", "=", {"S": before.revision})
         update = Update(put=put, remove=[name for name in old if name not in new])
-        return Change(host_key(self._run, before.host), update, unchanged, "revision")
+        return ConditionalUpdate(host_key(self._run, before.host), update, unchanged, _revision(after))
+
+
+def _revision(record: HostRecord) -> WriteToken:
+    return WriteToken("revision", {"S": record.revision})
 
 
 def raise_if_failed(outcomes: Iterable[Any]) -> None:

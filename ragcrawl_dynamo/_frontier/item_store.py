@@ -8,7 +8,6 @@ showed.
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -19,7 +18,12 @@ from typing import Any
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import Change, ConditionalWrites, Insert, Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    ConditionalInsert,
+    ConditionalUpdate,
+    ConditionalWrites,
+    Outcome,
+)
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -35,6 +39,7 @@ from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
 from ragcrawl_dynamo._schema.queue_order import (
@@ -132,7 +137,7 @@ class QueueStore:
         is_closed = any(each.keys() & {"verifying", "finished_by"} for each in found)
         return {unescape(item_id): each for item_id, each in items.items()}, is_closed
 
-    def encode(self, item: FrontierItem, shards: int) -> Insert:
+    def encode(self, item: FrontierItem, shards: int) -> ConditionalInsert:
         """The write that adds an item.
 
         Raises:
@@ -143,14 +148,11 @@ class QueueStore:
             order = timed_order(item.scheduled_at, DELAYED, _rank(item))
         shard = zlib.crc32(item.item_id.encode()) % shards
         queue = host_queue(item.run_id, item.domain, shard)
-        extra: Item = {
-            "queue": {"S": queue},
-            "queue_order": {"S": order},
-            "added_by": {"S": secrets.token_hex(6)},
-        }
-        return Insert(to_item(self._table, item, extra), "added_by")
+        token = WriteToken.new("added_by")
+        extra: Item = {"queue": {"S": queue}, "queue_order": {"S": order}, **token.attributes}
+        return ConditionalInsert(to_item(self._table, item, extra), token)
 
-    async def run(self, writes: Sequence[Insert | Change]) -> list[Outcome]:
+    async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
         """Does writes, each decided for itself."""
         return await self._writes.run(writes)
 
@@ -167,7 +169,7 @@ class QueueStore:
         """Whether the index has any item of a shard; eventually consistent."""
         return bool(await self._candidates(host, shard, "", 1))
 
-    def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> Change:
+    def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> ConditionalUpdate:
         """The write that leases an item that still is where the index showed it.
 
         A lease that was taken over counts as a failed attempt; after the last one `give_up` is due instead.
@@ -187,9 +189,16 @@ class QueueStore:
             put["last_error"] = {"S": _EXPIRED}
             condition = AllOf((condition, Compare("retry_count", "<", {"N": str(max_attempts - 1)})))
         update = Update(put=put, increment=increment)
-        return Change(frontier_key(self._run_id, candidate.item_id), update, condition, "lease_token")
+        return ConditionalUpdate(
+            frontier_key(self._run_id, candidate.item_id),
+            update,
+            condition,
+            WriteToken("lease_token", {"S": lease.token}),
+        )
 
-    def give_up(self, candidate: Candidate, token: str, now: datetime, max_attempts: int) -> Change:
+    def give_up(
+        self, candidate: Candidate, token: str, now: datetime, max_attempts: int
+    ) -> ConditionalUpdate:
         """The write that makes an item whose last attempt's lease expired a dead letter."""
         last_attempt = Compare("retry_count", ">=", {"N": str(max_attempts - 1)})
         update = Update(
@@ -202,7 +211,12 @@ class QueueStore:
             remove=_LEFT_BY_FINAL,
         )
         condition = AllOf((_is_at(candidate), last_attempt))
-        return Change(frontier_key(self._run_id, candidate.item_id), update, condition, "lease_token")
+        return ConditionalUpdate(
+            frontier_key(self._run_id, candidate.item_id),
+            update,
+            condition,
+            WriteToken("lease_token", {"S": token}),
+        )
 
     def finish(
         self,
@@ -211,7 +225,7 @@ class QueueStore:
         now: datetime,
         error: str | None = None,
         outcome: Item | None = None,
-    ) -> Change:
+    ) -> ConditionalUpdate:
         """The write that ends a lease for good, with attributes that tell what came of it.
 
         Raises:
@@ -224,7 +238,7 @@ class QueueStore:
         increment: dict[Path, Value] = {"retry_count": {"N": "1"}} if status is FrontierStatus.FAILED else {}
         return self._under_lease(item, Update(put=put, increment=increment, remove=_LEFT_BY_FINAL))
 
-    def retry(self, item: FrontierItem, at: datetime, error: str) -> Change:
+    def retry(self, item: FrontierItem, at: datetime, error: str) -> ConditionalUpdate:
         """The write that ends a lease and lets the item be claimed again from a moment on.
 
         Raises:
@@ -240,7 +254,7 @@ class QueueStore:
         update = Update(put=put, increment={"retry_count": {"N": "1"}}, remove=("lease_expires_at",))
         return self._under_lease(item, update)
 
-    def release(self, item: FrontierItem, changed: Iterable[str] = ()) -> Change:
+    def release(self, item: FrontierItem, changed: Iterable[str] = ()) -> ConditionalUpdate:
         """The write that ends a lease as if it had not been, with fields of the item that have changed.
 
         Raises:
@@ -251,7 +265,7 @@ class QueueStore:
         put |= {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": order}}
         return self._under_lease(item, Update(put=put, remove=("lease_expires_at", "started_at")))
 
-    def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> Change:
+    def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> ConditionalUpdate:
         """The write that makes a lease end later."""
         order = timed_order(free_at, LEASED, _rank(item))
         put: dict[Path, Value] = {
@@ -260,11 +274,11 @@ class QueueStore:
         }
         return self._under_lease(item, Update(put=put))
 
-    def requeue(self, item: FrontierItem, token: str) -> Change:
+    def requeue(self, item: FrontierItem, token: str) -> ConditionalUpdate:
         """The write that makes a dead letter claimable again, with all its attempts."""
         return self._enqueue(item, token, FrontierStatus.FAILED, retry_count=0)
 
-    def adopt(self, item: FrontierItem, token: str) -> Change:
+    def adopt(self, item: FrontierItem, token: str) -> ConditionalUpdate:
         """The write that puts a pending item into the queue that was saved as a record only."""
         return self._enqueue(item, token, FrontierStatus.PENDING, retry_count=item.retry_count)
 
@@ -313,7 +327,7 @@ class QueueStore:
         }
         return put | expiry(self._gateway.config.frontier_ttl_days, now)
 
-    def _under_lease(self, item: FrontierItem, update: Update) -> Change:
+    def _under_lease(self, item: FrontierItem, update: Update) -> ConditionalUpdate:
         token: Value = {"S": item.lease_token or ""}
         is_held = AllOf(
             (
@@ -321,12 +335,13 @@ class QueueStore:
                 Compare("status", "=", {"S": FrontierStatus.IN_PROGRESS}),
             )
         )
-        # Random, so that a write whose answer was lost is recognized by it, and no other is taken for it.
-        put: dict[Path, Value] = {**update.put, _CHANGED_BY: {"S": secrets.token_hex(6)}}
-        marked = Update(put, update.increment, remove=update.remove)
-        return Change(frontier_key(self._run_id, item.item_id), marked, is_held, _CHANGED_BY)
+        change = WriteToken.new(_CHANGED_BY)
+        marked = Update({**update.put, **change.assignment}, update.increment, remove=update.remove)
+        return ConditionalUpdate(frontier_key(self._run_id, item.item_id), marked, is_held, change)
 
-    def _enqueue(self, item: FrontierItem, token: str, status: FrontierStatus, *, retry_count: int) -> Change:
+    def _enqueue(
+        self, item: FrontierItem, token: str, status: FrontierStatus, *, retry_count: int
+    ) -> ConditionalUpdate:
         update = Update(
             put={
                 # Claims count them up, which they can not do where there is nothing.
@@ -340,7 +355,12 @@ class QueueStore:
             remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT),
         )
         condition = AllOf((Compare("status", "=", {"S": status}), Missing("queue")))
-        return Change(frontier_key(self._run_id, item.item_id), update, condition, "lease_token")
+        return ConditionalUpdate(
+            frontier_key(self._run_id, item.item_id),
+            update,
+            condition,
+            WriteToken("lease_token", {"S": token}),
+        )
 
 
 # What of an item is read to count it, and to find it again.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Change, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, note_lost
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.host_store import HostStore, Mutation
@@ -93,7 +93,7 @@ class Finisher:
         await self._tell_hosts(written.done, lambda tokens: _extending(tokens, free_at))
         written.raise_if_incomplete()
 
-    async def end(self, claims: Sequence[Claim], changes: Sequence[Change], becomes: str) -> None:
+    async def end(self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], becomes: str) -> None:
         """Ends leases for good.
 
         Args:
@@ -116,7 +116,7 @@ class Finisher:
         await self._tell_hosts([claim], _freeing)
 
     async def put_back(
-        self, claims: Sequence[Claim], changes: Sequence[Change], becomes: str, at: datetime
+        self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], becomes: str, at: datetime
     ) -> None:
         """Ends leases whose items go back into the queue.
 
@@ -144,7 +144,11 @@ class Finisher:
         written.raise_if_incomplete()
 
     async def _end(
-        self, claims: Sequence[Claim], changes: Sequence[Change], status: FrontierStatus, becomes: str
+        self,
+        claims: Sequence[Claim],
+        changes: Sequence[ConditionalUpdate],
+        status: FrontierStatus,
+        becomes: str,
     ) -> _Written:
         written = await self._write(claims, changes, status)
         for claim in written.lost:
@@ -158,7 +162,7 @@ class Finisher:
         return written
 
     async def _write(
-        self, claims: Sequence[Claim], changes: Sequence[Change], status: FrontierStatus
+        self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], status: FrontierStatus
     ) -> _Written:
         written = _Written()
         refused: list[Claim] = []

@@ -16,7 +16,7 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_sized_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import Change, Failed, conditional_writes
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate, Failed, conditional_writes
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -33,6 +33,7 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION, change_order
 from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, version_key
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
@@ -179,16 +180,12 @@ class PageStore:
 
         await gather_bounded(find, wanted, _LOOK_UPS_IN_FLIGHT)
         seen = encode_value(now, model="Page", field="last_seen")
-        changes = [
-            Change(
-                key,
-                Update(put={"last_seen": seen, _SEEN_BY: {"S": secrets.token_hex(6)}}),
-                # Another worker's later moment stays.
-                Compare("last_seen", "<", seen),
-                _SEEN_BY,
-            )
-            for key in keys.values()
-        ]
+        changes = []
+        for key in keys.values():
+            token = WriteToken.new(_SEEN_BY)
+            update = Update(put={"last_seen": seen, **token.assignment})
+            # Another worker's later moment stays.
+            changes.append(ConditionalUpdate(key, update, Compare("last_seen", "<", seen), token))
         for outcome in await self._writes.run(changes):
             if isinstance(outcome, Failed):
                 raise outcome.error

@@ -12,9 +12,9 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Applied,
-    Change,
+    ConditionalInsert,
+    ConditionalUpdate,
     ConditionalWrites,
-    Insert,
     Outcome,
     Refused,
     conditional_writes,
@@ -31,6 +31,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import frontier_key
 from ragcrawl_dynamo._schema.tables import Tables
 from tests.factories import make_item
@@ -51,26 +52,32 @@ class Setting:
         self.table = table
         self.writes: ConditionalWrites = conditional_writes(gateway, table)
 
-    def insert(self, item_id: str, token: str = "t", **fields: Any) -> Insert:
+    def insert(self, item_id: str, token: str = "t", **fields: Any) -> ConditionalInsert:
         item = to_item(self.table, make_item(item_id, **fields), {"writer": {"S": token}, "n": {"N": "1"}})
-        return Insert(item, "writer")
+        return ConditionalInsert(item, written_by(token))
 
     async def get(self, item_id: str) -> Item | None:
         request: Any = {"TableName": self.table.name, "Key": key(item_id), "ConsistentRead": True}
         return (await self.gateway.call("GetItem", request)).get("Item")
 
 
+def written_by(token: str) -> WriteToken:
+    return WriteToken("writer", {"S": token})
+
+
 def key(item_id: str) -> Key:
     return frontier_key("run", item_id)
 
 
-def claim(item_id: str, token: str, condition: Condition | None = None) -> Change:
+def claim(item_id: str, token: str, condition: Condition | None = None) -> ConditionalUpdate:
     update = Update(
         put={"status": {"S": "in_progress"}, "writer": {"S": token}},
         increment={"n": {"N": "1"}},
         remove=["last_error"],
     )
-    return Change(key(item_id), update, condition or Compare("status", "=", {"S": "pending"}), "writer")
+    return ConditionalUpdate(
+        key(item_id), update, condition or Compare("status", "=", {"S": "pending"}), written_by(token)
+    )
 
 
 @pytest_asyncio.fixture
@@ -141,11 +148,11 @@ async def test_conditions_mean_the_same(setting: Setting, condition: Condition, 
 
 async def test_sets_grow_and_shrink(setting: Setting) -> None:
     insert = setting.insert("i")
-    await setting.writes.run([Insert({**insert.item, "tags": {"SS": ["a", "b"]}}, "writer")])
+    await setting.writes.run([ConditionalInsert({**insert.item, "tags": {"SS": ["a", "b"]}}, insert.token)])
     update = Update(put={"writer": {"S": "x"}}, union={"tags": {"SS": ["c"]}})
-    await setting.writes.run([Change(key("i"), update, Missing("lease"), "writer")])
+    await setting.writes.run([ConditionalUpdate(key("i"), update, Missing("lease"), written_by("x"))])
     update = Update(put={"writer": {"S": "y"}}, subtract={"tags": {"SS": ["a"]}})
-    await setting.writes.run([Change(key("i"), update, Missing("lease"), "writer")])
+    await setting.writes.run([ConditionalUpdate(key("i"), update, Missing("lease"), written_by("y"))])
     item = await setting.get("i")
     assert item is not None
     assert sorted(item["tags"]["SS"]) == ["b", "c"]
@@ -154,10 +161,12 @@ async def test_sets_grow_and_shrink(setting: Setting) -> None:
 async def test_names_and_values_are_never_part_of_a_statement(setting: Setting) -> None:
     odd = """x' OR '1'='1 "; -- ?"""
     insert = setting.insert("i", url=odd)
-    await setting.writes.run([Insert({**insert.item, odd: {"S": odd}}, "writer")])
+    await setting.writes.run([ConditionalInsert({**insert.item, odd: {"S": odd}}, insert.token)])
     update = Update(put={"writer": {"S": "x"}, (odd + "2"): {"S": odd}})
     condition = Compare(odd, "=", {"S": odd})
-    assert kinds(await setting.writes.run([Change(key("i"), update, condition, "writer")])) == [Applied]
+    assert kinds(
+        await setting.writes.run([ConditionalUpdate(key("i"), update, condition, written_by("x"))])
+    ) == [Applied]
     item = await setting.get("i")
     assert item is not None
     assert (item[odd], item[odd + "2"], item["url"]) == ({"S": odd},) * 3

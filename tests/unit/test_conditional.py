@@ -9,13 +9,14 @@ from botocore.exceptions import EndpointConnectionError
 from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Applied,
-    Change,
+    ConditionalInsert,
+    ConditionalUpdate,
     Failed,
-    Insert,
     Refused,
     conditional_writes,
 )
 from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import frontier_key
 from ragcrawl_dynamo._schema.tables import FRONTIER
 from tests.fakes import FAST, FakeClient, client_error, open_gateway
@@ -24,13 +25,20 @@ PARTIQL = FAST.model_copy(update={"conditional_batches": "partiql"})
 AUTO = FAST.model_copy(update={"conditional_batches": "auto"})
 
 
-def insert(item_id: str, token: str = "mine") -> Insert:
-    return Insert({**frontier_key("run", item_id), "writer": {"S": token}}, "writer")
+def insert(item_id: str, token: str = "mine") -> ConditionalInsert:
+    return ConditionalInsert(
+        {**frontier_key("run", item_id), "writer": {"S": token}}, WriteToken("writer", {"S": token})
+    )
 
 
-def claim(item_id: str) -> Change:
+def claim(item_id: str) -> ConditionalUpdate:
     update = Update(put={"writer": {"S": "mine"}})
-    return Change(frontier_key("run", item_id), update, Compare("status", "=", {"S": "pending"}), "writer")
+    return ConditionalUpdate(
+        frontier_key("run", item_id),
+        update,
+        Compare("status", "=", {"S": "pending"}),
+        WriteToken("writer", {"S": "mine"}),
+    )
 
 
 def error(code: str) -> dict[str, Any]:
@@ -109,7 +117,9 @@ async def test_a_write_whose_answer_was_lost_is_recognized_by_its_token() -> Non
 
     calls: list[str] = []
     async with open_gateway(answer, PARTIQL) as (gateway, _):
-        changes = [Change(each.key, each.update, each.condition, each.token) for each in map(claim, "ab")]
+        changes = [
+            ConditionalUpdate(each.key, each.update, each.condition, each.token) for each in map(claim, "ab")
+        ]
         outcomes = await conditional_writes(gateway, FRONTIER).run(changes)
     assert [type(each) for each in outcomes] == [Applied, Refused]
     assert isinstance(outcomes[0], Applied)
