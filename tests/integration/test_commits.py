@@ -18,8 +18,8 @@ from ragcrawl_dynamo import (
     DynamoDBConfig,
     FrontierStats,
     LeaseLostError,
-    _changes,
 )
+from ragcrawl_dynamo._changes import change as _changes
 from ragcrawl_dynamo.testing import ManualClock
 from tests import commit_worker
 from tests.engines import on_dynamodb_local

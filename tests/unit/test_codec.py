@@ -12,13 +12,12 @@ from ragcrawl_dynamo import (
     CrawlStats,
     InvalidValueError,
     ItemTooLargeError,
-    _codec,
-    _tables,
 )
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item, to_sized_item
 from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import E, Table
-from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._dynamodb.values import Item, encode_value
+from ragcrawl_dynamo._schema import tables as _tables
 from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS
 from tests import factories
 from tests.factories import make_page, make_run, make_site, make_version
@@ -104,7 +103,7 @@ def test_datetimes_sort_as_text() -> None:
         datetime(2026, 1, 1),
         datetime(2026, 1, 1, 0, 0, 0, 1),
     ]
-    texts = [_codec.encode_value(each, model="M", field="f")["S"] for each in moments]
+    texts = [encode_value(each, model="M", field="f")["S"] for each in moments]
     assert texts == sorted(texts)
     assert texts[-1] == "2026-01-01T00:00:00.000001Z"
 
