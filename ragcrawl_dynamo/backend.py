@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
-from types import NoneType
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from typing_extensions import override
 
+from ragcrawl_dynamo._assembly import Assembly
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
-from ragcrawl_dynamo._changes.feed import ChangeStore
-from ragcrawl_dynamo._changes.log import Lanes
-from ragcrawl_dynamo._commit.commit import Committer, Fetched
 from ragcrawl_dynamo._commit.decision import CommitResult
-from ragcrawl_dynamo._commit.live_stats import LiveStats
-from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, Maintenance, PruneReport
-from ragcrawl_dynamo._content.versions import VersionStore
-from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client, open_object_client
-from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
-from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
-from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
-from ragcrawl_dynamo._dynamodb.values import Key, unescape
-from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, guarded
+from ragcrawl_dynamo._content.garbage import GarbageReport
+from ragcrawl_dynamo._content.retention import PruneReport
+from ragcrawl_dynamo._content.usage import ContentUsage
+from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
+from ragcrawl_dynamo._dynamodb.metrics import Observer, OperationMetrics
+from ragcrawl_dynamo._dynamodb.pagination import Slice
+from ragcrawl_dynamo._frontier.arguments import HostLimits
+from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
 from ragcrawl_dynamo._frontier.frontier import Frontier
-from ragcrawl_dynamo._records.frontier_items import FrontierStore
-from ragcrawl_dynamo._records.pages import PageStore
-from ragcrawl_dynamo._records.runs import RunStore, check_final_status
-from ragcrawl_dynamo._records.sites import SiteStore
-from ragcrawl_dynamo._schema.keys import page_key
-from ragcrawl_dynamo._schema.migrations import MigrationProgress, SchemaStore
-from ragcrawl_dynamo._schema.provisioning import (
-    TableInfo,
-    all_active,
-    describe_tables,
-    ensure_tables,
-    require_tables,
-)
-from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._schema.migrations import MigrationProgress
+from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
-from ragcrawl_dynamo._utils.tasks import Tasks
-from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError, NotFoundError, ServiceError
 from ragcrawl_dynamo.models import (
     CrawlRun,
     FrontierItem,
@@ -59,23 +36,18 @@ from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["DynamoDBBackend", "create_storage_backend"]
 
-logger = logging.getLogger(__name__)
-
-# page_id, version_id, site_id.
-VersionId: TypeAlias = tuple[str, str, str]
-
 
 class DynamoDBBackend(StorageBackend):
     """The backend on Amazon DynamoDB. It does no I/O before `initialize()`, and belongs to one event loop.
 
     Args:
         config: Its settings.
-        client_factory: Makes the AWS client; to be replaced in tests.
-        clock: By which leases are judged; to be replaced in tests.
-        on_request: Called with each request that was answered or failed, retries included: in the event
-            loop, so it must be quick. What it raises is logged.
-        on_lease_lost: Called with each claim whose lease proved to be lost when it was renewed, finished or
-            committed, once; likewise.
+        client_factory: Makes the AWS client; replaced in tests.
+        clock: The clock by which leases, ages and delays are judged; replaced in tests.
+        on_request: Called after every request that was answered or has failed, retries included. It is
+            called in the event loop, so it must be quick. What it raises is logged.
+        on_lease_lost: Called once with each claim whose lease proves to be lost when it is renewed, ended or
+            committed; likewise.
     """
 
     def __init__(
@@ -87,98 +59,48 @@ class DynamoDBBackend(StorageBackend):
         on_request: Observer | None = None,
         on_lease_lost: LeaseObserver | None = None,
     ) -> None:
-        self._config = config
-        self._metrics = Metrics(on_request)
-        self._on_lease_lost = guarded(on_lease_lost)
-        self._gateway = Gateway(config, client_factory, metrics=self._metrics)
-        self._tables = tables = Tables.of(config.table_prefix)
-        self._sites = SiteStore(self._gateway, tables.sites)
-        self._runs = RunStore(self._gateway, tables.runs)
-        self._clock = clock or SystemClock()
-        self._lanes = Lanes(self._gateway, tables.pages, self._clock)
-        self._pages = PageStore(self._gateway, tables.pages, self._lanes)
-        self._changes = ChangeStore(self._gateway, tables.pages, self._pages, self._lanes)
-        self._objects = _content_bucket(config, self._metrics)
-        self._versions = VersionStore(self._gateway, tables.versions, self._objects)
-        self._frontier = FrontierStore(self._gateway, tables.frontier)
-        self._schema = SchemaStore(self._gateway, tables)
-        self._live = LiveStats(self._runs, self._clock)
-        self._tasks = Tasks()
-        self._committer = Committer(
-            self._gateway,
-            tables,
-            self._pages,
-            self._versions,
-            self._lanes,
-            self._live,
-            self._clock,
-            self._on_lease_lost,
-        )
-        self._queue_writes = conditional_writes(self._gateway, tables.frontier)
-        self._queues: dict[tuple[str, str], Frontier] = {}
-        self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
+        self._rooms = Assembly(config, client_factory, clock or SystemClock(), on_request, on_lease_lost)
 
     @property
     def config(self) -> DynamoDBConfig:
         """The settings."""
-        return self._config
+        return self._rooms.config
 
     def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
-        """Requests, retries and units since the backend was made, by (operation, table or bucket)."""
-        return self._metrics.snapshot()
-
-    @override
-    async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
-        await self._gateway.open()
-        try:
-            if self._objects is not None:
-                await self._objects.open()
-                await self._check_bucket()
-            new: set[str] = set()
-            if create_tables:
-                new = await ensure_tables(
-                    self._gateway, self._tables, create_missing_indexes=create_missing_indexes
-                )
-            else:
-                await require_tables(self._gateway, self._tables)
-            await self._schema.ensure(is_new=self._tables.runs.name in new, write=create_tables)
-        except BaseException:
-            await self.close()
-            raise
+        """Returns requests, retries and units since the backend was made, by (operation, table or bucket)."""
+        return self._rooms.metrics.snapshot()
 
     @property
     def schema_version(self) -> int:
-        """That of this package; `describe_tables` says that of the tables."""
-        return self._schema.version
+        """The schema version of this package; `describe_tables` returns that of the tables."""
+        return self._rooms.schema.version
 
     async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
-        """What DynamoDB says of the five tables, and the version of their schema, if one is recorded.
+        """Returns what DynamoDB says of the five tables, and their recorded schema version, if there is one.
 
         Needs no initialize(), and changes nothing.
 
         Raises:
             ServiceError: A request failed.
         """
-        was_open = self._gateway.is_open
-        await self._gateway.open()
+        was_open = self._rooms.gateway.is_open
+        await self._rooms.gateway.open()
         try:
-            found = await describe_tables(self._gateway, self._tables)
-            has_runs = any(each.name == self._tables.runs.name and each.billing for each in found)
-            record = await self._schema.read() if has_runs else None
-            return found, None if record is None else record.version
+            return await self._rooms.schema.describe()
         finally:
             if not was_open:
                 await self.close()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
-        """Brings tables of an older schema version up to this one; afterwards initialize() takes them.
+        """Migrates tables of an older schema version to this one; afterwards initialize() accepts them.
 
-        Online: others may read and write meanwhile. Resumable: after an error, or an end of the process, the
-        next call goes on from there. It ends when one look through the tables finds nothing old, so that
-        processes of the older version have to be stopped at last. Tables of this version are not looked at.
+        It runs online: other processes may read and write meanwhile. It is resumable: after an error, or an
+        end of the process, the next call continues from there. It ends when one pass through the tables finds
+        nothing old, so that processes of the older version have to be stopped at last. Tables of this version
+        are not read.
 
         Args:
-            on_progress: Told of each page of a table that was looked through.
+            on_progress: Called after each page of a table that was read.
 
         Returns:
             How many items were rewritten.
@@ -188,164 +110,101 @@ class DynamoDBBackend(StorageBackend):
             SchemaMismatchError: A table has other keys than this version needs.
             ServiceError: A request failed.
         """
-        await self._gateway.open()
+        await self._rooms.gateway.open()
         try:
-            await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
-            return await self._schema.migrate(on_progress or (lambda _: None))
+            return await self._rooms.schema.migrate(on_progress)
         finally:
             await self.close()
 
+    # Lifecycle
+
+    @override
+    async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
+        await self._rooms.open(create_tables=create_tables, create_missing_indexes=create_missing_indexes)
+
     @override
     async def health_check(self) -> bool:
-        try:
-            async with asyncio.timeout(self._config.health_timeout):
-                healthy = await all_active(self._gateway, self._tables)
-                await self._check_bucket()
-        except ServiceError as error:
-            logger.warning("unhealthy: %s", error)
-            return False
-        except TimeoutError:
-            logger.warning("unhealthy: no answer within health_timeout = %s s", self._config.health_timeout)
-            return False
-        if not healthy:
-            logger.warning(
-                "unhealthy: a table of prefix %r is missing or inactive", self._config.table_prefix
-            )
-        return healthy
+        return await self._rooms.schema.is_healthy(self._rooms.bucket.check)
 
     @override
     async def close(self) -> None:
-        try:
-            await self._pages.close()
-            await self._versions.close()
-            await self._frontier.close()
-            await self._tasks.join()
-            try:
-                async with asyncio.timeout(self._config.health_timeout):
-                    await self._live.flush()
-                    await self._lanes.close()
-            except TimeoutError:
-                logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
-            queues, self._queues = self._queues, {}
-            for queue in queues.values():
-                await queue.close()
-        finally:
-            await self._close_clients()
+        await self._rooms.close()
 
-    async def _close_clients(self) -> None:
-        try:
-            await self._gateway.close()
-        finally:
-            if self._objects is not None:
-                await self._objects.close()
+    # Sites
 
     @override
     async def save_site(self, site: Site) -> None:
-        await self._sites.save(site)
+        await self._rooms.sites.save(site)
 
     @override
     async def get_site(self, site_id: str) -> Site | None:
-        return await self._sites.get(site_id)
+        return await self._rooms.sites.get(site_id)
 
     @override
     async def list_sites(self, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
-        return await self._sites.listing(limit, cursor)
+        return await self._rooms.sites.listing(limit, cursor)
 
     @override
     def iter_sites(self) -> AsyncIterator[Site]:
-        return iterate(lambda cursor: self._sites.listing(1000, cursor))
+        return self._rooms.sites.iterate()
 
     @override
     async def delete_site(self, site_id: str) -> bool:
-        existed = await self._sites.get(site_id) is not None
-        removed = 0
-        async with aclosing(self._runs.keys(site_id)) as pages:
-            async for keys in pages:
-                for key in keys:
-                    # A run goes after its frontier: while it is there, a repeated call finds the frontier.
-                    removed += await self._frontier.clear(unescape(key["run_id"]["S"]), site_id)
-                removed += await self._runs.delete(keys)
-        removed += await self._pages.delete_of_site(site_id)
-        removed += await self._changes.delete_of_site(site_id)
-        removed += await self._maintenance.delete_versions(site_id)
-        await self._sites.delete(site_id)
-        return existed or removed > 0
+        return await self._rooms.site_deletion.delete(site_id)
+
+    # Runs
 
     @override
     async def save_run(self, run: CrawlRun) -> None:
-        await self._runs.save(run)
+        await self._rooms.runs.save(run)
 
     @override
     async def get_run(self, run_id: str, site_id: str | None = None) -> CrawlRun | None:
-        return await self._runs.get(run_id, site_id)
+        return await self._rooms.runs.get(run_id, site_id)
 
     @override
     async def list_runs(self, site_id: str, limit: int = 100, cursor: str | None = None) -> Slice[CrawlRun]:
-        return await self._runs.listing(site_id, limit, cursor)
+        return await self._rooms.runs.listing(site_id, limit, cursor)
 
     @override
     def iter_runs(self, site_id: str) -> AsyncIterator[CrawlRun]:
-        return iterate(lambda cursor: self._runs.listing(site_id, 100, cursor))
+        return self._rooms.runs.iterate(site_id)
 
     @override
     async def get_latest_run(self, site_id: str) -> CrawlRun | None:
-        return next(iter(await self._runs.listing(site_id, 1, None)), None)
+        return await self._rooms.runs.get_latest(site_id)
 
     @override
     async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
-        return await self._runs.add_stats(site_id, run_id, deltas)
+        return await self._rooms.runs.add_stats(site_id, run_id, deltas)
 
     @override
     async def complete_run(
         self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
     ) -> CrawlRun:
-        ends = check_final_status(status)
-        queue = self.frontier(run_id, site_id)
-        fold = await queue.fold()
-        stats = fold.stats()
-        if ends is RunStatus.COMPLETED and (fold.open or stats.pages_failed):
-            ends = RunStatus.PARTIAL
-        now = self._clock.now()
-        run = await self._runs.complete(
-            site_id,
-            run_id,
-            ends,
-            stats,
-            completed_at=now,
-            frontier_size=stats.pages_discovered,
-            max_depth_reached=fold.max_depth,
-        )
-        total_pages, total_runs = await asyncio.gather(
-            self._pages.count(site_id, False), self._runs.count(site_id)
-        )
-        await self._sites.record_crawl(
-            site_id, total_pages=total_pages, total_runs=total_runs, moment=now, is_sync=run.is_sync
-        )
-        # A service that lives long sees many runs.
-        self._queues.pop((run_id, site_id), None)
-        await queue.close()
-        return run
+        return await self._rooms.run_completion.complete(site_id, run_id, status)
+
+    # Pages
 
     @override
     async def save_page(self, page: Page) -> None:
-        await self._pages.save(page)
+        await self._rooms.pages.save(page)
 
     @override
     async def save_pages_bulk(self, pages: Iterable[Page]) -> int:
-        return await self._pages.save_bulk(check_several("pages", pages, object))
+        return await self._rooms.pages.save_bulk(pages)
 
     @override
     async def get_page(self, site_id: str, page_id: str) -> Page | None:
-        return await self._pages.get(site_id, page_id)
+        return await self._rooms.pages.get(site_id, page_id)
 
     @override
     async def get_pages_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
-        ids = dict.fromkeys(check_several("page_ids", page_ids, str))
-        return await self._pages.get_many([page_key(site_id, each) for each in ids])
+        return await self._rooms.pages.get_bulk(site_id, page_ids)
 
     @override
     async def get_page_by_url(self, site_id: str, url: str) -> Page | None:
-        return await self._pages.get_by_url(site_id, url)
+        return await self._rooms.pages.get_by_url(site_id, url)
 
     @override
     async def list_pages(
@@ -355,77 +214,58 @@ class DynamoDBBackend(StorageBackend):
         cursor: str | None = None,
         include_tombstones: bool = False,
     ) -> Slice[Page]:
-        return await self._pages.listing(site_id, limit, cursor, include_tombstones)
+        return await self._rooms.pages.listing(site_id, limit, cursor, include_tombstones)
 
     @override
     def iter_pages(self, site_id: str, include_tombstones: bool = False) -> AsyncIterator[Page]:
-        return self._pages.iterate(site_id, include_tombstones)
+        return self._rooms.pages.iterate(site_id, include_tombstones)
 
     @override
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
-        return await self._pages.count(site_id, include_tombstones)
+        return await self._rooms.pages.count(site_id, include_tombstones)
 
     @override
     async def get_pages_needing_recrawl(
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
-        return await self._pages.needing_recrawl(site_id, max_age_hours, limit)
+        return await self._rooms.pages.needing_recrawl(site_id, max_age_hours, limit)
 
     @override
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
-        wanted = check_several("urls", urls, str)
-        return await self._pages.mark_seen(site_id, wanted, self._clock.now())
+        return await self._rooms.pages.mark_seen(site_id, urls)
 
     @override
     async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
-        run = await self._runs.get(run_id, site_id)
-        if run is None:
-            raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
-        if run.status is not RunStatus.COMPLETED:
-            raise InvalidArgumentError(
-                "run_id", f"is of a run that is {run.status}: only a completed one saw all"
-            )
-        return await self._pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
+        run = await self._rooms.runs.get_completed(site_id, run_id)
+        return await self._rooms.pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
 
     @override
     async def tombstone_pages(
         self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
     ) -> int:
-        return await self._maintenance.tombstone(
-            site_id, check_several("page_ids", page_ids, str), allow_mass_deletion=allow_mass_deletion
-        )
+        return await self._rooms.tombstones.mark(site_id, page_ids, allow_mass_deletion=allow_mass_deletion)
+
+    # Versions
 
     @override
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
-        check_kind("version", version, PageVersion)
-        if not keep_unchanged:
-            for current in (await self._unchanged([version])).values():
-                return current
-        await self._versions.save(version)
-        return version.version_id
+        return await self._rooms.versions.save(version, keep_unchanged=keep_unchanged)
 
     @override
     async def save_versions_bulk(
         self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
     ) -> int:
-        last = {_identity(each): each for each in check_several("versions", versions, PageVersion)}
-        unchanged = {} if keep_unchanged else await self._unchanged(list(last.values()))
-        return await self._versions.save_bulk(
-            [each for identity, each in last.items() if identity not in unchanged]
-        )
+        return await self._rooms.versions.save_bulk(versions, keep_unchanged=keep_unchanged)
 
     @override
     async def get_version(
         self, page_id: str, version_id: str, *, site_id: str | None = None
     ) -> PageVersion | None:
-        return await self._versions.get(page_id, version_id, site_id)
+        return await self._rooms.versions.get(page_id, version_id, site_id)
 
     @override
     async def get_current_version(self, site_id: str, page_id: str) -> PageVersion | None:
-        page = await self._pages.get(site_id, page_id)
-        if page is None or page.current_version_id is None:
-            return None
-        return await self._versions.get(page_id, page.current_version_id, site_id)
+        return await self._rooms.versions.get_current(site_id, page_id)
 
     @override
     async def list_versions(
@@ -437,33 +277,26 @@ class DynamoDBBackend(StorageBackend):
         *,
         site_id: str | None = None,
     ) -> Slice[PageVersion]:
-        return await self._versions.listing(page_id, limit, cursor, include_content, site_id)
+        return await self._rooms.versions.listing(page_id, limit, cursor, include_content, site_id)
 
     @override
-    async def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
-        async with (
-            aclosing(self._pages.current_versions(site_id)) as keys,
-            aclosing(self._versions.iterate(keys)) as versions,
-        ):
-            async for version in versions:
-                yield version
+    def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
+        return self._rooms.versions.iterate_current(site_id)
 
     async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
-        """A version with its body, by its id alone; eventually consistent.
+        """Returns a version with its body, by its id alone; eventually consistent.
 
-        Reads the index of the site's versions until it is found, half a read unit for 8 KB or some 36 of
-        them: for those who have lost the page's id. `get_version` reads by the full key.
+        Reads the index of the site's versions until the version is found, half a read unit for 8 KB or some
+        36 of them: for callers that have lost the page's id. `get_version` reads by the full key.
 
         Raises:
             CorruptContentError: The body is not, or not all, what was saved.
         """
-        check_kind("site_id", site_id, str)
-        check_kind("version_id", version_id, str)
-        return await self._versions.find(site_id, version_id)
+        return await self._rooms.versions.find(site_id, version_id)
 
     @override
     async def get_content_usage(self, site_id: str) -> ContentUsage:
-        return await self._maintenance.usage(site_id)
+        return await self._rooms.usage.read(site_id)
 
     @override
     async def prune_versions(
@@ -475,7 +308,7 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
-        return await self._maintenance.prune(
+        return await self._rooms.retention.prune(
             site_id,
             keep_last=keep_last,
             max_age_days=max_age_days,
@@ -492,15 +325,15 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
-        check_kind("grace_hours", grace_hours, int, float)
-        return await self._maintenance.collect_garbage(
+        return await self._rooms.garbage.collect(
             site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
         )
 
+    # Frontier records
+
     @override
     async def save_frontier_item(self, item: FrontierItem) -> None:
-        check_kind("item", item, FrontierItem)
-        await self._frontier.save(item)
+        await self._rooms.frontier_items.save(item)
 
     @override
     async def get_frontier_items(
@@ -510,48 +343,21 @@ class DynamoDBBackend(StorageBackend):
         limit: int = 1000,
         cursor: str | None = None,
     ) -> Slice[FrontierItem]:
-        return await self._frontier.get_items(run_id, status, limit, cursor)
+        return await self._rooms.frontier_items.get_items(run_id, status, limit, cursor)
 
     @override
     async def update_frontier_status(
         self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None = None
     ) -> FrontierItem:
-        return await self._frontier.update_status(run_id, item_id, status, error)
+        return await self._rooms.frontier_items.update_status(run_id, item_id, status, error)
 
     @override
     async def clear_frontier(self, run_id: str) -> int:
-        removed = await self._frontier.clear(run_id)
-        for (of_run, _), queue in self._queues.items():
-            if of_run == run_id:
-                queue.forget()
+        removed = await self._rooms.frontier_items.clear(run_id)
+        self._rooms.frontiers.clear(run_id)
         return removed
 
-    @override
-    def frontier(
-        self,
-        run_id: str,
-        site_id: str,
-        *,
-        host_delay: float = 0.0,
-        host_max_in_flight: int | None = None,
-    ) -> Frontier:
-        check_kind("run_id", run_id, str)
-        check_kind("site_id", site_id, str)
-        if (queue := self._queues.get((run_id, site_id))) is None:
-            queue = self._queues[run_id, site_id] = Frontier(
-                self._gateway,
-                self._tables,
-                self._queue_writes,
-                run_id,
-                site_id,
-                host_delay=host_delay,
-                host_max_in_flight=host_max_in_flight,
-                clock=self._clock,
-                on_lease_lost=self._on_lease_lost,
-            )
-        elif (host_delay, host_max_in_flight) not in ((0.0, None), queue.host_limits):
-            raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
-        return queue
+    # Commit
 
     @override
     async def commit_page(
@@ -562,77 +368,39 @@ class DynamoDBBackend(StorageBackend):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
     ) -> CommitResult:
-        check_kind("page", page, Page)
-        check_kind("version", version, PageVersion, NoneType)
-        check_kind("claim", claim, Claim, NoneType)
-        links = check_several("discovered", discovered, object)
-        run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
-        frontier = None if run_id is None else self.frontier(run_id, page.site_id)
-        result = await self._committer.commit(Fetched(page, version, claim, frontier, links))
-        if self._live.is_due:
-            await self._tasks.uninterrupted(self._live.flush())
-        return result
+        return await self._rooms.committer.commit(page, version, claim, discovered)
+
+    # Changes
 
     @override
     async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
-        return await self._changes.read(site_id, limit, cursor)
+        return await self._rooms.changes.read(site_id, limit, cursor)
 
     @override
-    async def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        cursor = saved = await self._changes.load(site_id, consumer)
-        is_end = False
-        while not is_end:
-            part = await self._changes.read(site_id, limit, cursor)
-            for each in part:
-                yield each
-            cursor, is_end = part.cursor, part.is_end
-            if self._changes.is_worth_saving(site_id, saved, part):
-                await self._changes.save(site_id, consumer, cursor)
-                saved = cursor
+    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
+        return self._rooms.changes.iterate(site_id, consumer, limit)
 
     @override
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
-        if consumer is None:
-            return await self._changes.present(site_id)
-        return await self._changes.load(site_id, consumer)
+        return await self._rooms.changes.cursor(site_id, consumer)
 
     @override
     async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
-        await self._changes.save(site_id, consumer, cursor)
+        await self._rooms.changes.save(site_id, consumer, cursor)
 
-    async def _check_bucket(self) -> None:
-        if self._objects is not None:
-            await self._objects.call("HeadBucket", {"Bucket": self._config.content_bucket})
+    # Frontier queue
 
-    async def _unchanged(self, versions: Sequence[PageVersion]) -> dict[VersionId, str]:
-        """For each version with the content of its page's current one: the id of that."""
-        keys: list[Key] = []
-        for ids in {(each.site_id, each.page_id) for each in versions}:
-            # An id that can be no key is that of no page; saving the version will say so.
-            with suppress(InvalidKeyError):
-                keys.append(page_key(*ids))
-        pages = {(page.site_id, page.page_id): page for page in await self._pages.get_many(keys)}
-        current: dict[VersionId, VersionId] = {}
-        for each in versions:
-            page = pages.get((each.site_id, each.page_id))
-            if page is None or page.current_version_id in (None, each.version_id):
-                continue
-            if page.content_hash == each.content_hash:
-                current[_identity(each)] = (each.page_id, str(page.current_version_id), each.site_id)
-        # The page may name a version that was never saved.
-        hashes = await self._versions.content_hashes(set(current.values()))
-        wanted = {_identity(each): each.content_hash for each in versions}
-        return {own: other[1] for own, other in current.items() if hashes.get(other) == wanted[own]}
-
-
-def _content_bucket(config: DynamoDBConfig, metrics: Metrics) -> Gateway | None:
-    if config.content_bucket is None:
-        return None
-    return Gateway(config, open_object_client, service="S3", metrics=metrics)
-
-
-def _identity(version: PageVersion) -> VersionId:
-    return version.page_id, version.version_id, version.site_id
+    @override
+    def frontier(
+        self,
+        run_id: str,
+        site_id: str,
+        *,
+        host_delay: float = 0.0,
+        host_max_in_flight: int | None = None,
+    ) -> Frontier:
+        limits = HostLimits.checked(host_delay, host_max_in_flight)
+        return self._rooms.frontiers.get(run_id, site_id, limits)
 
 
 def create_storage_backend(
@@ -641,9 +409,12 @@ def create_storage_backend(
     on_request: Observer | None = None,
     on_lease_lost: LeaseObserver | None = None,
 ) -> StorageBackend:
-    """The backend that a configuration describes, not yet open; the defaults where none is given.
+    """Makes the backend that a configuration describes, not yet open; with the defaults if none is given.
 
-    `on_request` is told of each request, `on_lease_lost` of each claim that was lost; see DynamoDBBackend.
+    Args:
+        config: The settings.
+        on_request: Called after every request; see DynamoDBBackend.
+        on_lease_lost: Called with each claim whose lease was lost; see DynamoDBBackend.
     """
     return DynamoDBBackend(
         (config or StorageConfig()).backend, on_request=on_request, on_lease_lost=on_lease_lost

@@ -1,4 +1,4 @@
-"""A run's stats out of the outcomes recorded with its frontier items: exact, whatever workers died."""
+"""Adds up a run's stats from the outcomes recorded with its frontier items: exact, whatever workers died."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ OUTCOME, OUTCOME_VERSION = "outcome", "outcome_version"
 _STATUS, _BYTES = "outcome_status", "outcome_bytes"
 _FETCH_MS, _EXTRACTION_MS = "outcome_fetch_ms", "outcome_extraction_ms"
 
-# What of an item is read to fold it.
-FOLDED = ("status", "domain", "depth", "last_error", OUTCOME, _STATUS, _BYTES, _FETCH_MS, _EXTRACTION_MS)
+# Attributes of an item that its run's stats are made of.
+STATS_ATTRIBUTES = (
+    "status",
+    "domain",
+    "depth",
+    "last_error",
+    OUTCOME,
+    _STATUS,
+    _BYTES,
+    _FETCH_MS,
+    _EXTRACTION_MS,
+)
 
 _COUNTED_AS = {
     CommitOutcome.CREATED: "pages_new",
@@ -27,30 +37,30 @@ _COUNTED_AS = {
 }
 
 
-def record(result: CommitResult, status_code: int | None, version: PageVersion | None) -> Item:
-    """The attributes that tell what a commit did."""
-    found: Item = {OUTCOME: {"S": result.outcome}}
+def outcome_attributes(result: CommitResult, status_code: int | None, version: PageVersion | None) -> Item:
+    """The attributes of a frontier item that tell what a commit did."""
+    attributes: Item = {OUTCOME: {"S": result.outcome}}
     if result.version_id is not None:
-        found[OUTCOME_VERSION] = {"S": result.version_id}
+        attributes[OUTCOME_VERSION] = {"S": result.version_id}
     if status_code is not None:
-        found[_STATUS] = {"N": str(status_code)}
+        attributes[_STATUS] = {"N": str(status_code)}
     if version is not None:
         source = version.html if version.html is not None else version.markdown
-        found[_BYTES] = {"N": str(len(source.encode("utf-8", "surrogatepass")))}
+        attributes[_BYTES] = {"N": str(len(source.encode("utf-8", "surrogatepass")))}
         times = ((_FETCH_MS, version.fetch_latency_ms), (_EXTRACTION_MS, version.extraction_latency_ms))
-        found |= {name: {"N": repr(float(value))} for name, value in times if value is not None}
-    return found
+        attributes |= {name: {"N": repr(float(value))} for name, value in times if value is not None}
+    return attributes
 
 
-def recorded(item: Item) -> CommitResult | None:
-    """What a commit did, as its frontier item tells it; None if there was none."""
+def recorded_result(item: Item) -> CommitResult | None:
+    """What a commit did, as its frontier item tells it; None if no commit completed the item."""
     if OUTCOME not in item:
         return None
     return CommitResult(CommitOutcome(item[OUTCOME]["S"]), item.get(OUTCOME_VERSION, {}).get("S"))
 
 
-class Fold:
-    """Adds up items.
+class RunTotals:
+    """Adds up the frontier items of a run.
 
     Attributes:
         max_depth: The greatest depth of an item.
@@ -70,7 +80,7 @@ class Fold:
     def add(self, items: Iterable[Item]) -> None:
         """Adds items."""
         for item in items:
-            self._add({name: decode_value(item[name]) for name in FOLDED if name in item})
+            self._add({name: decode_value(item[name]) for name in STATS_ATTRIBUTES if name in item})
 
     def stats(self) -> CrawlStats:
         """The stats of what was added."""

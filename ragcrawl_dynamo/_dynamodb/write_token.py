@@ -50,6 +50,11 @@ class WriteToken:
         """The condition that the write was not applied yet."""
         return AnyOf((Missing(self.path), Compare(self.path, "<>", self.value)))
 
+    @property
+    def is_present(self) -> Condition:
+        """The condition that the item holds the token."""
+        return Compare(self.path, "=", self.value)
+
     def is_in(self, item: Mapping[str, Any] | None) -> bool:
         """Whether this very write was the latest one to store its token in an item."""
         outer, *inner = (self.path,) if isinstance(self.path, str) else self.path

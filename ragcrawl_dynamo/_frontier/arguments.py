@@ -1,15 +1,57 @@
-"""Checks arguments of the frontier's methods: leases, and what links that are added have in common."""
+"""Checks arguments of the frontier's methods: leases, limits of hosts, links and errors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
-from ragcrawl_dynamo._utils.validation import check_moment, check_seconds
+from pydantic import ValidationError
+
+from ragcrawl_dynamo._utils.validation import (
+    MAX_DELAY_SECONDS,
+    check_count,
+    check_moment,
+    check_seconds,
+    first_of,
+)
 from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.models import FrontierItem
 
 # A lease may last that many seconds; longer work renews it.
 MAX_LEASE_SECONDS = 7 * 86_400
+
+# Leases of one host at a time, and items of one claim, and handlers of one worker.
+MAX_IN_FLIGHT = 1000
+MAX_CLAIMED = 10_000
+
+# What is kept of an error.
+_ERROR_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """The limits that the hosts of a run begin with.
+
+    Attributes:
+        delay: Seconds between the beginnings of two leases of one host's items.
+        max_in_flight: Leases of one host's items at a time; None for any number.
+    """
+
+    delay: float = 0.0
+    max_in_flight: int | None = None
+
+    @classmethod
+    def checked(cls, host_delay: Any, host_max_in_flight: Any) -> Self:
+        """The limits that a caller gives.
+
+        Raises:
+            InvalidArgumentError: One is negative or too large.
+        """
+        delay = check_seconds("host_delay", host_delay, MAX_DELAY_SECONDS)
+        if host_max_in_flight is not None:
+            check_count("host_max_in_flight", host_max_in_flight, MAX_IN_FLIGHT)
+        return cls(delay, host_max_in_flight)
 
 
 def check_lease(seconds: Any, max_clock_skew: float) -> float:
@@ -46,3 +88,22 @@ def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before:
         "priority": float(priority),
         "scheduled_at": None if not_before is None else check_moment("not_before", not_before),
     }
+
+
+def link_item(fields: dict[str, Any]) -> FrontierItem:
+    """Makes an item to be added, of some of its fields; the queue sets the others.
+
+    Raises:
+        InvalidArgumentError: There is no such field, or its value is of the wrong kind.
+    """
+    set_by_queue = dict.fromkeys(("item_id", "normalized_url", "url_hash", "domain"), "")
+    try:
+        return FrontierItem.model_validate({**set_by_queue, **fields})
+    except ValidationError as error:
+        raise InvalidArgumentError(*first_of(error)) from error
+
+
+def error_text(error: str | BaseException) -> str:
+    """What is kept of an error: its type and what it says, shortened."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return text[:_ERROR_CHARACTERS].encode("utf-8", "replace").decode()

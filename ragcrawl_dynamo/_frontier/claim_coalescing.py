@@ -1,4 +1,4 @@
-"""Concurrent claims of one process, served together: few, full requests."""
+"""Coalesces concurrent claims of one process into few, full requests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ragcrawl_dynamo._frontier.claim import Claim
-from ragcrawl_dynamo._frontier.scheduler import Claimer, Grant, LeaseTerms, Round
-from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.lease_issuer import IssuedLease, LeaseTerms
+from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)
@@ -19,41 +19,36 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Waiting:
-    """A claim that waits for its part of the next round."""
+    """A call that waits for its claims."""
 
     terms: list[LeaseTerms]
     result: asyncio.Future[tuple[list[Claim], datetime | None]]
 
 
-class Rounds:
-    """Runs one round of claiming at a time, for all who wait at its beginning."""
+class ClaimCoalescer:
+    """Lets the scheduler claim once at a time, for all calls that wait when it begins."""
 
     def __init__(
-        self,
-        claimer: Claimer,
-        tasks: Tasks,
-        clock: Clock,
-        release: Callable[[list[Claim]], Awaitable[None]],
+        self, run: RunContext, scheduler: Scheduler, release: Callable[[list[Claim]], Awaitable[None]]
     ) -> None:
-        """`release` takes back claims whose claimant was cancelled."""
-        self._claimer = claimer
-        self._tasks = tasks
-        self._clock = clock
+        """`release` takes back claims whose caller was cancelled."""
+        self._run = run
+        self._scheduler = scheduler
         self._release = release
         self._waiting: list[_Waiting] = []
         self._serving: asyncio.Task[None] | None = None
 
     async def claim(self, terms: list[LeaseTerms]) -> tuple[list[Claim], datetime | None]:
-        """Claims, one for each of the terms at most, and when to look again where there are none.
+        """Returns claims, one for each of the terms at most, and when to look again where there are none.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ServiceError: DynamoDB can not be reached, or refused.
+            ServiceError: DynamoDB cannot be reached, or refused.
         """
         waiting = _Waiting(terms, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._serving is None or self._serving.done():
-            self._serving = self._tasks.spawn(self._serve())
+            self._serving = self._run.tasks.spawn(self._serve())
         try:
             return await waiting.result
         except asyncio.CancelledError:
@@ -70,39 +65,40 @@ class Rounds:
         while self._waiting:
             served, self._waiting = self._waiting, []
             try:
-                found = await self._claimer.claim([each for waiting in served for each in waiting.terms])
+                result = await self._scheduler.claim([terms for call in served for terms in call.terms])
             except Exception as error:
-                for waiting in served:
-                    if not waiting.result.done():
-                        waiting.result.set_exception(error)
+                for call in served:
+                    if not call.result.done():
+                        call.result.set_exception(error)
             else:
-                self._hand_out(served, found)
+                self._hand_out(served, result)
 
-    def _hand_out(self, served: list[_Waiting], found: Round) -> None:
+    def _hand_out(self, served: list[_Waiting], result: ClaimResult) -> None:
         first = 0
-        for waiting in served:
-            own = range(first, first + len(waiting.terms))
-            first = own.stop
-            claims = [self._claim(found.grants[i]) for i in own if i in found.grants]
-            if waiting.result.done():
+        for call in served:
+            indexes = range(first, first + len(call.terms))
+            first = indexes.stop
+            claims = [self._claim(result.leases[i]) for i in indexes if i in result.leases]
+            if call.result.done():
                 # Cancelled meanwhile.
                 self._give_back(claims)
             else:
-                waiting.result.set_result((claims, found.next_at))
+                call.result.set_result((claims, result.next_at))
 
-    def _claim(self, grant: Grant) -> Claim:
-        left = (grant.lease.ends_at - self._clock.now()).total_seconds()
+    def _claim(self, issued: IssuedLease) -> Claim:
+        clock = self._run.clock
+        left = (issued.lease.ends_at - clock.now()).total_seconds()
         return Claim(
-            item=grant.item,
-            worker_id=grant.lease.owner,
-            expires_at=grant.lease.ends_at,
-            has_slot=grant.has_slot,
-            deadline=self._clock.monotonic() + left,
+            item=issued.item,
+            worker_id=issued.lease.owner,
+            expires_at=issued.lease.ends_at,
+            has_slot=issued.has_slot,
+            deadline=clock.monotonic() + left,
         )
 
     def _give_back(self, claims: list[Claim]) -> None:
         if claims:
-            self._tasks.spawn(self._release_quietly(claims))
+            self._run.tasks.spawn(self._release_quietly(claims))
 
     async def _release_quietly(self, claims: list[Claim]) -> None:
         try:

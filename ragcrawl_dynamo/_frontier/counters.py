@@ -1,9 +1,8 @@
-"""How many items of a run are in which state, per run and per host, without reading them.
+"""Counts of a run's items by state, for the run and for each host, which are read without reading the items.
 
-Whoever moves an item notes the move in memory; notes are added up and written now and then. A process that is
-killed takes its last notes with it, and `recount` puts that right. Counts of a run lie in several items
-`#{run_id}` / `count#{n}`, one of which each process adds to, so that none is written by all; those of a host
-lie in its record.
+A process adds up in memory what its own writes change, and writes the sums once a second. A process that is
+killed takes its last sums with it, and `recount` puts that right. The counts of a run are spread over several
+shards `#{run_id}` / `count#{n}`, of which each process adds to one; those of a host lie in its record.
 """
 
 from __future__ import annotations
@@ -30,13 +29,14 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, host_key, records_partition
+from ragcrawl_dynamo._schema.records import RunControl
 
 __all__ = ["FrontierStats"]
 
 # Items over which the counts of a run are spread.
-_PLACES = 8
+_SHARDS = 8
 
-# Seconds for which notes are kept in memory.
+# Seconds after which the counts in memory are written.
 FLUSH_SECONDS = 1.0
 
 NAMES = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
@@ -66,7 +66,7 @@ class FrontierStats:
 
     @classmethod
     def estimated(cls, counts: FrontierStats) -> FrontierStats:
-        """Counts as they can be told: none is below 0, though a killed process's notes are missing."""
+        """Counts as they can be shown: none is below 0, though those of a killed process are missing."""
         return cls(**{name: max(0, getattr(counts, name)) for name in NAMES})
 
     @property
@@ -85,88 +85,107 @@ def stats_of(item: Mapping[str, Any]) -> FrontierStats:
     return FrontierStats(**{name: int(item[name]["N"]) for name in NAMES if name in item})
 
 
+class UnwrittenCounts:
+    """Changes of the run's counts that are not written yet.
+
+    Attributes:
+        by_host: For each host by how much each count changes.
+        total: By how much each count of the run changes.
+        since: When the oldest of them was noticed by `Counters.is_due`, in seconds; None if none was.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Drops them."""
+        self.by_host: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.total: Counter[str] = Counter()
+        self.since: float | None = None
+
+
 class Counters:
     """The counts of one run, as one process adds to them."""
 
     def __init__(
-        self, gateway: Gateway, table: Table[Any], writes: ConditionalWrites, run_id: str, site_id: str
+        self,
+        gateway: Gateway,
+        table: Table[Any],
+        writes: ConditionalWrites,
+        run: RunControl,
+        unwritten: UnwrittenCounts,
     ) -> None:
+        """`unwritten` is where changes are kept until they are written."""
         self._gateway = gateway
         self._table = table
         self._writes = writes
-        self._run_id = run_id
-        self._site_id = site_id
-        self._notes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._total: Counter[str] = Counter()
-        self._place = secrets.randbelow(_PLACES)
-        self._kept_since: float | None = None
+        self._run_id = run.run
+        self._site_id = run.site_id
+        self._unwritten = unwritten
+        self._shard = secrets.randbelow(_SHARDS)
         self._lock = asyncio.Lock()
 
     def move(self, host: str, before: str | None, after: str | None) -> None:
-        """Notes that an item of a host went from one state to another; None is outside."""
-        if before != after:
-            self.add(host, Counter({name: n for name, n in ((before, -1), (after, 1)) if name is not None}))
-
-    def add(self, host: str, difference: Counter[str]) -> None:
-        """Notes a difference."""
-        self._notes[host].update(difference)
-        self._total.update(difference)
+        """Counts that an item of a host went from one state to another; None is outside of the queue."""
+        if before == after:
+            return
+        moved = Counter({state: n for state, n in ((before, -1), (after, 1)) if state is not None})
+        self._unwritten.by_host[host].update(moved)
+        self._unwritten.total.update(moved)
 
     def correct(self, total: Counter[str], by_host: Mapping[str, Counter[str]]) -> None:
-        """Notes differences that a recount found."""
-        self._total.update(total)
+        """Adds what a recount found the counts to be off by."""
+        self._unwritten.total.update(total)
         for host, difference in by_host.items():
             if any(difference.values()):
-                self._notes[host].update(difference)
-
-    def forget(self) -> None:
-        """Drops all notes."""
-        self._notes.clear()
-        self._total.clear()
+                self._unwritten.by_host[host].update(difference)
 
     def is_due(self, monotonic: float) -> bool:
-        """Whether notes have been kept for long enough; to be asked after each move."""
-        if not self._notes:
+        """Whether the counts in memory should be written now; to be asked after each move."""
+        unwritten = self._unwritten
+        if not unwritten.by_host:
             return False
-        if self._kept_since is None:
-            self._kept_since = monotonic
-        return monotonic - self._kept_since >= FLUSH_SECONDS
+        if unwritten.since is None:
+            unwritten.since = monotonic
+        return monotonic - unwritten.since >= FLUSH_SECONDS
 
     async def flush(self) -> None:
-        """Writes what was noted; what could not be written is kept for the next time."""
-        # One after the other: a token covers the latest addition only.
+        """Writes the counts in memory; what could not be written is kept for the next time."""
+        unwritten = self._unwritten
+        # One after the other: a write token covers the latest addition only.
         async with self._lock:
-            if not self._notes and not any(self._total.values()):
+            if not unwritten.by_host and not any(unwritten.total.values()):
                 return
-            self._kept_since = None
-            notes, self._notes = self._notes, defaultdict(Counter)
-            total, self._total = self._total, Counter()
-            own = counter_key(self._run_id, self._place)
-            changes = [self._change(host_key(self._run_id, host), each) for host, each in notes.items()]
-            outcome, *outcomes = await self._writes.run([self._change(own, total), *changes])
+            by_host, total = unwritten.by_host, unwritten.total
+            unwritten.clear()
+            shard = counter_key(self._run_id, self._shard)
+            updates = [
+                self._addition(host_key(self._run_id, host), counts) for host, counts in by_host.items()
+            ]
+            outcome, *outcomes = await self._writes.run([self._addition(shard, total), *updates])
             if isinstance(outcome, Refused):
                 token = WriteToken.new("made_by")
                 site: Item = {"site_id": {"S": self._site_id}, **token.attributes}
-                place = ConditionalInsert({**own, **ZERO_COUNTS, **site}, token)
-                _, outcome = await self._writes.run([place, self._change(own, total)])
+                new_shard = ConditionalInsert({**shard, **ZERO_COUNTS, **site}, token)
+                _, outcome = await self._writes.run([new_shard, self._addition(shard, total)])
             if isinstance(outcome, Failed):
-                self._total.update(total)
-            for (host, each), outcome in zip(notes.items(), outcomes, strict=True):
+                unwritten.total.update(total)
+            for (host, counts), outcome in zip(by_host.items(), outcomes, strict=True):
                 if isinstance(outcome, Failed):
-                    self._notes[host].update(each)
+                    unwritten.by_host[host].update(counts)
 
     async def stats(self) -> FrontierStats:
-        """The counts of the run; strongly consistent, but for what processes have only noted."""
+        """The counts of the run; strongly consistent, but for what processes have in memory only."""
         only_counters = BeginsWith("item_id", {"S": COUNTER_PREFIX})
         query = Query(self._table, records_partition(self._run_id), sort=only_counters)
         response = await self._gateway.call("Query", requests.query_request(query))
         total: Counter[str] = Counter()
-        for item in response["Items"]:
-            total.update({name: int(item[name]["N"]) for name in NAMES})
+        for shard in response["Items"]:
+            total.update({name: int(shard[name]["N"]) for name in NAMES})
         return FrontierStats(**total)
 
-    def _change(self, key: Key, amounts: Counter[str]) -> ConditionalUpdate:
-        token = WriteToken.new(f"flush_{self._place}")
+    def _addition(self, key: Key, amounts: Counter[str]) -> ConditionalUpdate:
+        token = WriteToken.new(f"flush_{self._shard}")
         increment: dict[Path, Value] = {name: {"N": str(n)} for name, n in amounts.items() if n}
         update = Update(put=token.assignment, increment=increment)
         return ConditionalUpdate(key, update, token.is_absent, token)

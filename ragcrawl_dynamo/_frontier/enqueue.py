@@ -1,22 +1,18 @@
-"""Links into the queue: each once, whatever is known of them here or elsewhere."""
+"""Adds links to the queue: each link once, whatever is known of it in this process or in others."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, Failed, Outcome
 from ragcrawl_dynamo._frontier.claim import AddResult
-from ragcrawl_dynamo._frontier.counters import Counters
-from ragcrawl_dynamo._frontier.item_store import QueueStore, open_since, ready_candidate
-from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
-from ragcrawl_dynamo._frontier.scheduler import Claimer
-from ragcrawl_dynamo._frontier.seen_links import SeenCache
-from ragcrawl_dynamo._schema.records import shards_for
-from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_updates import shards_for
+from ragcrawl_dynamo._frontier.item_store import ready_candidate, work_of
+from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url, url_hash
 from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
@@ -26,109 +22,91 @@ from ragcrawl_dynamo.errors import (
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# What an item that is added can not bring along.
+# Fields that an added item cannot bring along.
 _SET_BY_QUEUE = {
     *("item_id", "run_id", "site_id", "normalized_url", "url_hash", "domain"),
     *("status", "retry_count", "last_error", "started_at", "completed_at"),
     *("attempt", "lease_owner", "lease_token", "lease_expires_at"),
 }
 
-# Hosts for which a process remembers how many links it added.
-_REMEMBERED = 100_000
 
-
-class Adder:
+class Enqueuer:
     """Adds links to the queue of one run."""
 
-    def __init__(
-        self,
-        run_id: str,
-        site_id: str,
-        queue: QueueStore,
-        counters: Counters,
-        claimer: Claimer,
-        waker: Waker,
-        tasks: Tasks,
-        clock: Clock,
-        cache_size: int,
-    ) -> None:
-        self._run_id = run_id
-        self._site_id = site_id
-        self._queue = queue
-        self._counters = counters
-        self._claimer = claimer
-        self._waker = waker
-        self._tasks = tasks
-        self._clock = clock
-        self._seen = SeenCache(cache_size)
-        self._added: Counter[str] = Counter()
-        self._latest = datetime.min.replace(tzinfo=UTC)
-
-    def forget(self) -> None:
-        """Drops what is remembered of links."""
-        self._seen.clear()
-        self._added.clear()
+    def __init__(self, run: RunContext, notifier: Notifier) -> None:
+        self._run = run
+        self._notifier = notifier
 
     async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
-        """A result for each link, in their order.
+        """Returns a result for each link, in their order.
+
+        Args:
+            links: URLs, or items of this run.
+            common: Fields of the items that are made of URLs.
 
         Raises:
             InvalidArgumentError: An item is of another run or site.
-            PartialBatchError: Some may not have been added; all others were.
+            PartialBatchError: Some links may not have been added; all others were.
         """
+        run = self._run
         results: list[AddResult | None] = []
-        places: dict[str, int] = {}
-        wanted: dict[str, FrontierItem] = {}
+        indexes: dict[str, int] = {}
+        new: dict[str, FrontierItem] = {}
         for i, link in enumerate(links):
             url = link.url if isinstance(link, FrontierItem) else link
             try:
-                item = self._item(link, {"discovered_at": self.next_moment(), **common})
+                item = self._item(link, {"discovered_at": run.view.next_moment(run.clock.now()), **common})
             except InvalidInputError as error:
                 results.append(AddResult(url, None, added=False, error=error))
                 continue
-            if item.item_id in self._seen or item.item_id in wanted:
+            if item.item_id in run.view.seen_links or item.item_id in new:
                 results.append(AddResult(url, item.item_id, added=False))
                 continue
-            wanted[item.item_id] = item
-            places[item.item_id] = i
+            new[item.item_id] = item
+            indexes[item.item_id] = i
             results.append(None)
+        if not new:
+            return [result for result in results if result is not None]
+        work = WorkByHost()
+        for item_id, result in (await self._take_known(new, work)).items():
+            results[indexes[item_id]] = result
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
-        if not wanted:
-            return [each for each in results if each is not None]
-        known, is_closed = await self._queue.known(list(wanted))
-        if is_closed:
-            # Before anything is added: this process may be killed before it can say so.
-            await self._waker.reopen()
-        work: Work = {}
-        now = self._clock.now()
-        for item_id, standing in known.items():
-            item = wanted.pop(item_id)
-            status = FrontierStatus(standing["status"]["S"])
-            results[places[item_id]] = AddResult(item.url, item_id, added=False, status=status)
-            # Whoever added it was killed, perhaps, before it could make that known.
-            if (found := open_since(standing, now)) is not None:
-                note_work(work, item.domain, *found)
-            self._seen.add(item_id)
-        for item_id, outcome in (await self._insert(wanted, work)).items():
+        for item_id, outcome in (await self._insert(new, work)).items():
             if isinstance(outcome, Failed):
-                failures.append((wanted[item_id], outcome.error))
+                failures.append((new[item_id], outcome.error))
                 continue
             added = isinstance(outcome, Applied)
-            results[places[item_id]] = AddResult(wanted[item_id].url, item_id, added=added)
-            self._seen.add(item_id)
+            results[indexes[item_id]] = AddResult(new[item_id].url, item_id, added=added)
+            run.view.seen_links.add(item_id)
+        complete = [result for result in results if result is not None]
         if failures:
-            raise PartialBatchError(sum(each is not None for each in results), failures) from failures[0][1]
-        return [each for each in results if each is not None]
+            raise PartialBatchError(len(complete), failures) from failures[0][1]
+        return complete
 
-    def next_moment(self) -> datetime:
-        """Now, and later than the moment before, so that links of one priority keep their order."""
-        self._latest = max(self._clock.now(), self._latest + timedelta(microseconds=1))
-        return self._latest
+    async def _take_known(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, AddResult]:
+        """Takes items out of `new` that are in the queue already; notes the work that they are."""
+        run = self._run
+        states, is_closed = await run.items.read_states(list(new))
+        if is_closed:
+            # Before anything is added: this process may be killed before it can say so.
+            await run.control.reopen()
+        now = run.clock.now()
+        results: dict[str, AddResult] = {}
+        for item_id, state in states.items():
+            item = new.pop(item_id)
+            status = FrontierStatus(state["status"]["S"])
+            results[item_id] = AddResult(item.url, item_id, added=False, status=status)
+            # The process that added it was killed, perhaps, before it could announce it.
+            if (queued := work_of(state, now)) is not None:
+                work.note(item.domain, queued)
+            run.view.seen_links.add(item_id)
+        return results
 
     def _item(self, link: str | FrontierItem, common: dict[str, Any]) -> FrontierItem:
+        run = self._run
         if isinstance(link, FrontierItem):
-            if (link.run_id, link.site_id) != (self._run_id, self._site_id):
-                raise InvalidArgumentError("run_id", "an item of another run or site can not be added here")
+            if (link.run_id, link.site_id) != (run.run_id, run.site_id):
+                raise InvalidArgumentError("run_id", "an item of another run or site cannot be added here")
             fields = link.model_dump(exclude=_SET_BY_QUEUE)
             if "discovered_at" not in link.model_fields_set:
                 fields["discovered_at"] = common["discovered_at"]
@@ -142,51 +120,55 @@ class Adder:
         item = FrontierItem(
             **fields,
             item_id=link_id(fields.get("unique_key") or normalized),
-            run_id=self._run_id,
-            site_id=self._site_id,
+            run_id=run.run_id,
+            site_id=run.site_id,
             normalized_url=normalized,
             url_hash=url_hash(normalized),
             domain=host_of_url(normalized),
         )
         # Refused here, where it stands alone.
-        self._queue.encode(item, 1)
+        run.items.encode(item, 1)
         return item
 
-    async def _insert(self, wanted: dict[str, FrontierItem], work: Work) -> dict[str, Outcome]:
-        """Adds items, and wakes their hosts and those of other work."""
-        counts = Counter(item.domain for item in wanted.values())
+    async def _insert(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, Outcome]:
+        """Inserts items, and announces them and the other work."""
+        view = self._run.view
+        counts = Counter(item.domain for item in new.values())
         shards = {
-            host: max(self._waker.shards(host), shards_for(self._added[host] + n))
+            host: max(view.shards.get(host, 1), shards_for(view.links_added[host] + n))
             for host, n in counts.items()
         }
-        inserts = [self._queue.encode(item, shards[item.domain]) for item in wanted.values()]
-        # To its end even if the caller is cancelled: what is added must be found.
-        outcomes = await self._tasks.uninterrupted(
-            self._insert_and_wake(list(wanted.values()), inserts, shards, work)
+        inserts = [self._run.items.encode(item, shards[item.domain]) for item in new.values()]
+        # To its end even if the caller is cancelled: what is added must be announced.
+        outcomes = await self._run.tasks.uninterrupted(
+            self._insert_and_announce(list(new.values()), inserts, shards, work)
         )
-        return dict(zip(wanted, outcomes, strict=True))
+        return dict(zip(new, outcomes, strict=True))
 
-    async def _insert_and_wake(
-        self, items: list[FrontierItem], inserts: list[ConditionalInsert], shards: dict[str, int], work: Work
+    async def _insert_and_announce(
+        self,
+        items: list[FrontierItem],
+        inserts: list[ConditionalInsert],
+        shards: dict[str, int],
+        work: WorkByHost,
     ) -> list[Outcome]:
-        now = self._clock.now()
-        outcomes = await self._queue.run(inserts)
-        if len(self._added) > _REMEMBERED:
-            self._added.clear()
+        run = self._run
+        now = run.clock.now()
+        outcomes = await run.items.run(inserts)
         for item, outcome in zip(items, outcomes, strict=True):
             # One that failed may have been added all the same, and one that was refused just before.
-            note_work(work, item.domain, item.scheduled_at or now, shards[item.domain])
+            work.note(item.domain, Work(item.scheduled_at or now, shards[item.domain]))
             if isinstance(outcome, Applied):
-                self._added[item.domain] += 1
+                run.view.note_link_added(item.domain)
                 if item.scheduled_at is None:
-                    self._counters.move(item.domain, None, "pending")
-                    self._claimer.offer(ready_candidate(item))
+                    run.counters.move(item.domain, None, "pending")
+                    run.view.offer(ready_candidate(item))
                 else:
-                    self._counters.move(item.domain, None, "delayed")
+                    run.counters.move(item.domain, None, "delayed")
         try:
-            await self._waker.wake(work)
+            await self._notifier.announce(work)
         except RagcrawlDynamoError:
-            # Where some links failed too, those are what the caller must know; the next call wakes the hosts.
+            # Where links failed too, these are what the caller must know; the next call announces the work.
             if not any(isinstance(outcome, Failed) for outcome in outcomes):
                 raise
         return outcomes

@@ -1,17 +1,16 @@
-"""Host records and the control of a run: limits, turns, pause and cancel, and who proves a run finished.
+"""The hosts of a run: their limits, their leases in flight, and the list of those that are due.
 
-Keys `#{run_id}` / `host#{host}` and `#{run_id}` / `control`; by_queue lists the hosts that have work under
-`#{run_id}`, by the moment at which each is due. A record changes from the state that it was read in, or not
-at all.
+Key `#{run_id}` / `host#{host}`; by_queue lists the hosts that have work under `#{run_id}`, by the moment at
+which each is due. A record changes from the state that it was read in, or not at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -23,51 +22,29 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalUpdate,
     ConditionalWrites,
     Failed,
+    Outcome,
 )
-from ragcrawl_dynamo._dynamodb.expressions import (
-    AllOf,
-    AnyOf,
-    BeginsWith,
-    Compare,
-    Condition,
-    Exists,
-    Missing,
-    Path,
-    Update,
-)
+from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
+from ragcrawl_dynamo._dynamodb.values import Item, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import ZERO_COUNTS
-from ragcrawl_dynamo._schema.keys import (
-    HOST_PREFIX,
-    control_key,
-    host_key,
-    host_of,
-    records_partition,
-    turns_queue,
-)
-from ragcrawl_dynamo._schema.records import HostRecord, RunControl, RunState
+from ragcrawl_dynamo._frontier.host_updates import AnnounceWork, HostUpdate
+from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._schema.keys import HOST_PREFIX, due_list, host_key, host_of, records_partition
+from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
-from ragcrawl_dynamo.errors import (
-    ConditionFailedError,
-    FrontierCancelledError,
-    ThrottledError,
-)
+from ragcrawl_dynamo.errors import ThrottledError
 
-# Hosts of one look at the turns.
-TURNS_READ = 250
-
-# After that many seconds without a sign of life, whoever proves a run finished is taken for dead.
-_VERIFICATION_SECONDS = 60
-
-Mutation = Callable[[HostRecord], HostRecord]
+# Hosts that one read of the due list returns.
+DUE_LIST_READ = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class DueList:
     """The first hosts that have work, in the order in which they are due."""
 
     hosts: list[tuple[str, datetime]]
@@ -77,250 +54,160 @@ class Turns:
         return [host for host, due in self.hosts if due <= now]
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When the first of the others is."""
+        """When the first of the others is due."""
         return next((due for _, due in self.hosts if due > now), None)
 
 
 class HostStore:
-    """The host records and the control of one run."""
+    """The host records of one run."""
 
     def __init__(
-        self, gateway: Gateway, tables: Tables, writes: ConditionalWrites, first: RunControl
+        self, gateway: Gateway, tables: Tables, writes: ConditionalWrites, control: ControlStore
     ) -> None:
-        """`first` is what the run's control is made of, if there is none."""
         self._gateway = gateway
-        self._hosts = tables.hosts
-        self._controls = tables.controls
+        self._table = tables.hosts
         self._writes = writes
-        self._first = first
-        self._run = first.run
-        self._control_key = control_key(first.run)
+        self._control = control
+        self._run_id = control.run_id
 
     async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
-        """The control and some hosts, absent ones left out; strongly consistent."""
-        keys = [self._control_key, *(host_key(self._run, host) for host in hosts)]
+        """The run's control and some hosts, absent ones left out; strongly consistent."""
+        keys = [self._control.key, *(host_key(self._run_id, host) for host in hosts)]
         control: RunControl | None = None
-        found: dict[str, HostRecord] = {}
-        for item in await read_all(self._gateway, self._hosts, keys):
-            if item["item_id"] == self._control_key["item_id"]:
-                control = from_item(self._controls, item)
+        records: dict[str, HostRecord] = {}
+        for item in await read_all(self._gateway, self._table, keys):
+            if item["item_id"] == self._control.key["item_id"]:
+                control = self._control.decode(item)
             else:
-                record = from_item(self._hosts, item)
-                found[record.host] = record
-        return control, found
+                record = from_item(self._table, item)
+                records[record.host] = record
+        return control, records
 
-    async def turns(self, start: tuple[str, datetime] | None = None) -> Turns:
+    async def due_list(self, start: tuple[str, datetime] | None = None) -> DueList:
         """The hosts that have work, the first due first, after `start`; eventually consistent."""
-        query = Query(self._hosts, turns_queue(self._run), index="by_queue")
+        query = Query(self._table, due_list(self._run_id), index="by_queue")
         after = None
         if start is not None:
             order: Item = {"queue": {"S": query.partition}, "queue_order": {"S": moment_text(start[1])}}
-            after = host_key(self._run, start[0]) | order
-        response = await self._gateway.call(
-            "Query", requests.query_request(query, limit=TURNS_READ, start=after)
-        )
-        return Turns(
-            [(host_of(each), datetime.fromisoformat(each["queue_order"]["S"])) for each in response["Items"]]
+            after = host_key(self._run_id, start[0]) | order
+        request = requests.query_request(query, limit=DUE_LIST_READ, start=after)
+        entries = (await self._gateway.call("Query", request))["Items"]
+        return DueList(
+            [(host_of(entry), datetime.fromisoformat(entry["queue_order"]["S"])) for entry in entries]
         )
 
     async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
         """All hosts of the run with their items, by name; strongly consistent."""
         only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
-        query = Query(self._hosts, records_partition(self._run), sort=only_hosts)
+        query = Query(self._table, records_partition(self._run_id), sort=only_hosts)
         start = None
         while True:
             response = await self._gateway.call("Query", requests.query_request(query, start=start))
             for item in response["Items"]:
-                yield from_item(self._hosts, item), item
+                yield from_item(self._table, item), item
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
 
     async def get_item(self, host: str) -> Item | None:
         """One host's item, with its counters."""
-        request = requests.get_request(self._hosts, host_key(self._run, host))
+        request = requests.get_request(self._table, host_key(self._run_id, host))
         return (await self._gateway.call("GetItem", request)).get("Item")
 
-    async def try_change(
-        self, records: Mapping[str, HostRecord], mutations: Mapping[str, Mutation]
+    async def try_update(
+        self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
     ) -> dict[str, HostRecord]:
-        """Changes hosts as they were read; those that someone else changed meanwhile are left out.
+        """Updates hosts as they were read; those that another process changed meanwhile are left out.
 
         Raises:
-            ServiceError: No change could be made.
+            ServiceError: No update could be written.
         """
-        changed: dict[str, HostRecord] = {}
+        updated: dict[str, HostRecord] = {}
         writes: dict[str, ConditionalUpdate] = {}
-        for host, mutation in mutations.items():
+        for host, update in updates.items():
             before = records[host]
-            after = mutation(before)
+            after = update.apply(before)
             if after == before:
-                changed[host] = before
+                updated[host] = before
                 continue
-            changed[host] = after.model_copy(update={"revision": secrets.token_hex(6)})
-            writes[host] = self._change(before, changed[host])
+            updated[host] = after.model_copy(update={"revision": secrets.token_hex(6)})
+            writes[host] = self._write(before, updated[host])
         outcomes = await self._writes.run(list(writes.values()))
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
-                del changed[host]
-        raise_if_all_failed(outcomes)
-        return changed
+                del updated[host]
+        _raise_if_all_failed(outcomes)
+        return updated
 
-    async def change(self, mutations: Mapping[str, Mutation]) -> dict[str, HostRecord]:
-        """Changes hosts from whatever state they are in; those that do not exist are left out.
+    async def update(self, updates: Mapping[str, HostUpdate]) -> dict[str, HostRecord]:
+        """Updates hosts from whatever state they are in; those that do not exist are left out.
 
         Raises:
-            ServiceError: A change could not be made.
+            ServiceError: An update could not be written.
         """
-        left = dict(mutations)
-        done: dict[str, HostRecord] = {}
+        left = dict(updates)
+        updated: dict[str, HostRecord] = {}
         if not left:
-            return done
-        for failures in range(1, self._gateway.config.retry_attempts + 8):
+            return updated
+        config = self._gateway.config
+        for failures in range(1, config.retry_attempts + 8):
             _, records = await self.read(left)
-            left = {host: each for host, each in left.items() if host in records}
-            done |= await self.try_change(records, left)
-            left = {host: each for host, each in left.items() if host not in done}
+            left = {host: update for host, update in left.items() if host in records}
+            updated |= await self.try_update(records, left)
+            left = {host: update for host, update in left.items() if host not in updated}
             if not left:
-                return done
-            await asyncio.sleep(full_jitter(self._gateway.config, min(failures, 4)))
+                return updated
+            await asyncio.sleep(full_jitter(config, min(failures, 4)))
         raise ThrottledError(
-            f"{len(left)} hosts were changed by others each time: {', '.join(list(left)[:3])}",
+            f"{len(left)} hosts were changed by other processes each time: {', '.join(list(left)[:3])}",
             code="Contention",
             operation="UpdateItem",
-            table=self._hosts.name,
+            table=self._table.name,
         )
 
-    async def wake(
-        self, work: Mapping[str, tuple[datetime, int]]
-    ) -> tuple[dict[str, HostRecord], dict[str, HostRecord]]:
-        """Lets hosts have work from a moment on, in that many shards at least; makes those that are absent.
+    async def announce(self, work: Mapping[str, Work]) -> tuple[dict[str, HostRecord], dict[str, HostRecord]]:
+        """Lets hosts have work, and makes those that are absent; to be called once the work is durable.
 
-        It reads them after the work is durable. Also takes back that the run is finished, or about to be
-        proven so.
+        Also takes back that the run is finished, or about to be proven so.
 
         Returns:
-            The hosts that were asleep or absent, as they are then; and the others, as they are.
+            The hosts that had no work or were absent, as they are afterwards; and the others, as they are.
         """
         control, records = await self.read(work)
         if control is None:
-            control = await self._make_control()
+            control = await self._control.make()
         if control.verifying or control.finished_by:
-            await self.reopen()
-        made = {host: self._new(control, host).woken(*work[host]) for host in work.keys() - records.keys()}
-        outcomes = await self._writes.run([self._insert(each) for each in made.values()])
-        raise_if_failed(outcomes)
-        # Of those to be made, someone else was faster at some, perhaps with another moment.
+            await self._control.reopen()
+        updates = {host: AnnounceWork(wanted.at, wanted.shards) for host, wanted in work.items()}
+        made = {
+            host: update.apply(self._new(control, host))
+            for host, update in updates.items()
+            if host not in records
+        }
+        outcomes = await self._writes.run([self._insert(record) for record in made.values()])
+        _raise_if_failed(outcomes)
+        # Another process was faster at some of those to be made, perhaps with another moment.
         inserted = {
             host for host, outcome in zip(made, outcomes, strict=True) if isinstance(outcome, Applied)
         }
-        asleep = [
-            host for host in work if host in records and records[host].woken(*work[host]) != records[host]
-        ]
-        changed = await self.change(
-            {host: _waking(*work[host]) for host in (*asleep, *(made.keys() - inserted))}
-        )
-        woken = {host: made[host] for host in inserted} | changed
-        return woken, {host: each for host, each in records.items() if host not in woken}
+        changing = {
+            host: update
+            for host, update in updates.items()
+            if host not in inserted and (host in made or update.apply(records[host]) != records[host])
+        }
+        woken = {host: made[host] for host in inserted} | await self.update(changing)
+        return woken, {host: record for host, record in records.items() if host not in woken}
 
     async def ensure(self, host: str) -> None:
         """Makes a host without work, if it is absent."""
         control, records = await self.read([host])
         if host in records:
             return
-        record = self._new(control or await self._make_control(), host)
-        raise_if_failed(await self._writes.run([self._insert(record)]))
-
-    async def set_state(self, state: RunState) -> None:
-        """Pauses, resumes or cancels the run.
-
-        Raises:
-            FrontierCancelledError: It is cancelled already, which is final.
-        """
-        is_not_cancelled = AnyOf((Missing("state"), Compare("state", "<>", {"S": RunState.CANCELLED})))
-        allowed: Condition = is_not_cancelled
-        if state is RunState.CANCELLED:
-            allowed = AnyOf((is_not_cancelled, Compare("state", "=", {"S": state})))
-        try:
-            await self._update_control({"state": {"S": state}}, allowed)
-        except ConditionFailedError as error:
-            raise FrontierCancelledError from error
-
-    async def begin_verification(self, now: datetime) -> str | None:
-        """A token with which the run may be proven finished; None while someone else is at it."""
-        token = secrets.token_hex(8)
-        dead = moment_text(now - timedelta(seconds=_VERIFICATION_SECONDS))
-        free = AnyOf((Missing("verifying"), Compare("verifying_since", "<", {"S": dead})))
-        own = Compare("verifying", "=", {"S": token})
-        put: dict[Path, Value] = {
-            "verifying": {"S": token},
-            "verifying_since": encode_value(now, model="RunControl", field="verifying_since"),
-        }
-        try:
-            await self._update_control(put, AnyOf((free, own)))
-        except ConditionFailedError:
-            return None
-        return token
-
-    async def keep_verification(self, token: str, now: datetime) -> bool:
-        """Says that the proof goes on; False if something was added since it began."""
-        own = Compare("verifying", "=", {"S": token})
-        since = encode_value(now, model="RunControl", field="verifying_since")
-        try:
-            await self._update_control({"verifying_since": since}, own)
-        except ConditionFailedError:
-            return False
-        return True
-
-    async def end_verification(self, token: str, counts: Mapping[str, int] | None) -> bool:
-        """Records the proof, with what was counted, or that there is none.
-
-        Returns:
-            Whether the run is finished; False if something was added since the proof began.
-        """
-        own = Compare("verifying", "=", {"S": token})
-        put: dict[Path, Value] = {}
-        if counts is not None:
-            put["finished_by"] = {"S": token}
-            put["final_counts"] = encode_value(dict(counts), model="RunControl", field="final_counts")
-        try:
-            await self._update_control(put, own, remove=("verifying", "verifying_since"))
-        except ConditionFailedError as error:
-            # Recorded by our own first attempt, perhaps, whose answer was lost.
-            return bool(counts and error.item and error.item.get("finished_by") == {"S": token})
-        return counts is not None
-
-    async def reopen(self) -> None:
-        """Takes back that the run is finished, or about to be proven so."""
-        await self._update_control({}, remove=("verifying", "verifying_since", "finished_by"))
-
-    async def _make_control(self) -> RunControl:
-        put = requests.put_request(
-            self._controls, to_item(self._controls, self._first), Missing(self._controls.partition_key)
-        )
-        try:
-            await self._gateway.call("PutItem", put)
-        except ConditionFailedError as error:
-            return from_item(self._controls, error.item) if error.item else self._first
-        return self._first
-
-    async def _update_control(
-        self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()
-    ) -> None:
-        exists = Exists(self._controls.partition_key)
-        allowed = exists if condition is None else AllOf((exists, condition))
-        update = Update(put=put, remove=remove)
-        request = requests.update_request(self._controls, self._control_key, update, allowed)
-        try:
-            await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError as error:
-            if error.item:
-                raise
-            await self._make_control()
-            await self._gateway.call("UpdateItem", request)
+        record = self._new(control or await self._control.make(), host)
+        _raise_if_failed(await self._writes.run([self._insert(record)]))
 
     def _new(self, control: RunControl, host: str) -> HostRecord:
         return HostRecord(
-            run=self._run,
+            run=self._run_id,
             host=host,
             site_id=control.site_id,
             delay=control.host_delay,
@@ -329,21 +216,21 @@ class HostStore:
         )
 
     def _insert(self, record: HostRecord) -> ConditionalInsert:
-        return ConditionalInsert(to_item(self._hosts, record, ZERO_COUNTS), _revision(record))
+        return ConditionalInsert(to_item(self._table, record, ZERO_COUNTS), _revision(record))
 
-    def _change(self, before: HostRecord, after: HostRecord) -> ConditionalUpdate:
-        old, new = to_item(self._hosts, before), to_item(self._hosts, after)
+    def _write(self, before: HostRecord, after: HostRecord) -> ConditionalUpdate:
+        old, new = to_item(self._table, before), to_item(self._table, after)
         put: dict[Path, Any] = {name: value for name, value in new.items() if old.get(name) != value}
-        unchanged = Compare("revision", "=", {"S": before.revision})
         update = Update(put=put, remove=[name for name in old if name not in new])
-        return ConditionalUpdate(host_key(self._run, before.host), update, unchanged, _revision(after))
+        key = host_key(self._run_id, before.host)
+        return ConditionalUpdate(key, update, _revision(before).is_present, _revision(after))
 
 
 def _revision(record: HostRecord) -> WriteToken:
     return WriteToken("revision", {"S": record.revision})
 
 
-def raise_if_failed(outcomes: Iterable[Any]) -> None:
+def _raise_if_failed(outcomes: Sequence[Outcome]) -> None:
     """Raises the first error among outcomes.
 
     Raises:
@@ -354,15 +241,11 @@ def raise_if_failed(outcomes: Iterable[Any]) -> None:
             raise outcome.error
 
 
-def raise_if_all_failed(outcomes: list[Any]) -> None:
+def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
     """Raises the first error if nothing else came of it.
 
     Raises:
         ServiceError: Every outcome is one.
     """
-    if outcomes and all(isinstance(each, Failed) for each in outcomes):
-        raise_if_failed(outcomes)
-
-
-def _waking(at: datetime, shards: int) -> Mutation:
-    return lambda record: record.woken(at, shards)
+    if outcomes and all(isinstance(outcome, Failed) for outcome in outcomes):
+        _raise_if_failed(outcomes)

@@ -40,12 +40,13 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
 from ragcrawl_dynamo._schema.queue_order import (
     DELAYED,
     LEASED,
-    PRIORITY_LENGTH,
     READY,
     TIMED,
     rank,
@@ -61,43 +62,8 @@ TIMED_READ = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An item that the index says can be claimed.
-
-    Attributes:
-        item_id: The item.
-        host: Its host.
-        order: Its place in the host's queue.
-        kind: READY, DELAYED or LEASED.
-        rank: Sorts by priority and age, whatever the kind.
-        distance: 0 in this process's share, more in those of others.
-    """
-
-    item_id: str
-    host: str
-    order: str
-    kind: str
-    rank: str
-    distance: int = 0
-
-    @property
-    def turn(self) -> tuple[str, int, float]:
-        """Sorts by priority; of one priority what is nearest; then by age, in the shares of others backwards.
-
-        So a process that helps another begins at the other end of its queue.
-        """
-        found_at = datetime.fromisoformat(self.rank[PRIORITY_LENGTH:]).timestamp()
-        return self.rank[:PRIORITY_LENGTH], self.distance, -found_at if self.distance else found_at
-
-    @property
-    def state(self) -> str:
-        """What it is counted as until it is claimed."""
-        return {READY: "pending", DELAYED: "delayed", LEASED: "in_progress"}[self.kind]
-
-
-@dataclass(frozen=True, slots=True)
 class Lease:
-    """What a claim gives an item.
+    """The lease that a claim writes into an item.
 
     Attributes:
         token: Random; no other lease has it.
@@ -114,7 +80,7 @@ class Lease:
     free_at: datetime
 
 
-class QueueStore:
+class ItemStore:
     """The queue's items of one run."""
 
     def __init__(
@@ -125,17 +91,20 @@ class QueueStore:
         self._writes = writes
         self._run_id = run_id
 
-    async def known(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
-        """Of those items that exist, what tells where they stand; strongly consistent.
+    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
+        """Reads the state of those items that exist, by id; strongly consistent.
 
-        Also whether the run is finished, or about to be proven so, which takes no further request.
+        Returns:
+            The attributes in STATE_ATTRIBUTES of each item; and whether the run is finished, or about to be
+            proven so, which takes no further request.
         """
         control = control_key(self._run_id)
-        keys = [control, *(frontier_key(self._run_id, each) for each in item_ids)]
-        found = await read_all(self._gateway, self._table, keys, (*STANDING, "verifying", "finished_by"))
-        items = {each["item_id"]["S"]: each for each in found if each["run_id"] != control["run_id"]}
-        is_closed = any(each.keys() & {"verifying", "finished_by"} for each in found)
-        return {unescape(item_id): each for item_id, each in items.items()}, is_closed
+        keys = [control, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
+        attributes = (*STATE_ATTRIBUTES, "verifying", "finished_by")
+        rows = await read_all(self._gateway, self._table, keys, attributes)
+        items = {row["item_id"]["S"]: row for row in rows if row["run_id"] != control["run_id"]}
+        is_closed = any(row.keys() & {"verifying", "finished_by"} for row in rows)
+        return {unescape(item_id): item for item_id, item in items.items()}, is_closed
 
     def encode(self, item: FrontierItem, shards: int) -> ConditionalInsert:
         """The write that adds an item.
@@ -162,8 +131,9 @@ class QueueStore:
 
     async def timed(self, host: str, shard: int) -> list[tuple[datetime, Candidate]]:
         """The first items of a shard that wait for a moment, with it; eventually consistent."""
-        found = await self._candidates(host, shard, TIMED, TIMED_READ)
-        return [(moment, each) for each in found if (moment := split_order(each.order)[1]) is not None]
+        candidates = await self._candidates(host, shard, TIMED, TIMED_READ)
+        moments = ((split_order(candidate.order)[1], candidate) for candidate in candidates)
+        return [(moment, candidate) for moment, candidate in moments if moment is not None]
 
     async def has_open(self, host: str, shard: int) -> bool:
         """Whether the index has any item of a shard; eventually consistent."""
@@ -284,7 +254,7 @@ class QueueStore:
 
     async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
         """Items by id; strongly consistent."""
-        keys = [frontier_key(self._run_id, each) for each in item_ids]
+        keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
         items = map(self.decode, await read_all(self._gateway, self._table, keys))
         return {item.item_id: item for item in items}
 
@@ -292,10 +262,13 @@ class QueueStore:
         self, *statuses: FrontierStatus, attributes: Sequence[str] | None = None
     ) -> AsyncGenerator[list[Item], None]:
         """The items of the whole run that have one of these statuses, all if none; strongly consistent."""
-        some = [Compare("status", "=", {"S": each}) for each in statuses]
+        has_status = [Compare("status", "=", {"S": status}) for status in statuses]
         names = (*self._table.primary_key, *attributes) if attributes is not None else None
         query = Query(
-            self._table, run_partition(self._run_id), filter=AnyOf(some) if some else None, attributes=names
+            self._table,
+            run_partition(self._run_id),
+            filter=AnyOf(has_status) if has_status else None,
+            attributes=names,
         )
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
@@ -305,20 +278,20 @@ class QueueStore:
         """The record of an item."""
         return from_item(self._table, item)
 
-    async def _candidates(self, host: str, shard: int, lane: str, limit: int) -> list[Candidate]:
+    async def _candidates(self, host: str, shard: int, prefix: str, limit: int) -> list[Candidate]:
         query = Query(
             self._table,
             host_queue(self._run_id, host, shard),
             index="by_queue",
-            sort=BeginsWith("queue_order", {"S": lane}) if lane else None,
+            sort=BeginsWith("queue_order", {"S": prefix}) if prefix else None,
         )
         response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
-        found = []
+        candidates = []
         for entry in response["Items"]:
             order = entry["queue_order"]["S"]
             kind, _, rank = split_order(order)
-            found.append(Candidate(entry["item_id"]["S"], host, order, kind, rank))
-        return found
+            candidates.append(Candidate(entry["item_id"]["S"], host, order, kind, rank))
+        return candidates
 
     def _final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
         put: dict[Path, Value] = {
@@ -364,7 +337,7 @@ class QueueStore:
 
 
 # What of an item is read to count it, and to find it again.
-STANDING = ("status", "domain", "queue", "queue_order")
+STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
 
 # Attribute with the random name of the latest change under a lease.
 _CHANGED_BY = "changed_by"
@@ -375,18 +348,18 @@ _LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
 _EXPIRED = "the lease expired: its worker died, stood still or lost the connection"
 
 
-def open_since(item: Item, now: datetime) -> tuple[datetime, int] | None:
-    """When a queued item can be claimed, and how many shards its host has at least; None if it is not."""
+def work_of(item: Item, now: datetime) -> Work | None:
+    """The work that a queued item is for its host; None for an item that is not queued."""
     if "queue" not in item:
         return None
     _, moment, _ = split_order(item["queue_order"]["S"])
-    return moment or now, 1 << shard_of(item["queue"]["S"]).bit_length()
+    return Work(moment or now, 1 << shard_of(item["queue"]["S"]).bit_length())
 
 
 def ready_candidate(item: FrontierItem) -> Candidate:
-    """An item that waits for nothing, as the index will show it."""
-    own = _rank(item)
-    return Candidate(item.item_id, item.domain, ready_order(own), READY, own)
+    """The candidate that the index will show for an item that waits for nothing."""
+    item_rank = _rank(item)
+    return Candidate(item.item_id, item.domain, ready_order(item_rank), READY, item_rank)
 
 
 def payload_of(text: str) -> Item:

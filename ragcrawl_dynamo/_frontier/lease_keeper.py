@@ -1,10 +1,11 @@
-"""Leases kept for as long as somebody works on their items."""
+"""Renews the leases of claims for as long as their items are worked on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,12 +17,20 @@ __all__ = ["LeaseKeeper"]
 
 logger = logging.getLogger(__name__)
 
-# Parts of a lease: it is renewed after one, so that two more renewals can fail.
+# A lease is renewed after one of so many parts, so that two more renewals can fail.
 _PARTS = 3
 
 
-class Renewing(Protocol):
-    """What a keeper needs of a frontier."""
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """How long leases last, and how many seconds before its end a lease is given up."""
+
+    seconds: float
+    margin: float
+
+
+class RenewsLeases(Protocol):
+    """What a lease keeper needs of a frontier."""
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
         """See Frontier."""
@@ -31,74 +40,78 @@ class Renewing(Protocol):
 class LeaseKeeper:
     """Renews the leases of the claims that it holds. Get it by `Frontier.keeper`, and use it in `async with`.
 
-    It is for those who call the verbs of the frontier themselves; a `Worker` has one of its own. A claim
-    that was ended is let go by itself.
+    It is for those who call the methods of the frontier themselves; a `Worker` has one of its own. A claim
+    that was ended is dropped without a call.
     """
 
     def __init__(
         self,
-        queue: Renewing,
+        queue: RenewsLeases,
         clock: Clock,
-        lease_seconds: float,
-        margin: float,
+        lease: LeaseSettings,
         on_lost: Callable[[Claim, str], object],
     ) -> None:
-        """`margin` is how many seconds before its end a lease is given up."""
         self._queue = queue
         self._clock = clock
-        self._lease_seconds = lease_seconds
-        self._margin = margin
+        self._lease = lease
         self._on_lost = on_lost
         self._held: dict[str, Claim] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Begins to keep leases."""
+        """Starts to renew leases."""
         self._task = asyncio.create_task(self._keep())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keeps them no longer; nothing is released."""
+        """Stops renewing leases; nothing is released."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def held(self) -> list[Claim]:
-        """The claims that it keeps, in the order in which they came."""
-        return [each for each in self._held.values() if not each.ended]
+        """The claims whose leases it renews, in the order in which they came."""
+        return [claim for claim in self._held.values() if not claim.ended]
 
     def hold(self, claims: Iterable[Claim]) -> None:
-        """Keeps the leases of these too."""
-        self._held.update((each.token, each) for each in claims)
+        """Renews the leases of these claims too."""
+        self._held.update((claim.token, claim) for claim in claims)
 
     def let_go(self, claim: Claim) -> None:
-        """Keeps it no longer."""
+        """Stops renewing the lease of a claim."""
         self._held.pop(claim.token, None)
 
     async def _keep(self) -> None:
-        pace = self._lease_seconds / _PARTS
+        renewed_after = self._lease.seconds / _PARTS
         while True:
-            await self._clock.sleep(min(pace / 2, 1.0))
-            now = self._clock.monotonic()
-            for claim in [each for each in self._held.values() if each.ended]:
-                self.let_go(claim)
-            aging = [each for each in self.held if each.deadline - now < self._lease_seconds - pace]
-            if aging:
-                await self._renew(aging)
-            now = self._clock.monotonic()
-            for claim in self.held:
-                if claim.deadline - self._margin <= now:
-                    self._lose(claim, "its lease could not be renewed in time")
+            await self._clock.sleep(min(renewed_after / 2, 1.0))
+            try:
+                await self._renew_aging(renewed_after)
+            except Exception:  # without this task every lease would lapse
+                logger.exception("the renewal of leases goes on after an error")
+
+    async def _renew_aging(self, renewed_after: float) -> None:
+        """Renews leases that are old enough, and gives up those that could not be renewed in time."""
+        now = self._clock.monotonic()
+        for claim in [claim for claim in self._held.values() if claim.ended]:
+            self.let_go(claim)
+        aging = [claim for claim in self.held if claim.deadline - now < self._lease.seconds - renewed_after]
+        if aging:
+            await self._renew(aging)
+        now = self._clock.monotonic()
+        for claim in self.held:
+            if claim.deadline - self._lease.margin <= now:
+                self._lose(claim, "its lease could not be renewed in time")
 
     async def _renew(self, claims: list[Claim]) -> None:
         # A request that hangs must not keep from giving the leases up in time.
-        soonest = min(each.deadline for each in claims) - self._margin - self._clock.monotonic()
+        soonest = min(claim.deadline for claim in claims) - self._lease.margin - self._clock.monotonic()
         try:
             async with asyncio.timeout(max(0.05, soonest)):
-                await self._queue.renew(claims, self._lease_seconds)
+                await self._queue.renew(claims, self._lease.seconds)
         except LeaseLostError as error:
             for claim in error.claims:
                 if claim.ended and not claim.lost:
@@ -111,4 +124,7 @@ class LeaseKeeper:
 
     def _lose(self, claim: Claim, why: str) -> None:
         self.let_go(claim)
-        self._on_lost(claim, why)
+        try:
+            self._on_lost(claim, why)
+        except Exception:  # the caller's code, of which nothing is known
+            logger.exception("on_lost failed for item %s", claim.item.item_id)

@@ -1,8 +1,8 @@
-"""Which processes claim of a run, so that each can begin with hosts and shards of its own.
+"""The processes that claim from a run, so that each can begin with hosts and shards of its own.
 
-Key `#{run_id}` / `member#{process}`. It only spares them meeting: whoever finds nothing in its own share
-turns to that of others, and the claims themselves decide. Shares are by rendezvous hashing, so that few
-change hands when a process comes or goes.
+Key `#{run_id}` / `member#{process}`. Membership only keeps processes from meeting: one that has nothing left
+in its own share helps with those of others, and the claims themselves decide. Shares are assigned by
+rendezvous hashing, so that few change hands when a process comes or goes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALIVE_SECONDS = 30.0
 _SOON_SECONDS = 0.25
 
 
-class Members:
+class Membership:
     """The processes that claim of one run, and this one among them."""
 
     def __init__(self, gateway: Gateway, table: Table[Any], run_id: str, site_id: str) -> None:
@@ -52,7 +52,7 @@ class Members:
         """Whether a shard of a host's queue is in this process's share."""
         owner = self._owners.get((host, shard))
         if owner is None:
-            owner = max(self._ids, key=lambda each: zlib.crc32(f"{each}/{host}/{shard}".encode()))
+            owner = max(self._ids, key=lambda process: zlib.crc32(f"{process}/{host}/{shard}".encode()))
             self._owners[host, shard] = owner
         return owner == self.me
 
@@ -69,20 +69,21 @@ class Members:
         if self._read_at is not None and monotonic - self._read_at < self._interval:
             return
         self._read_at = monotonic
-        own: Item = {
+        sign_of_life: Item = {
             **member_key(self._run_id, self.me),
             "site_id": {"S": self._site_id},
             "seen_at": {"S": moment_text(now)},
         }
-        await self._gateway.call("PutItem", requests.put_request(self._table, own))
+        await self._gateway.call("PutItem", requests.put_request(self._table, sign_of_life))
         only_members = BeginsWith("item_id", {"S": MEMBER_PREFIX})
         query = Query(self._table, records_partition(self._run_id), sort=only_members)
         response = await self._gateway.call("Query", requests.query_request(query))
         alive = moment_text(now - timedelta(seconds=_ALIVE_SECONDS))
+        members = response["Items"]
         ids = [
-            each["item_id"]["S"].removeprefix(MEMBER_PREFIX)
-            for each in response["Items"]
-            if each["seen_at"]["S"] >= alive
+            member["item_id"]["S"].removeprefix(MEMBER_PREFIX)
+            for member in members
+            if member["seen_at"]["S"] >= alive
         ]
         longer = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
         self._interval = longer if ids == self._ids else _SOON_SECONDS
@@ -90,9 +91,9 @@ class Members:
             self._ids = ids if self.me in ids else [*ids, self.me]
             self._owners.clear()
         gone = [
-            {name: each[name] for name in self._table.primary_key}
-            for each in response["Items"]
-            if each["seen_at"]["S"] < alive
+            {name: member[name] for name in self._table.primary_key}
+            for member in members
+            if member["seen_at"]["S"] < alive
         ]
         await delete_all(self._gateway, self._table, gone)
 

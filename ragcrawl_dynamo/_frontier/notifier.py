@@ -1,87 +1,56 @@
-"""How workers learn of work, in this process and in others."""
+"""Tells the workers of this process, and those of others, that hosts have work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from datetime import datetime
-from typing import TypeAlias
 
-from ragcrawl_dynamo._frontier.host_store import HostStore
-from ragcrawl_dynamo._frontier.scheduler import Claimer
-
-# Host -> when it has something to claim, and in how many shards at least.
-Work: TypeAlias = "dict[str, tuple[datetime, int]]"
-
-# Hosts whose number of shards a process remembers.
-_REMEMBERED = 100_000
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.work import WorkByHost
 
 
-def note_work(work: Work, host: str, at: datetime, shards: int) -> None:
-    """Adds to what is known of a host's work."""
-    before = work.get(host, (at, shards))
-    work[host] = (min(at, before[0]), max(shards, before[1]))
+class Notifier:
+    """Announces work of one run; what could not be announced is announced with what follows."""
 
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
 
-class Waker:
-    """Wakes hosts; what could not be made known is made known with what follows.
-
-    Attributes:
-        changed: Set when a waiting claim should look again.
-    """
-
-    def __init__(self, hosts: HostStore, claimer: Claimer) -> None:
-        self.changed = asyncio.Event()
-        self._hosts = hosts
-        self._claimer = claimer
-        self._left: Work = {}
-        self._shards: dict[str, int] = {}
-
-    async def wake(self, work: Work) -> None:
+    async def announce(self, work: WorkByHost) -> None:
         """Lets hosts have work; to be called once the work is durable.
 
         Raises:
-            ServiceError: Some could not be woken; a later call will.
+            ServiceError: Some hosts could not be told; a later call tells them.
         """
-        # What an earlier call could not make known may be due sooner.
-        for host, each in work.items():
-            note_work(self._left, host, *each)
-        if not self._left:
+        view = self._run.view
+        # What an earlier call could not announce may be due sooner.
+        for host, wanted in work.items():
+            view.unannounced.note(host, wanted)
+        if not view.unannounced:
             return
-        work = dict(self._left)
-        woken, others = await self._hosts.wake(work)
-        self._left = {host: each for host, each in self._left.items() if work.get(host) != each}
-        if len(self._shards) > _REMEMBERED:
-            self._shards.clear()
-        self._shards |= {host: record.shards for host, record in (woken | others).items()}
+        announced = dict(view.unannounced)
+        woken, others = await self._run.hosts.announce(announced)
+        for host, wanted in announced.items():
+            if view.unannounced.get(host) == wanted:
+                del view.unannounced[host]
+        view.note_shards({host: record.shards for host, record in (woken | others).items()})
         if woken:
-            self._claimer.look_again()
-        self.changed.set()
+            view.due_list_read_at = None
+        view.changed.set()
 
-    async def reopen(self) -> None:
-        """Takes back that the run is finished, or about to be proven so."""
-        await self._hosts.reopen()
-
-    async def wake_left(self) -> None:
-        """Wakes what an earlier call could not.
+    async def announce_left(self) -> None:
+        """Announces what an earlier call could not.
 
         Raises:
-            ServiceError: It can not be woken now either.
+            ServiceError: It cannot be announced now either.
         """
-        await self.wake({})
+        await self.announce(WorkByHost())
 
-    def shards(self, host: str) -> int:
-        """How many shards a host has, as far as this process knows."""
-        return self._shards.get(host, 1)
-
-    def look_again(self, hosts: Iterable[str] = ()) -> None:
-        """Lets claims of this process see what changed, in the queues of some hosts."""
-        self._claimer.forget(hosts)
-        self._claimer.look_again()
-        self.changed.set()
-
-    def forget(self) -> None:
-        """Drops what is known of the hosts."""
-        self._left = {}
-        self._shards.clear()
-        self.look_again()
+    async def wait_for_change(self, seconds: float) -> None:
+        """Waits that long, but not longer than until something changes in this process."""
+        sleep = asyncio.ensure_future(self._run.clock.sleep(seconds))
+        change = asyncio.ensure_future(self._run.view.changed.wait())
+        try:
+            await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            change.cancel()
+            await asyncio.gather(sleep, change, return_exceptions=True)

@@ -1,12 +1,12 @@
-"""What a process remembers of links that it added or found known: bounded, and never the authority."""
+"""A bounded memory of links that this process added or found known: never the authority."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 
-class SeenCache:
-    """The item ids that were seen last."""
+class SeenLinks:
+    """The item ids that were seen last, up to a number of them."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -26,5 +26,5 @@ class SeenCache:
             self._ids.popitem(last=False)
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Forgets all ids."""
         self._ids.clear()

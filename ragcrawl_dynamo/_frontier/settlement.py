@@ -1,4 +1,4 @@
-"""Writes under leases: renewing and ending them, with what hosts and counters must know of it."""
+"""Settles claims: renews leases and ends them, and tells hosts and counters what they must know of it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
-from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, note_lost
-from ragcrawl_dynamo._frontier.counters import Counters
-from ragcrawl_dynamo._frontier.host_store import HostStore, Mutation
-from ragcrawl_dynamo._frontier.item_store import QueueStore, ready_candidate
-from ragcrawl_dynamo._frontier.notifier import Waker
-from ragcrawl_dynamo._frontier.scheduler import Claimer
+from ragcrawl_dynamo._frontier.claim import Claim, note_lost
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_updates import EndLeases, ExtendLeases, HostUpdate
+from ragcrawl_dynamo._frontier.item_store import ready_candidate
+from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
-from ragcrawl_dynamo.models import FrontierStatus
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ class _Written:
 
     Attributes:
         done: Claims whose write was done now.
-        already: Claims for which the same verb had done it before.
+        already: Claims for which the same method had done it before.
         lost: Claims whose lease had ended.
-        over: Claims that were to be renewed, and which a verb under the same lease has ended.
+        over: Claims that were to be renewed, and which a method under the same lease has ended.
         unknown: Claims for which it is unknown, with the error.
     """
 
@@ -44,7 +44,7 @@ class _Written:
 
         Raises:
             LeaseLostError: Some leases were lost; everything else was done.
-            PartialBatchError: Of some it is unknown.
+            PartialBatchError: Of some claims it is unknown.
         """
         lost = [*self.lost, *self.over]
         if self.unknown:
@@ -54,119 +54,131 @@ class _Written:
             raise LeaseLostError(lost)
 
 
-class Finisher:
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A claim whose item goes back into the queue.
+
+    Attributes:
+        claim: The claim.
+        update: The write that ends its lease.
+        item: The item as it is afterwards.
+        retry_at: When it can be claimed again; None for at once.
+    """
+
+    claim: Claim
+    update: ConditionalUpdate
+    item: FrontierItem
+    retry_at: datetime | None = None
+
+
+class Settlement:
     """Renews and ends leases of one run's items."""
 
-    def __init__(
-        self,
-        hosts: HostStore,
-        queue: QueueStore,
-        counters: Counters,
-        claimer: Claimer,
-        waker: Waker,
-        on_lease_lost: LeaseObserver,
-    ) -> None:
-        self._hosts = hosts
-        self._queue = queue
-        self._counters = counters
-        self._claimer = claimer
-        self._waker = waker
-        self._on_lease_lost = on_lease_lost
+    def __init__(self, run: RunContext, notifier: Notifier) -> None:
+        self._run = run
+        self._notifier = notifier
 
-    async def renew(
-        self, claims: Sequence[Claim], ends_at: datetime, free_at: datetime, deadline: float
-    ) -> None:
-        """Makes leases end later.
+    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+        """Makes leases end that many seconds from now.
 
         Raises:
             LeaseLostError: Some were lost.
             PartialBatchError: Whether some were renewed is unknown.
         """
-        changes = [self._queue.renew(each.item, ends_at, free_at) for each in claims]
-        written = await self._write(claims, changes, FrontierStatus.IN_PROGRESS)
+        run = self._run
+        ends_at = run.clock.now() + timedelta(seconds=lease_seconds)
+        free_at = ends_at + timedelta(seconds=run.config.frontier_max_clock_skew)
+        deadline = run.clock.monotonic() + lease_seconds
+        updates = [run.items.renew(claim.item, ends_at, free_at) for claim in claims]
+        written = await self._write(claims, updates, FrontierStatus.IN_PROGRESS)
         for claim in written.done:
             claim.expires_at, claim.deadline = ends_at, deadline
         for claim in written.lost:
-            note_lost(claim, self._on_lease_lost)
+            note_lost(claim, run.on_lease_lost)
         for claim in written.over:
             claim.ended = True
-        await self._tell_hosts(written.done, lambda tokens: _extending(tokens, free_at))
+        await self._tell_hosts(written.done, lambda tokens: ExtendLeases(tokens, free_at))
         written.raise_if_incomplete()
 
-    async def end(self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], becomes: str) -> None:
+    async def end(
+        self, claims: Sequence[Claim], updates: Sequence[ConditionalUpdate], status: FrontierStatus
+    ) -> None:
         """Ends leases for good.
 
         Args:
             claims: The claims, of one host or several.
-            changes: The write for each.
-            becomes: "completed", "failed" or "skipped".
+            updates: The write for each claim.
+            status: The final status of their items.
 
         Raises:
             LeaseLostError: Some were lost.
             PartialBatchError: Whether some were ended is unknown.
         """
-        written = await self._end(claims, changes, FrontierStatus(becomes), becomes)
-        written.raise_if_incomplete()
+        (await self._end(claims, updates, status, status)).raise_if_incomplete()
 
-    async def ended_elsewhere(self, claim: Claim, becomes: str, *, counted: bool) -> None:
-        """Notes that a transaction has ended a lease for good; `counted` if it was noted before."""
+    async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
+        """Notes that a transaction has completed an item; `is_counted` if an earlier call has noted it."""
         claim.ended = True
-        if not counted:
-            self._counters.move(claim.item.domain, "in_progress", becomes)
-        await self._tell_hosts([claim], _freeing)
+        if not is_counted:
+            self._run.counters.move(claim.item.domain, "in_progress", "completed")
+        await self._tell_hosts([claim], EndLeases)
 
-    async def put_back(
-        self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], becomes: str, at: datetime
-    ) -> None:
-        """Ends leases whose items go back into the queue.
-
-        Args:
-            claims: The claims, of one host or several.
-            changes: The write for each.
-            becomes: "pending" or "delayed".
-            at: When they can be claimed again.
+    async def put_back(self, returns: Sequence[Return]) -> None:
+        """Ends leases whose items go back into the queue, all at once or all at a later moment.
 
         Raises:
             LeaseLostError: Some were lost.
             PartialBatchError: Whether some were ended is unknown.
         """
-        written = await self._end(claims, changes, FrontierStatus.PENDING, becomes)
-        back = [*written.done, *written.already, *(claim for claim, _ in written.unknown)]
-        if becomes == "pending":
-            for claim in written.done:
-                self._claimer.offer(ready_candidate(claim.item))
-        if back:
+        run = self._run
+        if not returns:
+            return
+        by_claim = {id(put_back.claim): put_back for put_back in returns}
+        claims = [put_back.claim for put_back in returns]
+        state = "pending" if returns[0].retry_at is None else "delayed"
+        updates = [put_back.update for put_back in returns]
+        written = await self._end(claims, updates, FrontierStatus.PENDING, state)
+        for claim in written.done:
+            claim.item = by_claim[id(claim)].item
+            if state == "pending":
+                run.view.offer(ready_candidate(claim.item))
+        work = WorkByHost()
+        now = run.clock.now()
+        for claim in (*written.done, *written.already, *(claim for claim, _ in written.unknown)):
+            work.note(claim.item.domain, Work(by_claim[id(claim)].retry_at or now))
+        if work:
             try:
-                await self._waker.wake({claim.item.domain: (at, 1) for claim in back})
+                await self._notifier.announce(work)
             except RagcrawlDynamoError as error:
-                # They are in the queue; their hosts are woken by the next call, or when all seems finished.
-                logger.warning("%d items went back, but their hosts sleep on: %s", len(back), error)
+                # They are in the queue; the next call announces them, or whoever asks if the run is finished.
+                logger.warning("%d hosts got items back that are not announced yet: %s", len(work), error)
         written.raise_if_incomplete()
 
     async def _end(
         self,
         claims: Sequence[Claim],
-        changes: Sequence[ConditionalUpdate],
+        updates: Sequence[ConditionalUpdate],
         status: FrontierStatus,
-        becomes: str,
+        state: str,
     ) -> _Written:
-        written = await self._write(claims, changes, status)
+        """Ends leases; `state` is what their items are counted as afterwards."""
+        written = await self._write(claims, updates, status)
         for claim in written.lost:
-            note_lost(claim, self._on_lease_lost)
+            note_lost(claim, self._run.on_lease_lost)
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
         for claim in written.done:
-            self._counters.move(claim.item.domain, "in_progress", becomes)
-        await self._tell_hosts(ended, _freeing)
+            self._run.counters.move(claim.item.domain, "in_progress", state)
+        await self._tell_hosts(ended, EndLeases)
         return written
 
     async def _write(
-        self, claims: Sequence[Claim], changes: Sequence[ConditionalUpdate], status: FrontierStatus
+        self, claims: Sequence[Claim], updates: Sequence[ConditionalUpdate], status: FrontierStatus
     ) -> _Written:
         written = _Written()
         refused: list[Claim] = []
-        for claim, outcome in zip(claims, await self._queue.run(changes), strict=True):
+        for claim, outcome in zip(claims, await self._run.items.run(updates), strict=True):
             if isinstance(outcome, Failed):
                 written.unknown.append((claim, outcome.error))
             elif isinstance(outcome, Applied) and outcome.item and outcome.item["status"] == {"S": status}:
@@ -175,21 +187,23 @@ class Finisher:
                 refused.append(claim)
         if not refused:
             return written
-        # The same verb may have done it before, in a call whose end its caller did not see.
-        items = await self._queue.read(list({claim.item.item_id for claim in refused}))
+        # The same method may have done it before, in a call whose end its caller did not see.
+        items = await self._run.items.read(list({claim.item.item_id for claim in refused}))
         for claim in refused:
-            now = items.get(claim.item.item_id)
-            if now is None or now.lease_token != claim.item.lease_token:
+            item = items.get(claim.item.item_id)
+            if item is None or item.lease_token != claim.item.lease_token:
                 written.lost.append(claim)
             elif status is FrontierStatus.IN_PROGRESS:
                 written.over.append(claim)
-            elif now.status == status:
+            elif item.status == status:
                 written.already.append(claim)
             else:
                 written.lost.append(claim)
         return written
 
-    async def _tell_hosts(self, claims: Iterable[Claim], change: Callable[[list[str]], Mutation]) -> None:
+    async def _tell_hosts(
+        self, claims: Iterable[Claim], update: Callable[[tuple[str, ...]], HostUpdate]
+    ) -> None:
         """Tells hosts that count their leases in flight of those that ended, or end later."""
         tokens: defaultdict[str, list[str]] = defaultdict(list)
         for claim in claims:
@@ -198,15 +212,7 @@ class Finisher:
         if not tokens:
             return
         try:
-            await self._hosts.change({host: change(each) for host, each in tokens.items()})
+            await self._run.hosts.update({host: update(tuple(ended)) for host, ended in tokens.items()})
         except RagcrawlDynamoError as error:
             logger.warning("%d hosts count leases as in flight until they expire: %s", len(tokens), error)
-        self._waker.changed.set()
-
-
-def _extending(tokens: list[str], free_at: datetime) -> Mutation:
-    return lambda record: record.extended(dict.fromkeys(tokens, free_at))
-
-
-def _freeing(tokens: list[str]) -> Mutation:
-    return lambda record: record.freed(tokens)
+        self._run.view.changed.set()

@@ -1,4 +1,4 @@
-"""Whether a run is finished, and how many items it has in which state: what only reading all of it tells."""
+"""Proves that a run is finished, and counts its items exactly: what only reading the whole run tells."""
 
 from __future__ import annotations
 
@@ -6,178 +6,194 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._dynamodb.values import Item, unescape
-from ragcrawl_dynamo._frontier.counters import NAMES, Counters, FrontierStats, stats_of
-from ragcrawl_dynamo._frontier.host_store import TURNS_READ, HostStore
-from ragcrawl_dynamo._frontier.item_store import STANDING, QueueStore, open_since
-from ragcrawl_dynamo._frontier.notifier import Waker, Work, note_work
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.counters import NAMES, FrontierStats, stats_of
+from ragcrawl_dynamo._frontier.host_store import DUE_LIST_READ
+from ragcrawl_dynamo._frontier.item_store import STATE_ATTRIBUTES, work_of
+from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import DELAYED, split_order
-from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.models import FrontierStatus
 
 # Items by host and state.
 Counts: TypeAlias = "defaultdict[str, Counter[str]]"
 
 # Open items that are remembered when a run turns out not to be finished.
-_WITNESSES = 100
+_OPEN_ITEMS_REMEMBERED = 100
 
-# Seconds between two signs of life of whoever reads a whole run.
+# Seconds between two signs of life of the process that reads a whole run.
 _SIGN_OF_LIFE_SECONDS = 20.0
 
 # Hosts whose queues one step looks into.
 _HOSTS_AT_ONCE = 25
 
 
-class Completion:
-    """Proves a run finished, finds what was forgotten, counts."""
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What the counters say before a run is read.
 
-    def __init__(
-        self, hosts: HostStore, queue: QueueStore, counters: Counters, waker: Waker, clock: Clock
-    ) -> None:
-        self._hosts = hosts
-        self._queue = queue
-        self._counters = counters
-        self._waker = waker
-        self._clock = clock
-        self._witnesses: list[str] = []
-        self._open_host: str | None = None
+    Attributes:
+        total: Of the run.
+        by_host: Of each host.
+    """
 
-    def forget(self) -> None:
-        """Drops what is remembered of open items."""
-        self._witnesses = []
-        self._open_host = None
+    total: FrontierStats
+    by_host: dict[str, FrontierStats]
+
+
+class Termination:
+    """Proves a run finished, finds items that were forgotten, and counts."""
+
+    def __init__(self, run: RunContext, notifier: Notifier) -> None:
+        self._run = run
+        self._notifier = notifier
 
     async def is_finished(self) -> bool:
         """Whether every item is final: by hints while they say no, by reading the whole run otherwise."""
-        control, _ = await self._hosts.read()
+        control = await self._run.control.read()
         if control is not None and control.finished_by:
             return True
-        if await self._index_shows_open() or await self._witnesses_are_open():
+        if await self._index_shows_open() or await self._remembered_are_open():
             return False
         return await self._verify()
 
     async def stats(self) -> FrontierStats:
-        """The counts of the finished run, or what the counters say."""
-        control, _ = await self._hosts.read()
+        """The exact counts of a finished run, or what the counters say."""
+        control = await self._run.control.read()
         if control is not None and control.finished_by:
             return FrontierStats(**control.final_counts)
-        return FrontierStats.estimated(await self._counters.stats())
+        return FrontierStats.estimated(await self._run.counters.stats())
 
     async def recount(self) -> FrontierStats:
-        """Counts all items, and notes what the counters differ by."""
-        counted = await self._counters.stats()
-        by_host = {record.host: stats_of(item) async for record, item in self._hosts.iterate()}
-        found: Counts = defaultdict(Counter)
-        async with aclosing(self._queue.scan(attributes=STANDING)) as pages:
+        """Counts all items, and corrects the counters by what they differ."""
+        counted = await self._read_counters()
+        counts: Counts = defaultdict(Counter)
+        async with aclosing(self._run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
             async for items in pages:
-                _count(items, found)
-        return self._correct(found, counted, by_host)
+                _count(items, counts)
+        return self._correct(counts, counted)
 
     async def _index_shows_open(self) -> bool:
         # First where something was open the last time: while work goes on, one look says no.
-        if self._open_host is not None and await self._any_shows_open([self._open_host]):
+        if self._run.view.open_host is not None and await self._any_shows_open([self._run.view.open_host]):
             return True
         start = None
         while True:
-            turns = await self._hosts.turns(start)
-            names = [host for host, _ in turns.hosts]
+            due_list = await self._run.hosts.due_list(start)
+            names = [host for host, _ in due_list.hosts]
             for i in range(0, len(names), _HOSTS_AT_ONCE):
                 if await self._any_shows_open(names[i : i + _HOSTS_AT_ONCE]):
                     return True
-            if len(names) < TURNS_READ:
+            if len(names) < DUE_LIST_READ:
                 return False
-            start = turns.hosts[-1]
+            start = due_list.hosts[-1]
 
     async def _any_shows_open(self, hosts: list[str]) -> bool:
-        _, records = await self._hosts.read(hosts)
+        _, records = await self._run.hosts.read(hosts)
         for record in records.values():
             for shard in range(record.shards):
-                if await self._queue.has_open(record.host, shard):
-                    self._open_host = record.host
+                if await self._run.items.has_open(record.host, shard):
+                    self._run.view.open_host = record.host
                     return True
-        self._open_host = None
+        self._run.view.open_host = None
         return False
 
-    async def _witnesses_are_open(self) -> bool:
-        if not self._witnesses:
+    async def _remembered_are_open(self) -> bool:
+        view = self._run.view
+        if not view.open_items:
             return False
-        items = await self._queue.read(self._witnesses)
-        self._witnesses = [each for each, item in items.items() if not item.status.is_final]
-        return bool(self._witnesses)
+        items = await self._run.items.read(view.open_items)
+        view.open_items = [item_id for item_id, item in items.items() if not item.status.is_final]
+        return bool(view.open_items)
 
     async def _verify(self) -> bool:
-        """Reads the whole run; whoever adds an item meanwhile takes the token away, and the proof fails."""
-        token = await self._hosts.begin_verification(self._clock.now())
+        """Reads the whole run; an item that is added meanwhile takes the token away, and the proof fails."""
+        run = self._run
+        token = await run.control.begin_verification(run.clock.now())
         if token is None:
             return False
-        found: Counts = defaultdict(Counter)
-        open_items: dict[str, Item] = {}
-        work: Work = {}
-        proven = False
-        said_at = self._clock.monotonic()
+        counts: Counts = defaultdict(Counter)
+        open_items: list[str] = []
+        work = WorkByHost()
+        is_proven = False
         try:
-            counted = await self._counters.stats()
-            by_host = {record.host: stats_of(item) async for record, item in self._hosts.iterate()}
-            async with aclosing(self._queue.scan(attributes=STANDING)) as pages:
-                async for items in pages:
-                    _count(items, found)
-                    if self._clock.monotonic() - said_at > _SIGN_OF_LIFE_SECONDS:
-                        said_at = self._clock.monotonic()
-                        if not await self._hosts.keep_verification(token, self._clock.now()):
-                            return False
-                    for item in items:
-                        if not FrontierStatus(item["status"]["S"]).is_final:
-                            await self._note_work(item, work)
-                            if len(open_items) < _WITNESSES:
-                                open_items[unescape(item["item_id"]["S"])] = item
-            proven = not open_items
+            counted = await self._read_counters()
+            is_proven = await self._read_run(token, counts, open_items, work) and not open_items
         finally:
-            counts = {name: sum(each[name] for each in found.values()) for name in NAMES}
-            finished = await self._hosts.end_verification(token, counts if proven else None)
-        self._witnesses = list(open_items)
-        if finished:
-            self._correct(found, counted, by_host)
+            total = {name: sum(of_host[name] for of_host in counts.values()) for name in NAMES}
+            is_finished = await run.control.end_verification(token, total if is_proven else None)
+        run.view.open_items = open_items
+        if is_finished:
+            self._correct(counts, counted)
         if work:
-            await self._waker.wake(work)
-        return finished
+            await self._notifier.announce(work)
+        return is_finished
 
-    async def _note_work(self, item: Item, work: Work) -> None:
-        """Notes when an open item can be claimed; puts it into the queue if it was saved as a record only."""
-        now = self._clock.now()
-        found = open_since(item, now)
-        if found is None and item["status"]["S"] == FrontierStatus.PENDING:
+    async def _read_run(
+        self, token: WriteToken, counts: Counts, open_items: list[str], work: WorkByHost
+    ) -> bool:
+        """Counts all items, and notes some open ones and the work that they are; False if the token is gone."""
+        run = self._run
+        said_at = run.clock.monotonic()
+        async with aclosing(run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
+            async for items in pages:
+                _count(items, counts)
+                if run.clock.monotonic() - said_at > _SIGN_OF_LIFE_SECONDS:
+                    said_at = run.clock.monotonic()
+                    if not await run.control.keep_verification(token, run.clock.now()):
+                        return False
+                for item in items:
+                    if not FrontierStatus(item["status"]["S"]).is_final:
+                        await self._note_work(item, work)
+                        if len(open_items) < _OPEN_ITEMS_REMEMBERED:
+                            open_items.append(unescape(item["item_id"]["S"]))
+        return True
+
+    async def _note_work(self, item: Item, work: WorkByHost) -> None:
+        """Notes when an open item can be claimed; queues it if it was saved as a record only."""
+        now = self._run.clock.now()
+        queued = work_of(item, now)
+        if queued is None and item["status"]["S"] == FrontierStatus.PENDING:
             await self._adopt(unescape(item["item_id"]["S"]))
-            found = now, 1
+            queued = Work(now)
         # Otherwise somebody works on it without a lease.
-        if found is not None:
-            note_work(work, item["domain"]["S"], *found)
+        if queued is not None:
+            work.note(item["domain"]["S"], queued)
 
     async def _adopt(self, item_id: str) -> None:
-        for record in (await self._queue.read([item_id])).values():
-            (outcome,) = await self._queue.run([self._queue.adopt(record, secrets.token_hex(8))])
+        items = self._run.items
+        for record in (await items.read([item_id])).values():
+            (outcome,) = await items.run([items.adopt(record, secrets.token_hex(8))])
             if isinstance(outcome, Applied):
-                self._counters.move(record.domain, None, "pending")
+                self._run.counters.move(record.domain, None, "pending")
 
-    def _correct(
-        self, found: Counts, counted: FrontierStats, by_host: dict[str, FrontierStats]
-    ) -> FrontierStats:
-        """Notes by how much the counters are off."""
+    async def _read_counters(self) -> _Counted:
+        total = await self._run.counters.stats()
+        return _Counted(
+            total, {record.host: stats_of(item) async for record, item in self._run.hosts.iterate()}
+        )
+
+    def _correct(self, counts: Counts, counted: _Counted) -> FrontierStats:
+        """Corrects the counters by what they are off; returns the exact counts."""
         total: Counter[str] = Counter()
-        for each in found.values():
-            total.update(each)
-        self._counters.correct(
-            _difference(total, counted),
-            {host: _difference(found[host], before) for host, before in by_host.items()},
+        for of_host in counts.values():
+            total.update(of_host)
+        self._run.counters.correct(
+            _difference(total, counted.total),
+            {host: _difference(counts[host], before) for host, before in counted.by_host.items()},
         )
         return FrontierStats(**total)
 
 
-def _count(items: Iterable[Item], found: Counts) -> None:
+def _count(items: Iterable[Item], counts: Counts) -> None:
     for item in items:
-        found[item["domain"]["S"]][_state(item)] += 1
+        counts[item["domain"]["S"]][_state(item)] += 1
 
 
 def _state(item: Item) -> str:

@@ -1,4 +1,4 @@
-"""A worker: claims, keeps the leases while its handlers run, finishes what they did."""
+"""A worker: claims items, renews their leases while handlers run, and ends them by what the handlers did."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ragcrawl_dynamo._frontier.claim import Claim
-from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, Renewing
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, LeaseSettings, RenewsLeases
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
 
@@ -30,7 +31,7 @@ _LONGEST_WAIT_SECONDS = 10.0
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class Queue(Renewing, Protocol):
+class Queue(RenewsLeases, Protocol):
     """What a worker needs of a frontier."""
 
     async def claim(
@@ -56,12 +57,29 @@ class Queue(Renewing, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker works.
+
+    Attributes:
+        concurrency: Handlers that run at a time.
+        lease: How long leases last.
+        worker_id: Name of the worker, kept with the items.
+        grace_seconds: How long handlers may go on after SIGTERM; None leaves the signal alone.
+    """
+
+    concurrency: int
+    lease: LeaseSettings
+    worker_id: str | None = None
+    grace_seconds: float | None = None
+
+
 class Worker:
     """Runs a handler for one item after the other. Get it by `Frontier.worker`, and use it in `async with`.
 
     While a handler runs, its lease is renewed. When it returns, the item is completed; when it raises, the
     item fails and is tried again later; when it is cancelled, the item is released. A handler may finish its
-    claim itself by any verb of the frontier. One whose lease is lost, or can not be renewed in time, is
+    claim itself by any method of the frontier. One whose lease is lost, or cannot be renewed in time, is
     cancelled, in the latter case before others may take the item over.
 
     SIGTERM, where it would end the process anyway, first lets the handlers end, for `grace_seconds`, and then
@@ -74,29 +92,13 @@ class Worker:
         lost: Handlers whose lease was lost.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        clock: Clock,
-        concurrency: int,
-        lease_seconds: float,
-        margin: float,
-        worker_id: str | None,
-        grace_seconds: float | None,
-    ) -> None:
-        """`margin` is how many seconds before its end a lease is given up.
-
-        Without `grace_seconds` SIGTERM is left alone.
-        """
+    def __init__(self, queue: Queue, clock: Clock, settings: WorkerSettings) -> None:
         self._queue = queue
         self._clock = clock
-        self._concurrency = concurrency
-        self._lease_seconds = lease_seconds
-        self._worker_id = worker_id
-        self._grace_seconds = grace_seconds
+        self._settings = settings
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._lost: set[str] = set()
-        self._keeper = LeaseKeeper(queue, clock, lease_seconds, margin, self._on_lost)
+        self._keeper = LeaseKeeper(queue, clock, settings.lease, self._on_lost)
         self._is_open = False
         self._stop = asyncio.Event()
         self._terminated = asyncio.Event()
@@ -106,7 +108,7 @@ class Worker:
         self.lost = 0
 
     async def __aenter__(self) -> Self:
-        """Begins to keep leases."""
+        """Starts to renew leases."""
         await self._keeper.__aenter__()
         self._is_open = True
         self._take_signal()
@@ -139,7 +141,7 @@ class Worker:
             raise RuntimeError("use the worker in 'async with'")
         wait = _WAIT_SECONDS
         while not self._stop.is_set():
-            free = self._concurrency - len(self._running)
+            free = self._settings.concurrency - len(self._running)
             if not free:
                 await self._any_of(self._running, self._stop.wait())
                 continue
@@ -164,7 +166,7 @@ class Worker:
 
     async def _end(self) -> None:
         """Lets the handlers end for a while, releases the items of those that have not, and exits."""
-        grace = asyncio.ensure_future(self._clock.sleep(self._grace_seconds or 0))
+        grace = asyncio.ensure_future(self._clock.sleep(self._settings.grace_seconds or 0))
         try:
             while self._running and not grace.done():
                 await asyncio.wait({*self._running, grace}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +179,10 @@ class Worker:
         """What there is to do; None once the worker is stopped or the run cancelled."""
         claiming = asyncio.ensure_future(
             self._queue.claim(
-                limit, lease_seconds=self._lease_seconds, worker_id=self._worker_id, wait_seconds=wait
+                limit,
+                lease_seconds=self._settings.lease.seconds,
+                worker_id=self._settings.worker_id,
+                wait_seconds=wait,
             )
         )
         try:
@@ -204,7 +209,7 @@ class Worker:
 
     def _take_signal(self) -> None:
         """Handles SIGTERM, unless somebody does or nobody can."""
-        if self._grace_seconds is None or threading.current_thread() is not threading.main_thread():
+        if self._settings.grace_seconds is None or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
@@ -217,7 +222,7 @@ class Worker:
         logger.warning(
             "SIGTERM: %d handlers have %s s to end, then their items are released",
             len(self._running),
-            self._grace_seconds,
+            self._settings.grace_seconds,
         )
         self._terminated.set()
         self.stop()
@@ -234,19 +239,21 @@ class Worker:
             logger.info("item %s failed: %r", claim.item.item_id, error)
             await self._finish(claim, partial(self._fail, error=error))
         else:
-            self.completed += await self._finish(claim, self._queue.complete)
+            is_completed = await self._finish(claim, self._queue.complete)
+            # Added after the wait: meanwhile other handlers count theirs.
+            self.completed += is_completed
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
         await self._queue.fail(claims[0], error)
 
-    async def _finish(self, claim: Claim, verb: Callable[[Sequence[Claim]], Awaitable[None]]) -> bool:
+    async def _finish(self, claim: Claim, end: Callable[[Sequence[Claim]], Awaitable[None]]) -> bool:
         """Ends a claim, unless its handler has; False if that could not be done."""
         if claim.token in self._lost:
             return False
         if claim.ended:
             return True
         try:
-            await verb([claim])
+            await end([claim])
         except LeaseLostError as error:
             self.lost += 1
             logger.warning("%s", error)

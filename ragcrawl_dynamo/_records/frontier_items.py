@@ -24,16 +24,18 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import frontier_key, records_partition, run_partition
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
-from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, utc_now
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 
-class FrontierStore:
+class FrontierItemStore:
     """Key `{run_id}` / `{item_id}`; finished items may carry a time to live."""
 
-    def __init__(self, gateway: Gateway, table: Table[FrontierItem]) -> None:
+    def __init__(self, gateway: Gateway, table: Table[FrontierItem], clock: Clock) -> None:
         self._gateway = gateway
         self._table = table
+        self._clock = clock
         self._puts = Puts(gateway, table)
 
     async def close(self) -> None:
@@ -42,14 +44,14 @@ class FrontierStore:
 
     async def save(self, item: FrontierItem) -> None:
         """Writes an item over whatever is there."""
-        extra = self._expiry(item.completed_at or utc_now()) if item.status.is_final else {}
+        extra = self._expiry(item.completed_at or self._clock.now()) if item.status.is_final else {}
         await self._puts.put(*to_sized_item(self._table, item, extra))
 
     async def get_items(
         self, run_id: str, status: FrontierStatus | str | None, limit: int, cursor: str | None
     ) -> Slice[FrontierItem]:
         """A run's items by item_id; reads the whole run where few have the status."""
-        conditions = [_not_expired()]
+        conditions = [_is_kept(self._clock.now())]
         if status is not None:
             conditions.append(Compare("status", "=", {"S": _checked(status)}))
         query = Query(self._table, run_partition(run_id), filter=AllOf(conditions))
@@ -60,7 +62,7 @@ class FrontierStore:
     ) -> FrontierItem:
         """Sets an item's status and the time that goes with it, and returns the item as it is then."""
         new = _checked(status)
-        now = utc_now()
+        now = self._clock.now()
         moment = encode_value(now, model="FrontierItem", field="completed_at")
         put: dict[Path, Value] = {"status": {"S": new}}
         # Whatever the queue had in mind for it is over.
@@ -110,10 +112,9 @@ class FrontierStore:
         return from_item(self._table, item)
 
 
-def _not_expired() -> Condition:
+def _is_kept(now: datetime) -> Condition:
     # DynamoDB deletes an expired item within days, not at once (AWS: "Using time to live").
-    now = int(utc_now().timestamp())
-    return AnyOf((Missing(EXPIRES_AT), Compare(EXPIRES_AT, ">", {"N": str(now)})))
+    return AnyOf((Missing(EXPIRES_AT), Compare(EXPIRES_AT, ">", {"N": str(int(now.timestamp()))})))
 
 
 def _checked(status: FrontierStatus | str) -> FrontierStatus:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ragcrawl_dynamo._changes.change import ChangeKind
-from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
@@ -24,24 +20,19 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Condition,
     Exists,
     Missing,
-    Path,
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
-from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.table import Table
-from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
+from ragcrawl_dynamo._dynamodb.values import Item, Key, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
-from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION, change_order
+from ragcrawl_dynamo._schema.attributes import REVISION, change_order
 from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, version_key
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
-from ragcrawl_dynamo._utils.validation import check_amount
-from ragcrawl_dynamo.errors import (
-    ConditionFailedError,
-    ConflictError,
-)
+from ragcrawl_dynamo._utils.validation import check_amount, check_several
 from ragcrawl_dynamo.models import Page
 
 # Attribute with the random name of the latest mark.
@@ -49,9 +40,6 @@ _SEEN_BY = "seen_by"
 
 # Look-ups of one call in flight.
 _LOOK_UPS_IN_FLIGHT = 16
-
-# Times that a tombstone is tried whose place in the log of changes was taken.
-_ATTEMPTS = 6
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
 
@@ -74,10 +62,10 @@ class StoredPage:
 class PageStore:
     """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL, whatever its length."""
 
-    def __init__(self, gateway: Gateway, table: Table[Page], lanes: Lanes) -> None:
+    def __init__(self, gateway: Gateway, table: Table[Page], clock: Clock) -> None:
         self._gateway = gateway
         self._table = table
-        self._lanes = lanes
+        self._clock = clock
         self._writes = conditional_writes(gateway, table)
         self._puts = Puts(gateway, table)
         self._gets = Gets(gateway, table)
@@ -93,7 +81,7 @@ class PageStore:
 
     async def save_bulk(self, pages: Iterable[Page]) -> int:
         """Writes pages in batches; see `save_all`."""
-        return await save_all(self._gateway, self._table, pages)
+        return await save_all(self._gateway, self._table, check_several("pages", pages, object))
 
     async def get(self, site_id: str, page_id: str) -> Page | None:
         """One page by full key."""
@@ -144,6 +132,11 @@ class PageStore:
         async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
             return sum([count async for count, _ in pages])
 
+    async def get_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
+        """Those pages of a site that exist, in the order of their ids; strongly consistent."""
+        ids = dict.fromkeys(check_several("page_ids", page_ids, str))
+        return await self.get_many([page_key(site_id, page_id) for page_id in ids])
+
     async def get_many(self, keys: Sequence[Key]) -> list[Page]:
         """Those pages that exist of several keys, all different, in their order; strongly consistent."""
         return [self._decode(item) for item in await read_all(self._gateway, self._table, keys)]
@@ -160,16 +153,17 @@ class PageStore:
 
     async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
         """The pages to crawl next: never crawled first, then oldest first; no tombstones."""
-        return await self._oldest(site_id, "last_crawled", _cutoff(max_age_hours), limit)
+        before = _hours_before(self._clock.now(), max_age_hours)
+        return await self._oldest(site_id, "last_crawled", before, limit)
 
     async def not_seen_since(self, site_id: str, moment: datetime, limit: int) -> list[Page]:
         """The pages that were last seen before a moment, longest ago first; no tombstones."""
         return await self._oldest(site_id, "last_seen", moment, limit)
 
-    async def mark_seen(self, site_id: str, urls: Iterable[str], now: datetime) -> int:
+    async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
         """Notes that pages are still linked; returns how many of the URLs have a page."""
         site = site_partition(site_id)
-        wanted = {url_key(url) for url in urls}
+        wanted = {url_key(url) for url in check_several("urls", urls, str)}
         keys: dict[str, Key] = {}
 
         async def find(hashed: str) -> None:
@@ -179,7 +173,7 @@ class PageStore:
                 keys[entry["page_id"]["S"]] = {name: entry[name] for name in self._table.primary_key}
 
         await gather_bounded(find, wanted, _LOOK_UPS_IN_FLIGHT)
-        seen = encode_value(now, model="Page", field="last_seen")
+        seen = encode_value(self._clock.now(), model="Page", field="last_seen")
         changes = []
         for key in keys.values():
             token = WriteToken.new(_SEEN_BY)
@@ -190,49 +184,6 @@ class PageStore:
             if isinstance(outcome, Failed):
                 raise outcome.error
         return len(keys)
-
-    async def tombstone(self, site_id: str, page_id: str) -> bool:
-        """Marks a page as gone, and logs that; whether it exists."""
-        key = page_key(site_id, page_id)
-        for failures in range(1, _ATTEMPTS + 1):
-            stored = await self.read(site_id, page_id)
-            if stored.page is None or stored.page.is_tombstone:
-                return stored.page is not None
-            if await self._bury(site_id, page_id, key, stored):
-                return True
-            await asyncio.sleep(full_jitter(self._gateway.config, failures))
-        raise ConflictError(f"page {page_id!r} of site {site_id!r} was changed by others each time")
-
-    async def _bury(self, site_id: str, page_id: str, key: Key, stored: StoredPage) -> bool:
-        """Whether the page could be marked, as it was read."""
-        now = self._lanes.now()
-        own = secrets.token_hex(8)
-        gone: dict[Path, Value] = {
-            "is_tombstone": {"BOOL": True},
-            "last_changed": encode_value(now, model="Page", field="last_changed"),
-            REVISION: {"S": own},
-        }
-        logged = await self._lanes.log(site_id, page_id, ChangeKind.DELETED, stored.order)
-        if logged is None:
-            update = requests.update_request(self._table, key, Update(put=gone), as_read(stored))
-            try:
-                await self._gateway.call("UpdateItem", update)
-            except ConditionFailedError as error:
-                return (error.item or {}).get(REVISION) == {"S": own}
-            return True
-        gone[CHANGE_ORDER] = {"N": str(logged.order)}
-        writes = [
-            requests.transact_update(self._table, key, Update(put=gone), as_read(stored)),
-            logged.write,
-        ]
-        try:
-            await self._gateway.call("TransactWriteItems", requests.transaction_request(own, writes))
-        except ConditionFailedError as error:
-            if (error.items[0] or {}).get(REVISION) == {"S": own}:
-                return True
-            self._lanes.refused(site_id, logged.place, error, -1)
-            return False
-        return True
 
     async def delete_of_site(self, site_id: str) -> int:
         """Removes all pages of a site."""
@@ -292,12 +243,12 @@ def _is_before(attribute: str, moment: datetime | None) -> Condition | None:
     return AnyOf((Missing(attribute), Compare(attribute, "<", limit)))
 
 
-def _cutoff(max_age_hours: float | None) -> datetime | None:
-    check_amount("max_age_hours", max_age_hours)
-    if max_age_hours is None:
+def _hours_before(moment: datetime, hours: float | None) -> datetime | None:
+    check_amount("max_age_hours", hours)
+    if hours is None:
         return None
     try:
-        return datetime.now(UTC) - timedelta(hours=max_age_hours)
+        return moment - timedelta(hours=hours)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
 

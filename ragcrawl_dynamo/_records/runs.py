@@ -1,9 +1,9 @@
-"""Crawl runs: by key, by id alone, newest first, and counters that many workers add to at once."""
+"""Crawl runs: read by key or by id alone, listed newest first, with stats that many workers add to."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all
 from ragcrawl_dynamo._dynamodb.codec import encode_fields, from_item, to_item
-from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Missing, Path, Update
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.pagination import Slice, read_pages, read_slice_by_index
+from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate, read_pages, read_slice_by_index
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import run_key, run_partition, site_partition
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
@@ -72,6 +73,30 @@ class RunStore:
             "GetItem", requests.get_request(self._table, run_key(site_id, run_id))
         )
         return self._decode(response["Item"]) if "Item" in response else None
+
+    async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
+        """One run that is completed, and so saw all of its site.
+
+        Raises:
+            NotFoundError: It does not exist.
+            InvalidArgumentError: It is not completed.
+        """
+        run = await self.get(run_id, site_id)
+        if run is None:
+            raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
+        if run.status is not RunStatus.COMPLETED:
+            raise InvalidArgumentError(
+                "run_id", f"is of a run that is {run.status}: only a completed one saw all"
+            )
+        return run
+
+    async def get_latest(self, site_id: str) -> CrawlRun | None:
+        """A site's newest run; strongly consistent."""
+        return next(iter(await self.listing(site_id, 1, None)), None)
+
+    def iterate(self, site_id: str) -> AsyncIterator[CrawlRun]:
+        """All runs of a site, newest first."""
+        return iterate(lambda cursor: self.listing(site_id, 100, cursor))
 
     async def listing(self, site_id: str, limit: int, cursor: str | None) -> Slice[CrawlRun]:
         """A site's runs, newest first; strongly consistent."""
@@ -145,12 +170,10 @@ class RunStore:
         return [unescape(item["site_id"]["S"]) for item in response["Items"]]
 
     async def _add(self, key: Key, update: Update, name: str, only_open: bool) -> CrawlRun:
-        token: Value = {"S": uuid4().hex}
-        slot: Path = (_WRITERS, self._writer)
-        marked = Update(put={slot: token}, increment=update.increment, union=update.union)
-        not_yet_applied = AnyOf((Missing(slot), Compare(slot, "<>", token)))
+        token = WriteToken((_WRITERS, self._writer), {"S": uuid4().hex})
+        marked = Update(put=token.assignment, increment=update.increment, union=update.union)
         condition = AllOf(
-            (Exists(self._table.partition_key), not_yet_applied, *([_IS_OPEN] if only_open else []))
+            (Exists(self._table.partition_key), token.is_absent, *([_IS_OPEN] if only_open else []))
         )
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
@@ -160,6 +183,7 @@ class RunStore:
         except ConditionFailedError as error:
             if not error.item:
                 raise NotFoundError(f"{name} does not exist: save_run() makes it") from error
+            # Applied by our own first attempt, whose answer was lost; or the run has ended.
             return self._decode(error.item)
         return self._decode(response["Attributes"])
 

@@ -1,7 +1,8 @@
-"""Sites: few, by id, listed by a scan."""
+"""Sites: read by id, listed by a scan of their table, which is small."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import Exists, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.pagination import Slice, read_table
+from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate, read_table
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.keys import site_key
@@ -53,6 +54,10 @@ class SiteStore:
     async def listing(self, limit: int, cursor: str | None) -> Slice[Site]:
         """A slice of all sites."""
         return await read_table(self._gateway, self._table, self._decode, limit=limit, cursor=cursor)
+
+    def iterate(self) -> AsyncIterator[Site]:
+        """All sites, in no particular order."""
+        return iterate(lambda cursor: self.listing(1000, cursor))
 
     async def delete(self, site_id: str) -> None:
         """Removes the site's own item, if there is one."""

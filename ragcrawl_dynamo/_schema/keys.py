@@ -206,7 +206,7 @@ def records_partition(run_id: str) -> str:
     return "#" + run_partition(run_id)
 
 
-def turns_queue(run_id: str) -> str:
+def due_list(run_id: str) -> str:
     """`#{run_id}`: in by_queue, the hosts of a run that have work, in the order in which they are due."""
     return "#" + run_partition(run_id)
 

@@ -5,22 +5,12 @@ They are pure values; moments are those of the workers' clocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
 
 from pydantic import Field
 
 from ragcrawl_dynamo.models import Entity, UtcDatetime
-
-# Shares into which the queue of one host is split at most. A partition of an index takes 1,000 write units a
-# second (AWS: "Best practices for designing and using partition keys"), a crawled page needs three of them.
-MAX_SHARDS = 32
-
-# Seconds until a host whose queue looked empty is looked at again. Its index may lag, commonly by well under
-# a second; what it hides for longer is found when the run seems to be finished.
-SECOND_LOOK = 1.0
 
 
 class RunState(StrEnum):
@@ -98,62 +88,12 @@ class HostRecord(Entity):
         if (open_at := self.open_at) is not None and open_at > now:
             return 0
         if self.max_in_flight is not None:
-            wanted = min(wanted, self.max_in_flight - len(self._live(now)))
+            wanted = min(wanted, self.max_in_flight - len(self.live_slots(now)))
         return min(wanted, 1) if self.delay > 0 else wanted
 
-    def reserved(self, tokens: Mapping[str, datetime], now: datetime, by: str) -> Self:
-        """With leases begun now; `tokens` has the moment at which each is given up for lost."""
-        changes: dict[str, Any] = {"reserver": by}
-        if self.delay > 0:
-            changes["next_at"] = now + timedelta(seconds=self.delay)
-        if self.max_in_flight is not None:
-            changes["slots"] = {**self._live(now), **tokens}
-        return self.model_copy(update=changes)
-
-    def given_back(self, tokens: Iterable[str], reserved_at: datetime) -> Self:
-        """Without leases that were reserved at a moment and not used."""
-        record = self.freed(tokens)
-        if self.next_at == reserved_at + timedelta(seconds=self.delay):
-            record = record.model_copy(update={"next_at": reserved_at})
-        return record
-
-    def freed(self, tokens: Iterable[str]) -> Self:
-        """Without leases that have ended."""
-        gone = set(tokens)
-        return self.model_copy(update={"slots": {k: v for k, v in self.slots.items() if k not in gone}})
-
-    def extended(self, tokens: Mapping[str, datetime]) -> Self:
-        """With later ends of leases; those that were given up for lost come back."""
-        if self.max_in_flight is None:
-            return self
-        return self.model_copy(update={"slots": {**self.slots, **tokens}})
-
-    def woken(self, at: datetime, shards: int = 1) -> Self:
-        """With work from a moment on, in that many shards at least."""
-        changes: dict[str, Any] = {"shards": max(self.shards, shards)}
-        if self.work_at is None or at < self.work_at or self.empty_looks:
-            changes |= {"work_at": at if self.work_at is None else min(at, self.work_at), "empty_looks": 0}
-        return self.model_copy(update=changes)
-
-    def looked_empty(self, now: datetime, next_work: datetime | None) -> Self:
-        """After a look that found nothing to claim before `next_work`; the first one is not trusted."""
-        if self.empty_looks:
-            return self.model_copy(update={"work_at": next_work, "empty_looks": 0})
-        again = now + timedelta(seconds=SECOND_LOOK)
-        work_at = again if next_work is None else min(again, next_work)
-        return self.model_copy(update={"work_at": work_at, "empty_looks": 1})
-
-    def limited(self, **limits: Any) -> Self:
-        """With other limits; leases in flight from before are not counted."""
-        return self.model_copy(update=limits)
-
-    def _live(self, now: datetime) -> dict[str, datetime]:
+    def live_slots(self, now: datetime) -> dict[str, datetime]:
+        """The leases in flight that are not given up for lost at a moment."""
         return {token: expiry for token, expiry in self.slots.items() if expiry > now}
-
-
-def shards_for(links: int) -> int:
-    """Into how many shards a host's queue is to be split: a power of two, one for some sixty links."""
-    return min(MAX_SHARDS, 1 << max(0, (links - 1) // 64).bit_length())
 
 
 class SchemaRecord(Entity):

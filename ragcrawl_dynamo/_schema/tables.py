@@ -19,13 +19,13 @@ from ragcrawl_dynamo._dynamodb.table import Index, Table
 from ragcrawl_dynamo._dynamodb.values import Key, moment_text
 from ragcrawl_dynamo._schema.keys import (
     control_key,
+    due_list,
     frontier_key,
     host_key,
     page_key,
     run_key,
     schema_key,
     site_key,
-    turns_queue,
     url_key,
     version_key,
 )
@@ -62,7 +62,7 @@ def host_keys(record: HostRecord) -> Key:
     """The key attributes of a host record, that of its turn included where it has work."""
     key = host_key(record.run, record.host)
     if (due := record.due) is not None:
-        key |= {"queue": {"S": turns_queue(record.run)}, "queue_order": {"S": moment_text(due)}}
+        key |= {"queue": {"S": due_list(record.run)}, "queue_order": {"S": moment_text(due)}}
     return key
 
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats, LeaseLostError
 from ragcrawl_dynamo._frontier.scheduler import CANDIDATE_SECONDS
-from ragcrawl_dynamo._schema.records import SECOND_LOOK
+from ragcrawl_dynamo._frontier.host_updates import SECOND_LOOK
 from ragcrawl_dynamo.testing import ManualClock, drop_tables
 from tests.queues import QUICK, WAYS, url
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo._schema.records import MAX_SHARDS, SECOND_LOOK, HostRecord, shards_for
+from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo._frontier.host_updates import MAX_SHARDS, SECOND_LOOK, shards_for
 from tests.factories import START
 
 

@@ -129,7 +129,7 @@ def test_places_in_a_queue_sort_by_time_and_can_be_read(
 @given(st.tuples(tricky, tricky, st.integers(0, 31)), st.tuples(tricky, tricky, st.integers(0, 31)))
 def test_different_hosts_never_share_a_queue(one: tuple[str, str, int], other: tuple[str, str, int]) -> None:
     assert (_keys.host_queue(*one) == _keys.host_queue(*other)) == (one == other)
-    assert _keys.host_queue(*one) != _keys.turns_queue(other[0])
+    assert _keys.host_queue(*one) != _keys.due_list(other[0])
     assert (_keys.host_key(*one[:2]) == _keys.host_key(*other[:2])) == (one[:2] == other[:2])
     assert _keys.shard_of(_keys.host_queue(*one)) == one[2]
     assert _keys.host_of(_keys.host_key(*one[:2])) == one[1]

@@ -1,0 +1,105 @@
+"""Assembles the rooms of this package into one backend: makes their objects, opens and closes them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+from ragcrawl_dynamo._changes.feed import ChangeFeed
+from ragcrawl_dynamo._changes.log import ChangeLog
+from ragcrawl_dynamo._commit.commit import Committer
+from ragcrawl_dynamo._commit.live_stats import LiveStats
+from ragcrawl_dynamo._commit.run_completion import RunCompletion
+from ragcrawl_dynamo._commit.site_deletion import SiteDeletion
+from ragcrawl_dynamo._commit.tombstones import Tombstones
+from ragcrawl_dynamo._content.bucket import ContentBucket
+from ragcrawl_dynamo._content.garbage import GarbageCollector
+from ragcrawl_dynamo._content.retention import Retention
+from ragcrawl_dynamo._content.usage import UsageReader
+from ragcrawl_dynamo._content.versions import VersionStore
+from ragcrawl_dynamo._dynamodb.client import ClientFactory
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer
+from ragcrawl_dynamo._frontier.claim import LeaseObserver, guarded
+from ragcrawl_dynamo._frontier.frontiers import Frontiers
+from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
+from ragcrawl_dynamo._records.pages import PageStore
+from ragcrawl_dynamo._records.runs import RunStore
+from ragcrawl_dynamo._records.sites import SiteStore
+from ragcrawl_dynamo._schema.schema import Schema
+from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo.config import DynamoDBConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Assembly:
+    """The objects that one backend consists of; each room's are documented there."""
+
+    def __init__(
+        self,
+        config: DynamoDBConfig,
+        client_factory: ClientFactory,
+        clock: Clock,
+        on_request: Observer | None,
+        on_lease_lost: LeaseObserver | None,
+    ) -> None:
+        self.config = config
+        self.metrics = metrics = Metrics(on_request)
+        self.gateway = gateway = Gateway(config, client_factory, metrics=metrics)
+        self.tables = tables = Tables.of(config.table_prefix)
+        self.bucket = ContentBucket(config, metrics)
+        self.schema = Schema(gateway, tables)
+        self.sites = SiteStore(gateway, tables.sites)
+        self.runs = RunStore(gateway, tables.runs)
+        self.pages = PageStore(gateway, tables.pages, clock)
+        self.frontier_items = FrontierItemStore(gateway, tables.frontier, clock)
+        self.frontiers = Frontiers(gateway, tables, clock, guarded(on_lease_lost))
+        self.change_log = ChangeLog(gateway, tables.pages, clock)
+        self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log)
+        self.versions = VersionStore(gateway, tables.versions, self.pages, self.bucket.gateway, clock)
+        self.usage = UsageReader(gateway, tables.versions, self.versions)
+        self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
+        self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)
+        self.live_stats = LiveStats(self.runs, clock)
+        self.committer = Committer(
+            self.frontiers, self.pages, self.versions, self.change_log, self.live_stats
+        )
+        self.tombstones = Tombstones(self.frontiers, self.pages, self.change_log)
+        self.run_completion = RunCompletion(self.frontiers, self.runs, self.pages, self.sites)
+        self.site_deletion = SiteDeletion(
+            self.sites, self.runs, self.frontier_items, (self.pages, self.changes, self.garbage)
+        )
+
+    async def open(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
+        """Opens the connections, and makes the tables that are missing; see StorageBackend.initialize."""
+        await self.gateway.open()
+        try:
+            await self.bucket.open()
+            await self.schema.initialize(
+                create_tables=create_tables, create_missing_indexes=create_missing_indexes
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Writes what is kept in memory, and closes the connections; each step though another one fails."""
+        steps: list[Callable[[], Awaitable[None]]] = [
+            *(self.pages.close, self.versions.close, self.frontier_items.close),
+            *(self._write_last, self.frontiers.close, self.gateway.close, self.bucket.close),
+        ]
+        async with AsyncExitStack() as stack:
+            for step in reversed(steps):
+                stack.push_async_callback(step)
+
+    async def _write_last(self) -> None:
+        try:
+            async with asyncio.timeout(self.config.health_timeout):
+                await self.live_stats.close()
+                await self.change_log.close()
+        except TimeoutError:
+            logger.warning("the last stats of runs are not recorded: no answer within health_timeout")

@@ -1,0 +1,58 @@
+"""Completes runs: counts a run's stats anew from the outcomes recorded with its frontier items."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from ragcrawl_dynamo._commit.run_stats import STATS_ATTRIBUTES, RunTotals
+from ragcrawl_dynamo._frontier.frontiers import Frontiers
+from ragcrawl_dynamo._records.pages import PageStore
+from ragcrawl_dynamo._records.runs import RunStore, check_final_status
+from ragcrawl_dynamo._records.sites import SiteStore
+from ragcrawl_dynamo.models import CrawlRun, RunStatus
+
+
+class RunCompletion:
+    """Completes runs of all sites, for one process."""
+
+    def __init__(self, frontiers: Frontiers, runs: RunStore, pages: PageStore, sites: SiteStore) -> None:
+        self._frontiers = frontiers
+        self._runs = runs
+        self._pages = pages
+        self._sites = sites
+
+    async def complete(self, site_id: str, run_id: str, status: RunStatus | str) -> CrawlRun:
+        """Completes one run; see StorageBackend.complete_run."""
+        final_status = check_final_status(status)
+        totals = await self._read_totals(site_id, run_id)
+        stats = totals.stats()
+        if final_status is RunStatus.COMPLETED and (totals.open or stats.pages_failed):
+            final_status = RunStatus.PARTIAL
+        now = self._frontiers.services.clock.now()
+        run = await self._runs.complete(
+            site_id,
+            run_id,
+            final_status,
+            stats,
+            completed_at=now,
+            frontier_size=stats.pages_discovered,
+            max_depth_reached=totals.max_depth,
+        )
+        total_pages, total_runs = await asyncio.gather(
+            self._pages.count(site_id, include_tombstones=False), self._runs.count(site_id)
+        )
+        await self._sites.record_crawl(
+            site_id, total_pages=total_pages, total_runs=total_runs, moment=now, is_sync=run.is_sync
+        )
+        await self._frontiers.close_run(run_id, site_id)
+        return run
+
+    async def _read_totals(self, site_id: str, run_id: str) -> RunTotals:
+        """Adds up the outcomes of all items, by reading them (a read unit for 4 KB)."""
+        totals = RunTotals()
+        items = self._frontiers.queue(run_id, site_id).run.items
+        async with aclosing(items.scan(attributes=STATS_ATTRIBUTES)) as pages:
+            async for page in pages:
+                totals.add(page)
+        return totals

@@ -1,0 +1,79 @@
+"""What the parts of one run's queue share in one process: the run, its stores, the clock, and a local view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._frontier.claim import LeaseObserver
+from ragcrawl_dynamo._frontier.control_store import ControlStore
+from ragcrawl_dynamo._frontier.counters import Counters
+from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.item_store import ItemStore
+from ragcrawl_dynamo._frontier.local_view import LocalView
+from ragcrawl_dynamo._frontier.membership import Membership
+from ragcrawl_dynamo._schema.records import RunControl
+from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.clock import Clock, SystemClock
+from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo.errors import ClockSkewError
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierServices:
+    """What the queues of all runs share in one process."""
+
+    gateway: Gateway
+    tables: Tables
+    writes: ConditionalWrites
+    clock: Clock
+    on_lease_lost: LeaseObserver
+
+
+class RunContext:
+    """One run, as one process works on it.
+
+    Attributes:
+        first_control: What the run's control is made of, if there is none yet.
+        run_id: The run.
+        site_id: Its site.
+        config: The settings of the backend.
+        clock: By which leases and delays are judged.
+        on_lease_lost: Called with each claim whose lease proves to be lost.
+        control: The store of what holds for the whole run.
+        hosts: The store of its hosts.
+        items: The store of its items.
+        counters: How many items are in which state.
+        membership: Which processes claim from the run.
+        view: What this process remembers of the run.
+        tasks: Work that goes on to its end though its caller is cancelled.
+    """
+
+    def __init__(self, services: FrontierServices, first_control: RunControl) -> None:
+        gateway, tables, writes = services.gateway, services.tables, services.writes
+        self.first_control = first_control
+        self.run_id = first_control.run
+        self.site_id = first_control.site_id
+        self.config = gateway.config
+        self.clock = services.clock
+        self.on_lease_lost = services.on_lease_lost
+        self.tasks = Tasks()
+        self.view = LocalView(gateway.config.frontier_seen_cache)
+        self.control = ControlStore(gateway, tables.controls, first_control)
+        self.hosts = HostStore(gateway, tables, writes, self.control)
+        self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
+        self.counters = Counters(gateway, tables.frontier, writes, first_control, self.view.unwritten_counts)
+        self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
+        self._gateway = gateway
+
+    def check_clock(self) -> None:
+        """Refuses to judge leases by a clock that is off.
+
+        Raises:
+            ClockSkewError: It is, by more than `frontier_max_clock_skew`, as DynamoDB's answers prove.
+        """
+        bound = self.config.frontier_max_clock_skew
+        offset = self._gateway.server_clock.offset
+        if abs(offset) > bound and isinstance(self.clock, SystemClock):
+            raise ClockSkewError(offset, bound)

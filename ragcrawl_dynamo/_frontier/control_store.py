@@ -1,0 +1,134 @@
+"""The control of a run: its state, the limits that its hosts begin with, and the proof that it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
+from ragcrawl_dynamo._dynamodb.expressions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Condition,
+    Exists,
+    Missing,
+    Path,
+    Update,
+)
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._schema.keys import control_key
+from ragcrawl_dynamo._schema.records import RunControl, RunState
+from ragcrawl_dynamo.errors import ConditionFailedError, FrontierCancelledError
+
+# After that many seconds without a sign of life, whoever proves a run finished is taken for dead.
+_VERIFICATION_SECONDS = 60
+
+
+class ControlStore:
+    """Key `#{run_id}` / `control`: one item for each run."""
+
+    def __init__(self, gateway: Gateway, table: Table[RunControl], first: RunControl) -> None:
+        """`first` is what the control is made of, if there is none."""
+        self._gateway = gateway
+        self._table = table
+        self._first = first
+        self.run_id = first.run
+        self.key = control_key(first.run)
+
+    async def read(self) -> RunControl | None:
+        """The control; None if nobody has made it yet. Strongly consistent."""
+        response = await self._gateway.call("GetItem", requests.get_request(self._table, self.key))
+        return self.decode(response["Item"]) if "Item" in response else None
+
+    async def make(self) -> RunControl:
+        """Makes the control, if there is none; returns it as it is."""
+        item = to_item(self._table, self._first)
+        put = requests.put_request(self._table, item, Missing(self._table.partition_key))
+        try:
+            await self._gateway.call("PutItem", put)
+        except ConditionFailedError as error:
+            return self.decode(error.item) if error.item else self._first
+        return self._first
+
+    def decode(self, item: Item) -> RunControl:
+        """The control of an item."""
+        return from_item(self._table, item)
+
+    async def set_state(self, state: RunState) -> None:
+        """Pauses, resumes or cancels the run.
+
+        Raises:
+            FrontierCancelledError: It is cancelled already, which is final.
+        """
+        is_not_cancelled = AnyOf((Missing("state"), Compare("state", "<>", {"S": RunState.CANCELLED})))
+        allowed: Condition = is_not_cancelled
+        if state is RunState.CANCELLED:
+            allowed = AnyOf((is_not_cancelled, Compare("state", "=", {"S": state})))
+        try:
+            await self._update({"state": {"S": state}}, allowed)
+        except ConditionFailedError as error:
+            raise FrontierCancelledError from error
+
+    async def begin_verification(self, now: datetime) -> WriteToken | None:
+        """A token with which the run may be proven finished; None while another process is at it."""
+        token = WriteToken.new("verifying", length=8)
+        dead = moment_text(now - timedelta(seconds=_VERIFICATION_SECONDS))
+        is_free = AnyOf((Missing("verifying"), Compare("verifying_since", "<", {"S": dead})))
+        try:
+            await self._update({**token.assignment, "verifying_since": _moment(now)}, is_free)
+        except ConditionFailedError as error:
+            return token if token.is_in(error.item) else None
+        return token
+
+    async def keep_verification(self, token: WriteToken, now: datetime) -> bool:
+        """Says that the proof goes on; False if something was added since it began."""
+        try:
+            await self._update({"verifying_since": _moment(now)}, token.is_present)
+        except ConditionFailedError:
+            return False
+        return True
+
+    async def end_verification(self, token: WriteToken, counts: Mapping[str, int] | None) -> bool:
+        """Records the proof, with what was counted, or that there is none.
+
+        Returns:
+            Whether the run is finished; False if something was added since the proof began.
+        """
+        proof = WriteToken("finished_by", token.value)
+        put: dict[Path, Value] = {}
+        if counts is not None:
+            put |= proof.assignment
+            put["final_counts"] = encode_value(dict(counts), model="RunControl", field="final_counts")
+        try:
+            await self._update(put, token.is_present, remove=("verifying", "verifying_since"))
+        except ConditionFailedError as error:
+            return bool(counts) and proof.is_in(error.item)
+        return counts is not None
+
+    async def reopen(self) -> None:
+        """Takes back that the run is finished, or about to be proven so."""
+        await self._update({}, remove=("verifying", "verifying_since", "finished_by"))
+
+    async def _update(
+        self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()
+    ) -> None:
+        exists = Exists(self._table.partition_key)
+        allowed = exists if condition is None else AllOf((exists, condition))
+        update = Update(put=put, remove=remove)
+        request = requests.update_request(self._table, self.key, update, allowed)
+        try:
+            await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as error:
+            if error.item:
+                raise
+            await self.make()
+            await self._gateway.call("UpdateItem", request)
+
+
+def _moment(moment: datetime) -> Value:
+    return encode_value(moment, model="RunControl", field="verifying_since")

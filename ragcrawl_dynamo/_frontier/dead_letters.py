@@ -1,0 +1,62 @@
+"""Makes dead letters claimable again."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import aclosing
+from typing import Any
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo.errors import PartialBatchError, RagcrawlDynamoError
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
+
+# Dead letters that are requeued at once.
+_AT_ONCE = 100
+
+
+class DeadLetters:
+    """The items of one run that were given up."""
+
+    def __init__(self, run: RunContext, notifier: Notifier) -> None:
+        self._run = run
+        self._notifier = notifier
+
+    async def requeue(self) -> int:
+        """Makes all of them claimable; returns how many.
+
+        Raises:
+            PartialBatchError: Some may not have been; it carries them.
+        """
+        run = self._run
+        requeued = 0
+        failures: list[tuple[Any, RagcrawlDynamoError]] = []
+        async with aclosing(run.items.scan(FrontierStatus.FAILED)) as pages:
+            async for page in pages:
+                items = [run.items.decode(item) for item in page]
+                for i in range(0, len(items), _AT_ONCE):
+                    count, failed = await run.tasks.uninterrupted(self._requeue(items[i : i + _AT_ONCE]))
+                    requeued += count
+                    failures += failed
+        if failures:
+            raise PartialBatchError(requeued, failures) from failures[0][1]
+        return requeued
+
+    async def _requeue(
+        self, items: list[FrontierItem]
+    ) -> tuple[int, list[tuple[FrontierItem, RagcrawlDynamoError]]]:
+        run = self._run
+        outcomes = await run.items.run([run.items.requeue(item, secrets.token_hex(8)) for item in items])
+        work = WorkByHost()
+        failures = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                failures.append((item, outcome.error))
+            elif isinstance(outcome, Applied):
+                run.counters.move(item.domain, "failed", "pending")
+            work.note(item.domain, Work(run.clock.now()))
+        await self._notifier.announce(work)
+        run.view.look_again(work)
+        return sum(isinstance(outcome, Applied) for outcome in outcomes), failures

@@ -1,0 +1,78 @@
+"""The frontiers that one process has open, one for each run."""
+
+from __future__ import annotations
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._frontier.arguments import HostLimits
+from ragcrawl_dynamo._frontier.claim import LeaseObserver
+from ragcrawl_dynamo._frontier.context import FrontierServices
+from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.run_queue import RunQueue
+from ragcrawl_dynamo._schema.keys import run_partition, site_partition
+from ragcrawl_dynamo._schema.records import RunControl
+from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.validation import check_kind
+from ragcrawl_dynamo.errors import InvalidArgumentError
+
+
+class Frontiers:
+    """Opens the queue of each run once; what users call is the same object each time.
+
+    Attributes:
+        services: What the queues of all runs share.
+    """
+
+    def __init__(self, gateway: Gateway, tables: Tables, clock: Clock, on_lease_lost: LeaseObserver) -> None:
+        writes = conditional_writes(gateway, tables.frontier)
+        self.services = FrontierServices(gateway, tables, writes, clock, on_lease_lost)
+        self._open: dict[tuple[str, str], tuple[RunQueue, Frontier]] = {}
+
+    def get(self, run_id: str, site_id: str, limits: HostLimits) -> Frontier:
+        """The frontier of a run; see StorageBackend.frontier."""
+        return self._get(run_id, site_id, limits)[1]
+
+    def queue(self, run_id: str, site_id: str) -> RunQueue:
+        """The queue of a run, for the rooms of this package."""
+        return self._get(run_id, site_id, HostLimits())[0]
+
+    def clear(self, run_id: str) -> None:
+        """Forgets what this process remembers of a run's items, after they were deleted."""
+        for (open_run_id, _), (queue, _) in self._open.items():
+            if open_run_id == run_id:
+                queue.run.view.clear()
+
+    async def close_run(self, run_id: str, site_id: str) -> None:
+        """Closes one queue: a service that lives long sees many runs."""
+        opened = self._open.pop((run_id, site_id), None)
+        if opened is not None:
+            await opened[0].close()
+
+    async def close(self) -> None:
+        """Closes all queues."""
+        opened, self._open = self._open, {}
+        for queue, _ in opened.values():
+            await queue.close()
+
+    def _get(self, run_id: str, site_id: str, limits: HostLimits) -> tuple[RunQueue, Frontier]:
+        check_kind("run_id", run_id, str)
+        check_kind("site_id", site_id, str)
+        opened = self._open.get((run_id, site_id))
+        if opened is None:
+            # Refuses what can be no id.
+            run_partition(run_id)
+            site_partition(site_id)
+            control = RunControl(
+                run=run_id,
+                site_id=site_id,
+                host_delay=limits.delay,
+                host_max_in_flight=limits.max_in_flight,
+            )
+            queue = RunQueue(self.services, control)
+            opened = self._open[run_id, site_id] = queue, Frontier(queue)
+            return opened
+        first = opened[0].run.first_control
+        if limits not in (HostLimits(), HostLimits(first.host_delay, first.host_max_in_flight)):
+            raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
+        return opened

@@ -1,0 +1,243 @@
+"""The queue of one run in one process: composes the parts, for `Frontier` and for commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._frontier.claim_coalescing import ClaimCoalescer
+from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
+from ragcrawl_dynamo._frontier.counters import FrontierStats, stats_of
+from ragcrawl_dynamo._frontier.dead_letters import DeadLetters
+from ragcrawl_dynamo._frontier.enqueue import Enqueuer
+from ragcrawl_dynamo._frontier.host_updates import SetLimits
+from ragcrawl_dynamo._frontier.item_store import payload_of
+from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
+from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.scheduler import Scheduler
+from ragcrawl_dynamo._frontier.settlement import Return, Settlement
+from ragcrawl_dynamo._frontier.termination import Termination
+from ragcrawl_dynamo._schema.records import RunControl, RunState
+from ragcrawl_dynamo._utils.urls import link_id, normalize_url
+from ragcrawl_dynamo.errors import RagcrawlDynamoError
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
+
+logger = logging.getLogger(__name__)
+
+# A waiting claim looks for what other processes added at least every so many seconds.
+_POLL_SECONDS = 1.0
+
+
+class RunQueue:
+    """The queue of one run. Arguments are checked by `Frontier`, where they enter.
+
+    Attributes:
+        run: What its parts share.
+        scheduler: The part that claims.
+    """
+
+    def __init__(self, services: FrontierServices, control: RunControl) -> None:
+        """`control` is what the run's control is made of, if there is none yet."""
+        self.run = run = RunContext(services, control)
+        notifier = Notifier(run)
+        self.scheduler = Scheduler(run)
+        self._notifier = notifier
+        self._enqueuer = Enqueuer(run, notifier)
+        self._settlement = Settlement(run, notifier)
+        self._termination = Termination(run, notifier)
+        self._dead_letters = DeadLetters(run, notifier)
+        self._claims = ClaimCoalescer(run, self.scheduler, self.release)
+
+    async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
+        """See Frontier.add; `common` are the fields of the items that are made of URLs."""
+        await self._notifier.announce_left()
+        results = await self._enqueuer.add(links, common)
+        await self._flush_if_due()
+        return results
+
+    async def get(self, key: str) -> FrontierItem | None:
+        """See Frontier.get."""
+        item_ids = list(dict.fromkeys((link_id(key), link_id(normalize_url(key)))))
+        items = await self.run.items.read(item_ids)
+        return next((items[item_id] for item_id in item_ids if item_id in items), None)
+
+    async def claim(self, terms: list[LeaseTerms], wait_seconds: float) -> list[Claim]:
+        """See Frontier.claim."""
+        clock = self.run.clock
+        deadline = clock.monotonic() + wait_seconds
+        while True:
+            self.run.view.changed.clear()
+            self.run.check_clock()
+            await self._notifier.announce_left()
+            claims, next_at = await self._claims.claim(terms)
+            await self._flush_if_due()
+            left = deadline - clock.monotonic()
+            if claims or left <= 0:
+                return claims
+            pause = _POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 # spreads load
+            if next_at is not None:
+                pause = min(pause, max(0.001, (next_at - clock.now()).total_seconds()))
+            await self._notifier.wait_for_change(min(pause, left))
+
+    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+        """See Frontier.renew."""
+        await self.run.tasks.uninterrupted(self._settlement.renew(claims, lease_seconds))
+
+    async def end(
+        self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
+    ) -> None:
+        """Ends leases for good; see Frontier.complete, fail and skip."""
+        items, now = self.run.items, self.run.clock.now()
+        new = None
+        if payload is not None:
+            for claim in claims:
+                self._with(claim, {"payload": payload})
+            new = payload_of(payload)
+        updates = [items.finish(claim.item, status, now, error, new) for claim in claims]
+        await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
+        await self._flush_if_due()
+
+    async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> None:
+        """See Frontier.fail."""
+        failures = claim.item.retry_count
+        if not retry or failures + 1 >= self.run.config.frontier_max_attempts:
+            await self.end([claim], FrontierStatus.FAILED, error)
+            return
+        delay = self._backoff(failures) if retry_in is None else retry_in
+        retry_at = self.run.clock.now() + timedelta(seconds=delay)
+        update = self.run.items.retry(claim.item, retry_at, error)
+        await self._put_back([Return(claim, update, claim.item, retry_at)])
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """See Frontier.release."""
+        items = self.run.items
+        await self._put_back([Return(claim, items.release(claim.item), claim.item) for claim in claims])
+
+    async def put_back(self, claim: Claim, changed: dict[str, Any], *, to_end: bool) -> None:
+        """See Frontier.put_back; `changed` are fields of the item."""
+        if to_end:
+            changed = {**changed, "discovered_at": self.run.view.next_moment(self.run.clock.now())}
+        item = self._with(claim, changed)
+        await self._put_back([Return(claim, self.run.items.release(item, changed), item)])
+
+    def completion(self, claim: Claim, outcome: Item) -> ConditionalUpdate:
+        """The write that completes an item as part of a transaction, with what became of its page."""
+        return self.run.items.finish(
+            claim.item, FrontierStatus.COMPLETED, self.run.clock.now(), outcome=outcome
+        )
+
+    async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
+        """Notes that a transaction has completed an item; `is_counted` if an earlier call has noted it."""
+        work = self._settlement.note_completed(claim, is_counted=is_counted)
+        await self.run.tasks.uninterrupted(work)
+        await self._flush_if_due()
+
+    async def is_finished(self) -> bool:
+        """See Frontier.is_finished."""
+        await self._notifier.announce_left()
+        await self._flush()
+        finished = await self._termination.is_finished()
+        await self._flush()
+        return finished
+
+    async def stats(self, host: str | None) -> FrontierStats:
+        """See Frontier.stats."""
+        await self._flush()
+        if host is None:
+            return await self._termination.stats()
+        return FrontierStats.estimated(stats_of(await self.run.hosts.get_item(host) or {}))
+
+    async def iterate_hosts(self) -> AsyncIterator[HostStatus]:
+        """See Frontier.iter_hosts."""
+        await self._flush()
+        now = self.run.clock.now()
+        async for record, item in self.run.hosts.iterate():
+            yield HostStatus(
+                host=record.host,
+                delay=record.delay,
+                max_in_flight=record.max_in_flight,
+                in_flight=len(record.live_slots(now)),
+                blocked_until=record.blocked_until,
+                next_at=record.next_at,
+                stats=FrontierStats.estimated(stats_of(item)),
+            )
+
+    async def recount(self) -> FrontierStats:
+        """See Frontier.recount."""
+        await self._flush()
+        exact = await self._termination.recount()
+        await self._flush()
+        return exact
+
+    async def state(self) -> RunState:
+        """See Frontier.state."""
+        control = await self.run.control.read()
+        return RunState.RUNNING if control is None else control.state
+
+    async def set_state(self, state: RunState) -> None:
+        """See Frontier.pause, resume and cancel."""
+        await self.run.control.set_state(state)
+        if state is not RunState.PAUSED:
+            self.run.view.look_again()
+
+    async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
+        """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
+        hosts = self.run.hosts
+        await hosts.ensure(host)
+        await self.run.tasks.uninterrupted(hosts.update({host: SetLimits(limits)}))
+        self.run.view.look_again()
+
+    async def requeue_failed(self) -> int:
+        """See Frontier.requeue_failed."""
+        try:
+            return await self._dead_letters.requeue()
+        finally:
+            await self._flush_if_due()
+
+    async def close(self) -> None:
+        """Lets what is under way end, and writes the last counts."""
+        await self.run.tasks.join()
+        try:
+            async with asyncio.timeout(self.run.config.health_timeout):
+                await self._flush()
+                await self.run.membership.leave()
+        except (RagcrawlDynamoError, TimeoutError) as error:
+            logger.warning(
+                "run %r: counts or the end of this process are not recorded: %s", self.run.run_id, error
+            )
+        await self.run.tasks.cancel()
+
+    async def _put_back(self, returns: list[Return]) -> None:
+        await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
+        await self._flush_if_due()
+
+    def _with(self, claim: Claim, changed: dict[str, Any]) -> FrontierItem:
+        """The item of a claim with changed fields.
+
+        Raises:
+            InvalidInputError: It cannot be stored.
+        """
+        item = claim.item.model_copy(update=changed)
+        self.run.items.encode(item, 1)
+        return item
+
+    def _backoff(self, failures: int) -> float:
+        config = self.run.config
+        # Beyond 60 doublings a float of seconds has long reached any bound.
+        growing = config.frontier_retry_delay * 2.0 ** min(failures, 60)
+        bound = min(config.frontier_max_retry_delay, growing)
+        return bound * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
+
+    async def _flush_if_due(self) -> None:
+        if self.run.counters.is_due(self.run.clock.monotonic()):
+            await self._flush()
+
+    async def _flush(self) -> None:
+        await self.run.tasks.uninterrupted(self.run.counters.flush())

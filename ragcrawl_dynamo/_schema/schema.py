@@ -1,0 +1,75 @@
+"""The five tables as a whole: made, proven to be of this package's schema, described, migrated, checked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._schema.migrations import MigrationProgress, SchemaStore
+from ragcrawl_dynamo._schema.provisioning import (
+    TableInfo,
+    all_active,
+    describe_tables,
+    ensure_tables,
+    require_tables,
+)
+from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo.errors import ServiceError
+
+logger = logging.getLogger(__name__)
+
+
+class Schema:
+    """The tables of one prefix, and the version of what they hold."""
+
+    def __init__(self, gateway: Gateway, tables: Tables) -> None:
+        self._gateway = gateway
+        self._tables = tables
+        self._store = SchemaStore(gateway, tables)
+
+    @property
+    def version(self) -> int:
+        """The schema version of this package."""
+        return self._store.version
+
+    async def initialize(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
+        """Makes the tables that are missing, and proves that all are usable; see StorageBackend.initialize."""
+        new: set[str] = set()
+        if create_tables:
+            new = await ensure_tables(
+                self._gateway, self._tables, create_missing_indexes=create_missing_indexes
+            )
+        else:
+            await require_tables(self._gateway, self._tables)
+        await self._store.ensure(is_new=self._tables.runs.name in new, write=create_tables)
+
+    async def describe(self) -> tuple[list[TableInfo], int | None]:
+        """What DynamoDB says of the tables, and the recorded version of their schema, if there is one."""
+        tables = await describe_tables(self._gateway, self._tables)
+        has_runs = any(table.name == self._tables.runs.name and table.billing for table in tables)
+        record = await self._store.read() if has_runs else None
+        return tables, None if record is None else record.version
+
+    async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
+        """Brings the tables to this package's version; returns how many items were rewritten."""
+        await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
+        return await self._store.migrate(on_progress or (lambda _: None))
+
+    async def is_healthy(self, check_others: Callable[[], Awaitable[object]]) -> bool:
+        """Whether the tables serve requests, and another check passes, within `health_timeout`."""
+        config = self._gateway.config
+        try:
+            async with asyncio.timeout(config.health_timeout):
+                is_active = await all_active(self._gateway, self._tables)
+                await check_others()
+        except ServiceError as error:
+            logger.warning("unhealthy: %s", error)
+            return False
+        except TimeoutError:
+            logger.warning("unhealthy: no answer within health_timeout = %s s", config.health_timeout)
+            return False
+        if not is_active:
+            logger.warning("unhealthy: a table of prefix %r is missing or inactive", config.table_prefix)
+        return is_active
