@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from ragcrawl_dynamo import (
     Claim,
     CommitOutcome,
     CommitResult,
     DynamoDBBackend,
-    DynamoDBConfig,
     Frontier,
     FrontierStats,
     InvalidArgumentError,
     InvalidValueError,
     LeaseLostError,
-    NotFoundError,
     Page,
     PageVersion,
 )
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.factories import dense_text, make_page, make_run, make_site, make_version
-from tests.support.queues import QUICK, items, url, urls
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest_asyncio.fixture
-async def backend(
-    dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
-) -> AsyncIterator[DynamoDBBackend]:
-    async with DynamoDBBackend(dynamodb_config.model_copy(update=QUICK), clock=clock) as backend:
-        yield backend
-
-
-@pytest.fixture
-def frontier(backend: DynamoDBBackend) -> Frontier:
-    return backend.frontier("run", "site")
+from tests.support.factories import dense_text, make_page, make_version
+from tests.support.queues import items, url, urls
 
 
 def page(**fields: Any) -> Page:
@@ -236,123 +214,3 @@ async def test_commit_page_refuses_arguments_that_do_not_belong_together(
         await backend.commit_page(page(), version(extra={"score": float("nan")}), claim=claim)
     assert await backend.get_page("site", "page") is None
     await frontier.complete(claim)
-
-
-async def test_complete_run_stores_the_stats_of_the_items(
-    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
-) -> None:
-    await backend.save_site(make_site())
-    await backend.save_run(make_run())
-    await backend.add_run_stats("site", "run", pages_crawled=77, domains_crawled={"left.over"})
-    await backend.commit_page(make_page("p1", status_code=200), make_version("v0", "p1", content_hash="old"))
-    await backend.commit_page(make_page("p2", status_code=200), make_version("v0", "p2", content_hash="x"))
-    await frontier.add(urls(6))
-    claims = await frontier.claim(6)
-    fetched: list[tuple[int, str | None]] = [(200, "new"), (200, "changed"), (304, None), (404, None)]
-    for i, (claim, (status, content)) in enumerate(zip(claims, fetched, strict=False)):
-        one = None
-        if content is not None:
-            one = make_version(
-                f"v{i}", f"p{i}", content_hash=content, html="x" * 100, fetch_latency_ms=20.0 + i
-            )
-        await backend.commit_page(make_page(f"p{i}", status_code=status), one, claim=claim)
-    await frontier.fail(claims[4], TimeoutError("slow"), retry=False)
-    await frontier.skip(claims[5], "robots.txt")
-    clock.advance(1)
-    for _ in range(2):
-        run = await backend.complete_run("site", "run")
-        stats = run.stats
-        assert (run.status, run.completed_at, run.frontier_size) == ("partial", clock.now(), 6)
-        assert (stats.pages_discovered, stats.pages_crawled) == (6, 4)
-        assert (stats.pages_failed, stats.pages_skipped) == (1, 1)
-        found = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
-        assert found == (1, 1, 1, 1)
-        assert (stats.total_bytes_downloaded, stats.total_fetch_time_ms) == (200, 41.0)
-        assert stats.status_codes == {200: 2, 304: 1, 404: 1}
-        assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
-        assert stats.domains_crawled == {"a.example"}
-    assert await backend.get_run("run", "site") == run
-    site = await backend.get_site("site")
-    assert site is not None
-    assert (site.total_pages, site.total_runs, site.last_crawl_at) == (3, 1, clock.now())
-
-
-async def test_complete_run_of_an_unfinished_run_is_partial(
-    backend: DynamoDBBackend, frontier: Frontier
-) -> None:
-    await backend.save_run(make_run())
-    assert (await backend.complete_run("site", "run")).status == "completed"
-    # It can still be used, by those who have it and by others.
-    await frontier.add(urls(1))
-    assert await frontier.stats() == FrontierStats(pending=1)
-    assert (await backend.complete_run("site", "run")).status == "partial"
-    assert (await backend.complete_run("site", "run", "cancelled")).status == "cancelled"
-    with pytest.raises(NotFoundError, match="save_run"):
-        await backend.complete_run("site", "absent")
-    with pytest.raises(InvalidArgumentError, match="status: must be one of completed"):
-        await backend.complete_run("site", "run", "running")
-
-
-async def test_get_unseen_pages_lists_pages_that_a_completed_run_did_not_see(
-    backend: DynamoDBBackend, clock: ManualClock
-) -> None:
-    for i in range(6):
-        await backend.commit_page(make_page(f"p{i}", status_code=200), make_version("v1", f"p{i}"))
-    await backend.tombstone_pages("site", ["p5"])
-    clock.advance(60)
-    run = make_run(status="running", started_at=clock.now())
-    await backend.save_run(run)
-    clock.advance(60)
-    await backend.commit_page(make_page("p0", status_code=200), make_version("v1", "p0"))
-    links = ["https://example.com/p1#top", "https://EXAMPLE.com/p2", "https://example.com/absent"]
-    assert await backend.mark_seen("site", links) == 2
-    with pytest.raises(InvalidArgumentError, match="run_id: is of a run that is running"):
-        await backend.get_unseen_pages("site", "run")
-    await backend.complete_run("site", "run")
-    unseen = await backend.get_unseen_pages("site", "run")
-    assert [each.page_id for each in unseen] == ["p3", "p4"]
-    assert [each.page_id for each in await backend.get_unseen_pages("site", "run", limit=1)] == ["p3"]
-    assert await backend.tombstone_pages("site", [each.page_id for each in unseen]) == 2
-    assert await backend.get_unseen_pages("site", "run") == []
-
-
-async def test_mark_seen_never_moves_last_seen_back(backend: DynamoDBBackend, clock: ManualClock) -> None:
-    await backend.commit_page(page(), version())
-    seen_at = clock.now()
-    clock.advance(-100)
-    assert await backend.mark_seen("site", ["https://example.com/page"]) == 1
-    stored = await backend.get_page("site", "page")
-    assert stored is not None
-    assert stored.last_seen == seen_at
-    with pytest.raises(InvalidArgumentError, match="put a single one into a list"):
-        await backend.mark_seen("site", "https://example.com/page")
-    with pytest.raises(NotFoundError):
-        await backend.get_unseen_pages("site", "absent")
-
-
-async def test_run_stats_follow_the_commits_of_an_open_run(
-    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
-) -> None:
-    await backend.save_run(make_run(status="running"))
-    await frontier.add(urls(4))
-    claims = await frontier.claim(4)
-    stats = []
-    for i, claim in enumerate(claims):
-        clock.advance(0.6)
-        one = make_version("v1", f"p{i}", html="x" * 10)
-        await backend.commit_page(make_page(f"p{i}", status_code=200), one, claim=claim)
-        run = await backend.get_run("run", "site")
-        assert run is not None
-        stats.append(run.stats)
-    assert [each.pages_crawled for each in stats] == [0, 0, 3, 3]
-    assert (stats[-1].pages_new, stats[-1].total_bytes_downloaded) == (3, 30)
-    assert stats[-1].status_codes == {200: 3}
-    completed = await backend.complete_run("site", "run")
-    assert completed.stats.pages_crawled == 4
-    # What was noted and not added yet comes too late.
-    clock.advance(5)
-    await frontier.add(urls(1, first=9))
-    await backend.commit_page(
-        make_page("p9", status_code=200), make_version("v1", "p9"), claim=(await frontier.claim())[0]
-    )
-    assert await backend.get_run("run", "site") == completed

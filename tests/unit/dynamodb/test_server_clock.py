@@ -1,8 +1,7 @@
-"""What an answer's `Date` header proves of this machine's clock, and the clock of tests."""
+"""What an answer's `Date` header proves of this machine's clock."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
-from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START
 
 SERVER = START.timestamp()
@@ -48,16 +46,3 @@ def test_server_clock_uses_the_latest_answer() -> None:
     clock.observe(SERVER + 100, SERVER + 101, metadata())
     clock.observe(SERVER + 0.1, SERVER + 0.2, metadata())
     assert clock.offset == 0.0
-
-
-async def test_manual_clock_moves_by_advance_only() -> None:
-    clock = ManualClock(START)
-    sleeping = [asyncio.create_task(clock.sleep(seconds)) for seconds in (1, 3)]
-    await clock.wait_for_sleeper()
-    clock.advance(2)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert [each.done() for each in sleeping] == [True, False]
-    assert (clock.now() - START).total_seconds() == clock.monotonic() == 2
-    sleeping[1].cancel()
-    await asyncio.gather(*sleeping, return_exceptions=True)

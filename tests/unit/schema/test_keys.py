@@ -1,45 +1,11 @@
-from datetime import datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import InvalidKeyError
-from ragcrawl_dynamo._dynamodb.values import escape, unescape
 from ragcrawl_dynamo._schema import keys as _keys
-from ragcrawl_dynamo._schema import queue_order
 from ragcrawl_dynamo._schema.tables import page_keys
-from ragcrawl_dynamo._utils.urls import normalize_url
-from tests.support.factories import ids, make_page, moments, storable_floats
-
-
-@given(ids)
-def test_unescape_undoes_escape(text: str) -> None:
-    assert unescape(escape(text)) == text
-
-
-@given(ids)
-def test_escape_leaves_no_separator(text: str) -> None:
-    assert "#" not in escape(text)
-
-
-_label = st.text("abz09-x", max_size=5).map(lambda text: "a" + text) | st.sampled_from(
-    ["xn--a", "xn", "a--b"]
-)
-_segment = st.text("aZ0-_.%~", max_size=6) | st.sampled_from(["..", ".", "-", "a.", "%2e", ".a"])
-
-
-@given(
-    st.sampled_from(["http://", "https://", "HTTP://", "ftp://"]),
-    st.lists(_label, min_size=1, max_size=4).map(".".join),
-    st.lists(_segment, max_size=4).map("/".join),
-    st.sampled_from(["", "/", "//", "#a", "?b=1&a=2", ":80/", "\n", " "]),
-)
-def test_normalize_url_equals_canonicalize_url(scheme: str, host: str, path: str, end: str) -> None:
-    for url in (f"{scheme}{host}/{path}{end}", f"{scheme}{host}{end}"):
-        assert normalize_url(url) == canonicalize_url(url)
-
+from tests.support.factories import make_page
 
 # A few characters only, so that collisions would be found.
 tricky = st.text("#~01a", min_size=1, max_size=5)
@@ -100,30 +66,6 @@ def test_url_key_is_shared_by_spellings_of_one_url(one: str, other: str) -> None
 def test_url_key_of_any_text(text: str) -> None:
     assert len(_keys.url_key(text)) == 64
     assert page_keys(make_page(url=text))["url_key"] == {"S": _keys.url_key(text)}
-
-
-@given(
-    st.tuples(storable_floats, moments),
-    st.tuples(storable_floats, moments),
-)
-def test_rank_sorts_the_highest_priority_first_then_the_oldest(
-    one: tuple[float, datetime], other: tuple[float, datetime]
-) -> None:
-    by_rank = queue_order.rank(*one) < queue_order.rank(*other)
-    assert by_rank == ((-one[0], one[1]) < (-other[0], other[1]))
-
-
-@given(moments, moments, storable_floats, st.sampled_from([queue_order.DELAYED, queue_order.LEASED]))
-def test_timed_order_sorts_by_time_and_can_be_split(
-    moment: datetime, other: datetime, priority: float, kind: str
-) -> None:
-    rank = queue_order.rank(priority, other)
-    assert queue_order.split_order(queue_order.ready_order(rank)) == (queue_order.READY, None, rank)
-    place = queue_order.timed_order(moment, kind, rank)
-    assert queue_order.split_order(place) == (kind, moment, rank)
-    assert queue_order.ready_order(rank) < place
-    if moment < other:
-        assert place < queue_order.timed_order(other, queue_order.DELAYED, rank)
 
 
 @given(st.tuples(tricky, tricky, st.integers(0, 31)), st.tuples(tricky, tricky, st.integers(0, 31)))
