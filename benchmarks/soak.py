@@ -47,7 +47,7 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo._changes.change import SETTLE_SECONDS
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
-from tests.faults import Faults, faulty
+from tests.support.faults import Faults, faulty
 
 ROOT = Path(__file__).parent.parent
 RUN, SHARED = "soak", "shared"

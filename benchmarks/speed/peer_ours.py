@@ -70,6 +70,6 @@ async def open_peer(endpoint: str, table: str, **settings: Any) -> AsyncIterator
     config = local_config(endpoint, table_prefix=table.removesuffix("pages"), **settings)
     backend = DynamoDBBackend(config)
     # The canned endpoint has no tables to look at.
-    await backend._gateway.open()
+    await backend._rooms.gateway.open()
     yield Peer(backend)
     await backend.close()

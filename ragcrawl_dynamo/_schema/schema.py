@@ -27,12 +27,12 @@ class Schema:
     def __init__(self, gateway: Gateway, tables: Tables) -> None:
         self._gateway = gateway
         self._tables = tables
-        self._store = SchemaStore(gateway, tables)
+        self.store = SchemaStore(gateway, tables)
 
     @property
     def version(self) -> int:
         """The schema version of this package."""
-        return self._store.version
+        return self.store.version
 
     async def initialize(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
         """Makes the tables that are missing, and proves that all are usable; see StorageBackend.initialize."""
@@ -43,19 +43,19 @@ class Schema:
             )
         else:
             await require_tables(self._gateway, self._tables)
-        await self._store.ensure(is_new=self._tables.runs.name in new, write=create_tables)
+        await self.store.ensure(is_new=self._tables.runs.name in new, write=create_tables)
 
     async def describe(self) -> tuple[list[TableInfo], int | None]:
         """What DynamoDB says of the tables, and the recorded version of their schema, if there is one."""
         tables = await describe_tables(self._gateway, self._tables)
         has_runs = any(table.name == self._tables.runs.name and table.billing for table in tables)
-        record = await self._store.read() if has_runs else None
+        record = await self.store.read() if has_runs else None
         return tables, None if record is None else record.version
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
         """Brings the tables to this package's version; returns how many items were rewritten."""
         await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
-        return await self._store.migrate(on_progress or (lambda _: None))
+        return await self.store.migrate(on_progress or (lambda _: None))
 
     async def is_healthy(self, check_others: Callable[[], Awaitable[object]]) -> bool:
         """Whether the tables serve requests, and another check passes, within `health_timeout`."""

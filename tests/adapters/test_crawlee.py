@@ -23,7 +23,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.site import Site
-from tests.faults import Faults, faulty
+from tests.support.faults import Faults, faulty
 
 _T = TypeVar("_T")
 

@@ -17,7 +17,7 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus, Inv
 from ragcrawl_dynamo.adapters.scrapy import _dumps, _loads, _record
 from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.site import Site
-from tests.faults import Faults, faulty
+from tests.support.faults import Faults, faulty
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ON_DYNAMODB_LOCAL = pytest.mark.parametrize("dynamodb_endpoint", ["dynamodb-local"], indirect=True)

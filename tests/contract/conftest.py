@@ -9,7 +9,7 @@ import pytest
 
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo.iam import policy
-from tests.actions import Need, allowed, needs
+from tests.support.actions import Need, allowed, needs
 
 
 @pytest.fixture(autouse=True)

@@ -23,11 +23,11 @@ def blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "code"), blocks(), ids=[name for name, _ in blocks()])
-async def test_a_block_runs(name: str, code: str, dynamodb_local_endpoint: str, tmp_path: Path) -> None:
+async def test_docs_block_runs(name: str, code: str, dynamodb_local_endpoint: str, tmp_path: Path) -> None:
     await run_block(code, dynamodb_local_endpoint, tmp_path)
 
 
-async def test_the_table_of_costs_is_what_the_calculator_prints(
+async def test_docs_cost_table_is_what_the_calculator_prints(
     dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs" / "cost.md").read_text()
@@ -35,7 +35,7 @@ async def test_the_table_of_costs_is_what_the_calculator_prints(
     assert f"It prints:\n\n{await run_block(code, dynamodb_local_endpoint, tmp_path)}\n" in text
 
 
-def test_there_are_blocks() -> None:
+def test_docs_have_blocks() -> None:
     assert len(blocks()) >= 9
 
 
@@ -43,5 +43,5 @@ ADAPTERS = [*(ROOT / "docs" / "adapters").glob("*.md")]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ADAPTERS], ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_docs_links_lead_to_files(page: Path) -> None:
     assert [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []

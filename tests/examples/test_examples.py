@@ -38,7 +38,9 @@ def passes(output: str) -> list[list[str]]:
     return [row for row in rows if len(row) == 7]
 
 
-async def test_the_demo_stores_a_real_site_and_keeps_it_up_to_date(dynamodb_local_endpoint: str) -> None:
+async def test_example_crawl_docs_stores_a_real_site_and_keeps_it_up_to_date(
+    dynamodb_local_endpoint: str,
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -64,7 +66,7 @@ async def test_the_demo_stores_a_real_site_and_keeps_it_up_to_date(dynamodb_loca
     assert figure(output, "versions") == pages + 1
 
 
-async def test_an_indexer_follows_the_changes() -> None:
+async def test_example_incremental_sync_follows_the_changes() -> None:
     output = await run_example("incremental_sync.py")
     assert "nothing new:    nothing to do" in output
     changed = {"changed https://example.com/install", "deleted https://example.com/home"}
@@ -76,11 +78,11 @@ async def test_an_indexer_follows_the_changes() -> None:
     assert "in the index:   {'install': ['uv add it.'], 'faq': ['Why?']}" in output
 
 
-async def test_the_quickstart_runs() -> None:
+async def test_example_quickstart_runs() -> None:
     assert "https://example.com/" in await run_example("quickstart.py")
 
 
-def test_every_example_is_run_here() -> None:
+def test_example_files_are_all_tested() -> None:
     own = Path(__file__).parent
     for folder, tests in ((EXAMPLES, own), (EXAMPLES / "adapters", own.parent / "adapters")):
         source = "".join(each.read_text() for each in tests.glob("test_*.py"))
@@ -94,7 +96,7 @@ def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-async def test_workers_go_on_when_one_is_killed() -> None:
+async def test_example_multi_worker_continues_when_a_worker_is_killed() -> None:
     output = await run_example("multi_worker.py")
     assert "killed worker 1 of 3" in output
     assert "run completed: 120 pages crawled of 120" in output

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from examples import lambda_handler, service
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.testing import drop_tables, local_config
-from tests.factories import make_page, make_version
+from tests.support.factories import make_page, make_version
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_project"
 
@@ -36,7 +36,7 @@ def config(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     asyncio.run(drop_tables(found))
 
 
-def test_a_service_answers_from_what_was_crawled(config: DynamoDBConfig) -> None:
+def test_example_service_answers_from_the_stored_pages(config: DynamoDBConfig) -> None:
     with TestClient(service.app) as client:
         assert client.get("/health").json() == {"healthy": True}
         urls: list[str] = []
@@ -63,7 +63,7 @@ def test_a_service_answers_from_what_was_crawled(config: DynamoDBConfig) -> None
         assert client.get("/sites/site/pages").status_code == 503
 
 
-def test_a_lambda_function_stores_and_says_what_has_to_come_again(
+def test_example_lambda_handler_stores_and_returns_messages_to_retry(
     config: DynamoDBConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def event(*bodies: str) -> dict[str, object]:
@@ -89,7 +89,9 @@ def test_a_lambda_function_stores_and_says_what_has_to_come_again(
 
 
 @pytest.mark.parametrize("engine", ["moto", "dynamodb-local"])
-async def test_the_sample_project_passes_on_both_engines(engine: str, dynamodb_local_endpoint: str) -> None:
+async def test_example_sample_project_passes_on_both_engines(
+    engine: str, dynamodb_local_endpoint: str
+) -> None:
     options = () if engine == "moto" else ("--dynamodb-endpoint", dynamodb_local_endpoint)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options),

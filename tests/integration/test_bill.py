@@ -7,8 +7,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ragcrawl_dynamo import DynamoDBBackend
-from tests.engines import on_dynamodb_local
-from tests.factories import dense_text, make_item, make_page, make_run, make_site, make_version
+from tests.support.engines import on_dynamodb_local
+from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
 
 pytestmark = on_dynamodb_local
 
@@ -29,7 +29,7 @@ async def units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> tuple[fl
     return total()[0] - reads, total()[1] - writes
 
 
-async def test_a_small_record_costs_one_unit_and_one_for_each_index_it_is_new_in(
+async def test_capacity_units_of_saving_small_records(
     backend: DynamoDBBackend,
 ) -> None:
     assert await units(backend, backend.save_site(make_site())) == (0, 1)
@@ -42,7 +42,7 @@ async def test_a_small_record_costs_one_unit_and_one_for_each_index_it_is_new_in
     assert await units(backend, backend.update_frontier_status("run", "item", "completed")) == (0, 1)
 
 
-async def test_a_look_up_costs_what_it_returns(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_reading_by_key_and_by_index(backend: DynamoDBBackend) -> None:
     await backend.save_pages_bulk(make_page(f"p{i}", last_error="x" * 2000) for i in range(100))
     await backend.save_run(make_run())
     assert await units(backend, backend.get_page("site", "p1")) == (1, 0)
@@ -53,14 +53,14 @@ async def test_a_look_up_costs_what_it_returns(backend: DynamoDBBackend) -> None
     assert await units(backend, backend.get_latest_run("site")) == (2, 0)
 
 
-async def test_a_version_costs_its_compressed_body_and_two_units(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_save_version(backend: DynamoDBBackend) -> None:
     assert await units(backend, backend.save_version(make_version(markdown=dense_text(20)))) == (0, 23)
     other = make_version("v2", html=dense_text(20), markdown="")
     # To find an equal body, the page's other heads are read.
     assert await units(backend, backend.save_version(other)) == (1, 23)
 
 
-async def test_unchanged_and_equal_content_costs_next_to_nothing(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_unchanged_and_equal_content(backend: DynamoDBBackend) -> None:
     await backend.save_version(make_version(markdown=dense_text(20), content_hash="a"))
     await backend.save_page(make_page(current_version_id="v1", content_hash="a"))
     unchanged = make_version("v2", markdown=dense_text(20), content_hash="a")
@@ -69,7 +69,7 @@ async def test_unchanged_and_equal_content_costs_next_to_nothing(backend: Dynamo
     assert await units(backend, backend.save_version(unchanged, keep_unchanged=True)) == (2, 3)
 
 
-async def test_a_version_is_read_in_one_request_for_what_it_holds(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_get_version(backend: DynamoDBBackend) -> None:
     await backend.save_version(make_version("small"))
     await backend.save_version(make_version("large", markdown=dense_text(20)))
     before = requests(backend)
@@ -81,7 +81,7 @@ async def test_a_version_is_read_in_one_request_for_what_it_holds(backend: Dynam
     assert requests(backend) - before == 4
 
 
-async def test_a_listing_without_content_reads_no_body(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_list_versions_without_content(backend: DynamoDBBackend) -> None:
     for i in range(20):
         await backend.save_version(make_version(f"v{i}", markdown=dense_text(20) + str(i)))
     # Twenty heads of half a kilobyte.
@@ -90,7 +90,7 @@ async def test_a_listing_without_content_reads_no_body(backend: DynamoDBBackend)
     assert reads == 2 + 6
 
 
-async def test_the_usage_of_a_site_is_what_was_paid_for_it(backend: DynamoDBBackend) -> None:
+async def test_capacity_units_of_a_site_equal_get_content_usage(backend: DynamoDBBackend) -> None:
     async def save() -> None:
         for i in range(12):
             await backend.save_version(make_version(f"v{i}", markdown=dense_text(i, f"{i}") + "x"))

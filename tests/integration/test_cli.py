@@ -20,7 +20,7 @@ from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo.cli.app import run
 from ragcrawl_dynamo.cli.transfer import Exporter
 from ragcrawl_dynamo.testing import drop_tables, local_config
-from tests.factories import dense_text, hours, make_page, make_run, make_site, make_version
+from tests.support.factories import dense_text, hours, make_page, make_run, make_site, make_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ async def content(backend: DynamoDBBackend) -> dict[str, Any]:
     }
 
 
-def test_tables_are_made_by_init_alone(call: Call) -> None:
+def test_cli_init_alone_creates_tables(call: Call) -> None:
     missing = call("sites")
     assert missing.code == 1
     assert "5 of 5 tables are missing" in missing.err
@@ -143,7 +143,7 @@ def test_tables_are_made_by_init_alone(call: Call) -> None:
     assert "there are no sites" in call("sites").err
 
 
-def test_what_is_there_is_shown(call: Call, config: DynamoDBConfig) -> None:
+def test_cli_shows_what_is_stored(call: Call, config: DynamoDBConfig) -> None:
     using(config, fill)
     assert [each["site_id"] for each in call("sites", "--json").records] == [SITE]
     assert {each["run_id"] for each in call("runs", SITE, "--json").records} == {"r1", "r2"}
@@ -173,7 +173,7 @@ def test_what_is_there_is_shown(call: Call, config: DynamoDBConfig) -> None:
         (("--region", "nowhere/", "sites"), "region"),
     ],
 )
-def test_errors_are_one_sentence(
+def test_cli_errors_are_one_sentence(
     call: Call,
     config: DynamoDBConfig,
     args: tuple[str, ...],
@@ -190,7 +190,7 @@ def test_errors_are_one_sentence(
     assert result.out == ""
 
 
-def test_what_looks_like_markup_is_shown_as_it_is(call: Call, config: DynamoDBConfig) -> None:
+def test_cli_shows_markup_as_it_is(call: Call, config: DynamoDBConfig) -> None:
     async def odd(backend: DynamoDBBackend) -> None:
         await backend.save_site(make_site("[/b]", name="[red]x"))
         await backend.save_run(make_run("[/i]", "[/b]"))
@@ -204,7 +204,7 @@ def test_what_looks_like_markup_is_shown_as_it_is(call: Call, config: DynamoDBCo
     assert "there is no page [/]" in call("page", "show", "[/b]", "[/]").err
 
 
-def test_a_run_is_held_ended_and_mended(call: Call, config: DynamoDBConfig) -> None:
+def test_cli_pauses_ends_and_repairs_a_run(call: Call, config: DynamoDBConfig) -> None:
     using(config, lambda backend: fill(backend, 5))
     (counts,) = call("frontier", "stats", SITE, "r1", "--json").records
     assert (counts["pending"], counts["completed"], counts["failed"]) == (3, 1, 1)
@@ -230,7 +230,7 @@ def test_a_run_is_held_ended_and_mended(call: Call, config: DynamoDBConfig) -> N
     assert "cancelled" in call("run", "show", SITE, "r1", "--watch", "0.2").out
 
 
-def test_nothing_is_deleted_before_somebody_says_so(
+def test_cli_asks_before_it_deletes(
     call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     using(config, fill)
@@ -257,9 +257,7 @@ def test_nothing_is_deleted_before_somebody_says_so(
 
 
 @pytest.mark.parametrize("name", ["site.jsonl", "site.parquet"])
-def test_a_site_goes_out_and_comes_back(
-    call: Call, config: DynamoDBConfig, tmp_path: Path, name: str
-) -> None:
+def test_cli_export_can_be_imported(call: Call, config: DynamoDBConfig, tmp_path: Path, name: str) -> None:
     using(config, fill)
     before = using(config, content)
     file = str(tmp_path / name)
@@ -279,9 +277,7 @@ class EndedError(Exception):
 
 
 @pytest.mark.parametrize("name", ["site.jsonl", "site.parquet"])
-def test_an_export_goes_on_where_it_was_ended(
-    call: Call, config: DynamoDBConfig, tmp_path: Path, name: str
-) -> None:
+def test_cli_export_resumes(call: Call, config: DynamoDBConfig, tmp_path: Path, name: str) -> None:
     using(config, fill)
     expected = tmp_path / "whole" / name
     expected.parent.mkdir()
@@ -313,7 +309,7 @@ def test_an_export_goes_on_where_it_was_ended(
         assert file.read_bytes() == expected.read_bytes()
 
 
-def test_an_import_goes_on_where_it_was_killed(call: Call, config: DynamoDBConfig, tmp_path: Path) -> None:
+def test_cli_import_resumes_after_a_kill(call: Call, config: DynamoDBConfig, tmp_path: Path) -> None:
     using(config, fill)
     before = using(config, content)
     file = tmp_path / "site.jsonl"
@@ -348,7 +344,7 @@ def test_an_import_goes_on_where_it_was_killed(call: Call, config: DynamoDBConfi
         ),
     ],
 )
-def test_what_is_no_export_is_refused(call: Call, tmp_path: Path, line: str, said: str) -> None:
+def test_cli_import_refuses_other_files(call: Call, tmp_path: Path, line: str, said: str) -> None:
     call("init")
     file = tmp_path / "site.jsonl"
     file.write_text(line + "\n")
@@ -357,7 +353,9 @@ def test_what_is_no_export_is_refused(call: Call, tmp_path: Path, line: str, sai
     assert said in result.err.replace("\n", " ")
 
 
-def test_tables_are_migrated(call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_migrate_migrates_tables(
+    call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     using(config, lambda backend: fill(backend, 3))
     assert "nothing to do" in call("migrate").err
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
@@ -372,7 +370,7 @@ def test_tables_are_migrated(call: Call, config: DynamoDBConfig, monkeypatch: py
     assert call("sites", "--json").records[0]["config"] == {"new": True}
 
 
-def test_policies_and_templates_are_printed(call: Call, config: DynamoDBConfig) -> None:
+def test_cli_prints_policies_and_templates(call: Call, config: DynamoDBConfig) -> None:
     policy = json.loads(call("iam-policy", "worker", "--account", "123456789012").out)
     assert f"table/{config.table_prefix}pages" in json.dumps(policy)
     assert len(json.loads(call("template", "cloudformation").out)["Resources"]) == 5
@@ -381,7 +379,7 @@ def test_policies_and_templates_are_printed(call: Call, config: DynamoDBConfig) 
     assert call("prune").code == 2
 
 
-def test_without_the_extra_it_says_which(tmp_path: Path) -> None:
+def test_cli_without_its_extra_names_the_extra(tmp_path: Path) -> None:
     """With a typer that can not be imported, as where it is not installed."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
     found = subprocess.run(

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.cancel import cancel
 from benchmarks.soak import soak
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RunState
-from tests.engines import on_dynamodb_local
-from tests.factories import make_page
-from tests.faults import Faults, faulty
+from tests.support.engines import on_dynamodb_local
+from tests.support.factories import make_page
+from tests.support.faults import Faults, faulty
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -51,7 +51,7 @@ EVERYWHERE = [
 
 @on_dynamodb_local
 @pytest.mark.parametrize("fault", EVERYWHERE)
-async def test_an_answer_that_is_not_whole_is_no_answer(
+async def test_faults_damaged_answer_of_get_item_is_retried(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, fault: str
 ) -> None:
     """Above all an item that is there never seems absent."""
@@ -71,7 +71,7 @@ async def test_an_answer_that_is_not_whole_is_no_answer(
 
 @on_dynamodb_local
 @pytest.mark.parametrize("fault", [*EVERYWHERE, "conflict"])
-async def test_a_refusal_that_is_not_whole_is_no_refusal(
+async def test_faults_damaged_refusal_of_update_item_is_retried(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, fault: str
 ) -> None:
     """A run without a control refuses the first pause, and the answer that says so is damaged."""
@@ -86,7 +86,7 @@ async def test_a_refusal_that_is_not_whole_is_no_refusal(
     assert await backend.frontier("run", "site").state() is RunState.PAUSED
 
 
-async def test_nothing_is_lost_doubled_or_misreported_under_faults(dynamodb_local_endpoint: str) -> None:
+async def test_faults_soak_loses_doubles_and_misreports_nothing(dynamodb_local_endpoint: str) -> None:
     report, faults = await soak(dynamodb_local_endpoint, 1600, 32, 0.2, seed=1)
     assert report.lost == []
     assert report.doubled == []
@@ -98,7 +98,7 @@ async def test_nothing_is_lost_doubled_or_misreported_under_faults(dynamodb_loca
     assert report.failures.total() > 0
 
 
-async def test_nothing_is_lost_when_tasks_are_cancelled_at_random_awaits(
+async def test_cancellation_at_random_awaits_loses_nothing(
     dynamodb_local_endpoint: str,
 ) -> None:
     report, noted = await cancel(dynamodb_local_endpoint, 100, 16, seed=1)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RagcrawlDynamoError, StorageBackend
-from tests.engines import on_dynamodb_local
-from tests.factories import make_item, make_page, make_run, make_site, make_version
+from tests.support.engines import on_dynamodb_local
+from tests.support.factories import make_item, make_page, make_run, make_site, make_version
 
 TEXTS = [
     "",
@@ -99,7 +99,7 @@ async def call(target: Any, name: str, args: list[Any], options: dict[str, Any])
 
 
 @on_dynamodb_local
-async def test_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_config: DynamoDBConfig) -> None:
+async def test_fuzz_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_config: DynamoDBConfig) -> None:
     tried: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     names = [("backend", name) for name in public(StorageBackend)]

@@ -30,10 +30,10 @@ from ragcrawl_dynamo._schema.keys import body_place, version_key
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
-from tests.actions import allowed, recorded
-from tests.engines import on_dynamodb_local, on_moto
-from tests.factories import dense_text, make_item, make_page, make_run, make_site, make_version
-from tests.fakes import intercepting
+from tests.support.actions import allowed, recorded
+from tests.support.engines import on_dynamodb_local, on_moto
+from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
+from tests.support.fakes import intercepting
 
 ROLES: tuple[Role, ...] = ("admin", "migrator", "worker", "reader")
 
@@ -81,9 +81,9 @@ async def write_everything(backend: DynamoDBBackend, clock: ManualClock) -> set[
     # One whose body is damaged, so that a reader looks again.
     await call("save_version", make_version("damaged", "damaged", markdown=dense_text(20)))
     head = version_key("damaged", "damaged", "site")
-    found = await backend._gateway.call("GetItem", get_request(backend._tables.versions, head))
+    found = await backend._rooms.gateway.call("GetItem", get_request(backend._rooms.tables.versions, head))
     manifest = Manifest.from_attribute(found["Item"]["body"])
-    await backend._versions.bodies.delete(head, body_place(head), manifest.parts, manifest.object_key)
+    await backend._rooms.versions.bodies.delete(head, body_place(head), manifest.parts, manifest.object_key)
     await call("mark_seen", "site", ["https://example.com/page"])
     await call("prune_versions", "site", keep_last=1, allow_mass_deletion=True)
     clock.advance(2 * 86_400)
@@ -193,7 +193,7 @@ async def bucket(moto_endpoint: str) -> dict[str, Any]:
 
 @on_dynamodb_local
 @pytest.mark.parametrize("way", ["partiql", "item"])
-async def test_a_worker_may_do_what_it_does_and_no_more(
+async def test_iam_worker_policy_allows_what_a_worker_does_and_no_more(
     dynamodb_config: DynamoDBConfig, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     config = dynamodb_config.model_copy(update={"conditional_batches": way, **bucket})
@@ -211,7 +211,7 @@ async def test_a_worker_may_do_what_it_does_and_no_more(
 
 
 @on_dynamodb_local
-async def test_a_reader_may_do_what_it_does_and_no_more(
+async def test_iam_reader_policy_allows_what_a_reader_does_and_no_more(
     dynamodb_config: DynamoDBConfig, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dynamodb_config.model_copy(update=bucket)
@@ -226,7 +226,7 @@ async def test_a_reader_may_do_what_it_does_and_no_more(
 
 @on_moto
 @pytest.mark.parametrize("role", ["admin", "migrator"])
-async def test_an_admin_may_make_tables_and_a_migrator_rewrite_them_and_no_more(
+async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
     dynamodb_endpoint: str, monkeypatch: pytest.MonkeyPatch, role: Role
 ) -> None:
     """On moto, since DynamoDB Local knows neither tags nor backups."""
@@ -292,13 +292,13 @@ def matrix() -> list[str]:
     return rows
 
 
-def test_the_matrix_in_the_docs_is_what_the_policies_say() -> None:
+def test_iam_matrix_in_the_docs_matches_the_policies() -> None:
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
     shown = [line for line in text.splitlines() if ":" in line and line.startswith("| ")]
     assert shown == matrix()
 
 
-def test_a_policy_names_what_is_there_and_is_valid_json() -> None:
+def test_iam_policy_names_its_resources_and_is_valid_json() -> None:
     config = DynamoDBConfig(table_prefix="crawl_", region="eu-central-1", content_bucket="bodies")
     found = policy(config, "reader", account="123456789012", partition="aws-cn")
     assert json.loads(json.dumps(found)) == found
@@ -315,7 +315,7 @@ def test_a_policy_names_what_is_there_and_is_valid_json() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_a_policy_passes_a_linter(role: Role) -> None:
+async def test_iam_policy_passes_a_linter(role: Role) -> None:
     """In a process of its own: the linter leaves a file open, which is an error here."""
     text = json.dumps(policy(EVERYTHING, role, account="123456789012"))
     # Managed policies may take 6,144 characters (AWS: "IAM and AWS STS quotas").

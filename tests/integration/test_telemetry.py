@@ -24,8 +24,8 @@ from ragcrawl_dynamo import (
     telemetry,
 )
 from ragcrawl_dynamo.testing import ManualClock, drop_tables
-from tests.engines import on_dynamodb_local
-from tests.factories import make_page, make_version
+from tests.support.engines import on_dynamodb_local
+from tests.support.factories import make_page, make_version
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def provider(spans: InMemorySpanExporter) -> TracerProvider:
 
 
 @on_dynamodb_local
-async def test_each_request_is_a_span_and_is_measured(
+async def test_telemetry_observer_records_a_span_and_metrics_of_each_request(
     dynamodb_config: DynamoDBConfig,
     spans: InMemorySpanExporter,
     provider: TracerProvider,
@@ -101,7 +101,7 @@ async def test_each_request_is_a_span_and_is_measured(
 
 
 @on_dynamodb_local
-async def test_a_failure_says_so(
+async def test_telemetry_observer_records_a_failure(
     dynamodb_config: DynamoDBConfig,
     spans: InMemorySpanExporter,
     provider: TracerProvider,
@@ -119,7 +119,7 @@ async def test_a_failure_says_so(
     assert span.attributes["error.type"] == "ResourceNotFoundException"
 
 
-def test_nothing_optional_is_loaded_without_being_asked_for() -> None:
+def test_import_of_the_package_loads_nothing_optional() -> None:
     code = (
         "import sys, ragcrawl_dynamo, ragcrawl_dynamo.iam, ragcrawl_dynamo.templates\n"
         "import ragcrawl_dynamo.testing\n"
@@ -130,7 +130,7 @@ def test_nothing_optional_is_loaded_without_being_asked_for() -> None:
     assert found.stdout == "[]\n"
 
 
-async def test_lost_leases_are_counted_once_each(
+async def test_telemetry_lease_observer_counts_each_lost_lease_once(
     dynamodb_config: DynamoDBConfig, reader: InMemoryMetricReader
 ) -> None:
     clock = ManualClock()

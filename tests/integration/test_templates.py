@@ -72,7 +72,7 @@ async def unprotect(client: Any, config: DynamoDBConfig) -> None:
 
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL])
-async def test_a_cloudformation_stack_is_what_initialize_makes(
+async def test_templates_cloudformation_creates_what_initialize_creates(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
     by_hand = local_config(moto_endpoint, **settings)
@@ -148,7 +148,7 @@ def as_request(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL])
-async def test_terraforms_tables_are_what_initialize_makes(
+async def test_templates_terraform_creates_what_initialize_creates(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
     by_hand = local_config(moto_endpoint, **settings)

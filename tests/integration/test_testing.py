@@ -12,7 +12,7 @@ import pytest
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local
 from tests.conftest import DYNAMODB_LOCAL
-from tests.factories import make_site
+from tests.support.factories import make_site
 
 USERS_TEST = """
 import pytest
@@ -44,28 +44,28 @@ def run_users_tests(folder: Path, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_the_plugin_serves_a_users_project_with_moto(tmp_path: Path) -> None:
+def test_plugin_runs_moto_for_a_project(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path)
     assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
-def test_the_plugin_runs_dynamodb_local_on_request(tmp_path: Path) -> None:
+def test_plugin_runs_dynamodb_local_on_request(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-local", str(DYNAMODB_LOCAL))
     assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
-def test_the_plugin_uses_an_engine_that_runs_already(tmp_path: Path, dynamodb_local_endpoint: str) -> None:
+def test_plugin_uses_an_engine_that_runs_already(tmp_path: Path, dynamodb_local_endpoint: str) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-endpoint", dynamodb_local_endpoint)
     assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
-def test_an_engine_that_does_not_answer_fails_and_does_not_skip(tmp_path: Path) -> None:
+def test_plugin_fails_if_the_engine_does_not_answer(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-endpoint", "http://127.0.0.1:1")
     assert "2 errors" in result.stdout, result.stdout + result.stderr
     assert "check endpoint_url" in result.stdout
 
 
-async def test_an_embedded_engine_ends_with_its_context() -> None:
+async def test_local_dynamodb_ends_with_its_context() -> None:
     async with local_dynamodb() as endpoint:
         async with DynamoDBBackend(local_config(endpoint)) as backend:
             await backend.save_site(make_site())
@@ -75,7 +75,7 @@ async def test_an_embedded_engine_ends_with_its_context() -> None:
         assert probe.connect_ex(address) != 0
 
 
-async def test_two_embedded_engines_run_beside_each_other() -> None:
+async def test_local_dynamodb_runs_beside_another() -> None:
     async with local_dynamodb() as one, local_dynamodb(DYNAMODB_LOCAL) as two:
         assert one != two
         async with DynamoDBBackend(local_config(one)) as a, DynamoDBBackend(local_config(two)) as b:
@@ -83,7 +83,7 @@ async def test_two_embedded_engines_run_beside_each_other() -> None:
             assert await b.list_sites() == []
 
 
-def test_a_folder_without_the_engine_is_named(tmp_path: Path) -> None:
+def test_run_dynamodb_local_names_a_folder_without_the_engine(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match=f"no DynamoDBLocal.jar in {tmp_path}"),
         run_dynamodb_local(tmp_path),
@@ -91,7 +91,7 @@ def test_a_folder_without_the_engine_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_each_configuration_has_a_prefix_of_its_own() -> None:
+def test_local_config_has_a_unique_table_prefix() -> None:
     prefixes = {local_config("http://127.0.0.1:1").table_prefix for _ in range(100)}
     assert len(prefixes) == 100
 
@@ -99,7 +99,7 @@ def test_each_configuration_has_a_prefix_of_its_own() -> None:
 OPTIONAL = ("moto", "pytest", "hypothesis", "typer", "rich", "bs4", "markdownify", "flask")
 
 
-async def test_the_package_imports_nothing_optional() -> None:
+async def test_import_of_the_package_needs_nothing_optional() -> None:
     code = f"""
 import sys
 class Refuse:

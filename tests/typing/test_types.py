@@ -93,10 +93,10 @@ async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
         assert_type(entered, DynamoDBBackend)
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_types_are_marked_by_py_typed() -> None:
     assert files("ragcrawl_dynamo").joinpath("py.typed").is_file()
 
 
-def test_the_stubs_describe_the_client_that_is_installed() -> None:
+def test_types_stubs_match_the_installed_client() -> None:
     stubs, client = (version(name).split(".")[:2] for name in ("types-aiobotocore-dynamodb", "aiobotocore"))
     assert stubs == client

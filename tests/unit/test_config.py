@@ -4,13 +4,13 @@ from pydantic import SecretStr, ValidationError
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, StorageConfig, create_storage_backend
 
 
-def test_the_defaults_are_those_that_are_documented() -> None:
+def test_config_defaults_are_as_documented() -> None:
     config = StorageConfig().backend
     assert (config.table_prefix, config.region, config.endpoint_url) == ("ragcrawl_", "us-east-1", None)
     assert config.billing_mode == "PAY_PER_REQUEST"
 
 
-def test_a_backend_is_made_without_any_io() -> None:
+def test_create_storage_backend_does_no_io() -> None:
     backend = create_storage_backend(StorageConfig(backend=DynamoDBConfig(table_prefix="x_")))
     assert isinstance(backend, DynamoDBBackend)
     assert backend.config.table_prefix == "x_"
@@ -35,24 +35,24 @@ def test_a_backend_is_made_without_any_io() -> None:
         ("no_such_field", 1, "Extra inputs are not permitted"),
     ],
 )
-def test_a_wrong_value_says_which_field_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
+def test_config_names_the_field_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
     with pytest.raises(ValidationError) as caught:
         DynamoDBConfig.model_validate({field: value})
     assert field in str(caught.value)
     assert allowed in str(caught.value)
 
 
-def test_profile_and_keys_exclude_each_other() -> None:
+def test_config_refuses_profile_and_keys_together() -> None:
     with pytest.raises(ValidationError, match="profile and static keys exclude each other"):
         DynamoDBConfig(profile="p", access_key_id=SecretStr("a"), secret_access_key=SecretStr("b"))
 
 
-def test_it_is_frozen() -> None:
+def test_config_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         DynamoDBConfig().region = "eu-west-1"  # type: ignore[misc] # that is what is tested
 
 
-def test_no_secret_shows_in_reprs_or_errors() -> None:
+def test_config_shows_no_secret_in_reprs_or_errors() -> None:
     secrets = {"access_key_id": "AKIA-visible", "secret_access_key": "hidden", "session_token": "t0k3n"}
     config = StorageConfig(backend=DynamoDBConfig.model_validate(secrets))
     assert not [
@@ -63,7 +63,7 @@ def test_no_secret_shows_in_reprs_or_errors() -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_the_environment_sets_any_field() -> None:
+def test_config_from_env_sets_any_field() -> None:
     environ = {
         "RAGCRAWL_DYNAMO_TABLE_PREFIX": "env_",
         "RAGCRAWL_DYNAMO_REGION": "eu-central-1",
@@ -89,6 +89,6 @@ def test_the_environment_sets_any_field() -> None:
         ("RAGCRAWL_DYNAMO_MAX_CONNECTIONS", "many", "max_connections"),
     ],
 )
-def test_a_wrong_variable_names_its_field(name: str, value: str, field: str) -> None:
+def test_config_from_env_names_the_field_of_a_wrong_variable(name: str, value: str, field: str) -> None:
     with pytest.raises(ValidationError, match=field):
         DynamoDBConfig.from_env({name: value})

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from ragcrawl_dynamo import CrawlRun, CrawlStats, FrontierItem, FrontierStatus, Page, PageVersion, Site
-from tests.factories import make_page, make_run
+from tests.support.factories import make_page, make_run
 
 # As in ragcrawl 0.0.2: whoever moves from there keeps their field names.
 FIELDS = {
@@ -32,35 +32,35 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("model", FIELDS, ids=lambda model: model.__name__)
-def test_a_model_has_exactly_these_fields(model: type[Site]) -> None:
+def test_model_has_exactly_these_fields(model: type[Site]) -> None:
     assert list(model.model_fields) == FIELDS[model].split()
 
 
-def test_a_naive_datetime_is_utc_whatever_the_local_time() -> None:
+def test_model_takes_a_naive_datetime_as_utc() -> None:
     assert make_page(first_seen=datetime(2026, 7, 1, 12)).first_seen == datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
-def test_an_aware_datetime_is_converted_to_utc() -> None:
+def test_model_converts_an_aware_datetime_to_utc() -> None:
     there = timezone(timedelta(hours=-5))
     page = make_page(first_seen=datetime(2026, 7, 1, 12, tzinfo=there))
     assert page.first_seen.isoformat() == "2026-07-01T17:00:00+00:00"
 
 
-def test_a_moment_outside_of_years_1_to_9999_is_refused() -> None:
+def test_model_refuses_a_datetime_outside_of_years_1_to_9999() -> None:
     with pytest.raises(ValidationError, match="years 1 to 9999"):
         make_page(first_seen=datetime.min.replace(tzinfo=timezone(timedelta(hours=1))))
 
 
-def test_an_unknown_field_is_refused() -> None:
+def test_model_refuses_an_unknown_field() -> None:
     with pytest.raises(ValidationError, match="pgae_id"):
         Page.model_validate({"pgae_id": "x", "site_id": "s", "url": "u"})
 
 
-def test_an_assignment_is_checked() -> None:
+def test_model_checks_an_assignment() -> None:
     run = make_run()
     with pytest.raises(ValidationError, match="status"):
         run.status = "done"  # type: ignore[assignment] # that is what is tested
 
 
-def test_which_statuses_are_final() -> None:
+def test_frontier_status_is_final() -> None:
     assert [each for each in FrontierStatus if each.is_final] == ["completed", "failed", "skipped"]

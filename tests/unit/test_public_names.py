@@ -12,7 +12,7 @@ from ragcrawl_dynamo import errors
 PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 
 
-def test_the_public_names() -> None:
+def test_public_names_are_these() -> None:
     assert set(ragcrawl_dynamo.__all__) == {
         *errors.__all__,
         *("DynamoDBBackend", "StorageBackend", "create_storage_backend", "DynamoDBConfig", "StorageConfig"),
@@ -51,7 +51,7 @@ def test_the_public_names() -> None:
     assert all(hasattr(ragcrawl_dynamo, name) for name in ragcrawl_dynamo.__all__)
 
 
-def test_every_error_is_public_and_drawn_in_the_tree() -> None:
+def test_public_names_include_every_error_and_the_tree_shows_it() -> None:
     classes = [
         name for name, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)
     ]
@@ -66,7 +66,7 @@ def modules() -> list[str]:
     return sorted(names)
 
 
-def test_only_one_file_imports_an_aws_client() -> None:
+def test_import_of_an_aws_client_is_in_one_file() -> None:
     users = {
         name
         for name in modules()
@@ -80,5 +80,5 @@ CRAWLERS = {"adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy"}
 
 
 @pytest.mark.parametrize("name", [each for each in modules() if each not in CRAWLERS])
-def test_every_module_can_be_imported_alone(name: str) -> None:
+def test_import_of_every_module_alone(name: str) -> None:
     importlib.import_module(f"ragcrawl_dynamo.{name.removesuffix('.__init__')}".removesuffix(".__init__"))

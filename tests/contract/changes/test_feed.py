@@ -1,0 +1,309 @@
+"""The change feed, through the public methods, on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import (
+    ChangeKind,
+    ChangesExpiredError,
+    ChangeSlice,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    InvalidArgumentError,
+    InvalidCursorError,
+    InvalidKeyError,
+)
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.factories import make_page, make_site, make_version
+
+CREATED, CHANGED, DELETED = ChangeKind.CREATED, ChangeKind.CHANGED, ChangeKind.DELETED
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest_asyncio.fixture
+async def backend(
+    dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
+) -> AsyncIterator[DynamoDBBackend]:
+    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
+        yield backend
+
+
+async def commit(backend: DynamoDBBackend, page_id: str, content: str | None, site_id: str = "site") -> None:
+    """Commits a page with that content; None: it is gone."""
+    page = make_page(page_id, site_id, status_code=200 if content is not None else 404)
+    version = None
+    if content is not None:
+        version = make_version(content, page_id, site_id, markdown=content, content_hash=content)
+    await backend.commit_page(page, version)
+
+
+async def present(backend: DynamoDBBackend, site_id: str = "site") -> str:
+    cursor = await backend.get_change_cursor(site_id)
+    assert cursor is not None
+    return cursor
+
+
+async def read(
+    backend: DynamoDBBackend, cursor: str | None, limit: int = 100
+) -> tuple[list[tuple[str, ChangeKind]], str]:
+    """All changes up to the present, and where to go on."""
+    found = []
+    while True:
+        part = await backend.list_changes("site", limit, cursor)
+        assert len(part) <= limit
+        found += [(each.page.page_id, each.kind) for each in part]
+        cursor = part.cursor
+        if part.is_end:
+            return found, cursor
+
+
+async def test_list_changes_since_a_cursor_with_their_kinds(backend: DynamoDBBackend) -> None:
+    cursor = await present(backend)
+    assert await read(backend, cursor) == ([], (await backend.list_changes("site", cursor=cursor)).cursor)
+    await commit(backend, "a", "1")
+    await commit(backend, "b", "1")
+    found, cursor = await read(backend, cursor)
+    assert found == [("a", CREATED), ("b", CREATED)]
+    await commit(backend, "a", "2")
+    await commit(backend, "b", None)
+    await commit(backend, "c", "1")
+    found, cursor = await read(backend, cursor)
+    assert found == [("a", CHANGED), ("b", DELETED), ("c", CREATED)]
+    await commit(backend, "b", "1")
+    await backend.tombstone_pages("site", ["a"])
+    found, cursor = await read(backend, cursor)
+    assert found == [("b", CREATED), ("a", DELETED)]
+    assert (await read(backend, cursor))[0] == []
+
+
+async def test_list_changes_leaves_out_unchanged_pages(backend: DynamoDBBackend) -> None:
+    await commit(backend, "a", "1")
+    await commit(backend, "gone", None)
+    cursor = await present(backend)
+    await commit(backend, "a", "1")
+    await backend.commit_page(make_page("a", status_code=304))
+    await commit(backend, "gone", None)
+    await backend.mark_seen("site", ["https://example.com/a"])
+    await backend.tombstone_pages("site", ["gone", "absent"], allow_mass_deletion=True)
+    part = await backend.list_changes("site", cursor=cursor)
+    assert (list(part), part.is_end) == ([], True)
+
+
+async def test_list_changes_has_the_latest_change_of_a_page_and_the_page_as_it_is(
+    backend: DynamoDBBackend,
+) -> None:
+    cursor = await present(backend)
+    for content in ("1", "2", "3"):
+        await commit(backend, "a", content)
+        await commit(backend, content, "x")
+    found, _ = await read(backend, cursor, limit=2)
+    assert found == [("1", CREATED), ("2", CREATED), ("a", CHANGED), ("3", CREATED)]
+    part = await backend.list_changes("site", cursor=cursor)
+    assert {each.page.page_id: each.page.current_version_id for each in part}["a"] == "3"
+
+
+async def test_list_changes_keeps_the_commit_order_of_a_page_across_processes(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    cursor = await present(backend)
+    async with DynamoDBBackend(dynamodb_config, clock=clock) as other:
+        seen = []
+        for i in range(6):
+            clock.advance(1)
+            await commit((backend, other)[i % 2], "a", f"{i}")
+            if i % 3 == 2:
+                part = await backend.list_changes("site", cursor=cursor)
+                seen += [each.page.current_version_id for each in part]
+                cursor = part.cursor
+    assert seen == ["2", "5"]
+
+
+async def test_list_changes_without_a_cursor_begins_with_all_pages_that_have_content(
+    backend: DynamoDBBackend,
+) -> None:
+    for i in range(5):
+        await commit(backend, f"p{i}", "1")
+    await commit(backend, "p0", None)
+    await backend.save_page(make_page("recorded"))
+    # Saved by themselves, they were never logged.
+    await backend.save_version(make_version("v1", "saved"))
+    await backend.save_page(make_page("saved", current_version_id="v1"))
+    first = await backend.list_changes("site", limit=2)
+    assert (len(first), first.is_end) == (2, False)
+    await commit(backend, "new", "1")
+    await commit(backend, "p2", None)
+    found, cursor = await read(backend, first.cursor, limit=2)
+    pages = [each.page.page_id for each in first] + [name for name, kind in found if kind is CREATED]
+    assert sorted(pages) == ["new", "p1", "p2", "p3", "p4", "saved"]
+    assert found[-1] == ("p2", DELETED)
+    assert (await read(backend, cursor))[0] == []
+
+
+async def test_iter_changes_resumes_a_consumer(backend: DynamoDBBackend) -> None:
+    assert await backend.get_change_cursor("site", "indexer") is None
+    for i in range(5):
+        await commit(backend, f"p{i}", "1")
+    seen = [each.page.page_id async for each in backend.iter_changes("site", "indexer", limit=2)]
+    assert sorted(set(seen)) == [f"p{i}" for i in range(5)]
+    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    for i in range(5):
+        await commit(backend, f"p{i}", "2")
+    # It is killed at the second change of its second slice: that slice comes again.
+    handled = []
+    async for each in backend.iter_changes("site", "indexer", limit=2):
+        handled.append(each.page.page_id)
+        if len(handled) == 4:
+            break
+    assert handled == ["p0", "p1", "p2", "p3"]
+    again = [each.page.page_id async for each in backend.iter_changes("site", "indexer", limit=2)]
+    assert again == ["p2", "p3", "p4"]
+    # Another one has a cursor of its own.
+    assert len([each async for each in backend.iter_changes("site", "other")]) == 5
+
+
+async def test_iter_changes_saves_the_cursor_only_if_it_moved(
+    backend: DynamoDBBackend, clock: ManualClock
+) -> None:
+    await commit(backend, "a", "1")
+    assert len([each async for each in backend.iter_changes("site", "indexer")]) == 1
+    saved = await backend.get_change_cursor("site", "indexer")
+    clock.advance(3600)
+    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    assert await backend.get_change_cursor("site", "indexer") == saved
+    # But it does not grow old though nothing changes.
+    clock.advance(6 * 3600)
+    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    assert await backend.get_change_cursor("site", "indexer") != saved
+
+
+async def test_list_changes_refuses_an_expired_cursor(backend: DynamoDBBackend, clock: ManualClock) -> None:
+    await commit(backend, "a", "1")
+    cursor = await present(backend)
+    clock.advance(timedelta(days=29, hours=22).total_seconds())
+    assert (await backend.list_changes("site", cursor=cursor)).is_end
+    clock.advance(timedelta(hours=2).total_seconds())
+    with pytest.raises(ChangesExpiredError, match="change_retention_days = 30: start anew without one"):
+        await backend.list_changes("site", cursor=cursor)
+
+
+async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDBBackend) -> None:
+    await backend.save_site(make_site())
+    await commit(backend, "a", "1")
+    part = await backend.list_changes("site", cursor=await present(backend))
+    await backend.save_change_cursor("site", "indexer", part.cursor)
+    assert await backend.delete_site("site")
+    assert not await backend.delete_site("site")
+    with pytest.raises(ChangesExpiredError, match="were deleted since this cursor"):
+        await backend.list_changes("site", cursor=part.cursor)
+    assert await backend.get_change_cursor("site", "indexer") is None
+    # The process that deleted it can go on.
+    cursor = await present(backend)
+    await commit(backend, "b", "1")
+    assert (await read(backend, cursor))[0] == [("b", CREATED)]
+
+
+async def test_list_changes_of_one_site_only(backend: DynamoDBBackend) -> None:
+    cursors = {site: await present(backend, site) for site in ("site", "a#b", "a")}
+    await commit(backend, "p#1~", "1", "a#b")
+    await commit(backend, "p", "1", "a")
+    found = await backend.list_changes("a#b", cursor=cursors["a#b"])
+    assert [(each.page.page_id, each.page.site_id) for each in found] == [("p#1~", "a#b")]
+    assert [each.page.page_id for each in await backend.list_changes("a", cursor=cursors["a"])] == ["p"]
+    assert await backend.list_changes("site", cursor=cursors["site"]) == ChangeSlice([], "", is_end=True)
+    with pytest.raises(InvalidCursorError, match="belongs to another site"):
+        await backend.list_changes("a", cursor=cursors["a#b"])
+    # Nothing of the log is a page.
+    assert await backend.count_pages("a#b") == 1
+
+
+async def test_list_changes_refuses_wrong_arguments_by_name(backend: DynamoDBBackend) -> None:
+    with pytest.raises(InvalidArgumentError, match="limit: must be at least 1"):
+        await backend.list_changes("site", 0)
+    with pytest.raises(InvalidCursorError, match="cursor: is damaged"):
+        await backend.list_changes("site", cursor="nonsense")
+    with pytest.raises(InvalidCursorError, match="cursor: "):
+        await backend.list_changes("site", cursor=(await _listing_cursor(backend)))
+    with pytest.raises(InvalidCursorError, match="cursor: is damaged"):
+        await backend.save_change_cursor("site", "indexer", "nonsense")
+    with pytest.raises(InvalidKeyError, match="consumer: must not be empty"):
+        await backend.get_change_cursor("site", "")
+    with pytest.raises(InvalidKeyError, match="consumer: takes 1,100 bytes"):
+        await backend.save_change_cursor("site", "x" * 1100, await present(backend))
+
+
+async def _listing_cursor(backend: DynamoDBBackend) -> str:
+    await commit(backend, "a", "1")
+    await commit(backend, "b", "1")
+    cursor = (await backend.list_pages("site", 1)).cursor
+    assert cursor is not None
+    return cursor
+
+
+async def test_list_changes_still_has_a_page_that_save_page_replaced(backend: DynamoDBBackend) -> None:
+    cursor = await present(backend)
+    await commit(backend, "a", "1")
+    await commit(backend, "a", "2")
+    page = await backend.get_page("site", "a")
+    assert page is not None
+    await backend.save_page(page)
+    found, cursor = await read(backend, cursor)
+    assert found == [("a", CHANGED)]
+    await commit(backend, "a", "3")
+    assert (await read(backend, cursor))[0] == [("a", CHANGED)]
+
+
+async def test_change_feed_switched_off_logs_nothing(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    cursor = await present(backend)
+    silent = dynamodb_config.model_copy(update={"change_feed": False})
+    async with DynamoDBBackend(silent) as other:
+        await commit(other, "a", "1")
+        await commit(other, "a", "2")
+        await other.tombstone_pages("site", ["a"], allow_mass_deletion=True)
+    stored = await backend.get_page("site", "a")
+    assert stored is not None
+    assert stored.is_tombstone
+    assert (await read(backend, cursor))[0] == []
+
+
+async def test_change_log_shard_is_handed_to_the_next_process(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    """Many processes, one after the other, need one lane; so a reader's cursor does not grow."""
+    cursor = await present(backend)
+    for i in range(4):
+        async with DynamoDBBackend(dynamodb_config, clock=clock) as other:
+            await commit(other, f"p{i}", "1")
+    sizes = []
+    for i in range(4):
+        part = await backend.list_changes("site", 1, cursor)
+        assert [each.page.page_id for each in part] == [f"p{i}"]
+        cursor = part.cursor
+        sizes.append(len(cursor))
+    assert max(sizes) == min(sizes)
+
+
+async def test_change_log_shard_of_a_killed_process_is_taken_over(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    cursor = await present(backend)
+    await commit(backend, "a", "1")
+    for wait, name in ((10, "b"), (3600, "c")):
+        clock.advance(wait)
+        async with DynamoDBBackend(dynamodb_config, clock=clock) as other:
+            await commit(other, name, "1")
+    found, cursor = await read(backend, cursor)
+    assert sorted(found) == [("a", CREATED), ("b", CREATED), ("c", CREATED)]
+    # The first process was not dead after all.
+    await commit(backend, "d", "1")
+    assert (await read(backend, cursor))[0] == [("d", CREATED)]

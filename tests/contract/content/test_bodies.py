@@ -1,0 +1,122 @@
+"""Bodies of any size: saved, read, listed, shared, exported, pruned."""
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, InvalidValueError, PartialBatchError, PruneReport
+from tests.support.factories import START, dense_text, hours, make_page, make_version
+
+# Kilobytes after compression, so that the largest take many parts.
+SIZES = [0, 3, 100, 400, 1000, 20_000]
+
+
+@pytest.mark.parametrize("kilobytes", SIZES)
+async def test_save_version_stores_a_body_of_any_size(backend: DynamoDBBackend, kilobytes: int) -> None:
+    version = make_version(markdown=dense_text(kilobytes) or "x", html="<p>\0ü🕷️</p>", plain_text="")
+    await backend.save_version(version)
+    assert await backend.get_version("page", "v1") == version
+    assert await backend.get_version("page", "v1", site_id="site") == version
+    await backend.save_page(make_page(current_version_id="v1"))
+    assert await backend.get_current_version("site", "page") == version
+    assert await backend.list_versions("page") == [version]
+
+
+async def test_save_versions_bulk_stores_20_mb_of_html_beside_others(backend: DynamoDBBackend) -> None:
+    huge = make_version(
+        "huge", html="<p>the same again</p>" * 1_000_000, outlinks=["https://e.com/"] * 20_000
+    )
+    small = [make_version(f"v{i}", markdown=dense_text(5, str(i))) for i in range(30)]
+    assert await backend.save_versions_bulk([huge, *small]) == 31
+    assert await backend.get_version("page", "huge") == huge
+    assert len(await backend.list_versions("page", include_content=False)) == 31
+
+
+async def test_save_version_again_replaces_the_body(backend: DynamoDBBackend) -> None:
+    for kilobytes in (500, 10, 0, 900, 10):
+        version = make_version(markdown=dense_text(kilobytes, "again"))
+        await backend.save_version(version)
+        assert await backend.get_version("page", "v1", site_id="site") == version
+    report = await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
+    assert report.bodies_total - report.bodies_removed == 1
+    assert await backend.get_version("page", "v1") == version
+
+
+async def test_save_version_of_unchanged_content_stores_no_version(backend: DynamoDBBackend) -> None:
+    first = make_version("v1", content_hash="same")
+    assert await backend.save_version(first) == "v1"
+    await backend.save_page(make_page(content_hash="same", current_version_id="v1"))
+    again = make_version("v2", content_hash="same")
+    assert await backend.save_version(again) == "v1"
+    assert await backend.save_versions_bulk([again, make_version("v3", content_hash="other")]) == 1
+    assert {each.version_id for each in await backend.list_versions("page")} == {"v1", "v3"}
+    assert await backend.save_version(again, keep_unchanged=True) == "v2"
+    assert await backend.get_version("page", "v2") == again
+
+
+async def test_save_version_stores_a_version_that_only_the_page_names(backend: DynamoDBBackend) -> None:
+    await backend.save_page(make_page(content_hash="same", current_version_id="v1"))
+    assert await backend.save_version(make_version("v2", content_hash="same")) == "v2"
+    assert await backend.save_version(make_version("v1", content_hash="same")) == "v1"
+    assert len(await backend.list_versions("page")) == 2
+
+
+@pytest.mark.parametrize("kilobytes", [30, 900])
+async def test_body_shared_by_versions_is_stored_once_and_stays_readable(
+    backend: DynamoDBBackend, kilobytes: int
+) -> None:
+    versions = {
+        f"v{i}": make_version(f"v{i}", markdown=dense_text(kilobytes), crawled_at=START + hours(i))
+        for i in range(4)
+    }
+    for version in versions.values():
+        await backend.save_version(version)
+    assert (await backend.collect_garbage("site", dry_run=True)).bodies_total == 1
+    # The version that the body was written for goes first, then one more.
+    for keep in (3, 2):
+        report = await backend.prune_versions("site", keep_last=keep)
+        assert report == PruneReport(versions_total=keep + 1, versions_removed=1, dry_run=False)
+    left = await backend.list_versions("page")
+    assert left == [versions["v3"], versions["v2"]]
+    assert (await backend.collect_garbage("site", grace_hours=0)).bodies_removed == 0
+    assert await backend.get_version("page", "v2") == versions["v2"]
+    await backend.prune_versions("site", keep_last=0, allow_mass_deletion=True)
+    assert (await backend.collect_garbage("site", dry_run=True)).bodies_total == 0
+
+
+async def test_body_is_not_shared_between_sites_or_pages(backend: DynamoDBBackend) -> None:
+    body = dense_text(20)
+    for site_id, page_id in (("one", "page"), ("two", "page"), ("one", "other")):
+        await backend.save_version(make_version("v1", page_id, site_id, markdown=body))
+    await backend.delete_site("one")
+    version = await backend.get_version("page", "v1")
+    assert version is not None
+    assert (version.site_id, version.markdown) == ("two", body)
+
+
+async def test_iter_versions_has_current_bodies_in_page_order(backend: DynamoDBBackend) -> None:
+    expected = []
+    for i in range(50):
+        for version_id in ("old", "new"):
+            version = make_version(
+                version_id, f"p{i:02}", markdown=dense_text(i % 7, f"{i}{version_id}") + "x"
+            )
+            await backend.save_version(version)
+        expected.append(version)
+        await backend.save_page(make_page(f"p{i:02}", current_version_id="new"))
+    await backend.save_page(make_page("p05", current_version_id=None))
+    await backend.save_page(make_page("p06", current_version_id="never saved"))
+    await backend.save_page(make_page("p07", current_version_id="new", is_tombstone=True))
+    await backend.save_version(make_version("new", "p00", "other-site"))
+    del expected[5:8]
+    assert [each async for each in backend.iter_versions("site")] == expected
+
+
+async def test_save_versions_bulk_stores_the_others_beside_an_invalid_body(backend: DynamoDBBackend) -> None:
+    hostile = make_version("hostile")
+    object.__setattr__(hostile, "html", "\ud800")
+    good = [make_version(f"v{i}", html="\0" * 100_000) for i in range(3)]
+    with pytest.raises(
+        PartialBatchError, match=r"3 items saved, 1 not.*PageVersion\.html.*surrogate"
+    ) as caught:
+        await backend.save_versions_bulk([good[0], hostile, *good[1:]])
+    assert isinstance(caught.value.failures[0][1], InvalidValueError)
+    assert await backend.get_version("page", "v2") == good[2]

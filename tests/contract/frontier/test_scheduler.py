@@ -1,0 +1,143 @@
+"""Which items a claim leases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, Frontier, FrontierStatus, InvalidArgumentError, LeaseLostError
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.queues import WAYS, items, names, url, urls
+
+pytestmark = WAYS
+
+
+async def test_claim_leases_items(backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock) -> None:
+    await frontier.add(urls(3))
+    claims = await frontier.claim(2, lease_seconds=30, worker_id="w1")
+    assert names(claims) == urls(2)
+    assert {claim.expires_at for claim in claims} == {clock.now() + timedelta(seconds=30)}
+    stored = await items(backend)
+    for claim in claims:
+        assert stored[claim.item.url] == claim.item
+        assert (claim.item.status, claim.item.lease_owner) == (FrontierStatus.IN_PROGRESS, "w1")
+        assert (claim.item.started_at, claim.item.lease_expires_at) == (clock.now(), claim.expires_at)
+    assert names(await frontier.claim(10)) == [url(2)]
+    assert await frontier.claim(10) == []
+
+
+async def test_claim_takes_the_highest_priority_first_then_the_oldest(frontier: Frontier) -> None:
+    await frontier.add(urls(3))
+    await frontier.add([url(10)], priority=1.5)
+    await frontier.add([url(11)], priority=-2)
+    await frontier.add([url(12)], priority=1e100)
+    await frontier.add([url(13)], priority=1.5)
+    order = [12, 10, 13, 0, 1, 2, 11]
+    assert [names(await frontier.claim(1)) for _ in order] == [[url(i)] for i in order]
+
+
+async def test_claim_mixes_hosts_by_priority(frontier: Frontier) -> None:
+    await frontier.add(urls(2, "a.example"), priority=1)
+    await frontier.add(urls(2, "b.example"), priority=2)
+    assert [claim.item.domain for claim in await frontier.claim(4)] == ["b.example"] * 2 + ["a.example"] * 2
+
+
+async def test_claim_takes_over_an_expired_lease_and_fences_its_former_holder(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
+) -> None:
+    await frontier.add([url(1)])
+    (old,) = await frontier.claim(1, lease_seconds=10)
+    clock.advance(10.9)
+    assert await frontier.claim() == []
+    clock.advance(0.2)
+    (new,) = await frontier.claim(1, lease_seconds=10)
+    assert new.token > old.token
+    assert (new.item.attempt, new.item.retry_count) == (2, 1)
+    assert "lease expired" in (new.item.last_error or "")
+    before = await items(backend)
+    stale: list[Callable[[], Awaitable[Any]]] = [
+        lambda: frontier.complete(old),
+        lambda: frontier.fail(old, "x"),
+        lambda: frontier.skip(old, "x"),
+        lambda: frontier.release(old),
+        lambda: frontier.renew(old, 10),
+    ]
+    for verb in stale:
+        with pytest.raises(LeaseLostError) as caught:
+            await verb()
+        assert caught.value.claims == (old,)
+    assert await items(backend) == before
+    await frontier.complete(new)
+
+
+async def test_renew_keeps_a_lease_from_being_taken_over(frontier: Frontier, clock: ManualClock) -> None:
+    await frontier.add(urls(2))
+    kept, lost = await frontier.claim(2, lease_seconds=10)
+    clock.advance(8)
+    await frontier.renew([kept], 20)
+    assert kept.expires_at == clock.now() + timedelta(seconds=20)
+    clock.advance(13)
+    assert names(await frontier.claim()) == [lost.item.url]
+    clock.advance(8.5)
+    assert names(await frontier.claim()) == [kept.item.url]
+
+
+async def test_claim_makes_an_item_whose_leases_keep_expiring_a_dead_letter(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
+) -> None:
+    await frontier.add([url(1)])
+    for attempt in (1, 2, 3):
+        (claim,) = await frontier.claim(1, lease_seconds=10)
+        assert claim.item.attempt == attempt
+        clock.advance(12)
+    assert await frontier.claim() == []
+    item = (await items(backend))[url(1)]
+    assert (item.status, item.retry_count) == (FrontierStatus.FAILED, 3)
+    assert "lease expired" in (item.last_error or "")
+    assert await frontier.is_finished()
+
+
+async def test_claim_waits_for_a_delayed_item(frontier: Frontier, clock: ManualClock) -> None:
+    await frontier.add([url(1)], not_before=clock.now() + timedelta(seconds=3))
+    waiting = asyncio.create_task(frontier.claim(5, wait_seconds=10))
+    while not waiting.done():
+        sleeping = asyncio.create_task(clock.wait_for_sleeper())
+        await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
+        sleeping.cancel()
+        clock.advance(0 if waiting.done() else 0.25)
+    assert names(await waiting) == [url(1)]
+    assert 3.0 <= clock.monotonic() <= 3.5
+
+
+async def test_claim_that_waits_is_woken_by_add(frontier: Frontier, clock: ManualClock) -> None:
+    waiting = asyncio.create_task(frontier.claim(5, wait_seconds=60))
+    await clock.wait_for_sleeper()
+    await frontier.add([url(1)])
+    assert names(await waiting) == [url(1)]
+    assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": 2.5}, "limit"),
+        ({"lease_seconds": 2.0}, "lease_seconds"),
+        ({"lease_seconds": float("nan")}, "lease_seconds"),
+        ({"lease_seconds": 1e9}, "lease_seconds"),
+        ({"wait_seconds": -1}, "wait_seconds"),
+        ({"worker_id": "w" * 257}, "worker_id"),
+        ({"worker_id": "\ud800"}, "worker_id"),
+    ],
+)
+async def test_claim_refuses_an_argument_outside_its_limits(
+    frontier: Frontier, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        await frontier.claim(**arguments)
+    assert caught.value.field == field

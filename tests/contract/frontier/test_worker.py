@@ -1,0 +1,87 @@
+"""Workers and lease keepers on a real queue."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats, FrontierStatus
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.queues import WAYS, items, url, urls
+
+pytestmark = WAYS
+
+
+async def test_worker_handles_every_item_and_ends(backend: DynamoDBBackend, config: DynamoDBConfig) -> None:
+    async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
+        frontier = timed.frontier("run", "site")
+        await frontier.add(urls(5))
+        tried: list[str] = []
+
+        async def handle(claim: Claim) -> None:
+            tried.append(claim.item.url)
+            if claim.item.url == url(1):
+                raise ValueError("broken")
+            if claim.item.url == url(2):
+                await frontier.skip(claim, "not wanted")
+            if claim.item.url == url(3):
+                await frontier.add([url(9)])
+
+        async with frontier.worker(concurrency=3, worker_id="w") as worker:
+            await asyncio.wait_for(worker.run(handle), 30)
+        stored = await items(backend)
+        assert sorted(tried) == sorted([*urls(5), url(9), url(1), url(1)])
+        assert stored[url(1)].status == "failed"
+        assert stored[url(1)].last_error == "ValueError: broken"
+        assert stored[url(2)].status == "skipped"
+        assert await frontier.stats() == FrontierStats(completed=4, failed=1, skipped=1)
+        assert (worker.failed, worker.lost) == (3, 0)
+
+
+async def test_worker_that_is_cancelled_releases_its_claims(
+    backend: DynamoDBBackend, frontier: Frontier
+) -> None:
+    await frontier.add(urls(3))
+    started = asyncio.Event()
+
+    async def handle(claim: Claim) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def crawl() -> None:
+        async with frontier.worker(concurrency=2) as worker:
+            await worker.run(handle)
+
+    crawling = asyncio.create_task(crawl())
+    await started.wait()
+    crawling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await crawling
+    assert {item.status for item in (await items(backend)).values()} == {FrontierStatus.PENDING}
+    assert len(await frontier.claim()) == 3
+
+
+async def test_lease_keeper_renews_held_claims_and_reports_lost_ones(
+    frontier: Frontier, clock: ManualClock
+) -> None:
+    lost: asyncio.Queue[Claim] = asyncio.Queue()
+    await frontier.add(urls(3))
+    async with frontier.keeper(lambda claim, _: lost.put_nowait(claim), lease_seconds=30) as keeper:
+        held, ended, forgotten = await frontier.claim(3, lease_seconds=30)
+        keeper.hold([held, ended])
+        await frontier.complete(ended)
+        # As it is while the answer is under way.
+        ended.ended = False
+        for _ in range(10):
+            await clock.wait_for_sleeper()
+            clock.advance(9)
+        await clock.wait_for_sleeper()
+        assert (keeper.held, lost.empty()) == ([held], True)
+        (again,) = await frontier.claim(5)
+        assert again.item.item_id == forgotten.item.item_id
+        keeper.hold([forgotten])
+        clock.advance(2)
+        assert await lost.get() is forgotten
+        assert keeper.held == [held]
+    await frontier.complete([held, again])

@@ -1,0 +1,218 @@
+"""Commits where workers are killed, superseded or cut off, on DynamoDB Local."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from ragcrawl_dynamo import (
+    CommitOutcome,
+    ConflictError,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    FrontierStats,
+    LeaseLostError,
+)
+from ragcrawl_dynamo._changes import change as _changes
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support import commit_worker
+from tests.support.engines import on_dynamodb_local
+from tests.support.factories import dense_text, make_page, make_version
+from tests.support.fakes import intercepting
+from tests.support.queues import QUICK, claim_all, url
+
+pytestmark = on_dynamodb_local
+
+ROOT = Path(__file__).parents[3]
+
+
+async def run_worker(config: DynamoDBConfig, *step: str) -> tuple[int, str]:
+    """Exit code and output of a worker process."""
+    process = await asyncio.create_subprocess_exec(
+        *(
+            sys.executable,
+            "-m",
+            "tests.support.commit_worker",
+            str(config.endpoint_url),
+            config.table_prefix,
+            *step,
+        ),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def check_whole(backend: DynamoDBBackend) -> None:
+    """Every page is there once with its whole body, and all counts agree with it."""
+    frontier = backend.frontier("run", "site")
+    assert await frontier.is_finished()
+    assert await frontier.stats() == FrontierStats(completed=commit_worker.PAGES)
+    pages = [page async for page in backend.iter_pages("site")]
+    assert sorted(page.url for page in pages) == [url(i) for i in range(commit_worker.PAGES)]
+    assert {page.version_count for page in pages} == {1}
+    for page in pages:
+        number = int(page.url.rpartition("/")[2])
+        versions = await backend.list_versions(page.page_id)
+        assert [(each.version_id, each.markdown) for each in versions] == [
+            (f"v{number}", dense_text(20, f"{number}"))
+        ]
+
+
+async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
+    dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request from the first commit on, in turn, before it is sent and after the engine applied it."""
+
+    monkeypatch.setattr(_changes, "SETTLE_SECONDS", -3600.0)
+
+    async def crawl(step: int, moment: str) -> int:
+        own = dynamodb_config.model_copy(
+            update={"table_prefix": f"{dynamodb_config.table_prefix}{step}{moment}_"}
+        )
+        config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
+        async with DynamoDBBackend(config) as backend:
+            assert [each async for each in backend.iter_changes("site", "reader")] == []
+            await backend.frontier("run", "site").add([url(0)])
+            code, _ = await run_worker(own, f"{step}", moment)
+            assert code in (0, -signal.SIGKILL)
+            # No torn page is visible, whatever was written.
+            async for page in backend.iter_pages("site"):
+                version = await backend.get_current_version("site", page.page_id)
+                assert version is not None
+            recovered, _ = await run_worker(own)
+            assert recovered == 0
+            await check_whole(backend)
+            # A reader of changes that began before all of it gets each page, once it counts nothing as late.
+            changed = [each.page.page_id async for each in backend.iter_changes("site", "reader")]
+            assert len(set(changed)) == len(changed) == commit_worker.PAGES
+        return code
+
+    # The first commit's requests: page, body, links (known, added, woken), the site's lane of changes (found,
+    # made), transaction; and what follows.
+    steps = [(step, moment) for step in range(1, 12) for moment in ("before", "after")]
+    codes = []
+    for i in range(0, len(steps), 3):
+        codes += await asyncio.gather(*(crawl(*each) for each in steps[i : i + 3]))
+    assert codes == [-signal.SIGKILL] * len(steps)
+
+
+async def test_commit_page_by_two_workers_raises_for_the_one_without_a_lease(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    clock = ManualClock()
+    config = dynamodb_config.model_copy(update=QUICK)
+    async with DynamoDBBackend(config, clock=clock) as one, DynamoDBBackend(config, clock=clock) as two:
+        for i in range(10):
+            await one.frontier("run", "site").add([url(i)])
+            (old,) = await one.frontier("run", "site").claim(lease_seconds=5)
+            clock.advance(7)
+            (new,) = await two.frontier("run", "site").claim(lease_seconds=5)
+            page = make_page(f"p{i}", status_code=200)
+            outcomes = await asyncio.gather(
+                one.commit_page(page, make_version("old", f"p{i}", content_hash="old"), claim=old),
+                two.commit_page(page, make_version("new", f"p{i}", content_hash="new"), claim=new),
+                return_exceptions=True,
+            )
+            assert isinstance(outcomes[0], LeaseLostError)
+            assert not isinstance(outcomes[1], BaseException)
+            assert outcomes[1].outcome is CommitOutcome.CREATED
+            stored = await backend.get_page("site", f"p{i}")
+            assert stored is not None
+            assert (stored.current_version_id, stored.version_count) == ("new", 1)
+            assert await backend.get_version(f"p{i}", "old") is None
+
+
+async def test_commit_page_of_one_page_at_once_counts_every_commit(backend: DynamoDBBackend) -> None:
+    await asyncio.gather(
+        *(
+            backend.commit_page(
+                make_page("page", status_code=200),
+                make_version(f"v{i}", content_hash=f"{i}", markdown=f"{i}"),
+            )
+            for i in range(4)
+        )
+    )
+    stored = await backend.get_page("site", "page")
+    assert stored is not None
+    assert stored.version_count == 4
+    assert len(await backend.list_versions("page")) == 4
+
+
+async def test_commit_page_of_different_pages_does_not_conflict(backend: DynamoDBBackend) -> None:
+    frontier = backend.frontier("run", "site")
+    await frontier.add([url(i) for i in range(64)])
+    claims = await claim_all(frontier)
+    assert len(claims) == 64
+    await asyncio.gather(
+        *(
+            backend.commit_page(
+                make_page(claim.item.item_id, status_code=200),
+                make_version("v1", claim.item.item_id),
+                claim=claim,
+            )
+            for claim in claims
+        )
+    )
+    commits = [each for (name, _), each in backend.metrics().items() if name == "TransactWriteItems"]
+    assert (sum(each.requests for each in commits), sum(each.retries for each in commits)) == (64, 0)
+    assert await frontier.is_finished()
+
+
+async def test_commit_page_of_a_page_that_keeps_changing_is_a_conflict(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    async def meddles(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if operation == "transact_write_items":
+            await backend.tombstone_pages("site", ["page"], allow_mass_deletion=True)
+            await backend.commit_page(make_page("page", status_code=200), make_version("v1"))
+        return await call(**request)
+
+    await backend.commit_page(make_page("page", status_code=200), make_version("v1"))
+    config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
+    async with DynamoDBBackend(config, client_factory=intercepting(meddles)) as other:
+        with pytest.raises(ConflictError, match="was changed by others 6 times in a row"):
+            await other.commit_page(make_page("page", status_code=200), make_version("v2", content_hash="b"))
+    assert await backend.get_version("page", "v2") is None
+
+
+@pytest.mark.parametrize("with_claim", [True, False])
+async def test_commit_page_whose_answer_was_lost_is_done_once(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, with_claim: bool
+) -> None:
+    tokens: list[str] = []
+
+    async def loses(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if operation != "transact_write_items":
+            return await call(**request)
+        tokens.append(request["ClientRequestToken"])
+        # As if the engine had forgotten the token: the second attempt meets what the first one did.
+        answer = await call(
+            **{**request, "ClientRequestToken": f"{request['ClientRequestToken']}{len(tokens)}"}
+        )
+        if len(tokens) == 1:
+            raise EndpointConnectionError(endpoint_url="lost")
+        return answer
+
+    config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
+    async with DynamoDBBackend(config, client_factory=intercepting(loses)) as other:
+        frontier = other.frontier("run", "site")
+        await frontier.add([url(1)])
+        claim = (await frontier.claim())[0] if with_claim else None
+        result = await other.commit_page(make_page("page", status_code=200), make_version("v1"), claim=claim)
+        assert result.outcome is CommitOutcome.CREATED
+        assert len(tokens) == 2
+        assert tokens[0] == tokens[1]
+        stored = await backend.get_page("site", "page")
+        assert stored is not None
+        assert stored.version_count == 1
+        if with_claim:
+            assert await frontier.stats() == FrontierStats(completed=1)

@@ -1,0 +1,187 @@
+"""Wrong settings, dead ends and lost answers, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from botocore.exceptions import EndpointConnectionError
+
+from ragcrawl_dynamo import (
+    AccessDeniedError,
+    CredentialsError,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    EndpointUnreachableError,
+    PartialBatchError,
+    TableNotFoundError,
+)
+from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo.testing import local_config
+from tests.support.factories import make_page, make_site
+from tests.support.fakes import intercepting
+
+QUICK = {"retry_base_delay": 0.001, "retry_attempts": 3, "call_timeout": 5}
+
+
+@asynccontextmanager
+async def http_server(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Answers every request with `handler`; yields the URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def refusing(code: str, message: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        body = orjson.dumps({"__type": f"com.amazon.coral.service#{code}", "message": message})
+        return web.Response(status=400, body=body, content_type="application/x-amz-json-1.0")
+
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_endpoint_url_that_is_wrong_is_named_with_what_to_check() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    backend = DynamoDBBackend(local_config(url, **QUICK))
+    with pytest.raises(
+        EndpointUnreachableError, match=f"{url}, region 'us-east-1': check endpoint_url"
+    ) as caught:
+        await backend.initialize()
+    assert isinstance(caught.value.__cause__, EndpointConnectionError)
+
+
+async def test_region_that_is_wrong_is_an_endpoint_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def no_such_host(host: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+    config = local_config("http://replaced", **QUICK).model_copy(
+        update={"endpoint_url": None, "region": "eu-nowhere-1"}
+    )
+    with pytest.raises(EndpointUnreachableError, match="region 'eu-nowhere-1': check endpoint_url, region"):
+        await DynamoDBBackend(config).initialize()
+    assert all("eu-nowhere-1" in host for host in asked)
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized to perform: dynamodb:X"),
+        ("UnrecognizedClientException", "The security token included in the request is invalid."),
+        ("ExpiredTokenException", "The security token included in the request is expired"),
+        ("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than ..."),
+    ],
+)  # fmt: skip
+async def test_access_denied_is_not_retried_and_says_what_is_missing(code: str, message: str) -> None:
+    async with http_server(refusing(code, message)) as url:
+        backend = DynamoDBBackend(local_config(url, **QUICK))
+        with pytest.raises(
+            AccessDeniedError, match="check the credentials, the region and the role's policy"
+        ) as caught:
+            await backend.initialize()
+    assert message in str(caught.value)
+    assert caught.value.code == code
+    assert all(counters.retries == 0 for counters in backend.metrics().values())
+
+
+async def test_credentials_error_says_how_to_set_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_PROFILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    backend = DynamoDBBackend(DynamoDBConfig(endpoint_url="http://127.0.0.1:1"))
+    with pytest.raises(CredentialsError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile"):
+        await backend.initialize()
+
+
+async def test_table_not_found_names_the_table_and_initialize(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with open_client(dynamodb_config) as client:
+        await client.delete_table(TableName=f"{dynamodb_config.table_prefix}pages")
+    with pytest.raises(TableNotFoundError, match=r"initialize\(\) makes what is missing") as caught:
+        await backend.get_page("site", "page")
+    assert caught.value.table == f"{dynamodb_config.table_prefix}pages"
+    with pytest.raises(PartialBatchError) as bulk:
+        await backend.save_pages_bulk([make_page()])
+    assert isinstance(bulk.value.failures[0][1], TableNotFoundError)
+    await backend.initialize()
+    assert await backend.get_page("site", "page") is None
+
+
+async def test_health_check_of_a_hanging_endpoint_is_false_in_time(dynamodb_config: DynamoDBConfig) -> None:
+    release = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await release.wait()
+        return web.Response()
+
+    async with http_server(hang) as url:
+        backend = DynamoDBBackend(local_config(url, health_timeout=0.3, **QUICK))
+        await backend._rooms.gateway.open()
+        async with asyncio.timeout(3):
+            assert await backend.health_check() is False
+        await backend.close()
+        release.set()
+
+
+async def test_endpoint_url_of_a_website_is_a_typed_error() -> None:
+    async def website(request: web.Request) -> web.Response:
+        return web.Response(text="<html>hello</html>")
+
+    async with http_server(website) as url:
+        with pytest.raises(
+            EndpointUnreachableError,
+            match=r"no usable answer from .*: check endpoint_url.* this is no DynamoDB",
+        ):
+            await DynamoDBBackend(local_config(url, **QUICK)).initialize()
+
+
+async def test_retry_after_a_dropped_connection(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    async def drop_once(operation: str, request: Any, call: Any) -> Any:
+        if operation == "put_item" and not dropped:
+            dropped.append(request)
+            raise EndpointConnectionError(endpoint_url="dropped")
+        return await call(**request)
+
+    dropped: list[Any] = []
+    config = dynamodb_config.model_copy(update=QUICK)
+    site = make_site()
+    async with DynamoDBBackend(config, client_factory=intercepting(drop_once)) as flaky:
+        await flaky.save_site(site)
+        assert flaky.metrics()["PutItem", f"{config.table_prefix}sites"].retries == 1
+    assert dropped
+    assert await backend.get_site("site") == site

@@ -1,0 +1,131 @@
+"""Links that many add at once, or that fail to be added."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStats, PartialBatchError
+from tests.support.engines import on_dynamodb_local
+from tests.support.frontiers import opened
+from tests.support.queues import claim_all, items, names, requests, url, urls
+
+
+@on_dynamodb_local
+async def test_frontier_add_of_known_links_takes_few_requests(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(urls(90))
+    async with DynamoDBBackend(config) as other:
+        frontier = other.frontier("run", "site")
+        before = requests(other)
+        results = await frontier.add(urls(100))
+        assert sum(each.added for each in results) == 10
+        assert requests(other) - before <= 6
+        before = requests(other)
+        await asyncio.sleep(1.1)
+        assert not any(each.added for each in await frontier.add(urls(100)))
+        # The counts of before, which are written a second later, to places that may have to be made.
+        assert requests(other) - before <= 3
+        before = requests(other)
+        assert not any(each.added for each in await frontier.add(urls(100)))
+        assert requests(other) == before
+    # The cache is bounded, and its loss changes nothing.
+    async with opened(config.model_copy(update={"frontier_seen_cache": 3})) as forgetful:
+        for _ in range(2):
+            assert not any(each.added for each in await forgetful.add(urls(100)))
+    assert len(await items(backend)) == 100
+
+
+@on_dynamodb_local
+async def test_frontier_add_by_many_at_once_adds_links_once(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with opened(config) as one, opened(config) as two:
+        results = await asyncio.gather(*(each.add(urls(60)) for each in (one, two) for _ in range(3)))
+        assert sum(each.added for part in results for each in part) == 60
+        # A recount takes what another process has only noted for missing.
+        await two.stats()
+        assert await one.recount() == FrontierStats(pending=60)
+        assert await one.stats() == FrontierStats(pending=60)
+    assert len(await items(backend)) == 60
+
+
+@on_dynamodb_local
+async def test_frontier_add_spreads_a_large_host_over_shards(config: DynamoDBConfig) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(urls(500))
+        await frontier.add(urls(500, first=500))
+        claims = await claim_all(frontier)
+        assert len(claims) == 1000
+        _, records = await frontier._queue.run.hosts.read(["a.example"])
+        assert records["a.example"].shards == 16
+
+
+@on_dynamodb_local
+async def test_frontier_add_that_fails_names_the_links_and_can_be_repeated(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    broken = True
+
+    async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if broken and operation == "batch_execute_statement":
+            raise EndpointConnectionError(endpoint_url="down")
+        return await call(**request)
+
+    async with opened(config.model_copy(update={"retry_attempts": 2}), fails) as frontier:
+        with pytest.raises(PartialBatchError) as caught:
+            await frontier.add(urls(3))
+        assert [item.url for item, _ in caught.value.failures] == urls(3)
+        broken = False
+        assert all(each.added for each in await frontier.add(urls(3)))
+        assert len(await frontier.claim()) == 3
+
+
+@on_dynamodb_local
+async def test_frontier_add_that_fails_to_wake_the_host_loses_no_link(config: DynamoDBConfig) -> None:
+    inserted = broken = False
+
+    async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal inserted
+        if broken and inserted:
+            raise EndpointConnectionError(endpoint_url="down")
+        answer = await call(**request)
+        inserted = inserted or operation == "batch_execute_statement"
+        return answer
+
+    async with opened(config.model_copy(update={"retry_attempts": 2}), fails) as frontier:
+        broken = True
+        with pytest.raises(Exception, match="no usable answer"):
+            await frontier.add([url(1)])
+        broken = False
+        assert names(await frontier.claim()) == [url(1)]
+
+
+@on_dynamodb_local
+async def test_frontier_add_again_repairs_what_a_killed_process_left(config: DynamoDBConfig) -> None:
+    """It was killed after its link was durable, and before it could make that known."""
+    killed = False
+
+    async def dies(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal killed
+        if killed:
+            raise asyncio.CancelledError
+        answer = await call(**request)
+        killed = operation == "batch_execute_statement"
+        return answer
+
+    async with opened(config) as frontier:
+        assert await frontier.is_finished()
+        async with opened(config, dies) as dying:
+            with pytest.raises(asyncio.CancelledError):
+                await dying.add([url(1)])
+            dying._queue.run.view.clear()
+        assert not await frontier.is_finished()
+        assert [each.added for each in await frontier.add([url(1)])] == [False]
+        assert not await frontier.is_finished()
+        assert names(await frontier.claim()) == [url(1)]

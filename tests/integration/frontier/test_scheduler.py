@@ -1,0 +1,111 @@
+"""Claims that meet, are cancelled, or see an index that shows the past."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo import ClockSkewError, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.engines import on_dynamodb_local
+from tests.support.frontiers import Index, opened
+from tests.support.queues import claim_all, names, requests, urls
+
+
+@on_dynamodb_local
+async def test_claim_never_leases_an_item_twice_under_concurrency(config: DynamoDBConfig) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(link for i in range(200) for link in urls(2, f"h{i % 7}.example", 2 * i))
+    held: Counter[str] = Counter()
+
+    async def work(frontier: Frontier) -> None:
+        while claims := await frontier.claim(7, wait_seconds=2.5):
+            held.update(names(claims))
+            await asyncio.sleep(0)
+            await frontier.complete(claims)
+
+    async with opened(config) as one, opened(config) as two, opened(config) as three:
+        await asyncio.gather(*(work(each) for each in (one, two, three) for _ in range(4)))
+        assert (len(held), set(held.values())) == (400, {1})
+        assert await one.is_finished()
+        assert await two.stats() == FrontierStats(completed=400)
+
+
+@on_dynamodb_local
+async def test_claim_with_a_stale_index_leases_nothing_twice(config: DynamoDBConfig) -> None:
+    index = Index()
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, index, clock) as behind:
+        await frontier.add(urls(10))
+        # It has seen them all as pending.
+        (own,) = await behind.claim(1)
+        await behind.release(own)
+        claims = await frontier.claim(10, lease_seconds=60)
+        assert len(claims) == 10
+        index.shows = "the past"
+        for _ in range(3):
+            clock.advance(6)
+            assert await behind.claim(10) == []
+        assert not await behind.is_finished()
+        await frontier.complete(claims)
+
+
+@on_dynamodb_local
+async def test_claim_that_is_cancelled_gives_its_items_back_at_once(config: DynamoDBConfig) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(urls(40))
+        for delay in range(20):
+            claiming = asyncio.create_task(frontier.claim(4))
+            for _ in range(delay):
+                await asyncio.sleep(0.003)
+            claiming.cancel()
+            outcome = (await asyncio.gather(claiming, return_exceptions=True))[0]
+            if not isinstance(outcome, BaseException):
+                await frontier.release(outcome)
+        await frontier._tasks.join()
+        assert len(await claim_all(frontier)) == 40
+
+
+@on_dynamodb_local
+async def test_claim_that_is_cancelled_harms_no_other_caller(config: DynamoDBConfig) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(urls(40))
+        tasks = [asyncio.create_task(frontier.claim(2)) for _ in range(10)]
+        await asyncio.sleep(0.005)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        kept = [each for each in results[1::2] if isinstance(each, list)]
+        assert [len(each) for each in kept] == [2] * 5
+        await frontier._tasks.join()
+        assert len(await claim_all(frontier)) == 30
+
+
+@on_dynamodb_local
+async def test_claim_calls_at_once_share_their_requests(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with DynamoDBBackend(config) as counted:
+        frontier = counted.frontier("run", "site")
+        await frontier.add(urls(64))
+        before = requests(counted)
+        results = await asyncio.gather(*(frontier.claim(1, worker_id=f"w{i}") for i in range(25)))
+        assert [len(each) for each in results] == [1] * 25
+        assert [each[0].worker_id for each in results] == [f"w{i}" for i in range(25)]
+        assert requests(counted) - before <= 8
+
+
+@on_dynamodb_local
+async def test_claim_with_a_wrong_clock_raises(config: DynamoDBConfig) -> None:
+    async def late(operation: str, request: dict[str, Any], call: Any) -> Any:
+        answer = await call(**request)
+        answer["ResponseMetadata"]["HTTPHeaders"]["date"] = "Thu, 01 Jan 2026 00:00:00 GMT"
+        return answer
+
+    async with opened(config, late) as frontier:
+        await frontier.add(urls(3))
+        with pytest.raises(ClockSkewError, match=r"clock is at least .* s ahead of DynamoDB's"):
+            await frontier.claim()

@@ -1,0 +1,135 @@
+"""Whether a run is finished, where the index shows less than there is."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.engines import on_dynamodb_local
+from tests.support.frontiers import Index, is_of_index, is_whole_run, opened
+from tests.support.queues import claim_all, names, url, urls
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("state", ["pending", "delayed", "in_progress"])
+async def test_is_finished_is_false_while_an_item_is_open_that_the_index_hides(
+    config: DynamoDBConfig, state: str
+) -> None:
+    index = Index(shows="nothing")
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
+        later = clock.now() + timedelta(seconds=30) if state == "delayed" else None
+        await frontier.add([url(1)], not_before=later)
+        claims = await frontier.claim(lease_seconds=20) if state == "in_progress" else []
+        # It looks twice, and lets the host sleep.
+        for _ in range(3):
+            assert await blind.claim() == []
+            assert not await blind.is_finished()
+            clock.advance(1.1)
+        for claim in claims:
+            await frontier.complete(claim)
+        assert await blind.is_finished() == bool(claims)
+
+
+@on_dynamodb_local
+async def test_is_finished_reads_the_whole_run_once_not_at_every_poll(config: DynamoDBConfig) -> None:
+    scans = 0
+    index = Index()
+
+    async def count(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal scans
+        scans += is_whole_run(operation, request)
+        return await index(operation, request, call)
+
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, count, clock) as poller:
+        await frontier.add(urls(30))
+        for _ in range(5):
+            assert not await poller.is_finished()
+        assert scans == 0
+        index.shows = "nothing"
+        for _ in range(5):
+            assert not await poller.is_finished()
+        # It remembers what was open, and asks for that.
+        assert scans == 1
+        index.shows = "truth"
+        await frontier.complete(await claim_all(frontier))
+        for _ in range(5):
+            assert await poller.is_finished()
+        assert scans == 2
+
+
+@on_dynamodb_local
+async def test_is_finished_wakes_a_host_that_went_to_sleep_too_early(config: DynamoDBConfig) -> None:
+    index = Index(shows="nothing")
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
+        await frontier.add([url(1)])
+        for _ in range(3):
+            assert await blind.claim() == []
+            clock.advance(1.1)
+        # All believe that the host has no work.
+        assert await frontier.claim() == []
+        assert not await frontier.is_finished()
+        assert names(await frontier.claim()) == [url(1)]
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("by_holder", [True, False], ids=["by the last holder", "by somebody else"])
+async def test_is_finished_is_false_if_links_are_added_while_the_run_is_read(
+    config: DynamoDBConfig, by_holder: bool
+) -> None:
+    """The hard case: an item behind the reader's place adds one before it, and is completed then."""
+    clock = ManualClock()
+    added: list[str] = []
+    async with opened(config, clock=clock) as frontier:
+        await frontier.add([url(1)])
+        (held,) = await frontier.claim()
+
+        async def interleave(operation: str, request: dict[str, Any], call: Any) -> Any:
+            if not is_whole_run(operation, request) or added:
+                return await call(**request)
+            # The reader sees nothing open: what it has read by now is the state from before the addition ...
+            await frontier.complete(held) if not by_holder else None
+            answer = await call(**request)
+            added.append(url(2))
+            await frontier.add(added)
+            if by_holder:
+                await frontier.complete(held)
+                # ... and what it reads later that from after the completion.
+                return {**answer, "Items": [], "Count": 0}
+            return answer
+
+        # Blind, so that the base table is read at once.
+        index = Index(shows="nothing")
+
+        async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
+            if is_of_index(operation, request):
+                return await index(operation, request, call)
+            return await interleave(operation, request, call)
+
+        async with opened(config, around, clock) as reader:
+            assert not await reader.is_finished()
+            assert added
+            assert not await reader.is_finished()
+        assert not await frontier.is_finished()
+        assert names(await frontier.claim()) == [url(2)]
+
+
+@on_dynamodb_local
+async def test_is_finished_of_two_processes_at_once_agrees(config: DynamoDBConfig) -> None:
+    async with opened(config) as one, opened(config) as two:
+        await one.add(urls(5))
+        await one.complete(await one.claim(5))
+        for _ in range(20):
+            answers = await asyncio.gather(*(each.is_finished() for each in (one, two) for _ in range(3)))
+            if all(answers):
+                break
+        assert all(answers)
+        await two.add([url(9)])
+        assert not await one.is_finished()

@@ -1,0 +1,59 @@
+"""The queue as several processes have it, and what can stand between one of them and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.fakes import Around, intercepting
+from tests.support.queues import QUICK
+
+BATCHES = {"conditional_batches": "partiql", "retry_base_delay": 0.001, **QUICK}
+
+
+@asynccontextmanager
+async def opened(
+    config: DynamoDBConfig, around: Around | None = None, clock: ManualClock | None = None
+) -> AsyncIterator[Frontier]:
+    """The queue as another process has it, with something between it and the engine."""
+    factory = open_client if around is None else intercepting(around)
+    async with DynamoDBBackend(config, clock=clock, client_factory=factory) as backend:
+        yield backend.frontier("run", "site")
+
+
+def is_of_index(operation: str, request: dict[str, Any]) -> bool:
+    """Whether items are asked for; hosts are listed under names that begin with "#"."""
+    return (
+        operation == "query"
+        and request.get("IndexName") == "by_queue"
+        and not any(value["S"].startswith("#") for value in request["ExpressionAttributeValues"].values())
+    )
+
+
+def is_whole_run(operation: str, request: dict[str, Any]) -> bool:
+    values = request.get("ExpressionAttributeValues", {}).values()
+    return operation == "query" and "IndexName" not in request and {"S": "run"} in values
+
+
+@dataclass
+class Index:
+    """Stands between a process and the engine: what the index shows of items can be held back."""
+
+    shows: str = "truth"
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    async def __call__(self, operation: str, request: dict[str, Any], call: Any) -> Any:
+        if not is_of_index(operation, request):
+            return await call(**request)
+        answer = await call(**request)
+        if self.shows == "nothing":
+            return {**answer, "Items": [], "Count": 0}
+        if self.shows == "the past":
+            return self.answers.get(repr(request), {**answer, "Items": [], "Count": 0})
+        self.answers[repr(request)] = answer
+        return answer

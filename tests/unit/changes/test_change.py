@@ -1,0 +1,129 @@
+"""What readers of changes get, as pure decisions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragcrawl_dynamo import ChangeKind, InvalidCursorError
+from ragcrawl_dynamo._changes.change import (
+    LATEST_HOURS,
+    SETTLE_SECONDS,
+    VOID,
+    Entry,
+    FeedCursor,
+    Place,
+    next_order,
+    settled,
+    show,
+    tip,
+)
+from tests.support.factories import START, make_page
+
+
+def entry(
+    number: int, age: float = 0.0, page_id: str = "page", order: int = 1, kind: str = "changed"
+) -> Entry:
+    return Entry(Place("lane", number), kind, page_id, order, START - timedelta(seconds=age))
+
+
+def numbers(entries: list[Entry]) -> list[int]:
+    return [each.place.number for each in entries]
+
+
+@given(st.sets(st.integers(5, 40)), st.booleans())
+def test_settled_reads_nothing_beyond_an_open_number(used: set[int], are_old: bool) -> None:
+    entries = [entry(each, SETTLE_SECONDS if are_old else 0) for each in sorted(used)]
+    found = settled(5, entries, START)
+    whole = next(n for n in range(5, 42) if n not in used)
+    assert numbers(found.entries) == list(range(5, whole))
+    beyond = [n for n in used if n > whole]
+    expected = set(range(whole, min(beyond))) if beyond and are_old else set()
+    assert set(found.gap) == expected
+
+
+def test_show_has_only_the_latest_change_of_a_page() -> None:
+    pages = {"a": (make_page("a"), 7), "b": (make_page("b"), 3), "plain": (make_page("plain"), None)}
+    entries = [
+        entry(1, page_id="a", order=6),
+        entry(2, page_id="b", order=3, kind="created"),
+        entry(3, page_id="plain", order=8, kind="created"),
+        entry(4, kind=VOID, page_id=""),
+        entry(5, page_id="a", order=7),
+        entry(6, page_id="plain", order=9),
+        entry(7, page_id="absent", order=9),
+    ]
+    shown = show(entries, pages, anyhow=False)
+    assert [(each.page.page_id, each.kind) for each in shown.changes] == [
+        ("b", ChangeKind.CREATED),
+        ("a", ChangeKind.CHANGED),
+        ("plain", ChangeKind.CHANGED),
+    ]
+    assert not shown.behind
+
+
+def test_show_reports_a_page_that_was_read_inside_its_transaction() -> None:
+    pages = {"a": (make_page("a"), 5)}
+    shown = show([entry(1, page_id="a", order=6)], pages, anyhow=False)
+    assert (shown.changes, shown.behind) == ([], {"a"})
+    assert len(show([entry(1, page_id="a", order=6)], pages, anyhow=True).changes) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_tombstone", "shown"),
+    [
+        ("created", False, "created"),
+        ("changed", False, "changed"),
+        ("deleted", True, "deleted"),
+        # `save_page` wrote it since.
+        ("deleted", False, "created"),
+        ("changed", True, "deleted"),
+    ],
+)
+def test_show_takes_the_kind_from_the_page_as_it_is(kind: str, is_tombstone: bool, shown: str) -> None:
+    pages = {"page": (make_page(is_tombstone=is_tombstone), None)}
+    (change,) = show([entry(1, kind=kind)], pages, anyhow=False).changes
+    assert change.kind == shown
+
+
+@given(st.sets(st.integers(10, 40)), st.integers(0, 30), st.integers(1, 45))
+def test_tip_is_below_every_number_that_can_be_open(used: set[int], old: int, first: int) -> None:
+    """The `old` lowest entries are so old that no commit below them can be under way."""
+    in_order = sorted(used)
+    ages = {n: (3600 * LATEST_HOURS if i < old else 5) for i, n in enumerate(in_order)}
+    entries = [entry(n, ages[n]) for n in reversed(in_order)]
+    begin = tip(first, entries, START)
+    settled_below = max((n for n in in_order if ages[n] > 5), default=None)
+    lowest = min([first, *used]) if settled_below is None else settled_below + 1
+    can_be_open = [n for n in range(lowest, max([first, *used, lowest]) + 2) if n not in used]
+    assert begin == min(can_be_open)
+
+
+def test_next_order_grows_whatever_the_clock_does() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    first = next_order(None, now)
+    assert next_order(first, now - timedelta(days=1)) == first + 1
+    assert next_order(first, now + timedelta(seconds=1)) == first + 1_000_000
+
+
+@given(
+    st.dictionaries(st.text("0123456789abcdef", min_size=1), st.integers(1, 10**12)),
+    st.one_of(st.none(), st.text(max_size=20)),
+)
+def test_feed_cursor_round_trip(lanes: dict[str, int], listing: str | None) -> None:
+    cursor = FeedCursor(START, lanes, listing)
+    text = cursor.encode(["table", "site"])
+    assert FeedCursor.decode(text, ["table", "site"]) == cursor
+    with pytest.raises(InvalidCursorError, match="belongs to another site"):
+        FeedCursor.decode(text, ["table", "other"])
+    with pytest.raises(InvalidCursorError):
+        FeedCursor.decode(text[:-3], ["table", "site"])
+
+
+@given(st.text(max_size=60))
+def test_feed_cursor_refuses_any_other_text(text: str) -> None:
+    with pytest.raises(InvalidCursorError):
+        FeedCursor.decode(text, ["table", "site"])

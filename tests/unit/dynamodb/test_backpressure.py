@@ -1,0 +1,160 @@
+"""How many operations are under way on a table that throttles."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo import BackendClosedError, DeadlineExceededError, DynamoDBConfig, ThrottledError
+from ragcrawl_dynamo._dynamodb.backpressure import Window
+from tests.support.fakes import FAST, client_error, open_gateway
+
+GET: Any = {"TableName": "t", "Key": {"id": {"S": "1"}}}
+THROTTLED = client_error("ProvisionedThroughputExceededException")
+
+
+async def entered(window: Window, count: int) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(window.enter()) for _ in range(count)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_backpressure_halves_the_window_on_throttling() -> None:
+    window = Window(45)
+    await entered(window, 40)
+    assert (window.size, window.is_full, window.is_cut) == (45, False, False)
+    window.throttled(sent=1.0, now=2.0)
+    assert (window.size, window.is_full, window.is_cut) == (20, True, True)
+
+
+async def test_backpressure_ignores_throttling_of_requests_sent_before_the_last_cut() -> None:
+    window = Window(40)
+    await entered(window, 40)
+    for sent in (1.0, 1.1, 1.2):
+        window.throttled(sent, now=2.0)
+    assert window.size == 20
+    window.throttled(sent=2.0, now=3.0)
+    assert window.size == 10
+
+
+async def test_backpressure_window_never_closes_and_grows_with_success() -> None:
+    window = Window(10)
+    await entered(window, 1)
+    for moment in range(5):
+        window.throttled(sent=moment, now=moment)
+    assert window.size == 1
+    served = 0
+    while window.is_cut:
+        window.served()
+        served += 1
+    # One more for each window's worth: 1 + 2 + ... + 9, and roundings.
+    assert 40 <= served <= 60
+
+
+async def test_backpressure_permits_are_given_in_turn_and_passed_on_by_cancelled_tasks() -> None:
+    window = Window(2)
+    await entered(window, 2)
+    waiting = await entered(window, 3)
+    assert [each.done() for each in waiting] == [False] * 3
+    waiting[0].cancel()
+    window.leave()
+    window.leave()
+    # Given to the second and the third, one of which is cancelled in the same moment.
+    waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert [each.cancelled() for each in waiting] == [True, True, False]
+    assert not window.is_full
+    await entered(window, 1)
+    assert window.is_full
+
+
+class Provisioned:
+    """A table that serves so many requests in each hundredth of a second, and throttles the others."""
+
+    def __init__(self, per_tick: int) -> None:
+        self.per_tick = per_tick
+        self.answers: Counter[str] = Counter()
+        self._left = per_tick
+        self._until = 0.0
+
+    async def __call__(self, operation: str, request: Any) -> Any:
+        await asyncio.sleep(0.001)
+        now = asyncio.get_running_loop().time()
+        if now >= self._until:
+            self._until, self._left = now + 0.01, self.per_tick
+        if not self._left:
+            self.answers["throttled"] += 1
+            raise THROTTLED
+        self._left -= 1
+        self.answers["served"] += 1
+        return {"Item": {}}
+
+
+PATIENT = DynamoDBConfig(retry_base_delay=0.005, retry_max_delay=0.2, retry_attempts=20)
+
+
+async def test_backpressure_limits_a_thousand_tasks_on_a_throttled_table() -> None:
+    table = Provisioned(per_tick=5)
+    async with open_gateway(table, PATIENT) as (gateway, client):
+        await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(1000)))
+        counters = gateway.metrics.snapshot()["GetItem", "t"]
+    assert table.answers["served"] == 1000
+    # Some 900; without a window some 9,000, and several of the thousand fail.
+    assert table.answers["throttled"] < 3000
+    assert len(client.requests) == counters.requests == 1000 + table.answers["throttled"]
+    assert counters.throttled == counters.retries == table.answers["throttled"]
+
+
+async def test_backpressure_of_one_table_does_not_limit_another() -> None:
+    inside = most = 0
+
+    async def engine(operation: str, request: Any) -> Any:
+        nonlocal inside, most
+        if request["TableName"] == "busy":
+            raise THROTTLED
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.01)
+        inside -= 1
+        return {"Item": {}}
+
+    async with open_gateway(engine, FAST.model_copy(update={"max_connections": 50})) as (gateway, _):
+        busy: Any = {**GET, "TableName": "busy"}
+        refused = await asyncio.gather(
+            *(gateway.call("GetItem", busy) for _ in range(50)), return_exceptions=True
+        )
+        assert {type(each) for each in refused} == {ThrottledError}
+        await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(100)))
+    assert most == 45
+
+
+async def stuck(operation: str, request: Any) -> Any:
+    raise THROTTLED
+
+
+async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
+    slow = FAST.model_copy(update={"retry_base_delay": 1e6, "retry_max_delay": 1e6, "call_timeout": 0.05})
+    async with open_gateway(stuck, slow) as (gateway, client), gateway.turn("BatchGetItem", "t") as budget:
+        budget.deadline += 1e6
+        request: Any = {"RequestItems": {"t": {}}}
+        first = asyncio.create_task(gateway.call("BatchGetItem", request, budget=budget))
+        await asyncio.sleep(0.01)
+        with pytest.raises(
+            DeadlineExceededError, match=r"1 operations on it .* DynamoDB throttles it, .* nothing"
+        ):
+            await gateway.call("GetItem", GET)
+        first.cancel()
+        assert len(client.requests) == 1
+
+
+async def test_backpressure_close_refuses_calls_that_wait_for_a_permit() -> None:
+    slow = FAST.model_copy(update={"retry_base_delay": 0.05, "retry_max_delay": 0.05})
+    async with open_gateway(stuck, slow) as (gateway, client):
+        calls = [asyncio.create_task(gateway.call("GetItem", GET)) for _ in range(30)]
+        await asyncio.sleep(0.01)
+        sent = len(client.requests)
+        await gateway.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in results} == {BackendClosedError}
+        assert len(client.requests) == sent

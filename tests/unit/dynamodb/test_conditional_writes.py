@@ -1,0 +1,169 @@
+"""Conditional writes under faults, on a scripted client and with lost answers on DynamoDB Local."""
+
+import logging
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    Applied,
+    ConditionalInsert,
+    ConditionalUpdate,
+    Failed,
+    Refused,
+    conditional_writes,
+)
+from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
+from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._schema.keys import frontier_key
+from ragcrawl_dynamo._schema.tables import FRONTIER
+from tests.support.fakes import FAST, FakeClient, client_error, open_gateway
+
+PARTIQL = FAST.model_copy(update={"conditional_batches": "partiql"})
+AUTO = FAST.model_copy(update={"conditional_batches": "auto"})
+
+
+def insert(item_id: str, token: str = "mine") -> ConditionalInsert:
+    return ConditionalInsert(
+        {**frontier_key("run", item_id), "writer": {"S": token}}, WriteToken("writer", {"S": token})
+    )
+
+
+def claim(item_id: str) -> ConditionalUpdate:
+    update = Update(put={"writer": {"S": "mine"}})
+    return ConditionalUpdate(
+        frontier_key("run", item_id),
+        update,
+        Compare("status", "=", {"S": "pending"}),
+        WriteToken("writer", {"S": "mine"}),
+    )
+
+
+def error(code: str) -> dict[str, Any]:
+    return {"Error": {"Code": code, "Message": f"message of {code}"}}
+
+
+def item_id(statement: Any) -> str:
+    return str(statement["Parameters"][1]["S"])
+
+
+def sent(client: FakeClient) -> list[list[str]]:
+    return [
+        [item_id(each) for each in request["Statements"]]
+        for operation, request in client.requests
+        if operation == "batch_execute_statement"
+    ]
+
+
+async def test_conditional_writes_send_25_statements_a_request() -> None:
+    def answer(operation: str, request: Any) -> Any:
+        return {"Responses": [{} for _ in request["Statements"]]}
+
+    async with open_gateway(answer, PARTIQL) as (gateway, client):
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(f"{i}") for i in range(60)])
+    assert outcomes == [Applied()] * 60
+    assert sorted(map(len, sent(client))) == [10, 25, 25]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded", "TransactionConflict"],
+)
+async def test_conditional_writes_retry_only_transient_errors(code: str) -> None:
+    def answer(operation: str, request: Any) -> Any:
+        if operation == "batch_get_item":
+            return {"Responses": {"frontier": []}}
+        first = len(request["Statements"]) == 4
+        answers = [{}, error(code), error("DuplicateItem"), error("ValidationError")]
+        return {"Responses": answers if first else [{}]}
+
+    async with open_gateway(answer, PARTIQL) as (gateway, client):
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(each) for each in "abcd"])
+    assert [type(each) for each in outcomes] == [Applied, Applied, Refused, Failed]
+    assert sent(client) == [["a", "b", "c", "d"], ["b"]]
+    failed = outcomes[3]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, RequestRejectedError)
+    assert "message of ValidationError" in str(failed.error)
+
+
+async def test_conditional_writes_that_stay_throttled_fail_alone() -> None:
+    def answer(operation: str, request: Any) -> Any:
+        stuck = [error("ThrottlingError") if item_id(each) == "b" else {} for each in request["Statements"]]
+        return {"Responses": stuck}
+
+    async with open_gateway(answer, PARTIQL) as (gateway, client):
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(each) for each in "abc"])
+    assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
+    assert isinstance(outcomes[1], Failed)
+    assert isinstance(outcomes[1].error, ThrottledError)
+    assert len(sent(client)) == 1 + PARTIQL.retry_attempts
+
+
+async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> None:
+    stored = {"a": "mine", "b": "another's"}
+
+    def answer(operation: str, request: Any) -> Any:
+        if operation == "batch_get_item":
+            keys = [each["item_id"]["S"] for each in request["RequestItems"]["frontier"]["Keys"]]
+            found = [{**frontier_key("run", each), "writer": {"S": stored[each]}} for each in keys]
+            return {"Responses": {"frontier": found}}
+        if not calls:
+            calls.append(operation)
+            raise EndpointConnectionError(endpoint_url="lost")
+        return {"Responses": [error("ConditionalCheckFailed") for _ in request["Statements"]]}
+
+    calls: list[str] = []
+    async with open_gateway(answer, PARTIQL) as (gateway, _):
+        changes = [
+            ConditionalUpdate(each.key, each.update, each.condition, each.token) for each in map(claim, "ab")
+        ]
+        outcomes = await conditional_writes(gateway, FRONTIER).run(changes)
+    assert [type(each) for each in outcomes] == [Applied, Refused]
+    assert isinstance(outcomes[0], Applied)
+    assert outcomes[0].item is not None
+    assert outcomes[0].item["writer"] == {"S": "mine"}
+
+
+async def test_write_token_recognizes_a_single_write_whose_answer_was_lost() -> None:
+    def answer(operation: str, request: Any) -> Any:
+        own = request.get("Item", {"writer": {"S": "another's"}})
+        raise client_error("ConditionalCheckFailedException", Item=own)
+
+    single = FAST.model_copy(update={"conditional_batches": "item"})
+    async with open_gateway(answer, single) as (gateway, _):
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert("a"), claim("b")])
+    assert [type(each) for each in outcomes] == [Applied, Refused]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole call", "statement"])
+async def test_conditional_batches_auto_falls_back_to_single_requests_and_warns_once(
+    caplog: pytest.LogCaptureFixture, whole: bool
+) -> None:
+    def answer(operation: str, request: Any) -> Any:
+        if operation != "batch_execute_statement":
+            return {}
+        if whole:
+            raise client_error("AccessDeniedException")
+        return {"Responses": [error("AccessDenied") for _ in request["Statements"]]}
+
+    with caplog.at_level(logging.WARNING, "ragcrawl_dynamo"):
+        async with open_gateway(answer, AUTO) as (gateway, client):
+            writes = conditional_writes(gateway, FRONTIER)
+            for _ in range(3):
+                assert await writes.run([insert(each) for each in "ab"]) == [Applied(), Applied()]
+    assert len(sent(client)) == 1
+    assert len(caplog.records) == 1
+    assert "Allow dynamodb:PartiQLInsert" in caplog.text
+
+
+async def test_conditional_batches_partiql_fails_where_partiql_is_denied() -> None:
+    def answer(operation: str, request: Any) -> Any:
+        raise client_error("AccessDeniedException")
+
+    async with open_gateway(answer, PARTIQL) as (gateway, _):
+        (outcome,) = await conditional_writes(gateway, FRONTIER).run([insert("a")])
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, AccessDeniedError)

@@ -1,0 +1,271 @@
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ProfileNotFound,
+    SSLError,
+)
+
+from ragcrawl_dynamo import (
+    AccessDeniedError,
+    BackendClosedError,
+    BackendNotOpenError,
+    ConditionFailedError,
+    CredentialsError,
+    DeadlineExceededError,
+    EndpointUnreachableError,
+    RequestEvent,
+    RequestRejectedError,
+    ServerFaultError,
+    ServiceError,
+    TableNotFoundError,
+    ThrottledError,
+    WrongEventLoopError,
+)
+from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.metrics import Metrics
+from tests.support.fakes import FAST, FakeClient, client_error, open_gateway, scripted
+
+GET: Any = {"TableName": "t", "Key": {"id": {"S": "secret-id"}}}
+ANSWER: Any = {"Item": {}}
+TABLE: Any = {"Table": {}}
+THROTTLED = client_error("ThrottlingException")
+
+
+async def test_gateway_call_before_open_is_refused() -> None:
+    gateway = Gateway(FAST, FakeClient(scripted()).factory)
+    with pytest.raises(BackendNotOpenError, match=r"await backend\.initialize\(\) first"):
+        await gateway.call("GetItem", GET)
+    await gateway.close()
+
+
+async def test_gateway_call_after_close_is_refused_until_opened_again() -> None:
+    async with open_gateway(scripted(ANSWER)) as (gateway, client):
+        await gateway.close()
+        await gateway.close()
+        with pytest.raises(BackendClosedError):
+            await gateway.call("GetItem", GET)
+        await gateway.open()
+        assert await gateway.call("GetItem", GET) == ANSWER
+    assert (client.opened, client.closed) == (2, 2)
+
+
+async def test_gateway_opened_many_times_at_once_opens_one_client() -> None:
+    client = FakeClient(scripted())
+    gateway = Gateway(FAST, client.factory)
+    await asyncio.gather(*(gateway.open() for _ in range(5)))
+    await asyncio.gather(*(gateway.close() for _ in range(5)))
+    assert (client.opened, client.closed) == (1, 1)
+
+
+def test_gateway_refuses_another_event_loop() -> None:
+    gateway = Gateway(FAST, FakeClient(scripted(ANSWER)).factory)
+    with asyncio.Runner() as owner, asyncio.Runner() as other:
+        owner.run(gateway.open())
+        for use in (lambda: gateway.call("GetItem", GET), gateway.open, gateway.close):
+            with pytest.raises(WrongEventLoopError):
+                other.run(use())
+        assert owner.run(gateway.call("GetItem", GET)) == ANSWER
+        owner.run(gateway.close())
+        # Closed, it belongs to no loop any more.
+        other.run(gateway.open())
+        other.run(gateway.close())
+
+
+async def test_gateway_retries_as_often_as_configured() -> None:
+    async with open_gateway(scripted(*[THROTTLED] * 3, ANSWER)) as (gateway, client):
+        assert await gateway.call("GetItem", GET) == ANSWER
+        assert len(client.requests) == 4
+    async with open_gateway(scripted(*[THROTTLED] * 9)) as (gateway, client):
+        with pytest.raises(ThrottledError, match="still throttled after 4 attempts"):
+            await gateway.call("GetItem", GET)
+        assert len(client.requests) == 4
+        counters = gateway.metrics.snapshot()["GetItem", "t"]
+        assert (counters.requests, counters.retries) == (4, 3)
+
+
+async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "ragcrawl_dynamo"):
+        async with open_gateway(scripted(THROTTLED, {})) as (gateway, _):
+            await gateway.call("GetItem", GET)
+    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1 of 4; again in 0.000 s"]
+    assert "secret-id" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (client_error("ConditionalCheckFailedException"), ConditionFailedError, "did not hold"),
+        (client_error("ResourceNotFoundException"), TableNotFoundError, r"initialize\(\) makes"),
+        (client_error("AccessDeniedException"), AccessDeniedError, "check the credentials, the region"),
+        (client_error("UnrecognizedClientException"), AccessDeniedError, "message of Unrecognized"),
+        (client_error("ExpiredTokenException"), AccessDeniedError, "credentials"),
+        (client_error("InternalServerError", 500), ServerFaultError, "try again later"),
+        (client_error("ValidationException"), RequestRejectedError, "message of ValidationException"),
+        (EndpointConnectionError(endpoint_url="http://x"), EndpointUnreachableError, "check endpoint_url"),
+        (NoCredentialsError(), CredentialsError, "set AWS_ACCESS_KEY_ID"),
+        (ProfileNotFound(profile="p"), CredentialsError, r"The config profile \(p\) could not be found"),
+        (SSLError(endpoint_url="x", error="bad certificate"), RequestRejectedError, "bad certificate"),
+        (ParamValidationError(report="wrong"), RequestRejectedError, "wrong"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)  # fmt: skip
+async def test_gateway_maps_every_failure_to_an_error_that_says_what_to_do(
+    error: Exception, kind: type[ServiceError], advice: str
+) -> None:
+    async with open_gateway(scripted(*[error] * 4)) as (gateway, _):
+        with pytest.raises(kind, match=advice) as caught:
+            await gateway.call("GetItem", GET)
+    assert type(caught.value) is kind
+    assert caught.value.__cause__ is error
+    assert (caught.value.operation, caught.value.table) == ("GetItem", "t")
+    assert caught.value.code in str(caught.value)
+
+
+async def test_gateway_condition_failed_error_carries_the_item() -> None:
+    error = client_error("ConditionalCheckFailedException", Item={"id": {"S": "x"}})
+    async with open_gateway(scripted(error)) as (gateway, _):
+        with pytest.raises(ConditionFailedError) as caught:
+            await gateway.call("PutItem", {"TableName": "t", "Item": {}})
+    assert caught.value.item == {"id": {"S": "x"}}
+
+
+async def test_gateway_call_without_an_answer_ends_at_call_timeout() -> None:
+    async def never(operation: str, request: Any) -> None:
+        await asyncio.Event().wait()
+
+    config = FAST.model_copy(update={"call_timeout": 0.05})
+    async with open_gateway(never, config) as (gateway, _):
+        with pytest.raises(DeadlineExceededError, match=r"no answer within call_timeout = 0\.05 s"):
+            await gateway.call("GetItem", GET)
+
+
+async def test_gateway_call_timeout_between_retries_names_the_last_error() -> None:
+    config = FAST.model_copy(update={"call_timeout": 0.05, "retry_base_delay": 1e6, "retry_max_delay": 1e6})
+    async with open_gateway(scripted(THROTTLED, THROTTLED), config) as (gateway, _):
+        with pytest.raises(DeadlineExceededError, match="the last error was ThrottlingException"):
+            await gateway.call("GetItem", GET)
+
+
+class Gate:
+    """Holds every data request until it is opened; counts how many are inside."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        self.expected = 0
+        self.opened = asyncio.Event()
+        self.reached = asyncio.Event()
+
+    async def __call__(self, operation: str, request: Any) -> Any:
+        if operation == "describe_table":
+            return TABLE
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        if self.inside == self.expected:
+            self.reached.set()
+        try:
+            await self.opened.wait()
+        finally:
+            self.inside -= 1
+        return ANSWER
+
+    async def until_inside(self, count: int) -> None:
+        self.expected = count
+        if self.inside < count:
+            await self.reached.wait()
+
+
+async def test_gateway_requests_in_flight_stay_below_max_connections() -> None:
+    gate = Gate()
+    async with open_gateway(gate) as (gateway, _):
+        calls = [asyncio.create_task(gateway.call("GetItem", GET)) for _ in range(20)]
+        await gate.until_inside(5)
+        # A health check gets through all the same.
+        assert await gateway.call("DescribeTable", {"TableName": "t"}) == TABLE
+        gate.opened.set()
+        await asyncio.gather(*calls)
+    assert gate.most == 5
+
+
+async def test_gateway_close_finishes_requests_in_flight_and_refuses_waiting_ones() -> None:
+    gate = Gate()
+    async with open_gateway(gate) as (gateway, client):
+        calls = [asyncio.create_task(gateway.call("GetItem", GET)) for _ in range(8)]
+        await gate.until_inside(5)
+        closing = asyncio.create_task(gateway.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        gate.opened.set()
+        await closing
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[:5] == [ANSWER] * 5
+    assert [type(each) for each in results[5:]] == [BackendClosedError] * 3
+    assert client.closed == 1
+
+
+async def test_gateway_call_that_is_cancelled_frees_its_connection() -> None:
+    gate = Gate()
+    async with open_gateway(gate) as (gateway, _):
+        calls = [asyncio.create_task(gateway.call("GetItem", GET)) for _ in range(5)]
+        await gate.until_inside(5)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        gate.opened.set()
+        assert await gateway.call("GetItem", GET) == ANSWER
+
+
+async def test_gateway_requests_and_counts_consumed_capacity() -> None:
+    units = {"TableName": "t", "CapacityUnits": 2.5}
+    answers = scripted({"ConsumedCapacity": units}, {"ConsumedCapacity": [units, units]})
+    async with open_gateway(answers) as (gateway, client):
+        await gateway.call("GetItem", GET)
+        await gateway.call("BatchWriteItem", {"RequestItems": {"t": []}})
+        snapshot = gateway.metrics.snapshot()
+    assert all(request["ReturnConsumedCapacity"] == "TOTAL" for _, request in client.requests)
+    assert snapshot["GetItem", "t"].read_units == 2.5
+    assert snapshot["BatchWriteItem", "t"].write_units == 5
+
+
+async def test_on_request_is_called_after_every_request_and_may_raise() -> None:
+    seen: list[RequestEvent] = []
+
+    def observe(event: RequestEvent) -> None:
+        seen.append(event)
+        raise KeyError("bug")
+
+    units = {"TableName": "t", "CapacityUnits": 2.5}
+    left = {"UnprocessedItems": {"t": [{}, {}]}, "ConsumedCapacity": [units]}
+    client = FakeClient(scripted(THROTTLED, {"ConsumedCapacity": units}, left, NoCredentialsError()))
+    gateway = Gateway(FAST, client.factory, metrics=Metrics(observe))
+    await gateway.open()
+    await gateway.call("GetItem", GET)
+    await gateway.call("BatchWriteItem", {"RequestItems": {"t": []}})
+    with pytest.raises(CredentialsError):
+        await gateway.call("GetItem", GET)
+    await gateway.close()
+    shown = [
+        (e.operation, e.table, e.attempt, e.error, e.left_over, e.read_units, e.write_units) for e in seen
+    ]
+    assert shown == [
+        ("GetItem", "t", 1, "ThrottlingException", 0, 0, 0),
+        ("GetItem", "t", 2, None, 0, 2.5, 0),
+        ("BatchWriteItem", "t", 1, None, 2, 0, 2.5),
+        ("GetItem", "t", 1, "NoCredentialsError", 0, 0, 0),
+    ]
+    assert all(0 <= event.seconds < 60 for event in seen)
+
+
+async def test_gateway_open_without_a_client_is_a_typed_error() -> None:
+    gateway = Gateway(FAST.model_copy(update={"profile": "no-such-profile"}))
+    with pytest.raises(CredentialsError, match="no-such-profile"):
+        await gateway.open()
+    with pytest.raises(BackendNotOpenError):
+        await gateway.call("GetItem", GET)

@@ -1,0 +1,103 @@
+"""Builders are pure: what a user gives never becomes part of an expression."""
+
+import re
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.expressions import (
+    AllOf,
+    AnyOf,
+    BeginsWith,
+    Between,
+    Compare,
+    Condition,
+    Contains,
+    Exists,
+    Missing,
+    Update,
+)
+from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._schema.tables import PAGES, RUNS, VERSIONS, Tables
+
+names = st.text(min_size=1, max_size=8)
+values = st.text(max_size=8).map(lambda text: {"S": text})
+conditions: st.SearchStrategy[Condition] = st.recursive(
+    st.one_of(
+        st.builds(Compare, names, st.sampled_from(["=", "<>", "<", "<=", ">", ">="]), values),
+        st.builds(Between, names, values, values),
+        st.builds(BeginsWith, names, values),
+        st.builds(Contains, names, values),
+        st.builds(Exists, names),
+        st.builds(Missing, st.tuples(names, names)),
+    ),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(AllOf)
+        | st.lists(inner, min_size=1, max_size=3).map(AnyOf)
+    ),
+    max_leaves=5,
+)
+# What is left of an expression without its placeholders and our own words.
+OUR_WORDS = re.compile(
+    r"[#:]\d+|BETWEEN|AND|OR|SET|ADD|REMOVE|begins_with|contains|attribute_exists|attribute_not_exists"
+    r"|if_not_exists|[<>=+().,\s]"
+)
+
+
+@given(conditions, names)
+def test_query_request_uses_placeholders_for_names_and_values(condition: Condition, partition: str) -> None:
+    request = requests.query_request(Query(PAGES, partition, filter=condition, attributes=["page_id"]))
+    used = (
+        f"{request['KeyConditionExpression']} {request['FilterExpression']} {request['ProjectionExpression']}"
+    )
+    assert OUR_WORDS.sub("", used) == ""
+    assert set(re.findall(r"#\d+", used)) == request["ExpressionAttributeNames"].keys()
+    assert set(re.findall(r":\d+", used)) == request["ExpressionAttributeValues"].keys()
+
+
+@given(st.dictionaries(names, values, min_size=1, max_size=3), st.lists(names, max_size=2))
+def test_update_request_uses_placeholders(put: Any, remove: list[str]) -> None:
+    update = Update(
+        put=put, increment={("stats", name): {"N": "1"} for name in put}, union=put, remove=remove
+    )
+    request = requests.update_request(PAGES, {}, update, Exists("page_id"))
+    assert OUR_WORDS.sub("", request["UpdateExpression"]) == ""
+
+
+def test_requests_by_key_and_by_local_index_are_strongly_consistent() -> None:
+    assert requests.get_request(PAGES, {})["ConsistentRead"] is True
+    assert requests.batch_get_request(PAGES, [{}])["RequestItems"]["pages"]["ConsistentRead"] is True
+    assert requests.query_request(Query(PAGES, "s"))["ConsistentRead"] is True
+    assert requests.query_request(Query(RUNS, "s", index="by_created_at"))["ConsistentRead"] is True
+    assert requests.query_request(Query(RUNS, "r", index="by_run_id"))["ConsistentRead"] is False
+
+
+def test_create_table_request_projects_only_keys_into_indexes() -> None:
+    for table in Tables.of("p_").all():
+        request = requests.create_table_request(table, DynamoDBConfig())
+        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
+            indexes: Any = request.get(kind, [])
+            assert all(each["Projection"] == {"ProjectionType": "KEYS_ONLY"} for each in indexes)
+
+
+def test_create_table_request_follows_the_config() -> None:
+    config = DynamoDBConfig(
+        billing_mode="PROVISIONED",
+        read_capacity=7,
+        write_capacity=9,
+        tags={"team": "crawl"},
+        deletion_protection=True,
+    )
+    request = requests.create_table_request(VERSIONS.named("p_"), config)
+    capacity = {"ReadCapacityUnits": 7, "WriteCapacityUnits": 9}
+    assert request["TableName"] == "p_versions"
+    assert request["ProvisionedThroughput"] == capacity
+    assert request["GlobalSecondaryIndexes"][0]["ProvisionedThroughput"] == capacity
+    assert request["Tags"] == [{"Key": "team", "Value": "crawl"}]
+    assert request["DeletionProtectionEnabled"] is True
+    on_demand = requests.create_table_request(VERSIONS, DynamoDBConfig())
+    assert on_demand["BillingMode"] == "PAY_PER_REQUEST"
+    assert "ProvisionedThroughput" not in on_demand

@@ -1,0 +1,85 @@
+"""A lease keeper on a scripted queue, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from ragcrawl_dynamo import Claim, LeaseKeeper, LeaseLostError
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.factories import make_item
+
+LEASE = LeaseSettings(seconds=30.0, margin=2.0)
+
+
+class Renewals:
+    """Renews every lease but those of some items, which are lost."""
+
+    def __init__(self, clock: ManualClock, lost: Sequence[str] = ()) -> None:
+        self.clock = clock
+        self.lost = set(lost)
+        self.renewed: list[str] = []
+        self.error: Exception | None = None
+
+    def claims(self, count: int) -> list[Claim]:
+        ends_at = self.clock.now() + timedelta(seconds=LEASE.seconds)
+        deadline = self.clock.monotonic() + LEASE.seconds
+        items = [make_item(f"i{i}", attempt=1, lease_token=f"t{i}") for i in range(count)]
+        return [Claim(item, "w", ends_at, deadline=deadline) for item in items]
+
+    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        lost = [claim for claim in claims if claim.item.item_id in self.lost]
+        for claim in claims:
+            if claim not in lost:
+                claim.deadline = self.clock.monotonic() + lease_seconds
+                self.renewed.append(claim.item.item_id)
+        for claim in lost:
+            claim.ended = claim.lost = True
+        if lost:
+            raise LeaseLostError(lost)
+
+
+async def pass_seconds(clock: ManualClock, seconds: int) -> None:
+    for _ in range(seconds):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        clock.advance(1)
+
+
+async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock, lost=["i0"])
+    told: list[str] = []
+
+    def on_lost(claim: Claim, why: str) -> None:
+        told.append(claim.item.item_id)
+        raise ValueError("the user's own bug")
+
+    with caplog.at_level(logging.ERROR, "ragcrawl_dynamo"):
+        async with LeaseKeeper(renewals, clock, LEASE, on_lost) as keeper:
+            keeper.hold(renewals.claims(3))
+            await pass_seconds(clock, 100)
+            held = [claim.item.item_id for claim in keeper.held]
+    assert told == ["i0"]
+    assert held == ["i1", "i2"]
+    assert renewals.renewed.count("i1") == renewals.renewed.count("i2") > 5
+    assert "the user's own bug" in caplog.text
+
+
+async def test_lease_keeper_goes_on_after_an_error_that_nobody_expects() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    renewals.error = ZeroDivisionError("a bug of this package")
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
+        keeper.hold(renewals.claims(1))
+        await pass_seconds(clock, 40)
+        assert [claim.item.item_id for claim in keeper.held] == ["i0"]
+    assert renewals.renewed

@@ -1,0 +1,322 @@
+"""A worker on a scripted queue, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo._frontier.worker import WorkerSettings
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
+from ragcrawl_dynamo import Claim, FrontierCancelledError, LeaseLostError, Worker
+from ragcrawl_dynamo.errors import EndpointUnreachableError
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.factories import make_item
+
+LEASE = 30.0
+MARGIN = 2.0
+GRACE = 5.0
+
+
+class ScriptedQueue:
+    """Hands out claims, and notes what is done to them."""
+
+    def __init__(self, clock: ManualClock, count: int) -> None:
+        self.clock = clock
+        self.left = [make_item(f"i{i}", attempt=1, lease_token=f"t{i}") for i in range(count)]
+        self.done: list[tuple[str, str]] = []
+        self.renewals: list[list[str]] = []
+        self.renewal: BaseException | None = None
+        self.is_cancelled = False
+
+    def claim_of(self, item: Any) -> Claim:
+        ends_at = self.clock.now() + timedelta(seconds=LEASE)
+        return Claim(item, "w", ends_at, deadline=self.clock.monotonic() + LEASE)
+
+    async def claim(
+        self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
+    ) -> list[Claim]:
+        await asyncio.sleep(0)
+        if self.is_cancelled:
+            raise FrontierCancelledError
+        taken, self.left = self.left[:limit], self.left[limit:]
+        if not taken:
+            await self.clock.sleep(wait_seconds)
+        return [self.claim_of(item) for item in taken]
+
+    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+        if self.renewal is not None:
+            raise self.renewal
+        self.renewals.append([claim.item.item_id for claim in claims])
+        for claim in claims:
+            claim.deadline = self.clock.monotonic() + lease_seconds
+
+    async def complete(self, claims: Sequence[Claim]) -> None:
+        self.note("completed", claims)
+
+    async def fail(self, claim: Claim, error: str | BaseException) -> None:
+        self.note(f"failed: {error}", [claim])
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        self.note("released", claims)
+
+    async def is_finished(self) -> bool:
+        return not self.left
+
+    def note(self, what: str, claims: Sequence[Claim]) -> None:
+        self.done += [(claim.item.item_id, what) for claim in claims]
+        for claim in claims:
+            claim.ended = True
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@asynccontextmanager
+async def working(queue: ScriptedQueue, concurrency: int = 2) -> AsyncIterator[Worker]:
+    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", GRACE)
+    async with Worker(queue, queue.clock, settings) as worker:
+        yield worker
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_worker_completes_when_the_handler_returns_and_fails_when_it_raises(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 3)
+
+    async def handle(claim: Claim) -> None:
+        if claim.item.item_id == "i1":
+            raise ValueError("broken")
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        await settle()
+        clock.advance(1)
+        await running
+    assert sorted(queue.done) == [("i0", "completed"), ("i1", "failed: broken"), ("i2", "completed")]
+    assert (worker.completed, worker.failed, worker.lost) == (2, 1, 0)
+
+
+async def test_worker_runs_no_more_handlers_than_its_concurrency(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 7)
+    now = most = 0
+
+    async def handle(claim: Claim) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    async with working(queue, 3) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        while len(queue.done) < 7:
+            await settle()
+        clock.advance(1)
+        await running
+    assert most == 3
+
+
+async def test_worker_renews_leases_after_a_third_of_their_time(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    go = asyncio.Event()
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(lambda claim: go.wait()))
+        for _ in range(35):
+            await settle()
+            clock.advance(1)
+        await settle()
+        assert queue.renewals == [["i0"]] * 3
+        go.set()
+        await settle()
+        clock.advance(20)
+        await running
+    assert queue.done == [("i0", "completed")]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [EndpointUnreachableError("down", code="x", operation="x", table=None), TimeoutError()],
+    ids=["fails", "times out"],
+)
+async def test_worker_cancels_a_handler_before_its_lease_ends(
+    clock: ManualClock, failure: BaseException
+) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.renewal = failure
+    ended: list[float] = []
+
+    async def handle(claim: Claim) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(clock.monotonic())
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        while not ended:
+            await settle()
+            clock.advance(0.5)
+        assert LEASE - MARGIN <= ended[0] <= LEASE - MARGIN + 1
+        await settle()
+        clock.advance(20)
+        await running
+    # Whoever takes the item over decides; nothing was done under the lost lease.
+    assert (queue.done, worker.lost) == ([], 1)
+
+
+async def test_worker_cancels_a_handler_whose_lease_was_taken_over(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 2)
+    cancelled: list[str] = []
+
+    async def handle(claim: Claim) -> None:
+        if claim.item.item_id == "i0":
+            queue.renewal = LeaseLostError([claim])
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(claim.item.item_id)
+            raise
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        for _ in range(12):
+            await settle()
+            clock.advance(1)
+        await settle()
+        assert cancelled == ["i0"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert queue.done == [("i1", "released")]
+    assert worker.lost == 1
+
+
+async def test_worker_releases_running_claims_when_cancelled(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 2)
+
+    async def handle(claim: Claim) -> None:
+        await asyncio.Event().wait()
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        await settle()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sorted(queue.done) == [("i0", "released"), ("i1", "released")]
+
+
+async def test_worker_stop_lets_its_handlers_end(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 5)
+    go = asyncio.Event()
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(lambda claim: go.wait()))
+        await settle()
+        worker.stop()
+        await settle()
+        assert not running.done()
+        go.set()
+        await running
+    assert sorted(queue.done) == [("i0", "completed"), ("i1", "completed")]
+    assert len(queue.left) == 3
+
+
+@pytest.mark.parametrize("concurrency", [3, 2])
+async def test_worker_on_sigterm_waits_for_handlers_releases_the_others_and_exits(
+    clock: ManualClock, concurrency: int
+) -> None:
+    """Whether all handlers are busy, or the worker waits for more to do."""
+    queue = ScriptedQueue(clock, 2)
+    go = asyncio.Event()
+
+    async def handle(claim: Claim) -> None:
+        await (go.wait() if claim.item.item_id == "i0" else asyncio.Event().wait())
+
+    async def watch() -> None:
+        await settle()
+        signal.raise_signal(signal.SIGTERM)
+        await settle()
+        assert queue.done == []
+        clock.advance(GRACE - 1)
+        go.set()
+        await settle()
+        assert queue.done == [("i0", "completed")]
+        clock.advance(1)
+
+    async with working(queue, concurrency) as worker:
+        watching = asyncio.create_task(watch())
+        with pytest.raises(SystemExit) as caught:
+            await worker.run(handle)
+        await watching
+    assert caught.value.code == 143
+    assert queue.done == [("i0", "completed"), ("i1", "released")]
+    # As it was before.
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_worker_keeps_a_sigterm_handler_of_the_program(clock: ManualClock) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        async with working(ScriptedQueue(clock, 0)) as worker:
+            signal.raise_signal(signal.SIGTERM)
+            worker.stop()
+            await worker.run(lambda claim: asyncio.sleep(0))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
+async def test_worker_completed_counts_handlers_that_end_at_the_same_time(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 100)
+    complete = queue.complete
+
+    async def slow_complete(claims: Sequence[Claim]) -> None:
+        await asyncio.sleep(0)
+        await complete(claims)
+
+    queue.complete = slow_complete  # type: ignore[method-assign] # as a request takes time
+    async with working(queue, 16) as worker:
+        running = asyncio.create_task(worker.run(lambda claim: asyncio.sleep(0)))
+        while len(queue.done) < 100:
+            await settle()
+        clock.advance(1)
+        await running
+    assert worker.completed == 100
+
+
+async def test_worker_ends_when_the_run_is_cancelled(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 5)
+    queue.is_cancelled = True
+    async with working(queue) as worker:
+        await worker.run(lambda claim: asyncio.sleep(0))
+    assert queue.done == []
+
+
+async def test_worker_accepts_a_handler_that_settles_its_claim(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+
+    async def handle(claim: Claim) -> None:
+        queue.note("skipped", [claim])
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        await settle()
+        clock.advance(1)
+        await running
+    assert queue.done == [("i0", "skipped")]
+
+
+async def test_worker_used_without_async_with_raises(clock: ManualClock) -> None:
+    worker = Worker(ScriptedQueue(clock, 1), clock, WorkerSettings(1, LeaseSettings(LEASE, MARGIN)))
+    with pytest.raises(RuntimeError, match="async with"):
+        await worker.run(lambda claim: asyncio.sleep(0))
