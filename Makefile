@@ -23,10 +23,11 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
-lint: install  ## Formatting, lint and types.
+lint: install  ## Formatting, lint, types, and which room may import which.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .

@@ -28,6 +28,8 @@ from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._records.sites import SiteStore
+from ragcrawl_dynamo._schema.migrations import MigrationProgress
+from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.schema import Schema
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
@@ -85,6 +87,24 @@ class Assembly:
         except BaseException:
             await self.close()
             raise
+
+    async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
+        """Describes the tables; see DynamoDBBackend.describe_tables."""
+        was_open = self.gateway.is_open
+        await self.gateway.open()
+        try:
+            return await self.schema.describe()
+        finally:
+            if not was_open:
+                await self.close()
+
+    async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
+        """Migrates the tables; see DynamoDBBackend.migrate."""
+        await self.gateway.open()
+        try:
+            return await self.schema.migrate(on_progress)
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """Writes what is kept in memory, and closes the connections; each step though another one fails."""

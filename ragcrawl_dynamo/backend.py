@@ -83,13 +83,7 @@ class DynamoDBBackend(StorageBackend):
         Raises:
             ServiceError: A request failed.
         """
-        was_open = self._rooms.gateway.is_open
-        await self._rooms.gateway.open()
-        try:
-            return await self._rooms.schema.describe()
-        finally:
-            if not was_open:
-                await self.close()
+        return await self._rooms.describe_tables()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
         """Migrates tables of an older schema version to this one; afterwards initialize() accepts them.
@@ -110,11 +104,7 @@ class DynamoDBBackend(StorageBackend):
             SchemaMismatchError: A table has other keys than this version needs.
             ServiceError: A request failed.
         """
-        await self._rooms.gateway.open()
-        try:
-            return await self._rooms.schema.migrate(on_progress)
-        finally:
-            await self.close()
+        return await self._rooms.migrate(on_progress)
 
     # Lifecycle
 
@@ -208,11 +198,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def list_pages(
-        self,
-        site_id: str,
-        limit: int = 1000,
-        cursor: str | None = None,
-        include_tombstones: bool = False,
+        self, site_id: str, limit: int = 1000, cursor: str | None = None, include_tombstones: bool = False
     ) -> Slice[Page]:
         return await self._rooms.pages.listing(site_id, limit, cursor, include_tombstones)
 
@@ -392,12 +378,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     def frontier(
-        self,
-        run_id: str,
-        site_id: str,
-        *,
-        host_delay: float = 0.0,
-        host_max_in_flight: int | None = None,
+        self, run_id: str, site_id: str, *, host_delay: float = 0.0, host_max_in_flight: int | None = None
     ) -> Frontier:
         limits = HostLimits.checked(host_delay, host_max_in_flight)
         return self._rooms.frontiers.get(run_id, site_id, limits)

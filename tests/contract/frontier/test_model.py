@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats, LeaseLostError
-from ragcrawl_dynamo._frontier.scheduler import CANDIDATE_SECONDS
 from ragcrawl_dynamo._frontier.host_updates import SECOND_LOOK
+from ragcrawl_dynamo._frontier.scheduler import CANDIDATE_SECONDS
 from ragcrawl_dynamo.testing import ManualClock, drop_tables
 from tests.support.queues import QUICK, WAYS, url
 

@@ -9,6 +9,7 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     NotFoundError,
 )
+from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START, make_item
 
 
@@ -75,6 +76,18 @@ async def test_clear_frontier_clears_one_run_only(backend: DynamoDBBackend) -> N
     assert await backend.clear_frontier("run") == 30
     assert await backend.clear_frontier("run") == 0
     assert [item.item_id for item in await backend.get_frontier_items("other-run")] == ["kept"]
+
+
+async def test_get_frontier_items_goes_by_the_clock_of_the_backend(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    clock = ManualClock()
+    config = dynamodb_config.model_copy(update={"frontier_ttl_days": 1})
+    async with DynamoDBBackend(config, clock=clock) as expiring:
+        await expiring.save_frontier_item(make_item("i", status="completed"))
+        assert len(await expiring.get_frontier_items("run")) == 1
+        clock.advance(25 * 3600)
+        assert await expiring.get_frontier_items("run") == []
 
 
 async def test_get_frontier_items_leaves_out_expired_items(

@@ -4,12 +4,14 @@ import pytest
 
 from ragcrawl_dynamo import (
     DynamoDBBackend,
+    DynamoDBConfig,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidKeyError,
     MassDeletionError,
     PartialBatchError,
 )
+from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START, hours, make_page
 from tests.support.slices import all_slices
 
@@ -172,6 +174,18 @@ async def test_get_pages_needing_recrawl_refuses_invalid_arguments(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=field):
         await backend.get_pages_needing_recrawl("site", **options)  # type: ignore[arg-type] # on purpose
+
+
+async def test_get_pages_needing_recrawl_goes_by_the_clock_of_the_backend(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    clock = ManualClock()
+    await backend.save_page(make_page("p", last_crawled=clock.now()))
+    async with DynamoDBBackend(dynamodb_config, clock=clock) as later:
+        assert await later.get_pages_needing_recrawl("site", max_age_hours=24) == []
+        clock.advance(25 * 3600)
+        pages = await later.get_pages_needing_recrawl("site", max_age_hours=24)
+    assert [page.page_id for page in pages] == ["p"]
 
 
 async def test_iter_pages_left_early_leaves_no_task(backend: DynamoDBBackend) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from ragcrawl_dynamo import DynamoDBConfig, FrontierStats, LeaseLostError
+import pytest
+
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    DynamoDBConfig,
+    FrontierStats,
+    LeaseLostError,
+    PartialBatchError,
+)
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
+from tests.support.fakes import client_error
 from tests.support.frontiers import opened
-from tests.support.queues import urls
+from tests.support.queues import url, urls
 
 
 @on_dynamodb_local
@@ -28,3 +38,39 @@ async def test_settlement_by_two_holders_succeeds_for_one(config: DynamoDBConfig
         assert all(isinstance(each, LeaseLostError) for each in outcomes[:20])
         assert outcomes[20:] == [None] * 20
         assert await two.recount() == FrontierStats(failed=20)
+
+
+@on_dynamodb_local
+async def test_frontier_put_back_that_fails_leaves_the_claim_as_it_was(config: DynamoDBConfig) -> None:
+    """So that a later release stores the item's old priority and age, and nothing that was never stored."""
+    is_broken = False
+
+    async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if is_broken and operation == "batch_execute_statement":
+            raise client_error("ValidationException")
+        return await call(**request)
+
+    async with opened(config, around) as frontier:
+        await frontier.add([frontier.link(url(i), priority=5.0 - i) for i in range(3)])
+        (first,) = await frontier.claim(1)
+        before = first.item.model_copy()
+        is_broken = True
+        with pytest.raises(PartialBatchError):
+            await frontier.put_back(first, priority=-1.0, payload="changed", to_end=True)
+        is_broken = False
+        assert first.item == before
+        await frontier.release(first)
+        assert [claim.item.url for claim in await frontier.claim(3)] == [url(0), url(1), url(2)]
+        item = await frontier.get(url(0))
+        assert item is not None
+        assert (item.priority, item.payload, item.discovered_at) == (5.0, None, before.discovered_at)
+
+
+async def test_frontier_put_back_changes_the_claims_item_once_it_is_stored(backend: DynamoDBBackend) -> None:
+    frontier = backend.frontier("run", "site")
+    await frontier.add(urls(1))
+    (claim,) = await frontier.claim(1)
+    await frontier.put_back(claim, priority=7.0, payload="changed")
+    item = await frontier.get(url(0))
+    assert item is not None
+    assert (claim.item.priority, claim.item.payload) == (item.priority, item.payload) == (7.0, "changed")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo._frontier.worker import WorkerSettings
-from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo import Claim, FrontierCancelledError, LeaseLostError, Worker
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
+from ragcrawl_dynamo._frontier.worker import WorkerSettings
 from ragcrawl_dynamo.errors import EndpointUnreachableError
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
