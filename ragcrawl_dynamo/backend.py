@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any
 
 from typing_extensions import override
 
@@ -17,14 +17,16 @@ from ragcrawl_dynamo._changes.log import Lanes
 from ragcrawl_dynamo._commit.commit import Committer, Fetched
 from ragcrawl_dynamo._commit.decision import CommitResult
 from ragcrawl_dynamo._commit.live_stats import LiveStats
-from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, Maintenance, PruneReport
+from ragcrawl_dynamo._content.garbage import GarbageCollector, GarbageReport, Maintenance
+from ragcrawl_dynamo._content.retention import PruneReport, Retention
+from ragcrawl_dynamo._content.usage import ContentUsage, UsageMeter
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client, open_object_client
 from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer, OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate
-from ragcrawl_dynamo._dynamodb.values import Key, unescape
+from ragcrawl_dynamo._dynamodb.values import unescape
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver, guarded
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._records.frontier_items import FrontierStore
@@ -45,7 +47,7 @@ from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidKeyError, NotFoundError, ServiceError
+from ragcrawl_dynamo.errors import InvalidArgumentError, NotFoundError, ServiceError
 from ragcrawl_dynamo.models import (
     CrawlRun,
     FrontierItem,
@@ -60,9 +62,6 @@ from ragcrawl_dynamo.storage import StorageBackend
 __all__ = ["DynamoDBBackend", "create_storage_backend"]
 
 logger = logging.getLogger(__name__)
-
-# page_id, version_id, site_id.
-VersionId: TypeAlias = tuple[str, str, str]
 
 
 class DynamoDBBackend(StorageBackend):
@@ -99,7 +98,10 @@ class DynamoDBBackend(StorageBackend):
         self._pages = PageStore(self._gateway, tables.pages, self._lanes)
         self._changes = ChangeStore(self._gateway, tables.pages, self._pages, self._lanes)
         self._objects = _content_bucket(config, self._metrics)
-        self._versions = VersionStore(self._gateway, tables.versions, self._objects)
+        self._versions = VersionStore(self._gateway, tables.versions, self._objects, self._pages, self._clock)
+        self._usage = UsageMeter(self._gateway, tables.versions)
+        self._retention = Retention(self._gateway, tables.versions, self._versions, self._pages, self._clock)
+        self._garbage = GarbageCollector(self._gateway, tables.versions, self._versions, self._clock)
         self._frontier = FrontierStore(self._gateway, tables.frontier)
         self._schema = SchemaStore(self._gateway, tables)
         self._live = LiveStats(self._runs, self._clock)
@@ -116,7 +118,7 @@ class DynamoDBBackend(StorageBackend):
         )
         self._queue_writes = conditional_writes(self._gateway, tables.frontier)
         self._queues: dict[tuple[str, str], Frontier] = {}
-        self._maintenance = Maintenance(self._gateway, tables.versions, self._versions, self._pages)
+        self._maintenance = Maintenance(self._gateway, self._pages)
 
     @property
     def config(self) -> DynamoDBConfig:
@@ -267,7 +269,7 @@ class DynamoDBBackend(StorageBackend):
                 removed += await self._runs.delete(keys)
         removed += await self._pages.delete_of_site(site_id)
         removed += await self._changes.delete_of_site(site_id)
-        removed += await self._maintenance.delete_versions(site_id)
+        removed += await self._garbage.delete_of_site(site_id)
         await self._sites.delete(site_id)
         return existed or removed > 0
 
@@ -397,22 +399,13 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
-        check_kind("version", version, PageVersion)
-        if not keep_unchanged:
-            for current in (await self._unchanged([version])).values():
-                return current
-        await self._versions.save(version)
-        return version.version_id
+        return await self._versions.save(version, keep_unchanged=keep_unchanged)
 
     @override
     async def save_versions_bulk(
         self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
     ) -> int:
-        last = {_identity(each): each for each in check_several("versions", versions, PageVersion)}
-        unchanged = {} if keep_unchanged else await self._unchanged(list(last.values()))
-        return await self._versions.save_bulk(
-            [each for identity, each in last.items() if identity not in unchanged]
-        )
+        return await self._versions.save_bulk(versions, keep_unchanged=keep_unchanged)
 
     @override
     async def get_version(
@@ -422,10 +415,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def get_current_version(self, site_id: str, page_id: str) -> PageVersion | None:
-        page = await self._pages.get(site_id, page_id)
-        if page is None or page.current_version_id is None:
-            return None
-        return await self._versions.get(page_id, page.current_version_id, site_id)
+        return await self._versions.get_current(site_id, page_id)
 
     @override
     async def list_versions(
@@ -440,13 +430,8 @@ class DynamoDBBackend(StorageBackend):
         return await self._versions.listing(page_id, limit, cursor, include_content, site_id)
 
     @override
-    async def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
-        async with (
-            aclosing(self._pages.current_versions(site_id)) as keys,
-            aclosing(self._versions.iterate(keys)) as versions,
-        ):
-            async for version in versions:
-                yield version
+    def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
+        return self._versions.iterate_current(site_id)
 
     async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
         """A version with its body, by its id alone; eventually consistent.
@@ -457,13 +442,11 @@ class DynamoDBBackend(StorageBackend):
         Raises:
             CorruptContentError: The body is not, or not all, what was saved.
         """
-        check_kind("site_id", site_id, str)
-        check_kind("version_id", version_id, str)
         return await self._versions.find(site_id, version_id)
 
     @override
     async def get_content_usage(self, site_id: str) -> ContentUsage:
-        return await self._maintenance.usage(site_id)
+        return await self._usage.measure(site_id)
 
     @override
     async def prune_versions(
@@ -475,7 +458,7 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
-        return await self._maintenance.prune(
+        return await self._retention.prune(
             site_id,
             keep_last=keep_last,
             max_age_days=max_age_days,
@@ -492,8 +475,7 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
-        check_kind("grace_hours", grace_hours, int, float)
-        return await self._maintenance.collect_garbage(
+        return await self._garbage.collect(
             site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
         )
 
@@ -604,35 +586,11 @@ class DynamoDBBackend(StorageBackend):
         if self._objects is not None:
             await self._objects.call("HeadBucket", {"Bucket": self._config.content_bucket})
 
-    async def _unchanged(self, versions: Sequence[PageVersion]) -> dict[VersionId, str]:
-        """For each version with the content of its page's current one: the id of that."""
-        keys: list[Key] = []
-        for ids in {(each.site_id, each.page_id) for each in versions}:
-            # An id that can be no key is that of no page; saving the version will say so.
-            with suppress(InvalidKeyError):
-                keys.append(page_key(*ids))
-        pages = {(page.site_id, page.page_id): page for page in await self._pages.get_many(keys)}
-        current: dict[VersionId, VersionId] = {}
-        for each in versions:
-            page = pages.get((each.site_id, each.page_id))
-            if page is None or page.current_version_id in (None, each.version_id):
-                continue
-            if page.content_hash == each.content_hash:
-                current[_identity(each)] = (each.page_id, str(page.current_version_id), each.site_id)
-        # The page may name a version that was never saved.
-        hashes = await self._versions.content_hashes(set(current.values()))
-        wanted = {_identity(each): each.content_hash for each in versions}
-        return {own: other[1] for own, other in current.items() if hashes.get(other) == wanted[own]}
-
 
 def _content_bucket(config: DynamoDBConfig, metrics: Metrics) -> Gateway | None:
     if config.content_bucket is None:
         return None
     return Gateway(config, open_object_client, service="S3", metrics=metrics)
-
-
-def _identity(version: PageVersion) -> VersionId:
-    return version.page_id, version.version_id, version.site_id
 
 
 def create_storage_backend(

@@ -31,7 +31,7 @@ def test_content_comes_back_as_it_was(version: Any) -> None:
 
 @given(factories.versions)
 def test_a_manifest_comes_back_as_it_was(version: Any) -> None:
-    manifest = replace(packed(version)[0], parts=3, place="v#s#0#")
+    manifest = replace(packed(version)[0], parts=3, location="v#s#0#")
     assert Manifest.from_attribute(manifest.to_attribute()) == manifest
 
 
