@@ -2,7 +2,9 @@
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
-from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport
+from ragcrawl_dynamo._content.garbage import GarbageReport
+from ragcrawl_dynamo._content.retention import PruneReport
+from ragcrawl_dynamo._content.usage import ContentUsage
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus

@@ -17,7 +17,7 @@ from ragcrawl_dynamo._commit.tombstones import Tombstones
 from ragcrawl_dynamo._content.bucket import ContentBucket
 from ragcrawl_dynamo._content.garbage import GarbageCollector
 from ragcrawl_dynamo._content.retention import Retention
-from ragcrawl_dynamo._content.usage import UsageReader
+from ragcrawl_dynamo._content.usage import UsageMeter
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb.client import ClientFactory
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -62,8 +62,8 @@ class Assembly:
         self.frontiers = Frontiers(gateway, tables, clock, guarded(on_lease_lost))
         self.change_log = ChangeLog(gateway, tables.pages, clock)
         self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log)
-        self.versions = VersionStore(gateway, tables.versions, self.pages, self.bucket.gateway, clock)
-        self.usage = UsageReader(gateway, tables.versions, self.versions)
+        self.versions = VersionStore(gateway, tables.versions, self.bucket.gateway, self.pages, clock)
+        self.usage = UsageMeter(gateway, tables.versions)
         self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
         self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)
         self.live_stats = LiveStats(self.runs, clock)

@@ -282,7 +282,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def get_content_usage(self, site_id: str) -> ContentUsage:
-        return await self._rooms.usage.read(site_id)
+        return await self._rooms.usage.measure(site_id)
 
     @override
     async def prune_versions(

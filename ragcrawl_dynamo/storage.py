@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitResult
-from ragcrawl_dynamo._content.garbage import ContentUsage, GarbageReport, PruneReport
+from ragcrawl_dynamo._content.garbage import GarbageReport
+from ragcrawl_dynamo._content.retention import PruneReport
+from ragcrawl_dynamo._content.usage import ContentUsage
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier

@@ -41,11 +41,11 @@ from ragcrawl_dynamo._dynamodb.values import Item, Key, moment_text
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._schema.attributes import change_order
 from ragcrawl_dynamo._schema.keys import (
-    change_number,
+    change_shard_of,
+    change_shard_partition,
     changes_partition,
     consumer_key,
-    lane_of,
-    lane_partition,
+    sequence_text,
     site_partition,
 )
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
@@ -134,7 +134,7 @@ class ChangeStore:
         self._lanes.forget(site_id)
         removed = 0
         for record in await self._lanes.records(site_id):
-            lane = Query(self._table, lane_partition(site_id, lane_of(record)))
+            lane = Query(self._table, change_shard_partition(site_id, change_shard_of(record)))
             removed += await delete_partition(self._gateway, lane)
         return removed + await delete_partition(self._gateway, Query(self._table, changes_partition(site_id)))
 
@@ -151,7 +151,7 @@ class ChangeStore:
         now = self._lanes.now()
         self._check_age(place, now)
         records = await self._lanes.records(site_id)
-        gone = place.numbers.keys() - {lane_of(each) for each in records}
+        gone = place.numbers.keys() - {change_shard_of(each) for each in records}
         if gone:
             raise ChangesExpiredError(
                 f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
@@ -177,15 +177,15 @@ class ChangeStore:
     async def _read_lane(
         self, site_id: str, record: Item, limit: int, place: FeedCursor, now: datetime
     ) -> _Lane:
-        name = lane_of(record)
+        name = change_shard_of(record)
         # One that is new since the cursor was taken is read from its beginning.
         number = place.numbers.get(name, 1)
         if record.get("next") == {"N": str(number)}:
             return _Lane(name, number, [], is_end=True)
         while True:
             wanted = max(limit, _LEAST_READ)
-            later = Compare("page_id", ">=", {"S": change_number(number)})
-            query = Query(self._table, lane_partition(site_id, name), sort=later)
+            later = Compare("page_id", ">=", {"S": sequence_text(number)})
+            query = Query(self._table, change_shard_partition(site_id, name), sort=later)
             response = await self._gateway.call("Query", requests.query_request(query, limit=wanted))
             entries = [Entry.of(name, each) for each in response["Items"]]
             found = settled(number, entries, now)
@@ -235,11 +235,11 @@ class ChangeStore:
         numbers = await gather_bounded(
             lambda record: self._tip(site_id, record, now), records, _LANES_IN_FLIGHT
         )
-        return FeedCursor(now, dict(zip(map(lane_of, records), numbers, strict=True)))
+        return FeedCursor(now, dict(zip(map(change_shard_of, records), numbers, strict=True)))
 
     async def _tip(self, site_id: str, record: Item, now: datetime) -> int:
-        name = lane_of(record)
-        query = Query(self._table, lane_partition(site_id, name), forward=False)
+        name = change_shard_of(record)
+        query = Query(self._table, change_shard_partition(site_id, name), forward=False)
         long_ago = now - timedelta(hours=LATEST_HOURS)
         entries: list[Entry] = []
         start: Any = None

@@ -27,7 +27,13 @@ from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, escape, moment_text
-from ragcrawl_dynamo._schema.keys import LANE_PREFIX, changes_partition, lane_key, lane_of, lane_partition
+from ragcrawl_dynamo._schema.keys import (
+    CHANGE_SHARD_PREFIX,
+    change_shard_key,
+    change_shard_of,
+    change_shard_partition,
+    changes_partition,
+)
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import Page
@@ -93,7 +99,7 @@ class Lanes:
 
     async def records(self, site_id: str) -> list[Item]:
         """All lanes of a site; strongly consistent."""
-        only_lanes = BeginsWith("page_id", {"S": LANE_PREFIX})
+        only_lanes = BeginsWith("page_id", {"S": CHANGE_SHARD_PREFIX})
         query = Query(self._table, changes_partition(site_id), sort=only_lanes)
         async with aclosing(read_pages(self._gateway, query)) as pages:
             return [item async for _, items in pages for item in items]
@@ -166,7 +172,7 @@ class Lanes:
             return
         update = Update(put={"next": {"N": str(lane.next)}})
         is_mine = Compare("holder", "=", {"S": self.me})
-        request = requests.update_request(self._table, lane_key(site_id, lane.name), update, is_mine)
+        request = requests.update_request(self._table, change_shard_key(site_id, lane.name), update, is_mine)
         try:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
@@ -175,7 +181,7 @@ class Lanes:
 
     async def _is_own(self, site_id: str, name: str) -> bool:
         response = await self._gateway.call(
-            "GetItem", requests.get_request(self._table, lane_key(site_id, name))
+            "GetItem", requests.get_request(self._table, change_shard_key(site_id, name))
         )
         return response.get("Item", {}).get("holder") == {"S": self.me}
 
@@ -184,13 +190,13 @@ class Lanes:
         now = self.now()
         lane.free.clear()
         for record in await self._candidates(site_id, now):
-            name = lane_of(record)
+            name = change_shard_of(record)
             first = await self._next_number(site_id, name, record, now)
             if first is not None and await self._take_over(site_id, name, record, first, now):
                 lane.name, lane.next = name, first
                 return
         name = secrets.token_hex(4)
-        item: Item = {**lane_key(site_id, name), **self._held(1, now)}
+        item: Item = {**change_shard_key(site_id, name), **self._held(1, now)}
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
         lane.name, lane.next = name, 1
 
@@ -206,7 +212,7 @@ class Lanes:
         """With which number to go on in a lane; None if it is in use."""
         if "next" in record:
             return int(record["next"]["N"])
-        query = Query(self._table, lane_partition(site_id, name), forward=False)
+        query = Query(self._table, change_shard_partition(site_id, name), forward=False)
         response = await self._gateway.call("Query", requests.query_request(query, limit=1))
         # Where all changes have expired, nobody can tell.
         for item in response["Items"]:
@@ -227,7 +233,8 @@ class Lanes:
         update = Update(put=put, remove=("next",))
         try:
             await self._gateway.call(
-                "UpdateItem", requests.update_request(self._table, lane_key(site_id, name), update, as_read)
+                "UpdateItem",
+                requests.update_request(self._table, change_shard_key(site_id, name), update, as_read),
             )
         except ConditionFailedError as error:
             # Ours by our own first attempt, perhaps, whose answer was lost.

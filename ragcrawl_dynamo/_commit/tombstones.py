@@ -18,7 +18,8 @@ from ragcrawl_dynamo._records.pages import PageStore, StoredPage, as_read
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
-from ragcrawl_dynamo._utils.validation import check_deleted_share, check_several
+from ragcrawl_dynamo._utils.mass_deletion import check_deleted_share
+from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError
 
 # Times that a page is read again because another process changed it, or took its position in the log.

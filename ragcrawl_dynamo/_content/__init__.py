@@ -1,1 +1,1 @@
-"""Page versions and their bodies: packed, stored in parts, shared, pruned and collected."""
+"""Page versions and their bodies: save, read, share, prune, collect garbage."""

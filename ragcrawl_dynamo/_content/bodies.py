@@ -1,21 +1,28 @@
-"""Bodies of versions in parts of an item's size: written before the head, read with it, shared, released."""
+"""Stores bodies in parts of an item's size, beside their versions or in the content bucket."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
+from ragcrawl_dynamo._content.body_items import (
+    BodyId,
+    StoredBody,
+    part_items,
+    pointer_items,
+    used_location,
+    writer_token,
+)
 from ragcrawl_dynamo._content.packing import ContentError, Manifest
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all, put_all, read_all
 from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
-from ragcrawl_dynamo._schema.keys import FIRST_PLACE, body_part_key, body_place, body_users_key, site_entry
+from ragcrawl_dynamo._schema.keys import body_location
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import ConditionFailedError, RequestRejectedError
 from ragcrawl_dynamo.models import PageVersion
 
@@ -25,61 +32,72 @@ _PARTS_PER_READ = 40
 _FREE = Missing("page_id")
 _NOT_CLOSED = Missing("closed")
 _NO_USERS = Missing("users")
+_CLOSE = Update(put={"closed": {"BOOL": True}})
 
 
 class BodyStore:
-    """Key `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}`; `users` for the number where shared.
+    """Key `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}`; "users" for the number if shared.
 
     A body is written once and never changed. Only the version that it was written for uses it, unless a
-    `users` item lists several. Who deletes it closes that item first, so that none can join any more.
+    `users` item lists several versions. A body is closed before it is deleted, so that no version can join it
+    any more.
     """
 
-    def __init__(self, gateway: Gateway, table: Table[PageVersion], objects: Gateway | None) -> None:
+    def __init__(
+        self, gateway: Gateway, table: Table[PageVersion], objects: Gateway | None, clock: Clock
+    ) -> None:
         self._gateway = gateway
         self._table = table
         self._objects = objects
+        self._clock = clock
 
     async def write(self, head: Key, manifest: Manifest, data: bytes) -> Manifest:
-        """Writes a body for a version whose head is still to be written; returns where it is.
+        """Writes a body for a version whose head is not written yet; returns the manifest with its location.
 
-        The first part goes first: it is listed under the site, so that a clean-up finds what a killed
-        worker leaves. A body in the content bucket has one part, which names its object.
+        The first part goes first. It is listed under the site, so that a collection of garbage finds what a
+        killed worker leaves.
         """
-        place = body_place(head)
-        # As short as it may be: a part's own attributes cost a write unit for every fifth body.
-        writer = uuid4().hex[:12]
-        object_key = self._object_key(len(data))
-        parts = self._parts(head, place, writer, data, object_key)
+        token, written_at = writer_token(), self._seconds()
+        object_key = self._new_object_key(len(data))
+
+        def items(body: BodyId) -> list[Item]:
+            if object_key is not None:
+                return pointer_items(body, object_key, token, written_at)
+            return part_items(body, data, token, written_at)
+
+        body = BodyId.first_of(head)
+        parts = items(body)
+        location = None
         try:
             await self._gateway.call("PutItem", requests.put_request(self._table, parts[0], _FREE))
         except ConditionFailedError as error:
-            if (error.item or {}).get("writer") != {"S": writer}:
+            if not token.is_in(error.item):
                 # Another body is there: of this version as it was, or of a worker that was killed.
-                place = body_place(head, writer)
-                parts = self._parts(head, place, writer, data, object_key)
+                location = body_location(head, str(token.value["S"]))
+                parts = items(BodyId(head, location))
                 await self._gateway.call("PutItem", requests.put_request(self._table, parts[0]))
         for failure in (await put_all(self._gateway, self._table, parts[1:])).values():
             raise failure
         if object_key is not None:
-            await self._object("PutObject", object_key, Body=data)
-        own = None if place == body_place(head) else place
-        return replace(manifest, parts=len(parts), place=own, object_key=object_key)
+            await self._call_bucket("PutObject", object_key, Body=data)
+        return replace(manifest, parts=len(parts), location=location, object_key=object_key)
 
     async def read(self, head: Key, manifest: Manifest, first: Item | None = None) -> bytes:
-        """A body's bytes; `first` is its first part, if that has been read.
+        """Reads a body.
+
+        Args:
+            head: Key of a version that uses it.
+            manifest: That of the head.
+            first: The body's first part, if it has been read.
 
         Raises:
             ContentError: A part is missing or damaged.
         """
         if manifest.object_key is not None:
-            return await self._read_object(manifest)
-        place = place_of(head, manifest)
-        keys = [body_part_key(head, place, number) for number in range(manifest.parts)]
-        read_already = [first] if first is not None else []
-        rest = await read_all(
-            self._gateway, self._table, keys[len(read_already) :], per_batch=_PARTS_PER_READ
-        )
-        parts = [*read_already, *rest]
+            return await self._read_object(manifest.object_key, manifest.stored_bytes)
+        keys = StoredBody.of_head(head, manifest).part_keys
+        parts = [first] if first is not None else []
+        parts += await read_all(self._gateway, self._table, keys[len(parts) :], per_batch=_PARTS_PER_READ)
         if len(parts) != manifest.parts:
             raise ContentError(f"{len(parts)} of {manifest.parts} parts are there")
         try:
@@ -87,99 +105,90 @@ class BodyStore:
         except (KeyError, TypeError) as error:
             raise ContentError("a part holds no data") from error
 
-    async def share(self, user: Key, owner: Key, manifest: Manifest) -> bool:
-        """Makes `user` one of those who use the body of `owner`, whose manifest was read before.
+    async def join(self, user: Key, body: StoredBody) -> bool:
+        """Adds a version to those that use a body; returns whether it may use it.
 
-        Returns:
-            Whether it may: not if the body is being deleted, or was.
+        It may not if the body is being deleted, or is gone. A join needs no token: doing it twice has the
+        same effect as doing it once.
+
+        Args:
+            user: Key of the version.
+            body: The body as the manifest of its first user described it.
         """
-        place = place_of(owner, manifest)
-        users = body_users_key(owner, place)
+        owner = body.id.head
         both: dict[str, Value] = {"users": {"SS": [owner["version_key"]["S"], user["version_key"]["S"]]}}
-        now: Value = {"N": str(int(time.time()))}
+        join = Update(put={"joined_at": {"N": str(self._seconds())}}, union=both)
         try:
-            join = Update(put={"joined_at": now}, union=both)
-            await self._gateway.call(
-                "UpdateItem", requests.update_request(self._table, users, join, _NOT_CLOSED)
-            )
+            await self._update_users(body.id, join, _NOT_CLOSED)
         except (ConditionFailedError, RequestRejectedError):
-            # Being deleted; or so many users that their names fill an item.
+            # It is being deleted; or it has so many users that their names fill an item.
             return False
-        # Deleting a version begins with its head. While that is there, its owner's leaving is still to come,
-        # and will find the new user.
+        # A version is deleted head first. While its head is there, it has not left the body yet. When it
+        # does, it will find the new user.
         response = await self._gateway.call("GetItem", requests.get_request(self._table, owner))
-        if used_place(owner, response.get("Item", {})) == place:
+        if used_location(owner, response.get("Item", {})) == body.id.location:
             return True
-        if await self._leave(users, both):
-            await self.delete(owner, place, manifest.parts, manifest.object_key)
+        if await self._leave(body.id, both):
+            await self.delete(body)
         return False
 
-    async def release(self, user: Key, manifest: Manifest) -> None:
-        """Deletes a body, unless other versions use it. The head of `user` must be gone."""
-        place = place_of(user, manifest)
-        users = body_users_key(user, place)
-        leaving: dict[str, Value] = {"users": {"SS": [user["version_key"]["S"]]}}
-        if await self._leave(users, leaving):
-            await self.delete(user, place, manifest.parts, manifest.object_key)
+    async def release(self, user: Key, body: StoredBody) -> None:
+        """Deletes the body of a version whose head is gone, unless other versions use it."""
+        await self.reclaim(body, [user["version_key"]["S"]])
 
-    async def reclaim(
-        self, head: Key, place: str, parts: int, object_key: str | None, dead_users: list[str]
-    ) -> bool:
-        """Deletes a body that no head uses, given those of its users that are dead; whether it did."""
-        users = body_users_key(head, place)
+    async def reclaim(self, body: StoredBody, dead_users: list[str]) -> bool:
+        """Deletes a body unless a version uses it; returns whether it did.
+
+        Args:
+            body: The body.
+            dead_users: Sort keys of those of its users whose heads are gone.
+        """
         leaving: dict[str, Value] = {"users": {"SS": dead_users}} if dead_users else {}
-        if closed := await self._leave(users, leaving):
-            await self.delete(head, place, parts, object_key)
+        closed = await self._leave(body.id, leaving)
+        if closed:
+            await self.delete(body)
         return closed
 
-    def write_units(self, head: Key, manifest: Manifest) -> int:
-        """Write capacity units that the parts of a body took, without their entry in an index."""
-        writer = "0" * 12
-        data = bytes(manifest.stored_bytes)
-        parts = self._parts(head, place_of(head, manifest), writer, data, manifest.object_key)
-        return sum(-(-item_size(part) // 1024) for part in parts)
-
-    async def delete(self, head: Key, place: str, parts: int, object_key: str | None) -> None:
-        """Removes a body's object and items; the first part, by which the others are found, last."""
-        if object_key is not None:
-            await self._object("DeleteObject", object_key)
-        keys = [body_part_key(head, place, number) for number in range(parts)]
-        await delete_all(self._gateway, self._table, [*keys[1:], body_users_key(head, place)])
+    async def delete(self, body: StoredBody) -> None:
+        """Removes a body's object and items; last the first part, by which the others are found."""
+        if body.object_key is not None:
+            await self._call_bucket("DeleteObject", body.object_key)
+        keys = body.part_keys
+        await delete_all(self._gateway, self._table, [*keys[1:], body.id.users_key])
         await delete_all(self._gateway, self._table, keys[:1])
 
-    async def _leave(self, users: Key, leaving: dict[str, Value]) -> bool:
-        """Takes users off a body's list; whether the body is nobody's now, and closed to newcomers."""
-        for update, condition in (
-            # Nearly every body has no list, and so one user.
-            (Update(put={"closed": {"BOOL": True}}), _NO_USERS),
-            (Update(subtract=leaving), _NOT_CLOSED),
-            (Update(put={"closed": {"BOOL": True}}), _NO_USERS),
-        ):
-            if not update.put and not update.subtract:
-                continue
-            closing = bool(update.put)
-            try:
-                request = requests.update_request(self._table, users, update, condition)
-                await self._gateway.call("UpdateItem", request)
-            except ConditionFailedError:
-                continue
-            if closing:
-                return True
-        return False
+    async def _leave(self, body: BodyId, leaving: dict[str, Value]) -> bool:
+        """Takes users off a body's list; returns whether nobody uses it now, and nobody can join it."""
+        # Nearly every body has no list, and so one user.
+        if await self._is_updated(body, _CLOSE, _NO_USERS):
+            return True
+        if leaving:
+            await self._is_updated(body, Update(subtract=leaving), _NOT_CLOSED)
+        return await self._is_updated(body, _CLOSE, _NO_USERS)
 
-    async def _read_object(self, manifest: Manifest) -> bytes:
-        # One byte more than there should be, so that a longer object is noticed.
-        size = f"bytes=0-{manifest.stored_bytes}"
+    async def _is_updated(self, body: BodyId, update: Update, condition: Missing) -> bool:
         try:
-            response = await self._object("GetObject", str(manifest.object_key), Range=size)
+            await self._update_users(body, update, condition)
+        except ConditionFailedError:
+            return False
+        return True
+
+    async def _update_users(self, body: BodyId, update: Update, condition: Missing) -> None:
+        request = requests.update_request(self._table, body.users_key, update, condition)
+        await self._gateway.call("UpdateItem", request)
+
+    async def _read_object(self, object_key: str, size: int) -> bytes:
+        try:
+            # One byte more than there should be, so that a longer object is noticed.
+            response = await self._call_bucket("GetObject", object_key, Range=f"bytes=0-{size}")
         except RequestRejectedError as error:
             if error.code in ("NoSuchKey", "InvalidRange"):
-                raise ContentError(f"its object {manifest.object_key} is missing or empty") from error
+                raise ContentError(f"its object {object_key} is missing or empty") from error
             raise
         data: bytes = response["Body"]
         return data
 
-    async def _object(
+    async def _call_bucket(
         self, operation: Literal["PutObject", "GetObject", "DeleteObject"], key: str, **arguments: Any
     ) -> Any:
         if self._objects is None:
@@ -187,52 +196,12 @@ class BodyStore:
         bucket = self._gateway.config.content_bucket
         return await self._objects.call(operation, {"Bucket": bucket, "Key": key, **arguments})
 
-    def _object_key(self, size: int) -> str | None:
-        """A new name in the content bucket for a body that is large enough."""
+    def _new_object_key(self, size: int) -> str | None:
+        """Makes a name in the content bucket for a body that is large enough; None for a smaller one."""
         config = self._gateway.config
         if self._objects is None or size < config.content_bucket_threshold:
             return None
         return f"{config.table_prefix}bodies/{uuid4().hex}"
 
-    def _parts(self, head: Key, place: str, writer: str, data: bytes, object_key: str | None) -> list[Item]:
-        """The items of a body."""
-        written_at: Value = {"N": str(int(time.time()))}
-        if object_key is not None:
-            pointer = self._part(head, place, 0, b"", writer, written_at, 1)
-            return [{**pointer, "object_key": {"S": object_key}}]
-        empty = self._part(head, place, 0, b"", writer, written_at, 0)
-        # moto counts bytes by their base64 text, a third longer. Write units are the same either way.
-        room = (MAX_ITEM_BYTES - item_size(empty)) * 3 // 4 - 3
-        count = -(-len(data) // room)
-        return [
-            self._part(
-                head, place, number, data[number * room : (number + 1) * room], writer, written_at, count
-            )
-            for number in range(count)
-        ]
-
-    def _part(
-        self, head: Key, place: str, number: int, data: bytes, writer: str, written_at: Value, count: int
-    ) -> Item:
-        item: Item = {
-            **body_part_key(head, place, number),
-            "data": {"B": data},
-            "writer": {"S": writer},
-            "written_at": written_at,
-            "parts": {"N": str(count)},
-        }
-        return {**item, **site_entry(head)} if number == 0 else item
-
-
-def place_of(head: Key, manifest: Manifest) -> str:
-    """Where the parts of a version's body are."""
-    return manifest.place or body_place(head, FIRST_PLACE)
-
-
-def used_place(head: Key, item: Item) -> str | None:
-    """Where the body of a stored head is; None for a head that is absent, or needs no parts."""
-    try:
-        manifest = Manifest.from_attribute(item["body"])
-    except (KeyError, ContentError):
-        return None
-    return place_of(head, manifest) if manifest.parts else None
+    def _seconds(self) -> int:
+        return int(self._clock.now().timestamp())

@@ -1,8 +1,8 @@
-"""Packs what grows with a page into bytes, and gets it back: serialized together, compressed, checked.
+"""Packs the body of a version into compressed bytes with a checksum, and unpacks it.
 
-The raw form is one line of JSON with the number of bytes of each field (null for None), then the fields in
-UTF-8, one after the other: texts as they are, lists as JSON. Related texts compress better together than each
-alone; their order is the one that compressed best (docs/design.md, "Bodies").
+The raw form begins with one line of JSON: the number of bytes of each field, null for None. The fields follow
+in UTF-8, texts as they are, lists as JSON. Related texts compress better together than alone; their order is
+the one that compressed best (docs/design.md, "Bodies").
 """
 
 from __future__ import annotations
@@ -29,39 +29,43 @@ LISTS = ("outlinks", "headings_outline")
 CODEC = "zstd"
 FORMAT = 1
 
-# Above, a high level takes seconds for a few percent (docs/design.md, "Bodies").
+# Raw bytes above which packing and unpacking take so long that a thread should do them.
+THREAD_BYTES = 16 * 1024
+
+# Raw bytes above which a high level takes seconds and gains a few percent (docs/design.md, "Bodies").
 _LARGE = 1024 * 1024
 _LARGE_LEVEL = 9
 
+# Bytes that are decompressed at once.
 _CHUNK = 1024 * 1024
 
 
 class ContentError(Exception):
-    """Stored content can not be what was saved; the store adds which version it is of."""
+    """Stored content cannot be what was saved. Whoever catches it adds which version it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a version's head item says of its content.
+    """Describes a version's body, in its head.
 
     Attributes:
         raw_bytes: Size before compression.
-        stored_bytes: Size after.
+        stored_bytes: Size after compression.
         digest: SHA-256 of the raw form.
-        parts: Number of body parts; 0 where the content is in the head itself, or in an object.
-        place: Beginning of the parts' sort keys; None for the version's own, first place.
-        object_key: Key in the content bucket, where it is there.
+        parts: Number of body parts. 0 if the body is in the head itself, 1 if it is in the content bucket.
+        location: Beginning of the parts' sort keys. None if it is the first one of the version's own.
+        object_key: Key of the body's object, if it is in the content bucket.
     """
 
     raw_bytes: int
     stored_bytes: int
     digest: bytes
     parts: int = 0
-    place: str | None = None
+    location: str | None = None
     object_key: str | None = None
 
     def to_attribute(self) -> Value:
-        """As it stands in the head item, next to the name and version of the codec."""
+        """Returns the attribute of the head, with the name and version of the codec."""
         members: dict[str, Any] = {
             "codec": {"S": CODEC},
             "format": {"N": str(FORMAT)},
@@ -70,18 +74,18 @@ class Manifest:
             "sha256": {"B": self.digest},
             "parts": {"N": str(self.parts)},
         }
-        if self.place is not None:
-            members["place"] = {"S": self.place}
+        if self.location is not None:
+            members["place"] = {"S": self.location}
         if self.object_key is not None:
             members["object_key"] = {"S": self.object_key}
         return {"M": members}
 
     @classmethod
     def from_attribute(cls, attribute: Mapping[str, Any]) -> Self:
-        """Out of a head item.
+        """Reads the attribute of a head.
 
         Raises:
-            ContentError: It is damaged, or of a codec that this version of the package does not know.
+            ContentError: It is damaged, or names a codec that this version of the package does not know.
         """
         try:
             members = attribute["M"]
@@ -93,7 +97,7 @@ class Manifest:
                 stored_bytes=int(members["stored_bytes"]["N"]),
                 digest=bytes(members["sha256"]["B"]),
                 parts=int(members["parts"]["N"]),
-                place=members.get("place", {}).get("S"),
+                location=members.get("place", {}).get("S"),
                 object_key=members.get("object_key", {}).get("S"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,16 +105,19 @@ class Manifest:
 
 
 def pack(version: PageVersion, *, level: int, max_bytes: int) -> tuple[Manifest, bytes]:
-    """The content of a version in compressed form.
+    """Compresses the body of a version.
 
     Args:
-        version: Whose content to pack.
-        level: zstd's, 1 to 22; lowered for large content.
-        max_bytes: Raw bytes that content may have.
+        version: The version.
+        level: zstd's level, 1 to 22. It is lowered for large bodies.
+        max_bytes: Raw bytes that a body may have.
+
+    Returns:
+        The manifest, and the compressed bytes.
 
     Raises:
-        InvalidValueError: A text holds a lone surrogate.
-        ContentTooLargeError: It is over `max_bytes`.
+        InvalidValueError: A text holds a lone surrogate, or a list cannot be written as JSON.
+        ContentTooLargeError: The body has more than `max_bytes`.
     """
     fields = {name: _encoded(name, getattr(version, name)) for name in (*TEXTS, *LISTS)}
     sizes = {name: None if field is None else len(field) for name, field in fields.items()}
@@ -131,7 +138,7 @@ def pack(version: PageVersion, *, level: int, max_bytes: int) -> tuple[Manifest,
 
 
 def unpack(manifest: Manifest, data: bytes, *, max_bytes: int) -> dict[str, Any]:
-    """The fields that `pack` packed. Takes no more memory than `max_bytes`, whatever the data says.
+    """Returns the fields that `pack` packed, in no more memory than `max_bytes`, whatever the data says.
 
     Raises:
         ContentError: The data is not what the manifest describes.
@@ -165,15 +172,15 @@ def _encoded(name: str, value: Any) -> bytes | None:
     except UnicodeEncodeError as error:
         raise InvalidValueError(
             name,
-            f"holds a lone surrogate at position {error.start:,}, which UTF-8 can not encode: replace it",
+            f"holds a lone surrogate at position {error.start:,}, which UTF-8 cannot encode: replace it",
             model="PageVersion",
         ) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidValueError(name, f"can not be stored: {error}", model="PageVersion") from error
+        raise InvalidValueError(name, f"cannot be stored: {error}", model="PageVersion") from error
 
 
 def _decompress(data: bytes, size: int) -> bytes:
-    """Exactly `size` bytes, read in steps: neither the frame's header nor a bomb sets the memory."""
+    """Returns exactly `size` bytes, read in steps, so that no frame header or bomb sets the memory."""
     chunks: list[bytes] = []
     left = size
     try:
@@ -183,7 +190,7 @@ def _decompress(data: bytes, size: int) -> bytes:
                 left -= len(chunk)
             excess = reader.read(1)
     except (zstandard.ZstdError, MemoryError) as error:
-        raise ContentError(f"it can not be decompressed: {error}") from error
+        raise ContentError(f"it cannot be decompressed: {error}") from error
     if left or excess:
         raise ContentError(f"it has {'more' if excess else 'fewer'} than the {size:,} bytes that it should")
     return b"".join(chunks)

@@ -22,8 +22,8 @@ _BODY_BYTES = 24
 # A host's name is part of its queues' names; DNS allows 253 characters (RFC 1035), a port comes on top.
 MAX_HOST_BYTES = 512
 
-# The place of a version's body, unless something is there already.
-FIRST_PLACE = "0"
+# The generation of a version's body, unless a body with that name is there already.
+FIRST_GENERATION = "0"
 
 
 def site_key(site_id: str) -> Key:
@@ -79,23 +79,23 @@ def version_suffix(site_id: str) -> str:
     return "#" + _id("PageVersion", "site_id", site_id) + "#"
 
 
-def body_place(head: Key, generation: str = FIRST_PLACE) -> str:
+def body_location(head: Key, generation: str = FIRST_GENERATION) -> str:
     """`{version_id}#{site_id}#{generation}#`: begins the sort keys of one body, in the version's own name."""
     return f"{head['version_key']['S']}{generation}#"
 
 
-def body_part_key(head: Key, place: str, number: int) -> Key:
-    """`#{page_id}` / `{place}{number}`: one part of a body, in a partition beside the page's versions."""
-    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{place}{number:05}"}}
+def body_part_key(head: Key, location: str, number: int) -> Key:
+    """`#{page_id}` / `{location}{number}`: one part of a body, in a partition beside the page's versions."""
+    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{location}{number:05}"}}
 
 
-def body_users_key(head: Key, place: str) -> Key:
-    """`#{page_id}` / `{place}users`: which versions share a body."""
-    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{place}users"}}
+def body_users_key(head: Key, location: str) -> Key:
+    """`#{page_id}` / `{location}users`: which versions share a body."""
+    return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{location}users"}}
 
 
 def body_entry(key: Key) -> tuple[Key, str] | None:
-    """The version that a body part was written for, and the body's place; None for a version's own key."""
+    """The version that a body part was written for, and the body's location; None for a version's own key."""
     if not is_body_partition(key["page_id"]["S"]):
         return None
     version_id, site_id, generation, _ = key["version_key"]["S"].split("#")
@@ -103,7 +103,7 @@ def body_entry(key: Key) -> tuple[Key, str] | None:
         "page_id": {"S": key["page_id"]["S"][1:]},
         "version_key": {"S": f"{version_id}#{site_id}#"},
     }
-    return head, body_place(head, generation)
+    return head, body_location(head, generation)
 
 
 def is_body_partition(partition: str) -> bool:
@@ -118,23 +118,24 @@ def version_ids(head: Key) -> tuple[str, str, str]:
 
 
 def changes_partition(site_id: str) -> str:
-    """`#{site_id}`: partition of a site's lanes of changes, and of its consumers' cursors."""
+    """`#{site_id}`: partition of a site's shards of the change log, and of its consumers' cursors."""
     return "#" + site_partition(site_id)
 
 
-# Begin the sort keys of all lanes, and of all consumers, of a site.
-LANE_PREFIX = "lane#"
+# Begin the sort keys of all shards of the change log, and of all consumers, of a site. The text is older than
+# the name.
+CHANGE_SHARD_PREFIX = "lane#"
 CONSUMER_PREFIX = "consumer#"
 
 
-def lane_key(site_id: str, lane: str) -> Key:
-    """`#{site_id}` / `lane#{lane}`: who numbers the changes of a lane."""
-    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": LANE_PREFIX + lane}}
+def change_shard_key(site_id: str, shard: str) -> Key:
+    """`#{site_id}` / `lane#{shard}`: who numbers the changes of a shard of the change log."""
+    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CHANGE_SHARD_PREFIX + shard}}
 
 
-def lane_of(key: Key) -> str:
-    """The lane of a lane's key."""
-    return key["page_id"]["S"].removeprefix(LANE_PREFIX)
+def change_shard_of(key: Key) -> str:
+    """The shard of a shard's key."""
+    return key["page_id"]["S"].removeprefix(CHANGE_SHARD_PREFIX)
 
 
 def consumer_key(site_id: str, consumer: str) -> Key:
@@ -143,19 +144,20 @@ def consumer_key(site_id: str, consumer: str) -> Key:
     return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
 
 
-def lane_partition(site_id: str, lane: str) -> str:
-    """`#{site_id}#{lane}`: partition of the changes of a lane."""
-    return f"{changes_partition(site_id)}#{lane}"
+def change_shard_partition(site_id: str, shard: str) -> str:
+    """`#{site_id}#{shard}`: partition of the changes of a shard."""
+    return f"{changes_partition(site_id)}#{shard}"
 
 
-def change_key(site_id: str, lane: str, number: int) -> Key:
-    """`#{site_id}#{lane}` / `{number}`: one change, in the order in which its lane was numbered."""
-    return {"site_id": {"S": lane_partition(site_id, lane)}, "page_id": {"S": change_number(number)}}
+def change_key(site_id: str, shard: str, sequence_number: int) -> Key:
+    """`#{site_id}#{shard}` / `{sequence_number}`: one change, in the order of its shard."""
+    partition = change_shard_partition(site_id, shard)
+    return {"site_id": {"S": partition}, "page_id": {"S": sequence_text(sequence_number)}}
 
 
-def change_number(number: int) -> str:
+def sequence_text(sequence_number: int) -> str:
     """`000000000001`: fixed width, so that it sorts by number."""
-    return f"{number:012}"
+    return f"{sequence_number:012}"
 
 
 # In by_site, bodies sort between these two: "$" is the character after "#".

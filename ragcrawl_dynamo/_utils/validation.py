@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from ragcrawl_dynamo.errors import InvalidArgumentError, MassDeletionError
+from ragcrawl_dynamo.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -116,19 +116,3 @@ def check_moment(name: str, value: Any) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidArgumentError(name, "must lie within years 1 to 9999 once converted to UTC") from None
-
-
-def check_deleted_share(what: str, deleted: int, total: int, max_share: float) -> None:
-    """Guards against a call that would delete most of a site.
-
-    Args:
-        what: What is deleted, such as "pages".
-        deleted: How many.
-        total: Of how many.
-        max_share: The share of them that may be deleted, 0 to 1.
-
-    Raises:
-        MassDeletionError: It would delete more than that share.
-    """
-    if deleted > max_share * total:
-        raise MassDeletionError(what, deleted, total, max_share)

@@ -21,12 +21,13 @@ from ragcrawl_dynamo import (
     InvalidArgumentError,
     StorageBackend,
 )
+from ragcrawl_dynamo._content.body_items import StoredBody
 from ragcrawl_dynamo._content.packing import Manifest
 from ragcrawl_dynamo._dynamodb.client import open_object_client
 from ragcrawl_dynamo._dynamodb.requests import get_request
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema import migrations as schema
-from ragcrawl_dynamo._schema.keys import body_place, version_key
+from ragcrawl_dynamo._schema.keys import version_key
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
@@ -83,7 +84,7 @@ async def write_everything(backend: DynamoDBBackend, clock: ManualClock) -> set[
     head = version_key("damaged", "damaged", "site")
     found = await backend._rooms.gateway.call("GetItem", get_request(backend._rooms.tables.versions, head))
     manifest = Manifest.from_attribute(found["Item"]["body"])
-    await backend._rooms.versions.bodies.delete(head, body_place(head), manifest.parts, manifest.object_key)
+    await backend._rooms.versions.bodies.delete(StoredBody.of_head(head, manifest))
     await call("mark_seen", "site", ["https://example.com/page"])
     await call("prune_versions", "site", keep_last=1, allow_mass_deletion=True)
     clock.advance(2 * 86_400)

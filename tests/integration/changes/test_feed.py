@@ -14,7 +14,7 @@ import pytest
 
 from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._changes import change as _changes
-from ragcrawl_dynamo._schema.keys import changes_partition, lane_partition
+from ragcrawl_dynamo._schema.keys import change_shard_partition, changes_partition
 from tests.support import change_worker
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_version
@@ -173,7 +173,7 @@ async def test_change_log_entries_expire_and_shards_do_not(
     assert "expires_at" not in lane
     assert lane["site_id"]["S"] == changes_partition("site")
     name = lane["page_id"]["S"].removeprefix("lane#")
-    partition = lane_partition("site", name)
+    partition = change_shard_partition("site", name)
     response = await backend._rooms.gateway.call(
         "GetItem",
         {

@@ -31,7 +31,7 @@ def test_pack_and_unpack_round_trip(version: Any) -> None:
 
 @given(factories.versions)
 def test_manifest_round_trip(version: Any) -> None:
-    manifest = replace(packed(version)[0], parts=3, place="v#s#0#")
+    manifest = replace(packed(version)[0], parts=3, location="v#s#0#")
     assert Manifest.from_attribute(manifest.to_attribute()) == manifest
 
 
