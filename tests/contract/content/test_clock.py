@@ -13,8 +13,8 @@ import pytest_asyncio
 from ragcrawl_dynamo import DeadlineExceededError, DynamoDBBackend, DynamoDBConfig, PruneReport
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import ManualClock
-from tests.factories import START, dense_text, hours, make_version
-from tests.fakes import intercepting
+from tests.support.factories import START, dense_text, hours, make_version
+from tests.support.fakes import intercepting
 
 HOUR = 3600.0
 LARGE = dense_text(20)

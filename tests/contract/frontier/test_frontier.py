@@ -97,4 +97,5 @@ async def test_frontier_ttl_expires_final_items(
         await frontier.skip(two, "x")
         await frontier.fail(three, "x", retry=False)
     # Two days later those are over, whether the engine has deleted them or not.
+    clock.advance(2 * 86_400)
     assert list(await items(backend)) == [url(3)]

@@ -65,7 +65,7 @@ async def test_claim_that_is_cancelled_gives_its_items_back_at_once(config: Dyna
             outcome = (await asyncio.gather(claiming, return_exceptions=True))[0]
             if not isinstance(outcome, BaseException):
                 await frontier.release(outcome)
-        await frontier._tasks.join()
+        await frontier._queue.run.tasks.join()
         assert len(await claim_all(frontier)) == 40
 
 
@@ -80,7 +80,7 @@ async def test_claim_that_is_cancelled_harms_no_other_caller(config: DynamoDBCon
         results = await asyncio.gather(*tasks, return_exceptions=True)
         kept = [each for each in results[1::2] if isinstance(each, list)]
         assert [len(each) for each in kept] == [2] * 5
-        await frontier._tasks.join()
+        await frontier._queue.run.tasks.join()
         assert len(await claim_all(frontier)) == 30
 
 

@@ -13,7 +13,7 @@ from ragcrawl_dynamo._content.heads import VersionHead
 from ragcrawl_dynamo._content.retention import RetentionRule
 from ragcrawl_dynamo._dynamodb.values import encode_value
 from ragcrawl_dynamo._schema.keys import version_key
-from tests.factories import START
+from tests.support.factories import START
 
 
 def heads(ages: list[int]) -> list[VersionHead]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ragcrawl_dynamo._content.body_items import BodyId
 from ragcrawl_dynamo._content.site_index import ListedVersions, merged_counts
 from ragcrawl_dynamo._schema.keys import version_key
-from tests.factories import texts
+from tests.support.factories import texts
 
 
 async def listing(names: list[str]) -> AsyncGenerator[str, None]:
