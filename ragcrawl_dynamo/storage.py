@@ -169,11 +169,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def get_latest_run(self, site_id: str) -> CrawlRun | None:
-        """Returns the run of a site with the newest `created_at`, or None. The read is strongly consistent.
-
-        Args:
-            site_id: The site.
-        """
+        """Returns a site's run with the newest `created_at`, or None. The read is strongly consistent."""
 
     @abstractmethod
     async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
@@ -253,7 +249,7 @@ class StorageBackend(ABC):
 
         Raises:
             InvalidKeyError: An id is empty or too long; nothing was read.
-            InvalidArgumentError: `page_ids` is not a collection of strings.
+            InvalidArgumentError: `page_ids` is a single string, or not a collection of strings.
         """
 
     @abstractmethod

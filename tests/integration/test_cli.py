@@ -366,7 +366,7 @@ def test_tables_are_migrated(call: Call, config: DynamoDBConfig, monkeypatch: py
         "MIGRATIONS",
         [schema.Migration(2, "sites", lambda item: {**item, "config": {"M": {"new": {"BOOL": True}}}})],
     )
-    assert "bring them up with migrate()" in call("sites").err.replace("\n", " ")
+    assert "upgrade the tables with migrate()" in call("sites").err.replace("\n", " ")
     assert "from schema version 1 to 2" in call("migrate", "--dry-run").err.replace("\n", " ")
     assert call("migrate", "--yes", "--json").records == [{"rewritten": 1, "schema_version": 2}]
     assert call("sites", "--json").records[0]["config"] == {"new": True}
