@@ -136,7 +136,7 @@ def test_tables_are_made_by_init_alone(call: Call) -> None:
     status = call("status", "--json")
     assert (status.code, status.records[0]["healthy"]) == (1, False)
     assert len(call("init", "--json").records[0]["created"]) == 5
-    assert call("init").err == "all tables are there\n"
+    assert call("init").err == "all tables exist already\n"
     (found,) = call("status", "--json").records
     assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 1, 5)
     assert "healthy" in call("status").out
@@ -165,11 +165,11 @@ def test_what_is_there_is_shown(call: Call, config: DynamoDBConfig) -> None:
     [
         (("page", "show", SITE, "https://docs.example/none"), "there is no page https://docs.example/none"),
         (("run", "show", SITE, "none"), "there is no run 'none' of site 'docs'"),
-        (("diff", SITE, "https://docs.example/1"), "has 1 version, there is nothing to compare"),
+        (("diff", SITE, "https://docs.example/1"), "has one version, there is nothing to compare"),
         (("diff", SITE, "https://docs.example/10", "--from", "v9"), "there is no version 'v9'"),
         (("prune", SITE, "--yes"), "keep_last"),
         (("export", "none", "out.jsonl"), "there is no site 'none'"),
-        (("import", "none.jsonl"), "there is no none.jsonl"),
+        (("import", "none.jsonl"), "none.jsonl does not exist"),
         (("--region", "nowhere/", "sites"), "region"),
     ],
 )
@@ -266,7 +266,9 @@ def test_a_site_goes_out_and_comes_back(
     total = 1 + 2 + PAGES + PAGES + PAGES // 10
     assert f"{total} records are in" in call("export", SITE, file).err.replace("\n", " ")
     # What is there is not written over by accident.
-    assert "is there already: choose another" in call("export", SITE, file).err.replace("\n", " ")
+    assert "exists already: choose another file, or pass --overwrite" in call(
+        "export", SITE, file
+    ).err.replace("\n", " ")
     assert call("export", SITE, file, "--overwrite").code == 0
     call("delete-site", SITE, "--yes")
     assert call("import", file, "--json").records == [{"records": total}]
@@ -340,11 +342,14 @@ def test_an_import_goes_on_where_it_was_killed(call: Call, config: DynamoDBConfi
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "the line at byte 0 is no record"),
-        ('{"kind": "thing", "record": {}}', "holds a 'thing', not one of site, run, page, version"),
+        ("{", "the line at byte 0 is not a record"),
+        (
+            '{"kind": "thing", "record": {}}',
+            "has a record of kind 'thing'; allowed are site, run, page, version",
+        ),
         (
             '{"kind": "page", "record": {"site_id": "s"}}',
-            "holds a page that is none: page_id: Field required",
+            "has an invalid page: page_id: Field required",
         ),
     ],
 )
@@ -382,7 +387,7 @@ def test_policies_and_templates_are_printed(call: Call, config: DynamoDBConfig) 
 
 
 def test_without_the_extra_it_says_which(tmp_path: Path) -> None:
-    """With a typer that can not be imported, as where it is not installed."""
+    """With a typer that cannot be imported, as if it were not installed."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
     found = subprocess.run(
         [sys.executable, "-m", "ragcrawl_dynamo", "--help"],
