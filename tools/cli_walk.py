@@ -123,7 +123,7 @@ def transcript(call: str, endpoint: str, folder: str) -> str:
         cwd=folder,
     )
     try:
-        output, _ = process.communicate(timeout=5 if "--watch" in call else 60)
+        output, _ = process.communicate(timeout=15 if "--watch" in call else 60)
     except subprocess.TimeoutExpired:
         # --watch runs until the run is finished; a user presses Ctrl-C.
         process.send_signal(signal.SIGINT)
