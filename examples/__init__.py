@@ -1,1 +1,1 @@
-"""Small programs that use the package as its users do."""
+"""Small programs that show how to use the package."""

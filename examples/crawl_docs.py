@@ -1,18 +1,18 @@
 """Crawls Python's own documentation server into DynamoDB, and reads the result back.
 
-`python -m pydoc` serves a page for every module of the standard library, linked with each other: a real site
-that every machine has. Two worker processes of four tasks each take its public top-level modules from the
-run's frontier, fetch them, extract links and markdown, and store pages and versions. They share nothing but
-the tables: as many more could join from other machines.
+`python -m pydoc` serves a page for every module of the standard library. The pages link to each other: a real
+site that every machine has. Two worker processes with four tasks each claim its public top-level modules from
+the frontier of the run, fetch them, extract links and markdown, and save pages and versions. They share only
+the tables. More workers could join from other machines.
 
-Then the site is crawled again, by conditional requests for the pages that are known, and once more after one
-page was edited. After each pass the site's change feed says what there is to index: all, nothing, one page.
+Then the site is crawled again, with conditional requests for the known pages, and once more after one page
+was edited. After each pass, the change feed of the site returns the pages to index: all, none, and one.
 
     python examples/crawl_docs.py                                     # embedded: no account, no Docker
     python examples/crawl_docs.py --endpoint-url http://127.0.0.1:8000    # DynamoDB Local
     python examples/crawl_docs.py --region eu-central-1               # AWS, with the usual credentials
 
-With a fixed `--port` the pages keep their URLs, so that the next call finds the tables up to date.
+With a fixed `--port` the pages keep their URLs, so the next call finds them in the tables.
 """
 
 import argparse
@@ -63,22 +63,22 @@ from ragcrawl_dynamo.testing import local_config, local_dynamodb
 SITE_ID = "pydoc"
 # A public top-level module: neither _private nor a sub.module.
 PAGE_PATH = re.compile(r"/[a-z]\w*\.html", re.IGNORECASE)
-# What of a page differs whenever pydoc is started: addresses, and its working directory.
-PASSING = re.compile(r"(?<=0x)[0-9a-f]{6,}|(?<=handle )[0-9a-f]{6,}|/tmp/tmp\w+")
+# Parts of a page that change with every start of pydoc: addresses, and its working directory.
+VOLATILE = re.compile(r"(?<=0x)[0-9a-f]{6,}|(?<=handle )[0-9a-f]{6,}|/tmp/tmp\w+")
 
 console = Console(highlight=False)
 
 
 def digest(text: str) -> str:
-    """A stable id for a URL or a body."""
+    """Returns a stable id for a URL or a body."""
     return sha256(text.encode()).hexdigest()[:32]
 
 
 @asynccontextmanager
 async def pydoc_server() -> AsyncIterator[str]:
-    """Python's documentation server on a free port of loopback; yields its URL."""
-    # It lists, and imports, whatever is in its working directory: give it an empty one. Its pages show the
-    # environment, and sets in the order of their hashes.
+    """Runs Python's documentation server on a free port of the loopback interface; yields its URL."""
+    # pydoc lists and imports the modules in its working directory, so it gets an empty one. Its pages show
+    # the environment, and sets in the order of their hashes, so these are fixed.
     with tempfile.TemporaryDirectory() as empty:
         server = await asyncio.create_subprocess_exec(
             *(sys.executable, "-s", "-S", "-P", "-m", "pydoc", "-n", "127.0.0.1", "-p", "0"),
@@ -96,14 +96,14 @@ async def pydoc_server() -> AsyncIterator[str]:
             yield match.group().replace("localhost", "127.0.0.1")
         finally:
             server.kill()
-            # Reads to the end, so that the pipe is closed before the loop is.
+            # Reads to the end, so that the pipe is closed before the event loop.
             await server.communicate()
 
 
 class Mirror:
-    """A site of pydoc's pages as they were at the beginning, with an ETag for each.
+    """A copy of pydoc's pages as they were at the beginning, with an ETag for each page.
 
-    pydoc's own change by themselves: they show addresses, and what was imported before.
+    Pages that pydoc serves change without an edit: they show addresses, and the modules imported so far.
     """
 
     def __init__(self) -> None:
@@ -116,10 +116,10 @@ class Mirror:
             while left:
                 path = left.pop()
                 async with http.get(urljoin(origin, path)) as response:
-                    html = PASSING.sub("", await response.text())
+                    html = VOLATILE.sub("", await response.text())
                 self._pages[path] = html
                 links = links_of(BeautifulSoup(html, "lxml"), origin)
-                paths = {urlsplit(each).path for each in in_scope(links, origin)}
+                paths = {urlsplit(link).path for link in in_scope(links, origin)}
                 left += sorted(paths - self._pages.keys() - set(left))
 
     def edit(self, name: str) -> None:
@@ -127,7 +127,7 @@ class Mirror:
         self._pages[f"/{name}"] += "<p>This page was edited.</p>"
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers a request; 304 where the client has the page as it is."""
+        """Answers a request, with 304 if the client has the present page."""
         html = self._pages.get(request.path)
         if html is None:
             return web.Response(status=404)
@@ -135,7 +135,7 @@ class Mirror:
         known = request.if_none_match or ()
         response = (
             web.Response(status=304)
-            if any(each.value == etag for each in known)
+            if any(known_etag.value == etag for known_etag in known)
             else web.Response(text=html, content_type="text/html")
         )
         response.etag = etag
@@ -144,7 +144,7 @@ class Mirror:
 
 @asynccontextmanager
 async def serving(mirror: Mirror, port: int) -> AsyncIterator[str]:
-    """The mirror on a port of loopback, 0 for a free one; yields its URL."""
+    """Serves the mirror on a port of the loopback interface, 0 for a free one; yields its URL."""
     runner = web.ServerRunner(web.Server(mirror.serve))
     await runner.setup()
     try:
@@ -156,7 +156,7 @@ async def serving(mirror: Mirror, port: int) -> AsyncIterator[str]:
 
 @dataclass(frozen=True)
 class Extract:
-    """What a page's HTML contains."""
+    """The content of a page, extracted from its HTML."""
 
     title: str
     markdown: str
@@ -165,7 +165,7 @@ class Extract:
 
 
 def extract(html: str, url: str) -> Extract:
-    """Links and markdown of a page."""
+    """Extracts links, markdown and text of a page."""
     soup = BeautifulSoup(html, "lxml")
     return Extract(
         title=soup.title.get_text() if soup.title else "",
@@ -176,41 +176,41 @@ def extract(html: str, url: str) -> Extract:
 
 
 def links_of(soup: BeautifulSoup, url: str) -> list[str]:
-    """All that a page links to."""
+    """Returns all links of a page."""
     hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
     return sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")})
 
 
-def version_of(item: FrontierItem, html: str, found: Extract, **fields: Any) -> PageVersion:
-    """What one fetch of a page contained."""
+def version_of(item: FrontierItem, html: str, content: Extract, **fields: Any) -> PageVersion:
+    """Returns the version for one fetch of a page."""
     return PageVersion(
-        version_id=digest(found.markdown + item.run_id),
+        version_id=digest(content.markdown + item.run_id),
         page_id=item.item_id,
         site_id=SITE_ID,
         run_id=item.run_id,
-        markdown=found.markdown,
+        markdown=content.markdown,
         html=html,
-        plain_text=found.text,
-        content_hash=digest(found.markdown),
+        plain_text=content.text,
+        content_hash=digest(content.markdown),
         url=item.url,
-        title=found.title,
-        word_count=len(found.text.split()),
-        char_count=len(found.markdown),
-        outlinks=found.links,
+        title=content.title,
+        word_count=len(content.text.split()),
+        char_count=len(content.markdown),
+        outlinks=content.links,
         **fields,
     )
 
 
 def in_scope(links: list[str], start_url: str) -> list[str]:
-    """The links that lead to pages of this site."""
+    """Returns the links to pages of this site."""
     site = urlsplit(start_url).netloc
-    parts = [(link, urlsplit(link)) for link in links]
-    return [link for link, each in parts if each.netloc == site and PAGE_PATH.fullmatch(each.path)]
+    split_links = [(link, urlsplit(link)) for link in links]
+    return [link for link, parts in split_links if parts.netloc == site and PAGE_PATH.fullmatch(parts.path)]
 
 
 @dataclass
 class Crawler:
-    """What one worker process does with each item."""
+    """Handles the items that one worker process claims."""
 
     backend: StorageBackend
     frontier: Frontier
@@ -218,7 +218,7 @@ class Crawler:
     start_url: str
 
     async def handle(self, claim: Claim) -> None:
-        """Fetches one page and stores what it contains; what it raises lets the item be tried again later."""
+        """Fetches one page and saves its content. If it raises, the item is tried again later."""
         item = claim.item
         started = time.perf_counter()
         known = await self.backend.get_page(SITE_ID, item.item_id)
@@ -238,25 +238,25 @@ class Crawler:
             await self.backend.commit_page(page, claim=claim)
             return
         fetched = time.perf_counter()
-        found = await asyncio.to_thread(extract, html, item.url)
+        content = await asyncio.to_thread(extract, html, item.url)
         extracted = time.perf_counter()
         version = version_of(
             item,
             html,
-            found,
+            content,
             content_type=response.content_type,
             status_code=response.status,
             fetch_latency_ms=1000 * (fetched - started),
             extraction_latency_ms=1000 * (extracted - fetched),
         )
-        # Body, links, and then version, page and the end of the claim in one step.
+        # Writes the body and the links first, then version, page and item in one transaction.
         await self.backend.commit_page(
-            page, version, claim=claim, discovered=in_scope(found.links, self.start_url)
+            page, version, claim=claim, discovered=in_scope(content.links, self.start_url)
         )
 
 
 async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) -> None:
-    """One worker process: takes items from the run's frontier until it is finished."""
+    """Claims items from the frontier of the run until it is finished, in one worker process."""
     async with (
         create_storage_backend(StorageConfig(backend=config)) as backend,
         aiohttp.ClientSession() as http,
@@ -268,12 +268,12 @@ async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) 
 
 
 def work_in_process(*arguments: Any) -> None:
-    """What a worker process runs."""
+    """Runs in a worker process."""
     asyncio.run(work(*arguments))
 
 
 async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
-    """Shows how far the workers are, until they have ended."""
+    """Shows the progress of the workers until they have ended."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("crawling", total=None)
@@ -287,7 +287,7 @@ async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
 
 
 async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Namespace) -> CrawlRun:
-    """Records a run, lets worker processes crawl, and closes the run."""
+    """Saves a run, starts worker processes that crawl, and completes the run."""
     latest = await backend.get_latest_run(SITE_ID)
     run = CrawlRun(
         run_id=f"run_{uuid4().hex[:12]}",
@@ -300,10 +300,10 @@ async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Nam
     )
     await backend.save_run(run)
     frontier = backend.frontier(run.run_id, SITE_ID)
-    # An unchanged page shows no links, so a sync begins with the pages that are known.
+    # An unchanged page answers 304 without links, so a sync starts with the known pages.
     known = await backend.get_pages_needing_recrawl(SITE_ID)
     await frontier.add([urljoin(start_url, "index.html"), *(page.url for page in known)])
-    # A fresh interpreter for each: a fork would take this one's connections along.
+    # Each worker is a new interpreter: a forked process would share this one's connections.
     context = multiprocessing.get_context("spawn")
     arguments = (args.config, run.run_id, start_url, args.tasks)
     workers = [context.Process(target=work_in_process, args=arguments) for _ in range(args.processes)]
@@ -320,7 +320,7 @@ async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Nam
 
 
 async def index(backend: StorageBackend) -> str:
-    """Follows the change feed as an indexer would; what it was told since the last time."""
+    """Reads the change feed as an indexer does; returns a summary of the changes since the last call."""
     changes = [change async for change in backend.iter_changes(SITE_ID, "demo")]
     kinds = Counter(change.kind for change in changes)
     text = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
@@ -331,7 +331,7 @@ async def index(backend: StorageBackend) -> str:
 async def crawl_and_index(
     backend: StorageBackend, mirror: Mirror, start_url: str, args: argparse.Namespace
 ) -> None:
-    """Crawls the site several times, and after each asks what there is to index."""
+    """Crawls the site several times, and reads the change feed after each pass."""
     await backend.save_site(Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url]))
     table = Table("pass", "s", "new", "changed", "unchanged", "bodies", "the change feed says")
     for number in range(1, args.passes + 1):
@@ -350,7 +350,7 @@ async def crawl_and_index(
 
 
 async def summarize(backend: StorageBackend, start_url: str) -> None:
-    """Prints what is in the tables; nothing here comes from the crawl's memory."""
+    """Prints the content of the tables. It uses no data that the crawl left in memory."""
     pages = await backend.count_pages(SITE_ID)
     usage = await backend.get_content_usage(SITE_ID)
     slowest: PageVersion | None = None
@@ -364,7 +364,7 @@ async def summarize(backend: StorageBackend, start_url: str) -> None:
     table.add_row("versions", f"{usage.versions:,}")
     table.add_row("raw bytes", f"{usage.raw_bytes:,}")
     table.add_row("stored bytes", f"{usage.stored_bytes:,}")
-    # Computed by DynamoDB's rule for plain writes, since moto makes its own up.
+    # Computed by DynamoDB's rule for plain writes, because moto reports invented units.
     table.add_row("write units of a version", f"{usage.write_units / usage.versions:,.1f}")
     if slowest is not None:
         table.add_row("slowest page", f"{slowest.url} ({slowest.fetch_latency_ms:,.0f} ms)")
@@ -381,15 +381,15 @@ async def summarize(backend: StorageBackend, start_url: str) -> None:
     url = urljoin(start_url, "json.html")
     page_by_url = await backend.get_page_by_url(SITE_ID, url)
     if page_by_url is not None:
-        version_of = await backend.get_current_version(SITE_ID, page_by_url.page_id)
-        if version_of is not None:
+        current = await backend.get_current_version(SITE_ID, page_by_url.page_id)
+        if current is not None:
             console.print(f"\n[bold]{url}[/bold], the head of its markdown:")
-            lines = [line for line in version_of.markdown.splitlines() if line.strip()]
+            lines = [line for line in current.markdown.splitlines() if line.strip()]
             console.print("\n".join(f"  {line[:100]}" for line in lines[:12]), markup=False)
 
 
 def settings(args: argparse.Namespace, embedded: str | None) -> DynamoDBConfig:
-    """Where to store, from the command line."""
+    """Creates the settings from the command line."""
     endpoint = embedded or args.endpoint_url
     if endpoint and urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
         return local_config(endpoint, table_prefix=args.table_prefix, region=args.region or "us-east-1")
@@ -399,7 +399,7 @@ def settings(args: argparse.Namespace, embedded: str | None) -> DynamoDBConfig:
 
 
 async def main(args: argparse.Namespace) -> None:
-    """Crawls, and shows what was stored."""
+    """Crawls the site, and prints the content of the tables."""
     async with AsyncExitStack() as stack:
         is_embedded = not args.endpoint_url and not args.region
         embedded = await stack.enter_async_context(local_dynamodb()) if is_embedded else None
@@ -421,10 +421,12 @@ if __name__ == "__main__":
     parser.add_argument("--region", help="AWS region; without --endpoint-url, store in AWS itself")
     parser.add_argument("--table-prefix", default="ragcrawl_demo_")
     parser.add_argument("--processes", type=int, default=2, help="worker processes")
-    parser.add_argument("--tasks", type=int, default=4, help="pages that each of them handles at a time")
-    parser.add_argument("--passes", type=int, default=3, help="times that the site is crawled")
+    parser.add_argument("--tasks", type=int, default=4, help="pages that each process handles concurrently")
+    parser.add_argument("--passes", type=int, default=3, help="how often the site is crawled")
     parser.add_argument(
         "--edit", default="json.html", help="page to edit before the last pass; empty for none"
     )
-    parser.add_argument("--port", type=int, default=0, help="of the documentation server; 0 for a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port of the documentation server; 0 for a free one"
+    )
     asyncio.run(main(parser.parse_args()))

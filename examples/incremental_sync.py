@@ -1,9 +1,12 @@
-"""Keeps a search index up to date from a site's change feed, in an embedded DynamoDB: no account, no Docker.
+"""Keeps a search index up to date from the change feed of a site.
 
-A crawler commits pages; an indexer, which knows nothing of the crawler, follows the feed under a name of its
-own and embeds what changed. It stores the feed's cursor with its index, in one step with what it indexed, so
-that it neither misses a change nor needs to be told where it was. Where an index can not do that, let
-`iter_changes` keep the cursor: changes then can come twice, which does no harm where each is put by its id.
+It runs on an embedded DynamoDB and needs no AWS account and no Docker.
+
+A crawler commits pages. An indexer, which is independent of the crawler, reads the change feed and indexes
+the pages that changed. It stores the cursor of the feed in its index, atomically with the indexed pages, so
+it misses no change and always knows where to continue. If your index cannot store a cursor atomically, use
+`iter_changes`, which keeps the cursor for you. The indexer may then get a change twice; this does no harm if
+it stores pages by their ids.
 
     python examples/incremental_sync.py
 """
@@ -25,14 +28,14 @@ SITE = "docs"
 
 
 class Index:
-    """A toy in the place of a vector store: chunks by page, and how far the feed has been read."""
+    """A toy instead of a vector store: it has the chunks of each page, and the cursor of the feed."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[str]] = {}
         self.cursor: str | None = None
 
     def apply(self, put: dict[str, list[str]], remove: list[str], cursor: str) -> None:
-        """Stores a slice of changes and the cursor behind it: one transaction, in a real one."""
+        """Stores a slice of changes with its cursor. A real index does this in one transaction."""
         for page_id in remove:
             self.chunks.pop(page_id, None)
         self.chunks.update(put)
@@ -40,25 +43,25 @@ class Index:
 
 
 async def sync(backend: StorageBackend, index: Index) -> str:
-    """Brings the index up to date; says what it did."""
+    """Updates the index; returns a description of the changes."""
     done = []
     while True:
         changes = await backend.list_changes(SITE, limit=50, cursor=index.cursor)
-        remove = [each.page.page_id for each in changes if each.kind is ChangeKind.DELETED]
+        remove = [change.page.page_id for change in changes if change.kind is ChangeKind.DELETED]
         put = {}
-        for each in changes:
-            if each.kind is not ChangeKind.DELETED:
-                version = await backend.get_current_version(SITE, each.page.page_id)
+        for change in changes:
+            if change.kind is not ChangeKind.DELETED:
+                version = await backend.get_current_version(SITE, change.page.page_id)
                 if version is not None:
-                    put[each.page.page_id] = version.markdown.split("\n\n")
-            done.append(f"{each.kind} {each.page.url}")
+                    put[change.page.page_id] = version.markdown.split("\n\n")
+            done.append(f"{change.kind} {change.page.url}")
         index.apply(put, remove, changes.cursor)
         if changes.is_end:
             return ", ".join(done) or "nothing to do"
 
 
 async def crawl(backend: StorageBackend, site: dict[str, str | None]) -> None:
-    """Commits a site as it is now, as a crawler would; None is a page that is gone."""
+    """Commits the present pages of a site, as a crawler does. A page whose text is None is gone."""
     for name, text in site.items():
         url = f"https://example.com/{name}"
         page = Page(page_id=name, site_id=SITE, url=url, status_code=200 if text is not None else 404)
@@ -79,7 +82,7 @@ async def crawl(backend: StorageBackend, site: dict[str, str | None]) -> None:
 
 
 async def main() -> None:
-    """Crawls a site as it changes, and lets the indexer follow."""
+    """Crawls a changing site several times, and updates the index after each crawl."""
     async with (
         local_dynamodb() as endpoint,
         create_storage_backend(StorageConfig(backend=local_config(endpoint))) as backend,
@@ -94,7 +97,7 @@ async def main() -> None:
         await crawl(backend, site)
         print(f"site changed:   {await sync(backend, index)}")
         print(f"in the index:   {index.chunks}")
-        # Another indexer, or this one after it lost its data, gets everything that there is.
+        # A new indexer, or one that lost its data, starts without a cursor and gets all pages.
         print(f"a new indexer:  {await sync(backend, Index())}")
 
 

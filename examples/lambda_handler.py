@@ -1,10 +1,11 @@
-"""An AWS Lambda function that stores pages from an SQS queue, and says which messages have to come again.
+"""An AWS Lambda function that saves pages from an SQS queue, and reports the messages that it could not save.
 
-A Lambda's process serves many invocations, but each `asyncio.run` is an event loop of its own, to which a
-backend belongs. So the loop is kept, and with it the backend and its connections: a warm invocation opens
-nothing.
+A Lambda process serves many invocations. A backend works in one event loop only, and `asyncio.run` creates a
+new loop for every call. The function therefore keeps its loop, and with it the backend and its connections: a
+warm invocation opens no connection.
 
-The function's role needs the policy `ragcrawl-dynamo iam-policy worker`; the queue "ReportBatchItemFailures".
+The role of the function needs the policy that `ragcrawl-dynamo iam-policy worker` prints. The event source
+mapping of the queue needs "ReportBatchItemFailures".
 """
 
 import asyncio
@@ -25,33 +26,33 @@ from ragcrawl_dynamo import (
 
 @cache
 def loop() -> asyncio.AbstractEventLoop:
-    """The one of this process."""
+    """Returns the event loop of this process."""
     return asyncio.new_event_loop()
 
 
 @cache
 def backend() -> StorageBackend:
-    """Likewise; the tables are made elsewhere, so that a cold start has little to ask."""
-    made = create_storage_backend(StorageConfig.from_env())
-    assert isinstance(made, DynamoDBBackend)  # noqa: S101 # the only one that there is
-    loop().run_until_complete(made.initialize(create_tables=False))
-    return made
+    """Returns the backend of this process. It creates no tables, which keeps a cold start short."""
+    storage = create_storage_backend(StorageConfig.from_env())
+    assert isinstance(storage, DynamoDBBackend)  # noqa: S101 # the only implementation
+    loop().run_until_complete(storage.initialize(create_tables=False))
+    return storage
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Stores a page for each message; what could not be stored comes again, by itself."""
+    """Saves a page for each message. SQS delivers the messages that failed again."""
     return loop().run_until_complete(store(backend(), event["Records"]))
 
 
 async def store(storage: StorageBackend, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """All at once: saves of one moment travel in one request."""
-    outcomes = await asyncio.gather(*(save(storage, each["body"]) for each in records))
-    failed = [each["messageId"] for each, done in zip(records, outcomes, strict=True) if not done]
-    return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
+    """Saves all pages concurrently, which batches them into few requests; returns the failed messages."""
+    outcomes = await asyncio.gather(*(save(storage, record["body"]) for record in records))
+    failed = [record["messageId"] for record, done in zip(records, outcomes, strict=True) if not done]
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
 async def save(storage: StorageBackend, body: str) -> bool:
-    """Whether a message is done with: stored, or such as no other try would make storable."""
+    """Returns whether a message is done: its page was saved, or it can never be saved."""
     try:
         await storage.save_page(Page(**json.loads(body)))
     except (InvalidInputError, ValueError, TypeError) as error:

@@ -1,9 +1,9 @@
-"""Several processes that crawl together, one of which is killed: nothing is lost, nothing is done twice.
+"""Crawls with several processes and kills one of them: no page is lost, and no page is saved twice.
 
     python examples/multi_worker.py
 
-The parent starts an embedded DynamoDB and three workers, and kills one with SIGKILL half-way. On AWS the
-workers would run on several machines, with nothing in common but the tables.
+The parent starts an embedded DynamoDB and three workers, and kills one of them with SIGKILL during the crawl.
+On AWS, the workers can run on several machines. They share only the tables.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ WORKERS = 3
 
 
 def url(number: int) -> str:
-    """A page of the site, which has hosts in plenty."""
+    """Returns the URL of a page. The site has seven hosts."""
     return f"https://h{number % 7}.example.com/{number}"
 
 
 async def work(config: DynamoDBConfig) -> None:
-    """One worker: claims, "fetches", commits, until the run is finished."""
+    """Claims, "fetches" and commits pages until the run is finished."""
     async with DynamoDBBackend(config) as backend:
 
         async def handle(claim: Claim) -> None:
@@ -54,22 +54,22 @@ async def work(config: DynamoDBConfig) -> None:
                 content_hash=sha256(text.encode()).hexdigest(),
                 markdown=text,
             )
-            links = [url(each) for each in (2 * number + 1, 2 * number + 2) if each < PAGES]
+            links = [url(child) for child in (2 * number + 1, 2 * number + 2) if child < PAGES]
             page = Page(page_id=page_id, site_id=SITE, url=claim.item.url, status_code=200)
             await backend.commit_page(page, version, claim=claim, discovered=links)
 
-        # The leases of a killed worker end after that long; others take over.
+        # The leases of a killed worker expire after that time; other workers then claim its items.
         async with backend.frontier(RUN, SITE).worker(concurrency=4, lease_seconds=5) as worker:
             await worker.run(handle)
 
 
 def process(config: DynamoDBConfig) -> None:
-    """What a worker's process runs."""
+    """Runs in the process of a worker."""
     asyncio.run(work(config))
 
 
 async def main() -> None:
-    """Starts all of it, kills one, and counts."""
+    """Starts the workers, kills one of them, and counts the pages."""
     async with local_dynamodb() as endpoint:
         config = local_config(endpoint, frontier_max_clock_skew=0.5)
         async with DynamoDBBackend(config) as backend:
@@ -79,16 +79,16 @@ async def main() -> None:
             await frontier.add([url(0)])
             context = multiprocessing.get_context("spawn")
             workers = [context.Process(target=process, args=(config,)) for _ in range(WORKERS)]
-            for each in workers:
-                each.start()
+            for worker in workers:
+                worker.start()
             started = time.monotonic()
             while (await frontier.stats()).completed < PAGES // 3:  # noqa: ASYNC110 # others complete them
                 await asyncio.sleep(0.2)
             victim = workers[0]
             os.kill(victim.pid or 0, signal.SIGKILL)
             print(f"killed worker 1 of {WORKERS} after {time.monotonic() - started:.1f} s")
-            for each in workers:
-                await asyncio.to_thread(each.join)
+            for worker in workers:
+                await asyncio.to_thread(worker.join)
             run = await backend.complete_run(SITE, RUN)
             pages = [page async for page in backend.iter_pages(SITE)]
             print(f"run {run.status}: {run.stats.pages_crawled} pages crawled of {PAGES}")

@@ -1,4 +1,4 @@
-"""Saves a page and finds it again, in an embedded DynamoDB: no account, no Docker."""
+"""Saves a page and reads it back from an embedded DynamoDB. It needs no AWS account and no Docker."""
 
 import asyncio
 
@@ -16,8 +16,8 @@ async def main() -> None:
             page = await backend.get_page_by_url("docs", "https://example.com")
             assert page is not None  # noqa: S101 # it was saved above
             print(f"{page.url} is page {page.page_id!r}, first seen {page.first_seen:%Y-%m-%d %H:%M} UTC")
-            for due in await backend.get_pages_needing_recrawl("docs", max_age_hours=24):
-                print(f"{due.url} is due")
+            for due_page in await backend.get_pages_needing_recrawl("docs", max_age_hours=24):
+                print(f"{due_page.url} is due")
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""`python -m ragcrawl_dynamo`: the command `ragcrawl-dynamo`."""
+"""Runs the command `ragcrawl-dynamo`, for `python -m ragcrawl_dynamo`."""
 
 from ragcrawl_dynamo.cli import main
 

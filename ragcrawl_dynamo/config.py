@@ -1,4 +1,4 @@
-"""Settings: what to connect to, how long to wait, how the tables are made."""
+"""Settings: which DynamoDB to use, how long to wait, and how to create the tables."""
 
 import os
 from collections.abc import Mapping
@@ -12,62 +12,67 @@ __all__ = ["DynamoDBConfig", "StorageConfig"]
 
 ENV_PREFIX = "RAGCRAWL_DYNAMO_"
 
-# The longest table name is 255 characters; "versions" is our longest suffix.
+# AWS allows 255 characters for a table name; "versions" is the longest suffix of this package.
 _MAX_PREFIX = 255 - len("versions")
 
 
 class DynamoDBConfig(BaseModel):
-    """How to reach DynamoDB and how to make its tables. Frozen; no secret shows in its repr or its errors.
+    """The settings of a backend on DynamoDB. They are frozen, and neither repr nor errors show a secret.
 
-    Credentials resolve the standard AWS way (environment, shared files or `profile`, container and
-    instance roles) unless static keys are given.
+    Unless static keys are given, credentials are found in the standard AWS way: environment, shared files or
+    `profile`, container and instance roles.
 
     Attributes:
-        table_prefix: Put before "sites", "runs", "pages", "versions" and "frontier".
-        region: AWS region; with `endpoint_url` any name, it only takes part in the signature.
-        endpoint_url: For DynamoDB Local, moto or a VPC endpoint; None for AWS's own.
-        profile: Section of the shared AWS configuration files.
-        access_key_id: Static key; needs `secret_access_key`.
-        secret_access_key: Static secret; needs `access_key_id`.
-        session_token: For temporary static keys.
-        billing_mode: On demand, or provisioned with the two capacities below.
+        table_prefix: Text before the table names "sites", "runs", "pages", "versions" and "frontier".
+        region: The AWS region. With `endpoint_url` any name works; only the request signature uses it.
+        endpoint_url: The URL of DynamoDB Local, moto or a VPC endpoint. None for the endpoint of AWS.
+        profile: The profile in the shared AWS configuration files.
+        access_key_id: A static access key. Needs `secret_access_key`.
+        secret_access_key: The secret of the static access key. Needs `access_key_id`.
+        session_token: The session token of a temporary static key.
+        billing_mode: On demand, or provisioned with `read_capacity` and `write_capacity`.
         read_capacity: Provisioned read capacity units of each table and global index.
         write_capacity: Provisioned write capacity units of each table and global index.
         connect_timeout: Seconds to open a connection.
-        read_timeout: Seconds without a byte of an answer before one attempt is given up.
-        call_timeout: Seconds that one request may take in all: waiting for a slot, attempts and pauses; 900
-            at most, well below the hour that readers of changes allow for a commit.
-        health_timeout: Seconds after which `health_check()` answers False.
-        table_timeout: Seconds that `initialize()` waits for tables and indexes to become active.
-        max_connections: Size of the connection pool. Some connections are kept free for health checks,
-            the others bound the requests in flight.
-        retry_attempts: Tries of one request in all, the first included.
-        retry_base_delay: Seconds; the pause before try n+1 is random between 0 and base * 2**(n-1).
-        retry_max_delay: Seconds; upper bound of a pause.
-        coalescing: Send single saves and gets that are made at the same time in batches; otherwise each is a
-            request of its own.
-        conditional_batches: How many conditional writes are sent: in PartiQL batches ("partiql"), one request
-            each ("item"), or "auto": in batches where they are allowed.
-        compression_level: zstd level of bodies, 1 (fast) to 22 (small); 9 at most for those over 1 MiB.
-        max_content_bytes: What the body of one version may take before compression, saved or read.
-        content_bucket: S3 bucket for large bodies; None keeps them in DynamoDB. It must exist.
-        content_bucket_threshold: Bytes after compression from which on a body goes there.
-        content_bucket_endpoint_url: Of an S3 that is not AWS's; None for AWS's own.
-        max_deleted_share: Share of a site's versions, or bodies, above which a clean-up refuses to delete
-            unless told to.
-        change_feed: Log what commits create, change and delete, for `list_changes`; two write units a change.
-            It must be the same for all who write to a site.
-        change_retention_days: Days for which the log is kept, after which DynamoDB deletes it; None keeps it.
-        frontier_ttl_days: Days after which DynamoDB deletes finished frontier items; None keeps them.
-        frontier_max_attempts: Leases of an item that may fail or expire before it is given up as failed.
-        frontier_retry_delay: Seconds before a failed item's second attempt, doubled for each further one.
-        frontier_max_retry_delay: Seconds; upper bound of that.
-        frontier_max_clock_skew: Seconds by which the clocks of any two workers may differ. A lease is taken
-            over that much later than it ends; a worker whose clock is provably further off refuses to claim.
-        frontier_seen_cache: Links of a run that a process remembers as known; some 150 bytes each.
+        read_timeout: Seconds without a byte of the answer after which one attempt is given up.
+        call_timeout: Seconds for one request in total: waiting for a permit, all attempts and the pauses
+            between them. At most 900, which is well below the hour that readers of the change feed allow for
+            a commit.
+        health_timeout: Seconds after which `health_check()` returns False.
+        table_timeout: Seconds that `initialize()` waits until tables and indexes are active.
+        max_connections: The size of the connection pool. Some connections are kept free for health checks;
+            the number of the others limits the requests in flight.
+        retry_attempts: Attempts of one request in total, including the first.
+        retry_base_delay: Seconds. The pause before attempt n+1 is random between 0 and base * 2**(n-1).
+        retry_max_delay: The longest pause between two attempts in seconds.
+        coalescing: Sends single saves and gets that are made at the same time in batches. If False, each of
+            them is a request of its own.
+        conditional_batches: How to send several conditional writes: "partiql" in PartiQL batches, "item" in
+            one request for each, "auto" in batches as long as the endpoint supports them and the role may use
+            them.
+        compression_level: The zstd level of bodies, from 1 (fast) to 22 (small). At most 9 is used for bodies
+            over 1 MiB.
+        max_content_bytes: The largest body of a version in bytes before compression, saved or read.
+        content_bucket: The S3 bucket for large bodies. It must exist. None keeps all bodies in DynamoDB.
+        content_bucket_threshold: The size in bytes after compression from which a body goes to the bucket.
+        content_bucket_endpoint_url: The URL of an S3 service outside of AWS. None for S3 of AWS.
+        max_deleted_share: The largest share of a site's pages, versions or bodies that one call marks as gone
+            or deletes, unless it is called with `allow_mass_deletion`.
+        change_feed: Logs the pages that commits create, change and delete, for `list_changes`. This takes two
+            write units for each change. The setting must be the same for all processes that write to a site.
+        change_retention_days: Days after which DynamoDB deletes a logged change. None keeps all.
+        frontier_ttl_days: Days after which DynamoDB deletes finished frontier items. None keeps all.
+        frontier_max_attempts: How many leases of an item may fail or expire before the item is given up as
+            failed.
+        frontier_retry_delay: Seconds until the second attempt of a failed item, doubled for each further one.
+        frontier_max_retry_delay: The longest delay of a failed item in seconds.
+        frontier_max_clock_skew: The largest difference in seconds between the clocks of any two workers. An
+            item is claimed again only when its lease has been over for that long. A worker refuses to claim
+            if its clock is provably off by more.
+        frontier_seen_cache: How many links of a run a process remembers as known; about 150 bytes each.
         tags: Tags of the tables, set when they are created.
-        point_in_time_recovery: Continuous backups for every table.
-        deletion_protection: Refuse DeleteTable, set when the tables are created.
+        point_in_time_recovery: Enables continuous backups of every table.
+        deletion_protection: Makes DynamoDB refuse DeleteTable, set when the tables are created.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -114,41 +119,43 @@ class DynamoDBConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key go together: give both or neither")
+            raise ValueError("access_key_id and secret_access_key go together: set both or neither")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token needs access_key_id and secret_access_key")
         if self.profile is not None and self.access_key_id is not None:
-            raise ValueError("profile and static keys exclude each other: give one of them")
+            raise ValueError("profile and static keys exclude each other: set one of them")
         if self.endpoint_url is None and self.region.count("-") < 2:
-            raise ValueError("region must be one of AWS's, such as us-east-1, where no endpoint_url is given")
+            raise ValueError("region must be an AWS region such as us-east-1 if endpoint_url is not set")
         return self
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Settings from the environment: RAGCRAWL_DYNAMO_REGION sets `region`, and so on for every field.
+        """Reads settings from the environment.
+
+        RAGCRAWL_DYNAMO_REGION sets `region`, and so on for every field.
 
         Args:
-            environ: Where to look; the process's environment by default.
-            **overrides: Fields that win over the environment.
+            environ: The variables. The environment of the process by default.
+            **overrides: Values of fields that replace those of the environment.
 
         Raises:
             pydantic.ValidationError: A value is not allowed, or a variable with the prefix names no field.
         """
         source = os.environ if environ is None else environ
-        found: dict[str, Any] = {
+        settings: dict[str, Any] = {
             name.removeprefix(ENV_PREFIX).lower(): value
             for name, value in source.items()
             if name.startswith(ENV_PREFIX)
         }
-        if isinstance(tags := found.get("tags"), str):
-            # What is no JSON is left as text, so that pydantic names the field and what it takes.
+        if isinstance(tags := settings.get("tags"), str):
+            # Invalid JSON stays text, so that pydantic names the field and the type that it takes.
             with suppress(orjson.JSONDecodeError):
-                found["tags"] = orjson.loads(tags)
-        return cls(**{**found, **overrides})
+                settings["tags"] = orjson.loads(tags)
+        return cls(**{**settings, **overrides})
 
 
 class StorageConfig(BaseModel):
-    """Which storage to use; DynamoDB is the one there is."""
+    """The choice of a storage backend. DynamoDB is the only one so far."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -156,5 +163,5 @@ class StorageConfig(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Settings from the environment; see `DynamoDBConfig.from_env`."""
+        """Reads settings from the environment; see `DynamoDBConfig.from_env`."""
         return cls(backend=DynamoDBConfig.from_env(environ, **overrides))

@@ -1,11 +1,11 @@
-"""Every error that this package raises, under one base.
+"""All errors that this package raises, under one base class.
 
     RagcrawlDynamoError
-    ├── BackendStateError             the backend is not in a state to serve the call
+    ├── BackendStateError             the backend cannot serve the call in its present state
     │   ├── BackendNotOpenError
     │   ├── BackendClosedError
     │   └── WrongEventLoopError
-    ├── InvalidInputError             the call can not succeed as it is; nothing was sent (also a ValueError)
+    ├── InvalidInputError             the call cannot succeed as it is; nothing was sent (also a ValueError)
     │   ├── ContentTooLargeError
     │   ├── InvalidArgumentError
     │   ├── InvalidCursorError
@@ -13,19 +13,19 @@
     │   ├── InvalidValueError
     │   └── ItemTooLargeError
     ├── NotFoundError                 the record to change does not exist
-    ├── FrontierCancelledError        the run was cancelled; its frontier hands out nothing more
-    ├── LeaseLostError                leases had ended before the call; for their items it changed nothing
+    ├── FrontierCancelledError        the run was cancelled; nothing can be claimed from its frontier
+    ├── LeaseLostError                leases were lost before the call; it changed nothing for their items
     ├── ClockSkewError                this machine's clock is too far off to judge leases
-    ├── ChangesExpiredError           a cursor of the change feed is older than what is kept of it
-    ├── AmbiguousIdError              an id that several sites use was given without its site
-    ├── ConflictError                 others changed a record each time that it was about to be changed
-    ├── CorruptContentError           a version's body is not, or not all, what was saved
+    ├── ChangesExpiredError           a cursor of the change feed is older than the changes that are kept
+    ├── AmbiguousIdError              several sites use an id that was given without its site
+    ├── ConflictError                 others changed a record each time that this process tried to change it
+    ├── CorruptContentError           a stored body is incomplete or differs from what was saved
     ├── CorruptItemError              a stored item does not fit its model
-    ├── MassDeletionError             a call would delete more of a site than it may; nothing was deleted
-    ├── PartialBatchError             some items of a bulk call were not saved; it carries them
+    ├── MassDeletionError             a call would delete too large a share of a site; nothing was deleted
+    ├── PartialBatchError             some items of a bulk call were not saved; the error has them
     ├── SchemaMismatchError           an existing table differs from what this version needs
-    ├── SchemaVersionError            the tables hold items of another version of this package
-    └── ServiceError                  DynamoDB, or the way to it, said no; keeps code, operation and table
+    ├── SchemaVersionError            the tables belong to another version of this package
+    └── ServiceError                  DynamoDB refused a request or was not reached
         ├── AccessDeniedError
         ├── BucketNotFoundError
         ├── ConditionFailedError
@@ -37,8 +37,8 @@
         ├── TableNotFoundError
         └── ThrottledError
 
-botocore's own error, where there is one, is the `__cause__`. A record that is absent is `None` from
-`get_*`, not an error.
+If botocore raised an error first, it is the `__cause__`. A record that does not exist is not an error for
+`get_*`: these methods return None.
 """
 
 from collections.abc import Sequence
@@ -85,14 +85,14 @@ __all__ = [
 
 
 class RagcrawlDynamoError(Exception):
-    """Base of every error of this package. A subclass's docstring is its default message."""
+    """The base class of all errors of this package. The docstring of a subclass is its default message."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip())
 
 
 class BackendStateError(RagcrawlDynamoError):
-    """The backend can not serve this call now."""
+    """The backend cannot serve the call in its present state."""
 
 
 class BackendNotOpenError(BackendStateError):
@@ -104,15 +104,15 @@ class BackendClosedError(BackendStateError):
 
 
 class WrongEventLoopError(BackendStateError):
-    """The backend is open in another event loop, and belongs to it: make one backend per loop."""
+    """The backend is open in another event loop and works only there: make one backend per loop."""
 
 
 class InvalidInputError(RagcrawlDynamoError, ValueError):
-    """What was given can not be stored or asked for as it is; nothing was sent.
+    """A record or an argument is not valid; nothing was sent.
 
     Attributes:
-        model: The model concerned, such as "Page"; None for a plain argument.
-        field: The field or argument, with its path inside free JSON, such as "config.headers.0".
+        model: The name of the model, such as "Page"; None for a plain argument.
+        field: The field or argument. Inside free JSON it is a path such as "config.headers.0".
     """
 
     def __init__(self, field: str, reason: str, *, model: str | None = None) -> None:
@@ -122,38 +122,40 @@ class InvalidInputError(RagcrawlDynamoError, ValueError):
 
 
 class InvalidArgumentError(InvalidInputError):
-    """An argument is outside its limits."""
+    """An argument has a wrong type or a value that is not allowed."""
 
 
 class InvalidCursorError(InvalidInputError):
-    """A cursor is damaged, or belongs to another listing."""
+    """A cursor is damaged or belongs to another listing."""
 
 
 class InvalidKeyError(InvalidInputError):
-    """An id is empty or longer than a key of DynamoDB may be."""
+    """An id is empty, or longer than DynamoDB allows for a key."""
 
 
 class InvalidValueError(InvalidInputError):
-    """A field holds a value that DynamoDB can not store."""
+    """A field has a value that DynamoDB cannot store."""
 
 
 class ItemTooLargeError(InvalidInputError):
-    """A record is larger than an item of DynamoDB may be.
+    """A record is larger than DynamoDB allows for an item.
 
     Attributes:
-        size: Bytes that the item would take, by DynamoDB's own rule.
-        limit: Bytes that an item may take.
+        size: The size of the item in bytes, counted by DynamoDB's own rule.
+        limit: The number of bytes that an item may take.
     """
 
     def __init__(
-        self, field: str, *, model: str, record: str, size: int, field_size: int, limit: int
+        self, largest_field: tuple[str, int], *, model: str, record: str, size: int, limit: int
     ) -> None:
+        """`largest_field` is a name and a number of bytes, `record` the key of the record as text."""
         self.size = size
         self.limit = limit
+        field, field_size = largest_field
         super().__init__(
             field,
-            f"{record} takes {size:,} bytes of the {limit:,} that one item may; "
-            f"its largest field is {field} with {field_size:,} bytes: shorten or drop it",
+            f"{record} takes {size:,} bytes, an item may take {limit:,}; "
+            f"its largest field is {field} with {field_size:,} bytes: shorten or remove it",
             model=model,
         )
 
@@ -162,8 +164,8 @@ class ContentTooLargeError(InvalidInputError):
     """The body of a version is larger than `max_content_bytes`.
 
     Attributes:
-        size: Bytes of the body before compression.
-        limit: Bytes that it may take.
+        size: The size of the body in bytes before compression.
+        limit: The number of bytes that a body may take.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -171,8 +173,8 @@ class ContentTooLargeError(InvalidInputError):
         self.limit = limit
         super().__init__(
             "markdown",
-            f"with html, plain_text, outlinks and headings_outline takes {size:,} bytes; "
-            f"max_content_bytes is {limit:,}: raise it, or shorten them",
+            f"the body (with html, plain_text, outlinks and headings_outline) takes {size:,} bytes, "
+            f"max_content_bytes is {limit:,}: raise it, or shorten the body",
             model="PageVersion",
         )
 
@@ -182,23 +184,23 @@ class NotFoundError(RagcrawlDynamoError):
 
 
 class FrontierCancelledError(RagcrawlDynamoError):
-    """The run was cancelled: its frontier hands out nothing more, and can not be resumed."""
+    """The run was cancelled: nothing can be claimed from its frontier, and it cannot be resumed."""
 
 
 class LeaseLostError(RagcrawlDynamoError):
-    """Leases had ended before the call; it changed nothing for their items, and did its work for all others.
+    """Leases were lost before the call. Nothing was changed for their items; all other items were processed.
 
     Attributes:
-        claims: Those whose lease was lost.
+        claims: The claims whose lease was lost.
     """
 
     def __init__(self, claims: Sequence[Any]) -> None:
         self.claims = tuple(claims)
         first = self.claims[0].item
-        others = f", nor those of {len(claims) - 1} others" if len(claims) > 1 else ""
+        others = f", and those of {len(claims) - 1} other items" if len(claims) > 1 else ""
         super().__init__(
-            f"item {first.item_id!r} ({first.url[:200]!r}) is not held under this lease any more{others}: "
-            f"it was finished, or it expired and another worker took it over"
+            f"the lease of item {first.item_id!r} ({first.url[:200]!r}) was lost{others}: the item was "
+            f"finished, or its lease expired and another worker claimed it; drop this claim"
         )
 
 
@@ -206,31 +208,33 @@ class ClockSkewError(RagcrawlDynamoError):
     """This machine's clock is too far off to judge leases.
 
     Attributes:
-        offset: Seconds by which it is off at least, by DynamoDB's own answers; negative if it is behind.
+        offset: How many seconds the clock is off at least, by the times in DynamoDB's answers. Negative if
+            the clock is behind.
     """
 
     def __init__(self, offset: float, bound: float) -> None:
         self.offset = offset
         super().__init__(
             f"this machine's clock is at least {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'} of "
-            f"DynamoDB's, frontier_max_clock_skew is {bound:g} s: synchronize it, or raise that everywhere"
+            f"DynamoDB's, frontier_max_clock_skew is {bound:g} s: synchronize the clock, or raise that "
+            f"setting in every process"
         )
 
 
 class ChangesExpiredError(RagcrawlDynamoError):
-    """The cursor is older than what is kept of the site's changes: start anew without one."""
+    """The cursor is older than the changes that are kept of the site: start again without a cursor."""
 
 
 class AmbiguousIdError(RagcrawlDynamoError):
-    """Several sites use this id: pass site_id as well."""
+    """Several sites use this id: pass site_id too."""
 
 
 class ConflictError(RagcrawlDynamoError):
-    """Others changed a record each time that it was about to be changed."""
+    """Others changed a record each time that this process tried to change it: try again."""
 
 
 class CorruptContentError(RagcrawlDynamoError):
-    """A version's body is not, or not all, what was saved.
+    """The stored body of a version is incomplete or differs from what was saved.
 
     Attributes:
         page_id: The page.
@@ -248,15 +252,15 @@ class CorruptContentError(RagcrawlDynamoError):
 
 
 class CorruptItemError(RagcrawlDynamoError):
-    """A stored item does not fit its model: something other than this package wrote it."""
+    """A stored item does not fit its model: a program other than this package wrote it."""
 
 
 class SchemaMismatchError(RagcrawlDynamoError):
     """An existing table differs from what this version needs.
 
     Attributes:
-        table: Full name of the table.
-        differences: One sentence each.
+        table: The full name of the table.
+        differences: The differences, one sentence for each.
     """
 
     def __init__(self, table: str, differences: Sequence[str], advice: str) -> None:
@@ -266,34 +270,35 @@ class SchemaMismatchError(RagcrawlDynamoError):
 
 
 class SchemaVersionError(RagcrawlDynamoError):
-    """The tables hold items of another version of this package.
+    """The tables belong to another version of this package.
 
     Attributes:
-        found: Version of the tables.
-        wanted: That of this package.
+        found: The schema version of the tables.
+        wanted: The schema version of this package.
     """
 
     def __init__(self, found: int, wanted: int) -> None:
         self.found = found
         self.wanted = wanted
-        advice = "upgrade ragcrawl-dynamo" if found > wanted else "bring them up with migrate()"
-        super().__init__(f"the tables are of schema version {found}, this package is of {wanted}: {advice}")
+        advice = "upgrade ragcrawl-dynamo" if found > wanted else "upgrade the tables with migrate()"
+        super().__init__(f"the tables have schema version {found}, this package has {wanted}: {advice}")
 
 
 class MassDeletionError(RagcrawlDynamoError):
     """A call would delete more of a site than `max_deleted_share` allows; nothing was deleted.
 
     Attributes:
-        deleted: How many it would delete.
-        total: Of how many.
+        deleted: How many records the call would delete.
+        total: How many records there are.
     """
 
     def __init__(self, what: str, deleted: int, total: int, share: float) -> None:
         self.deleted = deleted
         self.total = total
         super().__init__(
-            f"this would delete {deleted:,} of {total:,} {what}, more than max_deleted_share = {share:g}: "
-            f"look at it with dry_run=True, then pass allow_mass_deletion=True"
+            f"the call would delete {deleted:,} of {total:,} {what}, more than max_deleted_share = "
+            f"{share:g}: if that is intended, pass allow_mass_deletion=True; prune_versions and "
+            f"collect_garbage can be tried with dry_run=True"
         )
 
 
@@ -302,8 +307,8 @@ class PartialBatchError(RagcrawlDynamoError):
 
     Attributes:
         saved: How many distinct items were written.
-        failures: A pair (model, error) for each that was not. An error of the transport leaves open
-            whether its items were written; saving them again is safe.
+        failures: A pair (model, error) for each item that was not. After a transport error it is not known
+            whether the items were written; saving them again is safe.
     """
 
     def __init__(self, saved: int, failures: Sequence[tuple[Any, RagcrawlDynamoError]]) -> None:
@@ -315,12 +320,12 @@ class PartialBatchError(RagcrawlDynamoError):
 
 
 class ServiceError(RagcrawlDynamoError):
-    """DynamoDB, or the way to it, refused a request.
+    """DynamoDB refused a request, or could not be reached.
 
     Attributes:
         code: DynamoDB's error code, or the name of the transport error.
         operation: The API operation, such as "PutItem".
-        table: Full name of the table; None where the request names none or several.
+        table: The full name of the table; None if the request names no table or several.
     """
 
     def __init__(self, message: str, *, code: str, operation: str, table: str | None) -> None:
@@ -331,7 +336,7 @@ class ServiceError(RagcrawlDynamoError):
 
 
 class AccessDeniedError(ServiceError):
-    """The credentials are not valid or do not allow the operation."""
+    """The credentials are not valid, or they do not allow the operation."""
 
 
 class BucketNotFoundError(ServiceError):
@@ -342,9 +347,10 @@ class ConditionFailedError(ServiceError):
     """The condition of a write did not hold.
 
     Attributes:
-        item: The item as it was, where the request asked for it.
-        reasons: Of a transaction, a code for each of its items; "None" where the item was fine.
-        items: Of a transaction, each item as it was, where its condition failed and it existed.
+        item: The stored item, if the request asked for it.
+        reasons: For a transaction, one code for each of its writes; "None" for a write that was not refused.
+        items: For a transaction, one stored item for each of its writes, if the condition of the write failed
+            and the item existed; None otherwise.
     """
 
     item: dict[str, Any] | None = None
@@ -357,19 +363,19 @@ class CredentialsError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The call took longer than its deadline. A write may have been applied or not."""
+    """The call took longer than its deadline. It is not known whether a write was applied."""
 
 
 class EndpointUnreachableError(ServiceError):
-    """No answer came from the endpoint. A write may have been applied or not."""
+    """The endpoint did not answer. It is not known whether a write was applied."""
 
 
 class RequestRejectedError(ServiceError):
-    """DynamoDB refused the request for a reason that repeating does not change."""
+    """DynamoDB refused the request. Sending it again would not help."""
 
 
 class ServerFaultError(ServiceError):
-    """DynamoDB failed on its own side for longer than the retries lasted; a write may have been applied."""
+    """DynamoDB failed on its side until the retries ended. It is not known whether a write was applied."""
 
 
 class TableNotFoundError(ServiceError):
@@ -377,4 +383,4 @@ class TableNotFoundError(ServiceError):
 
 
 class ThrottledError(ServiceError):
-    """DynamoDB was too busy, or the table's capacity was used up, for longer than the retries lasted."""
+    """DynamoDB was too busy, or the capacity of the table was used up, until the retries ended."""

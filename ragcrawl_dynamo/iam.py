@@ -1,15 +1,17 @@
-"""The least that a role has to be allowed on AWS, as an IAM policy.
+"""Generates least-privilege IAM policies for the roles of a deployment.
 
 | role | for |
 |---|---|
-| admin | `initialize()`: makes the tables and their indexes, switches time to live and backups on |
-| worker | everything but making tables: crawls, commits, cleans up, deletes sites |
-| reader | `get_*`, `list_*`, `iter_*`, `count_*`, `health_check()`, changes, a frontier's counts and state |
+| admin | `initialize()`: creates the tables and their indexes, enables time to live and backups |
+| migrator | `migrate()`: the same, and rewrites items of an older schema version |
+| worker | everything except creating tables: crawls, commits, cleans up, deletes sites |
+| reader | `get_*`, `list_*`, `iter_*`, `count_*`, `health_check()`, changes, counts and state of a frontier |
 
     print(json.dumps(policy(config, "worker", account="123456789012"), indent=2))
 
-Actions are those of AWS's "Service Authorization Reference": batches have actions of their own, a transaction
-needs those of its elements, PartiQL has its own. A test records what each role sends, and compares.
+Action names are those of AWS's "Service Authorization Reference". Batches and PartiQL have actions of their
+own; a transaction needs the actions of its elements. A test records the requests of each role and compares
+them with its policy.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ __all__ = ["Role", "policy"]
 
 Role: TypeAlias = Literal["admin", "migrator", "worker", "reader"]
 
-# By role and table, actions on the table itself. What opening a backend takes is added to each.
+# By role and table: actions on the table itself. `_table_statements` adds the actions that open a backend.
 _ON_TABLES: dict[str, dict[str, set[str]]] = {
     "admin": {
         **{name: {"CreateTable"} for name in ("sites", "pages", "versions", "frontier")},
-        # The record of the schema's version.
+        # The record of the schema version is in this table.
         "runs": {"CreateTable", "GetItem", "PutItem"},
     },
     "migrator": {
@@ -57,7 +59,7 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
     },
 }
 
-# Conditional batches; without them single requests do the same.
+# Actions of conditional batches. Without these actions, single requests do the same.
 _PARTIQL: dict[str, set[str]] = {"pages": {"PartiQLUpdate"}, "frontier": {"PartiQLInsert", "PartiQLUpdate"}}
 
 # Indexes that a role queries.
@@ -84,13 +86,17 @@ _ON_OBJECTS: dict[str, set[str]] = {
 def policy(
     config: DynamoDBConfig, role: Role, *, account: str = "*", partition: str = "aws"
 ) -> dict[str, Any]:
-    """The IAM policy of a role, as JSON.
+    """Generates the least-privilege IAM policy of a role.
 
     Args:
-        config: Names the tables, the region and the content bucket, and says what initialize() switches on.
+        config: Has the names of the tables, the region and the content bucket, and the features that
+            `initialize()` enables.
         role: admin, migrator, worker or reader.
-        account: AWS account of the tables; any by default.
-        partition: "aws-cn" or "aws-us-gov" outside of AWS's main partition.
+        account: The AWS account of the tables; any account by default.
+        partition: The AWS partition: "aws-cn" or "aws-us-gov" outside of the main one.
+
+    Returns:
+        The policy document, ready for JSON.
 
     Raises:
         InvalidArgumentError: There is no such role.
@@ -103,11 +109,11 @@ def policy(
             f"{table.name.removeprefix(config.table_prefix).title()}{kind}", resources, actions, prefix
         )
         for table in Tables.of(config.table_prefix).all()
-        for kind, resources, actions in _of_table(table, config, role)
+        for kind, resources, actions in _table_statements(table, config, role)
     ]
     if role == "reader":
-        # A consumer keeps its cursor there, and uses up the numbers of commits that failed. All keys of the
-        # log of changes begin with "#"; no page's does.
+        # A consumer stores its cursor in the pages table, and uses up the sequence numbers of commits that
+        # failed. All keys of the change log begin with "#"; no key of a page does.
         log = _statement("Changes", [f"{config.table_prefix}pages"], {"PutItem"}, prefix)
         log["Condition"] = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["#*"]}}
         statements.append(log)
@@ -116,28 +122,29 @@ def policy(
         statements.append(
             {"Sid": "Bucket", "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [bucket]}
         )
-        if actions := sorted(f"s3:{each}" for each in _ON_OBJECTS[role]):
+        if actions := sorted(f"s3:{action}" for action in _ON_OBJECTS[role]):
             statements.append(
                 {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": [f"{bucket}/*"]}
             )
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _of_table(
+def _table_statements(
     table: Table[Any], config: DynamoDBConfig, role: Role
 ) -> Iterator[tuple[str, list[str], set[str]]]:
-    """Statements of one table: a name, resources below `table/`, and actions."""
+    """Yields the statements of one table: a name, resources below `table/`, and actions."""
     name = table.name.removeprefix(config.table_prefix)
-    actions = _ON_TABLES[role][name] | {"DescribeTable"} | _of_features(table, config, role)
+    actions = _ON_TABLES[role][name] | {"DescribeTable"} | _feature_actions(table, config, role)
     if role == "worker" and config.conditional_batches != "item":
         actions |= _PARTIQL.get(name, set())
     yield name.title(), [table.name], actions
     if indexes := _ON_INDEXES[role].get(name):
-        yield f"{name.title()}Indexes", [f"{table.name}/index/{each}" for each in sorted(indexes)], {"Query"}
+        resources = [f"{table.name}/index/{index}" for index in sorted(indexes)]
+        yield f"{name.title()}Indexes", resources, {"Query"}
 
 
-def _of_features(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[str]:
-    """What initialize() looks at and, for who may, switches on."""
+def _feature_actions(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[str]:
+    """Returns the actions on features that initialize() reads and, for roles that create tables, enables."""
     actions = set()
     makes_tables = role in ("admin", "migrator")
     if table.expires_by(config) is not None:
@@ -145,7 +152,7 @@ def _of_features(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[s
     if config.point_in_time_recovery:
         actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if makes_tables else set())
     if makes_tables:
-        actions |= {"UpdateTable"} if any(each.is_global for each in table.indexes) else set()
+        actions |= {"UpdateTable"} if any(index.is_global for index in table.indexes) else set()
         actions |= {"TagResource"} if config.tags else set()
     return actions
 
@@ -154,6 +161,6 @@ def _statement(sid: str, names: list[str], actions: set[str], prefix: str) -> di
     return {
         "Sid": sid,
         "Effect": "Allow",
-        "Action": sorted(f"dynamodb:{each}" for each in actions),
-        "Resource": [prefix + each for each in names],
+        "Action": sorted(f"dynamodb:{action}" for action in actions),
+        "Resource": [prefix + name for name in names],
     }

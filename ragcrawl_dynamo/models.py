@@ -1,7 +1,8 @@
-"""The five entities and their parts, with the field names of ragcrawl 0.0.2.
+"""The five records and their parts, with the field names of ragcrawl 0.0.2.
 
-Datetimes are timezone-aware UTC: a naive one is taken as UTC, an aware one is converted. Free JSON is
-`dict[str, JsonValue]`; it is stored natively, so that the console and other languages can read it.
+Datetimes are timezone-aware and in UTC. A naive datetime is read as UTC, an aware one is converted. Free JSON
+has the type `dict[str, JsonValue]`. It is stored as native DynamoDB attributes, so that the AWS console and
+other languages can read it.
 """
 
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ __all__ = [
 
 
 def utc_now() -> datetime:
-    """The present moment as an aware UTC datetime."""
+    """Returns the present moment as an aware UTC datetime."""
     return datetime.now(UTC)
 
 
@@ -42,13 +43,13 @@ UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
 
 
 class Entity(BaseModel):
-    """What all models share: unknown fields are refused, assignments are checked like construction."""
+    """The base class of all models. It refuses unknown fields, and checks assignments like constructors."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 class RunStatus(StrEnum):
-    """Where a crawl run stands."""
+    """The status of a run."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -59,7 +60,7 @@ class RunStatus(StrEnum):
 
 
 class FrontierStatus(StrEnum):
-    """Where a frontier item stands; the last three are final."""
+    """The status of a frontier item. COMPLETED, FAILED and SKIPPED are final."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -69,12 +70,12 @@ class FrontierStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens to an item of this status by itself."""
+        """Whether an item with this status stays as it is until a caller changes it."""
         return self in (FrontierStatus.COMPLETED, FrontierStatus.FAILED, FrontierStatus.SKIPPED)
 
 
 class Site(Entity):
-    """A crawl target and its configuration."""
+    """A website to crawl, with its configuration."""
 
     site_id: str
     name: str
@@ -92,7 +93,7 @@ class Site(Entity):
 
 
 class CrawlStats(Entity):
-    """Counters of one run. Times are milliseconds, sizes are bytes."""
+    """The counters of one run. Times are in milliseconds, sizes in bytes."""
 
     pages_discovered: int = 0
     pages_crawled: int = 0
@@ -132,9 +133,9 @@ class CrawlRun(Entity):
 
 
 class Page(Entity):
-    """The present state of one URL of a site: freshness, and which version is current.
+    """The present state of one URL of a site: how fresh it is, and which version is current.
 
-    `url` is the normalized URL. A page of which the server says 404 or 410 is a tombstone.
+    `url` is the normalized URL. A page for which the server answers 404 or 410 is a tombstone.
     """
 
     page_id: str
@@ -159,7 +160,10 @@ class Page(Entity):
 
 
 class PageVersion(Entity):
-    """What one fetch of a page contained. `markdown`, `html` and `plain_text` are its body."""
+    """The content of a page at one fetch.
+
+    Its body consists of `markdown`, `html`, `plain_text`, `outlinks` and `headings_outline`.
+    """
 
     version_id: str
     page_id: str
@@ -193,18 +197,20 @@ class PageVersion(Entity):
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-# The fields of a version that are its body: stored apart from its head, compressed together.
+# The fields of a version that are its body. They are stored apart from its head, compressed together.
 CONTENT_FIELDS = frozenset({"markdown", "html", "plain_text", "outlinks", "headings_outline"})
 
 
 class FrontierItem(Entity):
-    """One URL that a run is to crawl. A higher `priority` is crawled sooner.
+    """One URL for a run to crawl. Items with a higher `priority` are crawled sooner.
 
-    Four fields are the queue's: `attempt` counts its leases, `lease_token` is the random part of the token of
-    the latest one, `lease_owner` the worker who got it, `lease_expires_at` its end while it runs.
+    The queue sets four fields. `attempt` counts the leases of the item. `lease_token` is the random part of
+    the fencing token of the latest lease, `lease_owner` is the worker that got this lease, and
+    `lease_expires_at` is the moment at which it ends, while it runs.
 
-    Where a URL is not all of a request, `unique_key` says which requests are the same one, in place of the
-    normalized URL, and `payload` has the rest, as text of which the queue knows nothing.
+    Some requests consist of more than a URL. For them, `unique_key` replaces the normalized URL: requests
+    with the same key are the same item. `payload` holds the rest of the request as text, which the queue does
+    not read.
     """
 
     item_id: str

@@ -1,4 +1,4 @@
-"""The contract of a storage backend: what a crawler, and whoever reads what it stored, can rely on."""
+"""The contract of a storage backend: what crawlers, and programs that read their results, can rely on."""
 
 from __future__ import annotations
 
@@ -28,47 +28,52 @@ __all__ = ["StorageBackend"]
 
 
 class StorageBackend(ABC):
-    """Where a crawler keeps its sites, runs, pages, versions and frontier.
+    """Stores the sites, runs, pages, versions and frontier items of a crawler.
 
-    Every `save_*` writes over whatever has the same key. Every `get_*` returns None for what is absent. An id
-    is any non-empty text of at most 1,024 bytes in UTF-8; "#" and "~" count twice.
+    Every `save_*` method replaces a stored record that has the same key. Every `get_*` method returns None
+    for a record that does not exist. An id is any non-empty text of at most 1,024 bytes in UTF-8; the
+    characters "#" and "~" count as two bytes each.
 
-    Besides the errors that a method names, each may raise `BackendStateError` when the backend is not open,
-    or is open in another event loop, and `ServiceError` when DynamoDB refuses the request or can not be
-    reached. Methods that take a record raise `InvalidInputError`, which names the field and the limit, for
-    what DynamoDB can not store; those that return records raise `CorruptItemError` for items that something
-    else wrote.
+    Besides the errors that a method names, every method may raise:
+
+    - `BackendStateError`: the backend is not open, or it is open in another event loop.
+    - `ServiceError`: DynamoDB refused the request or cannot be reached.
+    - `InvalidInputError`, if the method takes a record: DynamoDB cannot store the record. The error names the
+      field and the limit.
+    - `CorruptItemError`, if the method returns records: a program other than this package wrote the item.
     """
 
     # Lifecycle
 
     @abstractmethod
     async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
-        """Opens the backend and makes the tables that are missing; safe from many processes at once.
+        """Opens the backend and creates missing tables. Many processes may call it at the same time.
 
         Args:
-            create_tables: Without, tables that are missing are an error, and nothing is changed.
-            create_missing_indexes: Add global indexes that an existing table lacks. Building one reads the
-                whole table, so it is done on request only.
+            create_missing_indexes: Adds global indexes that an existing table lacks. DynamoDB reads the whole
+                table to build an index, so this is off by default.
+            create_tables: Creates missing tables. If False, a missing table is an error and nothing is
+                changed.
 
         Raises:
-            SchemaMismatchError: A table exists whose keys or indexes differ; it names the difference.
-            SchemaVersionError: The tables are of another version of this package; see `migrate`.
-            TableNotFoundError: Tables are missing, and none were to be made.
+            SchemaMismatchError: The keys or indexes of an existing table differ from what this version needs.
+                The error names the differences.
+            SchemaVersionError: The tables belong to another version of this package; see `migrate`.
+            TableNotFoundError: Tables are missing and `create_tables` is False.
             BucketNotFoundError: The configured content bucket does not exist.
-            DeadlineExceededError: A table was not active within `table_timeout`.
+            DeadlineExceededError: A table did not become active within `table_timeout`.
         """
 
     @abstractmethod
     async def health_check(self) -> bool:
-        """Whether all tables, and the content bucket, serve requests; answers within `health_timeout`.
+        """Returns whether all tables and the content bucket serve requests, within `health_timeout`.
 
-        What is wrong is logged at warning.
+        The reason for False is logged at level warning.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Lets requests in flight end and closes the connections; a second call does nothing."""
+        """Waits for the requests in flight and closes the connections. A second call does nothing."""
 
     async def __aenter__(self) -> Self:
         """Initializes the backend."""
@@ -87,80 +92,101 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def get_site(self, site_id: str) -> Site | None:
-        """One site; strongly consistent."""
+        """Returns one site, or None. The read is strongly consistent."""
 
     @abstractmethod
     async def list_sites(self, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
-        """A slice of all sites, in no particular order.
+        """Returns a slice of all sites, in no particular order.
+
+        Args:
+            limit: The largest number of sites in the slice.
+            cursor: The `cursor` of the previous slice; None for the first slice.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
-            InvalidCursorError: `cursor` is damaged or of another listing.
+            InvalidCursorError: `cursor` is damaged or belongs to another listing.
         """
 
     @abstractmethod
     def iter_sites(self) -> AsyncIterator[Site]:
-        """All sites, in no particular order."""
+        """Iterates over all sites, in no particular order."""
 
     @abstractmethod
     async def delete_site(self, site_id: str) -> bool:
         """Deletes a site with its runs, their frontiers, its pages and their versions; the site itself last.
 
-        It can be interrupted and repeated. Other sites keep their versions of the same page_id. Stop the
-        site's crawlers first: what is saved while this runs can be left over, and so can a version that was
-        saved so shortly before (commonly well under a second) that its index does not show it yet. A
-        frontier is found through its run: one whose run was never saved needs `clear_frontier`.
+        If the call is interrupted, call it again. Other sites keep their versions of a page with the same
+        page_id.
+
+        Stop the site's crawlers first. Records that are saved during the call may remain. So may a version
+        that was saved just before the call (usually well under a second), because its index does not show it
+        yet. The method finds frontiers by their runs: if a run was never saved, call `clear_frontier` for it.
+
+        Args:
+            site_id: The site.
 
         Returns:
             Whether there was anything to delete.
 
         Raises:
-            PartialBatchError: Some items could not be deleted; repeat the call.
+            PartialBatchError: Some items were not deleted; call the method again.
         """
 
     # Runs
 
     @abstractmethod
     async def save_run(self, run: CrawlRun) -> None:
-        """Saves a run, its stats included; to add to them from many workers use `add_run_stats`."""
+        """Saves a run with its stats. To add to the stats from many workers, use `add_run_stats`."""
 
     @abstractmethod
     async def get_run(self, run_id: str, site_id: str | None = None) -> CrawlRun | None:
-        """One run; strongly consistent with `site_id`, through an index that lags a little without.
+        """Returns one run, or None.
+
+        Args:
+            run_id: The run.
+            site_id: The run's site. With it the read is strongly consistent. Without it the run is looked up
+                in an eventually consistent index, which lags a little.
 
         Raises:
-            AmbiguousIdError: Without `site_id`, several sites have a run of this id.
+            AmbiguousIdError: `site_id` is None and several sites have a run with this id.
         """
 
     @abstractmethod
     async def list_runs(self, site_id: str, limit: int = 100, cursor: str | None = None) -> Slice[CrawlRun]:
-        """A slice of a site's runs, newest `created_at` first; strongly consistent.
+        """Returns a slice of a site's runs, newest `created_at` first. The reads are strongly consistent.
+
+        Args:
+            site_id: The site.
+            limit: The largest number of runs in the slice.
+            cursor: The `cursor` of the previous slice; None for the first slice.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
-            InvalidCursorError: `cursor` is damaged or of another listing.
+            InvalidCursorError: `cursor` is damaged or belongs to another listing.
         """
 
     @abstractmethod
     def iter_runs(self, site_id: str) -> AsyncIterator[CrawlRun]:
-        """All runs of a site, newest first."""
+        """Iterates over all runs of a site, newest first."""
 
     @abstractmethod
     async def get_latest_run(self, site_id: str) -> CrawlRun | None:
-        """A site's run with the newest `created_at`; strongly consistent."""
+        """Returns a site's run with the newest `created_at`, or None. The read is strongly consistent."""
 
     @abstractmethod
     async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
-        """Adds to a run's stats, atomically and, though an answer may be lost and sent again, once.
+        """Adds to a run's stats atomically.
+
+        Each call is counted once, even if an answer of DynamoDB is lost and the request is sent again.
 
         Args:
             site_id: The run's site.
             run_id: The run.
-            **deltas: Fields of CrawlStats: a number to add, a map of numbers to add by key, or a set to
-                unite. `avg_fetch_latency_ms` can not be added to.
+            **deltas: Fields of CrawlStats. The value is a number to add, a map of numbers to add key by key,
+                or a set to unite with the stored one. `avg_fetch_latency_ms` cannot be added to.
 
         Returns:
-            The run as it is then.
+            The run after the addition.
 
         Raises:
             NotFoundError: The run does not exist.
@@ -171,22 +197,23 @@ class StorageBackend(ABC):
     async def complete_run(
         self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
     ) -> CrawlRun:
-        """Closes a run: its stats are counted anew from the outcomes recorded with its frontier items.
+        """Closes a run and counts its stats again, from the outcomes stored with its frontier items.
 
-        So they are exact whatever workers died, and nothing is counted twice. It reads the run's items (a
-        read unit for 4 KB) and counts the site's pages and runs. Repeating it is safe.
+        The stats are therefore exact, whichever workers died, and nothing is counted twice. The method reads
+        all items of the run (one read unit for 4 KB) and counts the site's pages and runs. Repeating the call
+        is safe.
 
         Args:
             site_id: The run's site.
             run_id: The run.
-            status: How it ended; COMPLETED becomes PARTIAL where items failed or are still open.
+            status: How the run ended. COMPLETED becomes PARTIAL if items failed or are still open.
 
         Returns:
-            The run as it is then.
+            The closed run.
 
         Raises:
             NotFoundError: The run does not exist.
-            InvalidArgumentError: `status` is none of RunStatus, or none that ends a run.
+            InvalidArgumentError: `status` is not a RunStatus, or not one that ends a run.
         """
 
     # Pages
@@ -197,37 +224,46 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def save_pages_bulk(self, pages: Iterable[Page]) -> int:
-        """Saves pages in batches of 25; of several with one key the last is saved.
+        """Saves pages in batches of 25. Of several pages with the same key, the last one is saved.
+
+        Args:
+            pages: Any number of pages.
 
         Returns:
             How many distinct pages were written.
 
         Raises:
-            PartialBatchError: Some were not; it carries them and their errors. All others were.
+            PartialBatchError: Some pages were not saved. The error has these pages with their errors. All
+                other pages were saved.
         """
 
     @abstractmethod
     async def get_page(self, site_id: str, page_id: str) -> Page | None:
-        """One page; strongly consistent."""
+        """Returns one page, or None. The read is strongly consistent."""
 
     @abstractmethod
     async def get_pages_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
-        """Those of several pages that exist, in the order of their ids; strongly consistent.
+        """Returns those of the given pages that exist, in the order of `page_ids`; strongly consistent.
 
         Args:
-            site_id: Their site.
-            page_ids: Any number; one that is given twice counts once.
+            site_id: The site of the pages.
+            page_ids: Any number of ids. A repeated id counts once.
 
         Raises:
             InvalidKeyError: An id is empty or too long; nothing was read.
-            InvalidArgumentError: They are not several texts.
+            InvalidArgumentError: `page_ids` is a single string, or not a collection of strings.
         """
 
     @abstractmethod
     async def get_page_by_url(self, site_id: str, url: str) -> Page | None:
-        """The page of a URL of any length, compared in w3lib's canonical form.
+        """Returns the page of a URL, or None.
 
-        It is found through an index that lags a little, and then read strongly consistent.
+        The page is looked up in an eventually consistent index, which lags a little. The page itself is then
+        read strongly consistent.
+
+        Args:
+            site_id: The site.
+            url: A URL of any length. URLs are compared in w3lib's canonical form.
         """
 
     @abstractmethod
@@ -238,61 +274,84 @@ class StorageBackend(ABC):
         cursor: str | None = None,
         include_tombstones: bool = False,
     ) -> Slice[Page]:
-        """A slice of a site's pages, by page_id; strongly consistent.
+        """Returns a slice of a site's pages, ordered by page_id. The reads are strongly consistent.
+
+        Args:
+            site_id: The site.
+            limit: The largest number of pages in the slice.
+            cursor: The `cursor` of the previous slice; None for the first slice.
+            include_tombstones: Also returns pages that are gone.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
-            InvalidCursorError: `cursor` is damaged or of another listing.
+            InvalidCursorError: `cursor` is damaged or belongs to another listing.
         """
 
     @abstractmethod
     def iter_pages(self, site_id: str, include_tombstones: bool = False) -> AsyncIterator[Page]:
-        """All pages of a site, by page_id, in bounded memory; parts of a large site are read ahead."""
+        """Iterates over all pages of a site, ordered by page_id.
+
+        Memory is bounded. Parts of a large site are read ahead.
+
+        Args:
+            site_id: The site.
+            include_tombstones: Also returns pages that are gone.
+        """
 
     @abstractmethod
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
-        """How many pages a site has. Reads them all (a read unit for 4 KB), but returns none."""
+        """Counts the pages of a site. DynamoDB reads them all (one read unit for 4 KB), but returns none.
+
+        Args:
+            site_id: The site.
+            include_tombstones: Also counts pages that are gone.
+        """
 
     @abstractmethod
     async def get_pages_needing_recrawl(
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
-        """The pages to crawl next: never crawled first, then oldest first; no tombstones.
+        """Returns the pages to crawl next: first those never crawled, then the oldest ones; no tombstones.
 
-        It goes through the whole site, a few parts at once, eventually consistent (0.5 read units for 4 KB):
-        what was saved within the last second can be missing. What it returns is read again.
+        The method scans the whole site, a few parts at once. This scan is eventually consistent (0.5 read
+        units for 4 KB): a page that was saved within the last second may be missing. The pages that are
+        returned are read again.
 
         Args:
             site_id: The site.
-            max_age_hours: Leave out what was crawled within that many hours; None leaves out nothing.
-            limit: How many at most. Memory is bounded by it, not by the size of the site.
+            max_age_hours: Leaves out pages that were crawled within that many hours. None leaves out nothing.
+            limit: The largest number of pages to return. It bounds the memory; the size of the site does not.
 
         Raises:
-            InvalidArgumentError: `max_age_hours` is negative, or `limit` below 1.
+            InvalidArgumentError: `max_age_hours` is negative, or `limit` is below 1.
         """
 
     @abstractmethod
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
-        """Notes that pages are still there without a fetch: something links to them, or a sitemap lists them.
+        """Sets `last_seen` of pages to now, for pages that are known to exist without a fetch.
 
-        They are found by URL through an index that lags a little. Of a page that is marked by several workers
-        the latest moment stays.
+        Use it if another page links to them or a sitemap lists them. The pages are looked up by URL in an
+        eventually consistent index, which lags a little. If several workers mark a page, the latest moment is
+        kept.
+
+        Args:
+            site_id: The site.
+            urls: URLs of pages. URLs without a page are ignored.
 
         Returns:
-            How many pages the URLs have; those that have none are passed over.
+            How many pages the URLs have.
         """
 
     @abstractmethod
     async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
-        """The pages that a completed run neither fetched nor marked as seen, longest unseen first.
+        """Returns the pages that a completed run neither fetched nor marked as seen, longest unseen first.
 
-        They are what `tombstone_pages` is for, whose guard keeps a run that saw too little from burying a
-        site.
+        Pass them to `tombstone_pages`. Its limit protects a site from a run that saw too few of its pages.
 
         Args:
             site_id: The site.
-            run_id: The run; what was last seen before it started counts as unseen.
-            limit: How many at most. Memory is bounded by it, not by the size of the site.
+            run_id: The run. A page is unseen if it was last seen before this run started.
+            limit: The largest number of pages to return. It bounds the memory; the size of the site does not.
 
         Raises:
             NotFoundError: The run does not exist.
@@ -303,18 +362,18 @@ class StorageBackend(ABC):
     async def tombstone_pages(
         self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
     ) -> int:
-        """Marks pages as gone: listings and recrawls pass over them, their versions stay.
+        """Marks pages as gone. Listings and recrawls leave them out; their versions stay.
 
         Args:
             site_id: The site.
-            page_ids: The pages; absent ones are passed over.
-            allow_mass_deletion: Mark even more than `max_deleted_share` of the site's pages.
+            page_ids: The pages. Ids without a page are ignored.
+            allow_mass_deletion: Allows marking more than `max_deleted_share` of the site's pages.
 
         Returns:
             How many of the pages exist.
 
         Raises:
-            MassDeletionError: It would mark more than that share; nothing was marked.
+            MassDeletionError: The call would mark more than `max_deleted_share`; nothing was marked.
         """
 
     # Versions
@@ -323,51 +382,68 @@ class StorageBackend(ABC):
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
         """Saves a version with its body, unless the page's current version has the same `content_hash`.
 
-        The body (`markdown`, `html`, `plain_text`, `outlinks`, `headings_outline`) may have any size up to
-        `max_content_bytes`. It is durable before the version becomes visible. A body that equals one of the
-        page's other versions is not stored again. The body of a version that is replaced is left to
-        `collect_garbage`.
+        The body consists of `markdown`, `html`, `plain_text`, `outlinks` and `headings_outline`. It may have
+        any size up to `max_content_bytes`. The version becomes visible only after its body is stored. If
+        another version of the page has an equal body, the body is not stored again. If the call replaces a
+        version, `collect_garbage` removes the body of the replaced one.
 
         Args:
             version: The version.
-            keep_unchanged: Save it even if the content did not change.
+            keep_unchanged: Saves the version even if the content did not change.
 
         Returns:
-            The id of the version that holds this content: its own, or the current one's where unchanged.
+            The id of the version that has this content: the id of `version`, or the id of the current version
+            if the content did not change.
         """
 
     @abstractmethod
     async def save_versions_bulk(
         self, versions: Iterable[PageVersion], *, keep_unchanged: bool = False
     ) -> int:
-        """Saves versions as `save_version` does, their heads in batches of 25.
+        """Saves versions as `save_version` does, with their heads in batches of 25.
+
+        Args:
+            versions: Any number of versions.
+            keep_unchanged: Saves versions even if the content did not change.
 
         Returns:
             How many distinct versions were written.
 
         Raises:
-            PartialBatchError: Some were not saved; it carries them and their errors. All others were.
+            PartialBatchError: Some versions were not saved. The error has these versions with their errors.
+                All other versions were saved.
         """
 
     @abstractmethod
     async def get_version(
         self, page_id: str, version_id: str, *, site_id: str | None = None
     ) -> PageVersion | None:
-        """One version with its body; strongly consistent.
+        """Returns one version with its body, or None. The reads are strongly consistent.
 
-        With `site_id` one request, where the body takes no more than one item; otherwise one more.
+        With `site_id` this takes one request if the body fits into one item. Otherwise it takes one more.
+
+        Args:
+            page_id: The page.
+            version_id: The version.
+            site_id: The site.
 
         Raises:
-            AmbiguousIdError: Without `site_id`, several sites have this version of this page.
-            CorruptContentError: The body is not, or not all, what was saved.
+            AmbiguousIdError: `site_id` is None and several sites have this version of this page.
+            CorruptContentError: The stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
     async def get_current_version(self, site_id: str, page_id: str) -> PageVersion | None:
-        """The version that the page names as its current one; two strongly consistent reads.
+        """Returns the version that a page names as its current one, or None.
+
+        This takes two strongly consistent reads.
+
+        Args:
+            site_id: The site.
+            page_id: The page.
 
         Raises:
-            CorruptContentError: The body is not, or not all, what was saved.
+            CorruptContentError: The stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
@@ -380,35 +456,39 @@ class StorageBackend(ABC):
         *,
         site_id: str | None = None,
     ) -> Slice[PageVersion]:
-        """A slice of a page's versions, newest `crawled_at` first; strongly consistent.
+        """Returns a slice of a page's versions, newest `crawled_at` first. The reads are strongly consistent.
 
         Args:
             page_id: The page. Sites that crawl the same URL share it.
-            limit: How many at most.
-            cursor: From the slice before.
-            include_content: Without, no body is read: `markdown` is "", `html` and `plain_text` are None,
-                `outlinks` and `headings_outline` are empty.
-            site_id: Only this site's versions.
+            limit: The largest number of versions in the slice.
+            cursor: The `cursor` of the previous slice; None for the first slice.
+            include_content: Reads the bodies. If False, `markdown` is "", `html` and `plain_text` are None,
+                and `outlinks` and `headings_outline` are empty.
+            site_id: Returns the versions of this site only.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
-            InvalidCursorError: `cursor` is damaged or of another listing.
-            CorruptContentError: A body is not, or not all, what was saved.
+            InvalidCursorError: `cursor` is damaged or belongs to another listing.
+            CorruptContentError: A stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
     def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
-        """The current version of every page of a site but tombstones, by page_id, with its body.
+        """Iterates over the current version of every page of a site, ordered by page_id, with its body.
 
-        In bounded memory: some forty versions are read ahead, of each body the first part at most.
+        Tombstones are left out. Memory is bounded: about forty versions are read ahead, and of each body the
+        first part at most.
+
+        Args:
+            site_id: The site.
 
         Raises:
-            CorruptContentError: A body is not, or not all, what was saved.
+            CorruptContentError: A stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
     async def get_content_usage(self, site_id: str) -> ContentUsage:
-        """How many versions a site has and what they take; reads the head of each (one read unit)."""
+        """Counts a site's versions and their bytes. It reads the head of each version (one read unit)."""
 
     @abstractmethod
     async def prune_versions(
@@ -420,18 +500,23 @@ class StorageBackend(ABC):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
-        """Removes old versions with their bodies; never a page's current version.
+        """Deletes old versions with their bodies. The current version of a page is never deleted.
+
+        A version stays if `keep_last` or `max_age_days` keeps it.
 
         Args:
             site_id: The site.
-            keep_last: Keep that many of each page, the newest.
-            max_age_days: Keep what was crawled within that many days. A version stays if either keeps it.
-            dry_run: Only count.
-            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's versions.
+            keep_last: Keeps that many versions of each page, the newest ones.
+            max_age_days: Keeps versions that were crawled within that many days.
+            dry_run: Only counts; nothing is deleted.
+            allow_mass_deletion: Allows deleting more than `max_deleted_share` of the site's versions.
+
+        Returns:
+            How many versions the site had, and how many were (or would be) deleted.
 
         Raises:
-            InvalidArgumentError: Neither limit is given, or one is negative.
-            MassDeletionError: It would delete more than that share; nothing was deleted.
+            InvalidArgumentError: Neither `keep_last` nor `max_age_days` is given, or one is negative.
+            MassDeletionError: The call would delete more than `max_deleted_share`; nothing was deleted.
         """
 
     @abstractmethod
@@ -443,26 +528,30 @@ class StorageBackend(ABC):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
-        """Removes bodies that no version uses: what killed workers and replaced versions left.
+        """Deletes bodies that no version uses. Killed workers and replaced versions leave such bodies.
 
         Args:
             site_id: The site.
-            grace_hours: Leave what was written within that many hours. From 1 on it is safe beside workers
-                that save versions; below, only when none does.
-            dry_run: Only count.
-            allow_mass_deletion: Delete even more than `max_deleted_share` of the site's bodies, if that is
-                more than 100.
+            grace_hours: Keeps bodies that were written within that many hours. With 1 or more, the call is
+                safe while workers save versions. With less, call it only when no worker saves versions.
+            dry_run: Only counts; nothing is deleted.
+            allow_mass_deletion: Allows deleting more than `max_deleted_share` of the site's bodies. Up to 100
+                bodies are deleted without it in any case.
+
+        Returns:
+            How many bodies the site had, and how many were (or would be) deleted.
 
         Raises:
             InvalidArgumentError: `grace_hours` is negative.
-            MassDeletionError: It would delete more than that share; nothing was deleted.
+            MassDeletionError: The call would delete more than `max_deleted_share`, and more than 100 bodies;
+                nothing was deleted.
         """
 
     # Frontier records
 
     @abstractmethod
     async def save_frontier_item(self, item: FrontierItem) -> None:
-        """Saves a frontier item. Run ids are taken to be unique over all sites."""
+        """Saves a frontier item. Run ids must be unique over all sites."""
 
     @abstractmethod
     async def get_frontier_items(
@@ -472,35 +561,56 @@ class StorageBackend(ABC):
         limit: int = 1000,
         cursor: str | None = None,
     ) -> Slice[FrontierItem]:
-        """A slice of a run's items, by item_id; strongly consistent. The limit counts matches.
+        """Returns a slice of a run's frontier items, ordered by item_id. The reads are strongly consistent.
+
+        Args:
+            run_id: The run.
+            status: Returns items with this status only; None for all items.
+            limit: The largest number of items in the slice. Only items with the given status count.
+            cursor: The `cursor` of the previous slice; None for the first slice.
 
         Raises:
-            InvalidArgumentError: `limit` is below 1, or `status` is none of FrontierStatus.
-            InvalidCursorError: `cursor` is damaged or of another listing.
+            InvalidArgumentError: `limit` is below 1, or `status` is not a FrontierStatus.
+            InvalidCursorError: `cursor` is damaged or belongs to another listing.
         """
 
     @abstractmethod
     async def update_frontier_status(
         self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None = None
     ) -> FrontierItem:
-        """Sets an item's status, and `started_at` or `completed_at` with it; repeating it is safe.
+        """Sets the status of a frontier item, and `started_at` or `completed_at` with it.
+
+        Repeating the call is safe.
+
+        Args:
+            run_id: The run.
+            item_id: The item.
+            status: The new status.
+            error: The new `last_error`; None keeps the stored one.
 
         Returns:
-            The item as it is then.
+            The updated item.
 
         Raises:
             NotFoundError: The item does not exist.
-            InvalidArgumentError: `status` is none of FrontierStatus.
+            InvalidArgumentError: `status` is not a FrontierStatus.
         """
 
     @abstractmethod
     async def clear_frontier(self, run_id: str) -> int:
-        """Deletes all items of a run, and what its queue knows of hosts and counts; returns how many items.
+        """Deletes all frontier items of a run, and what its queue stores of hosts and counts.
 
-        Stop the run's workers first: another process would take links that it has seen for known.
+        Stop the run's workers first. A process remembers the links that it has seen, and does not add them
+        again after other processes deleted them.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            How many items were deleted.
 
         Raises:
-            PartialBatchError: Some could not be deleted; repeat the call.
+            PartialBatchError: Some items were not deleted; call the method again.
         """
 
     # Commit
@@ -514,35 +624,45 @@ class StorageBackend(ABC):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
     ) -> CommitResult:
-        """Stores what a fetch of a page brought, in one atomic step with the end of its claim.
+        """Saves a page and its version, and completes its frontier item, atomically.
 
-        First the body is written, where nothing shows it yet; then the discovered links are added to the
-        run's frontier; then the version, the page and the frontier item change together, or not at all. So a
-        worker that is killed leaves an item that will be claimed again, and one whose lease was lost changes
-        nothing.
+        The method first writes the body, which is not visible yet. It then adds the discovered links to the
+        run's frontier. It finally writes the version, the page and the frontier item in one transaction: all
+        of them or none. If a worker is killed before that, its item will be claimed again. If the lease has
+        been lost, the transaction writes nothing.
 
-        The page is created, changed (its `content_hash` differs), unchanged (only what tells of freshness is
-        written, and no body), tombstoned (404, 410, or `is_tombstone`) or revived. `first_seen`,
-        `version_count`, `last_changed`, `content_hash` and `current_version_id` are kept by the store, and
-        `last_seen` and `last_crawled` are now.
+        The outcome is one of these:
+
+        - created: the page is new.
+        - changed: its `content_hash` differs.
+        - unchanged: only its freshness is updated, such as `last_crawled`. No version and no body is written.
+        - tombstoned: the status is 404 or 410, or `is_tombstone` is set.
+        - revived: the page was a tombstone.
+
+        The backend itself keeps `first_seen`, `version_count`, `last_changed`, `content_hash` and
+        `current_version_id` of a stored page. It sets `last_seen` and `last_crawled` to now.
+
+        The stats of the run follow about a second later, if the process lives that long. `complete_run` makes
+        them exact.
 
         Args:
-            page: What the fetch says of the page.
-            version: Its content; None where the server sent none, as with 304, 404 and 410.
-            claim: The claim of its frontier item, which this completes.
-            discovered: Links found on the page, for the frontier of the claim's run, or of the version's.
-
-        A run's stats follow a second later, as far as its process lives; `complete_run` makes them exact.
+            page: The page as the fetch found it.
+            version: The content of the page. None if the server sent none, as with 304, 404 and 410.
+            claim: The claim of the page's frontier item. The commit completes it.
+            discovered: Links found on the page. They go to the frontier of the claim's run, or else of the
+                version's run.
 
         Returns:
-            What became of the page. Repeating a commit under the same claim, after its answer was lost,
-            returns the same and changes nothing.
+            What the commit made of the page. If the answer was lost, repeat the commit under the same claim:
+            it returns the same result and changes nothing.
 
         Raises:
-            LeaseLostError: The claim's lease was lost; nothing visible was changed.
-            ConflictError: Others changed the page each time that it was read; nothing visible was changed.
-            InvalidArgumentError: Page, version and claim do not belong together, or a page without content is
-                said to be unchanged.
+            LeaseLostError: The lease of the claim was lost. The page, its versions and the frontier item were
+                not changed; the discovered links may have been added.
+            ConflictError: Other writers changed the page after each of several reads. This call changed no
+                more than with LeaseLostError.
+            InvalidArgumentError: Page, version and claim do not belong together; or `version` is None, but
+                there is no stored content that could be unchanged.
             PartialBatchError: Some discovered links may not have been added; nothing else was changed.
         """
 
@@ -550,61 +670,76 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
-        """What commits and `tombstone_pages` created, changed and deleted since a cursor.
+        """Returns the pages that commits and `tombstone_pages` created, changed or deleted since a cursor.
 
-        Of a page that changed several times only the latest change comes, with the page as it is now. What
-        comes of one page is in the order of its commits; of different ones, about so. Nothing is passed over,
-        however long a commit takes: a reader waits for it, ten seconds at most, and then makes it log its
-        change further on. A change can come twice; `page.current_version_id` tells. `save_page` logs nothing.
+        Of a page that changed several times, only the latest change is returned, with the page as it is now.
+        The changes of one page come in the order of its commits. Changes of different pages come in about
+        that order.
 
-        A slice takes a read unit for 4 KB of changes, of which each process that commits has a list of its
-        own, and one for each page.
+        No change is missed, even under concurrent commits: a reader waits up to ten seconds for a commit that
+        is under way, and then makes it log its change at a later position. A change can be returned twice:
+        compare `page.current_version_id` to recognize it. `save_page` logs no change.
+
+        A slice costs one read unit for 4 KB of logged changes, and one read unit for each page. Every process
+        that commits has a shard of the log of its own, and each shard is read separately.
 
         Args:
             site_id: The site.
-            limit: How many at most.
-            cursor: From the slice before, or from an earlier day; without, all pages that have content come
-                first, as created.
+            limit: The largest number of changes in the slice.
+            cursor: The `cursor` of the previous slice, of today or of an earlier day. Without a cursor, all
+                pages that have content come first, as created.
 
         Returns:
-            The changes and a cursor for what follows; `is_end` where nothing does for now.
+            The changes, and a cursor for the changes that follow. `is_end` is True if none follows for now.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
-            InvalidCursorError: `cursor` is damaged or of another site.
-            ChangesExpiredError: `cursor` is older than `change_retention_days`, or than the site.
+            InvalidCursorError: `cursor` is damaged or belongs to another site.
+            ChangesExpiredError: `cursor` is older than `change_retention_days`, or the site was deleted after
+                it was taken.
         """
 
     @abstractmethod
     def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        """The changes that a consumer has not handled yet, up to the present.
+        """Iterates over the changes that a consumer has not handled yet, up to now.
 
-        Its cursor is kept with the site: it moves on after each slice, once the last change of the slice has
-        been handled, that is, when the next one is asked for. A consumer that is killed gets those of the
-        slice again.
+        The consumer's cursor is kept with the site. It moves on after each slice, when the consumer asks for
+        the change after the last one of the slice: by then all changes of the slice have been handled. A
+        consumer that is killed gets the changes of its last slice again.
 
         Args:
             site_id: The site.
-            consumer: Its name.
-            limit: Changes of a slice.
+            consumer: The name of the consumer.
+            limit: The largest number of changes in a slice.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
             InvalidKeyError: The name is empty or too long.
-            ChangesExpiredError: It has not read for `change_retention_days`, or the site was deleted since.
-                `list_changes` without a cursor begins anew.
+            ChangesExpiredError: The consumer has not read for `change_retention_days`, or the site was
+                deleted since. Call `list_changes` without a cursor to start again.
         """
 
     @abstractmethod
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
-        """A consumer's cursor, None if it has none; without a name, one that is beyond all changes so far."""
+        """Returns the cursor of a consumer, or None if it has none.
+
+        Args:
+            site_id: The site.
+            consumer: The name of the consumer. If None, the method returns a cursor that is beyond all
+                changes so far.
+        """
 
     @abstractmethod
     async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
-        """Keeps a consumer's cursor; to be done once the changes before it have been handled.
+        """Saves the cursor of a consumer. Call it after the changes before the cursor have been handled.
+
+        Args:
+            site_id: The site.
+            consumer: The name of the consumer.
+            cursor: The `cursor` of a slice of `list_changes`.
 
         Raises:
-            InvalidCursorError: `cursor` is damaged or of another site.
+            InvalidCursorError: `cursor` is damaged or belongs to another site.
             InvalidKeyError: The name is empty or too long.
         """
 
@@ -619,19 +754,21 @@ class StorageBackend(ABC):
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
     ) -> Frontier:
-        """The queue of a run; the same object each time, so that tasks share it.
+        """Returns the queue of a run. Every call returns the same object, so that tasks share it.
 
-        What `save_frontier_item` and `update_frontier_status` write goes past the queue: a pending item that
-        was saved so is queued once nothing else is left.
+        `save_frontier_item` and `update_frontier_status` bypass the queue: a pending item that they saved
+        enters the queue only when nothing else is left.
 
         Args:
-            run_id: The run. Run ids are taken to be unique over all sites.
-            site_id: Its site.
-            host_delay: Seconds between two leases of one host's items, for every host that has no delay of
-                its own. Kept with the run by whoever uses its queue first.
-            host_max_in_flight: Leases of one host at a time, likewise.
+            run_id: The run. Run ids must be unique over all sites.
+            site_id: The run's site.
+            host_delay: Seconds between two leases of items of one host, for every host without a delay of its
+                own. The first process that uses the queue stores the value with the run.
+            host_max_in_flight: How many leases one host may have at a time; None for any number. It is stored
+                like `host_delay`.
 
         Raises:
             InvalidKeyError: An id is empty or too long.
-            InvalidArgumentError: A limit is negative or too large, or not that of an earlier call.
+            InvalidArgumentError: A limit is negative or too large, or differs from that of an earlier
+                call in this process.
         """

@@ -1,21 +1,21 @@
-"""OpenTelemetry spans and metrics of every request to DynamoDB; needs the extra `otel`.
+"""Records every request to DynamoDB as OpenTelemetry spans and metrics. It needs the extra `otel`.
 
     backend = create_storage_backend(
         config, on_request=telemetry.observer(), on_lease_lost=telemetry.lease_observer()
     )
 
-Each request, retries included, is a span of kind client, below the one that is current where it was sent, and
-is measured by operation, table and error. Names are those of OpenTelemetry's semantic conventions for
-databases, where these have one.
+Every request, including retries, is a span of kind client. Its parent is the span that is current where the
+request was sent. Metrics have operation, table and error as attributes. Names follow OpenTelemetry's semantic
+conventions for databases, where these define a name.
 
-| metric | unit | what it is |
+| metric | unit | meaning |
 |---|---|---|
-| db.client.operation.duration | s | from sending a request to its answer |
-| ragcrawl_dynamo.requests | {request} | all of them; `ragcrawl_dynamo.retry` says which repeat a failed one |
+| db.client.operation.duration | s | time from sending a request to its answer |
+| ragcrawl_dynamo.requests | {request} | all requests; the attribute `ragcrawl_dynamo.retry` marks retries |
 | ragcrawl_dynamo.request.items | {item} | items of a request: how well coalescing and bulk calls fill it |
-| ragcrawl_dynamo.left_over | {item} | items of a batch that lacked capacity, and are sent again |
-| ragcrawl_dynamo.read_units | {unit} | read capacity units that were consumed |
-| ragcrawl_dynamo.write_units | {unit} | write capacity units likewise |
+| ragcrawl_dynamo.left_over | {item} | items of a batch that lacked capacity and are sent again |
+| ragcrawl_dynamo.read_units | {unit} | consumed read capacity units |
+| ragcrawl_dynamo.write_units | {unit} | consumed write capacity units |
 | ragcrawl_dynamo.leases_lost | {lease} | leases that had ended before they were used, by site |
 """
 
@@ -42,11 +42,11 @@ _NAME = "ragcrawl_dynamo"
 def observer(
     tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
 ) -> Observer:
-    """What `on_request` takes.
+    """Creates an observer of requests, to pass as `on_request`.
 
     Args:
-        tracer_provider: Gets the spans; the global one by default.
-        meter_provider: Gets the measurements; the global one by default.
+        tracer_provider: The provider that gets the spans; the global one by default.
+        meter_provider: The provider that gets the measurements; the global one by default.
     """
     tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
     meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
@@ -94,10 +94,10 @@ def observer(
 
 
 def lease_observer(meter_provider: MeterProvider | None = None) -> LeaseObserver:
-    """What `on_lease_lost` takes.
+    """Creates an observer of lost leases, to pass as `on_lease_lost`.
 
     Args:
-        meter_provider: Gets the count; the global one by default.
+        meter_provider: The provider that gets the count; the global one by default.
     """
     meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
     lost = meter.create_counter(f"{_NAME}.leases_lost", "{lease}", "Leases that had ended before their use")

@@ -1,9 +1,9 @@
-"""The tables as infrastructure code, from the very definitions by which `initialize()` makes them.
+"""Generates CloudFormation and Terraform code from the table definitions that `initialize()` uses.
 
     print(json.dumps(ragcrawl_dynamo.templates.cloudformation(config), indent=2))
 
-Both keep the tables when they are taken out of a stack. The version of their schema is recorded by the first
-`initialize()`, or by `migrate()`, which takes tables without a record for those of the first version.
+Both templates keep the tables when they are removed from a stack. The first `initialize()` or `migrate()`
+records the schema version. `migrate()` treats tables without a recorded version as tables of version 1.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ __all__ = ["cloudformation", "terraform"]
 
 
 def cloudformation(config: DynamoDBConfig) -> dict[str, Any]:
-    """A CloudFormation template, as JSON.
+    """Generates a CloudFormation template.
 
     Args:
-        config: Names the tables, and says how they are billed, tagged, protected and expire.
+        config: Has the names of the tables, and their billing, tags, protection and time to live.
+
+    Returns:
+        The template, ready for JSON.
     """
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -40,10 +43,13 @@ def cloudformation(config: DynamoDBConfig) -> dict[str, Any]:
 
 
 def terraform(config: DynamoDBConfig) -> dict[str, Any]:
-    """A Terraform configuration in JSON syntax, to be saved as `*.tf.json`.
+    """Generates a Terraform configuration in JSON syntax. Save it as `*.tf.json`.
 
     Args:
         config: See `cloudformation`.
+
+    Returns:
+        The configuration, ready for JSON.
     """
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.0"}}},
@@ -57,24 +63,24 @@ def terraform(config: DynamoDBConfig) -> dict[str, Any]:
 
 
 def _cloudformation_table(table: Table[Any], config: DynamoDBConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    properties: dict[str, Any] = {
         **create_table_request(table, config),
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": config.point_in_time_recovery},
     }
     if (name := table.expires_by(config)) is not None:
-        found["TimeToLiveSpecification"] = {"AttributeName": name, "Enabled": True}
-    return found
+        properties["TimeToLiveSpecification"] = {"AttributeName": name, "Enabled": True}
+    return properties
 
 
 def _terraform_table(table: Table[Any], config: DynamoDBConfig) -> dict[str, Any]:
     request: Any = create_table_request(table, config)
-    found = {
+    resource = {
         "name": request["TableName"],
         "billing_mode": request["BillingMode"],
         **_keys(request),
         "attribute": [
-            {"name": each["AttributeName"], "type": each["AttributeType"]}
-            for each in request["AttributeDefinitions"]
+            {"name": attribute["AttributeName"], "type": attribute["AttributeType"]}
+            for attribute in request["AttributeDefinitions"]
         ],
         "deletion_protection_enabled": request["DeletionProtectionEnabled"],
         "point_in_time_recovery": [{"enabled": config.point_in_time_recovery}],
@@ -82,19 +88,19 @@ def _terraform_table(table: Table[Any], config: DynamoDBConfig) -> dict[str, Any
         **_capacity(request),
     }
     if indexes := request.get("GlobalSecondaryIndexes"):
-        found["global_secondary_index"] = [
-            {**_index(each), **_keys(each), **_capacity(each)} for each in indexes
+        resource["global_secondary_index"] = [
+            {**_index(index), **_keys(index), **_capacity(index)} for index in indexes
         ]
     if indexes := request.get("LocalSecondaryIndexes"):
-        # Its partition key is the table's.
-        found["local_secondary_index"] = [
-            {**_index(each), "range_key": _keys(each)["range_key"]} for each in indexes
+        # A local index has the partition key of its table.
+        resource["local_secondary_index"] = [
+            {**_index(index), "range_key": _keys(index)["range_key"]} for index in indexes
         ]
     if (name := table.expires_by(config)) is not None:
-        found["ttl"] = [{"attribute_name": name, "enabled": True}]
+        resource["ttl"] = [{"attribute_name": name, "enabled": True}]
     if config.tags:
-        found["tags"] = config.tags
-    return found
+        resource["tags"] = config.tags
+    return resource
 
 
 def _plain_name(table: Table[Any], config: DynamoDBConfig) -> str:
@@ -110,7 +116,7 @@ def _index(definition: dict[str, Any]) -> dict[str, Any]:
 
 def _keys(definition: dict[str, Any]) -> dict[str, str]:
     kinds = {"HASH": "hash_key", "RANGE": "range_key"}
-    return {kinds[each["KeyType"]]: each["AttributeName"] for each in definition["KeySchema"]}
+    return {kinds[key["KeyType"]]: key["AttributeName"] for key in definition["KeySchema"]}
 
 
 def _capacity(definition: dict[str, Any]) -> dict[str, int]:

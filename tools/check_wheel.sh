@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it without extras into an empty environment, and uses it there.
+# Builds the wheel, installs it without extras into an empty environment, and tests it there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
@@ -20,7 +20,7 @@ ragcrawl_dynamo.create_storage_backend()
 print("ragcrawl_dynamo", ragcrawl_dynamo.__version__, "needs none of", ", ".join(sorted(optional)))
 PYTHON
 if env/bin/ragcrawl-dynamo --help 2>error; then
-    echo "the command should need its extra"
+    echo "the command ran without its extra: it must ask for ragcrawl-dynamo[cli]"
     exit 1
 fi
 grep "ragcrawl-dynamo\[cli\]" error

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md: a walk through the command, made by running it on DynamoDB Local (`make docs-cli`)."""
+"""Writes docs/cli.md: runs example calls of the command on DynamoDB Local (`make docs-cli`)."""
 
 import asyncio
 import os
@@ -23,16 +23,16 @@ TEXTS = {
     "/guide": ["# Guide\n\nFirst install it.\n"],
 }
 
-# What is shown: a heading and what is said below it, then the calls.
+# The sections of the page: a heading, a sentence below it, and the calls.
 WALK = (
     (
         "The tables",
-        "Only `init` makes any; all other commands say so if they are missing.",
+        "Only `init` creates tables. All other commands fail with an error if tables are missing.",
         ["init", "status"],
     ),
     (
         "What was crawled",
-        "A page is named by its URL, in any form that normalizes to the same.",
+        "Pass a page's URL in any form: URLs are normalized before they are compared.",
         [
             "sites",
             f"pages {SITE}",
@@ -44,7 +44,7 @@ WALK = (
     ),
     (
         "Runs",
-        "`run show SITE RUN --watch 2` looks again every two seconds, until the run is finished.",
+        "`run show SITE RUN --watch 2` refreshes every two seconds until the run is finished.",
         [
             f"runs {SITE}",
             f"run show {SITE} monday --watch 2",
@@ -54,13 +54,13 @@ WALK = (
         ],
     ),
     (
-        "Out and in",
-        "Both go on where they were ended. `FILE.parquet` is a folder of Parquet files.",
+        "Export and import",
+        "An interrupted export or import resumes. `FILE.parquet` is a folder of Parquet files.",
         [f"export {SITE} docs.jsonl", "import docs.jsonl"],
     ),
     (
         "Clean-up",
-        "Without `--yes` these ask first; a no, or nobody to ask, is exit code 1.",
+        "Without `--yes` these commands ask first. Without a yes, the exit code is 1.",
         [
             f"prune {SITE} --keep-last 1 --dry-run",
             f"prune {SITE} --keep-last 1 --yes",
@@ -69,14 +69,14 @@ WALK = (
     ),
     (
         "Errors",
-        "One sentence on stderr, and exit code 1.",
+        "An error is one sentence on stderr, with exit code 1.",
         [f"page show {SITE} {HOST}/nowhere", "--table-prefix typo_ sites"],
     ),
 )
 
 
 async def fill(endpoint: str) -> None:
-    """A small site, with a run that is not finished."""
+    """Saves a small site with a run that is not finished."""
     config = local_config(endpoint, table_prefix="ragcrawl_", frontier_max_attempts=1)
     async with DynamoDBBackend(config) as backend:
         await backend.save_site(Site(site_id=SITE, name="Example's documentation", seeds=[HOST + "/"]))
@@ -105,8 +105,8 @@ async def fill(endpoint: str) -> None:
         await frontier.fail(claims[3], "503 Service Unavailable")
 
 
-def shown(call: str, endpoint: str, folder: str) -> str:
-    """A call with what it prints, as in a terminal."""
+def transcript(call: str, endpoint: str, folder: str) -> str:
+    """Runs a call, and returns it with its output as in a terminal."""
     env = {
         **os.environ,
         "RAGCRAWL_DYNAMO_ENDPOINT_URL": endpoint,
@@ -114,7 +114,7 @@ def shown(call: str, endpoint: str, folder: str) -> str:
         "AWS_SECRET_ACCESS_KEY": "local",
         "COLUMNS": COLUMNS,
     }
-    process = subprocess.Popen(  # noqa: S603 # our own calls
+    process = subprocess.Popen(  # noqa: S603 # the calls above
         [sys.executable, "-m", "ragcrawl_dynamo", *shlex.split(call)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -123,9 +123,9 @@ def shown(call: str, endpoint: str, folder: str) -> str:
         cwd=folder,
     )
     try:
-        output, _ = process.communicate(timeout=5 if "--watch" in call else 60)
+        output, _ = process.communicate(timeout=15 if "--watch" in call else 60)
     except subprocess.TimeoutExpired:
-        # The run is not finished: its user has seen enough.
+        # --watch runs until the run is finished; a user presses Ctrl-C.
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate()
     lines = [line.rstrip() for line in output.strip("\n").splitlines()]
@@ -133,22 +133,22 @@ def shown(call: str, endpoint: str, folder: str) -> str:
 
 
 def main(folder: Path) -> None:
-    """Runs all of it, and writes the page."""
+    """Runs all calls, and writes the page."""
     text = [
         "# The command line",
         "",
-        "Written by `make docs-cli`, which ran it. Which tables, where and as whom is said by options before",
-        "the command, or by the environment: here by `RAGCRAWL_DYNAMO_ENDPOINT_URL`.",
-        "`ragcrawl-dynamo --help` lists all.",
+        "`make docs-cli` wrote this page by running these calls. Options before the command, or environment",
+        "variables, select the tables, the endpoint and the AWS profile: here `RAGCRAWL_DYNAMO_ENDPOINT_URL`",
+        "is set. `ragcrawl-dynamo --help` lists all options.",
     ]
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
-        for title, what, calls in WALK:
+        for title, sentence, calls in WALK:
             blocks = []
             for call in calls:
-                blocks.append(shown(call, endpoint, str(folder)))
+                blocks.append(transcript(call, endpoint, str(folder)))
                 if call == "init":
                     asyncio.run(fill(endpoint))
-            text += ["", f"## {title}", "", what, "", "```console", "\n\n".join(blocks), "```"]
+            text += ["", f"## {title}", "", sentence, "", "```console", "\n\n".join(blocks), "```"]
         asyncio.run(drop_tables(local_config(endpoint, table_prefix="ragcrawl_")))
     (ROOT / "docs" / "cli.md").write_text("\n".join(text) + "\n")
 

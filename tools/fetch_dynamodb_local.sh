@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches DynamoDB Local, AWS's own engine, into the folder given, once. AWS's jar comes in an npm package.
+# Downloads DynamoDB Local, AWS's own engine, into FOLDER, unless it is there. An npm package has AWS's jar.
 set -euo pipefail
 home=${1:?usage: fetch_dynamodb_local.sh FOLDER}
 package=amplify-dynamodb-simulator-2.9.30
@@ -20,8 +20,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo "fetching DynamoDB Local into $home ..." >&2
 (cd "$work" && npm pack --silent "${package%-*}@${package##*-}" >/dev/null && tar xzf "$package.tgz" package/emulator)
-found=$(sha256sum "$work/package/emulator/DynamoDBLocal.jar" | cut -d' ' -f1)
-[ "$found" = "$sha256_of_jar" ] || { echo "DynamoDBLocal.jar has SHA-256 $found, not $sha256_of_jar" >&2; exit 1; }
+sha256=$(sha256sum "$work/package/emulator/DynamoDBLocal.jar" | cut -d' ' -f1)
+[ "$sha256" = "$sha256_of_jar" ] || { echo "DynamoDBLocal.jar has SHA-256 $sha256, not $sha256_of_jar" >&2; exit 1; }
 mkdir -p "$(dirname "$home")"
 rm -rf "$home"
 mv "$work/package/emulator" "$home"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make_env.sh FOLDER REQUIREMENT...: a new virtual environment with these. uv is many times faster than pip,
-# which some of the crawlers take minutes of; where it can not reach the index, pip does it.
+# make_env.sh FOLDER REQUIREMENT...: creates a virtual environment with these requirements. It uses uv, because
+# pip takes minutes for some of the crawlers. If uv cannot reach the package index, it uses pip.
 set -euo pipefail
 folder=$1
 shift

@@ -1,4 +1,4 @@
-"""Fetches what is in a run's queue, and stores it. How to fetch is passed in: tests need no network."""
+"""Fetches the pages in the frontier of a run, and saves them. Tests pass a fetch function without network."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ragcrawl_dynamo import Claim, DynamoDBBackend, Page, PageVersion
 
 @dataclass(frozen=True)
 class Response:
-    """What a fetch brought."""
+    """The response to a fetch."""
 
     status: int
     text: str = ""
@@ -20,12 +20,12 @@ Fetch = Callable[[str], Awaitable[Response]]
 
 
 def digest(text: str) -> str:
-    """A short hash."""
+    """Returns a short hash."""
     return sha256(text.encode()).hexdigest()[:32]
 
 
 async def crawl(backend: DynamoDBBackend, site_id: str, run_id: str, seeds: list[str], fetch: Fetch) -> None:
-    """Crawls from the seeds on, until nothing is left. May be called in many processes at once."""
+    """Crawls from the seeds until the run is finished. Many processes may call it at the same time."""
     frontier = backend.frontier(run_id, site_id)
     await frontier.add(seeds)
 
@@ -33,7 +33,7 @@ async def crawl(backend: DynamoDBBackend, site_id: str, run_id: str, seeds: list
         url = claim.item.url
         response = await fetch(url)
         if response.status >= 500:
-            # Back into the queue, for later.
+            # The worker puts the item back into the queue, to be tried again later.
             raise RuntimeError(f"{url} answered {response.status}")
         page = Page(page_id=digest(url), site_id=site_id, url=url, status_code=response.status)
         version = None

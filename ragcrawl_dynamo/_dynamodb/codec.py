@@ -209,10 +209,9 @@ def _check_size(table: Table[E], record: E, item: Item) -> None:
     if (size := item_size(item)) > limit:
         largest = max(item, key=lambda name: attribute_size(name, item[name]))
         raise ItemTooLargeError(
-            largest,
+            (largest, attribute_size(largest, item[largest])),
             model=type(record).__name__,
             record=" ".join(f"{name} {item[name]['S'][:200]!r}" for name in table.primary_key),
             size=size,
-            field_size=attribute_size(largest, item[largest]),
             limit=limit,
         )

@@ -1,4 +1,4 @@
-"""The command `ragcrawl-dynamo`; its parts need the extra `cli`."""
+"""The command `ragcrawl-dynamo`. Its modules need the extra `cli`."""
 
 import sys
 
@@ -8,7 +8,7 @@ _EXTRA = frozenset({"typer", "rich"})
 def main() -> None:
     """Runs the command."""
     try:
-        from ragcrawl_dynamo.cli.app import run  # without the extra it can not be imported
+        from ragcrawl_dynamo.cli.app import run  # fails without the extra
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise

@@ -1,4 +1,4 @@
-"""The command's root: options that say which tables, the groups of commands, and errors in one sentence."""
+"""The root of the command: options that select the tables, the groups of commands, and error messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Looks after crawl storage in DynamoDB.",
-    epilog="Every setting can also come from the environment, as RAGCRAWL_DYNAMO_TABLE_PREFIX and so on.",
+    help="Manages the tables and records of a crawler in DynamoDB.",
+    epilog="Environment variables can set every setting: RAGCRAWL_DYNAMO_TABLE_PREFIX, and so on.",
 )
 tables.add_to(app)
 content.add_to(app)
@@ -30,32 +30,34 @@ runs.add_to(app)
 def choose(
     context: typer.Context,
     table_prefix: Annotated[
-        str | None, typer.Option(help="Prefix of the tables' names.", show_default="ragcrawl_")
+        str | None, typer.Option(help="Prefix of the table names.", show_default="ragcrawl_")
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS region.", show_default="us-east-1")] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(help="Of DynamoDB Local, say; AWS's own by default.")
+        str | None, typer.Option(help="URL of another endpoint than that of AWS, such as DynamoDB Local.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Section of the shared AWS configuration.")] = None,
-    content_bucket: Annotated[str | None, typer.Option(help="S3 bucket of large bodies.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Profile in the shared AWS configuration files.")
+    ] = None,
+    content_bucket: Annotated[str | None, typer.Option(help="S3 bucket for large bodies.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the steps of the command.")] = False,
 ) -> None:
-    """Reads the settings."""
+    """Reads the settings from the options and the environment."""
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-    given = {
+    options = {
         "table_prefix": table_prefix,
         "region": region,
         "endpoint_url": endpoint_url,
         "profile": profile,
         "content_bucket": content_bucket,
     }
-    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     context.obj = DynamoDBConfig.from_env(**overrides)
 
 
 def run(args: list[str] | None = None) -> None:
-    """Runs the command and ends the process: 0 for success, 1 for an error or a no, 2 for wrong usage."""
+    """Runs the command. Exit codes: 0 success, 1 error or declined question, 2 wrong usage."""
     try:
         app(args)
     except ValidationError as error:

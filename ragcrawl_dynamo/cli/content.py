@@ -1,4 +1,4 @@
-"""Commands on sites and what was crawled: to look at it, compare it, take it out and in, and clean up."""
+"""Commands on sites, pages and versions: list, show, compare, export, import and clean up."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from ragcrawl_dynamo.cli.session import (
     Url,
     Yes,
     confirm,
-    found,
+    required,
     using,
 )
 from ragcrawl_dynamo.cli.transfer import Exporter, Importer, OnRecord
 
-_MASS = "Delete even most of what the site has."
+_MASS = "Allow deleting more of the site than max_deleted_share."
 AllowMass = Annotated[bool, typer.Option("--allow-mass-deletion", help=_MASS)]
 FilePath = Annotated[
-    Path, typer.Argument(metavar="FILE", help="JSON lines; or *.parquet, a folder of Parquet files.")
+    Path, typer.Argument(metavar="FILE", help="File of JSON lines; or *.parquet, a folder of Parquet files.")
 ]
 
-one = typer.Typer(no_args_is_help=True, help="One page.")
+page_commands = typer.Typer(no_args_is_help=True, help="Shows one page.")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the commands to an app."""
     app.command()(sites)
     app.command()(pages)
-    app.add_typer(one, name="page")
+    app.add_typer(page_commands, name="page")
     for command in (versions, diff, prune, gc):
         app.command()(command)
     app.command("export")(export_site)
@@ -58,35 +58,35 @@ def add_to(app: typer.Typer) -> None:
 
 def sites(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) -> None:
     """Lists the sites."""
-    found_sites = using(context, lambda backend: backend.list_sites(limit))
+    site_list = using(context, lambda backend: backend.list_sites(limit))
     columns = ("site_id", "name", "total_pages", "total_runs", "last_crawl_at", "is_active")
-    write_rows(found_sites, columns, as_json=as_json, empty="there are no sites")
+    write_rows(site_list, columns, as_json=as_json, empty="there are no sites")
 
 
 def pages(
     context: typer.Context,
     site_id: SiteId,
     limit: Limit = 100,
-    tombstones: Annotated[bool, typer.Option("--tombstones", help="Those that are gone, too.")] = False,
+    tombstones: Annotated[bool, typer.Option("--tombstones", help="Also list pages that are gone.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Lists a site's pages."""
-    found_pages = using(
+    page_list = using(
         context, lambda backend: backend.list_pages(site_id, limit, include_tombstones=tombstones)
     )
     columns = ("url", "status_code", "version_count", "last_crawled", "last_changed", "is_tombstone")
-    write_rows(found_pages, columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
+    write_rows(page_list, columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
 
 
-@one.command("show")
+@page_commands.command("show")
 def show_page(
     context: typer.Context,
     site_id: SiteId,
     url: Url,
-    content: Annotated[bool, typer.Option("--content", help="Its current Markdown instead.")] = False,
+    content: Annotated[bool, typer.Option("--content", help="Print the current Markdown instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows a page, or what it says."""
+    """Shows a page, or its current content."""
 
     async def work(backend: DynamoDBBackend) -> tuple[Page, PageVersion | None]:
         page = await _page(backend, site_id, url)
@@ -97,9 +97,9 @@ def show_page(
     if not content:
         write_record(page, as_json=as_json)
     elif as_json:
-        write_json(found(current, f"content of {url}"))
+        write_json(required(current, f"content of {url}"))
     else:
-        typer.echo(found(current, f"content of {url}").markdown)
+        typer.echo(required(current, f"content of {url}").markdown)
 
 
 def versions(
@@ -120,25 +120,28 @@ def diff(
     site_id: SiteId,
     url: Url,
     old: Annotated[
-        str | None, typer.Option("--from", metavar="VERSION", help="The one before the newest by default.")
+        str | None,
+        typer.Option("--from", metavar="VERSION", help="The version before the newest by default."),
     ] = None,
-    new: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="The newest by default.")] = None,
+    new: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="The newest version by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what differs between the Markdown of two versions of a page."""
+    """Compares the Markdown of two versions of a page."""
 
     async def work(backend: DynamoDBBackend) -> tuple[PageVersion, PageVersion]:
         page = await _page(backend, site_id, url)
         newest = await backend.list_versions(page.page_id, 2, include_content=False, site_id=site_id)
-        ids = [each.version_id for each in newest]
+        ids = [version.version_id for version in newest]
         if len(ids) < 2 and not (old and new):
-            raise InvalidArgumentError("url", f"{url} has {len(ids)} version, there is nothing to compare")
-        chosen = (old or ids[1], new or ids[0])
-        pair = [await backend.get_version(page.page_id, each, site_id=site_id) for each in chosen]
-        return (
-            found(pair[0], f"version {chosen[0]!r} of {url}"),
-            found(pair[1], f"version {chosen[1]!r} of {url}"),
-        )
+            count = "one version" if ids else "no version"
+            raise InvalidArgumentError("url", f"{url} has {count}, there is nothing to compare")
+        pair = []
+        for version_id in (old or ids[1], new or ids[0]):
+            version = await backend.get_version(page.page_id, version_id, site_id=site_id)
+            pair.append(required(version, f"version {version_id!r} of {url}"))
+        return pair[0], pair[1]
 
     before, after = using(context, work)
     lines = list(
@@ -153,7 +156,7 @@ def diff(
     if as_json:
         write_json({"from": before.version_id, "to": after.version_id, "diff": lines})
     elif not lines:
-        say("their Markdown is the same")
+        say("both versions have the same Markdown")
     elif out.is_terminal:
         out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
     else:
@@ -164,10 +167,10 @@ def export_site(
     context: typer.Context,
     site_id: SiteId,
     file: FilePath,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a site with its runs, pages and all versions to a file; goes on where it was ended."""
+    """Writes a site with its runs, pages and all versions to a file. An interrupted export resumes."""
     with _bar("exporting") as on_progress:
         count = using(
             context, lambda backend: Exporter(backend, site_id, file, on_progress).run(overwrite=overwrite)
@@ -176,7 +179,7 @@ def export_site(
 
 
 def import_site(context: typer.Context, file: FilePath, as_json: AsJson = False) -> None:
-    """Saves what `export` wrote, over whatever is there; goes on where it was ended."""
+    """Saves the records of an export, and replaces stored ones. An interrupted import resumes."""
     with _bar("importing") as on_progress:
         count = using(context, lambda backend: Importer(backend, file, on_progress).run())
     write_outcome({"records": count}, f"{count:,} records were saved", as_json=as_json)
@@ -185,14 +188,18 @@ def import_site(context: typer.Context, file: FilePath, as_json: AsJson = False)
 def prune(
     context: typer.Context,
     site_id: SiteId,
-    keep_last: Annotated[int | None, typer.Option(min=1, help="Keep so many of each page.")] = None,
-    max_age_days: Annotated[float | None, typer.Option(help="Keep what is younger.")] = None,
+    keep_last: Annotated[
+        int | None, typer.Option(min=1, help="Keep that many versions of each page.")
+    ] = None,
+    max_age_days: Annotated[
+        float | None, typer.Option(help="Keep versions that were crawled within that many days.")
+    ] = None,
     allow_mass_deletion: AllowMass = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Removes old versions; never a page's current one."""
+    """Deletes old versions, but never the current version of a page."""
 
     async def work(backend: DynamoDBBackend, dry: bool) -> PruneReport:
         return await backend.prune_versions(
@@ -209,13 +216,15 @@ def prune(
 def gc(
     context: typer.Context,
     site_id: SiteId,
-    grace_hours: Annotated[float, typer.Option(help="Leave what is younger.")] = 24.0,
+    grace_hours: Annotated[
+        float, typer.Option(help="Keep bodies that were written within that many hours.")
+    ] = 24.0,
     allow_mass_deletion: AllowMass = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Removes bodies that no version uses."""
+    """Deletes bodies that no version uses."""
 
     async def work(backend: DynamoDBBackend, dry: bool) -> GarbageReport:
         return await backend.collect_garbage(
@@ -235,7 +244,7 @@ def delete_site(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes all that a site has: runs and their frontiers, pages, versions, the site."""
+    """Deletes a site with its runs, their frontiers, its pages and versions."""
 
     async def count(backend: DynamoDBBackend) -> dict[str, int]:
         usage = await backend.get_content_usage(site_id)
@@ -245,16 +254,16 @@ def delete_site(
             "versions": usage.versions,
         }
 
-    counted = using(context, count)
+    counts = using(context, count)
     if dry_run:
-        write_record(counted, as_json=as_json)
+        write_record(counts, as_json=as_json)
         return
     if not yes:
-        write_record(counted, as_json=False)
-    confirm(f"Delete site {site_id} with all of this?", yes=yes)
+        write_record(counts, as_json=False)
+    confirm(f"Delete site {site_id} with these records?", yes=yes)
     existed = using(context, lambda backend: backend.delete_site(site_id))
-    text = "deleted" if existed else f"there is no site {site_id!r}"
-    write_outcome({"existed": existed, **counted}, text, as_json=as_json)
+    text = f"deleted site {site_id!r}" if existed else f"there is no site {site_id!r}"
+    write_outcome({"existed": existed, **counts}, text, as_json=as_json)
 
 
 def _clean_up(
@@ -266,7 +275,7 @@ def _clean_up(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Says what would be deleted, and deletes it if that is wanted. `work` is told whether only to count."""
+    """Shows what would be deleted, and deletes it after confirmation. `work` gets whether to count only."""
     if not dry_run and not yes:
         write_record(using(context, lambda backend: work(backend, True)), as_json=False)
         confirm(question, yes=False)
@@ -274,19 +283,19 @@ def _clean_up(
 
 
 async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:
-    return found(await backend.get_page_by_url(site_id, url), f"page {url} in site {site_id!r}")
+    return required(await backend.get_page_by_url(site_id, url), f"page {url} in site {site_id!r}")
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[OnRecord]:
+def _bar(activity: str) -> Iterator[OnRecord]:
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=1.0)
+        task = progress.add_task(activity, total=1.0)
         counts: dict[str, int] = {}
 
         def on_progress(kind: str, share: float) -> None:
             counts[kind] = counts.get(kind, 0) + 1
-            shown = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
-            progress.update(task, completed=share, description=f"{what}: {shown}")
+            records = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
+            progress.update(task, completed=share, description=f"{activity}: {records}")
 
         yield on_progress

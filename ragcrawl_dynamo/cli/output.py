@@ -1,4 +1,4 @@
-"""How records are shown: as tables for people, as JSON lines for programs."""
+"""Prints records: as tables for people, as JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# Data goes to stdout, all else to stderr. A file or a pipe has more room than rich takes it to have.
-_WIDTH_OF_FILES = 200
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+# Data goes to stdout, everything else to stderr. For files and pipes, the 80 columns of rich are too few.
+_FILE_WIDTH = 200
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
 def plain(record: Any) -> Any:
-    """A record as what JSON has."""
+    """Converts a record to values that JSON has."""
     if isinstance(record, BaseModel):
         return record.model_dump(mode="json")
     if is_dataclass(record) and not isinstance(record, type):
@@ -30,19 +30,19 @@ def plain(record: Any) -> Any:
 
 
 def write_json(record: Any) -> None:
-    """A line of JSON on stdout."""
+    """Writes a record to stdout as a line of JSON."""
     sys.stdout.write(orjson.dumps(plain(record), default=str, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     sys.stdout.flush()
 
 
 def write_rows(records: Iterable[Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """Records as the rows of a table, or one line of JSON each.
+    """Writes records as the rows of a table, or as lines of JSON.
 
     Args:
         records: Models or dataclasses.
-        columns: Names of the fields that are shown.
-        as_json: Whole records as JSON instead.
-        empty: Said where there are none.
+        columns: The names of the fields to show.
+        as_json: Writes whole records as JSON instead.
+        empty: The message if there are no records.
     """
     if as_json:
         for record in records:
@@ -60,7 +60,7 @@ def write_rows(records: Iterable[Any], columns: Sequence[str], *, as_json: bool,
 
 
 def write_record(record: Any, *, as_json: bool) -> None:
-    """One record, field by field, or as a line of JSON."""
+    """Writes one record as a table of its fields, or as a line of JSON."""
     fields = plain(record)
     if as_json:
         write_json(fields)
@@ -74,7 +74,7 @@ def write_record(record: Any, *, as_json: bool) -> None:
 
 
 def write_outcome(record: Any, text: str, *, as_json: bool) -> None:
-    """What was done: a word to the user on stderr, or a line of JSON."""
+    """Writes the outcome of a command: a message on stderr, or a line of JSON on stdout."""
     if as_json:
         write_json(record)
     else:
@@ -82,17 +82,17 @@ def write_outcome(record: Any, text: str, *, as_json: bool) -> None:
 
 
 def say(text: str) -> None:
-    """A word to the user, on stderr."""
+    """Writes a message to stderr."""
     err.print(text, markup=False, soft_wrap=True)
 
 
 def cell(value: Any) -> Text:
-    """A value in a table, as it is: what was crawled may look like rich's markup."""
+    """Creates a table cell without markup: crawled text may look like rich's markup."""
     return Text(text_of(value), overflow="fold")
 
 
 def text_of(value: Any) -> str:
-    """A value for people."""
+    """Formats a value for people."""
     match value:
         case None:
             return "-"
@@ -103,7 +103,7 @@ def text_of(value: Any) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M:%S}"
         case dict():
-            return ", ".join(f"{key}: {text_of(each)}" for key, each in value.items()) or "-"
+            return ", ".join(f"{key}: {text_of(member)}" for key, member in value.items()) or "-"
         case list() | tuple() | set() | frozenset():
             return ", ".join(map(text_of, value)) or "-"
         case _:

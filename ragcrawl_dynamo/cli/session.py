@@ -1,4 +1,4 @@
-"""What all commands share: which tables, how to open them, how to ask, how to fail."""
+"""Shared parts of the commands: common options, opening a backend, questions and missing records."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, NotFoundError
 
 T = TypeVar("T")
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, a line for each record.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
-Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each record.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
+Limit = Annotated[int, typer.Option(min=1, help="The largest number of records.")]
 SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Id of a site.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
-Url = Annotated[str, typer.Argument(metavar="URL", help="URL of a page, in any form that normalizes to it.")]
+Url = Annotated[
+    str, typer.Argument(metavar="URL", help="URL of a page, in any form with the same normalized URL.")
+]
 
 
 def config_of(context: typer.Context) -> DynamoDBConfig:
-    """The settings that the options before the command and the environment make."""
+    """Returns the settings from the options before the command and the environment."""
     config: DynamoDBConfig = context.find_root().obj
     return config
 
 
 def using(context: typer.Context, work: Callable[[DynamoDBBackend], Awaitable[T]]) -> T:
-    """The result of work with a backend on tables that are there: no command but `init` makes any."""
+    """Calls `work` with a backend on existing tables, and returns its result. Only `init` creates tables."""
 
     async def use() -> T:
         backend = DynamoDBBackend(config_of(context))
@@ -42,20 +44,20 @@ def using(context: typer.Context, work: Callable[[DynamoDBBackend], Awaitable[T]
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Goes on if the user says so.
+    """Asks the user for confirmation, unless `yes` is set.
 
     Raises:
-        typer.Abort: They do not, or there is nobody to ask.
+        typer.Abort: The user declined, or there is no user to ask.
     """
     if not yes:
         typer.confirm(question, abort=True, err=True)
 
 
-def found(record: T | None, what: str) -> T:
-    """A record that has to be there.
+def required(record: T | None, what: str) -> T:
+    """Returns a record that must exist.
 
     Raises:
-        NotFoundError: It is not.
+        NotFoundError: It does not exist.
     """
     if record is None:
         raise NotFoundError(f"there is no {what}")

@@ -1,4 +1,4 @@
-"""Commands on the tables themselves: to make, look at, migrate and describe them."""
+"""Commands on the tables: create, show and migrate them, and generate policies and templates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ragcrawl_dynamo.templates import cloudformation, terraform
 
 
 class RoleName(StrEnum):
-    """Who needs a policy."""
+    """The roles that have an IAM policy."""
 
     ADMIN = "admin"
     MIGRATOR = "migrator"
@@ -27,14 +27,14 @@ class RoleName(StrEnum):
 
 
 class Format(StrEnum):
-    """Of a template."""
+    """The formats of a template."""
 
     CLOUDFORMATION = "cloudformation"
     TERRAFORM = "terraform"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the commands to an app."""
     app.command()(init)
     app.command()(status)
     app.command()(migrate)
@@ -45,36 +45,37 @@ def add_to(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     create_missing_indexes: Annotated[
-        bool, typer.Option(help="Add indexes that tables lack; reads these tables whole.")
+        bool, typer.Option(help="Add missing global indexes. DynamoDB reads such a table whole.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes the tables that are missing."""
+    """Creates the tables that are missing."""
 
     async def work() -> list[str]:
         backend = DynamoDBBackend(config_of(context))
         before, _ = await backend.describe_tables()
         await backend.initialize(create_missing_indexes=create_missing_indexes)
         await backend.close()
-        return [each.name for each in before if each.status == "MISSING"]
+        return [table.name for table in before if table.status == "MISSING"]
 
-    made = asyncio.run(work())
-    text = f"created {', '.join(made)}" if made else "all tables are there"
-    write_outcome({"created": made}, text, as_json=as_json)
+    created = asyncio.run(work())
+    text = f"created {', '.join(created)}" if created else "all tables exist already"
+    write_outcome({"created": created}, text, as_json=as_json)
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Shows the tables, the version of their schema, and whether they serve requests; exits with 1 if not."""
-    found, version = asyncio.run(DynamoDBBackend(config_of(context)).describe_tables())
-    healthy = all(each.is_serving for each in found)
+    """Shows the tables and their schema version. The exit code is 1 if a table does not serve requests."""
+    tables, version = asyncio.run(DynamoDBBackend(config_of(context)).describe_tables())
+    healthy = all(table.is_serving for table in tables)
     if as_json:
-        write_json({"healthy": healthy, "schema_version": version, "tables": [plain(each) for each in found]})
+        records = [plain(table) for table in tables]
+        write_json({"healthy": healthy, "schema_version": version, "tables": records})
     else:
         columns = ("name", "status", "items", "size_bytes", "billing", "time_to_live")
-        write_rows(found, columns, as_json=False, empty="")
-        known = "none recorded" if version is None else version
+        write_rows(tables, columns, as_json=False, empty="")
+        known = "not recorded" if version is None else version
         out.print(f"schema version: {known}; {'healthy' if healthy else '[red]not healthy[/]'}")
-        err.print("[dim]DynamoDB counts items and bytes every six hours or so[/]")
+        err.print("[dim]DynamoDB updates the numbers of items and bytes about every six hours[/]")
     if not healthy:
         raise typer.Exit(1)
 
@@ -82,20 +83,20 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 def migrate(
     context: typer.Context, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    """Brings tables of an older schema version up to this one; may be ended and called again."""
+    """Upgrades tables of an older schema version. After an interruption, call it again."""
     backend = DynamoDBBackend(config_of(context))
     _, version = asyncio.run(backend.describe_tables())
-    own = backend.schema_version
+    wanted = backend.schema_version
     outcome = {"rewritten": 0, "schema_version": version}
-    if version == own:
-        write_outcome(outcome, f"the tables are of schema version {own}: nothing to do", as_json=as_json)
+    if version == wanted:
+        write_outcome(outcome, f"the tables have schema version {wanted}: nothing to do", as_json=as_json)
         return
-    known = version or "that is not recorded"
+    known = "an unrecorded schema version" if version is None else f"schema version {version}"
     if dry_run:
-        text = f"would bring the tables from schema version {known} to {own}"
+        text = f"would upgrade the tables from {known} to {wanted}"
         write_outcome(outcome, text, as_json=as_json)
         return
-    confirm(f"Rewrite what is of schema version {known}?", yes=yes)
+    confirm(f"Upgrade the tables from {known} to {wanted}?", yes=yes)
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} items"), TimeElapsedColumn())
     with Progress(*columns, console=err) as progress:
         bars: dict[str, Any] = {}
@@ -108,27 +109,29 @@ def migrate(
 
         rewritten = asyncio.run(backend.migrate(show))
     write_outcome(
-        {"rewritten": rewritten, "schema_version": own},
-        f"rewrote {rewritten:,} items: the tables are of schema version {own}",
+        {"rewritten": rewritten, "schema_version": wanted},
+        f"rewrote {rewritten:,} items: the tables have schema version {wanted}",
         as_json=as_json,
     )
 
 
 def iam_policy(
     context: typer.Context,
-    role: Annotated[RoleName, typer.Argument(help="Who it is for.")],
-    account: Annotated[str, typer.Option(help="AWS account of the tables.")] = "*",
-    partition: Annotated[str, typer.Option(help="aws-cn or aws-us-gov outside of AWS's main one.")] = "aws",
+    role: Annotated[RoleName, typer.Argument(help="Role that gets the policy.")],
+    account: Annotated[str, typer.Option(help="AWS account of the tables; any by default.")] = "*",
+    partition: Annotated[str, typer.Option(help="AWS partition: aws, aws-cn or aws-us-gov.")] = "aws",
 ) -> None:
-    """Prints the least that a role has to be allowed, as an IAM policy."""
+    """Prints the least-privilege IAM policy of a role."""
     _print(policy(config_of(context), role.value, account=account, partition=partition))
 
 
 def template(
     context: typer.Context,
-    kind: Annotated[Format, typer.Argument(help="Save Terraform's as a file *.tf.json.")],
+    kind: Annotated[
+        Format, typer.Argument(help="Format. Save the output for Terraform as a file *.tf.json.")
+    ],
 ) -> None:
-    """Prints the tables as infrastructure code, as `init` would make them."""
+    """Prints infrastructure code for the tables that `init` would create."""
     make = cloudformation if kind is Format.CLOUDFORMATION else terraform
     _print(make(config_of(context)))
 

@@ -1,7 +1,8 @@
-"""A whole site in a file: written and read in bounded memory, and gone on with where it was ended.
+"""Exports a whole site to a file and imports it, in bounded memory. An interrupted transfer resumes.
 
-A record is `{"kind": "site" | "run" | "page" | "version", "record": {...}}`, a page's versions come after it.
-As JSON lines it is a line; as Parquet a row, whose Markdown has a column of its own, in a folder of files.
+A record is `{"kind": "site" | "run" | "page" | "version", "record": {...}}`. The versions of a page come
+after the page. With JSON lines, a record is a line. With Parquet, it is a row in a folder of files, and its
+Markdown has a column of its own.
 """
 
 from __future__ import annotations
@@ -35,30 +36,32 @@ MODELS: dict[str, type[BaseModel]] = {
     "version": PageVersion,
 }
 
-# Pages between two places from which an export can go on, and pages whose versions are read at once.
+# An export can resume after each step of so many pages.
 _PAGES_PER_STEP = 50
+
+# How many pages have their versions read concurrently, and how many versions one call reads.
 _PAGES_AT_ONCE = 8
 _VERSIONS_PER_READ = 20
 
-# Records that an import saves at once.
+# How many records an import saves at once, at least.
 _BATCH = 200
 
 
 class Sink(Protocol):
-    """Where an export writes."""
+    """The target that an export writes to."""
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
-        """Takes a record."""
+        """Writes a record."""
 
     def checkpoint(self) -> int:
-        """Makes all that was taken durable; returns a position to come back to."""
+        """Makes all written records durable; returns the position from which an export can resume."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the target."""
 
 
 class Lines:
-    """JSON lines in a file; a position is a number of bytes."""
+    """Reads and writes JSON lines in a file. A position is a number of bytes."""
 
     def __init__(self, path: Path, position: int) -> None:
         self._file = path.open("r+b" if position else "wb")
@@ -66,43 +69,43 @@ class Lines:
         self._file.seek(position)
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
-        """See Sink."""
+        """See `Sink`."""
         self._file.write(orjson.dumps({"kind": kind, "record": record}) + b"\n")
 
     def checkpoint(self) -> int:
-        """See Sink."""
+        """See `Sink`."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        """See Sink."""
+        """See `Sink`."""
         self._file.close()
 
     @staticmethod
     def size(path: Path) -> int:
-        """The position after the last record."""
+        """Returns the position after the last record."""
         return path.stat().st_size
 
     @staticmethod
     def read(path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
-        """Kind, record and the position after it."""
+        """Yields each record as its kind, its fields and the position after it."""
         with path.open("rb") as file:
             file.seek(position)
             for line in file:
                 try:
-                    found = orjson.loads(line)
-                    kind, record = found["kind"], found["record"]
+                    content = orjson.loads(line)
+                    kind, record = content["kind"], content["record"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise InvalidArgumentError(
-                        "file", f"{path}: the line at byte {position} is no record: {error}"
+                        "file", f"{path}: the line at byte {position} is not a record: {error}"
                     ) from error
                 position += len(line)
                 yield kind, record, position
 
 
 class ParquetFiles:
-    """Parquet files in a folder, one for each step; a position is their number."""
+    """Reads and writes Parquet files in a folder, one for each step. A position is a number of files."""
 
     def __init__(self, path: Path, position: int) -> None:
         path.mkdir(exist_ok=True)
@@ -117,7 +120,7 @@ class ParquetFiles:
         return sorted(path.glob("part-*.parquet"))
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
-        """See Sink."""
+        """See `Sink`."""
         rest = {name: value for name, value in record.items() if name != "markdown"}
         self._rows.append(
             {
@@ -129,7 +132,7 @@ class ParquetFiles:
         )
 
     def checkpoint(self) -> int:
-        """See Sink."""
+        """See `Sink`."""
         if self._rows:
             pa, parquet = _pyarrow()
             names = ("kind", "site_id", "page_id", "version_id", "url", "title", "markdown", "record")
@@ -141,16 +144,16 @@ class ParquetFiles:
         return self._position
 
     def close(self) -> None:
-        """See Sink."""
+        """See `Sink`."""
 
     @classmethod
     def size(cls, path: Path) -> int:
-        """The position after the last record."""
+        """Returns the position after the last record."""
         return len(cls._files(path))
 
     @classmethod
     def read(cls, path: Path, position: int) -> Iterator[tuple[str, Any, int]]:
-        """Kind, record and the position after it: that of the next file, once one is read."""
+        """Yields each record as its kind, its fields and a position, which grows at the end of each file."""
         _, parquet = _pyarrow()
         for file in cls._files(path)[position:]:
             rows = parquet.read_table(file, columns=["kind", "markdown", "record"]).to_pylist()
@@ -178,38 +181,38 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 class Progress:
-    """How far a transfer is, in a file beside its own; gone when it is done."""
+    """Stores the progress of a transfer in a file beside the exported one, until the transfer is done."""
 
     def __init__(self, path: Path, purpose: str) -> None:
         self._path = path.with_name(f"{path.name}.{purpose}")
 
     def read(self) -> dict[str, Any] | None:
-        """What was written last; None at the beginning."""
+        """Returns the stored progress; None at the beginning."""
         try:
-            found: dict[str, Any] = orjson.loads(self._path.read_bytes())
+            state: dict[str, Any] = orjson.loads(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        return found
+        return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replaces it in one step."""
+        """Replaces the stored progress atomically."""
         new = self._path.with_name(self._path.name + ".new")
         new.write_bytes(orjson.dumps(state))
         new.replace(self._path)
 
     def end(self) -> None:
-        """Removes it."""
+        """Deletes the file."""
         self._path.unlink(missing_ok=True)
 
 
 class Exporter:
-    """Writes a site.
+    """Exports a site.
 
     Args:
-        backend: Where it is.
-        site_id: Which.
-        path: The file, or with the suffix .parquet the folder.
-        on_record: Told of each record's kind, and of the share of the work that is done then.
+        backend: The backend to read from.
+        site_id: The site.
+        path: The file; with the suffix .parquet, a folder.
+        on_record: Called after each record with its kind and the share of the work that is done.
     """
 
     def __init__(self, backend: DynamoDBBackend, site_id: str, path: Path, on_record: OnRecord) -> None:
@@ -221,19 +224,26 @@ class Exporter:
         self._count = self._pages = self._all_pages = 0
 
     async def run(self, *, overwrite: bool = False) -> int:
-        """Writes what is missing; returns how many records there are.
+        """Writes the records that are not in the file yet; returns how many records the file has then.
+
+        Args:
+            overwrite: Replaces an existing file, and starts from the beginning.
 
         Raises:
-            InvalidArgumentError: The file is there already, or was begun for another site.
-            NotFoundError: There is no such site.
+            InvalidArgumentError: The file exists already, or has an unfinished export of another site.
+            NotFoundError: The site does not exist.
         """
         state = None if overwrite else self._progress.read()
         if state is None and self._path.exists() and not overwrite:
             raise InvalidArgumentError(
-                "file", f"{self._path} is there already: choose another, or --overwrite"
+                "file", f"{self._path} exists already: choose another file, or pass --overwrite"
             )
         if state is not None and state["site_id"] != self._site_id:
-            raise InvalidArgumentError("file", f"{self._path} was begun for site {state['site_id']!r}")
+            raise InvalidArgumentError(
+                "file",
+                f"{self._path} has an unfinished export of site {state['site_id']!r}: "
+                f"choose another file, or pass --overwrite",
+            )
         state = state or {"position": 0, "stage": "site", "cursor": None, "count": 0, "pages": 0}
         self._count, self._pages = state["count"], state["pages"]
         self._all_pages = await self._backend.count_pages(self._site_id, include_tombstones=True)
@@ -258,9 +268,9 @@ class Exporter:
         return self._count
 
     async def _step(self, sink: Sink, stage: str, cursor: str | None) -> tuple[str | None, str | None]:
-        """Writes a part; returns where the next one begins."""
-        following: dict[str, str | None] = {"site": "runs", "runs": "pages", "pages": None}
-        after = None
+        """Writes the next part; returns the stage and the cursor after it."""
+        next_stages: dict[str, str | None] = {"site": "runs", "runs": "pages", "pages": None}
+        next_cursor = None
         if stage == "site":
             site = await self._backend.get_site(self._site_id)
             if site is None:
@@ -270,27 +280,28 @@ class Exporter:
             runs = await self._backend.list_runs(self._site_id, cursor=cursor)
             for run in runs:
                 self._write(sink, "run", run)
-            after = runs.cursor
+            next_cursor = runs.cursor
         else:
             pages = await self._backend.list_pages(
                 self._site_id, _PAGES_PER_STEP, cursor, include_tombstones=True
             )
             for i in range(0, len(pages), _PAGES_AT_ONCE):
                 part = pages[i : i + _PAGES_AT_ONCE]
-                firsts = await gather_bounded(self._versions, part, _PAGES_AT_ONCE)
-                for page, versions in zip(part, firsts, strict=True):
+                first_slices = await gather_bounded(self._versions, part, _PAGES_AT_ONCE)
+                for page, first_slice in zip(part, first_slices, strict=True):
                     self._write(sink, "page", page)
-                    async for version in self._all(page, versions):
+                    async for version in self._all_versions(page, first_slice):
                         self._write(sink, "version", version)
-            after = pages.cursor
-        return (following[stage], None) if after is None else (stage, after)
+            next_cursor = pages.cursor
+        return (next_stages[stage], None) if next_cursor is None else (stage, next_cursor)
 
     async def _versions(self, page: Page, cursor: str | None = None) -> Any:
         return await self._backend.list_versions(
             page.page_id, _VERSIONS_PER_READ, cursor, site_id=self._site_id
         )
 
-    async def _all(self, page: Page, versions: Any) -> AsyncIterator[PageVersion]:
+    async def _all_versions(self, page: Page, first_slice: Any) -> AsyncIterator[PageVersion]:
+        versions = first_slice
         while True:
             for version in versions:
                 yield version
@@ -306,12 +317,12 @@ class Exporter:
 
 
 class Importer:
-    """Saves what an exporter wrote, over whatever is there, so that to do it twice is as good as once.
+    """Saves the records of an export. They replace stored records, so repeating an import is safe.
 
     Args:
-        backend: Where to.
+        backend: The backend to write to.
         path: The file or folder.
-        on_record: Told of each record's kind, and of the share of the work that is done then.
+        on_record: Called after each record with its kind and the share of the work that is done.
     """
 
     def __init__(self, backend: DynamoDBBackend, path: Path, on_record: OnRecord) -> None:
@@ -321,14 +332,16 @@ class Importer:
         self._progress = Progress(path, "import")
 
     async def run(self) -> int:
-        """Saves what is missing; returns how many records that were.
+        """Saves the records that an earlier import has not saved yet; returns how many these were.
 
         Raises:
-            InvalidArgumentError: The file is not there, or holds something else.
-            PartialBatchError: Some records could not be saved.
+            InvalidArgumentError: The file does not exist, or is not an export.
+            PartialBatchError: Some records were not saved.
         """
         if not self._path.exists():
-            raise InvalidArgumentError("file", f"there is no {self._path}")
+            raise InvalidArgumentError(
+                "file", f"{self._path} does not exist: pass a file that `export` wrote"
+            )
         state = self._progress.read() or {"position": 0}
         source = ParquetFiles if _is_parquet(self._path) else Lines
         size = max(1, source.size(self._path))
@@ -353,7 +366,7 @@ class Importer:
             await self._backend.save_site(site)
         for run in batch["run"]:
             await self._backend.save_run(run)
-        # Whoever sees a page finds its version.
+        # Versions are saved before pages, so that the current version of a visible page exists.
         if batch["version"]:
             await self._backend.save_versions_bulk(batch["version"], keep_unchanged=True)
         if batch["page"]:
@@ -369,8 +382,8 @@ def _model(path: Path, kind: str, record: Any) -> BaseModel:
         return MODELS[kind].model_validate(record)
     except KeyError:
         raise InvalidArgumentError(
-            "file", f"{path} holds a {str(kind)[:50]!r}, not one of {', '.join(MODELS)}"
+            "file", f"{path} has a record of kind {str(kind)[:50]!r}; allowed are {', '.join(MODELS)}"
         ) from None
     except ValidationError as error:
         field, why = first_of(error)
-        raise InvalidArgumentError("file", f"{path} holds a {kind} that is none: {field}: {why}") from error
+        raise InvalidArgumentError("file", f"{path} has an invalid {kind}: {field}: {why}") from error

@@ -1,6 +1,6 @@
-"""What the tests of a project that uses this package need: a local engine, settings, a clock, fixtures.
+"""Helps to test projects that use this package: local engines, settings, a clock and pytest fixtures.
 
-The fixtures are a pytest plugin, there as soon as the package is installed: see `plugin`.
+The fixtures are in a pytest plugin, which pytest loads as soon as the package is installed: see `plugin`.
 """
 
 from ragcrawl_dynamo.testing.clock import ManualClock

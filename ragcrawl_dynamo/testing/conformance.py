@@ -1,4 +1,4 @@
-"""What every `StorageBackend` has to do, as tests for whoever writes another one.
+"""Tests that every implementation of `StorageBackend` must pass.
 
     import pytest_asyncio
     from ragcrawl_dynamo.testing.conformance import StorageBackendConformance
@@ -6,11 +6,11 @@
     class TestMyBackend(StorageBackendConformance):
         @pytest_asyncio.fixture
         async def backend(self):
-            async with MyBackend() as backend:  # empty, and its own for each test
+            async with MyBackend() as backend:  # an empty backend for every test
                 yield backend
 
-It needs pytest-asyncio in its mode "auto". How a backend stores, what that costs, and what its queue promises
-under concurrency is not for it to say: `DynamoDBBackend` has tests of its own for these.
+The tests need pytest-asyncio in mode "auto". They do not test how a backend stores records, what that costs,
+and what its queue guarantees under concurrency: `DynamoDBBackend` has its own tests for this.
 """
 
 from __future__ import annotations
@@ -82,28 +82,28 @@ def _item(item_id: str, run_id: str = "run", **fields: Any) -> FrontierItem:
 
 
 async def _all(read: Callable[[str | None], Awaitable[Slice[T]]]) -> list[T]:
-    """A whole listing, slice by slice."""
+    """Reads a whole listing, slice by slice."""
     part = await read(None)
-    found = list(part)
+    records = list(part)
     while part.cursor is not None:
         part = await read(part.cursor)
-        found += part
-    return found
+        records += part
+    return records
 
 
 class StorageBackendConformance:
-    """The tests. Give a fixture `backend`: an initialized backend without records."""
+    """Tests a backend. A subclass defines the fixture `backend`: an initialized backend without records."""
 
-    async def test_it_is_healthy(self, backend: StorageBackend) -> None:
-        """And a second initialize() changes nothing."""
+    async def test_initialize_twice_changes_nothing(self, backend: StorageBackend) -> None:
+        """The backend is healthy, and a record stays through a second initialize()."""
         assert await backend.health_check() is True
         site = _site()
         await backend.save_site(site)
         await backend.initialize()
         assert await backend.get_site("site") == site
 
-    async def test_what_is_absent_is_none_or_empty(self, backend: StorageBackend) -> None:
-        """From every method that reads."""
+    async def test_reads_of_missing_records_return_none_or_nothing(self, backend: StorageBackend) -> None:
+        """Every method that reads returns None, an empty list or 0 for records that do not exist."""
         assert await backend.get_site("site") is None
         assert await backend.get_run("run") is None
         assert await backend.get_latest_run("site") is None
@@ -124,8 +124,8 @@ class StorageBackendConformance:
         assert await backend.count_pages("site") == 0
         assert await backend.delete_site("site") is False
 
-    async def test_records_come_back_equal(self, backend: StorageBackend) -> None:
-        """Of every kind, with every kind of field."""
+    async def test_saved_records_are_read_unchanged(self, backend: StorageBackend) -> None:
+        """Records of every model, with every type of field, are equal after a round trip."""
         moment = _START + timedelta(microseconds=123456)
         site = _site(config={"deep": {"list": [1, 2.5, None, True, "é"]}}, last_crawl_at=moment)
         run = _run(status=RunStatus.RUNNING, created_at=moment, config_snapshot={"a": 1}, seeds=["x"])
@@ -145,58 +145,58 @@ class StorageBackendConformance:
         assert await backend.get_current_version("site", "page") == version
         assert await backend.get_frontier_items("run") == [item]
 
-    async def test_a_save_replaces(self, backend: StorageBackend) -> None:
-        """Whatever has the same key."""
+    async def test_save_page_replaces_the_stored_page(self, backend: StorageBackend) -> None:
+        """No field of a stored page with the same key remains."""
         await backend.save_page(_page(depth=1, etag="old"))
         await backend.save_page(_page(depth=2))
         page = await backend.get_page("site", "page")
         assert page is not None
         assert (page.depth, page.etag) == (2, None)
 
-    async def test_a_page_is_found_by_any_form_of_its_url(self, backend: StorageBackend) -> None:
-        """That normalizes to the same."""
+    async def test_get_page_by_url_normalizes_the_url(self, backend: StorageBackend) -> None:
+        """Every URL with the same normalized form finds the page, in its own site only."""
         page = _page(url="https://example.com/a?b=1&c=2")
         await backend.save_page(page)
         assert await backend.get_page_by_url("site", "https://example.com/a?c=2&b=1#top") == page
         assert await backend.get_page_by_url("other", "https://example.com/a?b=1&c=2") is None
 
-    async def test_listings_are_complete_in_order_and_in_slices(self, backend: StorageBackend) -> None:
-        """Without gaps or repetitions, whatever the limit."""
+    async def test_list_pages_returns_all_pages_in_order(self, backend: StorageBackend) -> None:
+        """The slices have no gaps and no repetitions with any limit; iterations and counts agree."""
         pages = [_page(f"p{i:03}") for i in range(57)]
         assert await backend.save_pages_bulk(pages) == 57
         await backend.save_page(_page("gone", is_tombstone=True))
         for limit in (1, 10, 57, 1000):
-            found = await _all(lambda cursor, limit=limit: backend.list_pages("site", limit, cursor))  # type: ignore[misc]
-            assert found == pages
+            listed = await _all(lambda cursor, limit=limit: backend.list_pages("site", limit, cursor))  # type: ignore[misc]
+            assert listed == pages
         assert [page async for page in backend.iter_pages("site")] == pages
         assert await backend.count_pages("site") == 57
         assert await backend.count_pages("site", include_tombstones=True) == 58
         ids = ["p030", "absent", "p002", "p030"]
-        assert [each.page_id for each in await backend.get_pages_bulk("site", ids)] == ["p030", "p002"]
+        assert [page.page_id for page in await backend.get_pages_bulk("site", ids)] == ["p030", "p002"]
 
-    async def test_runs_are_listed_newest_first(self, backend: StorageBackend) -> None:
-        """By created_at."""
+    async def test_list_runs_returns_the_newest_first(self, backend: StorageBackend) -> None:
+        """The order is by created_at."""
         for i in (2, 0, 1):
             await backend.save_run(_run(f"r{i}", created_at=_START + timedelta(hours=i)))
-        found = await _all(lambda cursor: backend.list_runs("site", 2, cursor))
-        assert [each.run_id for each in found] == ["r2", "r1", "r0"]
+        runs = await _all(lambda cursor: backend.list_runs("site", 2, cursor))
+        assert [run.run_id for run in runs] == ["r2", "r1", "r0"]
         latest = await backend.get_latest_run("site")
         assert latest is not None
         assert latest.run_id == "r2"
 
-    async def test_versions_are_listed_newest_first(self, backend: StorageBackend) -> None:
-        """By crawled_at, with or without their bodies."""
+    async def test_list_versions_returns_the_newest_first(self, backend: StorageBackend) -> None:
+        """The order is by crawled_at, with and without bodies."""
         versions = [_version(f"v{i}", crawled_at=_START + timedelta(hours=i)) for i in range(5)]
         assert await backend.save_versions_bulk(versions, keep_unchanged=True) == 5
-        found = await _all(lambda cursor: backend.list_versions("page", 2, cursor))
-        assert found == versions[::-1]
+        listed = await _all(lambda cursor: backend.list_versions("page", 2, cursor))
+        assert listed == versions[::-1]
         heads = await backend.list_versions("page", include_content=False)
-        assert [(each.version_id, each.markdown) for each in heads] == [
+        assert [(head.version_id, head.markdown) for head in heads] == [
             (f"v{i}", "") for i in range(4, -1, -1)
         ]
 
-    async def test_sites_are_apart(self, backend: StorageBackend) -> None:
-        """Though their pages and versions have the same ids, one is deleted without the other."""
+    async def test_delete_site_keeps_other_sites(self, backend: StorageBackend) -> None:
+        """Another site keeps its records, even if its pages and versions have the same ids."""
         for site_id in ("one", "two"):
             await backend.save_site(_site(site_id))
             await backend.save_run(_run(f"run of {site_id}", site_id))
@@ -209,10 +209,10 @@ class StorageBackendConformance:
         version = await backend.get_current_version("two", "page")
         assert version is not None
         assert version.markdown == "two"
-        assert [each.site_id for each in await backend.list_sites()] == ["two"]
+        assert [site.site_id for site in await backend.list_sites()] == ["two"]
 
-    async def test_stats_are_added(self, backend: StorageBackend) -> None:
-        """To what is there."""
+    async def test_add_run_stats_adds_to_the_stored_stats(self, backend: StorageBackend) -> None:
+        """Numbers and maps of numbers are added; a missing run is an error."""
         await backend.save_run(_run())
         await backend.add_run_stats("site", "run", pages_crawled=2, status_codes={200: 2})
         run = await backend.add_run_stats("site", "run", pages_crawled=1, status_codes={404: 1})
@@ -220,24 +220,24 @@ class StorageBackendConformance:
         with pytest.raises(NotFoundError):
             await backend.add_run_stats("site", "absent", pages_crawled=1)
 
-    async def test_frontier_items_have_a_status(self, backend: StorageBackend) -> None:
-        """By which they are listed."""
+    async def test_get_frontier_items_selects_by_status(self, backend: StorageBackend) -> None:
+        """update_frontier_status moves an item to the listing of its new status."""
         for i in range(5):
             await backend.save_frontier_item(_item(f"i{i}"))
         changed = await backend.update_frontier_status("run", "i1", FrontierStatus.FAILED, "why")
         assert (changed.status, changed.last_error) == (FrontierStatus.FAILED, "why")
         assert await backend.get_frontier_items("run", "failed") == [changed]
         pending = await _all(lambda cursor: backend.get_frontier_items("run", "pending", 2, cursor))
-        assert [each.item_id for each in pending] == ["i0", "i2", "i3", "i4"]
+        assert [item.item_id for item in pending] == ["i0", "i2", "i3", "i4"]
         assert await backend.clear_frontier("run") == 5
         assert await backend.get_frontier_items("run") == []
 
-    async def test_a_link_is_queued_once_and_leased_to_one(self, backend: StorageBackend) -> None:
-        """And a stale lease ends nothing."""
+    async def test_frontier_leases_a_link_to_one_worker(self, backend: StorageBackend) -> None:
+        """A link is added once and leased once at a time; completing it under an older lease raises."""
         frontier = backend.frontier("run", "site")
         url = "https://example.com/a"
         first, again = (await frontier.add([url]), await frontier.add([url + "#top"]))
-        assert [[each.added for each in result] for result in (first, again)] == [[True], [False]]
+        assert [[link.added for link in results] for results in (first, again)] == [[True], [False]]
         (claim,) = await frontier.claim(5)
         assert claim.item.url == url
         assert await frontier.claim(5) == []
@@ -251,8 +251,10 @@ class StorageBackendConformance:
         stats = await frontier.stats()
         assert (stats.completed, stats.pending, stats.in_progress) == (1, 0, 0)
 
-    async def test_a_commit_is_one_step(self, backend: StorageBackend) -> None:
-        """Page, version and the end of the claim; what is unchanged writes no version."""
+    async def test_commit_page_saves_page_and_version_and_completes_the_claim(
+        self, backend: StorageBackend
+    ) -> None:
+        """An unchanged page gets no new version."""
         await backend.save_run(_run())
         frontier = backend.frontier("run", "site")
         outcomes = []
@@ -268,10 +270,10 @@ class StorageBackendConformance:
         assert (current.version_id, current.markdown) == ("v2", "b")
         assert await frontier.is_finished()
         changes = await backend.list_changes("site")
-        assert [each.page.page_id for each in changes] == ["page"]
+        assert [change.page.page_id for change in changes] == ["page"]
 
-    async def test_what_can_not_be_stored_is_refused(self, backend: StorageBackend) -> None:
-        """By a typed error, and changes nothing."""
+    async def test_invalid_arguments_are_refused(self, backend: StorageBackend) -> None:
+        """A call with an invalid argument raises InvalidInputError and changes nothing."""
         with pytest.raises(InvalidInputError):
             await backend.save_page(_page(""))
         with pytest.raises(InvalidInputError):

@@ -1,4 +1,4 @@
-"""Starts a DynamoDB on this machine: moto's server, in this process, or AWS's DynamoDB Local, in Java."""
+"""Starts a DynamoDB engine on this machine: moto's server in this process, or AWS's DynamoDB Local."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _START_TIMEOUT = 30.0
 
 @asynccontextmanager
 async def local_dynamodb(dynamodb_local: Path | str | None = None) -> AsyncIterator[str]:
-    """A DynamoDB on a free port of 127.0.0.1, for as long as the context lasts.
+    """Runs a DynamoDB engine on a free port of 127.0.0.1 until the context ends.
 
     Args:
-        dynamodb_local: Folder with DynamoDBLocal.jar, to run AWS's engine; moto's server otherwise, which is
-            slower and knows no transactions that can be trusted.
+        dynamodb_local: The folder of DynamoDBLocal.jar, to run AWS's engine. By default moto's server runs.
+            It is slower, and its transactions are not reliable.
 
     Yields:
-        The endpoint's URL. Any credentials do.
+        The URL of the endpoint. It accepts any credentials.
 
     Raises:
         RuntimeError: moto or Java is not installed, or the engine did not start.
@@ -42,10 +42,13 @@ async def local_dynamodb(dynamodb_local: Path | str | None = None) -> AsyncItera
 
 @contextmanager
 def run_moto() -> Iterator[str]:
-    """Runs moto's server in a thread; yields its URL.
+    """Runs moto's server in a thread.
 
-    It serves one request at a time, since moto itself is not atomic: without that, two conditional writes of
-    one item at once can both succeed.
+    The server handles one request at a time, because moto itself is not atomic: otherwise, two concurrent
+    conditional writes of one item could both succeed.
+
+    Yields:
+        The URL of the endpoint. It accepts any credentials.
 
     Raises:
         RuntimeError: moto is not installed.
@@ -54,11 +57,11 @@ def run_moto() -> Iterator[str]:
         from moto.server import ThreadedMotoServer
     except ImportError as error:
         raise RuntimeError("moto is not installed: pip install 'ragcrawl-dynamo[local]'") from error
-    # Its log of requests goes to stderr where logging is not configured.
+    # Without this, the request log goes to stderr in programs that do not configure logging.
     requests_log = logging.getLogger("werkzeug")
     if requests_log.level == logging.NOTSET:
         requests_log.setLevel(logging.WARNING)
-    # moto would listen on every interface by default.
+    # By default, moto listens on every network interface.
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _serve_one_at_a_time(server)
@@ -71,18 +74,23 @@ def run_moto() -> Iterator[str]:
 
 @contextmanager
 def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
-    """Runs DynamoDB Local, in memory; yields its URL.
+    """Runs DynamoDB Local in memory.
 
     Args:
-        folder: Where DynamoDBLocal.jar and DynamoDBLocal_lib are.
-        port: Where to listen; 0 for a free port.
+        folder: The folder of DynamoDBLocal.jar and DynamoDBLocal_lib.
+        port: The port to listen on; 0 for a free port.
+
+    Yields:
+        The URL of the endpoint. It accepts any credentials.
 
     Raises:
         RuntimeError: The jar or Java is missing, or the engine does not answer within 30 s.
     """
     folder = Path(folder)
     if not (folder / "DynamoDBLocal.jar").exists():
-        raise RuntimeError(f"there is no DynamoDBLocal.jar in {folder}")
+        raise RuntimeError(
+            f"there is no DynamoDBLocal.jar in {folder}: download DynamoDB Local from AWS and unpack it there"
+        )
     port = port or _free_port()
     command = ["java", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar"]
     options = ["-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
@@ -95,7 +103,7 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
-        raise RuntimeError("java is not installed: DynamoDB Local needs Java 17 or newer") from error
+        raise RuntimeError("java was not found: DynamoDB Local needs Java 17 or newer, install it") from error
     try:
         _wait_for(process, port)
         yield f"http://127.0.0.1:{port}"
@@ -106,14 +114,14 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
 
 def _serve_one_at_a_time(server: Any) -> None:
     wsgi_server = server._server
-    several_at_a_time = wsgi_server.app
+    concurrent_app = wsgi_server.app
     lock = threading.Lock()
 
-    def one_at_a_time(environ: Any, start_response: Any) -> list[bytes]:
+    def serial_app(environ: Any, start_response: Any) -> list[bytes]:
         with lock:
-            return list(several_at_a_time(environ, start_response))
+            return list(concurrent_app(environ, start_response))
 
-    wsgi_server.app = one_at_a_time
+    wsgi_server.app = serial_app
 
 
 def _free_port() -> int:

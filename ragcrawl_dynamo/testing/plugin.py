@@ -1,12 +1,12 @@
-"""The pytest plugin: an engine once a run, tables of its own for each test.
+"""The pytest plugin: starts one engine for a test run, and gives every test its own tables.
 
-| fixture | scope | what it is |
+| fixture | scope | value |
 |---|---|---|
-| dynamodb_endpoint | session | URL of a local engine: moto, or what the options name |
-| dynamodb_config | function | a DynamoDBConfig for it with a table prefix of its own |
-| dynamodb_backend | function | an initialized backend with that configuration; its tables go at the end |
+| dynamodb_endpoint | session | the URL of a local engine: moto, or the engine that the options name |
+| dynamodb_config | function | a DynamoDBConfig for this engine with an unused table prefix |
+| dynamodb_backend | function | an initialized backend with these settings; its tables are deleted later |
 
-Options: `--dynamodb-local FOLDER` runs AWS's DynamoDB Local from that folder, `--dynamodb-endpoint URL` uses
+Options: `--dynamodb-local FOLDER` runs AWS's DynamoDB Local from that folder. `--dynamodb-endpoint URL` uses
 an engine that is already running.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# The package itself is imported in the fixtures: a test run that does not use them must not pay for it.
+# The fixtures import the package: a test run that does not use them must not pay for the import.
 if TYPE_CHECKING:
     from pytest_asyncio import fixture as async_fixture
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 else:
     try:
         from pytest_asyncio import fixture as async_fixture
-    except ImportError:  # the synchronous fixtures serve without it
+    except ImportError:  # the synchronous fixtures work without it
         async_fixture = pytest.fixture
 
 
-# Its failures shall say what differs, as those of the users' own tests do.
+# Failed assertions of the conformance tests then show the differing values, as those of users' tests do.
 pytest.register_assert_rewrite("ragcrawl_dynamo.testing.conformance")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the two options."""
+    """Adds the options `--dynamodb-local` and `--dynamodb-endpoint`."""
     group = parser.getgroup("ragcrawl_dynamo")
     group.addoption(
         "--dynamodb-local", metavar="FOLDER", help="run DynamoDB Local from FOLDER instead of moto"
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def dynamodb_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of a local engine, one for the whole run."""
+    """Yields the URL of a local engine. The whole test run uses one engine."""
     from ragcrawl_dynamo.testing.engines import run_dynamodb_local, run_moto
 
     if url := request.config.getoption("--dynamodb-endpoint"):
@@ -57,7 +57,7 @@ def dynamodb_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def dynamodb_config(dynamodb_endpoint: str) -> DynamoDBConfig:
-    """Settings with a table prefix that no other test has."""
+    """Creates settings with a table prefix that no other test has."""
     from ragcrawl_dynamo.testing.settings import local_config
 
     return local_config(dynamodb_endpoint)
@@ -65,7 +65,7 @@ def dynamodb_config(dynamodb_endpoint: str) -> DynamoDBConfig:
 
 @async_fixture
 async def dynamodb_backend(dynamodb_config: DynamoDBConfig) -> AsyncIterator[DynamoDBBackend]:
-    """An initialized backend, closed at the end, its tables deleted."""
+    """Yields an initialized backend. Afterwards it is closed and its tables are deleted."""
     from ragcrawl_dynamo import DynamoDBBackend
     from ragcrawl_dynamo.testing.settings import drop_tables
 

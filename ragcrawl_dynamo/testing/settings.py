@@ -1,4 +1,4 @@
-"""Settings for a local engine, and the removal of what tests made there."""
+"""Settings for a local engine, and the deletion of the tables that tests created there."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["drop_tables", "local_config"]
 
 
 def local_config(endpoint_url: str, **overrides: Any) -> DynamoDBConfig:
-    """Settings for a local engine: made-up credentials, and a table prefix of its own.
+    """Creates settings for a local engine, with invented credentials and an unused table prefix.
 
     Args:
-        endpoint_url: Where the engine listens.
-        **overrides: Fields of DynamoDBConfig.
+        endpoint_url: The URL of the engine.
+        **overrides: Values of other fields of DynamoDBConfig.
     """
     settings: dict[str, Any] = {
         "endpoint_url": endpoint_url,
         "table_prefix": f"test_{uuid4().hex[:12]}_",
         "access_key_id": SecretStr("local"),
         "secret_access_key": SecretStr("local"),
-        # moto has no PartiQL with parameters.
+        # moto does not support PartiQL with parameters.
         "conditional_batches": "item",
     }
     return DynamoDBConfig(**{**settings, **overrides})
 
 
 async def drop_tables(config: DynamoDBConfig) -> None:
-    """Deletes the five tables of a configuration, with everything in them; absent ones are passed over."""
+    """Deletes the five tables of a configuration with all their items. Missing tables are ignored."""
     gateway = Gateway(config)
     await gateway.open()
     try:

@@ -136,7 +136,7 @@ def test_cli_init_alone_creates_tables(call: Call) -> None:
     status = call("status", "--json")
     assert (status.code, status.records[0]["healthy"]) == (1, False)
     assert len(call("init", "--json").records[0]["created"]) == 5
-    assert call("init").err == "all tables are there\n"
+    assert call("init").err == "all tables exist already\n"
     (found,) = call("status", "--json").records
     assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 1, 5)
     assert "healthy" in call("status").out
@@ -165,11 +165,11 @@ def test_cli_shows_what_is_stored(call: Call, config: DynamoDBConfig) -> None:
     [
         (("page", "show", SITE, "https://docs.example/none"), "there is no page https://docs.example/none"),
         (("run", "show", SITE, "none"), "there is no run 'none' of site 'docs'"),
-        (("diff", SITE, "https://docs.example/1"), "has 1 version, there is nothing to compare"),
+        (("diff", SITE, "https://docs.example/1"), "has one version, there is nothing to compare"),
         (("diff", SITE, "https://docs.example/10", "--from", "v9"), "there is no version 'v9'"),
         (("prune", SITE, "--yes"), "keep_last"),
         (("export", "none", "out.jsonl"), "there is no site 'none'"),
-        (("import", "none.jsonl"), "there is no none.jsonl"),
+        (("import", "none.jsonl"), "none.jsonl does not exist"),
         (("--region", "nowhere/", "sites"), "region"),
     ],
 )
@@ -264,7 +264,9 @@ def test_cli_export_can_be_imported(call: Call, config: DynamoDBConfig, tmp_path
     total = 1 + 2 + PAGES + PAGES + PAGES // 10
     assert f"{total} records are in" in call("export", SITE, file).err.replace("\n", " ")
     # What is there is not written over by accident.
-    assert "is there already: choose another" in call("export", SITE, file).err.replace("\n", " ")
+    assert "exists already: choose another file, or pass --overwrite" in call(
+        "export", SITE, file
+    ).err.replace("\n", " ")
     assert call("export", SITE, file, "--overwrite").code == 0
     call("delete-site", SITE, "--yes")
     assert call("import", file, "--json").records == [{"records": total}]
@@ -336,11 +338,14 @@ def test_cli_import_resumes_after_a_kill(call: Call, config: DynamoDBConfig, tmp
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "the line at byte 0 is no record"),
-        ('{"kind": "thing", "record": {}}', "holds a 'thing', not one of site, run, page, version"),
+        ("{", "the line at byte 0 is not a record"),
+        (
+            '{"kind": "thing", "record": {}}',
+            "has a record of kind 'thing'; allowed are site, run, page, version",
+        ),
         (
             '{"kind": "page", "record": {"site_id": "s"}}',
-            "holds a page that is none: page_id: Field required",
+            "has an invalid page: page_id: Field required",
         ),
     ],
 )
@@ -364,7 +369,7 @@ def test_cli_migrate_migrates_tables(
         "MIGRATIONS",
         [schema.Migration(2, "sites", lambda item: {**item, "config": {"M": {"new": {"BOOL": True}}}})],
     )
-    assert "bring them up with migrate()" in call("sites").err.replace("\n", " ")
+    assert "upgrade the tables with migrate()" in call("sites").err.replace("\n", " ")
     assert "from schema version 1 to 2" in call("migrate", "--dry-run").err.replace("\n", " ")
     assert call("migrate", "--yes", "--json").records == [{"rewritten": 1, "schema_version": 2}]
     assert call("sites", "--json").records[0]["config"] == {"new": True}
@@ -380,7 +385,7 @@ def test_cli_prints_policies_and_templates(call: Call, config: DynamoDBConfig) -
 
 
 def test_cli_without_its_extra_names_the_extra(tmp_path: Path) -> None:
-    """With a typer that can not be imported, as where it is not installed."""
+    """With a typer that cannot be imported, as if it were not installed."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
     found = subprocess.run(
         [sys.executable, "-m", "ragcrawl_dynamo", "--help"],

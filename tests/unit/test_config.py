@@ -21,7 +21,7 @@ def test_create_storage_backend_does_no_io() -> None:
     [
         ("table_prefix", "a b", "[A-Za-z0-9_.-]"),
         ("table_prefix", "x" * 248, "at most 247 characters"),
-        ("region", "nowhere", "region must be one of AWS's, such as us-east-1"),
+        ("region", "nowhere", "region must be an AWS region such as us-east-1"),
         ("region", "us east 1", "pattern"),
         ("endpoint_url", "localhost:8000", "https?://"),
         ("billing_mode", "FREE", "'PAY_PER_REQUEST' or 'PROVISIONED'"),

@@ -66,15 +66,6 @@ def modules() -> list[str]:
     return sorted(names)
 
 
-def test_import_of_an_aws_client_is_in_one_file() -> None:
-    users = {
-        name
-        for name in modules()
-        if "aioboto3" in (PACKAGE / Path(*name.split("."))).with_suffix(".py").read_text()
-    }
-    assert users == {"_dynamodb.client"}
-
-
 # Each is in an environment of its own, with the tests that import it.
 CRAWLERS = {"adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy"}
 

@@ -1,4 +1,4 @@
-"""The crawler on an engine that the plugin starts: tables of its own for each test, gone at its end."""
+"""Tests the crawler on a local engine that the pytest plugin starts. Every test has its own tables."""
 
 import pytest
 from crawler import Response, crawl
@@ -14,12 +14,12 @@ SITE = {
 
 
 async def fetch(url: str) -> Response:
-    """A site that is all here."""
+    """Answers from SITE."""
     return SITE[url]
 
 
-async def test_a_site_is_crawled_whole(dynamodb_backend: DynamoDBBackend) -> None:
-    """Every page once."""
+async def test_crawl_saves_every_page(dynamodb_backend: DynamoDBBackend) -> None:
+    """Every page is saved once."""
     await crawl(dynamodb_backend, "example", "monday", ["https://example.com/"], fetch)
     pages = [page async for page in dynamodb_backend.iter_pages("example")]
     assert {page.url for page in pages} == {"https://example.com/", "https://example.com/a"}
@@ -27,8 +27,8 @@ async def test_a_site_is_crawled_whole(dynamodb_backend: DynamoDBBackend) -> Non
     assert sorted(texts) == ["a", "home"]
 
 
-async def test_a_second_run_stores_what_is_new_alone(dynamodb_backend: DynamoDBBackend) -> None:
-    """A page that says what it said has no second version."""
+async def test_second_crawl_saves_new_content_only(dynamodb_backend: DynamoDBBackend) -> None:
+    """An unchanged page gets no second version."""
     for run_id in ("monday", "tuesday"):
         await crawl(dynamodb_backend, "example", run_id, ["https://example.com/"], fetch)
     page = await dynamodb_backend.get_page_by_url("example", "https://example.com/")
@@ -36,8 +36,8 @@ async def test_a_second_run_stores_what_is_new_alone(dynamodb_backend: DynamoDBB
     assert page.version_count == 1
 
 
-async def test_a_failure_is_tried_again_later(dynamodb_config: DynamoDBConfig) -> None:
-    """With a clock that the test sets: an item that failed waits, and a killed worker's lease ends."""
+async def test_failed_item_is_tried_again_later(dynamodb_config: DynamoDBConfig) -> None:
+    """The test moves the clock: a failed item becomes due, and the lease of a killed worker expires."""
     clock = ManualClock()
     async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
         frontier = backend.frontier("monday", "example")
@@ -48,15 +48,15 @@ async def test_a_failure_is_tried_again_later(dynamodb_config: DynamoDBConfig) -
         clock.advance(10)
         (again,) = await frontier.claim(1, lease_seconds=60)
         assert again.item.retry_count == 1
-        # Its worker is killed here.
+        # Suppose its worker is killed here.
         clock.advance(70)
         (third,) = await frontier.claim(1)
         assert third.token > again.token
 
 
 @pytest.mark.parametrize("status", [500, 503])
-async def test_a_server_that_fails_loses_nothing(dynamodb_config: DynamoDBConfig, status: int) -> None:
-    """It is asked again, and answers."""
+async def test_failing_server_loses_no_page(dynamodb_config: DynamoDBConfig, status: int) -> None:
+    """A page is fetched again after a server error."""
     answers = iter([Response(status), Response(200, "at last")])
 
     async def flaky(url: str) -> Response:

@@ -81,7 +81,7 @@ async def test_initialize_refuses_tables_of_a_newer_schema_version(
     monkeypatch.undo()
     for call in ("initialize", "migrate"):
         older = DynamoDBBackend(dynamodb_config)
-        with pytest.raises(SchemaVersionError, match=r"version 3, this package is of 1: upgrade") as caught:
+        with pytest.raises(SchemaVersionError, match=r"version 3, this package has 1: upgrade") as caught:
             await getattr(older, call)()
         assert (caught.value.found, caught.value.wanted) == (3, 1)
         await older.close()
@@ -92,7 +92,7 @@ async def test_initialize_refuses_tables_of_an_older_schema_version_until_migrat
 ) -> None:
     await fill(backend)
     later = DynamoDBBackend(dynamodb_config)
-    with pytest.raises(SchemaVersionError, match=r"bring them up with migrate\(\)"):
+    with pytest.raises(SchemaVersionError, match=r"upgrade the tables with migrate\(\)"):
         await later.initialize()
     seen: list[MigrationProgress] = []
     # Each page by the first step; those whose depth was set by the second had it below seven, all of them.
@@ -117,7 +117,7 @@ async def test_schema_version_of_unmarked_tables_is_the_first_unless_they_are_ne
     async with open_client(dynamodb_config) as client:
         await client.delete_item(TableName=f"{dynamodb_config.table_prefix}runs", Key=schema_key())
     for create_tables in (True, False):
-        with pytest.raises(SchemaVersionError, match="are of schema version 1"):
+        with pytest.raises(SchemaVersionError, match="have schema version 1"):
             await DynamoDBBackend(dynamodb_config).initialize(create_tables=create_tables)
     await DynamoDBBackend(dynamodb_config).migrate()
     await check(dynamodb_config)
