@@ -83,7 +83,7 @@ async def test_the_quickstart_runs() -> None:
 def test_every_example_is_run_here() -> None:
     own = Path(__file__).parent
     for folder, tests in ((EXAMPLES, own), (EXAMPLES / "adapters", own.parent / "adapters")):
-        source = "".join(each.read_text() for each in tests.glob("test_*.py"))
+        source = "".join(each.read_text() for each in tests.rglob("test_*.py"))
         names = [each.stem for each in folder.glob("[!_]*") if each.name != "adapters"]
         assert [name for name in names if name not in source] == []
 

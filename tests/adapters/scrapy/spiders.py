@@ -1,6 +1,6 @@
 """Spiders for the tests, run in a process each: Scrapy's reactor starts once.
 
-    python -m tests.adapters.scrapy_spiders Plain '{"start_urls": [...]}' '{"RAGCRAWL_DYNAMO_RUN_ID": ...}'
+    python -m tests.adapters.scrapy.spiders Plain '{"start_urls": [...]}' '{"RAGCRAWL_DYNAMO_RUN_ID": ...}'
 
 Prints the crawler's stats as JSON, with what the spider noted as `seen`.
 """

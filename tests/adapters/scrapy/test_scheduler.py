@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus, InvalidArgumentError
-from ragcrawl_dynamo.adapters.scrapy import _dumps, _loads, _record
+from ragcrawl_dynamo.adapters.scrapy.scheduler import _dumps, _loads, _record
 from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.site import Site
 from tests.faults import Faults, faulty
@@ -38,7 +38,7 @@ async def crawl(config: DynamoDBConfig, spider: str, url: str, **settings: Any) 
         "RAGCRAWL_DYNAMO_RUN_ID": "run",
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.adapters.scrapy_spiders", spider),
+        *(sys.executable, "-m", "tests.adapters.scrapy.spiders", spider),
         *(json.dumps({"start_urls": [url]}), json.dumps({**defaults, **settings})),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -107,7 +107,7 @@ async def test_items_that_are_dropped_or_fail(
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     site.pages = 5
-    pipelines = {"tests.adapters.scrapy_spiders.Dropping": 100}
+    pipelines = {"tests.adapters.scrapy.spiders.Dropping": 100}
     stats = await crawl(dynamodb_config, "Plain", site.url, ITEM_PIPELINES=pipelines)
     assert (stats["item_dropped_count"], stats["ragcrawl_dynamo/failed"]) == (1, 1)
     assert await items(dynamodb_backend) == dict.fromkeys(site.urls, FrontierStatus.COMPLETED)
@@ -196,7 +196,7 @@ async def test_a_crawl_without_a_run_says_which_setting_is_missing(site: Site) -
         *(
             sys.executable,
             "-m",
-            "tests.adapters.scrapy_spiders",
+            "tests.adapters.scrapy.spiders",
             "Plain",
             json.dumps({"start_urls": [site.url]}),
         ),
