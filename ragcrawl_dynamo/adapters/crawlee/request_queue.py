@@ -241,18 +241,21 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             # Requests in the front of the queue go before those that were claimed earlier.
             count = memory.in_front or self._settings.prefetch
             claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
-            self._keeper.hold(claims)
             claimed: list[ClaimedRequest] = []
+            invalid: list[tuple[Claim, str]] = []
             for claim in claims:
                 try:
                     claimed.append(ClaimedRequest(claim, request_of(claim.item)))
                 except ValidationError as error:
-                    logger.error("item %s is not a request: %s", claim.item.item_id, error)
-                    await self._frontier.fail(claim, f"is not a request: {error}", retry=False)
+                    invalid.append((claim, f"is not a request: {error}"))
+            self._keeper.hold(claim for claim, _ in claimed)
             memory.ready[:0] = claimed
             memory.in_front = 0
             if not claims:
                 memory.note_empty()
+            for claim, reason in invalid:
+                logger.error("item %s %s", claim.item.item_id, reason)
+                await self._frontier.fail(claim, reason, retry=False)
 
     def _open_claim(self, request: Request) -> Claim | None:
         """Returns the claim of a request in progress."""
