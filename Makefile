@@ -36,10 +36,14 @@ format: install  ## Put the code in shape.
 # Tools of the tests, without the rest of .[dev], which the crawlers' own requirements may not agree with.
 ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiobotocore-dynamodb==2.25.*
 
+# mypy excludes these in the other environments (pyproject.toml), so that it takes them only as single files.
+ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py \
+	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py
+
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
-	.venv-$*/bin/mypy ragcrawl_dynamo/adapters/$*.py tests/adapters examples/adapters/$*_crawl.py
+	.venv-$*/bin/mypy $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
 
 .venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2

@@ -1,1 +1,1 @@
-"""Crawlers that people have, on this storage: one module each, with an extra of the same name."""
+"""Adapters: existing crawlers store their data in DynamoDB. Each has an extra of its name."""

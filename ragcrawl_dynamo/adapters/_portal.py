@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that know no await."""
+"""Runs an event loop in its own thread, for synchronous callers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutines in one event loop, which lives until `close`, or as long as the process."""
+    """An event loop in a thread, which runs until `close` or until the process ends."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        # A process whose user forgot to close it must be able to end.
+        # A daemon: the process can end although its user forgot to close the portal.
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Its result, or what it raises; an exception in the waiting thread, such as Ctrl-C, cancels it."""
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the loop, and returns its result or raises its error.
+
+        An exception in the waiting thread, such as KeyboardInterrupt, cancels the coroutine.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -29,7 +32,7 @@ class Portal:
             raise
 
     def close(self) -> None:
-        """Ends the loop and its thread."""
+        """Stops the loop, and waits until its thread has ended."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,24 +1,43 @@
-"""Offsets and limits, which other crawlers have where there are cursors here."""
+"""Listings: closes them, cuts them by offset and limit, and follows the cursors of their slices."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+from ragcrawl_dynamo import Slice
+
+T = TypeVar("T")
 
 
-async def sliced(records: AsyncIterator[_T], first: int, count: int | None) -> AsyncGenerator[_T, None]:
-    """Up to `count` of what an iterator gives, all if None, from the `first` on, counted from 0."""
-    if count == 0:
+def closing(records: AsyncIterator[T]) -> AbstractAsyncContextManager[AsyncIterator[T]]:
+    """Closes an iterator at the end of an `async with` block. The backend's iterators are generators."""
+    generator: Any = records
+    return aclosing(generator)
+
+
+async def sliced(records: AsyncIterator[T], offset: int, limit: int | None) -> AsyncGenerator[T, None]:
+    """Yields up to `limit` records, all if None, from position `offset` on. The first position is 0."""
+    if limit == 0:
         return
-    passed = 0
-    every: Any = records
-    async with aclosing(every):
-        async for record in every:
-            if passed >= first:
+    position = 0
+    async with closing(records) as remaining:
+        async for record in remaining:
+            if position >= offset:
                 yield record
-            passed += 1
-            if count is not None and passed >= first + count:
+            position += 1
+            if limit is not None and position >= offset + limit:
                 return
+
+
+async def all_slices(read_slice: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncGenerator[T, None]:
+    """Yields the records of all slices. `read_slice` reads one slice, from a cursor on."""
+    cursor: str | None = None
+    while True:
+        records = await read_slice(cursor)
+        for record in records:
+            yield record
+        cursor = records.cursor
+        if cursor is None:
+            return

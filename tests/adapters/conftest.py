@@ -12,7 +12,7 @@ from tests.adapters.site import Site, serve
 CRAWLERS = ("ragcrawl", "crawlee", "scrapy")
 
 _absent = [name for name in CRAWLERS if find_spec(name) is None]
-collect_ignore = [f"test_{name}.py" for name in _absent]
+collect_ignore = [*_absent]
 if len(_absent) == len(CRAWLERS):
     collect_ignore.append("test_docs.py")
 

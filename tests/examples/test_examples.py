@@ -85,7 +85,7 @@ async def test_example_quickstart_runs() -> None:
 def test_example_files_are_all_tested() -> None:
     own = Path(__file__).parent
     for folder, tests in ((EXAMPLES, own), (EXAMPLES / "adapters", own.parent / "adapters")):
-        source = "".join(each.read_text() for each in tests.glob("test_*.py"))
+        source = "".join(each.read_text() for each in tests.rglob("test_*.py"))
         names = [each.stem for each in folder.glob("[!_]*") if each.name != "adapters"]
         assert [name for name in names if name not in source] == []
 

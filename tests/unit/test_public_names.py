@@ -67,9 +67,9 @@ def modules() -> list[str]:
 
 
 # Each is in an environment of its own, with the tests that import it.
-CRAWLERS = {"adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy"}
+CRAWLERS = ("adapters.ragcrawl.", "adapters.crawlee.", "adapters.scrapy.")
 
 
-@pytest.mark.parametrize("name", [each for each in modules() if each not in CRAWLERS])
-def test_import_of_every_module_alone(name: str) -> None:
+@pytest.mark.parametrize("name", [each for each in modules() if not each.startswith(CRAWLERS)])
+def test_every_module_can_be_imported_alone(name: str) -> None:
     importlib.import_module(f"ragcrawl_dynamo.{name.removesuffix('.__init__')}".removesuffix(".__init__"))

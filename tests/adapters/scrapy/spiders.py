@@ -1,6 +1,6 @@
-"""Spiders for the tests, run in a process each: Scrapy's reactor starts once.
+"""Spiders of the tests. Each runs in a process of its own, because a reactor starts only once.
 
-    python -m tests.adapters.scrapy_spiders Plain '{"start_urls": [...]}' '{"RAGCRAWL_DYNAMO_RUN_ID": ...}'
+    python -m tests.adapters.scrapy.spiders Plain '{"start_urls": [...]}' '{"RAGCRAWL_DYNAMO_RUN_ID": ...}'
 
 Prints the crawler's stats as JSON, with what the spider noted as `seen`.
 """
@@ -29,12 +29,12 @@ class Plain(Spider):
     def parse(self, response: Any) -> Iterator[Any]:
         self.seen.append(response.url)
         yield {"url": response.url, "markdown": " ".join(response.css("p::text").getall()), "rank": [1, None]}
-        # Of what callbacks copy, nothing may be taken for a part of their own request.
+        # Marks of the adapter in the copied meta must not count for the new request.
         yield from response.follow_all(css="a", callback=self.parse, meta=dict(response.meta))
 
 
 class Failing(Plain):
-    """Fails once for each page whose number is odd."""
+    """Fails once for every page whose number is odd."""
 
     name = "failing"
 
@@ -68,10 +68,10 @@ class Odd(Plain):
         request = response.request
         assert request is not None
         assert rich == request.meta.get("rich")
-        place = request.url.rpartition("/")[2]
-        self.seen.append([place, type(request).__name__, request.method, request.body.decode(), repr(rich)])
+        name = request.url.rpartition("/")[2]
+        self.seen.append([name, type(request).__name__, request.method, request.body.decode(), repr(rich)])
         yield {"no": "url"}
-        if place == "0?rich":
+        if name == "0?rich":
             for _ in range(2):
                 yield Request(
                     f"{self.start_urls[0]}?copied",

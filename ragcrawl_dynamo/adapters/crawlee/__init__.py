@@ -1,0 +1,49 @@
+"""Stores the request queues, datasets and key-value stores of Crawlee for Python in DynamoDB.
+
+It needs the extra `crawlee`. Pass the storage client to a crawler:
+
+    async with DynamoDBStorageClient(config, site_id="docs", run_id="monday") as storage_client:
+        crawler = HttpCrawler(storage_client=storage_client)
+
+All processes with the same site and run share one crawl and its request queue. A process leases the requests
+that it handles. If it is killed, other processes get its requests after `lease_seconds`. Handled requests
+stay handled, so a restarted process resumes the crawl. A new `run_id` starts a new crawl.
+
+| Crawlee | stored as |
+|---|---|
+| request queue | the frontier of a run; `unique_key` identifies the item, and its payload is the request |
+| dataset | a site; each item is a page, and the item's fields are the version of this page |
+| key-value store | a site; each key is the id of a page, and its value is the version of this page |
+| default and alias storages | part of the run |
+| named storages | part of the site, shared by all its runs |
+
+What differs from Crawlee's other storages:
+
+- **`purge_on_start`** is ignored: the second process would delete the data of the first one.
+- **Leases** can be lost while a handler runs, if its process is suspended. A storage client cannot cancel the
+  handler, so the handler runs to its end, and its data is stored. Another process handles the request too.
+- **Pushed items** are pushed again if the process is killed between the push and the end of its request, as
+  with every storage of Crawlee. With `item_key="url"`, items with the same URL are versions of one page: the
+  newest one replaces the others. Such a dataset is listed by the hash of that field, and `list_changes`
+  returns every change.
+- **Failed requests** without retries left become dead letters of the frontier. They count as handled.
+- **`forefront`** does not move a request that is pending already.
+- **`was_already_handled`** can be False for a request that another process has handled in the meantime.
+- **Times in metadata** are those of this process, except `created_at`.
+- **Deleted values** leave a tombstone until their store is dropped.
+- **Public URLs** are not supported.
+"""
+
+from ragcrawl_dynamo.adapters.crawlee.client import DynamoDBStorageClient
+from ragcrawl_dynamo.adapters.crawlee.dataset import DynamoDBDatasetClient
+from ragcrawl_dynamo.adapters.crawlee.key_value_store import DynamoDBKeyValueStoreClient
+from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueOptions
+from ragcrawl_dynamo.adapters.crawlee.request_queue import DynamoDBRequestQueueClient
+
+__all__ = [
+    "DynamoDBDatasetClient",
+    "DynamoDBKeyValueStoreClient",
+    "DynamoDBRequestQueueClient",
+    "DynamoDBStorageClient",
+    "RequestQueueOptions",
+]

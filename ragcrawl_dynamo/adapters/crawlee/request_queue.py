@@ -1,0 +1,310 @@
+"""Request queues: each one is the frontier of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from crawlee._request import RequestState
+from crawlee.storage_clients._base import RequestQueueClient
+from crawlee.storage_clients.models import (
+    AddRequestsResponse,
+    ProcessedRequest,
+    RequestQueueMetadata,
+    UnprocessedRequest,
+)
+from pydantic import ValidationError
+from typing_extensions import override
+
+from ragcrawl_dynamo import (
+    AddResult,
+    Claim,
+    CrawlRun,
+    DynamoDBBackend,
+    FrontierItem,
+    LeaseLostError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+)
+from ragcrawl_dynamo.adapters._runs import close_run
+from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
+from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
+from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
+from ragcrawl_dynamo.adapters.crawlee.serialization import payload_of, request_of
+
+if TYPE_CHECKING:
+    from crawlee import Request
+
+logger = logging.getLogger(__name__)
+
+# Earlier versions of Crawlee have only `is_empty`, which tells whether a queue is finished too.
+_HAS_IS_FINISHED = hasattr(RequestQueueClient, "is_finished")
+
+
+class DynamoDBRequestQueueClient(RequestQueueClient):
+    """A request queue, stored as the frontier of a run. It renews the leases of requests in progress."""
+
+    def __init__(self, backend: DynamoDBBackend, run: CrawlRun, settings: RequestQueueSettings) -> None:
+        self._backend = backend
+        self._run = run
+        self._settings = settings
+        self._frontier = backend.frontier(
+            run.run_id,
+            run.site_id,
+            host_delay=settings.host_delay,
+            host_max_in_flight=settings.host_max_in_flight,
+        )
+        self._keeper = self._frontier.keeper(self._on_lost, lease_seconds=settings.lease_seconds)
+        self._memory = QueueMemory(backend.config.frontier_seen_cache)
+        self._times = StorageTimes(run.created_at)
+        self._claiming = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Starts to renew leases."""
+        await self._keeper.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Releases unfinished requests, and records the end of the run if it is finished."""
+        await self._keeper.__aexit__(kind, error, trace)
+        self._memory.clear()
+        try:
+            await self._frontier.release(self._keeper.held)
+        except RagcrawlDynamoError as failure:
+            logger.warning("some requests are not released, and come back when their leases end: %s", failure)
+        await close_run(self._backend, self._run.site_id, self._run.run_id)
+
+    @override
+    async def get_metadata(self) -> RequestQueueMetadata:
+        stats = await self._frontier.stats()
+        handled = stats.completed + stats.failed + stats.skipped
+        pending = stats.pending + stats.delayed + stats.in_progress
+        return RequestQueueMetadata(
+            id=self._run.run_id,
+            name=storage_name(self._run.config_snapshot),
+            # Other processes can use the queue at any time.
+            had_multiple_clients=True,
+            handled_request_count=handled,
+            pending_request_count=pending,
+            total_request_count=handled + pending,
+            **self._times.fields(),
+        )
+
+    @override
+    async def drop(self) -> None:
+        """Deletes all requests. The record of the run stays."""
+        await self.purge()
+
+    @override
+    async def purge(self) -> None:
+        for claim in self._keeper.held:
+            self._keeper.let_go(claim)
+        self._memory.clear()
+        await self._backend.clear_frontier(self._run.run_id)
+        self._note_change()
+
+    @override
+    async def add_batch_of_requests(
+        self, requests: Sequence[Request], *, forefront: bool = False
+    ) -> AddRequestsResponse:
+        """Adds requests. A request that cannot be stored is logged and returned as unprocessed."""
+        response = AddRequestsResponse(processed_requests=[], unprocessed_requests=[])
+        accepted: list[tuple[Request, FrontierItem]] = []
+        for request in requests:
+            try:
+                accepted.append((request, self._item(request, forefront=forefront)))
+            except ValueError as error:
+                response.unprocessed_requests.append(_refused(request, error))
+        results = await self._add([item for _, item in accepted])
+        for (request, _), result in zip(accepted, results, strict=True):
+            if result is None:
+                response.unprocessed_requests.append(_unprocessed(request))
+            elif result.error is not None:
+                response.unprocessed_requests.append(_refused(request, result.error))
+            else:
+                is_final = result.status is not None and result.status.is_final
+                response.processed_requests.append(
+                    ProcessedRequest(
+                        unique_key=request.unique_key,
+                        was_already_present=not result.added,
+                        was_already_handled=self._memory.is_handled(request.unique_key) or is_final,
+                    )
+                )
+        if forefront:
+            self._note_in_front(
+                sum(not processed.was_already_present for processed in response.processed_requests)
+            )
+        self._note_change()
+        return response
+
+    @override
+    async def get_request(self, unique_key: str) -> Request | None:
+        self._times.note_access()
+        item = await self._frontier.get(unique_key)
+        if item is None:
+            return None
+        request = request_of(item)
+        if item.status.is_final and request.handled_at is None:
+            request.handled_at = item.completed_at
+        return request
+
+    @override
+    async def fetch_next_request(self) -> Request | None:
+        self._times.note_access()
+        async with self._claiming:
+            await self._claim()
+            if not self._memory.ready:
+                return None
+            claim, request = self._memory.ready.pop(0)
+        self._memory.claims[request.unique_key] = claim
+        return request
+
+    @override
+    async def mark_request_as_handled(self, request: Request) -> ProcessedRequest | None:
+        """Completes a request. One that Crawlee gave up becomes a dead letter."""
+        claim = self._open_claim(request)
+        if claim is None:
+            return None
+        if request.handled_at is None:
+            request.handled_at = datetime.now(UTC)
+        if request.state is RequestState.ERROR:
+            reason = f"failed after {request.retry_count} retries"
+            settlement = self._frontier.fail(claim, reason, retry=False)
+        else:
+            settlement = self._frontier.complete(claim, payload=payload_of(request))
+        if not await self._settle(request, settlement):
+            return None
+        self._memory.note_handled(request.unique_key)
+        self._times.note_change()
+        return ProcessedRequest(
+            unique_key=request.unique_key, was_already_present=True, was_already_handled=True
+        )
+
+    @override
+    async def reclaim_request(self, request: Request, *, forefront: bool = False) -> ProcessedRequest | None:
+        claim = self._open_claim(request)
+        if claim is None:
+            return None
+        settlement = self._frontier.put_back(
+            claim, payload=payload_of(request), priority=_priority(forefront=forefront), to_end=True
+        )
+        if not await self._settle(request, settlement):
+            return None
+        self._note_in_front(int(forefront))
+        self._note_change()
+        return ProcessedRequest(
+            unique_key=request.unique_key, was_already_present=True, was_already_handled=False
+        )
+
+    @override
+    async def is_empty(self) -> bool:
+        """Returns whether no request can be fetched now. To find out, it claims the next requests."""
+        self._times.note_access()
+        async with self._claiming:
+            await self._claim()
+            if self._memory.ready:
+                return False
+        return _HAS_IS_FINISHED or await self.is_finished()
+
+    @override
+    async def is_finished(self) -> bool:
+        """Returns whether all requests are handled, those in progress in other processes included."""
+        if self._memory.is_unfinished():
+            return False
+        finished = await self._frontier.is_finished()
+        if not finished:
+            self._memory.note_unfinished()
+        return finished
+
+    async def _add(self, items: list[FrontierItem]) -> list[AddResult | None]:
+        """Adds items. Returns None for each item that may not have been added."""
+        try:
+            return [*await self._frontier.add(items)]
+        except PartialBatchError as error:
+            logger.warning("%d requests may not have been added: %s", len(error.failures), error)
+            failed = {item.unique_key for item, _ in error.failures}
+        # All others were added: this call finds their results.
+        results = iter(await self._frontier.add([item for item in items if item.unique_key not in failed]))
+        return [None if item.unique_key in failed else next(results) for item in items]
+
+    async def _claim(self) -> None:
+        """Claims the next requests, unless some are ready or there were none a moment ago."""
+        memory = self._memory
+        while (memory.in_front or not memory.ready) and not memory.is_empty():
+            # Requests in the front of the queue go before those that were claimed earlier.
+            count = memory.in_front or self._settings.prefetch
+            claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
+            claimed: list[ClaimedRequest] = []
+            invalid: list[tuple[Claim, str]] = []
+            for claim in claims:
+                try:
+                    claimed.append(ClaimedRequest(claim, request_of(claim.item)))
+                except ValidationError as error:
+                    invalid.append((claim, f"is not a request: {error}"))
+            self._keeper.hold(claim for claim, _ in claimed)
+            memory.ready[:0] = claimed
+            memory.in_front = 0
+            if not claims:
+                memory.note_empty()
+            for claim, reason in invalid:
+                logger.error("item %s %s", claim.item.item_id, reason)
+                await self._frontier.fail(claim, reason, retry=False)
+
+    def _open_claim(self, request: Request) -> Claim | None:
+        """Returns the claim of a request in progress."""
+        claim = self._memory.claims.get(request.unique_key)
+        return None if claim is None or claim.ended else claim
+
+    async def _settle(self, request: Request, settlement: Awaitable[None]) -> bool:
+        """Ends the claim of a request. Returns False if its lease was lost, so that nothing has changed."""
+        try:
+            await settlement
+            is_settled = True
+        except LeaseLostError as error:
+            logger.warning("%s", error)
+            is_settled = False
+        # Not earlier: after any other error Crawlee repeats the call.
+        self._memory.claims.pop(request.unique_key, None)
+        return is_settled
+
+    def _item(self, request: Request, *, forefront: bool) -> FrontierItem:
+        return self._frontier.link(
+            request.url,
+            unique_key=request.unique_key,
+            payload=payload_of(request),
+            depth=request.crawl_depth,
+            priority=_priority(forefront=forefront),
+        )
+
+    def _note_in_front(self, count: int) -> None:
+        self._memory.in_front = min(self._memory.in_front + count, self._settings.prefetch)
+
+    def _note_change(self) -> None:
+        self._memory.forget_answers()
+        self._times.note_change()
+
+    def _on_lost(self, claim: Claim, reason: str) -> None:
+        logger.warning("request %s: %s; another process will handle it", claim.item.url, reason)
+        self._memory.forget_claim(claim)
+
+
+def _priority(*, forefront: bool) -> float:
+    """Returns the priority of a request. In the front, the latest request has the highest one."""
+    return time.time() if forefront else 0.0
+
+
+def _refused(request: Request, error: Exception) -> UnprocessedRequest:
+    """Logs why a request cannot be stored, and returns it as unprocessed."""
+    logger.error("request %s cannot be stored: %s", request.url, error)
+    return _unprocessed(request)
+
+
+def _unprocessed(request: Request) -> UnprocessedRequest:
+    return UnprocessedRequest(unique_key=request.unique_key, url=request.url, method=request.method)

@@ -1,0 +1,65 @@
+"""The crawl of one crawler: its components share its settings, its backend and its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
+
+from scrapy import signals
+
+from ragcrawl_dynamo import DynamoDBBackend
+from ragcrawl_dynamo.adapters._runs import open_run
+from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory
+from ragcrawl_dynamo.adapters.scrapy.settings import CrawlSettings
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+# Key in the meta of a request: the token of the claim under which the request is crawled.
+CLAIM_TOKEN = "ragcrawl_dynamo_claim"  # noqa: S105 # the name of a token
+
+# Key in the meta of a request: Scrapy sets it for start requests.
+IS_START = "is_start_request"
+
+
+class Crawl:
+    """What the components of one crawler share.
+
+    Attributes:
+        settings: The settings of the crawl.
+        memory: What this process remembers of its requests.
+        backend: The backend; `open` opens it.
+    """
+
+    # A crawl must not refer to its crawler when it has ended: then the crawler would never be forgotten here.
+    _crawls: ClassVar[WeakKeyDictionary[Crawler, Crawl]] = WeakKeyDictionary()
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.settings = CrawlSettings.from_crawler(crawler)
+        self.memory = CrawlMemory()
+        self.backend = DynamoDBBackend(self.settings.config)
+        self._is_open = False
+        self._opening = asyncio.Lock()
+        crawler.signals.connect(self._on_closed, signals.spider_closed)
+
+    @classmethod
+    def of(cls, crawler: Crawler) -> Crawl:
+        """Returns the crawl of a crawler, the same one for all components."""
+        if crawler not in cls._crawls:
+            cls._crawls[crawler] = cls(crawler)
+        return cls._crawls[crawler]
+
+    async def open(self) -> DynamoDBBackend:
+        """Returns the backend. The first call opens it, and creates the run."""
+        async with self._opening:
+            if not self._is_open:
+                await self.backend.initialize()
+                await open_run(
+                    self.backend, self.settings.site_id, self.settings.run_id, {"crawler": "scrapy"}
+                )
+                self._is_open = True
+        return self.backend
+
+    async def _on_closed(self) -> None:
+        await self.backend.close()

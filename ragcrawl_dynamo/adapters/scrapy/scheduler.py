@@ -1,0 +1,126 @@
+"""The scheduler: it keeps the requests of a spider in the frontier of a run."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+from scrapy import signals
+from scrapy.core.scheduler import BaseScheduler
+from scrapy.utils.defer import deferred_from_coro
+from typing_extensions import override
+
+from ragcrawl_dynamo.adapters._runs import close_run
+from ragcrawl_dynamo.adapters.scrapy.crawl import CLAIM_TOKEN, Crawl
+from ragcrawl_dynamo.adapters.scrapy.engine import Engine
+from ragcrawl_dynamo.adapters.scrapy.exchange import FrontierExchange
+from ragcrawl_dynamo.adapters.scrapy.memory import Outcome
+from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
+
+if TYPE_CHECKING:
+    from scrapy import Request, Spider
+    from scrapy.crawler import Crawler
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+logger = logging.getLogger(__name__)
+
+
+class FrontierScheduler(BaseScheduler):
+    """Schedules the requests of all processes of a run.
+
+    Its methods never wait for DynamoDB: they use the memory of this process, and a background task exchanges
+    requests with the frontier.
+
+    Stats: `ragcrawl_dynamo/claimed`, `completed`, `failed`, `skipped`, `lost` (leases), `in_memory` and
+    `unstorable` (requests).
+    """
+
+    _serializer: RequestSerializer
+    _exchange: FrontierExchange
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._crawl = Crawl.of(crawler)
+        self._memory = self._crawl.memory
+        self._engine = Engine(crawler)
+        self._is_open = False
+
+    @classmethod
+    @override
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        return cls(crawler)
+
+    @override
+    def open(self, spider: Spider) -> Deferred[None]:
+        return deferred_from_coro(self._open(spider))
+
+    @override
+    def close(self, reason: str) -> Deferred[None]:
+        """Writes what is left to write, and releases requests that were not crawled."""
+        return deferred_from_coro(self._close(reason))
+
+    @override
+    def has_pending_requests(self) -> bool:
+        """Returns whether any process has something left to do."""
+        return not self._memory.is_finished or bool(self._memory.in_memory or self._memory.to_add)
+
+    @override
+    def enqueue_request(self, request: Request) -> bool:
+        """Takes a request, and returns True, also for a duplicate."""
+        token = request.meta.get(CLAIM_TOKEN)
+        if token is not None and self._memory.is_in_progress(token):
+            # A downloader middleware retries or redirects it: under the same lease.
+            self._memory.replace(token, request)
+            return True
+        # An errback may have copied the meta of the request that has failed.
+        request.meta.pop(CLAIM_TOKEN, None)
+        try:
+            self._memory.to_add.append(self._serializer.item_of(request))
+        except (TypeError, ValueError) as error:
+            logger.warning("%s stays in memory, because it cannot be stored: %s", request, error)
+            self._engine.count("in_memory")
+            self._memory.in_memory.append(request)
+        self._memory.is_finished = False
+        self._exchange.wake()
+        return True
+
+    @override
+    def next_request(self) -> Request | None:
+        self._exchange.collect_crawled()
+        return self._memory.next_request()
+
+    async def _open(self, spider: Spider) -> None:
+        settings = self._crawl.settings
+        backend = await self._crawl.open()
+        frontier = backend.frontier(
+            settings.run_id,
+            settings.site_id,
+            host_delay=settings.host_delay,
+            host_max_in_flight=settings.host_max_in_flight,
+        )
+        self._serializer = RequestSerializer(self._crawler, spider, frontier)
+        self._exchange = FrontierExchange(self._crawl, frontier, self._serializer, self._engine)
+        self._crawler.signals.connect(self._on_error, signals.spider_error)
+        self._crawler.signals.connect(self._on_error, signals.item_error)
+        await self._exchange.start()
+        self._is_open = True
+
+    async def _close(self, reason: str) -> None:
+        if not self._is_open:
+            return
+        try:
+            await self._exchange.stop()
+        finally:
+            self._memory.clear()
+        if reason == "finished":
+            settings = self._crawl.settings
+            await close_run(self._crawl.backend, settings.site_id, settings.run_id)
+
+    def _on_error(self, response: Any, failure: Failure) -> None:
+        """Notes that a callback, or the pipeline of an item, has raised."""
+        request = getattr(response, "request", None)
+        token = None if request is None else request.meta.get(CLAIM_TOKEN)
+        if token in self._memory.held:
+            reason = f"{type(failure.value).__name__}: {failure.value}"
+            self._memory.note_outcome(token, Outcome("failed", reason))

@@ -1,0 +1,125 @@
+"""Converts Scrapy's requests to frontier items and back, and Python values to JSON and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request
+from scrapy.utils.misc import load_object
+from scrapy.utils.request import request_from_dict
+
+from ragcrawl_dynamo import Frontier, FrontierItem
+from ragcrawl_dynamo.adapters.scrapy.crawl import IS_START
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.crawler import Crawler
+
+
+class RequestSerializer:
+    """Converts the requests of a spider."""
+
+    def __init__(self, crawler: Crawler, spider: Spider, frontier: Frontier) -> None:
+        # Any: its fingerprinter is None until it crawls.
+        self._crawler: Any = crawler
+        self._spider = spider
+        self._frontier = frontier
+
+    def item_of(self, request: Request) -> FrontierItem:
+        """Returns a request as an item for the frontier.
+
+        Raises:
+            TypeError: It holds a value that cannot be stored.
+            ValueError: Its callback is not a method of the spider, or a field cannot be stored.
+        """
+        unique_key = self._crawler.request_fingerprinter.fingerprint(request).hex()
+        if request.dont_filter and not request.meta.get(IS_START):
+            unique_key += f"-{secrets.token_hex(8)}"
+        return self._frontier.link(
+            request.url,
+            unique_key=unique_key,
+            payload=dumps(request.to_dict(spider=self._spider)),
+            depth=int(request.meta.get("depth", 0)),
+            priority=float(request.priority),
+        )
+
+    def request_of(self, item: FrontierItem) -> Request:
+        """Returns the request of an item.
+
+        An item without a payload was not added by Scrapy. Its request has only a URL and a depth.
+
+        Raises:
+            Exception: The payload is not a request; the request's class and the spider raise what they like.
+        """
+        if item.payload is None:
+            return Request(item.url, meta={"depth": item.depth})
+        fields = loads(item.payload)
+        class_name = fields.get("_class")
+        if class_name is not None and not issubclass(load_object(class_name), Request):
+            raise ValueError(f"{class_name} is not a class of requests")
+        return request_from_dict(fields, spider=self._spider)
+
+
+def dumps(value: Any) -> str:
+    """Returns a value as JSON, from which `loads` makes an equal value of the same type.
+
+    Raises:
+        TypeError: The value holds something else than None, bools, numbers, text, bytes, datetimes, lists,
+            tuples, sets and dicts.
+    """
+    return json.dumps(_to_plain(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """Returns the value that `dumps` has encoded."""
+    return _from_plain(json.loads(text))
+
+
+def _to_plain(value: Any) -> Any:
+    """Returns a value as JSON has it. Other types become a dict with one key, which begins with `$`."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            return {"$bytes": base64.b64encode(value).decode()}
+        case datetime():
+            # The ISO format has no place for a datetime's fold.
+            return {"$folded" if value.fold else "$datetime": value.isoformat()}
+        case list():
+            return [_to_plain(member) for member in value]
+        case tuple():
+            return {"$tuple": [_to_plain(member) for member in value]}
+        case set():
+            return {"$set": [_to_plain(member) for member in value]}
+        case dict():
+            if all(isinstance(key, str) and not key.startswith("$") for key in value):
+                return {key: _to_plain(member) for key, member in value.items()}
+            return {"$dict": [[_to_plain(key), _to_plain(member)] for key, member in value.items()]}
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_plain(member) for member in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((kind, content),) = value.items()
+        match kind:
+            case "$bytes":
+                return base64.b64decode(content)
+            case "$datetime":
+                return datetime.fromisoformat(content)
+            case "$folded":
+                return datetime.fromisoformat(content).replace(fold=1)
+            case "$tuple":
+                return tuple(_from_plain(member) for member in content)
+            case "$set":
+                return {_from_plain(member) for member in content}
+            case "$dict":
+                return {_from_plain(key): _from_plain(member) for key, member in content}
+    return {key: _from_plain(member) for key, member in value.items()}

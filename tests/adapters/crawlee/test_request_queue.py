@@ -1,0 +1,207 @@
+"""Request queues: the scenarios of Crawlee's own tests, and two processes that share a queue."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from crawlee import Request
+from crawlee._request import RequestState
+from crawlee.storages import RequestQueue
+
+from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
+from tests.adapters.crawlee.requests import handle_all, url, user_fields, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+async def test_crawlee_request_queue_adds_a_request_once(queue: RequestQueue) -> None:
+    first = await queue.add_request(url(1))
+    again = await queue.add_request(Request.from_url(url(1), user_data={"x": 1}))
+    assert first is not None
+    assert again is not None
+    assert (first.was_already_present, again.was_already_present) == (False, True)
+    assert again.unique_key == first.unique_key
+    metadata = await queue.get_metadata()
+    assert (metadata.total_request_count, metadata.pending_request_count) == (1, 1)
+    request = await queue.fetch_next_request()
+    assert request is not None
+    assert request.user_data.get("x") is None
+    await queue.mark_request_as_handled(request)
+    handled = await queue.add_request(url(1))
+    assert handled is not None
+    assert handled.was_already_handled
+    metadata = await queue.get_metadata()
+    assert (metadata.handled_request_count, metadata.pending_request_count) == (1, 0)
+
+
+async def test_crawlee_request_queue_tells_other_processes_what_is_handled(
+    queue: RequestQueue, other_client: DynamoDBStorageClient
+) -> None:
+    await queue.add_requests([url(1), url(2)])
+    assert await handle_all(queue) == ["1", "2"]
+    other_queue = await RequestQueue.open(storage_client=other_client)
+    added = await other_queue.add_request(url(2))
+    assert added is not None
+    assert added.was_already_handled
+    assert await other_queue.is_finished()
+
+
+async def test_crawlee_request_queue_keeps_requests_apart_by_method_payload_or_force(
+    queue: RequestQueue,
+) -> None:
+    form = {"use_extended_unique_key": True, "method": "POST"}
+    requests = [
+        Request.from_url(url("form"), payload=b"a=1", headers={"X-Test": "1"}, **form),  # type: ignore[arg-type]
+        Request.from_url(url("form"), payload=b"a=2", label="two", **form),  # type: ignore[arg-type] # as above
+        Request.from_url(url("form")),
+        Request.from_url(url("form"), always_enqueue=True),
+        Request.from_url(url("other"), unique_key="mine", user_data={"depth": {"a": [1, None]}}),
+    ]
+    await queue.add_requests(list(requests), wait_for_all_requests_to_be_added=True)
+    fetched = [await queue.fetch_next_request() for _ in requests]
+    assert [request and user_fields(request) for request in fetched] == [*map(user_fields, requests)]
+    assert await queue.fetch_next_request() is None
+    mine = await queue.get_request("mine")
+    assert mine is not None
+    assert user_fields(mine) == user_fields(requests[4])
+    assert await queue.get_request("none") is None
+
+
+async def test_crawlee_request_queue_fetches_the_forefront_first(queue: RequestQueue) -> None:
+    await queue.add_requests([url("a"), url("b")])
+    await queue.add_requests([url("x"), url("y")], forefront=True)
+    await queue.add_request(url("c"))
+    await queue.add_request(url("z"), forefront=True)
+    assert await handle_all(queue) == ["z", "y", "x", "a", "b", "c"]
+
+
+async def test_crawlee_request_queue_reclaims_a_request_to_the_end_or_the_front(queue: RequestQueue) -> None:
+    await queue.add_requests([url(1), url(2), url(3)])
+    first, second = await queue.fetch_next_request(), await queue.fetch_next_request()
+    assert first is not None
+    assert second is not None
+    first.retry_count = 7
+    first.user_data["note"] = "kept"
+    result = await queue.reclaim_request(first)
+    assert result is not None
+    assert (result.was_already_present, result.was_already_handled) == (True, False)
+    await queue.reclaim_request(second, forefront=True)
+    again = [await queue.fetch_next_request() for _ in range(3)]
+    assert [request and request.url for request in again] == [url(2), url(3), url(1)]
+    assert again[2] is not None
+    assert (again[2].retry_count, again[2].user_data["note"]) == (7, "kept")
+    assert await queue.get_total_count() == 3
+
+
+async def test_crawlee_request_queue_refuses_to_settle_a_request_that_is_not_in_progress(
+    queue: RequestQueue,
+) -> None:
+    stranger = Request.from_url(url("stranger"))
+    assert await queue.mark_request_as_handled(stranger) is None
+    assert await queue.reclaim_request(stranger) is None
+    await queue.add_request(url(1))
+    request = await queue.fetch_next_request()
+    assert request is not None
+    assert await queue.mark_request_as_handled(request) is not None
+    assert await queue.mark_request_as_handled(request) is None
+    assert await queue.reclaim_request(request) is None
+    stored = await queue.get_request(request.unique_key)
+    assert stored is not None
+    assert stored.was_already_handled
+
+
+async def test_crawlee_request_queue_makes_a_failed_request_a_dead_letter(
+    client: DynamoDBStorageClient, queue: RequestQueue
+) -> None:
+    await queue.add_request(url(1))
+    request = await queue.fetch_next_request()
+    assert request is not None
+    request.state = RequestState.ERROR
+    request.retry_count = 3
+    assert await queue.mark_request_as_handled(request) is not None
+    assert await queue.is_finished()
+    frontier = client.backend.frontier("site/run", "site")
+    assert (await frontier.stats()).failed == 1
+    metadata = await queue.get_metadata()
+    assert metadata.handled_request_count == 1
+    stored = await queue.get_request(request.unique_key)
+    assert stored is not None
+    assert stored.was_already_handled
+
+
+async def test_crawlee_request_queue_is_empty_and_finished(
+    queue: RequestQueue, other_client: DynamoDBStorageClient
+) -> None:
+    other_queue = await RequestQueue.open(storage_client=other_client)
+    assert (await queue.is_empty(), await queue.is_finished()) == (True, True)
+    await queue.add_request(url(1))
+    assert (await queue.is_empty(), await queue.is_finished()) == (False, False)
+    request = await queue.fetch_next_request()
+    assert request is not None
+    assert (await queue.is_empty(), await queue.is_finished()) == (True, False)
+    # What one process handles keeps the others from ending.
+    assert (await other_queue.is_empty(), await other_queue.is_finished()) == (True, False)
+    await queue.mark_request_as_handled(request)
+    assert await queue.is_finished()
+    await wait_until(other_queue.is_finished, True)
+    await other_queue.add_request(url(2))
+    await wait_until(queue.is_empty, False)
+
+
+async def test_crawlee_request_queue_never_gives_a_request_to_two_processes(
+    queue: RequestQueue, other_client: DynamoDBStorageClient
+) -> None:
+    other_queue = await RequestQueue.open(storage_client=other_client)
+    await queue.add_requests([url(i) for i in range(60)], wait_for_all_requests_to_be_added=True)
+    handled, other_handled = await asyncio.gather(handle_all(queue), handle_all(other_queue))
+    await wait_until(queue.is_empty, True)
+    rest = await handle_all(queue) + await handle_all(other_queue)
+    assert sorted(int(number) for number in (*handled, *other_handled, *rest)) == list(range(60))
+
+
+async def test_crawlee_request_queue_releases_its_requests_when_it_is_closed(
+    queue: RequestQueue, client: DynamoDBStorageClient, other_client: DynamoDBStorageClient
+) -> None:
+    await queue.add_requests([url(1), url(2)])
+    assert await queue.fetch_next_request() is not None
+    assert not await queue.is_empty()
+    await client.close()
+    other_queue = await RequestQueue.open(storage_client=other_client)
+    assert await handle_all(other_queue) == ["1", "2"]
+
+
+async def test_crawlee_request_queue_is_purged_and_dropped(
+    queue: RequestQueue, client: DynamoDBStorageClient
+) -> None:
+    await queue.add_requests([url(1), url(2)])
+    assert await queue.fetch_next_request() is not None
+    await queue.purge()
+    assert await queue.get_total_count() == 0
+    assert await queue.is_finished()
+    added = await queue.add_request(url(1))
+    assert added is not None
+    assert not added.was_already_present
+    await queue.drop()
+    assert await (await RequestQueue.open(storage_client=client)).fetch_next_request() is None
+
+
+async def test_crawlee_request_queue_returns_a_request_that_cannot_be_stored_as_unprocessed(
+    queue: RequestQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = Request.from_url(url("large"), user_data={"x": "y" * 500_000})
+    response = await queue._client.add_batch_of_requests([large, Request.from_url(url(1))])
+    assert [request.url for request in response.unprocessed_requests] == [url("large")]
+    assert [request.was_already_present for request in response.processed_requests] == [False]
+    assert "of the 409,600 that one item may" in caplog.text
+    assert await handle_all(queue) == ["1"]
+
+
+async def test_crawlee_request_queue_makes_requests_of_links_without_a_payload(
+    queue: RequestQueue, client: DynamoDBStorageClient
+) -> None:
+    await client.backend.frontier("site/run", "site").add([url(1)])
+    await wait_until(queue.is_empty, False)
+    request = await queue.fetch_next_request()
+    assert request is not None
+    assert (request.url, request.method) == (url(1), "GET")

@@ -1,0 +1,51 @@
+"""Whole crawls: their requests hit faults, and their processes are killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
+from tests.adapters.processes import crawl_with_a_kill
+from tests.adapters.scrapy.crawls import crawl, statuses
+from tests.adapters.site import Site
+from tests.engines import on_dynamodb_local
+from tests.faults import Faults, faulty
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@on_dynamodb_local
+async def test_scrapy_spider_loses_nothing_to_faults_of_the_network_and_of_dynamodb(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+) -> None:
+    faults = Faults(dynamodb_endpoint, 0.15, seed=7)
+    async with faulty(faults) as proxy:
+        changes = {"endpoint_url": proxy, "read_timeout": 0.5, "retry_base_delay": 0.01}
+        await crawl(dynamodb_config.model_copy(update=changes), "Plain", site.url)
+    assert sum(faults.injected.values()) > 30
+    assert await statuses(dynamodb_backend) == dict.fromkeys(site.urls, FrontierStatus.COMPLETED)
+    pages = [page async for page in dynamodb_backend.iter_pages("site")]
+    assert sorted(page.url for page in pages) == sorted(site.urls)
+    assert {page.version_count for page in pages} == {1}
+
+
+@on_dynamodb_local
+async def test_scrapy_spiders_of_two_processes_finish_although_one_is_killed(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+) -> None:
+    site.seconds = 0.2
+    arguments = (
+        *(site.url, "--endpoint-url", dynamodb_endpoint, "--table-prefix", dynamodb_config.table_prefix),
+        *("--lease-seconds", "6"),
+    )
+
+    async def half() -> bool:
+        return await dynamodb_backend.count_pages("docs") >= site.pages // 2
+
+    again = await crawl_with_a_kill("scrapy_crawl.py", site, arguments, half)
+    assert again == "0 requests completed by this process\n"
+    pages = [page async for page in dynamodb_backend.iter_pages("docs")]
+    assert sorted(page.url for page in pages) == sorted(site.urls)
+    assert {page.version_count for page in pages} == {1}
+    stats = await dynamodb_backend.frontier("docs/monday", "docs").recount()
+    assert (stats.completed, stats.total) == (site.pages, site.pages)

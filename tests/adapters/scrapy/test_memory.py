@@ -1,0 +1,109 @@
+"""What a process remembers of the requests of a crawl."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from scrapy import Request
+
+from ragcrawl_dynamo import Claim, FrontierItem
+from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory, Outcome, Settlement
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def make_claim(name: str) -> Claim:
+    url = f"https://a.example/{name}"
+    item = FrontierItem(
+        item_id=name,
+        run_id="run",
+        site_id="site",
+        url=url,
+        normalized_url=url,
+        url_hash=name,
+        domain="a.example",
+        lease_token=name,
+    )
+    return Claim(item, worker_id="", expires_at=datetime.now(UTC))
+
+
+def hold(memory: CrawlMemory, name: str) -> tuple[Claim, Request]:
+    claim, request = make_claim(name), Request(f"https://a.example/{name}")
+    memory.hold(claim, request)
+    return claim, request
+
+
+def test_scrapy_crawl_memory_hands_out_held_requests_before_those_in_memory() -> None:
+    memory = CrawlMemory()
+    unstorable = Request("https://a.example/unstorable")
+    memory.in_memory.append(unstorable)
+    (_, first), (_, second) = hold(memory, "first"), hold(memory, "second")
+    assert [memory.next_request() for _ in range(4)] == [first, second, unstorable, None]
+    assert memory.is_busy
+
+
+def test_scrapy_crawl_memory_crawls_a_replaced_request_next_under_the_same_claim() -> None:
+    memory = CrawlMemory()
+    claim, _ = hold(memory, "first")
+    hold(memory, "second")
+    memory.next_request()
+    redirected = Request("https://a.example/redirected")
+    assert memory.is_in_progress(claim.token)
+    memory.replace(claim.token, redirected)
+    assert memory.next_request() is redirected
+    memory.settle(claim.token)
+    assert memory.to_settle == [Settlement(claim, None)]
+
+
+def test_scrapy_crawl_memory_settles_a_claim_with_its_outcome() -> None:
+    memory = CrawlMemory()
+    claim, _ = hold(memory, "first")
+    memory.next_request()
+    outcome = Outcome("failed", "HTTP 503")
+    memory.note_outcome(claim.token, outcome)
+    assert not memory.is_in_progress(claim.token)
+    memory.settle(claim.token)
+    # A lease that is lost now changes nothing of what is to be written.
+    memory.forget(claim.token)
+    assert memory.to_settle == [Settlement(claim, outcome)]
+    assert memory.held == {}
+    assert memory.is_busy
+
+
+def test_scrapy_crawl_memory_forgets_a_lost_claim() -> None:
+    memory = CrawlMemory()
+    lost, _ = hold(memory, "lost")
+    _, kept = hold(memory, "kept")
+    memory.note_outcome(lost.token, Outcome("failed", "HTTP 503"))
+    memory.forget(lost.token)
+    assert memory.next_request() is kept
+    assert memory.next_request() is None
+    memory.hold(lost, kept)
+    assert memory.is_in_progress(lost.token)
+
+
+def test_scrapy_crawl_memory_forgets_everything_at_once() -> None:
+    memory = CrawlMemory()
+    claim, _ = hold(memory, "first")
+    settled, _ = hold(memory, "second")
+    memory.settle(settled.token)
+    memory.to_add.append(claim.item)
+    memory.in_memory.append(Request("https://a.example/unstorable"))
+    memory.note_outcome(claim.token, Outcome("skipped", "robots.txt"))
+    memory.is_finished = True
+    memory.clear()
+    assert not memory.is_busy
+    assert not memory.is_finished
+    assert memory.next_request() is None
+
+
+def test_scrapy_crawl_memory_of_a_cancelled_run_keeps_what_others_can_crawl() -> None:
+    memory = CrawlMemory()
+    claim, request = hold(memory, "first")
+    memory.in_memory.append(Request("https://a.example/unstorable"))
+    memory.cancel()
+    assert memory.is_finished
+    assert memory.next_request() is request
+    assert memory.next_request() is None
+    assert list(memory.held) == [claim.token]

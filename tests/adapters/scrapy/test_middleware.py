@@ -1,0 +1,47 @@
+"""The middleware: what happens to requests that fail or are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
+from tests.adapters.scrapy.crawls import crawl, statuses
+from tests.adapters.site import Site
+from tests.engines import on_dynamodb_local
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+async def test_scrapy_middleware_makes_failed_requests_be_tried_again_later(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    site.pages = 15
+    site.gone = {13}
+    site.failing = {14}
+    stats = await crawl(dynamodb_config, "Failing", site.url)
+    wanted = dict.fromkeys(site.urls, FrontierStatus.COMPLETED)
+    wanted[site.url[:-1] + "14"] = FrontierStatus.FAILED
+    assert await statuses(dynamodb_backend) == wanted
+    # Three attempts, each with a retry of Scrapy's own.
+    assert site.hits["/p/14"] == 6
+    assert site.hits["/p/7"] == 2
+    assert site.hits["/p/6"] == 1
+    assert stats["ragcrawl_dynamo/failed"] == 3 + len([1, 3, 5, 7, 9, 11])
+    (dead,) = await dynamodb_backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    assert dead.last_error == "HTTP 503"
+    run = await dynamodb_backend.get_latest_run("site")
+    assert run is not None
+    assert run.status == "partial"
+
+
+@on_dynamodb_local
+async def test_scrapy_middleware_skips_what_robots_txt_forbids(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    site.pages = 7
+    site.robots = "User-agent: *\nDisallow: /p/2\n"
+    await crawl(dynamodb_config, "Plain", site.url, ROBOTSTXT_OBEY=True)
+    status_of = await statuses(dynamodb_backend)
+    assert status_of.pop(site.url[:-1] + "2") is FrontierStatus.SKIPPED
+    assert set(status_of.values()) == {FrontierStatus.COMPLETED}
+    assert site.hits["/p/2"] == 0
