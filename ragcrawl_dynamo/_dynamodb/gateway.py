@@ -21,6 +21,7 @@ from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
+from ragcrawl_dynamo._dynamodb.wire_logs import silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
@@ -343,9 +344,10 @@ class Gateway:
         if "Body" in request:
             # A stream is sent in steps, and is spent after one attempt.
             request = {**request, "Body": io.BytesIO(request["Body"])}
-        response = await getattr(client, xform_name(operation))(**request)
-        if "Body" in response:
-            response["Body"] = await response["Body"].read()
+        with silent_request():
+            response = await getattr(client, xform_name(operation))(**request)
+            if "Body" in response:
+                response["Body"] = await response["Body"].read()
         # Any web page is an empty answer to botocore: a write would seem done, an item absent.
         if not response.get("ResponseMetadata", {}).get("RequestId"):
             raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
