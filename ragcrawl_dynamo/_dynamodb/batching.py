@@ -152,7 +152,7 @@ async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[Writ
     """Does one batch of at most 25 writes of distinct keys; the errors of those that were not done."""
     left = list(writes)
     try:
-        async with gateway.turn("BatchWriteItem", table.name) as budget:
+        async with gateway.permit("BatchWriteItem", table.name) as budget:
             while True:
                 request = requests.batch_write_request(table, left)
                 response = await gateway.call("BatchWriteItem", request, budget=budget)
@@ -173,7 +173,7 @@ async def read_batch(
     """The items of at most 100 distinct keys that are there, in no order; see `read_all`."""
     items: list[Item] = []
     left: Sequence[Key] = keys
-    async with gateway.turn("BatchGetItem", table.name) as budget:
+    async with gateway.permit("BatchGetItem", table.name) as budget:
         while True:
             request = requests.batch_get_request(table, left, attributes)
             response = await gateway.call("BatchGetItem", request, budget=budget)

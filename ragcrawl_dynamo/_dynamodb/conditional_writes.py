@@ -174,7 +174,7 @@ class PartiqlWrites:
             unclear = True
 
         try:
-            async with self._gateway.turn("BatchExecuteStatement", self._table.name) as budget:
+            async with self._gateway.permit("BatchExecuteStatement", self._table.name) as budget:
                 while True:
                     response = await self._gateway.call(
                         "BatchExecuteStatement",

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._dynamodb.backpressure import Window
+from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
 from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
@@ -58,7 +58,7 @@ class Gateway:
         self.metrics = metrics or Metrics()
         self._service = service
         self._translator = Translator(config, service)
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, PermitWindow] = {}
         self.server_clock = ServerClock()
         self._client_factory = client_factory
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,10 +102,10 @@ class Gateway:
             return
         self._enter_loop()
         self._client = None
-        # Those that wait for a place find the gateway closed.
+        # Whoever waits for a permit gets one, and finds the gateway closed.
         windows, self._windows = self._windows, {}
         for window in windows.values():
-            window.open()
+            window.grant_all()
         async with self._lock:
             stack, self._stack = self._stack, None
             if stack is not None:
@@ -223,7 +223,7 @@ class Gateway:
             operation: Its name in AWS's reference.
             request: Its arguments.
             table: Full name of its table, where the request does not name it.
-            budget: That of the operation, within whose `turn` this is called; the request is one of its own
+            budget: That of the operation, within whose `permit` this is called; the request is one of its own
                 by default.
             on_unclear: Told when an attempt failed in a way that leaves open whether it was applied.
 
@@ -238,14 +238,15 @@ class Gateway:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
         if budget is not None or not _is_data(operation):
             return await self._call(operation, table, request, budget or Budget(self.config), on_unclear)
-        async with self.turn(operation, table) as own:
-            return await self._call(operation, table, request, own, on_unclear)
+        async with self.permit(operation, table) as permitted:
+            return await self._call(operation, table, request, permitted, on_unclear)
 
     @asynccontextmanager
-    async def turn(self, operation: str, table: str) -> AsyncIterator[Budget]:
-        """Waits until another operation on a table may be under way; yields what it may spend on tries.
+    async def permit(self, operation: str, table: str) -> AsyncIterator[Budget]:
+        """Waits for a permit of a table; yields what the operation may spend on attempts.
 
-        Nothing else on the same table may be called within it but with that budget.
+        Whoever holds the permit may call the same table with this budget only: with a window of one permit,
+        a call that needs another one would wait for itself.
 
         Raises:
             BackendStateError: The gateway is not open, or was closed meanwhile.
@@ -254,26 +255,23 @@ class Gateway:
         self.require_open()
         budget = Budget(self.config)
         window = self._window(table)
-        if window.is_full:
-            try:
-                async with asyncio.timeout_at(budget.deadline):
-                    await window.enter()
-            except TimeoutError as error:
-                why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
-                raise errors.DeadlineExceededError(
-                    f"{window.size} operations on it are under way, since {why}, and the turn of this one "
-                    f"did not come within call_timeout = {self.config.call_timeout} s; nothing was "
-                    f"sent: raise the capacity, or send less at once",
-                    code="TimeoutError",
-                    operation=operation,
-                    table=table or None,
-                ) from error
-        else:
-            await window.enter()
+        try:
+            # A free permit needs no timer.
+            async with asyncio.timeout_at(budget.deadline if window.is_full else None):
+                await window.acquire()
+        except TimeoutError as error:
+            why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
+            raise errors.DeadlineExceededError(
+                f"no permit within call_timeout = {self.config.call_timeout} s: {window.size} operations on it "
+                f"are in flight, since {why}; nothing was sent: raise the capacity, or send less at once",
+                code="TimeoutError",
+                operation=operation,
+                table=table or None,
+            ) from error
         try:
             yield budget
         finally:
-            window.leave()
+            window.release()
 
     async def _call(
         self,
@@ -325,14 +323,14 @@ class Gateway:
                 response = await self._await_client(client, operation, request)
                 measured.end(response)
                 if measured.left_over:
-                    window.throttled(sent, time.time())
+                    window.shrink(sent, time.time())
                 else:
-                    window.served()
+                    window.grow()
                 self.server_clock.observe(sent, time.time(), response["ResponseMetadata"])
                 return response
             except BaseException as error:
                 if is_throttling(error):
-                    window.throttled(sent, time.time())
+                    window.shrink(sent, time.time())
                 measured.fail(error)
                 raise
             finally:
@@ -353,10 +351,10 @@ class Gateway:
             raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
         return response
 
-    def _window(self, table: str) -> Window:
+    def _window(self, table: str) -> PermitWindow:
         window = self._windows.get(table)
         if window is None:
-            window = self._windows[table] = Window(self.config.max_connections - CONTROL_CONNECTIONS)
+            window = self._windows[table] = PermitWindow(self.config.max_connections - CONTROL_CONNECTIONS)
         return window
 
     def _enter_loop(self) -> None:
