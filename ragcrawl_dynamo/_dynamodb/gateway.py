@@ -17,7 +17,7 @@ from botocore.parsers import ResponseParserError
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
-from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
+from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
@@ -57,7 +57,7 @@ class Gateway:
         self.config = config
         self.metrics = metrics or Metrics()
         self._service = service
-        self._translator = Translator(config, service)
+        self._error_mapper = ErrorMapper(config, service)
         self._windows: dict[str, PermitWindow] = {}
         self.server_clock = ServerClock()
         self._client_factory = client_factory
@@ -88,7 +88,7 @@ class Gateway:
             try:
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
-                raise self._translator.translate(error, "OpenClient", None) from error
+                raise self._error_mapper.map(error, "OpenClient", None) from error
             self._stack = stack
             self._was_open = True
 
@@ -262,8 +262,8 @@ class Gateway:
         except TimeoutError as error:
             why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
             raise errors.DeadlineExceededError(
-                f"no permit within call_timeout = {self.config.call_timeout} s: {window.size} operations on it "
-                f"are in flight, since {why}; nothing was sent: raise the capacity, or send less at once",
+                f"no permit within call_timeout = {self.config.call_timeout} s: {window.size} operations on "
+                f"it are in flight, since {why}; nothing was sent: raise the capacity, or send less at once",
                 code="TimeoutError",
                 operation=operation,
                 table=table or None,
@@ -305,7 +305,7 @@ class Gateway:
                     with attempt:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            raise self._translator.translate(error, operation, table, last_error) from error
+            raise self._error_mapper.map(error, operation, table, last_error) from error
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         slots = self._data_slots if _is_data(operation) else self._control_slots
