@@ -133,5 +133,5 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off, or this is no DynamoDB: no JSON, {error}"
+                f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
             ) from error

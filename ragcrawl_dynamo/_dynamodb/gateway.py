@@ -1,4 +1,4 @@
-"""The only file that awaits an AWS client: one client, bounded requests, retries, metrics, error mapping."""
+"""Sends every request to AWS: the only module that awaits an AWS client."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,6 +19,7 @@ from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
+from ragcrawl_dynamo._dynamodb.operations import Call
 from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
 from ragcrawl_dynamo._dynamodb.wire_logs import silent_request
@@ -26,24 +27,22 @@ from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
-    from types_aiobotocore_dynamodb import type_defs as t
 
 logger = logging.getLogger(__name__)
 
 # Connections that data requests never use: health checks, one request a table, get through under load.
 CONTROL_CONNECTIONS = 5
 
-# What a try ends in that did not succeed.
+# What an attempt that did not succeed raises.
 _FAILURES = (BotoCoreError, ClientError, *TRANSPORT_ERRORS)
 
 
 class Gateway:
-    """Sends every request of one backend to one service.
+    """Sends the requests of one backend to one service: retries, measures, and maps errors.
 
-    Requests in flight are bounded below the size of the connection pool: waiting for a pool slot has no
-    time-out, and a request that is signed while it waits there expires. The wait for our own slot comes
-    before signing, and counts towards the call's deadline. While DynamoDB throttles a table, fewer operations
-    on it are under way.
+    Fewer requests are in flight than the connection pool has connections: its own queue has no time-out,
+    and a signed request expires while it waits there. The queue here comes before signing, and counts towards
+    the call's deadline. While DynamoDB throttles a table, fewer operations on it are in flight.
     """
 
     def __init__(
@@ -56,10 +55,10 @@ class Gateway:
     ) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
+        self.server_clock = ServerClock()
         self._service = service
         self._error_mapper = ErrorMapper(config, service)
         self._windows: dict[str, PermitWindow] = {}
-        self.server_clock = ServerClock()
         self._client_factory = client_factory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: DynamoDBClient | None = None
@@ -78,7 +77,7 @@ class Gateway:
         Raises:
             WrongEventLoopError: It is open in another event loop.
             CredentialsError: The configured profile does not exist.
-            RequestRejectedError: The endpoint's URL or the region can not be used.
+            RequestRejectedError: The endpoint's URL or the region cannot be used.
         """
         self._enter_loop()
         async with self._lock:
@@ -114,132 +113,10 @@ class Gateway:
                 finally:
                     await stack.aclose()
 
-    @overload
-    async def call(
-        self, operation: Literal["GetItem"], request: t.GetItemInputTypeDef
-    ) -> t.GetItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["PutItem"], request: t.PutItemInputTypeDef
-    ) -> t.PutItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateItem"], request: t.UpdateItemInputTypeDef
-    ) -> t.UpdateItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DeleteItem"], request: t.DeleteItemInputTypeDef
-    ) -> t.DeleteItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["Query"], request: t.QueryInputTypeDef
-    ) -> t.QueryOutputTypeDef: ...
-    @overload
-    async def call(self, operation: Literal["Scan"], request: t.ScanInputTypeDef) -> t.ScanOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchGetItem"],
-        request: t.BatchGetItemInputTypeDef,
-        *,
-        budget: Budget | None = None,
-    ) -> t.BatchGetItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchWriteItem"],
-        request: t.BatchWriteItemInputTypeDef,
-        *,
-        budget: Budget | None = None,
-    ) -> t.BatchWriteItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["CreateTable"], request: t.CreateTableInputTypeDef
-    ) -> t.CreateTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DescribeTable"], request: t.DescribeTableInputTypeDef
-    ) -> t.DescribeTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateTable"], request: t.UpdateTableInputTypeDef
-    ) -> t.UpdateTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DeleteTable"], request: t.DeleteTableInputTypeDef
-    ) -> t.DeleteTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DescribeTimeToLive"], request: t.DescribeTimeToLiveInputTypeDef
-    ) -> t.DescribeTimeToLiveOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateTimeToLive"], request: t.UpdateTimeToLiveInputTypeDef
-    ) -> t.UpdateTimeToLiveOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["DescribeContinuousBackups"],
-        request: t.DescribeContinuousBackupsInputTypeDef,
-    ) -> t.DescribeContinuousBackupsOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateContinuousBackups"], request: t.UpdateContinuousBackupsInputTypeDef
-    ) -> t.UpdateContinuousBackupsOutputTypeDef: ...
-
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchExecuteStatement"],
-        request: t.BatchExecuteStatementInputTypeDef,
-        *,
-        table: str,
-        budget: Budget | None = None,
-        on_unclear: Callable[[], None] | None = None,
-    ) -> t.BatchExecuteStatementOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["TransactWriteItems"], request: t.TransactWriteItemsInputTypeDef
-    ) -> t.TransactWriteItemsOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
-        request: Mapping[str, Any],
-    ) -> Any: ...
-
-    async def call(
-        self,
-        operation: str,
-        request: Mapping[str, Any],
-        *,
-        table: str | None = None,
-        budget: Budget | None = None,
-        on_unclear: Callable[[], None] | None = None,
-    ) -> Any:
-        """Sends one request, again where that can help, and returns the answer.
-
-        Args:
-            operation: Its name in AWS's reference.
-            request: Its arguments.
-            table: Full name of its table, where the request does not name it.
-            budget: That of the operation, within whose `permit` this is called; the request is one of its own
-                by default.
-            on_unclear: Told when an attempt failed in a way that leaves open whether it was applied.
-
-        Raises:
-            BackendStateError: The gateway is not open, or open in another event loop.
-            ServiceError: No attempt succeeded; its subclass says why.
-        """
-        self.require_open()
-        if table is None:
-            table = _table_of(request)
-        if operation in READS or operation in WRITES:
-            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
-        if budget is not None or not _is_data(operation):
-            return await self._call(operation, table, request, budget or Budget(self.config), on_unclear)
-        async with self.permit(operation, table) as permitted:
-            return await self._call(operation, table, request, permitted, on_unclear)
+    @property
+    def call(self) -> Call:
+        """Sends one request, retries it where that can help, and returns the answer; see `Call`."""
+        return self._call
 
     @asynccontextmanager
     async def permit(self, operation: str, table: str) -> AsyncIterator[Budget]:
@@ -273,22 +150,46 @@ class Gateway:
         finally:
             window.release()
 
+    def require_open(self) -> DynamoDBClient:
+        """Returns the client.
+
+        Raises:
+            BackendStateError: The gateway is not open, or open in another event loop.
+        """
+        if self._client is None:
+            raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
+        if asyncio.get_running_loop() is not self._loop:
+            raise errors.WrongEventLoopError
+        return self._client
+
     async def _call(
         self,
         operation: str,
-        table: str,
         request: Mapping[str, Any],
-        budget: Budget,
-        on_unclear: Callable[[], None] | None,
+        *,
+        table: str | None = None,
+        budget: Budget | None = None,
     ) -> Any:
+        self.require_open()
+        if table is None:
+            table = _table_of(request)
+        if operation in READS or operation in WRITES:
+            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
+        if budget is not None or not _is_data(operation):
+            return await self._retry(operation, table, request, budget or Budget(self.config))
+        async with self.permit(operation, table) as permitted:
+            return await self._retry(operation, table, request, permitted)
+
+    async def _retry(self, operation: str, table: str, request: Mapping[str, Any], budget: Budget) -> Any:
+        """Sends a request until an attempt succeeds or the budget is spent."""
         last_error: BaseException | None = None
 
         def on_retry(error: BaseException, pause: float) -> None:
             nonlocal last_error
             last_error = error
-            self.metrics.retry(operation, table)
-            if on_unclear is not None and not is_throttling(error):
-                on_unclear()
+            self.metrics.count_retry(operation, table)
+            if not is_throttling(error):
+                budget.may_be_applied = True
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; again in %.3f s",
                 operation,
@@ -308,21 +209,22 @@ class Gateway:
             raise self._error_mapper.map(error, operation, table, last_error) from error
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
-        slots = self._data_slots if _is_data(operation) else self._control_slots
-        async with slots:
-            # Closed meanwhile, perhaps: then this request must not start.
+        """Sends a request once."""
+        is_data = _is_data(operation)
+        async with self._data_connections if is_data else self._control_connections:
+            # The gateway may have been closed while this request waited.
             client = self.require_open()
             self._in_flight += 1
             self._idle.clear()
-            measured = self.metrics.begin(operation, table, attempt, request)
+            measurement = self.metrics.begin(operation, table, attempt, request)
             # A limit of control operations says nothing about the table.
-            window = self._window(table if _is_data(operation) else operation)
+            window = self._window(table if is_data else operation)
             logger.debug("%s on %s", operation, table)
             sent = time.time()
             try:
                 response = await self._await_client(client, operation, request)
-                measured.end(response)
-                if measured.left_over:
+                measurement.succeed(response)
+                if measurement.left_over:
                     window.shrink(sent, time.time())
                 else:
                     window.grow()
@@ -331,7 +233,7 @@ class Gateway:
             except BaseException as error:
                 if is_throttling(error):
                     window.shrink(sent, time.time())
-                measured.fail(error)
+                measurement.fail(error)
                 raise
             finally:
                 self._in_flight -= 1
@@ -346,9 +248,9 @@ class Gateway:
             response = await getattr(client, xform_name(operation))(**request)
             if "Body" in response:
                 response["Body"] = await response["Body"].read()
-        # Any web page is an empty answer to botocore: a write would seem done, an item absent.
+        # botocore takes any web page for an empty answer: a write would seem done, an item absent.
         if not response.get("ResponseMetadata", {}).get("RequestId"):
-            raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
+            raise ResponseParserError(f"the answer has no request id: this is not {self._service}")
         return response
 
     def _window(self, table: str) -> PermitWindow:
@@ -367,20 +269,8 @@ class Gateway:
         self._lock = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._data_slots = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
-        self._control_slots = asyncio.Semaphore(CONTROL_CONNECTIONS)
-
-    def require_open(self) -> DynamoDBClient:
-        """The client.
-
-        Raises:
-            BackendStateError: It is not open, or open in another event loop.
-        """
-        if self._client is None:
-            raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
-        if asyncio.get_running_loop() is not self._loop:
-            raise errors.WrongEventLoopError
-        return self._client
+        self._data_connections = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
+        self._control_connections = asyncio.Semaphore(CONTROL_CONNECTIONS)
 
 
 def _is_data(operation: str) -> bool:
@@ -388,6 +278,6 @@ def _is_data(operation: str) -> bool:
 
 
 def _table_of(request: Mapping[str, Any]) -> str:
-    """Full name of the table, or bucket, that a request is for; "" where there is none."""
+    """Returns the full name of the table, or bucket, of a request; "" if it names none."""
     name = request.get("TableName") or request.get("Bucket")
     return str(name or next(iter(request.get("RequestItems", ())), ""))

@@ -164,7 +164,7 @@ async def test_something_that_is_no_dynamodb_is_a_typed_error() -> None:
     async with http_server(website) as url:
         with pytest.raises(
             EndpointUnreachableError,
-            match=r"no usable answer from .*: check endpoint_url.* this is no DynamoDB",
+            match=r"no usable answer from .*: check endpoint_url.* this is not DynamoDB",
         ):
             await DynamoDBBackend(local_config(url, **QUICK)).initialize()
 
