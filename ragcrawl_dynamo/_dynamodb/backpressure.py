@@ -1,4 +1,4 @@
-"""Back-pressure: how many operations on one table may be under way, fewer while it throttles."""
+"""Back-pressure: a bound on the operations in flight on one table, lower while DynamoDB throttles it."""
 
 from __future__ import annotations
 
@@ -9,87 +9,90 @@ from collections import deque
 _CUT = 0.5
 
 
-class Window:
-    """The operations on one table that may be under way at a time.
+class PermitWindow:
+    """Gives out permits for operations on one table: an operation holds one while it is in flight.
 
-    As many as there are connections, until DynamoDB throttles. Then it is half of what is under way, and
-    grows by one each time that as many requests have succeeded as it allows: additive increase and
-    multiplicative decrease, as TCP does it. An operation keeps its place while it pauses before another try,
-    so that what a thousand tasks send to a table that takes nothing is bounded by the window and the growing
-    pauses, not by how many they are.
+    The window has as many permits as there are connections, until DynamoDB throttles. Then it shrinks to half
+    of the permits that are held. It grows by one permit each time that as many requests have succeeded as it
+    has permits: additive increase and multiplicative decrease, as TCP does it. An operation keeps its permit
+    while it pauses before another attempt. So the load on a table that takes nothing is bounded by the window
+    and the growing pauses, and not by the number of tasks.
 
     Source: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
     Computer Networks", 1989.
+
+    Args:
+        connections: The number of connections, which is the largest size.
     """
 
-    def __init__(self, most: int) -> None:
-        """`most` is the number of connections."""
-        self._most = most
-        self._size = float(most)
+    def __init__(self, connections: int) -> None:
+        self._max_size = connections
+        self._size = float(connections)
         self._cut_at = 0.0
-        self._under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._held = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
     @property
     def size(self) -> int:
-        """How many may be under way."""
+        """The number of permits."""
         return int(self._size)
 
     @property
     def is_cut(self) -> bool:
-        """Whether that is less than the connections allow."""
-        return self._size < self._most
+        """Whether throttling has shrunk the window."""
+        return self._size < self._max_size
 
     @property
     def is_full(self) -> bool:
-        """Whether `enter` has to wait."""
-        return self._under_way >= self.size or bool(self._waiting)
+        """Whether `acquire` has to wait."""
+        return self._held >= self.size or bool(self._waiters)
 
-    async def enter(self) -> None:
-        """Waits for a place, first come, first served."""
+    async def acquire(self) -> None:
+        """Takes a permit; waits for one if none is free, first come, first served."""
         if not self.is_full:
-            self._under_way += 1
+            self._held += 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                # Given a place at the moment at which it was cancelled.
-                self.leave()
+            if waiter.done() and not waiter.cancelled():
+                # The permit came at the moment of the cancellation.
+                self.release()
             raise
 
-    def leave(self) -> None:
-        """Gives a place back."""
-        self._under_way -= 1
-        self._admit(self.size - self._under_way)
+    def release(self) -> None:
+        """Gives a permit back."""
+        self._held -= 1
+        self._grant(self.size - self._held)
 
-    def open(self) -> None:
-        """Admits all who wait, for the end of it."""
-        self._admit(len(self._waiting))
+    def grant_all(self) -> None:
+        """Gives a permit to everyone who waits, when the window is no longer used."""
+        self._grant(len(self._waiters))
 
-    def throttled(self, sent: float, now: float) -> None:
-        """Notes that DynamoDB throttled a request, or a part of it.
+    def shrink(self, sent: float, now: float) -> None:
+        """Halves the window, because DynamoDB throttled a request or a part of one.
 
         Args:
-            sent: When it was sent. What was sent before the last cut says nothing about the window since.
-            now: The same clock now.
+            sent: When the request was sent. A request from before the last cut says nothing about the window
+                since then.
+            now: The current time of the same clock.
         """
         if sent >= self._cut_at:
-            self._size = max(1.0, min(self._size, self._under_way) * _CUT)
+            self._size = max(1.0, min(self._size, self._held) * _CUT)
             self._cut_at = now
 
-    def served(self) -> None:
-        """Notes that DynamoDB did a request."""
+    def grow(self) -> None:
+        """Widens a window that was cut, because a request succeeded."""
         if self.is_cut:
-            self._size = min(self._most, self._size + 1 / self._size)
-            self._admit(self.size - self._under_way)
+            self._size = min(self._max_size, self._size + 1 / self._size)
+            self._grant(self.size - self._held)
 
-    def _admit(self, places: int) -> None:
-        while self._waiting and places > 0:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                places -= 1
-                self._under_way += 1
-                turn.set_result(None)
+    def _grant(self, permits: int) -> None:
+        while self._waiters and permits > 0:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                permits -= 1
+                self._held += 1
+                waiter.set_result(None)

@@ -1,9 +1,10 @@
-"""Many items in few requests: batched writes, deletes and reads, with what was left over sent again."""
+"""Writes, deletes and reads many items in few requests, and sends again what DynamoDB left over."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import WriteRequestTypeDef
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 KeyValues: TypeAlias = tuple[str, ...]
 # A write, and the bytes of its item.
@@ -113,17 +113,23 @@ async def read_all(
     async def read(chunk: Sequence[Key]) -> list[Item]:
         return await read_batch(gateway, table, chunk, attributes)
 
-    batches = await gather_bounded(read, _chunks(keys, per_batch), BATCHES_IN_FLIGHT)
-    found = {key_values(table, item): item for items in batches for item in items}
-    return [item for key in keys if (item := found.get(key_values(table, key))) is not None]
+    batches = await gather_bounded(read, chunks(keys, per_batch), BATCHES_IN_FLIGHT)
+    items = by_key(table, chain.from_iterable(batches))
+    return [item for key in keys if (item := items.get(key_values(table, key))) is not None]
 
 
 def key_values(table: Table[Any], attributes: Item) -> KeyValues:
-    """The primary key in an item or key, as a hashable value."""
+    """Returns the primary key of an item, or a key, as a hashable value."""
     return tuple(attributes[name]["S"] for name in table.primary_key)
 
 
-def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def by_key(table: Table[Any], items: Iterable[Item]) -> dict[KeyValues, Item]:
+    """Returns items by their primary key."""
+    return {key_values(table, item): item for item in items}
+
+
+def chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Splits values into parts of at most `size`."""
     return (values[i : i + size] for i in range(0, len(values), size))
 
 
@@ -152,7 +158,7 @@ async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[Writ
     """Does one batch of at most 25 writes of distinct keys; the errors of those that were not done."""
     left = list(writes)
     try:
-        async with gateway.turn("BatchWriteItem", table.name) as budget:
+        async with gateway.permit("BatchWriteItem", table.name) as budget:
             while True:
                 request = requests.batch_write_request(table, left)
                 response = await gateway.call("BatchWriteItem", request, budget=budget)
@@ -173,7 +179,7 @@ async def read_batch(
     """The items of at most 100 distinct keys that are there, in no order; see `read_all`."""
     items: list[Item] = []
     left: Sequence[Key] = keys
-    async with gateway.turn("BatchGetItem", table.name) as budget:
+    async with gateway.permit("BatchGetItem", table.name) as budget:
         while True:
             request = requests.batch_get_request(table, left, attributes)
             response = await gateway.call("BatchGetItem", request, budget=budget)
@@ -192,10 +198,7 @@ async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, l
     Raises:
         ThrottledError: It was all left over too often.
     """
-    if left < sent:
-        budget.progress()
-    else:
-        budget.fail()
+    budget.count_batch(sent, left)
     if budget.is_spent:
         raise ThrottledError(
             f"{left} items were left unprocessed {budget.failures} times in a row: raise the capacity, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -23,6 +23,7 @@ from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo._dynamodb import fast_path as _tuning
 from ragcrawl_dynamo._dynamodb.transport import SessionMaker
+from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
-
-# At DEBUG these log session tokens, signatures, and what is stored.
-_WIRE_LOGS = ("botocore.auth", "botocore.endpoint", "botocore.parsers")
 
 
 def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
@@ -84,14 +82,16 @@ async def _open(
         # Buckets are no subdomains of a local engine's address.
         s3={"addressing_style": "path"} if endpoint_url else None,
     )
-    for name in _WIRE_LOGS:
-        logging.getLogger(name).addFilter(_is_no_detail)
     if endpoint_url is not None and _is_readable_on_the_way(endpoint_url):
         logger.warning("%s is neither encrypted nor on this machine: others can read along", endpoint_url)
     # Without TLS there is nothing to verify; reading the certificates takes 40 ms of CPU.
     verify = False if endpoint_url is not None and endpoint_url.startswith("http://") else None
     opening: Any = session.client(service, endpoint_url=endpoint_url, config=options, verify=verify)
-    async with opening as client:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(filtered_logs())
+        # Opening may fetch credentials, which are requests too.
+        with silent_request():
+            client = await stack.enter_async_context(opening)
         # botocore checks this where it retries, which it does not here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         if is_tuned:
@@ -103,10 +103,6 @@ async def _open(
 def _loader(data_path: str | None) -> Any:
     """The service models of botocore, read once a process: it takes 100 ms of CPU for each client."""
     return create_loader(data_path)
-
-
-def _is_no_detail(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
 
 
 def _is_readable_on_the_way(url: str) -> bool:
@@ -137,5 +133,5 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off, or this is no DynamoDB: no JSON, {error}"
+                f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
             ) from error

@@ -1,23 +1,30 @@
-"""Many conditional writes at once, each decided for itself: in PartiQL batches, or one request each.
+"""Runs many conditional writes, each decided for itself: in PartiQL batches, or one request each.
 
-Both ways give the same answers. PartiQL takes a tenth of the requests and of the CPU; single requests serve
-engines that lack it (moto) and roles that may not use it.
+Both ways give the same outcomes. PartiQL takes a tenth of the requests and of the CPU. Single requests serve
+engines that lack PartiQL (moto) and roles that may not use it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, key_values, read_all
+from ragcrawl_dynamo._dynamodb.batching import (
+    BATCHES_IN_FLIGHT,
+    KeyValues,
+    by_key,
+    chunks,
+    key_values,
+    read_all,
+)
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
-from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS
+from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, Budget
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
@@ -38,30 +45,30 @@ logger = logging.getLogger(__name__)
 # AWS: BatchExecuteStatement.
 STATEMENTS_PER_BATCH = 25
 
-# Single requests of one call in flight.
+# Single requests of one call that are in flight.
 _SINGLE_IN_FLIGHT = 16
 
 # AWS: BatchStatementError.
-_REFUSED = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
-_AGAIN = THROTTLING_REASONS | {"InternalServerError", "TransactionConflict"}
-_KINDS: dict[str, type[ServiceError]] = {
+_REFUSAL_CODES = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
+_RETRYABLE_CODES = THROTTLING_REASONS | {"InternalServerError", "TransactionConflict"}
+_ERRORS: dict[str, type[ServiceError]] = {
     "AccessDenied": AccessDeniedError,
     "ResourceNotFound": TableNotFoundError,
     "InternalServerError": ServerFaultError,
     **dict.fromkeys(THROTTLING_REASONS, ThrottledError),
 }
 
-# An internal error of DynamoDB's has a code; a bare 500 is moto's answer to PartiQL with parameters.
-_UNSUPPORTED = frozenset({"UnknownOperationException", "500"})
+# An internal error of DynamoDB has a name; a bare 500 is moto's answer to PartiQL with parameters.
+_UNSUPPORTED_CODES = frozenset({"UnknownOperationException", "500"})
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionalInsert:
-    """Write an item if there is none of its key.
+    """Writes an item if there is none with its key.
 
     Attributes:
         item: The item, which holds the token.
-        token: It tells whether a write whose answer was lost was applied.
+        token: The value that tells whether a write whose answer was lost was applied.
     """
 
     item: Item
@@ -70,13 +77,13 @@ class ConditionalInsert:
 
 @dataclass(frozen=True, slots=True)
 class ConditionalUpdate:
-    """Change an item if it exists and a condition holds.
+    """Changes an item if it exists and a condition holds.
 
     Attributes:
         key: The item's key.
-        update: What to change, the token included; counters must exist.
-        condition: When.
-        token: It tells whether a write whose answer was lost was applied.
+        update: The change, which stores the token too; counters that it increments must exist.
+        condition: The condition.
+        token: The value that tells whether a write whose answer was lost was applied.
     """
 
     key: Key
@@ -87,19 +94,23 @@ class ConditionalUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The write was done; a change has the item as it is then."""
+    """The write was done.
+
+    Attributes:
+        item: The item as an update left it; None after an insert.
+    """
 
     item: Item | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The condition did not hold, or the item is there already."""
+    """The condition did not hold, or the item to insert was there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Whether the write was done is unknown; the error says why."""
+    """DynamoDB rejected the write, or it is unknown whether the write was done."""
 
     error: RagcrawlDynamoError
 
@@ -109,15 +120,15 @@ Outcome: TypeAlias = Applied | Refused | Failed
 
 
 class ConditionalWrites(Protocol):
-    """Does conditional writes on one table."""
+    """Runs conditional writes on one table."""
 
     async def run(self, writes: Sequence[Write]) -> list[Outcome]:
-        """The outcome of each write, in their order; those of one key happen one after the other."""
+        """Returns the outcome of each write, in their order; writes of one key happen one after the other."""
         ...
 
 
 class SingleWrites:
-    """One PutItem or UpdateItem each."""
+    """Runs each write as a PutItem or an UpdateItem."""
 
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
         self._gateway = gateway
@@ -125,16 +136,16 @@ class SingleWrites:
 
     async def run(self, writes: Sequence[Write]) -> list[Outcome]:
         """See ConditionalWrites."""
-        return await _in_rounds(self._table, writes, self._run_distinct)
+        return await _run_in_rounds(self._table, writes, self._run_distinct)
 
     async def _run_distinct(self, writes: Sequence[Write]) -> list[Outcome]:
-        return await gather_bounded(self._write, writes, _SINGLE_IN_FLIGHT)
+        return await gather_bounded(self._run_one, writes, _SINGLE_IN_FLIGHT)
 
-    async def _write(self, write: Write) -> Outcome:
+    async def _run_one(self, write: Write) -> Outcome:
         try:
             if isinstance(write, ConditionalInsert):
-                absent = Missing(self._table.partition_key)
-                put = requests.put_request(self._table, write.item, absent)
+                is_absent = Missing(self._table.partition_key)
+                put = requests.put_request(self._table, write.item, is_absent)
                 await self._gateway.call("PutItem", put)
                 return Applied()
             condition = AllOf((Exists(self._table.partition_key), write.condition))
@@ -142,14 +153,14 @@ class SingleWrites:
             response = await self._gateway.call("UpdateItem", update)
             return Applied(response["Attributes"])
         except ConditionFailedError as error:
-            # Refused by our own first attempt, perhaps, whose answer was lost.
-            return _recognized(write, error.item or {})
+            # The write's own first attempt may have been applied, and its answer lost.
+            return _outcome_of_refusal(write, error.item)
         except RagcrawlDynamoError as error:
             return Failed(error)
 
 
 class PartiqlWrites:
-    """BatchExecuteStatement, 25 statements each."""
+    """Runs the writes as BatchExecuteStatement, 25 statements each."""
 
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
         self._gateway = gateway
@@ -157,70 +168,71 @@ class PartiqlWrites:
 
     async def run(self, writes: Sequence[Write]) -> list[Outcome]:
         """See ConditionalWrites."""
-        return await _in_rounds(self._table, writes, self._run_distinct)
+        return await _run_in_rounds(self._table, writes, self._run_distinct)
 
     async def _run_distinct(self, writes: Sequence[Write]) -> list[Outcome]:
-        chunks = [writes[i : i + STATEMENTS_PER_BATCH] for i in range(0, len(writes), STATEMENTS_PER_BATCH)]
-        outcomes = await gather_bounded(self._run_batch, chunks, BATCHES_IN_FLIGHT)
-        return [each for batch in outcomes for each in batch]
+        batches = await gather_bounded(
+            self._run_batch, chunks(writes, STATEMENTS_PER_BATCH), BATCHES_IN_FLIGHT
+        )
+        return [outcome for outcomes in batches for outcome in outcomes]
 
     async def _run_batch(self, writes: Sequence[Write]) -> list[Outcome]:
+        outcomes, may_be_applied = await self._send_batch(writes)
+        if may_be_applied:
+            outcomes = await self._recognize_applied(writes, outcomes)
+        return outcomes
+
+    async def _send_batch(self, writes: Sequence[Write]) -> tuple[list[Outcome], bool]:
+        """Sends at most 25 writes, and sends those again that can succeed later.
+
+        Returns:
+            The outcomes, and whether a write that was refused may be one whose earlier attempt was applied.
+        """
         outcomes: dict[int, Outcome] = {}
-        left = dict(enumerate(writes))
-        unclear = False
-
-        def note() -> None:
-            nonlocal unclear
-            unclear = True
-
+        pending = dict(enumerate(writes))
+        may_be_applied = False
         try:
-            async with self._gateway.turn("BatchExecuteStatement", self._table.name) as budget:
-                while True:
-                    response = await self._gateway.call(
-                        "BatchExecuteStatement",
-                        {"Statements": [self._statement(write) for write in left.values()]},
-                        table=self._table.name,
-                        budget=budget,
-                        on_unclear=note,
-                    )
-                    again: dict[int, Write] = {}
-                    for (i, write), answer in zip(left.items(), response["Responses"], strict=True):
-                        outcomes[i] = self._outcome(write, answer)
-                        if answer.get("Error", {}).get("Code") in _AGAIN:
-                            again[i] = write
-                    # An internal error says nothing about the write either.
-                    unclear = unclear or bool(again)
-                    if len(again) == len(left):
-                        budget.fail()
-                    else:
-                        budget.progress()
-                    if not again or budget.is_spent:
+            async with self._gateway.permit("BatchExecuteStatement", self._table.name) as budget:
+                while pending:
+                    answers = await self._execute(pending, budget)
+                    may_be_applied |= budget.may_be_applied
+                    outcomes |= {i: self._outcome(writes[i], answer) for i, answer in answers.items()}
+                    sent = len(pending)
+                    pending = {i: writes[i] for i, answer in answers.items() if _is_retryable(answer)}
+                    # The statements that are sent again may have been applied, as after an internal error.
+                    may_be_applied |= bool(pending)
+                    budget.count_batch(sent, len(pending))
+                    if budget.is_spent:
                         break
-                    left = again
-                    await asyncio.sleep(budget.pause())
+                    if pending:
+                        await asyncio.sleep(budget.pause())
         except RagcrawlDynamoError as error:
-            outcomes |= dict.fromkeys(left, Failed(error))
-        if unclear:
-            await self._look_again(writes, outcomes)
-        return [outcomes[i] for i in range(len(writes))]
+            outcomes |= dict.fromkeys(pending, Failed(error))
+        return [outcomes[i] for i in range(len(writes))], may_be_applied
 
-    async def _look_again(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> None:
-        """Finds out which refused writes were applied by an attempt whose answer was lost."""
-        refused = {
-            _key(self._table, writes[i]): i for i, each in outcomes.items() if isinstance(each, Refused)
-        }
-        keys: list[Key] = [
-            {name: {"S": value} for name, value in zip(self._table.primary_key, key, strict=True)}
-            for key in refused
-        ]
+    async def _execute(self, writes: Mapping[int, Write], budget: Budget) -> dict[int, Any]:
+        response = await self._gateway.call(
+            "BatchExecuteStatement",
+            {"Statements": [self._statement(write) for write in writes.values()]},
+            table=self._table.name,
+            budget=budget,
+        )
+        return dict(zip(writes, response["Responses"], strict=True))
+
+    async def _recognize_applied(self, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Reads the items that refused a write, and finds the writes that an earlier attempt applied."""
+        refused = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Refused)]
+        keys = {i: _key(self._table, writes[i]) for i in refused}
+        recognized = list(outcomes)
         try:
-            items = await read_all(self._gateway, self._table, keys)
+            items = by_key(self._table, await read_all(self._gateway, self._table, list(keys.values())))
         except RagcrawlDynamoError as error:
-            outcomes |= dict.fromkeys(refused.values(), Failed(error))
-            return
-        for item in items:
-            i = refused[key_values(self._table, item)]
-            outcomes[i] = _recognized(writes[i], item)
+            for i in refused:
+                recognized[i] = Failed(error)
+            return recognized
+        for i, key in keys.items():
+            recognized[i] = _outcome_of_refusal(writes[i], items.get(key_values(self._table, key)))
+        return recognized
 
     def _statement(self, write: Write) -> Any:
         if isinstance(write, ConditionalInsert):
@@ -231,82 +243,91 @@ class PartiqlWrites:
         if (error := answer.get("Error")) is None:
             return Applied(None if isinstance(write, ConditionalInsert) else answer["Item"])
         code = str(error.get("Code", "Unknown"))
-        if code in _REFUSED:
+        if code in _REFUSAL_CODES:
             return Refused()
-        kind = _KINDS.get(code, RequestRejectedError)
+        kind = _ERRORS.get(code, RequestRejectedError)
         message = f"a statement was refused; DynamoDB says: {error.get('Message', 'no message')}"
         return Failed(kind(message, code=code, operation="BatchExecuteStatement", table=self._table.name))
 
 
 class AutomaticWrites:
-    """PartiQL batches, until it turns out that they are not allowed or not there; then single requests."""
+    """Uses PartiQL batches until they turn out to be denied or unsupported; then single requests."""
 
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
         self._partiql = PartiqlWrites(gateway, table)
         self._single = SingleWrites(gateway, table)
         self._table = table
-        self._use_single = False
+        self._lacks_partiql = False
 
     async def run(self, writes: Sequence[Write]) -> list[Outcome]:
         """See ConditionalWrites."""
-        if self._use_single:
+        if self._lacks_partiql:
             return await self._single.run(writes)
         outcomes = await self._partiql.run(writes)
-        refused = [i for i, each in enumerate(outcomes) if _lacks_partiql(each)]
-        if not refused:
+        denied = [i for i, outcome in enumerate(outcomes) if _lacks_partiql(outcome)]
+        if not denied:
             return outcomes
-        if not self._use_single:
-            self._use_single = True
+        if not self._lacks_partiql:
+            self._lacks_partiql = True
             logger.warning(
                 "%s: PartiQL batches are denied or unsupported here; single requests are used instead, ten "
                 "times as many. Allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate, or set "
                 "conditional_batches to 'item'",
                 self._table.name,
             )
-        again = await self._single.run([writes[i] for i in refused])
-        for i, outcome in zip(refused, again, strict=True):
+        outcomes_of_single = await self._single.run([writes[i] for i in denied])
+        for i, outcome in zip(denied, outcomes_of_single, strict=True):
             outcomes[i] = outcome
         return outcomes
 
 
 def conditional_writes(gateway: Gateway, table: Table[Any]) -> ConditionalWrites:
-    """The way of `conditional_batches`."""
-    ways: dict[str, type[SingleWrites | PartiqlWrites | AutomaticWrites]] = {
+    """Returns what runs the conditional writes of a table, as the setting `conditional_batches` says."""
+    kinds: dict[str, type[SingleWrites | PartiqlWrites | AutomaticWrites]] = {
         "auto": AutomaticWrites,
         "partiql": PartiqlWrites,
         "item": SingleWrites,
     }
-    return ways[gateway.config.conditional_batches](gateway, table)
+    return kinds[gateway.config.conditional_batches](gateway, table)
 
 
 def _lacks_partiql(outcome: Outcome) -> bool:
     if not isinstance(outcome, Failed):
         return False
-    unsupported = isinstance(outcome.error, ServiceError) and outcome.error.code in _UNSUPPORTED
-    return unsupported or isinstance(outcome.error, AccessDeniedError)
+    is_unsupported = isinstance(outcome.error, ServiceError) and outcome.error.code in _UNSUPPORTED_CODES
+    return is_unsupported or isinstance(outcome.error, AccessDeniedError)
 
 
-def _recognized(write: Write, item: Item) -> Outcome:
-    """The outcome of a write that was refused, given the item that refused it."""
-    if not write.token.is_in(item):
+def _is_retryable(answer: Any) -> bool:
+    return answer.get("Error", {}).get("Code") in _RETRYABLE_CODES
+
+
+def _outcome_of_refusal(write: Write, item: Item | None) -> Outcome:
+    """Returns the outcome of a refused write: applied if the item that refused it holds the write's token."""
+    if item is None or not write.token.is_in(item):
         return Refused()
     return Applied(None if isinstance(write, ConditionalInsert) else item)
 
 
-async def _in_rounds(table: Table[Any], writes: Sequence[Write], run: Any) -> list[Outcome]:
-    """Runs writes so that no two of one key are in flight: a batch that has a key twice is refused whole."""
+async def _run_in_rounds(
+    table: Table[Any],
+    writes: Sequence[Write],
+    run_distinct: Callable[[Sequence[Write]], Awaitable[list[Outcome]]],
+) -> list[Outcome]:
+    """Runs writes in rounds of distinct keys: DynamoDB rejects a batch that has a key twice."""
     outcomes: dict[int, Outcome] = {}
-    left = list(range(len(writes)))
-    while left:
-        first: dict[tuple[str, ...], int] = {}
-        for i in left:
-            first.setdefault(_key(table, writes[i]), i)
-        now = list(first.values())
-        outcomes |= dict(zip(now, await run([writes[i] for i in now]), strict=True))
-        taken = set(now)
-        left = [i for i in left if i not in taken]
+    pending = list(range(len(writes)))
+    while pending:
+        first_of_key: dict[KeyValues, int] = {}
+        for i in pending:
+            first_of_key.setdefault(key_values(table, _key(table, writes[i])), i)
+        of_round = list(first_of_key.values())
+        outcomes |= dict(zip(of_round, await run_distinct([writes[i] for i in of_round]), strict=True))
+        pending = [i for i in pending if i not in outcomes]
     return [outcomes[i] for i in range(len(writes))]
 
 
-def _key(table: Table[Any], write: Write) -> tuple[str, ...]:
-    return key_values(table, write.item if isinstance(write, ConditionalInsert) else write.key)
+def _key(table: Table[Any], write: Write) -> Key:
+    if isinstance(write, ConditionalUpdate):
+        return write.key
+    return {name: write.item[name] for name in table.primary_key}

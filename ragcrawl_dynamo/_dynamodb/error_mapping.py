@@ -1,4 +1,4 @@
-"""What botocore raises, as this package's errors: the one place where they are told apart."""
+"""Maps what botocore raises to the errors of this package: the one place where they are told apart."""
 
 from __future__ import annotations
 
@@ -47,76 +47,41 @@ _NO_BUCKET = frozenset({"404", "NoSuchBucket"})
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 
 
-class Translator:
-    """Translates the errors of one gateway."""
+class ErrorMapper:
+    """Maps the errors of one gateway."""
 
     def __init__(self, config: DynamoDBConfig, service: Service) -> None:
         self._config = config
         self._service = service
         self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
 
-    def translate(
+    def map(
         self, error: Exception, operation: str, table: str | None, last_error: BaseException | None = None
     ) -> errors.ServiceError:
-        """The error to raise instead.
+        """Returns the error to raise instead.
 
         Args:
-            error: What ended the call; a TimeoutError if that was its deadline.
-            operation: What was called.
-            table: On which table.
-            last_error: That of the attempt before the deadline.
+            error: The error that ended the call; a TimeoutError if that was its deadline.
+            operation: The operation that was called.
+            table: Its table.
+            last_error: The error of the attempt before the deadline.
         """
         code = error_code(error)
         kind, message = self._explain(error, code, last_error)
-        translated = kind(message, code=code, operation=operation, table=table or None)
-        if isinstance(translated, errors.ConditionFailedError) and isinstance(error, ClientError):
-            translated.item = cast("dict[str, Any]", error.response).get("Item")
+        mapped = kind(message, code=code, operation=operation, table=table or None)
+        if isinstance(mapped, errors.ConditionFailedError) and isinstance(error, ClientError):
+            mapped.item = cast("dict[str, Any]", error.response).get("Item")
             reasons = cancellation_reasons(error)
-            translated.reasons = tuple(str(each.get("Code", "None")) for each in reasons)
-            translated.items = tuple(each.get("Item") for each in reasons)
-        return translated
+            mapped.reasons = tuple(str(reason.get("Code", "None")) for reason in reasons)
+            mapped.items = tuple(reason.get("Item") for reason in reasons)
+        return mapped
 
     def _explain(
         self, error: Exception, code: str, last_error: BaseException | None
     ) -> tuple[type[errors.ServiceError], str]:
         where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self._config.region!r}"
-        says = f"{self._service} says"
         if isinstance(error, ClientError):
-            said = error.response.get("Error", {}).get("Message", "") or "no message"
-            refused = any(
-                each.get("Code") == "ConditionalCheckFailed" for each in cancellation_reasons(error)
-            )
-            if code == "ConditionalCheckFailedException" or refused:
-                return errors.ConditionFailedError, "the condition of the write did not hold"
-            if code == "ResourceNotFoundException":
-                return (
-                    errors.TableNotFoundError,
-                    f"no such table or index at {where}: initialize() makes what is missing; "
-                    f"if it should be there, check table_prefix, region and endpoint_url",
-                )
-            if code in _ACCESS_CODES:
-                return (
-                    errors.AccessDeniedError,
-                    f"refused at {where}: check the credentials, the region and the role's policy; "
-                    f"{says}: {said}",
-                )
-            if is_throttling(error):
-                return (
-                    errors.ThrottledError,
-                    f"still throttled after {self._config.retry_attempts} attempts: raise the capacity, "
-                    f"or send less at once; {says}: {said}",
-                )
-            if is_retryable(error):
-                return (
-                    errors.ServerFaultError,
-                    f"{self._service} failed on its side, try again later; it says: {said}",
-                )
-            if code in _NO_BUCKET:
-                return (
-                    errors.BucketNotFoundError,
-                    f"no bucket {self._config.content_bucket!r} at {where}: make it, or check content_bucket",
-                )
-            return errors.RequestRejectedError, f"refused at {where}; {says}: {said}"
+            return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
             cause = f"; the last error was {error_code(last_error)}: {last_error}" if last_error else ""
             return (
@@ -135,3 +100,43 @@ class Translator:
                 f"no usable answer from {where}: check endpoint_url, region and the network; {error}",
             )
         return errors.RequestRejectedError, f"could not be sent to {where}; {error}"
+
+    def _explain_answer(
+        self, error: ClientError, code: str, where: str
+    ) -> tuple[type[errors.ServiceError], str]:
+        """Explains an error that the service answered."""
+        answer = error.response.get("Error", {}).get("Message", "") or "no message"
+        is_refused = any(
+            reason.get("Code") == "ConditionalCheckFailed" for reason in cancellation_reasons(error)
+        )
+        if code == "ConditionalCheckFailedException" or is_refused:
+            return errors.ConditionFailedError, "the condition of the write did not hold"
+        if code == "ResourceNotFoundException":
+            return (
+                errors.TableNotFoundError,
+                f"no such table or index at {where}: initialize() makes what is missing; "
+                f"if it should be there, check table_prefix, region and endpoint_url",
+            )
+        if code in _ACCESS_CODES:
+            return (
+                errors.AccessDeniedError,
+                f"refused at {where}: check the credentials, the region and the role's policy; "
+                f"{self._service} says: {answer}",
+            )
+        if is_throttling(error):
+            return (
+                errors.ThrottledError,
+                f"still throttled after {self._config.retry_attempts} attempts: raise the capacity, "
+                f"or send less at once; {self._service} says: {answer}",
+            )
+        if is_retryable(error):
+            return (
+                errors.ServerFaultError,
+                f"{self._service} failed on its side, try again later; it says: {answer}",
+            )
+        if code in _NO_BUCKET:
+            return (
+                errors.BucketNotFoundError,
+                f"no bucket {self._config.content_bucket!r} at {where}: make it, or check content_bucket",
+            )
+        return errors.RequestRejectedError, f"refused at {where}; {self._service} says: {answer}"

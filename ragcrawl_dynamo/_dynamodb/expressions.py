@@ -83,18 +83,6 @@ class BeginsWith:
 
 
 @dataclass(frozen=True, slots=True)
-class Contains:
-    """The text of `path` holds `part`."""
-
-    path: Path
-    part: Value
-
-    def render(self, to: Placeholders) -> str:
-        """See Condition."""
-        return f"contains({to.path(self.path)}, {to.value(self.part)})"
-
-
-@dataclass(frozen=True, slots=True)
 class Exists:
     """The attribute is there."""
 

@@ -1,4 +1,4 @@
-"""The only file that awaits an AWS client: one client, bounded requests, retries, metrics, error mapping."""
+"""Sends every request to AWS: the only module that awaits an AWS client."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._dynamodb.backpressure import Window
+from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
-from ragcrawl_dynamo._dynamodb.error_mapping import Service, Translator
+from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
+from ragcrawl_dynamo._dynamodb.operations import Call
 from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
+from ragcrawl_dynamo._dynamodb.wire_logs import silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
-    from types_aiobotocore_dynamodb import type_defs as t
 
 logger = logging.getLogger(__name__)
 
 # Connections that data requests never use: health checks, one request a table, get through under load.
 CONTROL_CONNECTIONS = 5
 
-# What a try ends in that did not succeed.
+# What an attempt that did not succeed raises.
 _FAILURES = (BotoCoreError, ClientError, *TRANSPORT_ERRORS)
 
 
 class Gateway:
-    """Sends every request of one backend to one service.
+    """Sends the requests of one backend to one service: retries, measures, and maps errors.
 
-    Requests in flight are bounded below the size of the connection pool: waiting for a pool slot has no
-    time-out, and a request that is signed while it waits there expires. The wait for our own slot comes
-    before signing, and counts towards the call's deadline. While DynamoDB throttles a table, fewer operations
-    on it are under way.
+    Fewer requests are in flight than the connection pool has connections: its own queue has no time-out,
+    and a signed request expires while it waits there. The queue here comes before signing, and counts towards
+    the call's deadline. While DynamoDB throttles a table, fewer operations on it are in flight.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Gateway:
     ) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
-        self._service = service
-        self._translator = Translator(config, service)
-        self._windows: dict[str, Window] = {}
         self.server_clock = ServerClock()
+        self._service = service
+        self._error_mapper = ErrorMapper(config, service)
+        self._windows: dict[str, PermitWindow] = {}
         self._client_factory = client_factory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: DynamoDBClient | None = None
@@ -77,7 +77,7 @@ class Gateway:
         Raises:
             WrongEventLoopError: It is open in another event loop.
             CredentialsError: The configured profile does not exist.
-            RequestRejectedError: The endpoint's URL or the region can not be used.
+            RequestRejectedError: The endpoint's URL or the region cannot be used.
         """
         self._enter_loop()
         async with self._lock:
@@ -87,7 +87,7 @@ class Gateway:
             try:
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
-                raise self._translator.translate(error, "OpenClient", None) from error
+                raise self._error_mapper.map(error, "OpenClient", None) from error
             self._stack = stack
             self._was_open = True
 
@@ -101,10 +101,10 @@ class Gateway:
             return
         self._enter_loop()
         self._client = None
-        # Those that wait for a place find the gateway closed.
+        # Whoever waits for a permit gets one, and finds the gateway closed.
         windows, self._windows = self._windows, {}
         for window in windows.values():
-            window.open()
+            window.grant_all()
         async with self._lock:
             stack, self._stack = self._stack, None
             if stack is not None:
@@ -113,138 +113,17 @@ class Gateway:
                 finally:
                     await stack.aclose()
 
-    @overload
-    async def call(
-        self, operation: Literal["GetItem"], request: t.GetItemInputTypeDef
-    ) -> t.GetItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["PutItem"], request: t.PutItemInputTypeDef
-    ) -> t.PutItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateItem"], request: t.UpdateItemInputTypeDef
-    ) -> t.UpdateItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DeleteItem"], request: t.DeleteItemInputTypeDef
-    ) -> t.DeleteItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["Query"], request: t.QueryInputTypeDef
-    ) -> t.QueryOutputTypeDef: ...
-    @overload
-    async def call(self, operation: Literal["Scan"], request: t.ScanInputTypeDef) -> t.ScanOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchGetItem"],
-        request: t.BatchGetItemInputTypeDef,
-        *,
-        budget: Budget | None = None,
-    ) -> t.BatchGetItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchWriteItem"],
-        request: t.BatchWriteItemInputTypeDef,
-        *,
-        budget: Budget | None = None,
-    ) -> t.BatchWriteItemOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["CreateTable"], request: t.CreateTableInputTypeDef
-    ) -> t.CreateTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DescribeTable"], request: t.DescribeTableInputTypeDef
-    ) -> t.DescribeTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateTable"], request: t.UpdateTableInputTypeDef
-    ) -> t.UpdateTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DeleteTable"], request: t.DeleteTableInputTypeDef
-    ) -> t.DeleteTableOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["DescribeTimeToLive"], request: t.DescribeTimeToLiveInputTypeDef
-    ) -> t.DescribeTimeToLiveOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateTimeToLive"], request: t.UpdateTimeToLiveInputTypeDef
-    ) -> t.UpdateTimeToLiveOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["DescribeContinuousBackups"],
-        request: t.DescribeContinuousBackupsInputTypeDef,
-    ) -> t.DescribeContinuousBackupsOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["UpdateContinuousBackups"], request: t.UpdateContinuousBackupsInputTypeDef
-    ) -> t.UpdateContinuousBackupsOutputTypeDef: ...
-
-    @overload
-    async def call(
-        self,
-        operation: Literal["BatchExecuteStatement"],
-        request: t.BatchExecuteStatementInputTypeDef,
-        *,
-        table: str,
-        budget: Budget | None = None,
-        on_unclear: Callable[[], None] | None = None,
-    ) -> t.BatchExecuteStatementOutputTypeDef: ...
-    @overload
-    async def call(
-        self, operation: Literal["TransactWriteItems"], request: t.TransactWriteItemsInputTypeDef
-    ) -> t.TransactWriteItemsOutputTypeDef: ...
-    @overload
-    async def call(
-        self,
-        operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
-        request: Mapping[str, Any],
-    ) -> Any: ...
-
-    async def call(
-        self,
-        operation: str,
-        request: Mapping[str, Any],
-        *,
-        table: str | None = None,
-        budget: Budget | None = None,
-        on_unclear: Callable[[], None] | None = None,
-    ) -> Any:
-        """Sends one request, again where that can help, and returns the answer.
-
-        Args:
-            operation: Its name in AWS's reference.
-            request: Its arguments.
-            table: Full name of its table, where the request does not name it.
-            budget: That of the operation, within whose `turn` this is called; the request is one of its own
-                by default.
-            on_unclear: Told when an attempt failed in a way that leaves open whether it was applied.
-
-        Raises:
-            BackendStateError: The gateway is not open, or open in another event loop.
-            ServiceError: No attempt succeeded; its subclass says why.
-        """
-        self.require_open()
-        if table is None:
-            table = _table_of(request)
-        if operation in READS or operation in WRITES:
-            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
-        if budget is not None or not _is_data(operation):
-            return await self._call(operation, table, request, budget or Budget(self.config), on_unclear)
-        async with self.turn(operation, table) as own:
-            return await self._call(operation, table, request, own, on_unclear)
+    @property
+    def call(self) -> Call:
+        """Sends one request, retries it where that can help, and returns the answer; see `Call`."""
+        return self._call
 
     @asynccontextmanager
-    async def turn(self, operation: str, table: str) -> AsyncIterator[Budget]:
-        """Waits until another operation on a table may be under way; yields what it may spend on tries.
+    async def permit(self, operation: str, table: str) -> AsyncIterator[Budget]:
+        """Waits for a permit of a table; yields what the operation may spend on attempts.
 
-        Nothing else on the same table may be called within it but with that budget.
+        Whoever holds the permit may call the same table with this budget only: with a window of one permit,
+        a call that needs another one would wait for itself.
 
         Raises:
             BackendStateError: The gateway is not open, or was closed meanwhile.
@@ -253,43 +132,64 @@ class Gateway:
         self.require_open()
         budget = Budget(self.config)
         window = self._window(table)
-        if window.is_full:
-            try:
-                async with asyncio.timeout_at(budget.deadline):
-                    await window.enter()
-            except TimeoutError as error:
-                why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
-                raise errors.DeadlineExceededError(
-                    f"{window.size} operations on it are under way, since {why}, and the turn of this one "
-                    f"did not come within call_timeout = {self.config.call_timeout} s; nothing was "
-                    f"sent: raise the capacity, or send less at once",
-                    code="TimeoutError",
-                    operation=operation,
-                    table=table or None,
-                ) from error
-        else:
-            await window.enter()
+        try:
+            # A free permit needs no timer.
+            async with asyncio.timeout_at(budget.deadline if window.is_full else None):
+                await window.acquire()
+        except TimeoutError as error:
+            why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
+            raise errors.DeadlineExceededError(
+                f"no permit within call_timeout = {self.config.call_timeout} s: {window.size} operations on "
+                f"it are in flight, since {why}; nothing was sent: raise the capacity, or send less at once",
+                code="TimeoutError",
+                operation=operation,
+                table=table or None,
+            ) from error
         try:
             yield budget
         finally:
-            window.leave()
+            window.release()
+
+    def require_open(self) -> DynamoDBClient:
+        """Returns the client.
+
+        Raises:
+            BackendStateError: The gateway is not open, or open in another event loop.
+        """
+        if self._client is None:
+            raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
+        if asyncio.get_running_loop() is not self._loop:
+            raise errors.WrongEventLoopError
+        return self._client
 
     async def _call(
         self,
         operation: str,
-        table: str,
         request: Mapping[str, Any],
-        budget: Budget,
-        on_unclear: Callable[[], None] | None,
+        *,
+        table: str | None = None,
+        budget: Budget | None = None,
     ) -> Any:
+        self.require_open()
+        if table is None:
+            table = _table_of(request)
+        if operation in READS or operation in WRITES:
+            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
+        if budget is not None or not _is_data(operation):
+            return await self._retry(operation, table, request, budget or Budget(self.config))
+        async with self.permit(operation, table) as permitted:
+            return await self._retry(operation, table, request, permitted)
+
+    async def _retry(self, operation: str, table: str, request: Mapping[str, Any], budget: Budget) -> Any:
+        """Sends a request until an attempt succeeds or the budget is spent."""
         last_error: BaseException | None = None
 
         def on_retry(error: BaseException, pause: float) -> None:
             nonlocal last_error
             last_error = error
-            self.metrics.retry(operation, table)
-            if on_unclear is not None and not is_throttling(error):
-                on_unclear()
+            self.metrics.count_retry(operation, table)
+            if not is_throttling(error):
+                budget.may_be_applied = True
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; again in %.3f s",
                 operation,
@@ -306,33 +206,34 @@ class Gateway:
                     with attempt:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            raise self._translator.translate(error, operation, table, last_error) from error
+            raise self._error_mapper.map(error, operation, table, last_error) from error
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
-        slots = self._data_slots if _is_data(operation) else self._control_slots
-        async with slots:
-            # Closed meanwhile, perhaps: then this request must not start.
+        """Sends a request once."""
+        is_data = _is_data(operation)
+        async with self._data_connections if is_data else self._control_connections:
+            # The gateway may have been closed while this request waited.
             client = self.require_open()
             self._in_flight += 1
             self._idle.clear()
-            measured = self.metrics.begin(operation, table, attempt, request)
+            measurement = self.metrics.begin(operation, table, attempt, request)
             # A limit of control operations says nothing about the table.
-            window = self._window(table if _is_data(operation) else operation)
+            window = self._window(table if is_data else operation)
             logger.debug("%s on %s", operation, table)
             sent = time.time()
             try:
                 response = await self._await_client(client, operation, request)
-                measured.end(response)
-                if measured.left_over:
-                    window.throttled(sent, time.time())
+                measurement.succeed(response)
+                if measurement.left_over:
+                    window.shrink(sent, time.time())
                 else:
-                    window.served()
+                    window.grow()
                 self.server_clock.observe(sent, time.time(), response["ResponseMetadata"])
                 return response
             except BaseException as error:
                 if is_throttling(error):
-                    window.throttled(sent, time.time())
-                measured.fail(error)
+                    window.shrink(sent, time.time())
+                measurement.fail(error)
                 raise
             finally:
                 self._in_flight -= 1
@@ -343,18 +244,19 @@ class Gateway:
         if "Body" in request:
             # A stream is sent in steps, and is spent after one attempt.
             request = {**request, "Body": io.BytesIO(request["Body"])}
-        response = await getattr(client, xform_name(operation))(**request)
-        if "Body" in response:
-            response["Body"] = await response["Body"].read()
-        # Any web page is an empty answer to botocore: a write would seem done, an item absent.
+        with silent_request():
+            response = await getattr(client, xform_name(operation))(**request)
+            if "Body" in response:
+                response["Body"] = await response["Body"].read()
+        # botocore takes any web page for an empty answer: a write would seem done, an item absent.
         if not response.get("ResponseMetadata", {}).get("RequestId"):
-            raise ResponseParserError(f"the answer carries no request id: this is no {self._service}")
+            raise ResponseParserError(f"the answer has no request id: this is not {self._service}")
         return response
 
-    def _window(self, table: str) -> Window:
+    def _window(self, table: str) -> PermitWindow:
         window = self._windows.get(table)
         if window is None:
-            window = self._windows[table] = Window(self.config.max_connections - CONTROL_CONNECTIONS)
+            window = self._windows[table] = PermitWindow(self.config.max_connections - CONTROL_CONNECTIONS)
         return window
 
     def _enter_loop(self) -> None:
@@ -367,20 +269,8 @@ class Gateway:
         self._lock = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._data_slots = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
-        self._control_slots = asyncio.Semaphore(CONTROL_CONNECTIONS)
-
-    def require_open(self) -> DynamoDBClient:
-        """The client.
-
-        Raises:
-            BackendStateError: It is not open, or open in another event loop.
-        """
-        if self._client is None:
-            raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
-        if asyncio.get_running_loop() is not self._loop:
-            raise errors.WrongEventLoopError
-        return self._client
+        self._data_connections = asyncio.Semaphore(self.config.max_connections - CONTROL_CONNECTIONS)
+        self._control_connections = asyncio.Semaphore(CONTROL_CONNECTIONS)
 
 
 def _is_data(operation: str) -> bool:
@@ -388,6 +278,6 @@ def _is_data(operation: str) -> bool:
 
 
 def _table_of(request: Mapping[str, Any]) -> str:
-    """Full name of the table, or bucket, that a request is for; "" where there is none."""
+    """Returns the full name of the table, or bucket, of a request; "" if it names none."""
     name = request.get("TableName") or request.get("Bucket")
     return str(name or next(iter(request.get("RequestItems", ())), ""))

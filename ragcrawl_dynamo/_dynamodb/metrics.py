@@ -1,4 +1,4 @@
-"""What was sent and what it cost: counters per operation and table, and events for whoever observes."""
+"""Measures requests and their cost: counters for each operation and table, and an event for each request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, error_code, is_throttling
@@ -79,32 +79,36 @@ Observer: TypeAlias = Callable[[RequestEvent], object]
 
 
 class Metrics:
-    """Counters of one backend, by (operation, table), and its observer."""
+    """Counters of one backend, by operation and table, and its observer.
+
+    Args:
+        observer: Is called after every request; an exception that it raises is logged, and harms no request.
+    """
 
     def __init__(self, observer: Observer | None = None) -> None:
         self._counters: defaultdict[tuple[str, str], OperationMetrics] = defaultdict(OperationMetrics)
         self._observer = observer
 
-    def begin(self, operation: str, table: str, attempt: int, request: Mapping[str, Any]) -> Measured:
+    def begin(self, operation: str, table: str, attempt: int, request: Mapping[str, Any]) -> Measurement:
         """Counts a request that is about to be sent."""
         self._counters[operation, table].requests += 1
-        return Measured(self, operation, table, attempt, request)
+        return Measurement(self, operation, table, attempt, request)
 
-    def retry(self, operation: str, table: str) -> None:
+    def count_retry(self, operation: str, table: str) -> None:
         """Counts a request that will be sent again."""
         self._counters[operation, table].retries += 1
 
-    def throttled(self, operation: str, table: str) -> None:
+    def count_throttle(self, operation: str, table: str) -> None:
         """Counts a request that DynamoDB refused, wholly or in part."""
         self._counters[operation, table].throttled += 1
 
-    def capacity(self, operation: str, response: Mapping[str, Any]) -> float:
-        """Adds the capacity units that an answer reports, and returns them."""
+    def count_capacity(self, operation: str, response: Mapping[str, Any]) -> float:
+        """Adds the capacity units that an answer reports, and returns their sum."""
         total = 0.0
         consumed = response.get("ConsumedCapacity") or ()
-        for each in (consumed,) if isinstance(consumed, Mapping) else consumed:
-            counter = self._counters[operation, each.get("TableName", "")]
-            units = each.get("CapacityUnits", 0.0)
+        for capacity in (consumed,) if isinstance(consumed, Mapping) else consumed:
+            counter = self._counters[operation, capacity.get("TableName", "")]
+            units = capacity.get("CapacityUnits", 0.0)
             total += units
             if operation in READS:
                 counter.read_units += units
@@ -113,7 +117,7 @@ class Metrics:
         return total
 
     def report(self, event: Callable[[], RequestEvent]) -> None:
-        """Tells the observer, if there is one; whatever it raises is logged, and harms no request."""
+        """Calls the observer, if there is one."""
         if self._observer is None:
             return
         try:
@@ -122,70 +126,69 @@ class Metrics:
             logger.exception("the observer of requests failed")
 
     def snapshot(self) -> dict[tuple[str, str], OperationMetrics]:
-        """A copy of the counters as they stand."""
+        """Copies the counters."""
         return {key: replace(counter) for key, counter in self._counters.items()}
 
 
-class Measured:
-    """One request under way."""
+@dataclass(slots=True)
+class Measurement:
+    """Measures one request that is in flight.
 
-    __slots__ = ("_attempt", "_began", "_metrics", "_operation", "_request", "_table", "left_over")
+    Attributes:
+        left_over: Items of a batch that DynamoDB left undone for lack of capacity.
+    """
 
-    def __init__(
-        self, metrics: Metrics, operation: str, table: str, attempt: int, request: Mapping[str, Any]
-    ) -> None:
-        self._metrics = metrics
-        self._operation = operation
-        self._table = table
-        self._attempt = attempt
-        self._request = request
-        self._began = time.perf_counter()
-        self.left_over = 0
+    metrics: Metrics
+    operation: str
+    table: str
+    attempt: int
+    request: Mapping[str, Any]
+    left_over: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
-    def end(self, response: Mapping[str, Any]) -> None:
-        """Notes its answer."""
+    def succeed(self, response: Mapping[str, Any]) -> None:
+        """Counts the answer, and reports it."""
         self.left_over = _left_over(response)
         if self.left_over:
-            self._metrics.throttled(self._operation, self._table)
-        units = self._metrics.capacity(self._operation, response)
-        is_read = self._operation in READS
-        self._metrics.report(lambda: self._event(None, units * is_read, units * (not is_read)))
+            self.metrics.count_throttle(self.operation, self.table)
+        units = self.metrics.count_capacity(self.operation, response)
+        is_read = self.operation in READS
+        self.metrics.report(lambda: self._event(None, units * is_read, units * (not is_read)))
 
     def fail(self, error: BaseException) -> None:
-        """Notes why it has none."""
+        """Counts the error that came instead of an answer, and reports it."""
         if is_throttling(error):
-            self._metrics.throttled(self._operation, self._table)
-        self._metrics.report(lambda: self._event(error_code(error), 0.0, 0.0))
+            self.metrics.count_throttle(self.operation, self.table)
+        self.metrics.report(lambda: self._event(error_code(error), 0.0, 0.0))
 
     def _event(self, error: str | None, read_units: float, write_units: float) -> RequestEvent:
-        seconds = time.perf_counter() - self._began
         return RequestEvent(
-            self._operation,
-            self._table,
-            self._attempt,
-            _items(self._request),
-            seconds,
-            error,
-            self.left_over,
-            read_units,
-            write_units,
+            operation=self.operation,
+            table=self.table,
+            attempt=self.attempt,
+            items=_count_items(self.request),
+            seconds=time.perf_counter() - self.began,
+            error=error,
+            left_over=self.left_over,
+            read_units=read_units,
+            write_units=write_units,
         )
 
 
-def _items(request: Mapping[str, Any]) -> int:
-    """How many items a request is about."""
+def _count_items(request: Mapping[str, Any]) -> int:
+    """Counts the items that a request is about."""
     if tables := request.get("RequestItems"):
-        return sum(len(each if isinstance(each, list) else each["Keys"]) for each in tables.values())
+        return sum(len(part if isinstance(part, list) else part["Keys"]) for part in tables.values())
     return len(request.get("Statements") or request.get("TransactItems") or (request,))
 
 
 def _left_over(response: Mapping[str, Any]) -> int:
-    """How many items of a batch DynamoDB left undone for lack of capacity."""
+    """Counts the items of a batch that DynamoDB left undone for lack of capacity."""
     if items := response.get("UnprocessedItems"):
         return sum(map(len, items.values()))
     if keys := response.get("UnprocessedKeys"):
-        return sum(len(each["Keys"]) for each in keys.values())
+        return sum(len(part["Keys"]) for part in keys.values())
     answers = response.get("Responses")
     if isinstance(answers, list):
-        return sum(each.get("Error", {}).get("Code") in THROTTLING_REASONS for each in answers)
+        return sum(answer.get("Error", {}).get("Code") in THROTTLING_REASONS for answer in answers)
     return 0

@@ -26,6 +26,7 @@ from ragcrawl_dynamo._dynamodb.expressions import Between, Compare, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.key_ranges import split_points
 from ragcrawl_dynamo._dynamodb.requests import Query
+from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
 
@@ -102,7 +103,6 @@ async def read_slice_by_index(
     *,
     limit: int,
     cursor: str | None = None,
-    attributes: Sequence[str] | None = None,
 ) -> Slice[T]:
     """Like `read_slice`, in the order of the query's index; the items are then read by full key.
 
@@ -111,7 +111,7 @@ async def read_slice_by_index(
     # No projection here: DynamoDB Local bills one on a local index as if it read the items themselves.
     entries = await read_slice(gateway, query, lambda entry: entry, limit=limit, cursor=cursor)
     keys: list[Key] = [{name: entry[name] for name in query.table.primary_key} for entry in entries]
-    items = await read_all(gateway, query.table, keys, attributes)
+    items = await read_all(gateway, query.table, keys)
     return Slice(map(decode, items), entries.cursor)
 
 
@@ -147,7 +147,7 @@ async def read_newest(
 
 
 async def read_table(
-    gateway: Gateway, table: Any, decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
+    gateway: Gateway, table: Table[Any], decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
 ) -> Slice[T]:
     """The next `limit` items of a whole table, in no particular order."""
     check_limit(limit)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
-    BeginsWith,
-    Between,
     Compare,
     Condition,
-    Contains,
-    Exists,
     Missing,
     Path,
     Update,
@@ -36,20 +31,17 @@ def update_statement(
     """Changes an item if it exists and `condition` holds, and returns it as it is then.
 
     A counter must exist: PartiQL has no `if_not_exists`.
+
+    Raises:
+        TypeError: No conditional update has needed such a condition or such an update yet.
     """
+    if update.union or update.subtract:
+        raise TypeError("conditional updates cannot change sets: add the PartiQL for them here first")
     statement = _Statement()
     clauses = [f"SET {_path(path)} = {statement.value(value)}" for path, value in update.put.items()]
     clauses += [
         f"SET {_path(path)} = {_path(path)} + {statement.value(value)}"
         for path, value in update.increment.items()
-    ]
-    clauses += [
-        f"SET {_path(name)} = set_add({_path(name)}, {statement.value(value)})"
-        for name, value in update.union.items()
-    ]
-    clauses += [
-        f"SET {_path(name)} = set_delete({_path(name)}, {statement.value(value)})"
-        for name, value in update.subtract.items()
     ]
     clauses += [f"REMOVE {_path(name)}" for name in update.remove]
     where = [f"{_path(name)} = {statement.value(value)}" for name, value in key.items()]
@@ -59,7 +51,7 @@ def update_statement(
 
 
 class _Statement:
-    """Parameters in the order in which their places are written."""
+    """Collects the parameters in the order in which their placeholders are written."""
 
     def __init__(self) -> None:
         self.parameters: list[Value] = []
@@ -68,42 +60,17 @@ class _Statement:
         self.parameters.append(value)
         return "?"
 
-    @singledispatchmethod
     def text(self, condition: Condition) -> str:
-        raise TypeError(f"no PartiQL for {condition!r}")
-
-    @text.register
-    def _(self, condition: Compare) -> str:
-        return f"{_path(condition.path)} {condition.operator} {self.value(condition.value)}"
-
-    @text.register
-    def _(self, condition: Between) -> str:
-        low, high = self.value(condition.low), self.value(condition.high)
-        return f"{_path(condition.path)} BETWEEN {low} AND {high}"
-
-    @text.register
-    def _(self, condition: BeginsWith) -> str:
-        return f"begins_with({_path(condition.path)}, {self.value(condition.prefix)})"
-
-    @text.register
-    def _(self, condition: Contains) -> str:
-        return f"contains({_path(condition.path)}, {self.value(condition.part)})"
-
-    @text.register
-    def _(self, condition: Exists) -> str:
-        return f"{_path(condition.path)} IS NOT MISSING"
-
-    @text.register
-    def _(self, condition: Missing) -> str:
-        return f"{_path(condition.path)} IS MISSING"
-
-    @text.register
-    def _(self, condition: AllOf) -> str:
-        return " AND ".join(f"({self.text(each)})" for each in condition.conditions)
-
-    @text.register
-    def _(self, condition: AnyOf) -> str:
-        return " OR ".join(f"({self.text(each)})" for each in condition.conditions)
+        match condition:
+            case Compare(path, operator, value):
+                return f"{_path(path)} {operator} {self.value(value)}"
+            case Missing(path):
+                return f"{_path(path)} IS MISSING"
+            case AllOf(conditions):
+                return " AND ".join(f"({self.text(part)})" for part in conditions)
+            case AnyOf(conditions):
+                return " OR ".join(f"({self.text(part)})" for part in conditions)
+        raise TypeError(f"conditional updates cannot use {condition!r}: add its PartiQL here first")
 
 
 def _path(path: Path) -> str:

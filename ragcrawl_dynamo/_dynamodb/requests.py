@@ -196,7 +196,7 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
     request: CreateTableInputTypeDef = {
         "TableName": table.name,
         "KeySchema": key_schema(table),
-        "AttributeDefinitions": attribute_definitions(table.key_attributes),
+        "AttributeDefinitions": _attribute_definitions(table.key_attributes),
         "BillingMode": config.billing_mode,
         "DeletionProtectionEnabled": config.deletion_protection,
     }
@@ -207,7 +207,7 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
     ]
     if local:
         request["LocalSecondaryIndexes"] = local
-    indexes = [global_index(each, config) for each in table.indexes if each.is_global]
+    indexes = [_global_index(each, config) for each in table.indexes if each.is_global]
     if indexes:
         request["GlobalSecondaryIndexes"] = indexes
     if config.billing_mode == "PROVISIONED":
@@ -227,12 +227,12 @@ def create_index_request(
     known = {each["AttributeName"] for each in defined}
     return {
         "TableName": table.name,
-        "AttributeDefinitions": [*defined, *attribute_definitions(set(index.key_attributes) - known)],
-        "GlobalSecondaryIndexUpdates": [{"Create": global_index(index, config)}],
+        "AttributeDefinitions": [*defined, *_attribute_definitions(set(index.key_attributes) - known)],
+        "GlobalSecondaryIndexUpdates": [{"Create": _global_index(index, config)}],
     }
 
 
-def global_index(index: Index, config: DynamoDBConfig) -> GlobalSecondaryIndexTypeDef:
+def _global_index(index: Index, config: DynamoDBConfig) -> GlobalSecondaryIndexTypeDef:
     """The definition of a global index."""
     definition: GlobalSecondaryIndexTypeDef = {
         "IndexName": index.name,
@@ -252,7 +252,7 @@ def key_schema(keyed: Table[E] | Index) -> list[KeySchemaElementTypeDef]:
     return schema
 
 
-def attribute_definitions(names: Iterable[str]) -> list[AttributeDefinitionTypeDef]:
+def _attribute_definitions(names: Iterable[str]) -> list[AttributeDefinitionTypeDef]:
     """Key attributes, every one a string."""
     return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
 

@@ -1,4 +1,4 @@
-"""What is tried again, how often and after how long: the one owner of retries (botocore's own are off)."""
+"""Decides which errors are retried, how often and after which pause; botocore's own retries are off."""
 
 from __future__ import annotations
 
@@ -56,28 +56,28 @@ TRANSPORT_ERRORS = (
 
 
 def is_transport_error(error: BaseException) -> bool:
-    """Whether no readable answer came, so that a write may have been applied or not."""
+    """Tells whether no readable answer came, so that a write may have been applied or not."""
     return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, SSLError)
 
 
 def error_code(error: BaseException) -> str:
-    """DynamoDB's code of an error; the class name where there was no answer."""
+    """Returns DynamoDB's code of an error; the class name if there was no answer."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown"))
     return type(error).__name__
 
 
 def cancellation_reasons(error: BaseException) -> list[dict[str, Any]]:
-    """Of a cancelled transaction a reason for each of its items; code "None" where the item was fine."""
+    """Returns a reason for each item of a cancelled transaction; its code is "None" if the item was fine."""
     if not isinstance(error, ClientError):
         return []
     return cast("list[dict[str, Any]]", error.response.get("CancellationReasons") or [])
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether trying the same request again can help."""
+    """Tells whether the same request can succeed later."""
     if reasons := cancellation_reasons(error):
-        return {str(each.get("Code", "None")) for each in reasons} <= _RETRYABLE_REASONS
+        return {str(reason.get("Code", "None")) for reason in reasons} <= _RETRYABLE_REASONS
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return error_code(error) in RETRYABLE_CODES or status >= 500
@@ -85,13 +85,13 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_throttling(error: BaseException) -> bool:
-    """Whether there was more to do than the capacity allows; what was refused so was not applied."""
-    reasons = {str(each.get("Code", "None")) for each in cancellation_reasons(error)}
+    """Tells whether DynamoDB refused a request for lack of capacity; such a request was not applied."""
+    reasons = {str(reason.get("Code", "None")) for reason in cancellation_reasons(error)}
     return error_code(error) in THROTTLING_CODES or bool(reasons & THROTTLING_REASONS)
 
 
 def full_jitter(config: DynamoDBConfig, failures: int) -> float:
-    """Seconds to wait after that many failures in a row: random up to an exponentially growing bound.
+    """Returns the seconds to wait after that many failures: random, up to a bound that grows exponentially.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter", the variant "full jitter".
     """
@@ -100,43 +100,56 @@ def full_jitter(config: DynamoDBConfig, failures: int) -> float:
 
 
 class Budget:
-    """What one operation may still spend on tries: so many in a row without progress, and so many seconds.
+    """Bounds the attempts of one operation: how many may fail in a row without progress, and the time.
 
-    All requests of an operation share it, those that resend what a batch left over too: rounds of tries
-    inside rounds of tries would multiply.
+    All requests of an operation share it, also those that resend what a batch left over: attempts within
+    attempts would multiply.
+
+    Attributes:
+        failures: The attempts that failed since the last progress.
+        deadline: When the operation fails, in the event loop's time.
+        may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
     """
 
     def __init__(self, config: DynamoDBConfig) -> None:
         self._config = config
         self.failures = 0
         self.deadline = 0.0
+        self.may_be_applied = False
         self.progress()
 
     @property
     def is_spent(self) -> bool:
-        """Whether no further try is due."""
+        """Whether no further attempt is allowed."""
         return self.failures >= self._config.retry_attempts
 
     def fail(self) -> None:
-        """Counts a try that came to nothing."""
+        """Counts an attempt that made no progress."""
         self.failures += 1
 
     def progress(self) -> None:
-        """Begins anew, after a part was done."""
+        """Starts anew after progress."""
         self.failures = 0
         self.deadline = asyncio.get_running_loop().time() + self._config.call_timeout
 
+    def count_batch(self, sent: int, left_over: int) -> None:
+        """Counts an attempt of which DynamoDB left a part undone: a failure if that is all of it."""
+        if left_over < sent:
+            self.progress()
+        else:
+            self.fail()
+
     def pause(self) -> float:
-        """Seconds to wait before the next try."""
+        """Returns the seconds to wait before the next attempt."""
         return full_jitter(self._config, max(1, self.failures))
 
 
 def retrying(budget: Budget, on_retry: Callable[[BaseException, float], None]) -> AsyncRetrying:
-    """The policy of one request; the time it may take in all is the gateway's to bound.
+    """Returns the retry policy of one request; the gateway bounds the whole time.
 
     Args:
-        budget: That of the operation.
-        on_retry: Told the error and the seconds to wait, before a request is sent again.
+        budget: The budget of the operation.
+        on_retry: Is called with the error and the seconds to wait, before a request is sent again.
     """
 
     def before_sleep(state: RetryCallState) -> None:

@@ -10,8 +10,8 @@ from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 from tests.adapters.crawlee.requests import url
 from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.site import Site
-from tests.engines import on_dynamodb_local
-from tests.faults import Faults, faulty
+from tests.support.engines import on_dynamodb_local
+from tests.support.faults import Faults, faulty
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

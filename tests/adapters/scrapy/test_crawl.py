@@ -8,8 +8,8 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
 from tests.adapters.processes import crawl_with_a_kill
 from tests.adapters.scrapy.crawls import crawl, statuses
 from tests.adapters.site import Site
-from tests.engines import on_dynamodb_local
-from tests.faults import Faults, faulty
+from tests.support.engines import on_dynamodb_local
+from tests.support.faults import Faults, faulty
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -11,7 +11,7 @@ import pytest
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
 from tests.adapters.scrapy.crawls import crawl, statuses
 from tests.adapters.site import Site
-from tests.engines import on_dynamodb_local
+from tests.support.engines import on_dynamodb_local
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -7,65 +7,65 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import BackendClosedError, DeadlineExceededError, DynamoDBConfig, ThrottledError
-from ragcrawl_dynamo._dynamodb.backpressure import Window
+from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from tests.support.fakes import FAST, client_error, open_gateway
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "1"}}}
 THROTTLED = client_error("ProvisionedThroughputExceededException")
 
 
-async def entered(window: Window, count: int) -> list[asyncio.Task[None]]:
-    tasks = [asyncio.create_task(window.enter()) for _ in range(count)]
+async def acquired(window: PermitWindow, count: int) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(window.acquire()) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
 
 
 async def test_backpressure_halves_the_window_on_throttling() -> None:
-    window = Window(45)
-    await entered(window, 40)
+    window = PermitWindow(45)
+    await acquired(window, 40)
     assert (window.size, window.is_full, window.is_cut) == (45, False, False)
-    window.throttled(sent=1.0, now=2.0)
+    window.shrink(sent=1.0, now=2.0)
     assert (window.size, window.is_full, window.is_cut) == (20, True, True)
 
 
 async def test_backpressure_ignores_throttling_of_requests_sent_before_the_last_cut() -> None:
-    window = Window(40)
-    await entered(window, 40)
+    window = PermitWindow(40)
+    await acquired(window, 40)
     for sent in (1.0, 1.1, 1.2):
-        window.throttled(sent, now=2.0)
+        window.shrink(sent, now=2.0)
     assert window.size == 20
-    window.throttled(sent=2.0, now=3.0)
+    window.shrink(sent=2.0, now=3.0)
     assert window.size == 10
 
 
 async def test_backpressure_window_never_closes_and_grows_with_success() -> None:
-    window = Window(10)
-    await entered(window, 1)
+    window = PermitWindow(10)
+    await acquired(window, 1)
     for moment in range(5):
-        window.throttled(sent=moment, now=moment)
+        window.shrink(sent=moment, now=moment)
     assert window.size == 1
     served = 0
     while window.is_cut:
-        window.served()
+        window.grow()
         served += 1
     # One more for each window's worth: 1 + 2 + ... + 9, and roundings.
     assert 40 <= served <= 60
 
 
 async def test_backpressure_permits_are_given_in_turn_and_passed_on_by_cancelled_tasks() -> None:
-    window = Window(2)
-    await entered(window, 2)
-    waiting = await entered(window, 3)
+    window = PermitWindow(2)
+    await acquired(window, 2)
+    waiting = await acquired(window, 3)
     assert [each.done() for each in waiting] == [False] * 3
     waiting[0].cancel()
-    window.leave()
-    window.leave()
+    window.release()
+    window.release()
     # Given to the second and the third, one of which is cancelled in the same moment.
     waiting[1].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert [each.cancelled() for each in waiting] == [True, True, False]
     assert not window.is_full
-    await entered(window, 1)
+    await acquired(window, 1)
     assert window.is_full
 
 
@@ -135,13 +135,13 @@ async def stuck(operation: str, request: Any) -> Any:
 
 async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
     slow = FAST.model_copy(update={"retry_base_delay": 1e6, "retry_max_delay": 1e6, "call_timeout": 0.05})
-    async with open_gateway(stuck, slow) as (gateway, client), gateway.turn("BatchGetItem", "t") as budget:
+    async with open_gateway(stuck, slow) as (gateway, client), gateway.permit("BatchGetItem", "t") as budget:
         budget.deadline += 1e6
         request: Any = {"RequestItems": {"t": {}}}
         first = asyncio.create_task(gateway.call("BatchGetItem", request, budget=budget))
         await asyncio.sleep(0.01)
         with pytest.raises(
-            DeadlineExceededError, match=r"1 operations on it .* DynamoDB throttles it, .* nothing"
+            DeadlineExceededError, match=r"1 operations on it .* DynamoDB throttles it; nothing"
         ):
             await gateway.call("GetItem", GET)
         first.cancel()

@@ -15,7 +15,6 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Between,
     Compare,
     Condition,
-    Contains,
     Exists,
     Missing,
     Update,
@@ -30,7 +29,6 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
         st.builds(Compare, names, st.sampled_from(["=", "<>", "<", "<=", ">", ">="]), values),
         st.builds(Between, names, values, values),
         st.builds(BeginsWith, names, values),
-        st.builds(Contains, names, values),
         st.builds(Exists, names),
         st.builds(Missing, st.tuples(names, names)),
     ),
@@ -42,7 +40,7 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
 )
 # What is left of an expression without its placeholders and our own words.
 OUR_WORDS = re.compile(
-    r"[#:]\d+|BETWEEN|AND|OR|SET|ADD|REMOVE|begins_with|contains|attribute_exists|attribute_not_exists"
+    r"[#:]\d+|BETWEEN|AND|OR|SET|ADD|REMOVE|begins_with|attribute_exists|attribute_not_exists"
     r"|if_not_exists|[<>=+().,\s]"
 )
 
