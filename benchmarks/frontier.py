@@ -65,7 +65,13 @@ async def contend(config: DynamoDBConfig, hosts: int, links: int, limit: int = B
         started = time.perf_counter()
         await asyncio.gather(*(empty(each, limit) for each in frontiers))
         seconds = time.perf_counter() - started
-        tried, granted = (sum((each._queue.scheduler.issuer.tried, each._queue.scheduler.issuer.granted)[i] for each in frontiers) for i in (0, 1))
+        tried, granted = (
+            sum(
+                (each._queue.scheduler.issuer.tried, each._queue.scheduler.issuer.granted)[i]
+                for each in frontiers
+            )
+            for i in (0, 1)
+        )
         stats = await frontiers[0].recount()
         assert stats.completed == links == granted, stats  # noqa: S101 # a figure of less would mean nothing
         return Contention(hosts, tried, granted, seconds)

@@ -260,7 +260,7 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
             await old.initialize(create_missing_indexes=True)
             await old.close()
         else:
-            tables = [table.name.removeprefix(config.table_prefix) for table in old._tables.all()]
+            tables = [table.name.removeprefix(config.table_prefix) for table in old._rooms.tables.all()]
             monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
             monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(2, name, mark) for name in tables])
             await old.migrate()
