@@ -315,8 +315,6 @@ class DynamoDBBackend(StorageBackend):
             site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
         )
 
-    # Frontier records
-
     @override
     async def save_frontier_item(self, item: FrontierItem) -> None:
         await self._rooms.frontier_items.save(item)
@@ -342,8 +340,6 @@ class DynamoDBBackend(StorageBackend):
         removed = await self._rooms.frontier_items.clear(run_id)
         self._rooms.frontiers.clear(run_id)
         return removed
-
-    # Commit
 
     @override
     async def commit_page(
@@ -373,8 +369,6 @@ class DynamoDBBackend(StorageBackend):
     @override
     async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
         await self._rooms.changes.save(site_id, consumer, cursor)
-
-    # Frontier queue
 
     @override
     def frontier(

@@ -18,15 +18,16 @@ from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb.codec import to_item
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.expressions import Condition
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.transactions import Refusal, Transaction
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
-from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import Claim, note_lost
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
-from ragcrawl_dynamo._records.pages import PageStore, StoredPage, as_read
+from ragcrawl_dynamo._records.pages import PageStore, StoredPage
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
 from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
@@ -34,6 +35,9 @@ from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
 
 # Times that a page is read again because another process changed it meanwhile.
 _ATTEMPTS = 6
+
+# Takes as many bytes as the order of a change, which is known only later.
+_LONGEST_ORDER: Item = {CHANGE_ORDER: {"N": "9" * 20}}
 
 
 @dataclass
@@ -55,6 +59,27 @@ class Fetched:
     queue: RunQueue | None
     links: list[str | FrontierItem]
     head: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the transaction writes.
+
+    Attributes:
+        page: The page's item.
+        is_as_read: The condition that nobody changed the page since it was read.
+        revision: The token in the page's item, by which the transaction is recognized.
+        outcome: The attributes of the frontier item that tell what the commit did.
+        end: The write that ends the claim; None without a claim.
+        entry: The entry in the change log; None where nothing changed, or changes are not logged.
+    """
+
+    page: Item
+    is_as_read: Condition
+    revision: WriteToken
+    outcome: Item
+    end: ConditionalUpdate | None
+    entry: PendingEntry | None
 
 
 class Committer:
@@ -88,12 +113,9 @@ class Committer:
         for failures in range(1, _ATTEMPTS + 1):
             stored = await self._read(page)
             decision = decide(stored.page, page, version, now)
-            # Refused before anything is written.
-            to_item(self._services.tables.pages, decision.page)
-            await self._prepare(fetched, decision)
-            result = await self._write(fetched, decision, stored)
+            prepared = await self._prepare(fetched, decision, stored)
+            result = await self._write(fetched, decision, prepared)
             if result is not None:
-                await self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(
@@ -141,52 +163,55 @@ class Committer:
         without = known.model_copy(update={"current_version_id": None, "content_hash": None})
         return replace(stored, page=without)
 
-    async def _prepare(self, fetched: Fetched, decision: Decision) -> None:
-        """Makes durable what nothing shows yet, once: the body and the links."""
+    async def _prepare(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> Prepared:
+        """Makes durable what nothing shows yet, once: the body and the links; and what shows it ready."""
+        page, claim, queue = fetched.page, fetched.claim, fetched.queue
+        revision = WriteToken.new(REVISION, length=8)
+        # Refused before anything is written.
+        page_item = to_item(
+            self._services.tables.pages, decision.page, {**revision.attributes, **_LONGEST_ORDER}
+        )
         if decision.writes_version and fetched.head is None and fetched.version is not None:
             fetched.head = await self._versions.prepare(fetched.version)
-        if fetched.links and fetched.queue is not None:
-            claim, page = fetched.claim, fetched.page
-            depth = 1 + (page.depth if claim is None else claim.item.depth)
-            await fetched.queue.add(fetched.links, check_link_options(depth, page.url, None, None))
-            fetched.links = []
-
-    async def _write(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
-        """Writes all at once; None if others changed the page since it was read, or took its log position."""
-        services, claim, queue = self._services, fetched.claim, fetched.queue
-        revision = WriteToken.new(REVISION, length=8)
-        entry = await self._log_entry(fetched.page, decision, stored)
-        order = stored.order if entry is None else entry.order
-        extra: Item = {**revision.attributes}
-        if order is not None:
-            extra[CHANGE_ORDER] = {"N": str(order)}
         outcome = outcome_attributes(decision.result, decision.page.status_code, fetched.version)
-        transaction = Transaction(revision, marked="page")
-        page_item = to_item(services.tables.pages, decision.page, extra)
-        transaction.put("page", services.tables.pages, page_item, as_read(stored))
-        if claim is not None and queue is not None:
-            end = queue.completion(claim, outcome)
-            transaction.update("claim", services.tables.frontier, end.key, end.update, end.condition)
+        end = None
+        if queue is not None:
+            depth = 1 + (page.depth if claim is None else claim.item.depth)
+            end = await queue.prepare_commit(
+                claim, outcome, fetched.links, depth=depth, referrer_url=page.url
+            )
+            fetched.links = []
+        entry = None
+        if decision.change is not None:
+            entry = await self._change_log.append(page.site_id, page.page_id, decision.change, stored.order)
+        order = stored.order if entry is None else entry.order
+        del page_item[CHANGE_ORDER]
+        if order is not None:
+            page_item[CHANGE_ORDER] = {"N": str(order)}
+        return Prepared(page_item, stored.is_unchanged, revision, outcome, end, entry)
+
+    async def _write(self, fetched: Fetched, decision: Decision, prepared: Prepared) -> CommitResult | None:
+        """Writes all at once; None if others changed the page since it was read, or took its log position."""
+        tables, end, entry = self._services.tables, prepared.end, prepared.entry
+        transaction = Transaction(prepared.revision, marked="page")
+        transaction.put("page", tables.pages, prepared.page, prepared.is_as_read)
+        if end is not None:
+            transaction.update("claim", tables.frontier, end.key, end.update, end.condition)
         if decision.writes_version and fetched.head is not None:
-            transaction.put("version", services.tables.versions, fetched.head)
+            transaction.put("version", tables.versions, fetched.head)
         if entry is not None:
             entry.add_to(transaction)
-        refusal = await transaction.run(services.gateway)
-        if refusal is not None:
-            if entry is not None:
-                self._change_log.note_refusal(fetched.page.site_id, entry, refusal)
-            if claim is None or queue is None or not refusal.is_refused("claim"):
-                return None
-            return await self._earlier_result(claim, queue, refusal)
-        if claim is not None and queue is not None:
-            self._live_stats.note(claim.item, outcome)
+        refusal = await transaction.run(self._services.gateway)
+        if refusal is not None and entry is not None:
+            self._change_log.note_refusal(fetched.page.site_id, entry, refusal)
+        claim, queue = fetched.claim, fetched.queue
+        if claim is None or queue is None:
+            return decision.result if refusal is None else None
+        if refusal is None:
             await queue.note_completed(claim, is_counted=False)
-        return decision.result
-
-    async def _log_entry(self, page: Page, decision: Decision, stored: StoredPage) -> PendingEntry | None:
-        if decision.change is None:
-            return None
-        return await self._change_log.append(page.site_id, page.page_id, decision.change, stored.order)
+            await self._live_stats.note(claim.item, prepared.outcome)
+            return decision.result
+        return await self._earlier_result(claim, queue, refusal) if refusal.is_refused("claim") else None
 
     async def _earlier_result(self, claim: Claim, queue: RunQueue, refusal: Refusal) -> CommitResult:
         """The result of a commit under the same lease whose end its caller did not see."""

@@ -14,7 +14,7 @@ from ragcrawl_dynamo._dynamodb.transactions import Transaction
 from ragcrawl_dynamo._dynamodb.values import Value, encode_value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
-from ragcrawl_dynamo._records.pages import PageStore, StoredPage, as_read
+from ragcrawl_dynamo._records.pages import PageStore, StoredPage
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
@@ -72,7 +72,7 @@ class Tombstones:
         }
         entry = await self._change_log.append(site_id, page_id, ChangeKind.DELETED, stored.order)
         if entry is None:
-            update = requests.update_request(table, key, Update(put=marked), as_read(stored))
+            update = requests.update_request(table, key, Update(put=marked), stored.is_unchanged)
             try:
                 await gateway.call("UpdateItem", update)
             except ConditionFailedError as error:
@@ -80,7 +80,7 @@ class Tombstones:
             return True
         marked[CHANGE_ORDER] = {"N": str(entry.order)}
         transaction = Transaction(revision, marked="page")
-        transaction.update("page", table, key, Update(put=marked), as_read(stored))
+        transaction.update("page", table, key, Update(put=marked), stored.is_unchanged)
         entry.add_to(transaction)
         refusal = await transaction.run(gateway)
         if refusal is not None:

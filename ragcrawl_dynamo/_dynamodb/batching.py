@@ -15,6 +15,7 @@ from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import E, Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import (
     InvalidInputError,
     PartialBatchError,
@@ -57,6 +58,7 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
     failures: list[tuple[Any, RagcrawlDynamoError]] = []
     for record in records:
         try:
+            check_kind(table.model.__name__.lower(), record, table.model)
             item, size = to_sized_item(table, record)
         except InvalidInputError as error:
             failures.append((record, error))

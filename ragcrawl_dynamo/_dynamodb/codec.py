@@ -26,7 +26,6 @@ from ragcrawl_dynamo._dynamodb.values import (
     model_fields,
     unescape,
 )
-from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooLargeError
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ def to_sized_item(
         InvalidValueError: A field can not be stored.
         ItemTooLargeError: The item is over 400 KB.
     """
-    check_kind(table.model.__name__.lower(), record, table.model)
     own = table.keys(record)
     if extra:
         own = {**own, **extra}

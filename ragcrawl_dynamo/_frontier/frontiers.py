@@ -31,6 +31,8 @@ class Frontiers:
 
     def get(self, run_id: str, site_id: str, limits: HostLimits) -> Frontier:
         """The frontier of a run; see StorageBackend.frontier."""
+        check_kind("run_id", run_id, str)
+        check_kind("site_id", site_id, str)
         return self._get(run_id, site_id, limits)[1]
 
     def queue(self, run_id: str, site_id: str) -> RunQueue:
@@ -56,8 +58,6 @@ class Frontiers:
             await queue.close()
 
     def _get(self, run_id: str, site_id: str, limits: HostLimits) -> tuple[RunQueue, Frontier]:
-        check_kind("run_id", run_id, str)
-        check_kind("site_id", site_id, str)
         opened = self._open.get((run_id, site_id))
         if opened is None:
             # Refuses what can be no id.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.claim_coalescing import ClaimCoalescer
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
@@ -127,11 +128,33 @@ class RunQueue:
         item = self._with(claim, changed)
         await self._put_back([Return(claim, self.run.items.release(item, changed), item)])
 
-    def completion(self, claim: Claim, outcome: Item) -> ConditionalUpdate:
-        """The write that completes an item as part of a transaction, with what became of its page."""
-        return self.run.items.finish(
-            claim.item, FrontierStatus.COMPLETED, self.run.clock.now(), outcome=outcome
-        )
+    async def prepare_commit(
+        self,
+        claim: Claim | None,
+        outcome: Item,
+        links: Sequence[str | FrontierItem],
+        *,
+        depth: int,
+        referrer_url: str,
+    ) -> ConditionalUpdate | None:
+        """Adds the links of a page; returns the write that completes its item as part of a transaction.
+
+        Args:
+            claim: The claim of the page's item, if there is one.
+            outcome: Attributes of the item that tell what became of its page.
+            links: Links that were found on the page.
+            depth: Their depth.
+            referrer_url: The page's URL.
+
+        Raises:
+            PartialBatchError: Some links may not have been added.
+        """
+        if links:
+            await self.add(links, check_link_options(depth, referrer_url, None, None))
+        if claim is None:
+            return None
+        now = self.run.clock.now()
+        return self.run.items.finish(claim.item, FrontierStatus.COMPLETED, now, outcome=outcome)
 
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
         """Notes that a transaction has completed an item; `is_counted` if an earlier call has noted it."""

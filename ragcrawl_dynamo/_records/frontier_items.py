@@ -25,6 +25,7 @@ from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import frontier_key, records_partition, run_partition
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
@@ -44,6 +45,7 @@ class FrontierItemStore:
 
     async def save(self, item: FrontierItem) -> None:
         """Writes an item over whatever is there."""
+        check_kind("item", item, FrontierItem)
         extra = self._expiry(item.completed_at or self._clock.now()) if item.status.is_final else {}
         await self._puts.put(*to_sized_item(self._table, item, extra))
 

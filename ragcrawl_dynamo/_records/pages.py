@@ -32,7 +32,7 @@ from ragcrawl_dynamo._schema.attributes import REVISION, change_order
 from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, version_key
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
-from ragcrawl_dynamo._utils.validation import check_amount, check_several
+from ragcrawl_dynamo._utils.validation import check_amount, check_kind, check_several
 from ragcrawl_dynamo.models import Page
 
 # Attribute with the random name of the latest mark.
@@ -58,6 +58,16 @@ class StoredPage:
     revision: str | None = None
     order: int | None = None
 
+    @property
+    def is_unchanged(self) -> Condition:
+        """The condition that nobody changed the page since it was read."""
+        if self.page is None:
+            return Missing("page_id")
+        if self.revision is None:
+            # Saved as a record only, which leaves no revision.
+            return AllOf((Exists("page_id"), Missing(REVISION)))
+        return Compare(REVISION, "=", {"S": self.revision})
+
 
 class PageStore:
     """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL, whatever its length."""
@@ -77,6 +87,7 @@ class PageStore:
 
     async def save(self, page: Page) -> None:
         """Writes a page over whatever is there."""
+        check_kind("page", page, Page)
         await self._puts.put(*to_sized_item(self._table, page))
 
     async def save_bulk(self, pages: Iterable[Page]) -> int:
@@ -251,13 +262,3 @@ def _hours_before(moment: datetime, hours: float | None) -> datetime | None:
         return moment - timedelta(hours=hours)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
-
-
-def as_read(stored: StoredPage) -> Condition:
-    """That a page is as it was read."""
-    if stored.page is None:
-        return Missing("page_id")
-    if stored.revision is None:
-        # Saved as a record only, which leaves no revision.
-        return AllOf((Exists("page_id"), Missing(REVISION)))
-    return Compare(REVISION, "=", {"S": stored.revision})

@@ -22,6 +22,7 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import run_key, run_partition, site_partition
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     ConditionFailedError,
@@ -57,6 +58,7 @@ class RunStore:
 
     async def save(self, run: CrawlRun) -> None:
         """Writes a run, its stats included, over whatever is there."""
+        check_kind("run", run, CrawlRun)
         item = to_item(self._table, run, {_WRITERS: {"M": {}}})
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 

@@ -14,6 +14,7 @@ from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate, read_table
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.keys import site_key
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site
 
@@ -27,6 +28,7 @@ class SiteStore:
 
     async def save(self, site: Site) -> None:
         """Writes a site over whatever is there."""
+        check_kind("site", site, Site)
         await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, site)))
 
     async def record_crawl(
