@@ -659,8 +659,9 @@ class StorageBackend(ABC):
                 not changed; the discovered links may have been added.
             ConflictError: Other writers changed the page each time that it was read. This call did not change
                 the page, its versions and the frontier item; the discovered links may have been added.
-            InvalidArgumentError: Page, version and claim do not belong together; or `version` is None, but
-                there is no stored content that could be unchanged.
+            InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given
+                without a claim and a version; or `version` is None, but there is no stored content that could
+                be unchanged.
             PartialBatchError: Some discovered links may not have been added; nothing else was changed.
         """
 
