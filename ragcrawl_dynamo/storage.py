@@ -659,10 +659,11 @@ class StorageBackend(ABC):
         Raises:
             LeaseLostError: The lease of the claim was lost. The page, its versions and the frontier item were
                 not changed; the discovered links may have been added.
-            ConflictError: Other writers changed the page after each of several reads. This call changed no
-                more than with LeaseLostError.
-            InvalidArgumentError: Page, version and claim do not belong together; or `version` is None, but
-                there is no stored content that could be unchanged.
+            ConflictError: Other writers changed the page each time that it was read. This call did not change
+                the page, its versions and the frontier item; the discovered links may have been added.
+            InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given
+                without a claim and a version; or `version` is None, but there is no stored content that could
+                be unchanged.
             PartialBatchError: Some discovered links may not have been added; nothing else was changed.
         """
 
@@ -681,7 +682,7 @@ class StorageBackend(ABC):
         compare `page.current_version_id` to recognize it. `save_page` logs no change.
 
         A slice costs one read unit for 4 KB of logged changes, and one read unit for each page. Every process
-        that commits has a shard of the log of its own, and each shard is read separately.
+        that commits logs to a shard of its own, and each shard is read separately.
 
         Args:
             site_id: The site.
