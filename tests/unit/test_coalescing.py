@@ -131,7 +131,8 @@ async def test_with_many_callers_requests_stay_few() -> None:
     assert len(engine.items) == 1000
 
 
-async def test_a_batch_that_gets_full_waits_no_longer() -> None:
+async def test_a_batch_that_gets_full_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragcrawl_dynamo._dynamodb.pacing.SECONDS_PER_BATCH", 60.0)
     engine = Engine(delay=0.2)
     async with puts_on(engine) as puts:
         tasks = []
