@@ -131,7 +131,8 @@ async def test_puts_with_many_callers_send_few_requests() -> None:
     assert len(engine.items) == 1000
 
 
-async def test_puts_sends_a_batch_as_soon_as_it_is_full() -> None:
+async def test_puts_sends_a_batch_as_soon_as_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragcrawl_dynamo._dynamodb.pacing.SECONDS_PER_BATCH", 60.0)
     engine = Engine(delay=0.2)
     async with puts_on(engine) as puts:
         tasks = []
