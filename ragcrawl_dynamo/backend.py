@@ -12,8 +12,8 @@ from typing import Any
 from typing_extensions import override
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
-from ragcrawl_dynamo._changes.feed import ChangeStore
-from ragcrawl_dynamo._changes.log import Lanes
+from ragcrawl_dynamo._changes.feed import ChangeFeed
+from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._commit.commit import Committer, Fetched
 from ragcrawl_dynamo._commit.decision import CommitResult
 from ragcrawl_dynamo._commit.live_stats import LiveStats
@@ -94,9 +94,9 @@ class DynamoDBBackend(StorageBackend):
         self._sites = SiteStore(self._gateway, tables.sites)
         self._runs = RunStore(self._gateway, tables.runs)
         self._clock = clock or SystemClock()
-        self._lanes = Lanes(self._gateway, tables.pages, self._clock)
-        self._pages = PageStore(self._gateway, tables.pages, self._lanes)
-        self._changes = ChangeStore(self._gateway, tables.pages, self._pages, self._lanes)
+        self._change_log = ChangeLog(self._gateway, tables.pages, self._clock)
+        self._pages = PageStore(self._gateway, tables.pages, self._change_log)
+        self._changes = ChangeFeed(self._gateway, tables.pages, self._pages, self._change_log)
         self._objects = _content_bucket(config, self._metrics)
         self._versions = VersionStore(self._gateway, tables.versions, self._objects, self._pages, self._clock)
         self._usage = UsageMeter(self._gateway, tables.versions)
@@ -111,7 +111,7 @@ class DynamoDBBackend(StorageBackend):
             tables,
             self._pages,
             self._versions,
-            self._lanes,
+            self._change_log,
             self._live,
             self._clock,
             self._on_lease_lost,
@@ -225,7 +225,7 @@ class DynamoDBBackend(StorageBackend):
             try:
                 async with asyncio.timeout(self._config.health_timeout):
                     await self._live.flush()
-                    await self._lanes.close()
+                    await self._change_log.close()
             except TimeoutError:
                 logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
             queues, self._queues = self._queues, {}
@@ -560,27 +560,16 @@ class DynamoDBBackend(StorageBackend):
         return await self._changes.read(site_id, limit, cursor)
 
     @override
-    async def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        cursor = saved = await self._changes.load(site_id, consumer)
-        is_end = False
-        while not is_end:
-            part = await self._changes.read(site_id, limit, cursor)
-            for each in part:
-                yield each
-            cursor, is_end = part.cursor, part.is_end
-            if self._changes.is_worth_saving(site_id, saved, part):
-                await self._changes.save(site_id, consumer, cursor)
-                saved = cursor
+    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
+        return self._changes.iterate(site_id, consumer, limit)
 
     @override
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
-        if consumer is None:
-            return await self._changes.present(site_id)
-        return await self._changes.load(site_id, consumer)
+        return await self._changes.cursor(site_id, consumer)
 
     @override
     async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
-        await self._changes.save(site_id, consumer, cursor)
+        await self._changes.save_cursor(site_id, consumer, cursor)
 
     async def _check_bucket(self) -> None:
         if self._objects is not None:
