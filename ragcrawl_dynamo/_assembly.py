@@ -1,4 +1,4 @@
-"""Assembles the rooms of this package into one backend: makes their objects, opens and closes them in order."""
+"""Assembles the rooms of this package into one backend: makes their objects, opens and closes them."""
 
 from __future__ import annotations
 

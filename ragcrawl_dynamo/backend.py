@@ -368,7 +368,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def save_change_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
-        await self._rooms.changes.save(site_id, consumer, cursor)
+        await self._rooms.changes.save_cursor(site_id, consumer, cursor)
 
     @override
     def frontier(

@@ -1,1 +1,1 @@
-"""The change feed: an ordered log of what commits did to a site's pages, and its readers."""
+"""The change feed: a log of what commits did to a site's pages, and its readers."""

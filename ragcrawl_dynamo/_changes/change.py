@@ -1,4 +1,4 @@
-"""The change feed as pure values: what its readers get, how far they have come, and what has settled."""
+"""The change feed as pure values: changes, log entries, cursors, and which entries a reader may read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from ragcrawl_dynamo._dynamodb.cursors import pack, unpack
 from ragcrawl_dynamo._dynamodb.values import Item, moment_text
@@ -17,19 +17,19 @@ from ragcrawl_dynamo.models import Page
 
 __all__ = ["ChangeKind", "ChangeSlice", "PageChange"]
 
-# Seconds after which a number that no change has counts as given up, once a later one has been used.
+# Seconds after which a reader gives up a sequence number that no entry has, counted from a later entry.
 SETTLE_SECONDS = 10.0
 
-# Hours for which a commit may still be under way after it took its number: it takes another one long before
-# (see stores/lanes.py), and AWS refuses a request five minutes after it was signed (Signature Version 4).
+# Hours for which a commit may still be under way after it took its sequence number: it takes another one long
+# before (log.py), and AWS refuses a request five minutes after it was signed (Signature Version 4).
 LATEST_HOURS = 1.0
 
-# The kind of an entry that stands for a number that was given up.
+# The kind of an entry that a reader writes to give up a sequence number.
 VOID = "void"
 
 
 class ChangeKind(StrEnum):
-    """What a page's latest change was."""
+    """What a change did to a page."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -41,7 +41,7 @@ class PageChange:
     """A page that changed.
 
     Attributes:
-        kind: What its latest change was; a page that came back counts as created.
+        kind: What its latest change did; a page that came back counts as created.
         page: The page as it is now, read strongly consistent.
     """
 
@@ -54,8 +54,8 @@ class ChangeSlice(list[PageChange]):
 
     Attributes:
         cursor: Opaque text to pass to the next call, now or later; there always is one.
-        is_end: Whether nothing more can be read for now. What was logged after a commit that is still under
-            way follows when that is settled, ten seconds later at most.
+        is_end: Whether nothing more can be read for now. Entries behind a commit that is still under way can
+            be read once it has ended, or ten seconds later.
     """
 
     def __init__(self, changes: Iterable[PageChange], cursor: str, *, is_end: bool) -> None:
@@ -68,76 +68,82 @@ class ChangeSlice(list[PageChange]):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A number in a lane: where one change of a site is logged."""
+class LogPosition:
+    """Where a change of a site is logged.
 
-    lane: str
-    number: int
+    Attributes:
+        shard: Name of the shard of the log.
+        sequence_number: Its number in the shard, from 1.
+    """
+
+    shard: str
+    sequence_number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One change as it is logged.
 
     Attributes:
-        place: Where.
+        position: Where it is logged.
         kind: One of ChangeKind, or VOID.
-        page_id: The page's id, escaped as in a key; "" where VOID.
+        page_id: The page's id, escaped as in a key; "" if the kind is VOID.
         order: Grows with each change of the page.
-        at: When it was logged, by the writer's clock.
+        logged_at: When it was logged, by the writer's clock.
     """
 
-    place: Place
+    position: LogPosition
     kind: str
     page_id: str
     order: int
-    at: datetime
+    logged_at: datetime
 
     def item(self, site_id: str, retention_days: int | None) -> Item:
-        """The item that logs it."""
+        """Builds the item that logs it."""
         item: Item = {
-            **change_key(site_id, self.place.lane, self.place.number),
+            **change_key(site_id, self.position.shard, self.position.sequence_number),
             "kind": {"S": self.kind},
-            "at": {"S": moment_text(self.at)},
-            **expiry(retention_days, self.at),
+            "at": {"S": moment_text(self.logged_at)},
+            **expiry(retention_days, self.logged_at),
         }
         if self.kind != VOID:
             item |= {"changed_page": {"S": self.page_id}, CHANGE_ORDER: {"N": str(self.order)}}
         return item
 
     @classmethod
-    def of(cls, lane: str, item: Mapping[str, Any]) -> Entry:
-        """The entry of an item."""
-        place = Place(lane, int(item["page_id"]["S"]))
+    def of(cls, shard: str, item: Mapping[str, Any]) -> Self:
+        """Reads the entry of an item."""
+        position = LogPosition(shard, int(item["page_id"]["S"]))
         page_id = item.get("changed_page", {"S": ""})["S"]
-        at = datetime.fromisoformat(item["at"]["S"])
-        return cls(place, item["kind"]["S"], page_id, change_order(item) or 0, at)
+        logged_at = datetime.fromisoformat(item["at"]["S"])
+        return cls(position, item["kind"]["S"], page_id, change_order(item) or 0, logged_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What of a lane can be read.
+class SettledEntries:
+    """The entries of a shard that a reader may read.
 
     Attributes:
-        entries: Those that follow each other without a gap.
-        gap: Numbers that were given up, as far as can be told, before more can be read.
+        entries: Entries whose sequence numbers follow each other without a gap.
+        gap: Sequence numbers that the reader has to give up before it can read more.
     """
 
-    entries: list[Entry]
+    entries: list[LogEntry]
     gap: range = range(0)
 
 
-def settled(first: int, entries: Sequence[Entry], now: datetime) -> Settled:
-    """What of a lane's entries, from number `first` on, can be read at a moment.
+def settled_entries(first: int, entries: Sequence[LogEntry], now: datetime) -> SettledEntries:
+    """Returns which entries of a shard, from sequence number `first` on, a reader may read at a moment.
 
-    A number that is missing below others belongs to a commit that is under way or has failed. Nothing beyond
-    it is read before that is decided: else the commit's change would be passed over if it came after all.
+    A number that is missing below others belongs to a commit that is under way or has failed. No entry beyond
+    it is read before that is decided: otherwise the reader would miss the commit's change if it came later.
     """
     for i, entry in enumerate(entries):
-        if entry.place.number != first + i:
-            is_old = now - entry.at >= timedelta(seconds=SETTLE_SECONDS)
-            return Settled(list(entries[:i]), range(first + i, entry.place.number) if is_old else range(0))
-    return Settled(list(entries))
+        number = entry.position.sequence_number
+        if number != first + i:
+            is_given_up = now - entry.logged_at >= timedelta(seconds=SETTLE_SECONDS)
+            return SettledEntries(list(entries[:i]), range(first + i, number) if is_given_up else range(0))
+    return SettledEntries(list(entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,117 +151,119 @@ class FeedCursor:
     """How far a reader of a site's changes has come.
 
     Attributes:
-        taken_at: When nothing but the changes beyond it was left to read.
-        numbers: By lane, the first number that it has not read.
-        listing: Where it is in the listing of the pages that there were when it began; "" before that,
-            None after it.
+        taken_at: When nothing but the changes beyond the cursor was left to read.
+        next_numbers: By shard, the first sequence number that the reader has not read.
+        listing: Cursor of the listing of all pages with which a reader begins; "" before it, None after it.
     """
 
     taken_at: datetime
-    numbers: Mapping[str, int]
+    next_numbers: Mapping[str, int]
     listing: str | None = None
 
     def encode(self, scope: Sequence[str]) -> str:
-        """As opaque text."""
-        return pack([*scope, self.taken_at.timestamp(), dict(self.numbers), self.listing])
+        """Returns the cursor as opaque text."""
+        return pack([*scope, self.taken_at.timestamp(), dict(self.next_numbers), self.listing])
 
     @classmethod
-    def decode(cls, cursor: str, scope: Sequence[str]) -> FeedCursor:
-        """Of opaque text.
+    def decode(cls, cursor: str, scope: Sequence[str]) -> Self:
+        """Reads opaque text.
 
         Raises:
             InvalidCursorError: It is damaged, or of another site.
         """
         try:
-            *of, taken_at, numbers, listing = unpack(cursor)
-            moment = datetime.fromtimestamp(taken_at, UTC)
-            is_whole = all(type(each) is int and each > 0 for each in numbers.values())
+            *cursor_scope, seconds, next_numbers, listing = unpack(cursor)
+            taken_at = datetime.fromtimestamp(seconds, UTC)
+            is_whole = all(type(number) is int and number > 0 for number in next_numbers.values())
         except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
             raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from error
         if not is_whole or not (listing is None or isinstance(listing, str)):
             raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes")
-        if of != list(scope):
+        if cursor_scope != list(scope):
             raise InvalidCursorError("cursor", "belongs to another site, or to a listing")
-        return cls(moment, numbers, listing)
+        return cls(taken_at, next_numbers, listing)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a reader gets of some entries.
+class LatestChanges:
+    """What a reader gets for some entries.
 
     Attributes:
-        changes: Those that are their page's latest one.
-        behind: Pages, by escaped id, that were read as they were before their entry's change.
+        changes: Those that are their page's latest change.
+        stale_pages: Pages, by escaped id, that were read as they were before their entry's change.
     """
 
     changes: list[PageChange]
-    behind: set[str]
+    stale_pages: set[str]
 
 
-def show(entries: Iterable[Entry], pages: Mapping[str, tuple[Page, int | None]], *, anyhow: bool) -> Shown:
-    """What a reader gets of entries.
+def latest_changes(
+    entries: Iterable[LogEntry], pages: Mapping[str, tuple[Page, int | None]], *, accept_stale: bool
+) -> LatestChanges:
+    """Returns what a reader gets for entries.
 
-    An entry whose page has changed again is passed over: that change has an entry of its own, which is still
-    to be read, or has been since it was made. One whose page is not as far yet was read in the middle of its
+    An entry whose page has changed again is left out: the later change has an entry of its own, which is
+    still to be read, or was read since. A page that is older than its entry was read in the middle of its
     transaction, whose items become visible one after the other (AWS: "Amazon DynamoDB Transactions: How it
-    works", isolation levels); the page must be read again.
+    works", isolation levels). It must be read again.
 
     Args:
-        entries: Changes, in the order in which they are read.
-        pages: By escaped id, the pages as they were read after the entries, and which change of theirs is the
-            latest, where a commit made it.
-        anyhow: Take pages as they are that still are behind.
+        entries: Entries, in the order in which they are read.
+        pages: By escaped id, the pages as they were read after the entries, and the order of their latest
+            change, if a commit made it.
+        accept_stale: Return pages that are older than their entries, too.
     """
-    found: dict[str, PageChange] = {}
-    behind: set[str] = set()
+    by_page: dict[str, PageChange] = {}
+    stale_pages: set[str] = set()
     for entry in entries:
         if entry.kind == VOID or entry.page_id not in pages:
             continue
         page, order = pages[entry.page_id]
         if order is not None and order > entry.order:
             continue
-        if order is not None and order < entry.order and not anyhow:
-            behind.add(entry.page_id)
+        if order is not None and order < entry.order and not accept_stale:
+            stale_pages.add(entry.page_id)
             continue
-        # Of a page that `save_page` wrote since, only the last entry counts.
-        found.pop(entry.page_id, None)
-        found[entry.page_id] = PageChange(_kind(entry, page), page)
-    return Shown(list(found.values()), behind)
+        # `save_page` wrote the page since, perhaps, and several entries fit: only the last one counts.
+        by_page.pop(entry.page_id, None)
+        by_page[entry.page_id] = PageChange(_kind(entry, page), page)
+    return LatestChanges(list(by_page.values()), stale_pages)
 
 
-def _kind(entry: Entry, page: Page) -> ChangeKind:
+def _kind(entry: LogEntry, page: Page) -> ChangeKind:
     if page.is_tombstone:
         return ChangeKind.DELETED
     kind = ChangeKind(entry.kind)
-    # `save_page` can have brought it back.
+    # `save_page` can have brought the page back.
     return ChangeKind.CREATED if kind is ChangeKind.DELETED else kind
 
 
-def next_order(before: int | None, now: datetime) -> int:
-    """The order of a page's next change: greater than that of the one before, and of what came before that.
+def next_order(previous_order: int | None, now: datetime) -> int:
+    """Returns the order of a page's next change, which is greater than that of every earlier one.
 
-    It is the moment in microseconds, if it can be: `save_page` writes a page without the order of its latest
-    change, so that the next one could not count on from it.
+    It is the moment in microseconds, if that is greater than the previous order. A plain counter would not
+    do: `save_page` writes a page without the order of its latest change.
     """
-    return max(0 if before is None else before + 1, int(now.timestamp() * 1_000_000))
+    return max(0 if previous_order is None else previous_order + 1, int(now.timestamp() * 1_000_000))
 
 
-def tip(first: int, entries: Sequence[Entry], now: datetime) -> int:
-    """The number from which on a reader that begins now has to read a lane.
+def lowest_open_number(first: int, entries: Iterable[LogEntry], now: datetime) -> int:
+    """Returns the sequence number from which on a reader that begins now has to read a shard.
 
     Args:
-        first: The number with which the lane's present holder began.
-        entries: The lane's last ones, newest number first, down to one that is `LATEST_HOURS` old, or all.
+        first: The sequence number with which the shard's holder began.
+        entries: The shard's last entries, newest first, down to one that is `LATEST_HOURS` old, or all.
         now: The moment.
     """
-    numbers: set[int] = set()
-    start = first
+    used: set[int] = set()
+    lowest = first
     for entry in entries:
-        if now - entry.at >= timedelta(hours=LATEST_HOURS):
-            start = entry.place.number + 1
+        number = entry.position.sequence_number
+        if now - entry.logged_at >= timedelta(hours=LATEST_HOURS):
+            lowest = number + 1
             break
-        numbers.add(entry.place.number)
-        start = min(start, entry.place.number)
-    while start in numbers:
-        start += 1
-    return start
+        used.add(number)
+        lowest = min(lowest, number)
+    while lowest in used:
+        lowest += 1
+    return lowest

@@ -1,37 +1,31 @@
-"""The change feed: what commits created, changed and deleted, for readers with cursors of their own.
+"""Tells readers what commits created, changed and deleted; each reader has a cursor of its own.
 
-A reader goes through each lane of a site (see stores/lanes.py) in the order of its numbers, and never past a
-number that is still open: it waits, and after a while uses the number up itself. A commit that comes later
-finds it taken, and logs its change further on. So nothing can come behind a reader.
+A reader goes through each shard of a site's change log in the order of its sequence numbers, and reads the
+page of each entry.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from ragcrawl_dynamo._changes.change import (
-    LATEST_HOURS,
     VOID,
     ChangeKind,
     ChangeSlice,
-    Entry,
     FeedCursor,
+    LogEntry,
     PageChange,
-    Place,
-    settled,
-    show,
-    tip,
+    latest_changes,
 )
-from ragcrawl_dynamo._changes.log import Lanes
+from ragcrawl_dynamo._changes.log import ChangeLog
+from ragcrawl_dynamo._changes.shard_reader import ShardPart, ShardReader
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item
-from ragcrawl_dynamo._dynamodb.expressions import Compare, Missing
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import check_limit, delete_partition
 from ragcrawl_dynamo._dynamodb.requests import Query
@@ -41,23 +35,17 @@ from ragcrawl_dynamo._dynamodb.values import Item, Key, moment_text
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._schema.attributes import change_order
 from ragcrawl_dynamo._schema.keys import (
-    change_shard_of,
     change_shard_partition,
     changes_partition,
     consumer_key,
-    sequence_text,
     site_partition,
 )
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
-from ragcrawl_dynamo.errors import ChangesExpiredError, ConditionFailedError
+from ragcrawl_dynamo.errors import ChangesExpiredError
 from ragcrawl_dynamo.models import Page
 
-# Lanes that one call reads at once, and numbers that it uses up at once.
-_LANES_IN_FLIGHT = 8
-_GAPS_IN_FLIGHT = 16
-
-# Changes of a lane that one request reads at least: most of them can be of pages that changed again.
-_LEAST_READ = 100
+# Shards that one call reads at once.
+_SHARDS_IN_FLIGHT = 8
 
 # Times that a page is read again whose transaction seems to be under way.
 _READS = 6
@@ -69,198 +57,173 @@ _MARGIN_HOURS = 1.0
 _SAVE_HOURS = 6.0
 
 
-@dataclass
-class _Lane:
-    """A lane as one call sees it: what of it can be read now, and where the next call goes on."""
+class ChangeFeed:
+    """Reads the changes of all sites; key of a consumer's cursor `#{site_id}` / `consumer#{consumer}`."""
 
-    name: str
-    number: int
-    entries: list[Entry]
-    is_end: bool
-
-
-class ChangeStore:
-    """Reads the changes of all sites, for one process."""
-
-    def __init__(self, gateway: Gateway, table: Table[Page], pages: PageStore, lanes: Lanes) -> None:
+    def __init__(self, gateway: Gateway, table: Table[Page], pages: PageStore, change_log: ChangeLog) -> None:
         self._gateway = gateway
         self._table = table
         self._pages = pages
-        self._lanes = lanes
+        self._log = change_log
+        self._shards = ShardReader(gateway, table, change_log)
 
     async def read(self, site_id: str, limit: int, cursor: str | None) -> ChangeSlice:
-        """The next changes of a site; see StorageBackend.list_changes."""
+        """Reads the next changes of a site; see StorageBackend.list_changes."""
         check_limit(limit)
         if cursor is None:
-            place = replace(await self._present(site_id), listing="")
+            position = replace(await self._present(site_id), listing="")
         else:
-            place = self._decode(site_id, cursor)
-        if place.listing is not None:
-            return await self._list(site_id, limit, place)
+            position = self._decode(site_id, cursor)
+        if position.listing is not None:
+            return await self._list_pages(site_id, limit, position)
         while True:
-            changes, place, is_end = await self._read(site_id, limit, place)
+            changes, position, is_end = await self._read(site_id, limit, position)
             if changes or is_end:
-                return ChangeSlice(changes, self._encode(site_id, place), is_end=is_end)
+                return ChangeSlice(changes, self._encode(site_id, position), is_end=is_end)
 
-    async def present(self, site_id: str) -> str:
-        """A cursor beyond all changes so far."""
-        return self._encode(site_id, await self._present(site_id))
+    async def iterate(self, site_id: str, consumer: str, limit: int) -> AsyncGenerator[PageChange, None]:
+        """Yields what a consumer has not handled yet, and saves its cursor; see iter_changes."""
+        cursor = saved_cursor = await self._load_cursor(site_id, consumer)
+        is_end = False
+        while not is_end:
+            part = await self.read(site_id, limit, cursor)
+            for change in part:
+                yield change
+            cursor, is_end = part.cursor, part.is_end
+            if self._is_worth_saving(site_id, saved_cursor, part):
+                await self.save_cursor(site_id, consumer, cursor)
+                saved_cursor = cursor
 
-    async def load(self, site_id: str, consumer: str) -> str | None:
-        """A consumer's cursor."""
-        request = requests.get_request(self._table, consumer_key(site_id, consumer))
-        item = (await self._gateway.call("GetItem", request)).get("Item")
-        return None if item is None else item["cursor"]["S"]
+    async def cursor(self, site_id: str, consumer: str | None) -> str | None:
+        """Returns a consumer's cursor, or one beyond all changes; see StorageBackend.get_change_cursor."""
+        if consumer is None:
+            return self._encode(site_id, await self._present(site_id))
+        return await self._load_cursor(site_id, consumer)
 
-    async def save(self, site_id: str, consumer: str, cursor: str) -> None:
-        """Keeps a consumer's cursor."""
+    async def save_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
+        """Saves a consumer's cursor; see StorageBackend.save_change_cursor."""
         self._decode(site_id, cursor)
         item: Item = {
             **consumer_key(site_id, consumer),
             "cursor": {"S": cursor},
-            "saved_at": {"S": moment_text(self._lanes.now())},
+            "saved_at": {"S": moment_text(self._log.now())},
         }
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 
-    def is_worth_saving(self, site_id: str, before: str | None, part: ChangeSlice) -> bool:
-        """Whether a consumer should save the cursor of a slice: it came further, or its old one grows old."""
-        if before is None or part or not part.is_end:
-            return True
-        age = self._decode(site_id, part.cursor).taken_at - self._decode(site_id, before).taken_at
-        return age > timedelta(hours=_SAVE_HOURS)
-
     async def delete_of_site(self, site_id: str) -> int:
-        """Removes a site's changes, its consumers' cursors, and last its lanes."""
-        self._lanes.forget(site_id)
+        """Removes a site's changes, its consumers' cursors, and last its shards; returns how many items."""
+        self._log.forget(site_id)
         removed = 0
-        for record in await self._lanes.records(site_id):
-            lane = Query(self._table, change_shard_partition(site_id, change_shard_of(record)))
-            removed += await delete_partition(self._gateway, lane)
+        for record in await self._log.shards.records(site_id):
+            entries = Query(self._table, change_shard_partition(site_id, record.shard))
+            removed += await delete_partition(self._gateway, entries)
         return removed + await delete_partition(self._gateway, Query(self._table, changes_partition(site_id)))
 
-    async def _list(self, site_id: str, limit: int, place: FeedCursor) -> ChangeSlice:
-        """The pages that there are at the beginning, as if each had just been created."""
-        part = await self._pages.listing_with_content(site_id, limit, place.listing or None)
-        after = replace(place, listing=part.cursor)
-        changes = [PageChange(ChangeKind.CREATED, page) for page in part]
+    async def _load_cursor(self, site_id: str, consumer: str) -> str | None:
+        request = requests.get_request(self._table, consumer_key(site_id, consumer))
+        item = (await self._gateway.call("GetItem", request)).get("Item")
+        return None if item is None else item["cursor"]["S"]
+
+    def _is_worth_saving(self, site_id: str, saved_cursor: str | None, part: ChangeSlice) -> bool:
+        """Whether a consumer should save the cursor of a slice: it got further, or its old one is stale."""
+        if saved_cursor is None or part or not part.is_end:
+            return True
+        saved_at = self._decode(site_id, saved_cursor).taken_at
+        return self._decode(site_id, part.cursor).taken_at - saved_at > timedelta(hours=_SAVE_HOURS)
+
+    async def _list_pages(self, site_id: str, limit: int, position: FeedCursor) -> ChangeSlice:
+        """Lists all pages for a reader that begins, as if they had just been created."""
+        pages = await self._pages.listing_with_content(site_id, limit, position.listing or None)
+        after = replace(position, listing=pages.cursor)
+        changes = [PageChange(ChangeKind.CREATED, page) for page in pages]
         return ChangeSlice(changes, self._encode(site_id, after), is_end=False)
 
     async def _read(
-        self, site_id: str, limit: int, place: FeedCursor
+        self, site_id: str, limit: int, position: FeedCursor
     ) -> tuple[list[PageChange], FeedCursor, bool]:
-        now = self._lanes.now()
-        self._check_age(place, now)
-        records = await self._lanes.records(site_id)
-        gone = place.numbers.keys() - {change_shard_of(each) for each in records}
-        if gone:
+        """Reads once what can be read now: the changes, where to go on, and whether nothing more is left."""
+        now = self._log.now()
+        self._check_age(position, now)
+        records = await self._log.shards.records(site_id)
+        if position.next_numbers.keys() - {record.shard for record in records}:
             raise ChangesExpiredError(
                 f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
                 "and drop what is not listed then"
             )
-        lanes: list[_Lane] = await gather_bounded(
-            lambda record: self._read_lane(site_id, record, limit, place, now), records, _LANES_IN_FLIGHT
+        parts: list[ShardPart] = await gather_bounded(
+            # A shard that is new since the cursor was taken is read from its beginning.
+            lambda record: self._shards.read(
+                site_id, record, position.next_numbers.get(record.shard, 1), limit, now
+            ),
+            records,
+            _SHARDS_IN_FLIGHT,
         )
-        entries: list[Entry] = []
-        ahead = [(each.entries[0].at, i, 0) for i, each in enumerate(lanes) if each.entries]
-        heapq.heapify(ahead)
-        # Those of different lanes by time, as far as their clocks agree.
-        while ahead and len(entries) < limit:
-            _, i, n = heapq.heappop(ahead)
-            entries.append(lanes[i].entries[n])
-            lanes[i].number = entries[-1].place.number + 1
-            if n + 1 < len(lanes[i].entries):
-                heapq.heappush(ahead, (lanes[i].entries[n + 1].at, i, n + 1))
-        is_end = not ahead and all(each.is_end for each in lanes)
-        changes = await self._changes(site_id, entries)
-        return changes, FeedCursor(now, {each.name: each.number for each in lanes}), is_end
+        entries, next_numbers = merged(parts, limit)
+        is_whole = len(entries) == sum(len(part.entries) for part in parts)
+        is_end = is_whole and all(part.is_end for part in parts)
+        return await self._changes(site_id, entries), FeedCursor(now, next_numbers), is_end
 
-    async def _read_lane(
-        self, site_id: str, record: Item, limit: int, place: FeedCursor, now: datetime
-    ) -> _Lane:
-        name = change_shard_of(record)
-        # One that is new since the cursor was taken is read from its beginning.
-        number = place.numbers.get(name, 1)
-        if record.get("next") == {"N": str(number)}:
-            return _Lane(name, number, [], is_end=True)
-        while True:
-            wanted = max(limit, _LEAST_READ)
-            later = Compare("page_id", ">=", {"S": sequence_text(number)})
-            query = Query(self._table, change_shard_partition(site_id, name), sort=later)
-            response = await self._gateway.call("Query", requests.query_request(query, limit=wanted))
-            entries = [Entry.of(name, each) for each in response["Items"]]
-            found = settled(number, entries, now)
-            if found.entries or not found.gap:
-                is_whole = len(found.entries) == len(entries) and "LastEvaluatedKey" not in response
-                # A number that is open is the end for now, whatever lies beyond it.
-                is_end = is_whole or (len(found.entries) < len(entries) and not found.gap)
-                return _Lane(name, number, found.entries, is_end)
-            await self._use_up(site_id, name, found.gap)
-
-    async def _use_up(self, site_id: str, lane: str, numbers: Sequence[int]) -> None:
-        """Takes numbers of commits that are late, or have failed."""
-
-        async def use_up(number: int) -> None:
-            void = Entry(Place(lane, number), VOID, "", 0, self._lanes.now())
-            item = void.item(site_id, self._gateway.config.change_retention_days)
-            try:
-                await self._gateway.call(
-                    "PutItem", requests.put_request(self._table, item, Missing("page_id"))
-                )
-            except ConditionFailedError:
-                # The commit was only late, or another reader was faster.
-                return
-
-        await gather_bounded(use_up, numbers, _GAPS_IN_FLIGHT)
-
-    async def _changes(self, site_id: str, entries: Sequence[Entry]) -> list[PageChange]:
-        """What a reader gets of entries; their pages are read after them."""
-        pages = await self._read_pages(site_id, {each.page_id for each in entries if each.kind != VOID})
+    async def _changes(self, site_id: str, entries: Sequence[LogEntry]) -> list[PageChange]:
+        """Returns what a reader gets for entries; their pages are read after them."""
+        page_ids = {entry.page_id for entry in entries if entry.kind != VOID}
+        pages = await self._read_pages(site_id, page_ids)
         for failures in range(1, _READS + 1):
-            shown = show(entries, pages, anyhow=False)
-            if not shown.behind:
-                return shown.changes
+            latest = latest_changes(entries, pages, accept_stale=False)
+            if not latest.stale_pages:
+                return latest.changes
             await asyncio.sleep(full_jitter(self._gateway.config, failures))
-            pages |= await self._read_pages(site_id, shown.behind)
-        return show(entries, pages, anyhow=True).changes
+            pages |= await self._read_pages(site_id, latest.stale_pages)
+        return latest_changes(entries, pages, accept_stale=True).changes
 
-    async def _read_pages(self, site_id: str, ids: set[str]) -> dict[str, tuple[Page, int | None]]:
+    async def _read_pages(self, site_id: str, page_ids: set[str]) -> dict[str, tuple[Page, int | None]]:
+        """Reads pages by their escaped ids, with the order of their latest change."""
         site = site_partition(site_id)
-        keys: list[Key] = [{"site_id": {"S": site}, "page_id": {"S": each}} for each in ids]
+        keys: list[Key] = [{"site_id": {"S": site}, "page_id": {"S": page_id}} for page_id in page_ids]
         items = await read_all(self._gateway, self._table, keys)
-        return {each["page_id"]["S"]: (from_item(self._table, each), change_order(each)) for each in items}
+        return {item["page_id"]["S"]: (from_item(self._table, item), change_order(item)) for item in items}
 
     async def _present(self, site_id: str) -> FeedCursor:
-        now = self._lanes.now()
-        records = await self._lanes.records(site_id)
+        now = self._log.now()
+        records = await self._log.shards.records(site_id)
         numbers = await gather_bounded(
-            lambda record: self._tip(site_id, record, now), records, _LANES_IN_FLIGHT
+            lambda record: self._shards.present(site_id, record, now), records, _SHARDS_IN_FLIGHT
         )
-        return FeedCursor(now, dict(zip(map(change_shard_of, records), numbers, strict=True)))
+        return FeedCursor(
+            now, {record.shard: number for record, number in zip(records, numbers, strict=True)}
+        )
 
-    async def _tip(self, site_id: str, record: Item, now: datetime) -> int:
-        name = change_shard_of(record)
-        query = Query(self._table, change_shard_partition(site_id, name), forward=False)
-        long_ago = now - timedelta(hours=LATEST_HOURS)
-        entries: list[Entry] = []
-        start: Any = None
-        while True:
-            response = await self._gateway.call("Query", requests.query_request(query, start=start))
-            entries += [Entry.of(name, each) for each in response["Items"]]
-            start = response.get("LastEvaluatedKey")
-            if start is None or any(each.at <= long_ago for each in entries):
-                return tip(int(record["first"]["N"]), entries, now)
-
-    def _check_age(self, place: FeedCursor, now: datetime) -> None:
+    def _check_age(self, position: FeedCursor, now: datetime) -> None:
         days = self._gateway.config.change_retention_days
-        if days is None or now - place.taken_at <= timedelta(days=days, hours=-_MARGIN_HOURS):
+        if days is None or now - position.taken_at <= timedelta(days=days, hours=-_MARGIN_HOURS):
             return
         raise ChangesExpiredError(
-            f"the cursor is of {place.taken_at:%Y-%m-%d %H:%M} UTC, changes are kept for "
+            f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes are kept for "
             f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
         )
 
-    def _encode(self, site_id: str, place: FeedCursor) -> str:
-        return place.encode([self._table.name, "changes", site_partition(site_id)])
+    def _encode(self, site_id: str, position: FeedCursor) -> str:
+        return position.encode([self._table.name, "changes", site_partition(site_id)])
 
     def _decode(self, site_id: str, cursor: str) -> FeedCursor:
         return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
+
+
+def merged(parts: Sequence[ShardPart], limit: int) -> tuple[list[LogEntry], dict[str, int]]:
+    """Merges the entries of shards by time, as far as the clocks of their writers agree.
+
+    Returns:
+        The first `limit` entries, and by shard the sequence number that follows those.
+    """
+    next_numbers = {part.shard: part.first for part in parts}
+    entries: list[LogEntry] = []
+    # The next entry of each shard; the number of the shard decides where moments are equal.
+    heap = [(part.entries[0].logged_at, i, 0) for i, part in enumerate(parts) if part.entries]
+    heapq.heapify(heap)
+    while heap and len(entries) < limit:
+        _, i, n = heapq.heappop(heap)
+        part = parts[i]
+        entries.append(part.entries[n])
+        next_numbers[part.shard] = part.entries[n].position.sequence_number + 1
+        if n + 1 < len(part.entries):
+            heapq.heappush(heap, (part.entries[n + 1].logged_at, i, n + 1))
+    return entries, next_numbers

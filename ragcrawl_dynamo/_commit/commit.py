@@ -1,8 +1,8 @@
-"""Commits a crawled page: what nothing shows yet is written first, then all that shows it in one transaction.
+"""Commits a crawled page: first writes what nothing shows yet, then all that shows it in one transaction.
 
-The transaction holds the version's head, the page, the frontier item and, where the page changed, its entry in
-the change log. A crash before it leaves body parts that a clean-up finds, links that are in the queue already,
-and an item that will be claimed again. A worker that lost its lease changes nothing that can be seen.
+The transaction writes the version's head, the page, the frontier item and, where the page changed, its entry
+in the change log. A crash before it leaves body parts that a clean-up finds, links that are in the queue
+already, and an item that will be claimed again. A worker that lost its lease changes nothing that can be seen.
 """
 
 from __future__ import annotations

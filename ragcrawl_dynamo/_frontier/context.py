@@ -1,4 +1,4 @@
-"""What the parts of one run's queue share in one process: the run, its stores, the clock, and a local view."""
+"""What the parts of one run's queue share in one process: the run, its stores, the clock, a local view."""
 
 from __future__ import annotations
 

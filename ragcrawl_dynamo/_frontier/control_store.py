@@ -1,4 +1,4 @@
-"""The control of a run: its state, the limits that its hosts begin with, and the proof that it is finished."""
+"""The control of a run: its state, the limits that its hosts begin with, the proof that it is finished."""
 
 from __future__ import annotations
 

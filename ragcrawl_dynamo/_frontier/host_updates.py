@@ -114,7 +114,7 @@ class AnnounceWork:
 
 @dataclass(frozen=True, slots=True)
 class NoteEmptyQueue:
-    """A look into the host's queue showed nothing to claim before `next_work`; the first one is not trusted."""
+    """A look into the host's queue showed nothing to claim before `next_work`; one look is not trusted."""
 
     now: datetime
     next_work: datetime | None

@@ -1,4 +1,4 @@
-"""Issues leases of chosen items: reserves them with their hosts, writes the claims, returns what is unused."""
+"""Issues leases of chosen items: reserves them with their hosts, writes claims, returns what is unused."""
 
 from __future__ import annotations
 

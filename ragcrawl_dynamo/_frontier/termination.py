@@ -138,7 +138,7 @@ class Termination:
     async def _read_run(
         self, token: WriteToken, counts: Counts, open_items: list[str], work: WorkByHost
     ) -> bool:
-        """Counts all items, and notes some open ones and the work that they are; False if the token is gone."""
+        """Counts all items, notes some open ones and the work that they are; False if the token is gone."""
         run = self._run
         said_at = run.clock.monotonic()
         async with aclosing(run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:

@@ -35,7 +35,7 @@ class Schema:
         return self.store.version
 
     async def initialize(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
-        """Makes the tables that are missing, and proves that all are usable; see StorageBackend.initialize."""
+        """Creates missing tables, and proves that all are usable; see StorageBackend.initialize."""
         new: set[str] = set()
         if create_tables:
             new = await ensure_tables(

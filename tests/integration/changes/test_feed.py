@@ -14,6 +14,7 @@ import pytest
 
 from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._changes import change as _changes
+from ragcrawl_dynamo._dynamodb.requests import Query, query_request
 from ragcrawl_dynamo._schema.keys import change_shard_partition, changes_partition
 from tests.support import change_worker
 from tests.support.engines import on_dynamodb_local
@@ -123,9 +124,9 @@ async def test_change_log_shard_held_by_two_processes_loses_nothing(
     cursor = await present(backend)
     async with DynamoDBBackend(dynamodb_config) as one, DynamoDBBackend(dynamodb_config) as two:
         await commit(one, "a")
-        held, other = one._lanes._lanes["site"], two._lanes._lanes
+        held, others = one._rooms.change_log._held["site"], two._rooms.change_log._held
         await commit(two, "b")
-        other["site"].name, other["site"].next = held.name, held.next
+        others["site"].name, others["site"].next_number = held.name, held.next_number
         await asyncio.gather(*(commit(each, f"{i}") for i, each in enumerate((one, two) * 8)))
     found, _ = await names(backend, cursor)
     assert sorted(found) == sorted(["a", "b", *(f"{i}" for i in range(16))])
@@ -169,10 +170,11 @@ async def test_change_log_entries_expire_and_shards_do_not(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     await commit(backend, "a")
-    (lane,) = await backend._lanes.records("site")
-    assert "expires_at" not in lane
-    assert lane["site_id"]["S"] == changes_partition("site")
-    name = lane["page_id"]["S"].removeprefix("lane#")
+    query = Query(backend._rooms.tables.pages, changes_partition("site"))
+    (shard,) = (await backend._rooms.gateway.call("Query", query_request(query)))["Items"]
+    assert "expires_at" not in shard
+    assert shard["site_id"]["S"] == changes_partition("site")
+    name = shard["page_id"]["S"].removeprefix("lane#")
     partition = change_shard_partition("site", name)
     response = await backend._rooms.gateway.call(
         "GetItem",

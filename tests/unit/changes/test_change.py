@@ -13,31 +13,31 @@ from ragcrawl_dynamo._changes.change import (
     LATEST_HOURS,
     SETTLE_SECONDS,
     VOID,
-    Entry,
     FeedCursor,
-    Place,
+    LogEntry,
+    LogPosition,
+    latest_changes,
+    lowest_open_number,
     next_order,
-    settled,
-    show,
-    tip,
+    settled_entries,
 )
 from tests.support.factories import START, make_page
 
 
 def entry(
     number: int, age: float = 0.0, page_id: str = "page", order: int = 1, kind: str = "changed"
-) -> Entry:
-    return Entry(Place("lane", number), kind, page_id, order, START - timedelta(seconds=age))
+) -> LogEntry:
+    return LogEntry(LogPosition("shard", number), kind, page_id, order, START - timedelta(seconds=age))
 
 
-def numbers(entries: list[Entry]) -> list[int]:
-    return [each.place.number for each in entries]
+def numbers(entries: list[LogEntry]) -> list[int]:
+    return [each.position.sequence_number for each in entries]
 
 
 @given(st.sets(st.integers(5, 40)), st.booleans())
 def test_settled_reads_nothing_beyond_an_open_number(used: set[int], are_old: bool) -> None:
     entries = [entry(each, SETTLE_SECONDS if are_old else 0) for each in sorted(used)]
-    found = settled(5, entries, START)
+    found = settled_entries(5, entries, START)
     whole = next(n for n in range(5, 42) if n not in used)
     assert numbers(found.entries) == list(range(5, whole))
     beyond = [n for n in used if n > whole]
@@ -56,20 +56,20 @@ def test_show_has_only_the_latest_change_of_a_page() -> None:
         entry(6, page_id="plain", order=9),
         entry(7, page_id="absent", order=9),
     ]
-    shown = show(entries, pages, anyhow=False)
+    shown = latest_changes(entries, pages, accept_stale=False)
     assert [(each.page.page_id, each.kind) for each in shown.changes] == [
         ("b", ChangeKind.CREATED),
         ("a", ChangeKind.CHANGED),
         ("plain", ChangeKind.CHANGED),
     ]
-    assert not shown.behind
+    assert not shown.stale_pages
 
 
 def test_show_reports_a_page_that_was_read_inside_its_transaction() -> None:
     pages = {"a": (make_page("a"), 5)}
-    shown = show([entry(1, page_id="a", order=6)], pages, anyhow=False)
-    assert (shown.changes, shown.behind) == ([], {"a"})
-    assert len(show([entry(1, page_id="a", order=6)], pages, anyhow=True).changes) == 1
+    shown = latest_changes([entry(1, page_id="a", order=6)], pages, accept_stale=False)
+    assert (shown.changes, shown.stale_pages) == ([], {"a"})
+    assert len(latest_changes([entry(1, page_id="a", order=6)], pages, accept_stale=True).changes) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_show_reports_a_page_that_was_read_inside_its_transaction() -> None:
 )
 def test_show_takes_the_kind_from_the_page_as_it_is(kind: str, is_tombstone: bool, shown: str) -> None:
     pages = {"page": (make_page(is_tombstone=is_tombstone), None)}
-    (change,) = show([entry(1, kind=kind)], pages, anyhow=False).changes
+    (change,) = latest_changes([entry(1, kind=kind)], pages, accept_stale=False).changes
     assert change.kind == shown
 
 
@@ -95,7 +95,7 @@ def test_tip_is_below_every_number_that_can_be_open(used: set[int], old: int, fi
     in_order = sorted(used)
     ages = {n: (3600 * LATEST_HOURS if i < old else 5) for i, n in enumerate(in_order)}
     entries = [entry(n, ages[n]) for n in reversed(in_order)]
-    begin = tip(first, entries, START)
+    begin = lowest_open_number(first, entries, START)
     settled_below = max((n for n in in_order if ages[n] > 5), default=None)
     lowest = min([first, *used]) if settled_below is None else settled_below + 1
     can_be_open = [n for n in range(lowest, max([first, *used, lowest]) + 2) if n not in used]

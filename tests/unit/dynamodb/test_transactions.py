@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from ragcrawl_dynamo import EndpointUnreachableError
 from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
@@ -23,7 +22,7 @@ def transaction() -> Transaction:
     return made
 
 
-def cancelled(*reasons: dict[str, Any]) -> ClientError:
+def cancelled(*reasons: dict[str, Any]) -> Any:
     return client_error("TransactionCanceledException", CancellationReasons=list(reasons))
 
 

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-
-import pytest
+from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo import Claim, LeaseKeeper, LeaseLostError
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
+
+if TYPE_CHECKING:
+    import pytest
 
 LEASE = LeaseSettings(seconds=30.0, margin=2.0)
 
