@@ -2,7 +2,7 @@
 
 The transaction writes the version's head, the page, the frontier item and, where the page changed, its entry
 in the change log. A crash before it leaves body parts that a clean-up finds, links that are in the queue
-already, and an item that will be claimed again. A worker that lost its lease changes nothing that can be seen.
+already, and an item that will be claimed again. A worker that lost its lease changes nothing visible.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ class Frontier:
         return await self._queue.stats(host)
 
     def iter_hosts(self) -> AsyncIterator[HostStatus]:
-        """Iterates over the hosts of the run by name, with their limits and counts; these lag like `stats`."""
+        """Iterates over the hosts of the run by name, with limits and counts; counts lag like `stats`."""
         return self._queue.iterate_hosts()
 
     async def recount(self) -> FrontierStats:

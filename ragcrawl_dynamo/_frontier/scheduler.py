@@ -1,7 +1,7 @@
 """Chooses which items this process claims next: which hosts are due, what their queues show, which is best.
 
-What the index shows is kept for a few seconds as candidates, so that one look serves several claims. The write
-that claims a candidate decides whether it can still be had (see lease_issuer.py).
+What the index shows is kept for a few seconds as candidates, so that one look serves several claims. The
+write that claims a candidate decides whether it can still be had (see lease_issuer.py).
 """
 
 from __future__ import annotations
