@@ -1,7 +1,7 @@
 """Lets each crawler crawl the same site with its default storage and with DynamoDB Local, in turns.
 
-Units are measured with single requests, because DynamoDB Local reports none for PartiQL batches. Both write the
-same. Requests and CPU are measured with PartiQL batches.
+Units are measured with single requests, because DynamoDB Local reports none for PartiQL batches. Both write
+the same. Requests and CPU are measured with PartiQL batches.
 
     python -m benchmarks.adapters.run [--rounds 3] [--pages 127]
 """
