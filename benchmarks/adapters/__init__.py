@@ -1,1 +1,1 @@
-"""What a page costs each crawler that has an adapter, beside the crawler's own default storage."""
+"""Measures what a page costs each crawler, with its default storage and with its adapter."""

@@ -1,4 +1,4 @@
-"""Crawlee's BeautifulSoupCrawler, on its files or on DynamoDB."""
+"""Crawls with Crawlee's BeautifulSoupCrawler, which stores in files or in DynamoDB."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -13,7 +13,7 @@ from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 
 
 async def crawl() -> int:
-    """Crawls a site, and pushes the text of each page."""
+    """Crawls a site, pushes the text of its pages, and returns the number of pages."""
     url, config, folder = arguments()
     async with AsyncExitStack() as stack:
         if config is None:

@@ -1,4 +1,4 @@
-"""ragcrawl's CrawlJob, on DuckDB or on DynamoDB."""
+"""Crawls with ragcrawl's CrawlJob, which stores in DuckDB or in DynamoDB."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from ragcrawl_dynamo.adapters.ragcrawl import install
 
 
 def main() -> None:
-    """Crawls, and prints what it took."""
+    """Crawls a site, and prints the measurements."""
     install()
     setup_logging(level=logging.ERROR)
     logging.disable(logging.WARNING)

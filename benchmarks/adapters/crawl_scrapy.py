@@ -1,4 +1,4 @@
-"""A plain spider, with Scrapy's queue in memory and a feed of JSON lines, or on DynamoDB."""
+"""Crawls with a plain Scrapy spider, which uses a queue in memory and JSON lines, or DynamoDB."""
 
 from scrapy.crawler import CrawlerProcess
 
@@ -7,7 +7,7 @@ from examples.adapters.scrapy_crawl import Docs
 
 
 def crawl() -> int:
-    """Crawls a site."""
+    """Crawls a site, and returns the number of pages."""
     url, config, folder = arguments()
     settings: dict[str, object] = {
         "CONCURRENT_REQUESTS_PER_DOMAIN": 8,

@@ -1,7 +1,7 @@
-"""Each crawler crawls the same site on its own default storage and on DynamoDB Local, in turns.
+"""Lets each crawler crawl the same site with its default storage and with DynamoDB Local, in turns.
 
-Units are those of single requests, since the engine reports none for PartiQL batches, whose writes are the
-same; requests and CPU are those of PartiQL batches.
+Units are measured with single requests, because DynamoDB Local reports none for PartiQL batches. Both write
+the same. Requests and CPU are measured with PartiQL batches.
 
     python -m benchmarks.adapters.run [--rounds 3] [--pages 127]
 """
@@ -20,7 +20,7 @@ from benchmarks.speed.run import described, markdown
 from ragcrawl_dynamo.testing import run_dynamodb_local
 from tests.adapters.site import serve
 
-# Crawlers, with what their own default storage is.
+# The crawlers, and their default storages.
 CRAWLERS = {
     "ragcrawl": "DuckDB",
     "crawlee": "files",
@@ -29,7 +29,7 @@ CRAWLERS = {
 
 
 async def crawl(crawler: str, *args: str) -> dict[str, Any]:
-    """What a crawl took, in a process of its own."""
+    """Runs a crawl in a process of its own, and returns its measurements."""
     process = await asyncio.create_subprocess_exec(
         *(str(ROOT / f".venv-{crawler}/bin/python"), "-m", f"benchmarks.adapters.crawl_{crawler}", *args),
         cwd=ROOT,
@@ -39,43 +39,45 @@ async def crawl(crawler: str, *args: str) -> dict[str, Any]:
     output, errors = await process.communicate()
     if process.returncode:
         raise SystemExit(errors.decode()[-3000:])
-    found: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
-    return found
+    measurements: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
+    return measurements
 
 
 async def measure(endpoint: str, pages: int, rounds: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Crawls by crawler and storage."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {
+    """Returns the measurements of all crawls, by crawler and storage."""
+    crawls: dict[str, dict[str, list[dict[str, Any]]]] = {
         name: {"own": [], "dynamodb": [], "units": []} for name in CRAWLERS
     }
     with serve(pages) as site, tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
-            for name, results in found.items():
-                place = tempfile.mkdtemp(dir=folder)
-                results["own"].append(await crawl(name, site.url, "own", place))
-                # ragcrawl's settings do not choose the way of batches, of which it needs none.
-                for kind, way in (("dynamodb", "auto"), ("units", "item")):
-                    prefix = f"{name}{number}{way}_"
-                    results[kind].append(await crawl(name, site.url, "dynamodb", endpoint, prefix, way))
-                for kind in results:
-                    # Scrapy asks for the first page once more, where it filters by itself.
-                    if results[kind][-1]["pages"] not in (pages, pages + 1):
-                        raise SystemExit(f"{name} on {kind} crawled {results[kind][-1]['pages']} pages")
-    return found
+            for name, results in crawls.items():
+                subfolder = tempfile.mkdtemp(dir=folder)
+                results["own"].append(await crawl(name, site.url, "own", subfolder))
+                # ragcrawl's settings have no `conditional_batches`, and its adapter sends none.
+                for storage, batches in (("dynamodb", "auto"), ("units", "item")):
+                    prefix = f"{name}{number}{batches}_"
+                    results[storage].append(
+                        await crawl(name, site.url, "dynamodb", endpoint, prefix, batches)
+                    )
+                for storage, runs in results.items():
+                    # Scrapy's own filter lets the first page pass twice.
+                    if runs[-1]["pages"] not in (pages, pages + 1):
+                        raise SystemExit(f"{name} on {storage} crawled {runs[-1]['pages']} pages")
+    return crawls
 
 
-def rows(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
-    """Medians, as a table."""
+def rows(crawls: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
+    """Returns a table of medians."""
 
-    def per_page(runs: list[dict[str, Any]], what: str) -> float:
-        return float(statistics.median(each[what] / each["pages"] for each in runs))
+    def per_page(runs: list[dict[str, Any]], name: str) -> float:
+        return float(statistics.median(run[name] / run["pages"] for run in runs))
 
     head = ["crawler", "storage", "requests", "read units", "write units", "of these in commits"]
     table = [[*head, "CPU, ms", "seconds in all"]]
-    for name, own in CRAWLERS.items():
-        results = found[name]
+    for name, default_storage in CRAWLERS.items():
+        results = crawls[name]
         for storage, runs, units in (
-            (own, results["own"], None),
+            (default_storage, results["own"], None),
             ("DynamoDB", results["dynamodb"], results["units"]),
         ):
             table.append(
@@ -87,31 +89,31 @@ def rows(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
                     f"{per_page(units, 'write_units'):.2f}" if units else "-",
                     f"{per_page(units, 'commit_units'):.2f}" if units else "-",
                     f"{per_page(runs, 'cpu') * 1000:.1f}",
-                    f"{statistics.median(each['seconds'] for each in runs):.1f}",
+                    f"{statistics.median(run['seconds'] for run in runs):.1f}",
                 ]
             )
     return table
 
 
 def main(rounds: int, pages: int) -> None:
-    """Measures, and writes the page."""
+    """Measures, and writes docs/adapters/costs.md."""
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
-        found = asyncio.run(measure(endpoint, pages, rounds))
+        crawls = asyncio.run(measure(endpoint, pages, rounds))
     text = [
         "# What a page costs each crawler",
         "",
-        f"Written by `make bench-adapters` on {described()}. A site on this machine with {pages} pages "
-        "of 2 KB of text, every tenth of them 60 KB, crawled into DynamoDB Local, and into what the "
-        f"crawler uses by default; medians of {rounds} rounds. All columns but the last are for a page, "
-        "from the link to the stored text; CPU is that of the crawler's process, fetching and parsing "
-        "included. Write units in transactions are counted by AWS's rule.",
+        f"Written by `make bench-adapters` on {described()}. A site on this machine has {pages} pages with "
+        "2 KB of text, every tenth one 60 KB. Each crawler stores it in its default storage, and in DynamoDB "
+        f"Local. The figures are medians of {rounds} rounds. All columns except the last one are per page, "
+        "from the link to the stored text. CPU is that of the crawler's process, which also fetches and "
+        "parses. Write units in transactions are counted by AWS's rule.",
         "",
-        *markdown(rows(found)),
+        *markdown(rows(crawls)),
         "",
-        "A commit writes page, version and change in one transaction, which counts double. What is "
-        "neither in commits nor a large body is the queue: a link is added, leased and finished, each of "
-        "which changes its entry in the index too. ragcrawl has its queue in memory, and saves page and "
-        "version one after the other. [What it costs](../cost.md) has the bill of a million pages.",
+        "A commit writes a page, its version and its change in one transaction, which costs twice the units. "
+        "Most other write units are those of the queue: a link is added, leased and finished, and each of "
+        "these writes changes an index too. ragcrawl has its queue in memory, and saves a page and its "
+        "version separately. [What it costs](../cost.md) has the bill of a million pages.",
     ]
     (ROOT / "docs" / "adapters" / "costs.md").write_text("\n".join(text) + "\n")
 

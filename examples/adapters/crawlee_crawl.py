@@ -1,10 +1,10 @@
-"""A Crawlee crawler that several processes run together, and that goes on where a killed one was.
+"""A Crawlee crawler that several processes run together. It survives a killed process.
 
     pip install 'ragcrawl-dynamo[crawlee,local]' 'crawlee[beautifulsoup]'
     python examples/adapters/crawlee_crawl.py https://docs.example.org/
     python examples/adapters/crawlee_crawl.py https://docs.example.org/ --endpoint-url http://127.0.0.1:8000
 
-Without an endpoint it uses an embedded engine, which forgets everything at the end.
+Without an endpoint it starts an embedded engine, whose data is lost when the program ends.
 """
 
 import argparse
@@ -23,7 +23,7 @@ async def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds
         local_config(endpoint, table_prefix=prefix),
         site_id="docs",
         run_id=run_id,
-        # Of a page that is pushed again, the old item is replaced.
+        # A page that is pushed again replaces its old item.
         item_key="url",
         lease_seconds=lease_seconds,
     )
@@ -53,7 +53,7 @@ async def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
-    parser.add_argument("--endpoint-url", help="an embedded engine by default")
+    parser.add_argument("--endpoint-url", help="endpoint of DynamoDB; an embedded engine by default")
     parser.add_argument("--table-prefix", default="crawlee_")
     parser.add_argument("--run-id", default="monday")
     parser.add_argument("--lease-seconds", type=float, default=60.0)

@@ -1,10 +1,10 @@
-"""ragcrawl's own CrawlJob and SyncJob, unchanged, on DynamoDB.
+"""Runs ragcrawl's own CrawlJob and SyncJob on DynamoDB.
 
     pip install 'ragcrawl-dynamo[ragcrawl,local]'
     python examples/adapters/ragcrawl_crawl.py https://docs.example.org/
     python examples/adapters/ragcrawl_crawl.py https://docs.example.org/ --endpoint-url http://127.0.0.1:8000
 
-Without an endpoint it uses an embedded engine, which forgets everything at the end.
+Without an endpoint it starts an embedded engine, whose data is lost when the program ends.
 """
 
 import argparse
@@ -24,14 +24,14 @@ install()
 
 
 async def crawl(url: str, endpoint: str, prefix: str, site_id: str, max_pages: int, *, sync: bool) -> None:
-    """Crawls a site, or looks for changes of what was crawled."""
+    """Crawls a site, or looks for changes of the crawled pages."""
     storage = StorageConfig.dynamodb(
         table_prefix=prefix,
         endpoint_url=endpoint,
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
     )
-    # Otherwise ragcrawl goes on with DuckDB where DynamoDB does not answer.
+    # Otherwise ragcrawl uses DuckDB if DynamoDB does not answer.
     storage.fail_if_unavailable = True
     if sync:
         result = await SyncJob(SyncConfig(site_id=site_id, storage=storage)).run()
@@ -57,11 +57,11 @@ async def crawl(url: str, endpoint: str, prefix: str, site_id: str, max_pages: i
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
-    parser.add_argument("--endpoint-url", help="an embedded engine by default")
+    parser.add_argument("--endpoint-url", help="endpoint of DynamoDB; an embedded engine by default")
     parser.add_argument("--table-prefix", default="ragcrawl")
     parser.add_argument("--site-id", default="docs")
     parser.add_argument("--max-pages", type=int, default=1000)
-    parser.add_argument("--sync", action="store_true", help="look for changes of what was crawled")
+    parser.add_argument("--sync", action="store_true", help="look for changes of the crawled pages")
     options = parser.parse_args()
     arguments = (options.table_prefix, options.site_id, options.max_pages)
     if options.endpoint_url:

@@ -1,10 +1,10 @@
-"""A plain Scrapy spider that several processes run together, and that goes on where a killed one was.
+"""A plain Scrapy spider that several processes run together. It survives a killed process.
 
     pip install 'ragcrawl-dynamo[scrapy,local]'
     python examples/adapters/scrapy_crawl.py https://docs.example.org/
     python examples/adapters/scrapy_crawl.py https://docs.example.org/ --endpoint-url http://127.0.0.1:8000
 
-Without an endpoint it uses an embedded engine, which forgets everything at the end.
+Without an endpoint it starts an embedded engine, whose data is lost when the program ends.
 """
 
 import argparse
@@ -23,7 +23,7 @@ class Docs(Spider):
     name = "docs"
 
     def parse(self, response: Any) -> Iterator[Any]:
-        """The page and its links."""
+        """Yields the page and requests for its links."""
         yield {
             "url": response.url,
             "title": response.css("title::text").get(),
@@ -33,7 +33,7 @@ class Docs(Spider):
 
 
 def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds: float) -> None:
-    """Crawls a site; the settings could as well stand in a project's settings.py."""
+    """Crawls a site. A project has these settings in its settings.py."""
     process = CrawlerProcess(
         {
             "ADDONS": {"ragcrawl_dynamo.adapters.scrapy.Addon": 500},
@@ -55,7 +55,7 @@ def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds: floa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
-    parser.add_argument("--endpoint-url", help="an embedded engine by default")
+    parser.add_argument("--endpoint-url", help="endpoint of DynamoDB; an embedded engine by default")
     parser.add_argument("--table-prefix", default="scrapy_")
     parser.add_argument("--run-id", default="monday")
     parser.add_argument("--lease-seconds", type=float, default=60.0)

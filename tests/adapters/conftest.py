@@ -1,4 +1,4 @@
-"""Each crawler's tests run where that crawler is installed: in its own environment, by make test-adapters."""
+"""The tests of an adapter run where its crawler is installed. `make test-adapters` makes the environments."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.adapters.site import Site, serve
 
 CRAWLERS = ("ragcrawl", "crawlee", "scrapy")
 
-_absent = [name for name in CRAWLERS if find_spec(name) is None]
-collect_ignore = [*_absent]
-if len(_absent) == len(CRAWLERS):
+_missing = [name for name in CRAWLERS if find_spec(name) is None]
+collect_ignore = [*_missing]
+if len(_missing) == len(CRAWLERS):
     collect_ignore.append("test_docs.py")
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A site on this machine, with 63 pages."""
+    """A site with 63 pages, served by this machine."""
     with serve() as site:
         yield site

@@ -1,4 +1,4 @@
-"""Crawlers as processes of their own, to be killed half-way."""
+"""Runs crawlers as processes, and kills them half-way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
 
 
 async def start(example: str, *args: str) -> asyncio.subprocess.Process:
-    """An example, as its user starts it."""
+    """Starts an example, as its user does."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, str(EXAMPLES / example), *args),
         stdout=asyncio.subprocess.PIPE,
@@ -23,14 +23,14 @@ async def start(example: str, *args: str) -> asyncio.subprocess.Process:
 
 
 async def finish(process: asyncio.subprocess.Process) -> str:
-    """Its output, once it has ended well."""
+    """Waits until a process has ended without an error, and returns its output."""
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()[-5000:]
     return output.decode()
 
 
 async def kill_when(process: asyncio.subprocess.Process, is_due: Callable[[], Awaitable[bool]]) -> None:
-    """SIGKILL, as soon as something is so; fails if the process ends before."""
+    """Kills a process as soon as a condition holds. Fails if the process ends before."""
     async with asyncio.timeout(120):
         while not await is_due():
             assert process.returncode is None, (await process.communicate())[0].decode()[-5000:]
@@ -43,9 +43,9 @@ async def kill_when(process: asyncio.subprocess.Process, is_due: Callable[[], Aw
 async def crawl_with_a_kill(
     example: str, site: Site, arguments: Sequence[str], is_half: Callable[[], Awaitable[bool]]
 ) -> str:
-    """Two processes crawl a site together; one is killed half-way and started again, and both end well.
+    """Lets two processes crawl a site together, kills one half-way and starts it again, until both end well.
 
-    Then all is finished: a process that is started once more asks the site for nothing. Returns its output.
+    Then the crawl is finished: another process requests nothing from the site. Returns its output.
     """
     one, two = [await start(example, *arguments) for _ in range(2)]
     await kill_when(one, is_half)

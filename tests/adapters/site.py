@@ -1,4 +1,4 @@
-"""A site to crawl: a tree of pages, each with text of its own, on a port of this machine."""
+"""A site to crawl: a tree of pages with different texts, served on a port of this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _WORDS = [
 
 
 class Site:
-    """What is served, and what was asked for.
+    """The pages that are served, and the requests for them.
 
     Attributes:
-        url: Of its first page.
-        pages: How many there are: /p/0 to /p/N-1, each of which links to two more.
-        seconds: How long an answer takes.
-        hits: How often each path was asked for.
-        gone: Numbers of pages that are answered by 404.
-        failing: Numbers of pages that are answered by 503.
-        edition: Part of every page's text.
-        robots: robots.txt.
+        url: URL of the first page.
+        pages: Number of pages: /p/0 to /p/N-1. A page links to up to two others.
+        seconds: Seconds that a response takes.
+        hits: Number of requests for every path.
+        gone: Numbers of the pages with status 404.
+        failing: Numbers of the pages with status 503.
+        edition: Word in the text of all pages.
+        robots: Text of robots.txt; an empty one is not served.
     """
 
     def __init__(self, port: int, pages: int, seconds: float) -> None:
@@ -41,15 +41,15 @@ class Site:
 
     @property
     def urls(self) -> set[str]:
-        """All pages."""
+        """URLs of all pages."""
         return {self.url[:-1] + str(number) for number in range(self.pages)}
 
     def page(self, number: int) -> str:
-        """A page's HTML: 2 KB of text, every tenth page 60 KB."""
+        """Returns the HTML of a page: 2 KB of text, 60 KB for every tenth page."""
         chosen = random.Random(number)  # noqa: S311 # text
         words = " ".join(chosen.choices(_WORDS, k=9000 if number % 10 == 9 else 300))
-        links = [each for each in (2 * number + 1, 2 * number + 2) if each < self.pages]
-        anchors = "".join(f'<li><a href="/p/{each}">Page {each}</a></li>' for each in (0, *links))
+        links = [link for link in (2 * number + 1, 2 * number + 2) if link < self.pages]
+        anchors = "".join(f'<li><a href="/p/{link}">Page {link}</a></li>' for link in (0, *links))
         return (
             f"<html><head><title>Page {number}</title></head><body><h1>Page {number}</h1>"
             f"<p>The {self.edition} edition. {words}.</p><ul>{anchors}</ul></body></html>"
@@ -58,7 +58,7 @@ class Site:
 
 @contextmanager
 def serve(pages: int = 63, seconds: float = 0.0) -> Iterator[Site]:
-    """A site, for as long as the context lasts."""
+    """Serves a site until the end of the `with` block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -86,13 +86,13 @@ def serve(pages: int = 63, seconds: float = 0.0) -> Iterator[Site]:
         do_POST = do_GET  # noqa: N815 # as the base class wants it
 
         def log_message(self, *args: object) -> None:
-            """Not on stderr."""
+            """Logs nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """Killed clients break connections."""
+            """Ignores connections that killed clients have broken."""
 
     server = Server(("127.0.0.1", 0), Handler)
     site = Site(server.server_port, pages, seconds)

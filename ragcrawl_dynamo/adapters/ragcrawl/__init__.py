@@ -1,5 +1,32 @@
-"""ragcrawl on this storage."""
+"""Stores the records of ragcrawl 0.0.2 in DynamoDB.
 
-from ragcrawl_dynamo.adapters.ragcrawl.backend import RagcrawlBackend, install
+It needs the extra `ragcrawl`. Call `install` once:
+
+    from ragcrawl_dynamo.adapters.ragcrawl import install
+
+    install()
+
+From then on ragcrawl's `create_storage_backend`, which its `CrawlJob` and `SyncJob` call, creates a
+`RagcrawlBackend` for a `DynamoDBConfig` of ragcrawl. All settings of this config are used, except `ttl_days`:
+pages and versions do not expire here (`prune_versions` limits the history). A `_` is added to `table_prefix`,
+where ragcrawl's own backend adds a `-`, so that the tables of both exist side by side.
+
+What differs from ragcrawl's own backends:
+
+- **Ids without a site.** `get_page(page_id)` and similar methods look in the sites for which this backend has
+  saved something, the latest one first. Only a backend that has saved no run looks in all other sites too. So
+  a crawl reads a page by its key, and never gets the page of another site with the same URL, as it does with
+  ragcrawl's own backends. `get_version(version_id)` reads the index of a site's versions: half a read unit
+  for about 36 versions.
+- **Datetimes.** ragcrawl's are local and naive. They are stored in UTC, and converted back.
+- **Order.** Pages are listed by id, not by `last_seen`. An offset reads the records that it skips.
+- **The queue.** ragcrawl keeps its queue in memory. If the process is killed, the crawl starts again from its
+  seeds; stored pages are recognized.
+- **Changes** are not logged for `list_changes`, because ragcrawl saves a version and its page separately.
+- **`config_snapshot`** is stored without credentials.
+"""
+
+from ragcrawl_dynamo.adapters.ragcrawl.backend import RagcrawlBackend
+from ragcrawl_dynamo.adapters.ragcrawl.factory import install
 
 __all__ = ["RagcrawlBackend", "install"]

@@ -1,102 +1,64 @@
-"""ragcrawl 0.0.2 on this storage; needs the extra `ragcrawl`.
-
-    from ragcrawl_dynamo.adapters.ragcrawl import install
-
-    install()
-
-After this line ragcrawl's `create_storage_backend`, and with it its `CrawlJob` and `SyncJob`, answer a
-`DynamoDBConfig` with the backend here. All its settings count but `ttl_days`, since pages and versions do not
-expire here (`prune_versions` bounds history). `table_prefix` gets a `_`, so that these tables stand beside
-those that ragcrawl's own backend makes, with a `-`.
-
-What does not map:
-
-- **Ids without a site.** `get_page(page_id)` and its like look in the sites for which this backend has saved
-  something, the latest first. One that has saved no run looks through all other sites too. So a crawl reads
-  a page by its key, and a site that crawls the same URLs is not mixed up with it, as it is in ragcrawl's own
-  backends. `get_version(version_id)` reads the index of a site's versions: half a read unit for some 36 of
-  them.
-- **Datetimes.** ragcrawl's are naive local ones; stored ones are UTC, and come back as naive local ones.
-- **Order.** Pages are listed by id, not by `last_seen`. An offset reads what it passes over.
-- **The queue.** ragcrawl keeps its own in memory, so that a crawl whose process was killed begins anew; what
-  it had stored is found again.
-- **Changes** are not logged for `list_changes`: ragcrawl saves a version and its page one after the other.
-- `config_snapshot` is stored without credentials.
-"""
+"""The backend: ragcrawl's synchronous storage interface over the asynchronous backend of this package."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
-from datetime import UTC, datetime
-from types import ModuleType
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import ragcrawl.models as theirs
-from pydantic import BaseModel, SecretStr
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel
+from ragcrawl.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 from ragcrawl.storage.backend import StorageBackend
+from typing_extensions import override
 
-import ragcrawl_dynamo as ours
+import ragcrawl_dynamo
 from ragcrawl_dynamo import (
     BackendStateError,
     DynamoDBBackend,
     DynamoDBConfig,
+    FrontierStatus,
     InvalidArgumentError,
     NotFoundError,
+    OperationMetrics,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo._dynamodb.pagination import iterate
 from ragcrawl_dynamo.adapters._portal import Portal
-from ragcrawl_dynamo.adapters._slices import sliced
+from ragcrawl_dynamo.adapters._slices import all_slices, closing, sliced
+from ragcrawl_dynamo.adapters.ragcrawl.memory import SiteMemory
+from ragcrawl_dynamo.adapters.ragcrawl.serialization import to_ragcrawl, to_ragcrawl_or_none, to_stored
+from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
 
 if TYPE_CHECKING:
     from ragcrawl.config.storage_config import DynamoDBConfig as RagcrawlConfig
 
-__all__ = ["RagcrawlBackend", "install"]
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
-_M = TypeVar("_M", bound=BaseModel)
-_T = TypeVar("_T")
-
-# Where ragcrawl's factory looks for its own backend.
-_MODULE = "ragcrawl.storage.dynamodb.backend"
-
-# What a snapshot of ragcrawl's settings must not tell.
-_CREDENTIALS = {"aws_access_key_id", "aws_secret_access_key", "aws_profile", "cookies", "proxy"}
-
-# A slice of a listing.
-_SLICE = 100
-
-
-def install() -> None:
-    """Makes ragcrawl use this storage wherever it is told to use DynamoDB; safe to repeat."""
-    module = ModuleType(_MODULE, __doc__)
-    module.DynamoDBBackend = RagcrawlBackend  # type: ignore[attr-defined] # the name that ragcrawl imports
-    sys.modules[_MODULE] = module
+# Frontier items that are read at a time.
+_ITEMS_AT_ONCE = 100
 
 
 class RagcrawlBackend(StorageBackend):
-    """ragcrawl's synchronous `StorageBackend`, over a backend in a thread with an event loop of its own.
+    """Implements ragcrawl's `StorageBackend`. Its methods can be called from any thread.
 
-    Its methods are those of ragcrawl; they raise this package's errors. Use it from any thread.
+    They are those of ragcrawl, but raise the errors of this package. The asynchronous backend runs in an
+    event loop in its own thread.
 
     Args:
-        config: ragcrawl's settings, or this package's for what those do not have.
+        config: ragcrawl's settings, or settings of this package, which have more.
     """
 
     def __init__(self, config: RagcrawlConfig | DynamoDBConfig) -> None:
         self.config = config
-        self._config = config if isinstance(config, DynamoDBConfig) else _settings(config)
+        self._config = config if isinstance(config, DynamoDBConfig) else backend_config(config)
         self._lock = threading.Lock()
         self._opened: tuple[Portal, DynamoDBBackend] | None = None
-        # Sites that something was saved for; the latest is the last.
-        self._sites: dict[str, None] = {}
-        self._has_run = False
+        self._sites = SiteMemory()
 
+    @override
     def initialize(self) -> None:
-        """Makes the tables that are missing."""
+        """Opens the backend, and creates missing tables."""
         with self._lock:
             if self._opened is not None:
                 return
@@ -109,8 +71,9 @@ class RagcrawlBackend(StorageBackend):
                 raise
             self._opened = portal, backend
 
+    @override
     def close(self) -> None:
-        """Closes the connections; `initialize` opens them again."""
+        """Closes the connections. `initialize` opens them again."""
         with self._lock:
             if self._opened is None:
                 return
@@ -121,10 +84,14 @@ class RagcrawlBackend(StorageBackend):
                 portal.close()
                 self._opened = None
 
+    @override
     def health_check(self) -> bool:
-        """Whether DynamoDB answers; before `initialize`, which makes the tables, whether it can be asked."""
+        """Returns whether DynamoDB answers.
+
+        Before `initialize` the tables may not exist yet. Then it returns whether tables can be described.
+        """
         if self._opened is not None:
-            return self._run(lambda backend: backend.health_check())
+            return self._call(lambda backend: backend.health_check())
         portal = Portal("ragcrawl_dynamo")
         try:
             portal.call(DynamoDBBackend(self._config).describe_tables())
@@ -134,269 +101,220 @@ class RagcrawlBackend(StorageBackend):
             portal.close()
         return True
 
-    def metrics(self) -> dict[tuple[str, str], ours.OperationMetrics]:
-        """See DynamoDBBackend."""
+    def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
+        """Returns the counters of all requests, as `DynamoDBBackend.metrics` does."""
         return self._open()[1].metrics()
 
-    def save_site(self, site: theirs.Site) -> None:
-        """Saves a site."""
-        self._note(site.site_id)
-        self._run(lambda backend: backend.save_site(_ours(ours.Site, site)))
+    @override
+    def save_site(self, site: Site) -> None:
+        self._sites.note(site.site_id)
+        self._call(lambda backend: backend.save_site(to_stored(ragcrawl_dynamo.Site, site)))
 
-    def get_site(self, site_id: str) -> theirs.Site | None:
-        """A site."""
-        return _maybe(theirs.Site, self._run(lambda backend: backend.get_site(site_id)))
+    @override
+    def get_site(self, site_id: str) -> Site | None:
+        return to_ragcrawl_or_none(Site, self._call(lambda backend: backend.get_site(site_id)))
 
-    def list_sites(self) -> list[theirs.Site]:
-        """All sites, the newest first."""
+    @override
+    def list_sites(self) -> list[Site]:
+        """Returns all sites, the newest first."""
         sites = self._collect(lambda backend: backend.iter_sites())
-        return [_theirs(theirs.Site, each) for each in sorted(sites, key=_created_at, reverse=True)]
+        return [to_ragcrawl(Site, site) for site in sorted(sites, key=_created_at, reverse=True)]
 
+    @override
     def delete_site(self, site_id: str) -> bool:
-        """Deletes a site with all that belongs to it; whether there was anything."""
-        return self._run(lambda backend: backend.delete_site(site_id))
+        return self._call(lambda backend: backend.delete_site(site_id))
 
-    def save_run(self, run: theirs.CrawlRun) -> None:
-        """Saves a run."""
-        self._note(run.site_id)
-        self._has_run = True
-        self._run(lambda backend: backend.save_run(_ours(ours.CrawlRun, run)))
+    @override
+    def save_run(self, run: CrawlRun) -> None:
+        self._sites.note_run(run.site_id)
+        self._call(lambda backend: backend.save_run(to_stored(ragcrawl_dynamo.CrawlRun, run)))
 
-    def get_run(self, run_id: str) -> theirs.CrawlRun | None:
-        """A run."""
-        return _maybe(theirs.CrawlRun, self._run(lambda backend: backend.get_run(run_id)))
+    @override
+    def get_run(self, run_id: str) -> CrawlRun | None:
+        return to_ragcrawl_or_none(CrawlRun, self._call(lambda backend: backend.get_run(run_id)))
 
-    def list_runs(self, site_id: str, limit: int = 100, offset: int = 0) -> list[theirs.CrawlRun]:
-        """A site's runs, the newest first."""
+    @override
+    def list_runs(self, site_id: str, limit: int = 100, offset: int = 0) -> list[CrawlRun]:
+        """Returns runs of a site, the newest first."""
         runs = self._collect(lambda backend: backend.iter_runs(site_id), offset, limit)
-        return [_theirs(theirs.CrawlRun, each) for each in runs]
+        return [to_ragcrawl(CrawlRun, run) for run in runs]
 
-    def get_latest_run(self, site_id: str) -> theirs.CrawlRun | None:
-        """The run that was created last."""
-        return _maybe(theirs.CrawlRun, self._run(lambda backend: backend.get_latest_run(site_id)))
+    @override
+    def get_latest_run(self, site_id: str) -> CrawlRun | None:
+        return to_ragcrawl_or_none(CrawlRun, self._call(lambda backend: backend.get_latest_run(site_id)))
 
-    def save_page(self, page: theirs.Page) -> None:
-        """Saves a page."""
-        self._note(page.site_id)
-        self._run(lambda backend: backend.save_page(_ours(ours.Page, page)))
+    @override
+    def save_page(self, page: Page) -> None:
+        self._sites.note(page.site_id)
+        self._call(lambda backend: backend.save_page(to_stored(ragcrawl_dynamo.Page, page)))
 
-    def get_page(self, page_id: str) -> theirs.Page | None:
-        """A page by its id; see the module for where it is looked for."""
-        return _maybe(theirs.Page, self._find(lambda backend, site: backend.get_page(site, page_id)))
+    @override
+    def get_page(self, page_id: str) -> Page | None:
+        """Returns a page by its id, from the sites of this backend."""
+        page = self._find(lambda backend, site_id: backend.get_page(site_id, page_id))
+        return to_ragcrawl_or_none(Page, page)
 
-    def get_page_by_url(self, site_id: str, url: str) -> theirs.Page | None:
-        """A page by its URL."""
-        return _maybe(theirs.Page, self._run(lambda backend: backend.get_page_by_url(site_id, url)))
+    @override
+    def get_page_by_url(self, site_id: str, url: str) -> Page | None:
+        return to_ragcrawl_or_none(Page, self._call(lambda backend: backend.get_page_by_url(site_id, url)))
 
+    @override
     def list_pages(
         self, site_id: str, limit: int = 1000, offset: int = 0, include_tombstones: bool = False
-    ) -> list[theirs.Page]:
-        """A site's pages, by id."""
+    ) -> list[Page]:
+        """Returns pages of a site, in the order of their ids."""
         pages = self._collect(lambda backend: backend.iter_pages(site_id, include_tombstones), offset, limit)
-        return [_theirs(theirs.Page, each) for each in pages]
+        return [to_ragcrawl(Page, page) for page in pages]
 
+    @override
     def get_pages_needing_recrawl(
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
-    ) -> list[theirs.Page]:
-        """Pages whose last crawl is that long ago, the oldest first."""
-        pages = self._run(lambda backend: backend.get_pages_needing_recrawl(site_id, max_age_hours, limit))
-        return [_theirs(theirs.Page, each) for each in pages]
+    ) -> list[Page]:
+        """Returns pages whose last crawl is older than that, the oldest first."""
+        pages = self._call(lambda backend: backend.get_pages_needing_recrawl(site_id, max_age_hours, limit))
+        return [to_ragcrawl(Page, page) for page in pages]
 
+    @override
     def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
-        """How many pages a site has."""
-        return self._run(lambda backend: backend.count_pages(site_id, include_tombstones))
+        return self._call(lambda backend: backend.count_pages(site_id, include_tombstones))
 
-    def save_version(self, version: theirs.PageVersion) -> None:
-        """Saves a version."""
-        self._note(version.site_id)
-        # ragcrawl names it in the page that it saves next, also if its content is that of the one before.
-        self._run(lambda backend: backend.save_version(_ours(ours.PageVersion, version), keep_unchanged=True))
+    @override
+    def save_version(self, version: PageVersion) -> None:
+        """Saves a version, also if its content is that of the version before."""
+        self._sites.note(version.site_id)
+        stored = to_stored(ragcrawl_dynamo.PageVersion, version)
+        # The page that ragcrawl saves next names this version as its current one.
+        self._call(lambda backend: backend.save_version(stored, keep_unchanged=True))
 
-    def get_version(self, version_id: str) -> theirs.PageVersion | None:
-        """A version by its id; see the module for where it is looked for."""
-        found = self._find(lambda backend, site: backend.find_version(site, version_id))
-        return _maybe(theirs.PageVersion, found)
+    @override
+    def get_version(self, version_id: str) -> PageVersion | None:
+        """Returns a version by its id, from the sites of this backend."""
+        version = self._find(lambda backend, site_id: backend.find_version(site_id, version_id))
+        return to_ragcrawl_or_none(PageVersion, version)
 
-    def get_current_version(self, page_id: str) -> theirs.PageVersion | None:
-        """The version that its page calls the current one."""
-        found = self._find(lambda backend, site: backend.get_current_version(site, page_id))
-        return _maybe(theirs.PageVersion, found)
+    @override
+    def get_current_version(self, page_id: str) -> PageVersion | None:
+        """Returns the current version of a page, from the sites of this backend."""
+        version = self._find(lambda backend, site_id: backend.get_current_version(site_id, page_id))
+        return to_ragcrawl_or_none(PageVersion, version)
 
-    def list_versions(self, page_id: str, limit: int = 100) -> list[theirs.PageVersion]:
-        """A page's versions, the newest first."""
-        found = self._find(lambda backend, site: backend.list_versions(page_id, limit, site_id=site))
-        return [_theirs(theirs.PageVersion, each) for each in found or ()]
+    @override
+    def list_versions(self, page_id: str, limit: int = 100) -> list[PageVersion]:
+        """Returns versions of a page, the newest first, from the sites of this backend."""
+        versions = self._find(lambda backend, site_id: backend.list_versions(page_id, limit, site_id=site_id))
+        return [to_ragcrawl(PageVersion, version) for version in versions or ()]
 
-    def save_frontier_item(self, item: theirs.FrontierItem) -> None:
-        """Saves a frontier item."""
-        self._note(item.site_id)
-        self._run(lambda backend: backend.save_frontier_item(_ours(ours.FrontierItem, item)))
+    @override
+    def save_frontier_item(self, item: FrontierItem) -> None:
+        self._sites.note(item.site_id)
+        self._call(lambda backend: backend.save_frontier_item(to_stored(ragcrawl_dynamo.FrontierItem, item)))
 
+    @override
     def get_frontier_items(
         self, run_id: str, status: str | None = None, limit: int = 1000
-    ) -> list[theirs.FrontierItem]:
-        """A run's items, those of the highest priority first, then the oldest."""
-        wanted = None if status is None else ours.FrontierStatus(status)
+    ) -> list[FrontierItem]:
+        """Returns items of a run: those with the highest priority first, and of these the oldest."""
+        only = None if status is None else FrontierStatus(status)
         items = self._collect(
-            lambda backend: iterate(lambda cursor: backend.get_frontier_items(run_id, wanted, _SLICE, cursor))
+            lambda backend: all_slices(
+                lambda cursor: backend.get_frontier_items(run_id, only, _ITEMS_AT_ONCE, cursor)
+            )
         )
-        items.sort(key=lambda each: (-each.priority, each.discovered_at))
-        return [_theirs(theirs.FrontierItem, each) for each in items[:limit]]
+        items.sort(key=_queue_order)
+        return [to_ragcrawl(FrontierItem, item) for item in items[:limit]]
 
+    @override
     def update_frontier_status(self, item_id: str, status: str, error: str | None = None) -> None:
-        """Sets an item's status; nothing if there is no such item.
+        """Sets the status of an item, and does nothing if the item does not exist.
 
-        The run is what stands before the last `_` of the item's id, as ragcrawl makes these, or one of the
-        runs of the sites in which pages are looked for.
+        ragcrawl makes the ids of items from the id of the run and a `_`. An item whose id has another form is
+        looked for in the runs of the sites of this backend.
         """
-        wanted = ours.FrontierStatus(status)
+        new_status = FrontierStatus(status)
 
         async def update(backend: DynamoDBBackend, run_id: str) -> bool:
             try:
-                await backend.update_frontier_status(run_id, item_id, wanted, error)
+                await backend.update_frontier_status(run_id, item_id, new_status, error)
             except NotFoundError:
                 return False
             return True
 
-        async def update_in(backend: DynamoDBBackend, site_id: str) -> bool:
-            async with aclosing(backend.iter_runs(site_id)) as runs:  # type: ignore[type-var] # a generator
+        async def update_in_site(backend: DynamoDBBackend, site_id: str) -> bool:
+            async with closing(backend.iter_runs(site_id)) as runs:
                 async for run in runs:
                     if await update(backend, run.run_id):
                         return True
             return False
 
         run_id = item_id.rpartition("_")[0]
-        if not (run_id and self._run(lambda backend: update(backend, run_id))):
-            self._find(update_in)
+        if not (run_id and self._call(lambda backend: update(backend, run_id))):
+            self._find(update_in_site)
 
+    @override
     def clear_frontier(self, run_id: str) -> int:
-        """Deletes a run's items; returns how many."""
-        return self._run(lambda backend: backend.clear_frontier(run_id))
+        return self._call(lambda backend: backend.clear_frontier(run_id))
 
-    def save_pages_bulk(self, pages: list[theirs.Page]) -> int:
-        """Saves pages; returns how many."""
-        self._note(*(each.site_id for each in pages))
-        return self._run(lambda backend: backend.save_pages_bulk([_ours(ours.Page, each) for each in pages]))
+    @override
+    def save_pages_bulk(self, pages: list[Page]) -> int:
+        self._sites.note(*(page.site_id for page in pages))
+        stored = [to_stored(ragcrawl_dynamo.Page, page) for page in pages]
+        return self._call(lambda backend: backend.save_pages_bulk(stored))
 
-    def save_versions_bulk(self, versions: list[theirs.PageVersion]) -> int:
-        """Saves versions; returns how many."""
-        self._note(*(each.site_id for each in versions))
-        records = [_ours(ours.PageVersion, each) for each in versions]
-        return self._run(lambda backend: backend.save_versions_bulk(records, keep_unchanged=True))
+    @override
+    def save_versions_bulk(self, versions: list[PageVersion]) -> int:
+        self._sites.note(*(version.site_id for version in versions))
+        stored = [to_stored(ragcrawl_dynamo.PageVersion, version) for version in versions]
+        return self._call(lambda backend: backend.save_versions_bulk(stored, keep_unchanged=True))
 
     def _open(self) -> tuple[Portal, DynamoDBBackend]:
         if self._opened is None:
             raise BackendStateError("the backend is not open: call initialize() first")
         return self._opened
 
-    def _run(self, work: Callable[[DynamoDBBackend], Coroutine[Any, Any, _T]]) -> _T:
+    def _call(self, work: Callable[[DynamoDBBackend], Coroutine[Any, Any, T]]) -> T:
+        """Runs a call of the asynchronous backend in its event loop."""
         portal, backend = self._open()
         return portal.call(work(backend))
 
     def _collect(
         self,
-        records: Callable[[DynamoDBBackend], AsyncIterator[_M]],
-        first: int = 0,
-        count: int | None = None,
-    ) -> list[_M]:
-        """Part of what an iterator gives."""
-        if first < 0 or (count is not None and count < 0):
-            raise InvalidArgumentError("offset" if first < 0 else "limit", "must not be negative")
+        records: Callable[[DynamoDBBackend], AsyncIterator[M]],
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> list[M]:
+        """Returns up to `limit` records of an iterator of the asynchronous backend, from `offset` on."""
+        for name, value in (("offset", offset), ("limit", limit)):
+            if value is not None and value < 0:
+                raise InvalidArgumentError(name, f"must not be negative, and is {value}")
 
-        async def collect(backend: DynamoDBBackend) -> list[_M]:
-            return [record async for record in sliced(records(backend), first, count)]
+        async def collect(backend: DynamoDBBackend) -> list[M]:
+            return [record async for record in sliced(records(backend), offset, limit)]
 
-        return self._run(collect)
+        return self._call(collect)
 
-    def _note(self, *site_ids: str) -> None:
-        """Notes sites that something is saved for."""
-        for site_id in site_ids:
-            self._sites.pop(site_id, None)
-            self._sites[site_id] = None
+    def _find(self, look: Callable[[DynamoDBBackend, str], Coroutine[Any, Any, T]]) -> T | None:
+        """Looks in one site after the other, and returns the first result that is not empty."""
+        known_sites = self._sites.latest_first()
 
-    def _find(self, look: Callable[[DynamoDBBackend, str], Coroutine[Any, Any, _T]]) -> _T | None:
-        """The first that there is in one of the sites, tried one after the other."""
-        own = list(reversed(self._sites))
-
-        async def find(backend: DynamoDBBackend) -> _T | None:
-            for site_id in own:
-                if found := await look(backend, site_id):
-                    return found
-            if self._has_run:
+        async def find(backend: DynamoDBBackend) -> T | None:
+            for site_id in known_sites:
+                if result := await look(backend, site_id):
+                    return result
+            if self._sites.has_run:
                 return None
-            async with aclosing(backend.iter_sites()) as sites:  # type: ignore[type-var] # a generator
+            async with closing(backend.iter_sites()) as sites:
                 async for site in sites:
-                    if site.site_id not in self._sites and (found := await look(backend, site.site_id)):
-                        return found
+                    if site.site_id not in self._sites and (result := await look(backend, site.site_id)):
+                        return result
             return None
 
-        return self._run(find)
+        return self._call(find)
 
 
-def _settings(config: RagcrawlConfig) -> DynamoDBConfig:
-    """Ragcrawl's settings as this package's."""
-    keys: dict[str, Any] = {}
-    if config.aws_access_key_id is not None and config.aws_secret_access_key is not None:
-        keys = {
-            "access_key_id": SecretStr(config.aws_access_key_id),
-            "secret_access_key": SecretStr(config.aws_secret_access_key),
-        }
-    return DynamoDBConfig(
-        table_prefix=f"{config.table_prefix}_",
-        region=config.region,
-        endpoint_url=config.endpoint_url,
-        profile=config.aws_profile,
-        billing_mode=config.billing_mode,
-        read_capacity=config.read_capacity_units,
-        write_capacity=config.write_capacity_units,
-        **keys,
-    )
-
-
-def _ours(model: type[_M], record: BaseModel) -> _M:
-    """A record of ragcrawl as one of this package."""
-    fields = {name: _as_utc(value) for name, value in record if name in model.model_fields}
-    if isinstance(record, theirs.CrawlRun):
-        fields["stats"] = record.stats.model_dump()
-        fields["config_snapshot"] = _without_credentials(
-            to_jsonable_python(record.config_snapshot, fallback=str)
-        )
-    elif isinstance(record, theirs.Site):
-        fields["config"] = to_jsonable_python(record.config, fallback=str)
-    elif isinstance(record, theirs.PageVersion):
-        fields["extra"] = to_jsonable_python(record.extra, fallback=str)
-    return model.model_validate(fields)
-
-
-def _theirs(model: type[_M], record: BaseModel) -> _M:
-    """A record of this package as one of ragcrawl."""
-    fields = {name: _as_local(value) for name, value in record if name in model.model_fields}
-    if isinstance(record, ours.CrawlRun):
-        fields["stats"] = record.stats.model_dump()
-    return model.model_validate(fields)
-
-
-def _maybe(model: type[_M], record: BaseModel | None) -> _M | None:
-    return None if record is None else _theirs(model, record)
-
-
-def _as_utc(value: Any) -> Any:
-    """A naive local datetime as an aware one; everything else as it is."""
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
-
-
-def _as_local(value: Any) -> Any:
-    """A datetime as a naive local one; everything else as it is."""
-    return value.astimezone().replace(tzinfo=None) if isinstance(value, datetime) else value
-
-
-def _without_credentials(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_credentials(each) for name, each in value.items() if name not in _CREDENTIALS}
-    if isinstance(value, list):
-        return [_without_credentials(each) for each in value]
-    return value
-
-
-def _created_at(site: ours.Site) -> datetime:
+def _created_at(site: ragcrawl_dynamo.Site) -> datetime:
     return site.created_at
+
+
+def _queue_order(item: ragcrawl_dynamo.FrontierItem) -> tuple[float, datetime]:
+    """Returns a sort key: the highest priority comes first, then the oldest item."""
+    return -item.priority, item.discovered_at

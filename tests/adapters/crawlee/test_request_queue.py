@@ -9,7 +9,8 @@ from crawlee import Request
 from crawlee._request import RequestState
 from crawlee.storages import RequestQueue
 
-from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
+from ragcrawl_dynamo import BackendStateError, FrontierStatus
+from ragcrawl_dynamo.adapters.crawlee import DynamoDBRequestQueueClient, DynamoDBStorageClient
 from tests.adapters.crawlee.requests import handle_all, url, user_fields, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -205,3 +206,35 @@ async def test_crawlee_request_queue_makes_requests_of_links_without_a_payload(
     request = await queue.fetch_next_request()
     assert request is not None
     assert (request.url, request.method) == (url(1), "GET")
+
+
+async def test_crawlee_request_queue_gives_up_an_item_that_is_not_a_request(
+    queue: RequestQueue, client: DynamoDBStorageClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    frontier = client.backend.frontier("site/run", "site")
+    await frontier.add([frontier.link(url(1), payload="no JSON"), url(2)])
+    await wait_until(queue.is_empty, False)
+    assert await handle_all(queue) == ["2"]
+    await wait_until(queue.is_finished, True)
+    (dead,) = await client.backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    assert dead.url == url(1)
+    assert (dead.last_error or "").startswith("is not a request: ")
+    assert f"item {dead.item_id} is not a request" in caplog.text
+
+
+async def test_crawlee_request_queue_keeps_other_requests_if_an_item_cannot_be_given_up(
+    queue: RequestQueue, client: DynamoDBStorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frontier = client.backend.frontier("site/run", "site")
+    await frontier.add([frontier.link(url(1), payload="no JSON"), url(2)])
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise BackendStateError("refused by the test")
+
+    assert isinstance(queue._client, DynamoDBRequestQueueClient)
+    monkeypatch.setattr(queue._client._frontier, "fail", refuse)
+    with pytest.raises(BackendStateError):
+        await wait_until(queue.is_empty, False)
+    request = await queue.fetch_next_request()
+    assert request is not None
+    assert request.url == url(2)

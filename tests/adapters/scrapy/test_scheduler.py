@@ -81,3 +81,20 @@ async def test_scrapy_scheduler_keeps_the_delay_of_a_host_over_two_spiders(
     gaps = [(after - before).total_seconds() for before, after in pairwise(begun)]
     assert len(gaps) == 14
     assert min(gaps) >= 0.299
+
+
+@on_dynamodb_local
+async def test_scrapy_scheduler_crawls_links_of_others_and_gives_up_what_is_not_a_request(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    site.pages = 3
+    frontier = dynamodb_backend.frontier("site/run", "site")
+    await frontier.add(
+        [f"{site.url}?link", frontier.link(f"{site.url}?bad", payload='{"_class": "json.loads"}')]
+    )
+    stats = await crawl(dynamodb_config, "Plain", site.url)
+    assert sorted(stats["seen"]) == sorted([*site.urls, f"{site.url}?link"])
+    assert (stats["finish_reason"], stats["ragcrawl_dynamo/completed"]) == ("finished", 4)
+    (dead,) = await dynamodb_backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    assert dead.url == f"{site.url}?bad"
+    assert (dead.last_error or "").startswith("is not a request: ")

@@ -1,0 +1,65 @@
+"""Converts ragcrawl's records to records of this package and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+from ragcrawl.models import CrawlRun, PageVersion, Site
+
+import ragcrawl_dynamo
+
+M = TypeVar("M", bound=BaseModel)
+
+# Fields of ragcrawl's settings that must not be stored with a run.
+_CREDENTIALS = {"aws_access_key_id", "aws_secret_access_key", "aws_profile", "cookies", "proxy"}
+
+
+def to_stored(model: type[M], record: BaseModel) -> M:
+    """Returns a record of ragcrawl as a record of this package, of the given class."""
+    fields = {name: _as_utc(value) for name, value in record if name in model.model_fields}
+    if isinstance(record, CrawlRun):
+        fields["stats"] = record.stats.model_dump()
+        fields["config_snapshot"] = _without_credentials(
+            to_jsonable_python(record.config_snapshot, fallback=str)
+        )
+    elif isinstance(record, Site):
+        fields["config"] = to_jsonable_python(record.config, fallback=str)
+    elif isinstance(record, PageVersion):
+        fields["extra"] = to_jsonable_python(record.extra, fallback=str)
+    return model.model_validate(fields)
+
+
+def to_ragcrawl(model: type[M], record: BaseModel) -> M:
+    """Returns a record of this package as a record of ragcrawl, of the given class."""
+    fields = {name: _as_local(value) for name, value in record if name in model.model_fields}
+    if isinstance(record, ragcrawl_dynamo.CrawlRun):
+        fields["stats"] = record.stats.model_dump()
+    return model.model_validate(fields)
+
+
+def to_ragcrawl_or_none(model: type[M], record: BaseModel | None) -> M | None:
+    """Like `to_ragcrawl`, and returns None for None."""
+    return None if record is None else to_ragcrawl(model, record)
+
+
+def _as_utc(value: Any) -> Any:
+    """Returns a naive local datetime as an aware one in UTC, and any other value unchanged."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def _as_local(value: Any) -> Any:
+    """Returns an aware datetime as a naive local one, and any other value unchanged."""
+    return value.astimezone().replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without_credentials(member) for name, member in value.items() if name not in _CREDENTIALS
+        }
+    if isinstance(value, list):
+        return [_without_credentials(member) for member in value]
+    return value

@@ -1,0 +1,98 @@
+"""ragcrawl's jobs, unchanged: a crawl, a sync, and a crawl whose process is killed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from ragcrawl.config.crawler_config import CrawlerConfig, RobotsMode
+from ragcrawl.config.sync_config import SyncConfig
+from ragcrawl.core.crawl_job import CrawlJob
+from ragcrawl.core.sync_job import SyncJob
+
+from ragcrawl_dynamo import DynamoDBBackend
+from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
+from tests.adapters.processes import finish, kill_when, start
+from tests.adapters.ragcrawl.settings import ragcrawl_config
+from tests.adapters.site import Site
+from tests.engines import on_dynamodb_local
+
+if TYPE_CHECKING:
+    from ragcrawl.config.storage_config import StorageConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+async def crawl(site: Site, storage: StorageConfig) -> None:
+    config = CrawlerConfig(
+        seeds=[site.url],
+        site_id="docs",
+        allowed_domains=["localhost"],
+        max_depth=20,
+        robots_mode=RobotsMode.OFF,
+        storage=storage,
+    )
+    result = await CrawlJob(config).run()
+    assert result.success, result.error
+
+
+@on_dynamodb_local
+async def test_ragcrawl_jobs_run_unchanged(site: Site, storage: StorageConfig) -> None:
+    site.pages = 15
+    await crawl(site, storage)
+    config = backend_config(ragcrawl_config(storage))
+    async with DynamoDBBackend(config) as backend:
+        pages = [page async for page in backend.iter_pages("docs")]
+        assert {page.url for page in pages} == site.urls
+        run = await backend.get_latest_run("docs")
+        assert run is not None
+        assert (run.status, run.stats.pages_crawled, run.config_snapshot["max_depth"]) == (
+            "completed",
+            15,
+            20,
+        )
+        assert "local" not in str(run.config_snapshot["storage"])
+        assert abs((datetime.now().astimezone() - run.created_at).total_seconds()) < 600
+        site.edition = "second"
+        site.gone = {7}
+        for _ in range(2):
+            synced = await SyncJob(SyncConfig(site_id="docs", storage=storage)).run()
+            assert synced.success, synced.error
+        gone = await backend.get_page_by_url("docs", site.url[:-1] + "7")
+        assert gone is not None
+        assert gone.is_tombstone
+        first = await backend.get_page_by_url("docs", site.url)
+        assert first is not None
+        assert (first.version_count, len(await backend.list_versions(first.page_id, site_id="docs"))) == (
+            2,
+            2,
+        )
+        current = await backend.get_current_version("docs", first.page_id)
+        assert current is not None
+        assert "second edition" in current.markdown
+
+
+@on_dynamodb_local
+async def test_ragcrawl_job_that_was_killed_is_finished_by_a_restart(
+    site: Site, storage: StorageConfig, dynamodb_endpoint: str
+) -> None:
+    site.seconds = 0.05
+    config = ragcrawl_config(storage)
+    prefix = config.table_prefix
+    arguments = (site.url, "--endpoint-url", dynamodb_endpoint, "--table-prefix", prefix)
+    async with DynamoDBBackend(backend_config(config)) as backend:
+
+        async def half() -> bool:
+            return await backend.count_pages("docs") >= site.pages // 2
+
+        await kill_when(await start("ragcrawl_crawl.py", *arguments), half)
+        assert await backend.count_pages("docs") < site.pages
+        await finish(await start("ragcrawl_crawl.py", *arguments))
+        pages = [page async for page in backend.iter_pages("docs")]
+        assert sorted(page.url for page in pages) == sorted(site.urls)
+        for page in pages:
+            versions = await backend.list_versions(page.page_id, site_id="docs")
+            assert page.current_version_id == versions[0].version_id
+            assert "first edition" in versions[0].markdown
+            assert {version.content_hash for version in versions} == {page.content_hash}
