@@ -11,11 +11,13 @@ python3 -m venv "$folder/env"
 cd "$folder"
 env/bin/python - <<'PYTHON'
 import sys
+from importlib.metadata import version
 
 import ragcrawl_dynamo
 
 optional = {"typer", "rich", "pyarrow", "moto", "opentelemetry", "fastapi", "pytest", "scrapy", "crawlee", "ragcrawl"}
 assert not (loaded := optional & set(sys.modules)), loaded
+assert version("ragcrawl-dynamo") == ragcrawl_dynamo.__version__
 ragcrawl_dynamo.create_storage_backend()
 print("ragcrawl_dynamo", ragcrawl_dynamo.__version__, "needs none of", ", ".join(sorted(optional)))
 PYTHON

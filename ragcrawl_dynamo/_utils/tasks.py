@@ -33,6 +33,9 @@ class Tasks:
         """Waits until nothing is left."""
         while self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
+            # From Python 3.12 on gather does not yield if all tasks are done, but a task leaves the set only
+            # after the loop has run its callback.
+            await asyncio.sleep(0)
 
     async def cancel(self) -> None:
         """Ends what is left."""
