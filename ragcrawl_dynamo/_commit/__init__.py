@@ -1,1 +1,1 @@
-"""Writes that span several rooms, first of all the commit of a page in one transaction."""
+"""Writes that span several rooms: the commit of a page, tombstones, the end of a run, a site's deletion."""
