@@ -112,7 +112,7 @@ fetch-dynamodb-local:
 	@bash tools/fetch_dynamodb_local.sh $(DYNAMODB_LOCAL)
 
 docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warning is an error.
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .venv-docs/.installed: Makefile pyproject.toml
 	$(PYTHON) -m venv .venv-docs
