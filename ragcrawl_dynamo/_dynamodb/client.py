@@ -21,7 +21,7 @@ from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb import fast_path
 from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -53,14 +53,14 @@ async def _open(
         value = getattr(config, name)
         return value.get_secret_value() if value is not None else None
 
-    is_tuned = service == "dynamodb" and _tuning.is_known()
+    is_tuned = service == "dynamodb" and fast_path.is_known()
     own_session = AioSession()
     # A profile can name models of its own.
     if config.profile is None:
         data_path = own_session.get_config_variable("data_path")
         own_session.register_component("data_loader", _loader(data_path))
     if is_tuned:
-        _tuning.tune_session(own_session)
+        fast_path.tune_session(own_session)
     session = aioboto3.Session(
         botocore_session=own_session,
         profile_name=config.profile,
@@ -69,9 +69,9 @@ async def _open(
         aws_secret_access_key=secret("secret_access_key"),
         aws_session_token=secret("session_token"),
     )
-    http = SessionMaker()
+    make_http_session = SessionMaker()
     options = AioConfig(
-        http_session_cls=http if is_tuned else AIOHTTPSession,
+        http_session_cls=make_http_session if is_tuned else AIOHTTPSession,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=config.max_connections,
@@ -95,7 +95,7 @@ async def _open(
         # botocore checks this where it retries, which it does not here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         if is_tuned:
-            _tuning.tune_client(client, http.made)
+            fast_path.tune_client(client, make_http_session.session)
         yield client
 
 
