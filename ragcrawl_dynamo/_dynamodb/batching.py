@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KeyValues: TypeAlias = tuple[str, ...]
-# A write, and the bytes of its item.
+# A write, with the bytes of its item.
 SizedWrite: TypeAlias = "tuple[WriteRequestTypeDef, int]"
 Failures: TypeAlias = dict[KeyValues, RagcrawlDynamoError]
 
@@ -37,22 +37,22 @@ Failures: TypeAlias = dict[KeyValues, RagcrawlDynamoError]
 WRITES_PER_BATCH = 25
 READS_PER_BATCH = 100
 
-# Sending more than 1 MiB at once blocks the event loop, of which aiohttp warns; on the wire an item takes up
-# to twice its size.
+# aiohttp warns of bodies over 1 MiB, since sending one blocks the event loop; on the wire an item takes up to
+# twice its size.
 BYTES_PER_BATCH = 500 * 1024
 
-# Batches of one bulk call in flight; measured in docs/design.md, "Bulk calls".
+# Batches of one bulk call that are in flight; measured in docs/design.md, "Bulk calls".
 BATCHES_IN_FLIGHT = 8
 
 
 async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> int:
-    """Writes records in batches; of several with one key the last is written.
+    """Writes records in batches; of several records with one key it writes the last.
 
     Returns:
-        How many distinct items were written.
+        The number of distinct items that were written.
 
     Raises:
-        PartialBatchError: Some could not be stored or were not written; all others were.
+        PartialBatchError: Some cannot be stored or were not written; all others were written.
     """
     by_key: dict[KeyValues, tuple[E, Item, int]] = {}
     failures: list[tuple[Any, RagcrawlDynamoError]] = []
@@ -74,15 +74,15 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
 
 
 async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) -> Failures:
-    """Writes items in batches; their keys must differ. Returns the errors of those that were not written."""
+    """Writes items in batches; their keys must differ. Returns the errors of the items that failed."""
     return await _write(gateway, table, [(requests.put(item), item_size(item)) for item in items])
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
-    """Removes items in batches; the keys must differ.
+    """Deletes items in batches; the keys must differ. Returns their number.
 
     Raises:
-        PartialBatchError: Some were not removed; all others were.
+        PartialBatchError: Some were not deleted; all others were.
     """
     failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
     if failed:
@@ -102,11 +102,11 @@ async def read_all(
     """Reads items by full key, strongly consistent, in the order of the keys; absent ones are left out.
 
     Args:
-        gateway: Where to read.
+        gateway: The gateway.
         table: The table.
-        keys: All different.
-        attributes: Names of the attributes to return besides the key; all by default.
-        per_batch: Items of one request; fewer where they are large, since an answer has 16 MB at most.
+        keys: The keys, which must differ.
+        attributes: The names of the attributes to return besides the key; all by default.
+        per_batch: The items of one request; fewer if they are large, since an answer has 16 MB at most.
 
     Raises:
         ServiceError: One of the batches failed.
@@ -137,13 +137,13 @@ def chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _write_chunks(writes: Iterable[SizedWrite]) -> Iterator[list[WriteRequestTypeDef]]:
     chunk: list[WriteRequestTypeDef] = []
-    room = BYTES_PER_BATCH
+    bytes_left = BYTES_PER_BATCH
     for write, size in writes:
-        if chunk and (len(chunk) == WRITES_PER_BATCH or size > room):
+        if chunk and (len(chunk) == WRITES_PER_BATCH or size > bytes_left):
             yield chunk
-            chunk, room = [], BYTES_PER_BATCH
+            chunk, bytes_left = [], BYTES_PER_BATCH
         chunk.append(write)
-        room -= size
+        bytes_left -= size
     if chunk:
         yield chunk
 
@@ -157,7 +157,7 @@ async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[SizedWrit
 
 
 async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
-    """Does one batch of at most 25 writes of distinct keys; the errors of those that were not done."""
+    """Does at most 25 writes of distinct keys; returns the errors of those that were not done."""
     left = list(writes)
     try:
         async with gateway.permit("BatchWriteItem", table.name) as budget:
@@ -178,7 +178,7 @@ async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[Writ
 async def read_batch(
     gateway: Gateway, table: Table[Any], keys: Sequence[Key], attributes: Sequence[str] | None
 ) -> list[Item]:
-    """The items of at most 100 distinct keys that are there, in no order; see `read_all`."""
+    """Reads at most 100 items of distinct keys, in no order; see `read_all`."""
     items: list[Item] = []
     left: Sequence[Key] = keys
     async with gateway.permit("BatchGetItem", table.name) as budget:
@@ -195,10 +195,10 @@ async def read_batch(
 
 
 async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, left: int) -> None:
-    """Waits before what is left over is sent again.
+    """Waits before the items that DynamoDB left over are sent again.
 
     Raises:
-        ThrottledError: It was all left over too often.
+        ThrottledError: All items were left over too often.
     """
     budget.count_batch(sent, left)
     if budget.is_spent:

@@ -1,4 +1,4 @@
-"""The AWS clients as this package wants them: one attempt, checked answers, silent about what is stored."""
+"""Opens the AWS clients: one attempt, checked answers, no secrets in the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb import fast_path
 from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -35,12 +35,12 @@ ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManag
 
 
 def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """A DynamoDB client as this package wants it, not yet entered."""
+    """Returns a DynamoDB client, to be entered."""
     return _open(config, "dynamodb", config.endpoint_url)
 
 
 def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """Likewise one of S3, for the content bucket; its type is of no matter to the gateway."""
+    """Returns a client of S3 for the content bucket, to be entered; the gateway uses it as the other one."""
     return _open(config, "s3", config.content_bucket_endpoint_url)
 
 
@@ -53,38 +53,38 @@ async def _open(
         value = getattr(config, name)
         return value.get_secret_value() if value is not None else None
 
-    is_tuned = service == "dynamodb" and _tuning.is_known()
-    own_session = AioSession()
-    # A profile can name models of its own.
+    is_tuned = service == "dynamodb" and fast_path.is_known()
+    botocore_session = AioSession()
+    # A profile can name service models of its own.
     if config.profile is None:
-        data_path = own_session.get_config_variable("data_path")
-        own_session.register_component("data_loader", _loader(data_path))
+        data_path = botocore_session.get_config_variable("data_path")
+        botocore_session.register_component("data_loader", _loader(data_path))
     if is_tuned:
-        _tuning.tune_session(own_session)
+        fast_path.tune_session(botocore_session)
     session = aioboto3.Session(
-        botocore_session=own_session,
+        botocore_session=botocore_session,
         profile_name=config.profile,
         region_name=config.region,
         aws_access_key_id=secret("access_key_id"),
         aws_secret_access_key=secret("secret_access_key"),
         aws_session_token=secret("session_token"),
     )
-    http = SessionMaker()
+    make_http_session = SessionMaker()
     options = AioConfig(
-        http_session_cls=http if is_tuned else AIOHTTPSession,
+        http_session_cls=make_http_session if is_tuned else AIOHTTPSession,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=config.max_connections,
-        # Retries are ours alone, and every request is built by typed code: neither is done twice.
+        # The gateway retries, and typed code builds the requests: botocore does neither again.
         retries={"total_max_attempts": 1, "mode": "standard"},
         parameter_validation=False,
         user_agent="ragcrawl-dynamo",
-        # Buckets are no subdomains of a local engine's address.
+        # A local engine has no subdomains for buckets.
         s3={"addressing_style": "path"} if endpoint_url else None,
     )
     if endpoint_url is not None and _is_readable_on_the_way(endpoint_url):
         logger.warning("%s is neither encrypted nor on this machine: others can read along", endpoint_url)
-    # Without TLS there is nothing to verify; reading the certificates takes 40 ms of CPU.
+    # Without TLS there is nothing to verify, and reading the certificates takes 40 ms of CPU.
     verify = False if endpoint_url is not None and endpoint_url.startswith("http://") else None
     opening: Any = session.client(service, endpoint_url=endpoint_url, config=options, verify=verify)
     async with AsyncExitStack() as stack:
@@ -92,16 +92,16 @@ async def _open(
         # Opening may fetch credentials, which are requests too.
         with silent_request():
             client = await stack.enter_async_context(opening)
-        # botocore checks this where it retries, which it does not here.
+        # botocore checks the checksum in its retry handler, which is off here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         if is_tuned:
-            _tuning.tune_client(client, http.made)
+            fast_path.tune_client(client, make_http_session.session)
         yield client
 
 
 @cache
 def _loader(data_path: str | None) -> Any:
-    """The service models of botocore, read once a process: it takes 100 ms of CPU for each client."""
+    """Reads the service models of botocore once a process: that takes 100 ms of CPU for each client."""
     return create_loader(data_path)
 
 
@@ -117,12 +117,12 @@ def _is_readable_on_the_way(url: str) -> bool:
 
 
 def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
-    """Refuses an answer of DynamoDB's that is not what it sent, by the checksum that it sends along.
+    """Refuses an answer that differs from what DynamoDB sent, by the checksum that comes with it.
 
     Raises:
-        ChecksumError: It is not; like any other answer that can not be read, it is no answer.
-        ResponseParserError: It has no checksum, and is no JSON though it should be. botocore would take it
-            for an empty answer, or for an error without a code.
+        ChecksumError: The answer differs; it counts as no answer, like any that cannot be read.
+        ResponseParserError: The answer has no checksum, and is not JSON though it should be. botocore would
+            take it for an empty answer, or for an error without a code.
     """
     body, headers = response_dict["body"], response_dict["headers"]
     if (expected := headers.get("x-amz-crc32")) is not None:

@@ -81,7 +81,7 @@ class Gets:
     Args:
         gateway: The gateway.
         table: The table.
-        per_batch: Items of one request; fewer where they are large, since an answer has 16 MB at most.
+        per_batch: The items of one request; fewer if they are large, since an answer has 16 MB at most.
     """
 
     def __init__(self, gateway: Gateway, table: Table[Any], *, per_batch: int = READS_PER_BATCH) -> None:

@@ -1,9 +1,8 @@
-"""Model <-> item: what DynamoDB can store, how, and the refusal of what it can not.
+"""Encodes models as items and decodes items as models; refuses what DynamoDB cannot store.
 
-The fields come from the model; there is no second list of them. A field that is None, and whose default is
+The fields come from the model: there is no second list of them. A field that is None, and whose default is
 None, takes no attribute; nor does an empty set, which DynamoDB does not have. An attribute that is a key
-holds the escaped id (see `_keys`).
-
+holds the escaped id (see `values.escape`).
 """
 
 from __future__ import annotations
@@ -31,39 +30,39 @@ from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooL
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
-# What is smaller needs no look at the local indexes: their keys take less than the difference.
+# A smaller item fits whatever its local indexes are: their keys take less than the difference.
 _SURELY_FITS = 384 * 1024
 
 
 def to_item(table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDef] | None = None) -> Item:
-    """The item of a record, checked against DynamoDB's limits; see `to_sized_item`."""
+    """Encodes a record; see `to_sized_item`."""
     return to_sized_item(table, record, extra)[0]
 
 
 def to_sized_item(
     table: Table[E], record: E, extra: Mapping[str, AttributeValueTypeDef] | None = None
 ) -> tuple[Item, int]:
-    """The item of a record, checked against DynamoDB's limits, and its size in bytes.
+    """Encodes a record, checks it against DynamoDB's limits, and returns the item with its bytes.
 
     Args:
-        table: Where it will be stored.
+        table: The table of the item.
         record: The model.
-        extra: Attributes that are no fields of the model, such as a time to live.
+        extra: Attributes that are not fields of the model, such as a time to live.
 
     Raises:
         InvalidKeyError: An id is empty or too long.
-        InvalidValueError: A field can not be stored.
+        InvalidValueError: A field cannot be stored.
         ItemTooLargeError: The item is over 400 KB.
     """
-    own = table.keys(record)
+    added = table.keys(record)
     if extra:
-        own = {**own, **extra}
-    item, size = _encode_named(record, type(record).__name__, table.separate, tuple(own))
+        added = {**added, **extra}
+    item, size = _encode_named(record, type(record).__name__, table.separate, tuple(added))
     for name, (outer, inner) in table.lifted.items():
-        if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # our own dict
+        if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # a dict of ours
             item[name] = value
-    item.update(own)
-    size = item_size(item) if table.lifted else size + item_size(own)
+    item.update(added)
+    size = item_size(item) if table.lifted else size + item_size(added)
     if size > _SURELY_FITS:
         _check_size(table, record, item)
     return item, size
@@ -72,12 +71,12 @@ def to_sized_item(
 def from_item(
     table: Table[E], item: Mapping[str, AttributeValueTypeDef], separate: Mapping[str, Any] | None = None
 ) -> E:
-    """The record of an item.
+    """Decodes a record.
 
     Args:
-        table: Where it is stored.
-        item: Its attributes.
-        separate: Values of the fields that are stored elsewhere; their defaults where not given.
+        table: The table of the item.
+        item: The item.
+        separate: Values of the fields that are stored elsewhere; a field that is not given gets its default.
 
     Raises:
         CorruptItemError: The item does not fit the model.
@@ -87,7 +86,7 @@ def from_item(
         try:
             data = _decode_fields(kinds, item)
         except (KeyError, ValueError):
-            # Of another type than its field's; whether that will do, pydantic says.
+            # An attribute has another type than its field; pydantic decides whether the value fits.
             data = {
                 name: _decode_id(value) if name in kinds.ids else decode_value(value)
                 for name, value in item.items()
@@ -102,37 +101,37 @@ def from_item(
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
         raise CorruptItemError(
-            f"item {key} of table {table.name} is no {table.model.__name__}: {_reason(error)}"
+            f"item {key} of table {table.name} is not a valid {table.model.__name__}: {_reason(error)}"
         ) from error
 
 
 def encode_fields(record: BaseModel, model: str, *, without: frozenset[str] = frozenset()) -> Item:
-    """The attributes of a record's fields, all but some.
+    """Encodes the fields of a record, all but some.
 
     Raises:
-        InvalidValueError: A field can not be stored; it names `model` and the field.
+        InvalidValueError: A field cannot be stored; the error names `model` and the field.
     """
     return _encode_named(record, model, without, ())[0]
 
 
 def _encode_named(
-    record: BaseModel, model: str, without: frozenset[str], own: tuple[str, ...]
+    record: BaseModel, model: str, without: frozenset[str], also_without: tuple[str, ...]
 ) -> tuple[Item, int]:
     try:
-        return encode_model(record, 0, model_fields(type(record), without, own))
+        return encode_model(record, 0, model_fields(type(record), without, also_without))
     except RefusedError as refused:
         raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without the values, which can be large and are not ours to show."""
+    """Describes an error without the values, which can be large or secret."""
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
     return f"{type(error).__name__}: {error}"
 
 
 class _Kinds(NamedTuple):
-    """A model's fields by the type that their attributes have."""
+    """The names of a model's fields, by the type of their attributes."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
@@ -148,26 +147,26 @@ def _kinds(model: type[BaseModel], keys: frozenset[str]) -> _Kinds:
         if name in keys and not _is_all(annotation, datetime):
             return "ids"
         known = {str: "texts", datetime: "moments", int: "ints", bool: "flags"}
-        return next((each for type_, each in known.items() if _is_all(annotation, type_)), "others")
+        return next((kind for type_, kind in known.items() if _is_all(annotation, type_)), "others")
 
     kinds = {name: kind(name, field.annotation) for name, field in model.model_fields.items()}
-    return _Kinds(*(tuple(name for name in kinds if kinds[name] == each) for each in _Kinds._fields))
+    return _Kinds(*(tuple(name for name in kinds if kinds[name] == kind) for kind in _Kinds._fields))
 
 
 def _is_all(annotation: Any, kind: type) -> bool:
-    """Whether a type is another, or that or None."""
+    """Tells whether an annotation is a type, or that type or None."""
     if get_origin(annotation) is Annotated:
         return _is_all(get_args(annotation)[0], kind)
     if get_origin(annotation) in (Union, UnionType):
-        return all(each is NoneType or _is_all(each, kind) for each in get_args(annotation))
+        return all(part is NoneType or _is_all(part, kind) for part in get_args(annotation))
     return annotation is kind
 
 
 def _decode_fields(kinds: _Kinds, item: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a model's fields; a loop for each type takes half as long as one that asks for it.
+    """Decodes the values of a model's fields: a loop for each type takes half as long as one loop for all.
 
     Raises:
-        KeyError: An attribute is of another type than its field.
+        KeyError: An attribute has another type than its field.
         ValueError: Likewise.
     """
     get = item.get

@@ -1,4 +1,4 @@
-"""Cursors as opaque text, whatever they hold."""
+"""Packs cursors as opaque text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import orjson
 
 
 def pack(parts: Sequence[Any]) -> str:
-    """Parts as text that can stand in a URL."""
+    """Packs values as text that can stand in a URL."""
     return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
 
 def unpack(cursor: str) -> Any:
-    """What was packed; anything that is JSON, where the text is forged.
+    """Returns the values that were packed; if the text is forged, they can be any JSON.
 
     Raises:
         ValueError: The text is damaged.
-        TypeError: It is none.
+        TypeError: It is not a text.
     """
     return orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))

@@ -1,4 +1,4 @@
-"""Maps what botocore raises to the errors of this package: the one place where they are told apart."""
+"""Maps the errors of botocore to those of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions, filters and updates as pure values; names and values always go through placeholders."""
+"""Describes conditions, filters and updates; names and values always go through placeholders."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Placeholders:
         self._tokens: dict[str, str] = {}
 
     def path(self, path: Path) -> str:
-        """The placeholder of an attribute, or of a member of a nested map."""
+        """Returns the placeholder of an attribute, or of a member of a nested map."""
         return ".".join(map(self._name, (path,) if isinstance(path, str) else path))
 
     def value(self, value: Value) -> str:
-        """The placeholder of a value."""
+        """Returns the placeholder of a value."""
         token = f":{len(self.values)}"
         self.values[token] = value
         return token
@@ -37,16 +37,16 @@ class Placeholders:
 
 
 class Condition(Protocol):
-    """Anything that can stand in a condition, a key condition or a filter."""
+    """A condition of a write, a key condition, or a filter."""
 
     def render(self, to: Placeholders) -> str:
-        """Its text, with placeholders from `to`."""
+        """Returns its text, with placeholders from `to`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """`path operator value`, operator one of =, <>, <, <=, >, >=."""
+    """`path operator value`; the operator is one of =, <>, <, <=, >, >=."""
 
     path: Path
     operator: str
@@ -59,7 +59,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """`low <= path <= high`: as a sort key condition the one way to give both ends."""
+    """`low <= path <= high`; a condition on a sort key cannot give both ends in another way."""
 
     path: Path
     low: Value
@@ -84,7 +84,7 @@ class BeginsWith:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The attribute is there."""
+    """The attribute exists."""
 
     path: Path
 
@@ -95,7 +95,7 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The attribute is not there."""
+    """The attribute does not exist."""
 
     path: Path
 
@@ -112,7 +112,7 @@ class AllOf:
 
     def render(self, to: Placeholders) -> str:
         """See Condition."""
-        return " AND ".join(f"({each.render(to)})" for each in self.conditions)
+        return " AND ".join(f"({condition.render(to)})" for condition in self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +123,19 @@ class AnyOf:
 
     def render(self, to: Placeholders) -> str:
         """See Condition."""
-        return " OR ".join(f"({each.render(to)})" for each in self.conditions)
+        return " OR ".join(f"({condition.render(to)})" for condition in self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an UpdateItem changes.
+    """The change that an UpdateItem makes.
 
     Attributes:
-        put: Path -> value that replaces what is there.
-        increment: Path -> number that is added to what is there, or to 0. The map around it must exist.
-        union: Top-level attribute -> set that is added to what is there.
-        subtract: Top-level attribute -> set that is taken from what is there; an empty set vanishes.
-        remove: Attributes to drop.
+        put: Path -> the new value.
+        increment: Path -> the number to add to the old value, or to 0. The map around it must exist.
+        union: Top-level attribute -> the members to add to a set.
+        subtract: Top-level attribute -> the members to remove from a set; an empty set vanishes.
+        remove: The attributes to remove.
     """
 
     put: Mapping[Path, Value] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class Update:
     remove: Sequence[str] = ()
 
     def render(self, to: Placeholders) -> str:
-        """The update expression, with placeholders from `to`."""
+        """Returns the update expression, with placeholders from `to`."""
         sets = [f"{to.path(path)} = {to.value(value)}" for path, value in self.put.items()]
         if self.increment:
             zero = to.value({"N": "0"})
@@ -157,4 +157,4 @@ class Update:
         deletes = [f"{to.path(path)} {to.value(value)}" for path, value in self.subtract.items()]
         removes = [to.path(path) for path in self.remove]
         clauses = {"SET": sets, "ADD": adds, "DELETE": deletes, "REMOVE": removes}
-        return " ".join(f"{word} {', '.join(each)}" for word, each in clauses.items() if each)
+        return " ".join(f"{word} {', '.join(parts)}" for word, parts in clauses.items() if parts)

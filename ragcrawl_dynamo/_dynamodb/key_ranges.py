@@ -1,8 +1,8 @@
-"""Splits the sort keys that a listing has still to read into ranges of about one page each.
+"""Splits the sort keys that a listing still has to read into ranges of about one page each.
 
-A query's pages follow each other, so that a long listing takes one round trip after another. Where sort keys
-are hashes, as page ids are, the first page tells how densely they lie, and so where the others begin.
-Ranges never change what is read: together they are all sort keys after the first page, each once.
+A query reads one page after the other, so a long listing takes one round trip after the other. If sort keys
+are hashes, as page ids are, the first page shows how dense they are, and so where the other pages begin. The
+ranges never change what is read: together they hold every sort key after the first page once.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from itertools import pairwise
 from math import ceil
 from statistics import fmean, pstdev
 
-# Hexadecimal digits that place a key between 0 and 1; more than enough for the longest list of ranges.
+# The hexadecimal digits that give a key its position between 0 and 1; enough for the longest list of ranges.
 _DIGITS = 8
 _MAX_RANGES = 256
 
-# Fewer keys say too little about how keys are spread.
+# Fewer keys do not show how keys are distributed.
 _MIN_KEYS = 32
 
 
 def split_points(sort_keys: Sequence[str]) -> list[str]:
-    """Sort keys at which the remaining ranges begin, ascending, all after the page that was read.
+    """Returns the sort keys at which the remaining ranges begin, ascending.
 
     Args:
-        sort_keys: Those of the first page, ascending.
+        sort_keys: The sort keys of the first page, ascending.
 
     Returns:
-        Empty where the keys do not look like lower-case hexadecimal hashes.
+        Sort keys after those of the page; none if the keys do not look like lower-case hexadecimal hashes.
     """
     if len(sort_keys) < _MIN_KEYS:
         return []
@@ -42,8 +42,8 @@ def split_points(sort_keys: Sequence[str]) -> list[str]:
 
 
 def _look_random(positions: Sequence[float]) -> bool:
-    # Between random points gaps are exponentially distributed: their deviation is their mean. Keys that count
-    # up have equal gaps, dates and decimals a few that are huge.
+    # The gaps between random points are exponentially distributed: their deviation is their mean. Keys that
+    # count up have equal gaps; dates and decimals have a few huge ones.
     gaps = [high - low for low, high in pairwise([0.0, *positions])]
     mean = fmean(gaps)
     return mean > 0 and 0.5 < pstdev(gaps, mean) / mean < 2
@@ -51,4 +51,4 @@ def _look_random(positions: Sequence[float]) -> bool:
 
 def _position(key: str) -> float | None:
     digits = key[:_DIGITS].ljust(_DIGITS, "0")
-    return int(digits, 16) / 16**_DIGITS if all(each in "0123456789abcdef" for each in digits) else None
+    return int(digits, 16) / 16**_DIGITS if all(digit in "0123456789abcdef" for digit in digits) else None

@@ -34,11 +34,11 @@ class OperationMetrics:
     """Counters of one operation on one table.
 
     Attributes:
-        requests: Requests answered or failed, retries included.
-        retries: How many of them repeated a failed one.
-        throttled: How many DynamoDB refused, or did only in part, for lack of capacity.
-        read_units: Read capacity units that DynamoDB says were consumed.
-        write_units: Write capacity units likewise, indexes included.
+        requests: The requests that were answered or failed, with the retries.
+        retries: The requests that repeated a failed one.
+        throttled: The requests that DynamoDB refused, or did only in part, for lack of capacity.
+        read_units: The read capacity units that DynamoDB reports as consumed.
+        write_units: The write capacity units that DynamoDB reports as consumed, with those of indexes.
     """
 
     requests: int = 0
@@ -50,18 +50,19 @@ class OperationMetrics:
 
 @dataclass(frozen=True, slots=True)
 class RequestEvent:
-    """One request that was answered, or has failed.
+    """One request that was answered or has failed.
 
     Attributes:
         operation: Its name in AWS's reference, such as "PutItem".
-        table: Full name of its table, or bucket; "" for transactions, which have several.
-        attempt: 1 for the first try, more for a retry.
-        items: How many items it writes, or asks for by key: one call's, or coalesced ones'; 1 for a query.
-        seconds: From sending it to its answer.
+        table: The full name of its table, or bucket; "" for transactions, which have several tables.
+        attempt: 1 for the first attempt, more for a retry.
+        items: The number of items that it writes or reads by key, of one call or of coalesced calls; 1 for a
+            query.
+        seconds: The time from sending it to its answer.
         error: DynamoDB's code of the error, or the name of an exception; None for an answer.
-        left_over: Items of a batch that were left undone for lack of capacity, and are sent again.
-        read_units: Read capacity units that DynamoDB says were consumed.
-        write_units: Write capacity units likewise.
+        left_over: The items of a batch that DynamoDB left undone for lack of capacity; they are sent again.
+        read_units: The read capacity units that DynamoDB reports as consumed.
+        write_units: The write capacity units that DynamoDB reports as consumed.
     """
 
     operation: str

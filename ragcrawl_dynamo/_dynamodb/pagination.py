@@ -1,4 +1,4 @@
-"""Listings: slices with a cursor, and whole partitions page by page in bounded memory."""
+"""Reads listings: slices with a cursor, and whole partitions page by page in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ __all__ = ["Slice"]
 
 T = TypeVar("T")
 
-# Items that one request reads at least where a filter drops some of them.
+# The fewest items that one request reads if a filter drops some of them.
 _MIN_FILTERED = 100
 
-# Ranges that are read ahead of the one being consumed; each holds at most one page of 1 MB and its successor.
+# Ranges that are read at once; each holds at most one page of 1 MB and its successor.
 _RANGES_IN_FLIGHT = 4
 
 
 class Slice(list[T], Generic[T]):
-    """Part of a listing.
+    """A part of a listing.
 
     Attributes:
-        cursor: Opaque text to pass to the next call; None where nothing follows.
+        cursor: Opaque text to pass to the next call; None if nothing follows.
     """
 
     def __init__(self, items: Iterable[T] = (), cursor: str | None = None) -> None:
@@ -57,7 +57,7 @@ class Slice(list[T], Generic[T]):
 
 
 def check_limit(limit: int) -> int:
-    """A limit that is a whole number from 1 on.
+    """Checks that a limit is a whole number of at least 1, and returns it.
 
     Raises:
         InvalidArgumentError: It is not.
@@ -72,7 +72,7 @@ def check_limit(limit: int) -> int:
 async def read_slice(
     gateway: Gateway, query: Query, decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
 ) -> Slice[T]:
-    """The next `limit` items that meet the query's filter, and where to go on.
+    """Reads the next `limit` items that meet the query's filter.
 
     Raises:
         InvalidArgumentError: The limit is below 1.
@@ -104,24 +104,24 @@ async def read_slice_by_index(
     limit: int,
     cursor: str | None = None,
 ) -> Slice[T]:
-    """Like `read_slice`, in the order of the query's index; the items are then read by full key.
+    """Reads the next `limit` items in the order of the query's index: first their keys, then the items.
 
-    What is deleted between the two reads is left out, so that a slice can be shorter than its limit.
+    An item that is deleted between the two reads is left out, so a slice can be shorter than its limit.
     """
     # No projection here: DynamoDB Local bills one on a local index as if it read the items themselves.
-    entries = await read_slice(gateway, query, lambda entry: entry, limit=limit, cursor=cursor)
-    keys: list[Key] = [{name: entry[name] for name in query.table.primary_key} for entry in entries]
+    indexed = await read_slice(gateway, query, lambda item: item, limit=limit, cursor=cursor)
+    keys: list[Key] = [{name: item[name] for name in query.table.primary_key} for item in indexed]
     items = await read_all(gateway, query.table, keys)
-    return Slice(map(decode, items), entries.cursor)
+    return Slice(map(decode, items), indexed.cursor)
 
 
 async def read_newest(
     gateway: Gateway, query: Query, by: str, *, limit: int, cursor: str | None = None
 ) -> Slice[Item]:
-    """The next `limit` items of a partition, greatest `by` first; those of one `by` in no set order.
+    """Reads the next `limit` items of a partition, greatest `by` first; equal ones in no defined order.
 
-    No index orders them: the whole partition is read, page by page, and the best are kept. For partitions of
-    small items whose number is modest.
+    No index orders them: it reads the whole partition, page by page, and keeps the greatest. Use it for
+    partitions with few, small items.
 
     Raises:
         InvalidArgumentError: The limit is below 1.
@@ -135,21 +135,22 @@ async def read_newest(
         return tuple(item[name]["S"] for name in names)
 
     before = rank(_decode_cursor(cursor, scope, frozenset(names))) if cursor is not None else None
-    best: list[Item] = []
+    newest: list[Item] = []
     async with aclosing(read_pages(gateway, query)) as pages:
         async for _, items in pages:
-            found = [item for item in items if before is None or rank(item) < before]
-            # One more than wanted tells whether anything follows.
-            best = heapq.nlargest(limit + 1, [*best, *found], key=rank)
-    following = len(best) > limit
-    del best[limit:]
-    return Slice(best, _encode_cursor({name: best[-1][name] for name in names}, scope) if following else None)
+            older = [item for item in items if before is None or rank(item) < before]
+            # One more than the limit tells whether anything follows.
+            newest = heapq.nlargest(limit + 1, [*newest, *older], key=rank)
+    if len(newest) <= limit:
+        return Slice(newest)
+    del newest[limit:]
+    return Slice(newest, _encode_cursor({name: newest[-1][name] for name in names}, scope))
 
 
 async def read_table(
     gateway: Gateway, table: Table[Any], decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
 ) -> Slice[T]:
-    """The next `limit` items of a whole table, in no particular order."""
+    """Reads the next `limit` items of a whole table, in no particular order."""
     check_limit(limit)
     scope = [table.name, "", ""]
     start = _decode_cursor(cursor, scope, frozenset(table.primary_key)) if cursor is not None else None
@@ -165,12 +166,12 @@ async def read_table(
 
 
 async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIterator[T]:
-    """Everything that a listing with cursors returns, one slice in memory at a time."""
+    """Yields everything that a listing with cursors returns, with one slice in memory at a time."""
     cursor: str | None = None
     while True:
         part = await read(cursor)
-        for each in part:
-            yield each
+        for value in part:
+            yield value
         if (cursor := part.cursor) is None:
             return
 
@@ -178,16 +179,16 @@ async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIte
 async def read_pages(
     gateway: Gateway, query: Query, *, rest_counts: bool = False
 ) -> AsyncGenerator[tuple[int, list[Item]], None]:
-    """A whole partition of a table, ascending, page by page as (count, items).
+    """Yields a whole partition of a table, ascending, page by page as (count, items).
 
     The first page is read alone. If more follows and the sort keys look like hashes, the rest is read in
-    ranges, a few at once but handed out in order; otherwise page after page. Use it within `aclosing`, so
-    that what is being read ahead ends with its consumer.
+    ranges, a few at once but yielded in order; otherwise page after page. Use it within `aclosing`, so that
+    reads ahead end with their consumer.
 
     Args:
-        gateway: Where to read.
+        gateway: The gateway.
         query: A query of the table itself, ascending, that returns the sort key.
-        rest_counts: Let all pages but the first have a count only.
+        rest_counts: Whether all pages but the first have a count only.
     """
     response = await gateway.call("Query", requests.query_request(query))
     yield response["Count"], response["Items"]
@@ -197,7 +198,7 @@ async def read_pages(
     sort_key = query.table.primary_key[-1]
     last = start[sort_key]["S"]
     points = split_points([*(item[sort_key]["S"] for item in response["Items"]), last])
-    readers = [_RangeReader(gateway, replace(rest, sort=each)) for each in _ranges(sort_key, last, points)]
+    readers = [_RangeReader(gateway, replace(rest, sort=keys)) for keys in _ranges(sort_key, last, points)]
     readers[0].start = start
     running: deque[_RangeReader] = deque()
     waiting = deque(readers)
@@ -215,16 +216,16 @@ async def read_pages(
 
 
 async def delete_partition(gateway: Gateway, query: Query) -> int:
-    """Removes all items of a partition that meet the query's filter, page by page; returns how many.
+    """Deletes all items of a partition that meet the query's filter, page by page; returns their number.
 
     Raises:
-        PartialBatchError: Some were not removed.
+        PartialBatchError: Some were not deleted.
     """
-    removed = 0
+    deleted = 0
     async with aclosing(read_pages(gateway, replace(query, attributes=query.table.primary_key))) as pages:
         async for _, keys in pages:
-            removed += await delete_all(gateway, query.table, keys)
-    return removed
+            deleted += await delete_all(gateway, query.table, keys)
+    return deleted
 
 
 class _RangeReader:
@@ -244,7 +245,7 @@ class _RangeReader:
     async def next_page(self) -> tuple[int, list[Item]]:
         assert self._ahead is not None  # noqa: S101 # read_ahead() comes first
         response = await self._ahead
-        # The task would keep the page that it read.
+        # The task would keep its page in memory.
         self._ahead = None
         self.start = response.get("LastEvaluatedKey")
         self.done = self.start is None
@@ -259,28 +260,28 @@ class _RangeReader:
 
 
 def _ranges(sort_key: str, last: str, points: Sequence[str]) -> Iterator[Condition | None]:
-    """Conditions that together hold for every sort key from `last` on, each key in one of them."""
+    """Yields conditions on sort keys: for every key from `last` on, exactly one of them holds."""
     if not points:
         yield None
         return
     yield Between(sort_key, {"S": last}, {"S": points[0]})
-    # BETWEEN includes both ends: the next range begins at the successor of a point, itself and a NUL.
+    # BETWEEN includes both ends: the next range begins at the successor of a point, the point with a NUL.
     for low, high in pairwise(points):
         yield Between(sort_key, {"S": low + "\0"}, {"S": high})
     yield Compare(sort_key, ">", {"S": points[-1]})
 
 
 def _encode_cursor(key: Key, scope: Sequence[str]) -> str:
-    place = {name: value["S"] for name, value in key.items()}
-    return pack([*scope, place])
+    values = {name: value["S"] for name, value in key.items()}
+    return pack([*scope, values])
 
 
 def _decode_cursor(cursor: str, scope: Sequence[str], names: frozenset[str]) -> Key:
     try:
-        *of, place = unpack(cursor)
-        key: Key = {name: {"S": str(value)} for name, value in place.items()}
+        *of_scope, values = unpack(cursor)
+        key: Key = {name: {"S": str(value)} for name, value in values.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from error
-    if of != list(scope) or key.keys() != names:
+    if of_scope != list(scope) or key.keys() != names:
         raise InvalidCursorError("cursor", "belongs to another listing: start this one without a cursor")
     return key

@@ -1,4 +1,4 @@
-"""Conditional writes as PartiQL statements; values are always parameters, names always quoted."""
+"""Renders conditional writes as PartiQL statements; values are parameters, names are quoted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def insert_statement(table: str, item: Item) -> BatchStatementRequestTypeDef:
-    """Writes an item if there is none of its key."""
+    """Returns the statement that writes an item if there is none with its key."""
     members = ", ".join(f"{_literal(name)}: ?" for name in item)
     return {"Statement": f"INSERT INTO {_name(table)} VALUE {{{members}}}", "Parameters": [*item.values()]}
 
@@ -28,7 +28,7 @@ def insert_statement(table: str, item: Item) -> BatchStatementRequestTypeDef:
 def update_statement(
     table: str, key: Key, update: Update, condition: Condition
 ) -> BatchStatementRequestTypeDef:
-    """Changes an item if it exists and `condition` holds, and returns it as it is then.
+    """Returns the statement that changes an item if it exists and `condition` holds; it answers the new item.
 
     A counter must exist: PartiQL has no `if_not_exists`.
 

@@ -1,4 +1,4 @@
-"""Pure builders of the requests that the stores send; reads by full key are strongly consistent."""
+"""Builds requests; reads by full key are strongly consistent."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One listing of a partition, of which each page is a request of its own.
+    """One listing of a partition; each page of it is a request.
 
     Attributes:
         table: The table.
-        partition: Value of the partition key, of the index's where one is named.
-        index: Name of an index, which returns keys only; a global one is eventually consistent.
-        sort: Condition on the sort key.
-        filter: Condition that read items must meet to be returned.
-        attributes: Names of the attributes to return; all by default.
-        count: Return the number of items only.
-        forward: Ascending by sort key.
-        consistent: Strongly consistent, for twice the read units; a global index never is.
+        partition: The value of the partition key; of the index's partition key if an index is named.
+        index: The name of an index, which returns keys only; a global one is eventually consistent.
+        sort: A condition on the sort key.
+        filter: A condition that the items that are read must meet to be returned.
+        attributes: The names of the attributes to return; all by default.
+        count: Whether to return the number of items only.
+        forward: Whether to list ascending by sort key.
+        consistent: Whether to read strongly consistent, for twice the read units; a global index cannot.
     """
 
     table: Table[Any]
@@ -63,13 +63,13 @@ class Query:
 
     @property
     def key_attributes(self) -> frozenset[str]:
-        """Names of the attributes that mark a place in this listing."""
-        own = self.table.index(self.index).key_attributes if self.index else ()
-        return frozenset((*self.table.primary_key, *own))
+        """The names of the attributes that a cursor of this listing needs."""
+        of_index = self.table.index(self.index).key_attributes if self.index else ()
+        return frozenset((*self.table.primary_key, *of_index))
 
 
 def query_request(query: Query, *, limit: int | None = None, start: Key | None = None) -> QueryInputTypeDef:
-    """One page of a listing: at most `limit` items read, after the key `start`."""
+    """Reads one page of a listing: at most `limit` items, after the key `start`."""
     index = query.table.index(query.index) if query.index else None
     to = Placeholders()
     conditions: list[Condition] = [
@@ -101,7 +101,7 @@ def query_request(query: Query, *, limit: int | None = None, start: Key | None =
 
 
 def scan_request(table: Table[E], *, limit: int | None = None, start: Key | None = None) -> ScanInputTypeDef:
-    """One page of a whole table; only the sites are listed so, and migrations read so."""
+    """Reads one page of a whole table; for small tables and migrations only."""
     request: ScanInputTypeDef = {"TableName": table.name, "ConsistentRead": True}
     if limit is not None:
         request["Limit"] = limit
@@ -111,12 +111,12 @@ def scan_request(table: Table[E], *, limit: int | None = None, start: Key | None
 
 
 def get_request(table: Table[E], key: Key) -> GetItemInputTypeDef:
-    """One item by full key."""
+    """Reads one item by full key."""
     return {"TableName": table.name, "Key": key, "ConsistentRead": True}
 
 
 def put_request(table: Table[E], item: Item, condition: Condition | None = None) -> PutItemInputTypeDef:
-    """Writes an item over whatever is there, or only if `condition` holds; a refusal has it as it was."""
+    """Writes an item over whatever is there, or if `condition` holds; a refusal returns the stored item."""
     request: PutItemInputTypeDef = {"TableName": table.name, "Item": item}
     if condition is not None:
         to = Placeholders()
@@ -129,7 +129,7 @@ def put_request(table: Table[E], item: Item, condition: Condition | None = None)
 
 
 def delete_request(table: Table[E], key: Key, *, old: bool = False) -> DeleteItemInputTypeDef:
-    """Removes an item, if there is one; with `old`, the answer has what was there."""
+    """Deletes an item, if there is one; with `old`, the answer has that item."""
     request: DeleteItemInputTypeDef = {"TableName": table.name, "Key": key}
     if old:
         request["ReturnValues"] = "ALL_OLD"
@@ -137,7 +137,7 @@ def delete_request(table: Table[E], key: Key, *, old: bool = False) -> DeleteIte
 
 
 def update_request(table: Table[E], key: Key, update: Update, condition: Condition) -> UpdateItemInputTypeDef:
-    """Changes an item if `condition` holds and returns it as it is then; a refusal has it as it was."""
+    """Changes an item if `condition` holds, and returns the new item; a refusal returns the stored one."""
     to = Placeholders()
     request: UpdateItemInputTypeDef = {
         "TableName": table.name,
@@ -154,14 +154,14 @@ def update_request(table: Table[E], key: Key, update: Update, condition: Conditi
 
 
 def transact_put(table: Table[E], item: Item, condition: Condition | None = None) -> TransactWriteItemTypeDef:
-    """A put as an element of a transaction."""
+    """Returns a put as an element of a transaction."""
     return {"Put": put_request(table, item, condition)}
 
 
 def transact_update(
     table: Table[E], key: Key, update: Update, condition: Condition
 ) -> TransactWriteItemTypeDef:
-    """An update as an element of a transaction; a refusal has the item as it was."""
+    """Returns an update as an element of a transaction; a refusal returns the stored item."""
     request: Any = update_request(table, key, update, condition)
     del request["ReturnValues"]
     return {"Update": request}
@@ -170,19 +170,19 @@ def transact_update(
 def transaction_request(
     token: str, writes: Sequence[TransactWriteItemTypeDef]
 ) -> TransactWriteItemsInputTypeDef:
-    """All of at most 100 writes, or none; once, though sent again with the same token within 10 minutes."""
+    """Does all of at most 100 writes, or none; the same token again within 10 minutes does nothing more."""
     return {"TransactItems": writes, "ClientRequestToken": token}
 
 
 def batch_write_request(table: Table[E], writes: Sequence[WriteRequestTypeDef]) -> BatchWriteItemInputTypeDef:
-    """At most 25 puts and deletes, each for itself; their keys must differ."""
+    """Does at most 25 puts and deletes, each for itself; their keys must differ."""
     return {"RequestItems": {table.name: writes}}
 
 
 def batch_get_request(
     table: Table[E], keys: Sequence[Key], attributes: Sequence[str] | None = None
 ) -> BatchGetItemInputTypeDef:
-    """At most 100 items by full key, all or some of their attributes; the keys must differ."""
+    """Reads at most 100 items by full key, all or some of their attributes; the keys must differ."""
     wanted: KeysAndAttributesTypeDef = {"Keys": keys, "ConsistentRead": True}
     if attributes is not None:
         to = Placeholders()
@@ -192,7 +192,7 @@ def batch_get_request(
 
 
 def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTableInputTypeDef:
-    """A table with all its indexes, tagged and protected as configured."""
+    """Creates a table with all its indexes, tagged and protected as configured."""
     request: CreateTableInputTypeDef = {
         "TableName": table.name,
         "KeySchema": key_schema(table),
@@ -201,13 +201,17 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
         "DeletionProtectionEnabled": config.deletion_protection,
     }
     local: list[LocalSecondaryIndexTypeDef] = [
-        {"IndexName": each.name, "KeySchema": key_schema(each), "Projection": {"ProjectionType": "KEYS_ONLY"}}
-        for each in table.indexes
-        if not each.is_global
+        {
+            "IndexName": index.name,
+            "KeySchema": key_schema(index),
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+        for index in table.indexes
+        if not index.is_global
     ]
     if local:
         request["LocalSecondaryIndexes"] = local
-    indexes = [_global_index(each, config) for each in table.indexes if each.is_global]
+    indexes = [_global_index(index, config) for index in table.indexes if index.is_global]
     if indexes:
         request["GlobalSecondaryIndexes"] = indexes
     if config.billing_mode == "PROVISIONED":
@@ -220,11 +224,11 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
 def create_index_request(
     table: Table[E], index: Index, defined: Sequence[AttributeDefinitionTypeDef], config: DynamoDBConfig
 ) -> UpdateTableInputTypeDef:
-    """Adds one global index to a table that exists and has `defined` already.
+    """Adds one global index to a table that has the attribute definitions `defined` already.
 
     AWS needs the definitions of the new index only; moto forgets those that are not repeated.
     """
-    known = {each["AttributeName"] for each in defined}
+    known = {definition["AttributeName"] for definition in defined}
     return {
         "TableName": table.name,
         "AttributeDefinitions": [*defined, *_attribute_definitions(set(index.key_attributes) - known)],
@@ -233,7 +237,7 @@ def create_index_request(
 
 
 def _global_index(index: Index, config: DynamoDBConfig) -> GlobalSecondaryIndexTypeDef:
-    """The definition of a global index."""
+    """Returns the definition of a global index."""
     definition: GlobalSecondaryIndexTypeDef = {
         "IndexName": index.name,
         "KeySchema": key_schema(index),
@@ -245,7 +249,7 @@ def _global_index(index: Index, config: DynamoDBConfig) -> GlobalSecondaryIndexT
 
 
 def key_schema(keyed: Table[E] | Index) -> list[KeySchemaElementTypeDef]:
-    """The keys of a table or an index."""
+    """Returns the keys of a table or an index."""
     schema: list[KeySchemaElementTypeDef] = [{"AttributeName": keyed.partition_key, "KeyType": "HASH"}]
     if keyed.sort_key is not None:
         schema.append({"AttributeName": keyed.sort_key, "KeyType": "RANGE"})
@@ -253,7 +257,7 @@ def key_schema(keyed: Table[E] | Index) -> list[KeySchemaElementTypeDef]:
 
 
 def _attribute_definitions(names: Iterable[str]) -> list[AttributeDefinitionTypeDef]:
-    """Key attributes, every one a string."""
+    """Defines key attributes, which all are strings."""
     return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
 
 
@@ -262,10 +266,10 @@ def _throughput(config: DynamoDBConfig) -> ProvisionedThroughputTypeDef:
 
 
 def put(item: Item) -> WriteRequestTypeDef:
-    """An item to write, as an element of a batch."""
+    """Returns a put as an element of a batch."""
     return {"PutRequest": {"Item": item}}
 
 
 def delete(key: Key) -> WriteRequestTypeDef:
-    """An item to remove, as an element of a batch."""
+    """Returns a deletion as an element of a batch."""
     return {"DeleteRequest": {"Key": key}}

@@ -39,12 +39,12 @@ RETRYABLE_CODES = THROTTLING_CODES | {
     "TransactionConflictException",
     "TransactionInProgressException",
 }
-# AWS: TransactWriteItems, cancellation reasons, and BatchStatementError; parts of a request have names of
-# their own for it.
+# AWS: TransactWriteItems, cancellation reasons, and BatchStatementError. The parts of a request have other
+# names for it than the request.
 THROTTLING_REASONS = frozenset({"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"})
-# "None" is what had nothing against it.
+# "None" is the reason of an item that had no part in the cancellation.
 _RETRYABLE_REASONS = THROTTLING_REASONS | {"None", "TransactionConflict"}
-# Raised without an answer that could be read; whether the request was applied is unknown.
+# Raised if no readable answer came: it is unknown whether the request was applied.
 TRANSPORT_ERRORS = (
     HTTPClientError,
     BotoConnectionError,

@@ -1,4 +1,4 @@
-"""Estimates from the `Date` header of answers how far this machine's clock is off."""
+"""Estimates from the `Date` header of answers how wrong this machine's clock is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 
 class ServerClock:
-    """How far this machine's clock is off, as far as the latest answer's `Date` header proves it.
+    """Keeps how wrong this machine's clock is, as far as the `Date` header of the latest answer proves it.
 
-    The header has whole seconds, rounded down, and was written at some moment between request and answer.
+    The header has whole seconds, rounded down. It was written between the request and the answer.
+
+    Attributes:
+        offset: Seconds by which the clock is ahead for certain; negative if it is behind.
     """
 
     def __init__(self) -> None:
@@ -19,7 +22,7 @@ class ServerClock:
         self._server_time = 0.0
 
     def observe(self, sent: float, received: float, metadata: Mapping[str, Any]) -> None:
-        """Notes an answer that came between two moments of this machine's clock (seconds since 1970)."""
+        """Uses an answer that came between two moments of this machine's clock (seconds since 1970)."""
         header = metadata.get("HTTPHeaders", {}).get("date")
         if not header:
             return
@@ -31,5 +34,4 @@ class ServerClock:
             self._header = header
         ahead = sent - (self._server_time + 1)
         behind = received - self._server_time
-        # Positive: surely ahead by that much; negative: surely behind.
         self.offset = max(0.0, ahead) + min(0.0, behind)

@@ -1,4 +1,4 @@
-"""The definition of a table: its name, its keys, its indexes, and the model that its items hold."""
+"""Defines a table: its name, its keys, its indexes, and the model of its items."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Index:
 
     @property
     def key_attributes(self) -> tuple[str, ...]:
-        """Names of the index's own key attributes."""
+        """The names of the index's key attributes."""
         return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
 
 
@@ -34,18 +34,18 @@ class Table(Generic[E]):
     """One table. Every key attribute is a string.
 
     Attributes:
-        name: The name: without prefix in this module's definitions, in full after `named`.
-        model: What an item is decoded to.
-        keys: The key attributes of a model, those of the indexes included.
-        partition_key: Name of the partition key attribute.
-        sort_key: Name of the sort key attribute.
-        indexes: Secondary indexes.
-        separate: Fields that an item does not hold as attributes.
+        name: The name; a definition has no prefix, `named` adds it.
+        model: The model that an item is decoded to.
+        keys: Returns the key attributes of a record, with those of the indexes.
+        partition_key: The name of the partition key attribute.
+        sort_key: The name of the sort key attribute.
+        indexes: The secondary indexes.
+        separate: Fields that are not stored as attributes of the item.
         lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
-        ttl_attribute: Number of epoch seconds after which DynamoDB may delete an item.
-        ttl_setting: Name of the setting that says after how many days; None there switches it off.
-        primary_key: Names of the table's own key attributes.
-        key_attributes: Names of all attributes that are a key of the table or of an index.
+        ttl_attribute: The attribute with the epoch seconds after which DynamoDB may delete an item.
+        ttl_setting: The setting with the days until then; None there switches the deletion off.
+        primary_key: The names of the table's key attributes.
+        key_attributes: The names of all attributes that are a key of the table or of an index.
     """
 
     name: str
@@ -62,22 +62,22 @@ class Table(Generic[E]):
     key_attributes: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derives what is asked for with each item."""
-        own = (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
-        object.__setattr__(self, "primary_key", own)
+        """Derives the names of keys, which every item needs."""
+        primary_key = (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+        object.__setattr__(self, "primary_key", primary_key)
         of_indexes = (index.key_attributes for index in self.indexes)
-        object.__setattr__(self, "key_attributes", frozenset(own).union(*of_indexes))
+        object.__setattr__(self, "key_attributes", frozenset(primary_key).union(*of_indexes))
 
     def named(self, prefix: str) -> Self:
-        """This table under its full name."""
+        """Returns this table under its full name."""
         return replace(self, name=prefix + self.name)
 
     def expires_by(self, config: DynamoDBConfig) -> str | None:
-        """The attribute by which DynamoDB deletes items, if it does with these settings."""
+        """Returns the attribute by which DynamoDB deletes items; None if the settings switch that off."""
         if self.ttl_attribute is None or getattr(config, self.ttl_setting) is None:
             return None
         return self.ttl_attribute
 
     def index(self, name: str) -> Index:
-        """The index of that name."""
+        """Returns the index of that name."""
         return next(index for index in self.indexes if index.name == name)

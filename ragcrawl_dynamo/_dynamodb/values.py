@@ -1,4 +1,4 @@
-"""One attribute value: what Python has, as DynamoDB stores it, and back; what cannot be stored is refused.
+"""Encodes and decodes attribute values, and refuses what DynamoDB cannot store.
 
 | Python | DynamoDB |
 |---|---|
@@ -9,7 +9,7 @@
 | list, dict, model | L, M, M |
 | set of str | SS |
 
-A moment and an escaped id are text of a set form, since both are parts of keys.
+Moments and escaped ids have a fixed form, because both are parts of keys.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ MAGNITUDE_BOUND = 1e126
 
 MOMENT_LENGTH = len("2026-01-31T23:59:59.000000Z")
 
-# An int of whose digits nothing has to be checked.
+# The digits of a smaller int need no check.
 _SMALL = 10**18
 
 _SETS = frozenset({set, frozenset})
 
 
 class RefusedError(Exception):
-    """A value can not be stored; containers add where it is as the error passes them."""
+    """A value cannot be stored; each container that the error passes adds where the value is."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -59,10 +59,10 @@ class RefusedError(Exception):
 
 
 def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef:
-    """One value, as it stands in an item.
+    """Encodes one value.
 
     Raises:
-        InvalidValueError: It can not be stored; it names `model` and `field`.
+        InvalidValueError: The value cannot be stored; the error names `model` and `field`.
     """
     try:
         return _encode(value, 1)
@@ -71,7 +71,7 @@ def encode_value(value: Any, *, model: str, field: str) -> AttributeValueTypeDef
 
 
 def decode_value(value: Mapping[str, Any]) -> Any:
-    """One value out of an item."""
+    """Decodes one value."""
     if (text := value.get("S")) is not None:
         return text
     if (digits := value.get("N")) is not None:
@@ -83,23 +83,23 @@ def decode_value(value: Mapping[str, Any]) -> Any:
 
 
 def escape(text: str) -> str:
-    """An id as it stands in a key: without "#"."""
+    """Escapes an id for use in a key: without "#"."""
     return text.replace("~", "~0").replace("#", "~1")
 
 
 def unescape(text: str) -> str:
-    """The id of which `escape` made `text`."""
+    """Returns the id that `escape` made `text` of."""
     return text.replace("~1", "#").replace("~0", "~")
 
 
 def moment_text(moment: datetime) -> str:
-    """`2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
+    """Formats a moment as `2026-01-31T23:59:59.000000Z`: fixed width, so that it sorts by time."""
     if moment.tzinfo is not UTC:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return _utc_text(moment)
 
 
-# A record's moments are often one and the same, and a crawl's records too.
+# The moments of a record, and of the records of a crawl, are often the same.
 @lru_cache(1024)
 def _utc_text(moment: datetime) -> str:
     # Four times as fast as isoformat; it leaves out the microseconds where there are none.
@@ -110,7 +110,7 @@ def _utc_text(moment: datetime) -> str:
 def encode_model(
     record: BaseModel, depth: int, fields: tuple[tuple[str, int, bool], ...]
 ) -> tuple[Item, int]:
-    """The attributes of a model's fields, and what they take together."""
+    """Encodes the fields of a model; returns the attributes and their bytes."""
     item: Item = {}
     size = 0
     values = record.__dict__
@@ -145,7 +145,7 @@ def encode_model(
 def model_fields(
     model: type[BaseModel], without: frozenset[str] = frozenset(), also_without: tuple[str, ...] = ()
 ) -> tuple[tuple[str, int, bool], ...]:
-    """Of each field but some its name, what that takes in an item, and whether None stays out."""
+    """Returns for each field but some: its name, the bytes of the name, and whether None is left out."""
     return tuple(
         (name, text_size(name), field.default is None)
         for name, field in model.model_fields.items()
@@ -156,13 +156,14 @@ def model_fields(
 def _encode(value: Any, depth: int) -> AttributeValueTypeDef:
     encoder = _ENCODERS.get(type(value))
     if encoder is None:
-        encoder = next((each for kind, each in _ENCODERS.items() if isinstance(value, kind)), _refuse_type)
+        kind = next((kind for kind in _ENCODERS if isinstance(value, kind)), None)
+        encoder = _ENCODERS[kind] if kind is not None else _refuse_type
     return encoder(value, depth)
 
 
 def _refuse_type(value: Any, depth: int) -> AttributeValueTypeDef:
     raise RefusedError(
-        f"a {type(value).__name__} can not be stored: use text, numbers, booleans, lists and maps"
+        f"a {type(value).__name__} cannot be stored: use text, numbers, booleans, lists and maps"
     )
 
 
@@ -196,11 +197,13 @@ def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
 
 
 def _encode_list(value: Sequence[Any], depth: int) -> AttributeValueTypeDef:
-    return {"L": [_encode_member(str(i), each, depth) for i, each in enumerate(value)]}
+    return {"L": [_encode_member(str(i), member, depth) for i, member in enumerate(value)]}
 
 
 def _encode_dict(value: Mapping[Any, Any], depth: int) -> AttributeValueTypeDef:
-    return {"M": {(name := _map_key(key)): _encode_member(name, each, depth) for key, each in value.items()}}
+    return {
+        "M": {(name := _map_key(key)): _encode_member(name, member, depth) for key, member in value.items()}
+    }
 
 
 def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
@@ -209,9 +212,9 @@ def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
 
 def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueTypeDef:
     members = sorted(value)
-    if not members or not all(isinstance(each, str) for each in members):
+    if not members or not all(isinstance(member, str) for member in members):
         raise RefusedError("a set may hold text only, and is left out when empty")
-    return {"SS": [_checked_text(each) for each in members]}
+    return {"SS": [_checked_text(member) for member in members]}
 
 
 def _encode_member(name: str, value: Any, depth: int) -> AttributeValueTypeDef:
@@ -237,11 +240,11 @@ def _checked_text(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise RefusedError("holds a lone surrogate, which UTF-8 can not encode: replace it") from None
+            raise RefusedError("holds a lone surrogate, which UTF-8 cannot encode: replace it") from None
     return text
 
 
-# The order matters to subclasses: bool before int, Enum before str.
+# The order matters for subclasses: bool before int, Enum before str.
 _ENCODERS: dict[type, Callable[[Any, int], AttributeValueTypeDef]] = {
     bool: lambda value, depth: {"BOOL": value},
     Enum: _encode_enum,
@@ -273,7 +276,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "N": _decode_number,
     "BOOL": bool,
     "NULL": lambda raw: None,
-    "L": lambda raw: [decode_value(each) for each in raw],
-    "M": lambda raw: {name: decode_value(each) for name, each in raw.items()},
+    "L": lambda raw: [decode_value(member) for member in raw],
+    "M": lambda raw: {name: decode_value(member) for name, member in raw.items()},
     "SS": set,
 }

@@ -14,17 +14,15 @@ from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, DynamoDBConfig
-from ragcrawl_dynamo._dynamodb import fast_path as _tuning
+from ragcrawl_dynamo._dynamodb import fast_path
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo._dynamodb.transport import Session
+from ragcrawl_dynamo._dynamodb.transport import Shortcut
 from ragcrawl_dynamo.testing import local_config
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import dense_text, make_page, make_version
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-
-    from botocore.awsrequest import AWSPreparedRequest
 
 # All kinds of attributes, a map whose members are named like types, and binaries at every depth.
 ITEM: dict[str, Any] = {
@@ -141,27 +139,29 @@ async def test_fast_path_answers_equal_those_of_the_plain_client(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = f"{dynamodb_config.table_prefix}pages"
-    exchanges: list[AWSPreparedRequest] = []
-    exchange = Session.exchange
+    shortened: list[str] = []
+    send = Shortcut.send
 
-    async def note(self: Session, request: AWSPreparedRequest) -> Any:
-        exchanges.append(request)
-        return await exchange(self, request)
+    async def note(self: Shortcut, params: dict[str, Any], model: Any) -> Any:
+        shortened.append(model.name)
+        return await send(self, params, model)
 
-    monkeypatch.setattr(Session, "exchange", note)
+    monkeypatch.setattr(Shortcut, "send", note)
     tuned = await all_operations(open_client(dynamodb_config), table)
     # All but DescribeTable.
-    assert len(exchanges) == len(tuned) - 1
-    monkeypatch.setattr(_tuning, "KNOWN", frozenset())
+    assert len(shortened) == len(tuned) - 1
+    monkeypatch.setattr(fast_path, "KNOWN", frozenset())
     plain = await all_operations(open_client(dynamodb_config), table)
-    assert len(exchanges) == len(tuned) - 1
+    assert len(shortened) == len(tuned) - 1
     assert dict(tuned)["delete_item"]["Attributes"]["b"] == ITEM["b"]
     assert tuned == plain
 
 
 def test_fast_path_is_used_only_with_known_versions() -> None:
-    assert _tuning.is_known()
-    assert [_tuning.is_known(version) for version in ("2.25.1", "2.25.99", "2.26.0", "3.0.0", "2.250.1")] == [
+    assert fast_path.is_known()
+    assert [
+        fast_path.is_known(version) for version in ("2.25.1", "2.25.99", "2.26.0", "3.0.0", "2.250.1")
+    ] == [
         True,
         True,
         False,
@@ -174,7 +174,7 @@ def test_fast_path_is_used_only_with_known_versions() -> None:
 async def test_backend_works_on_the_plain_client(
     dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_tuning, "KNOWN", frozenset())
+    monkeypatch.setattr(fast_path, "KNOWN", frozenset())
     async with DynamoDBBackend(dynamodb_config) as backend:
         version = make_version(markdown=dense_text(900))
         page = make_page(current_version_id=version.version_id)
@@ -276,7 +276,7 @@ async def test_fast_path_events_equal_those_of_the_plain_client(
 ) -> None:
     table = f"{dynamodb_config.table_prefix}pages"
     tuned = await emitted(open_client(dynamodb_config), table)
-    monkeypatch.setattr(_tuning, "KNOWN", frozenset())
+    monkeypatch.setattr(fast_path, "KNOWN", frozenset())
     plain = await emitted(open_client(dynamodb_config), table)
     assert {name.partition(".")[0] for name, *_ in tuned} == set(EVENTS)
     assert tuned == plain
@@ -360,8 +360,8 @@ async def test_fast_path_connection_errors_equal_those_of_the_plain_client(
     raised = []
     async with serving(serve) as port:
         config = local_config(f"{scheme}://127.0.0.1:{port}", read_timeout=0.3, connect_timeout=0.3)
-        for known in (_tuning.KNOWN, frozenset[str]()):
-            monkeypatch.setattr(_tuning, "KNOWN", known)
+        for known in (fast_path.KNOWN, frozenset[str]()):
+            monkeypatch.setattr(fast_path, "KNOWN", known)
             async with open_client(config) as client:
                 with pytest.raises(BotoCoreError) as caught:
                     await client.get_item(TableName="pages", Key=KEY)

@@ -78,7 +78,7 @@ async def test_stored_item_of_another_program_is_reported_with_its_key(
     dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     await put_raw(dynamodb_config, "pages", {"site_id": {"S": "site"}, "page_id": {"S": "alien"}})
-    with pytest.raises(CorruptItemError, match=r"item .*'alien'.* of table .*pages is no Page.*url"):
+    with pytest.raises(CorruptItemError, match=r"item .*'alien'.* of table .*pages is not a valid Page.*url"):
         await backend.get_page("site", "alien")
 
 

@@ -156,7 +156,7 @@ def test_codec_stores_the_deepest_allowed_nesting() -> None:
 
 
 def test_to_item_refuses_a_value_of_unknown_type() -> None:
-    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a object can not be stored"):
+    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a object cannot be stored"):
         to_item(SITES, make_site().model_copy(update={"config": {"a": object()}}))
 
 
@@ -181,7 +181,7 @@ def test_item_size_counts_names_and_utf8_bytes(page: Any, more: int) -> None:
 def test_from_item_of_an_item_that_does_not_fit_the_model_raises() -> None:
     item = to_item(PAGES, make_page("p#1"))
     item["depth"] = {"S": "deep"}
-    with pytest.raises(CorruptItemError, match=r"item .*'p~11'.* of table pages is no Page"):
+    with pytest.raises(CorruptItemError, match=r"item .*'p~11'.* of table pages is not a valid Page"):
         from_item(PAGES, item)
 
 
