@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -18,8 +18,19 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install  ## Crawl Python's own documentation server into an embedded DynamoDB (ARGS="--help" for options).
 	$(BIN)/python examples/crawl_docs.py $(ARGS)
 
-test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Local (ARGS="-k name" for some).
-	$(BIN)/python -m pytest $(ARGS)
+# Twice as many processes as cores: most tests wait for an engine, a lease or another process.
+TEST_PROCESSES ?= 4
+
+test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Local, and print the coverage (ARGS="-k name" for some).
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@status=0; \
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml \
+		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxschedchunk 1 -q $(ARGS) || status=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py || status=$$?; \
+	exit $$status
+
+test-unit: install  ## Run the tests that need no engine, in some seconds.
+	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 

@@ -12,6 +12,7 @@ the engine never exceed the pool, none is open in the end, and the backend works
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import time
 import types
@@ -128,14 +129,15 @@ class CancelledTester(Tester):
 
 
 def connections(port: int) -> int:
-    """TCP connections of this machine to a port of loopback, whatever their state but closed (Linux)."""
+    """TCP connections of this process to a port of loopback, whatever their state but closed (Linux)."""
     lines = [
         *Path("/proc/net/tcp").read_text().splitlines()[1:],
         *Path("/proc/net/tcp6").read_text().splitlines()[1:],
     ]
-    # Local address, remote address and state; 06 is TIME_WAIT, which the kernel keeps after both ends closed.
-    rows = [line.split()[1:4] for line in lines]
-    return sum(remote.endswith(f":{port:04X}") and state != "06" for _, remote, state in rows)
+    opened = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+    # The second is the remote address, the ninth the socket's number.
+    rows = [line.split() for line in lines]
+    return sum(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in opened for row in rows)
 
 
 async def cancel(endpoint: str, cancellations: int, tasks: int, seed: int) -> tuple[Report, Interruptions]:

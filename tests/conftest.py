@@ -1,16 +1,21 @@
-"""Both engines, each started once a run; the fixtures themselves are those that users get."""
+"""Both engines, DynamoDB Local once a run and moto once a process, for the fixtures of the plugin."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from ragcrawl_dynamo import DynamoDBBackend
-from ragcrawl_dynamo.testing import run_dynamodb_local, run_moto
+from ragcrawl_dynamo.testing import run_moto
+from tests.support.shared_engine import SharedEngine, ask
+
+# DynamoDB Local lives too short for its best optimizations to pay: so it takes half the CPU.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 DYNAMODB_LOCAL = Path(__file__).parent.parent / ".dynamodb-local"
 
@@ -20,6 +25,31 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+SHARED_ENGINE = pytest.StashKey[SharedEngine]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses", None):
+        # Processes that tests start are not measured: most are killed, and it doubles their time to start.
+        os.environ.pop("COVERAGE_PROCESS_START", None)
+    if not is_worker:
+        config.stash[SHARED_ENGINE] = SharedEngine(DYNAMODB_LOCAL)
+        config.add_cleanup(config.stash[SHARED_ENGINE].close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of xdist, before it starts, where to ask for DynamoDB Local."""
+    node.workerinput["dynamodb_local"] = node.config.stash[SHARED_ENGINE].address()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first, so that none is left alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
     with run_moto() as endpoint:
@@ -27,11 +57,12 @@ def moto_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def dynamodb_local_endpoint() -> Iterator[str]:
+def dynamodb_local_endpoint(pytestconfig: pytest.Config) -> str:
     if not DYNAMODB_LOCAL.exists():
         pytest.fail(f"{DYNAMODB_LOCAL} is missing: run 'make fetch-dynamodb-local'")
-    with run_dynamodb_local(DYNAMODB_LOCAL) as endpoint:
-        yield endpoint
+    if (shared := pytestconfig.stash.get(SHARED_ENGINE, None)) is not None:
+        return shared.endpoint()
+    return ask(pytestconfig.workerinput["dynamodb_local"])  # type: ignore[attr-defined] # xdist's
 
 
 @pytest.fixture(scope="session", params=["moto", "dynamodb-local"])

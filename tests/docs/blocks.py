@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import sys
 from pathlib import Path
 from uuid import uuid4
 
+from tests.support.processes import run_command
+
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-async def run_block(code: str, endpoint: str, folder: Path) -> str:
+async def run_block(block: str, endpoint: str, folder: Path) -> str:
     """Its output, against a local engine, though it is written for AWS; fails where it does."""
     # Some libraries read the source of what they run.
     file = folder / "block.py"
-    file.write_text(code)
-    process = await asyncio.create_subprocess_exec(
+    file.write_text(block)
+    code, output, errors = await run_command(
         *(sys.executable, "-W", "error::RuntimeWarning", str(file)),
         env={
             **os.environ,
@@ -27,10 +28,7 @@ async def run_block(code: str, endpoint: str, folder: Path) -> str:
             "AWS_SECRET_ACCESS_KEY": "local",
         },
         cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    assert b"Traceback" not in errors, errors.decode()
-    return output.decode()
+    assert code == 0, errors
+    assert "Traceback" not in errors, errors
+    return output

@@ -1,6 +1,5 @@
 """The examples, run as a user runs them."""
 
-import asyncio
 import os
 import re
 import socket
@@ -9,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import run_command
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 async def run_example(name: str, *args: str) -> str:
     """The output of an example; fails where it fails or warns."""
-    process = await asyncio.create_subprocess_exec(
+    code, output, errors = await run_command(
         *(sys.executable, "-W", "error::ResourceWarning", str(EXAMPLES / name), *args),
         env={**os.environ, "COLUMNS": "140", "NO_COLOR": "1"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = (part.decode() for part in await process.communicate())
-    assert process.returncode == 0, errors
+    assert code == 0, errors
     assert "Warning" not in errors
     return output
 
@@ -38,6 +36,7 @@ def passes(output: str) -> list[list[str]]:
     return [row for row in rows if len(row) == 7]
 
 
+@pytest.mark.long
 async def test_example_crawl_docs_stores_a_real_site_and_keeps_it_up_to_date(
     dynamodb_local_endpoint: str,
 ) -> None:
@@ -96,6 +95,7 @@ def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.long
 async def test_example_multi_worker_continues_when_a_worker_is_killed() -> None:
     output = await run_example("multi_worker.py")
     assert "killed worker 1 of 3" in output

@@ -12,6 +12,7 @@ from examples import lambda_handler, service
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.testing import drop_tables, local_config
 from tests.support.factories import make_page, make_version
+from tests.support.processes import run_command
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_project"
 
@@ -88,17 +89,14 @@ def test_example_lambda_handler_stores_and_returns_messages_to_retry(
         lambda_handler.loop.cache_clear()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["moto", "dynamodb-local"])
 async def test_example_sample_project_passes_on_both_engines(
     engine: str, dynamodb_local_endpoint: str
 ) -> None:
     options = () if engine == "moto" else ("--dynamodb-endpoint", dynamodb_local_endpoint)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options),
-        cwd=SAMPLE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    code, output, errors = await run_command(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options), cwd=SAMPLE
     )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-    assert b"5 passed" in output
+    assert code == 0, output + errors
+    assert "5 passed" in output

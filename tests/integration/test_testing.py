@@ -59,6 +59,7 @@ def test_plugin_uses_an_engine_that_runs_already(tmp_path: Path, dynamodb_local_
     assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_plugin_fails_if_the_engine_does_not_answer(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-endpoint", "http://127.0.0.1:1")
     assert "2 errors" in result.stdout, result.stdout + result.stderr

@@ -1,7 +1,5 @@
 """A process that commits pages of one site, new ones and some that others commit too, until it is killed.
 
-    python -m tests.support.change_worker ENDPOINT PREFIX SEED
-
 Its transactions wait at random before they are sent and after they were applied, and some lose their answer.
 """
 
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -43,7 +40,11 @@ async def commit_forever(backend: DynamoDBBackend, chance: random.Random) -> Non
             continue
 
 
-async def main(endpoint: str, prefix: str, seed: int) -> None:
+def work(endpoint: str, prefix: str, seed: int) -> None:
+    asyncio.run(commit_as(endpoint, prefix, seed))
+
+
+async def commit_as(endpoint: str, prefix: str, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 # reproducible on purpose
 
     async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
@@ -60,8 +61,3 @@ async def main(endpoint: str, prefix: str, seed: int) -> None:
     config = settings(endpoint, prefix)
     async with DynamoDBBackend(config, client_factory=intercepting(around)) as backend:
         await asyncio.gather(*(commit_forever(backend, chance) for _ in range(TASKS)))
-
-
-if __name__ == "__main__":
-    _, endpoint, prefix, seed = sys.argv
-    asyncio.run(main(endpoint, prefix, int(seed)))

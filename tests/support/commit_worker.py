@@ -1,17 +1,10 @@
-"""A worker process that crawls a small made-up site by commits, and kills itself with SIGKILL on the way.
-
-    python -m tests.support.commit_worker ENDPOINT PREFIX [STEP before|after]
-
-STEP counts its requests from the claim of the first item on; it dies before it sends that one, or after the
-engine has applied it. Without, it crawls to the end.
-"""
+"""A worker process that crawls a small made-up site by commits, and kills itself with SIGKILL on the way."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from typing import Any
 
 from ragcrawl_dynamo import Claim, DynamoDBBackend, Page, PageVersion
@@ -39,6 +32,15 @@ def settings(endpoint: str, prefix: str) -> Any:
         frontier_max_clock_skew=0.1,
         frontier_max_attempts=100,
     )
+
+
+def work(endpoint: str, prefix: str, step: int | None = None, moment: str = "before") -> None:
+    """Crawls, and dies on the way or at the end.
+
+    `step` counts requests from the claim of the first item on; it dies before it sends that one, or after the
+    engine has applied it. Without, it crawls to the end.
+    """
+    asyncio.run(crawl(endpoint, prefix, step, moment == "after"))
 
 
 async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> None:
@@ -79,9 +81,3 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> No
 
         async with frontier.worker(lease_seconds=LEASE_SECONDS) as worker:
             await worker.run(handle)
-    print(sent)
-
-
-if __name__ == "__main__":
-    _, endpoint, prefix, *rest = sys.argv
-    asyncio.run(crawl(endpoint, prefix, int(rest[0]) if rest else None, rest[1:] == ["after"]))

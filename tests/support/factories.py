@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -66,7 +66,7 @@ def hours(count: float) -> timedelta:
 
 def dense_text(kilobytes: int, seed: str = "") -> str:
     """Text that compresses to that size and not below; the same for the same seed."""
-    return "".join(sha256(f"{seed}{i}".encode()).hexdigest() for i in range(32 * kilobytes))
+    return Random(seed).randbytes(1024 * kilobytes).hex()  # noqa: S311 # the same text every time
 
 
 # Any Unicode but lone surrogates, which no UTF-8 text holds.

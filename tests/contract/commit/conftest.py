@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.backends import fresh_backend
 from tests.support.queues import QUICK
 
 
@@ -18,10 +19,8 @@ def clock() -> ManualClock:
 
 
 @pytest_asyncio.fixture
-async def backend(
-    dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
-) -> AsyncIterator[DynamoDBBackend]:
-    async with DynamoDBBackend(dynamodb_config.model_copy(update=QUICK), clock=clock) as backend:
+async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
+    async with fresh_backend(dynamodb_config.model_copy(update=QUICK), clock=clock) as backend:
         yield backend
 
 

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.backends import fresh_backend
 from tests.support.queues import QUICK
 
 
@@ -23,11 +24,8 @@ def config(dynamodb_config: DynamoDBConfig, way: str) -> DynamoDBConfig:
 
 
 @pytest_asyncio.fixture
-async def backend(
-    dynamodb_backend: DynamoDBBackend, config: DynamoDBConfig, clock: ManualClock
-) -> AsyncIterator[DynamoDBBackend]:
-    # dynamodb_backend deletes the tables at the end.
-    async with DynamoDBBackend(config, clock=clock) as backend:
+async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
+    async with fresh_backend(config, clock=clock) as backend:
         yield backend
 
 

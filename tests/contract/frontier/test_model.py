@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -295,8 +296,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.do(self.frontiers[0].recount()) == FrontierStats(**counts)
 
 
+@pytest.mark.long
 @WAYS
-def test_frontier_behaves_like_the_model(dynamodb_config: DynamoDBConfig, way: str) -> None:
+def test_frontier_behaves_like_the_model(
+    dynamodb_config: DynamoDBConfig, way: str, request: pytest.FixtureRequest
+) -> None:
+    # moto takes five times as long, and is not what anybody runs a queue on.
+    is_moto = request.node.callspec.params["dynamodb_endpoint"] == "moto"
     config = dynamodb_config.model_copy(update={"conditional_batches": way, **QUICK})
     clock = ManualClock()
     backends = [DynamoDBBackend(config, clock=clock) for _ in range(2)]
@@ -307,7 +313,7 @@ def test_frontier_behaves_like_the_model(dynamodb_config: DynamoDBConfig, way: s
             run_state_machine_as_test(
                 partial(QueueMachine, runner, backends, clock),  # type: ignore[arg-type] # makes a machine
                 settings=settings(
-                    max_examples=int(os.environ.get("QUEUE_EXAMPLES", "15")),
+                    max_examples=int(os.environ.get("QUEUE_EXAMPLES", "5" if is_moto else "15")),
                     stateful_step_count=25,
                     suppress_health_check=list(HealthCheck),
                 ),

@@ -112,17 +112,17 @@ async def test_fail_backs_off_exponentially_up_to_a_dead_letter(
 async def test_requeue_failed_puts_dead_letters_back(
     backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock
 ) -> None:
-    await frontier.add(urls(120))
+    await frontier.add(urls(70))
     claims = await claim_all(frontier)
-    await frontier.complete(claims[:60])
-    for claim in claims[60:]:
+    await frontier.complete(claims[:40])
+    for claim in claims[40:]:
         await frontier.fail(claim, "x", retry=False)
     assert await frontier.is_finished()
-    assert len(await backend.get_frontier_items("run", status="failed")) == 60
-    assert await frontier.requeue_failed() == 60
+    assert len(await backend.get_frontier_items("run", status="failed")) == 30
+    assert await frontier.requeue_failed() == 30
     assert not await frontier.is_finished()
     again = await claim_all(frontier)
-    assert len(again) == 60
+    assert len(again) == 30
     assert {(claim.item.attempt, claim.item.retry_count) for claim in again} == {(2, 0)}
     await frontier.complete(again)
     assert await frontier.is_finished()

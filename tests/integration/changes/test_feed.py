@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import pytest
@@ -16,14 +14,12 @@ from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._changes import change as _changes
 from ragcrawl_dynamo._dynamodb.requests import Query, query_request
 from ragcrawl_dynamo._schema.keys import change_shard_partition, changes_partition
-from tests.support import change_worker
+from tests.support import change_worker, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_version
 from tests.support.fakes import intercepting
 
 pytestmark = on_dynamodb_local
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -227,6 +223,13 @@ class Reader:
             cursor = await self.read(cursor)
 
 
+async def until_pages(backend: DynamoDBBackend, count: int) -> None:
+    """Waits until the writers have committed so many."""
+    while await backend.count_pages("site") < count:  # noqa: ASYNC110 # others commit them
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
@@ -239,12 +242,10 @@ async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
     arguments = (str(dynamodb_config.endpoint_url), dynamodb_config.table_prefix)
     seeds = iter(range(1000))
 
-    async def start() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.support.change_worker", *arguments, f"{next(seeds)}"), cwd=ROOT
-        )
+    def start() -> ForkServerProcess:
+        return processes.start(change_worker.work, *arguments, next(seeds))
 
-    writers = [await start() for _ in range(3)]
+    writers = [start() for _ in range(3)]
     stop = asyncio.Event()
     readers = [Reader(backend, random.Random(i)) for i in range(4)]  # noqa: S311 # reproducible on purpose
     following: list[asyncio.Task[None]] = []
@@ -252,17 +253,15 @@ async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
         for i in range(4):
             if i < len(readers):
                 following.append(asyncio.create_task(readers[i].follow(stop)))
-            await asyncio.sleep(1.5 + chance.random())
+            await until_pages(backend, 60 * (i + 1))
+            await asyncio.sleep(chance.random() * 0.2)
             killed = chance.randrange(len(writers))
-            assert writers[killed].returncode is None
-            writers[killed].kill()
-            await writers[killed].wait()
-            writers[killed] = await start()
+            assert writers[killed].is_alive()
+            await processes.kill(writers[killed])
+            writers[killed] = start()
     finally:
         for each in writers:
-            with suppress(ProcessLookupError):
-                each.kill()
-            await each.wait()
+            await processes.kill(each)
         # What the engine had received it has applied by then.
         await asyncio.sleep(1)
         stop.set()

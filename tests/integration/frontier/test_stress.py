@@ -1,32 +1,25 @@
 """The stress of the frontier's queue, a short one: `make stress-frontier` is the whole."""
 
-import asyncio
 import re
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.processes import run_command
+
 ROOT = Path(__file__).parents[3]
+LINKS = 400
 
 
+@pytest.mark.long
 async def test_frontier_stress_with_killed_workers_loses_nothing_and_keeps_host_limits() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "benchmarks.stress_frontier",
-            "--links",
-            "700",
-            "--seed",
-            "11",
-            "--limit",
-            "150",
-        ),
+    code, output, errors = await run_command(
+        *(sys.executable, "-m", "benchmarks.stress_frontier"),
+        *("--links", f"{LINKS}", "--kill-every", "0.7", "--seed", "11", "--limit", "150"),
         cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
-    output = (await process.communicate())[0].decode()
-    assert process.returncode == 0, output
+    assert code == 0, output + errors
 
     def figure(name: str) -> int:
         match = re.search(rf"│ {name} +│ ([\d,]+)", output)
@@ -34,7 +27,7 @@ async def test_frontier_stress_with_killed_workers_loses_nothing_and_keeps_host_
         return int(match[1].replace(",", ""))
 
     assert figure("violations") == 0
-    assert figure("completed") == 700
+    assert figure("completed") == LINKS
     # It was a stress: workers died with leases, and hosts had limits to keep.
     assert figure("workers killed") >= 3
     assert figure("leases of killed workers") >= 1

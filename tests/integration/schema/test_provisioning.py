@@ -185,6 +185,7 @@ async def test_initialize_refuses_a_different_table_and_names_the_difference(
         await backend.get_site("site")
 
 
+@pytest.mark.long
 async def test_create_missing_indexes_adds_an_index_that_finds_older_items(config: DynamoDBConfig) -> None:
     await create(config, "pages", no_global_index)
     table = Tables.of(config.table_prefix).pages
@@ -197,6 +198,7 @@ async def test_create_missing_indexes_adds_an_index_that_finds_older_items(confi
     await backend.close()
 
 
+@pytest.mark.long
 async def test_create_missing_indexes_of_several_tables(config: DynamoDBConfig) -> None:
     await create(config, "pages", no_global_index)
     await create(config, "versions", no_global_index)

@@ -149,7 +149,10 @@ async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
 
 
 async def test_backpressure_close_refuses_calls_that_wait_for_a_permit() -> None:
-    slow = FAST.model_copy(update={"retry_base_delay": 0.05, "retry_max_delay": 0.05})
+    # So many attempts that no call uses them up before the gateway is closed, however late that is.
+    slow = FAST.model_copy(
+        update={"retry_base_delay": 0.05, "retry_max_delay": 0.05, "retry_attempts": 10_000}
+    )
     async with open_gateway(stuck, slow) as (gateway, client):
         calls = [asyncio.create_task(gateway.call("GetItem", GET)) for _ in range(30)]
         await asyncio.sleep(0.01)
