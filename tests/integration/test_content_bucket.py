@@ -140,7 +140,7 @@ async def test_a_reader_without_the_bucket_is_told_what_is_missing(
 
 async def test_a_bucket_that_does_not_exist_is_named(spilling: DynamoDBConfig) -> None:
     backend = DynamoDBBackend(spilling.model_copy(update={"content_bucket": "no-such-bucket"}))
-    with pytest.raises(BucketNotFoundError, match=r"no bucket 'no-such-bucket' at endpoint .*make it"):
+    with pytest.raises(BucketNotFoundError, match=r"no bucket 'no-such-bucket' at endpoint .*create it"):
         await backend.initialize()
 
 
