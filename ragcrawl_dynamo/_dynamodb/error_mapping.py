@@ -114,8 +114,8 @@ class ErrorMapper:
         if code == "ResourceNotFoundException":
             return (
                 errors.TableNotFoundError,
-                f"no such table or index at {where}: initialize() makes what is missing; "
-                f"if it should be there, check table_prefix, region and endpoint_url",
+                f"there is no such table or index at {where}: call initialize() to create it; "
+                f"if it exists, check table_prefix, region and endpoint_url",
             )
         if code in _ACCESS_CODES:
             return (
@@ -137,6 +137,6 @@ class ErrorMapper:
         if code in _NO_BUCKET:
             return (
                 errors.BucketNotFoundError,
-                f"no bucket {self._config.content_bucket!r} at {where}: make it, or check content_bucket",
+                f"no bucket {self._config.content_bucket!r} at {where}: create it, or check content_bucket",
             )
         return errors.RequestRejectedError, f"refused at {where}; {self._service} says: {answer}"

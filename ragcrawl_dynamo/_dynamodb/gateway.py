@@ -191,7 +191,7 @@ class Gateway:
             if not is_throttling(error):
                 budget.may_be_applied = True
             logger.warning(
-                "%s on %s failed (%s), attempt %d of %d; again in %.3f s",
+                "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
                 operation,
                 table,
                 error_code(error),

@@ -142,7 +142,7 @@ async def test_content_bucket_missing_in_the_config_is_named(
 
 async def test_content_bucket_that_does_not_exist_is_named(spilling: DynamoDBConfig) -> None:
     backend = DynamoDBBackend(spilling.model_copy(update={"content_bucket": "no-such-bucket"}))
-    with pytest.raises(BucketNotFoundError, match=r"no bucket 'no-such-bucket' at endpoint .*make it"):
+    with pytest.raises(BucketNotFoundError, match=r"no bucket 'no-such-bucket' at endpoint .*create it"):
         await backend.initialize()
 
 

@@ -130,7 +130,7 @@ async def test_table_not_found_names_the_table_and_initialize(
 ) -> None:
     async with open_client(dynamodb_config) as client:
         await client.delete_table(TableName=f"{dynamodb_config.table_prefix}pages")
-    with pytest.raises(TableNotFoundError, match=r"initialize\(\) makes what is missing") as caught:
+    with pytest.raises(TableNotFoundError, match=r"call initialize\(\) to create it") as caught:
         await backend.get_page("site", "page")
     assert caught.value.table == f"{dynamodb_config.table_prefix}pages"
     with pytest.raises(PartialBatchError) as bulk:

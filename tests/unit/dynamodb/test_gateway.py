@@ -94,7 +94,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
         async with open_gateway(scripted(THROTTLED, {})) as (gateway, _):
             await gateway.call("GetItem", GET)
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
-    assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1 of 4; again in 0.000 s"]
+    assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1 of 4; retry in 0.000 s"]
     assert "secret-id" not in caplog.text
 
 
@@ -102,7 +102,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
     ("error", "kind", "advice"),
     [
         (client_error("ConditionalCheckFailedException"), ConditionFailedError, "did not hold"),
-        (client_error("ResourceNotFoundException"), TableNotFoundError, r"initialize\(\) makes"),
+        (client_error("ResourceNotFoundException"), TableNotFoundError, r"call initialize\(\) to create it"),
         (client_error("AccessDeniedException"), AccessDeniedError, "check the credentials, the region"),
         (client_error("UnrecognizedClientException"), AccessDeniedError, "message of Unrecognized"),
         (client_error("ExpiredTokenException"), AccessDeniedError, "credentials"),
