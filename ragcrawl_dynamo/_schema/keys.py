@@ -109,7 +109,7 @@ def change_shard_of(key: Key) -> str:
 
 
 def consumer_key(site_id: str, consumer: str) -> Key:
-    """`#{site_id}` / `consumer#{consumer}`: reads and writes the cursor of one consumer of the change feed."""
+    """`#{site_id}` / `consumer#{consumer}`: reads and writes the cursor of one consumer."""
     name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))
     return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
 
