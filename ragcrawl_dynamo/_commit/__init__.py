@@ -1,1 +1,1 @@
-"""Writes that span several rooms, first of all the commit of a page in one transaction."""
+"""Runs operations that span several rooms, above all the commit of a page in one transaction."""
