@@ -1,8 +1,9 @@
-"""Commits a crawled page: first writes what nothing shows yet, then all that shows it in one transaction.
+"""Commits a crawled page: first writes its body and its links, then everything else in one transaction.
 
-The transaction writes the version's head, the page, the frontier item and, where the page changed, its entry
-in the change log. A crash before it leaves body parts that a clean-up finds, links that are in the queue
-already, and an item that will be claimed again. A worker that lost its lease changes nothing visible.
+The transaction writes the version's head, the page, the frontier item and, if the page changed, an entry of
+the change log. If a process is killed before the transaction, the links are in the queue, the item will be
+claimed again, and `collect_garbage` finds the body parts. If the lease has been lost, the transaction writes
+nothing.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
 
-# Times that a page is read again because another process changed it meanwhile.
+# How often a page is read, decided and written until no other writer changes it in between.
 _ATTEMPTS = 6
 
-# Takes as many bytes as the order of a change, which is known only later.
+# Stands for the order of the change while the size of the page's item is checked: the order is not known yet.
 _LONGEST_ORDER: Item = {CHANGE_ORDER: {"N": "9" * 20}}
 
 
 @dataclass
 class Fetched:
-    """What a fetch brought, and what of it is durable already.
+    """The arguments of a commit, and how much of them is stored already.
 
     Attributes:
-        page: What the fetch says of the page.
-        version: Its content, if any.
-        claim: The claim of its frontier item, if any.
-        queue: The queue of the run that it belongs to, if it is known.
-        links: Discovered links that are not added yet.
-        head: The version's head, once its body is durable.
+        page: The page as the fetch found it.
+        version: The content of the page; None if the server sent none.
+        claim: The claim of the page's frontier item; None if there is none.
+        queue: The queue of the run; None if the run is not known.
+        links: The discovered links that are not added yet.
+        head: The head of the version, once its body is stored.
     """
 
     page: Page
@@ -63,15 +64,15 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the transaction writes.
+    """The writes of the transaction.
 
     Attributes:
         page: The page's item.
-        is_as_read: The condition that nobody changed the page since it was read.
-        revision: The token in the page's item, by which the transaction is recognized.
-        outcome: The attributes of the frontier item that tell what the commit did.
-        end: The write that ends the claim; None without a claim.
-        entry: The entry in the change log; None where nothing changed, or changes are not logged.
+        is_as_read: The condition that no other writer has changed the page since it was read.
+        revision: The write token in the page's item, by which the transaction is recognized.
+        outcome: The attributes that store the outcome in the frontier item.
+        end: The write that completes the frontier item; None without a claim.
+        entry: The log entry of the change; None if nothing changed, or if changes are not logged.
     """
 
     page: Item
@@ -119,8 +120,8 @@ class Committer:
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(
-            f"page {page.page_id!r} of site {page.site_id!r} was changed by others {_ATTEMPTS} times in a "
-            f"row; nothing was committed: commit it again"
+            f"page {page.page_id!r} of site {page.site_id!r} was changed by other writers {_ATTEMPTS} "
+            f"times in a row; nothing was committed: commit it again"
         )
 
     def _checked(
@@ -130,44 +131,47 @@ class Committer:
         claim: Claim | None,
         discovered: Iterable[str | FrontierItem],
     ) -> Fetched:
-        """What a caller gives, if it belongs together.
+        """Checks the arguments of a commit.
 
         Raises:
-            InvalidArgumentError: It does not.
+            InvalidArgumentError: An argument has a wrong type, or the arguments do not belong together.
         """
         check_kind("page", page, Page)
         check_kind("version", version, PageVersion, NoneType)
         check_kind("claim", claim, Claim, NoneType)
         links = check_several("discovered", discovered, object)
         if version is not None and (version.site_id, version.page_id) != (page.site_id, page.page_id):
-            raise InvalidArgumentError("version", "is of another page or site than the page")
+            raise InvalidArgumentError("version", "belongs to another page or site than the page")
         if claim is not None and claim.item.site_id != page.site_id:
-            raise InvalidArgumentError("claim", "is of another site than the page")
+            raise InvalidArgumentError("claim", "belongs to another site than the page")
         if claim is not None and version is not None and version.run_id != claim.item.run_id:
-            raise InvalidArgumentError("version", "is of another run than the claim")
+            raise InvalidArgumentError("version", "belongs to another run than the claim")
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         if links and run_id is None:
-            raise InvalidArgumentError("discovered", "needs a claim, or a version, whose run gets the links")
+            raise InvalidArgumentError(
+                "discovered", "needs a claim or a version: the links go to the run of it"
+            )
         queue = None if run_id is None else self._frontiers.queue(run_id, page.site_id)
         return Fetched(page, version, claim, queue, links)
 
     async def _read(self, page: Page) -> StoredPage:
+        """Reads the stored page; without a current version that was never saved."""
         stored = await self._pages.read(page.site_id, page.page_id)
-        known = stored.page
-        if known is None or stored.revision is not None or known.current_version_id is None:
+        stored_page = stored.page
+        if stored_page is None or stored_page.current_version_id is None or stored.revision is not None:
             return stored
-        # Saved as a record only, it may name a version that was never saved.
-        current = (known.page_id, known.current_version_id, known.site_id)
+        # `save_page` wrote it, perhaps with a version that was never saved.
+        current = (stored_page.page_id, stored_page.current_version_id, stored_page.site_id)
         if current in await self._versions.content_hashes([current]):
             return stored
-        without = known.model_copy(update={"current_version_id": None, "content_hash": None})
-        return replace(stored, page=without)
+        without_version = stored_page.model_copy(update={"current_version_id": None, "content_hash": None})
+        return replace(stored, page=without_version)
 
     async def _prepare(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> Prepared:
-        """Makes durable what nothing shows yet, once: the body and the links; and what shows it ready."""
+        """Stores the body and the links, if no earlier attempt has; builds the writes of the transaction."""
         page, claim, queue = fetched.page, fetched.claim, fetched.queue
         revision = WriteToken.new(REVISION, length=8)
-        # Refused before anything is written.
+        # An item that cannot be stored is refused here, before anything is written.
         page_item = to_item(
             self._services.tables.pages, decision.page, {**revision.attributes, **_LONGEST_ORDER}
         )
@@ -191,7 +195,7 @@ class Committer:
         return Prepared(page_item, stored.is_unchanged, revision, outcome, end, entry)
 
     async def _write(self, fetched: Fetched, decision: Decision, prepared: Prepared) -> CommitResult | None:
-        """Writes all at once; None if others changed the page since it was read, or took its log position."""
+        """Runs the transaction; returns None if another writer changed the page or took its log position."""
         tables, end, entry = self._services.tables, prepared.end, prepared.entry
         transaction = Transaction(prepared.revision, marked="page")
         transaction.put("page", tables.pages, prepared.page, prepared.is_as_read)
@@ -214,7 +218,11 @@ class Committer:
         return await self._earlier_result(claim, queue, refusal) if refusal.is_refused("claim") else None
 
     async def _earlier_result(self, claim: Claim, queue: RunQueue, refusal: Refusal) -> CommitResult:
-        """The result of a commit under the same lease whose end its caller did not see."""
+        """Returns the result of an earlier commit under the same lease, whose answer was lost.
+
+        Raises:
+            LeaseLostError: The lease was lost, or another call ended it.
+        """
         item = refusal.item("claim")
         is_same_lease = item.get("lease_token") == {"S": claim.item.lease_token or ""}
         result = recorded_result(item) if is_same_lease else None

@@ -1,4 +1,4 @@
-"""What a commit makes of a page: pure decisions, from what is stored and what was fetched."""
+"""Decides what a commit makes of a page: pure functions of the stored page and the fetched one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from ragcrawl_dynamo.models import Page, PageVersion
 
 __all__ = ["CommitOutcome", "CommitResult"]
 
-# RFC 9110, 15.5.5 and 15.5.11: the server says that there is no page, now or for good.
+# RFC 9110, sections 15.5.5 and 15.5.11: the server says that there is no page, for now or for good.
 _GONE = frozenset({404, 410})
 
 
 class CommitOutcome(StrEnum):
-    """What a commit did to a page."""
+    """What a commit made of a page.
+
+    Attributes:
+        CREATED: The page is new.
+        CHANGED: The `content_hash` of the page differs; the commit stored a new version.
+        UNCHANGED: The commit only updated the freshness of the page, such as `last_crawled`.
+        TOMBSTONED: The page is gone.
+        REVIVED: The page was a tombstone, and exists again.
+    """
 
     CREATED = "created"
     CHANGED = "changed"
@@ -37,11 +45,11 @@ _CHANGES = {
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What a commit did.
+    """The result of a commit.
 
     Attributes:
-        outcome: What became of the page.
-        version_id: The version that holds its content now; None where it never had any.
+        outcome: What the commit made of the page.
+        version_id: The current version of the page; None if the page has never had content.
     """
 
     outcome: CommitOutcome
@@ -50,7 +58,13 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to write: the page, and whether the version goes with it."""
+    """A decision of what to write.
+
+    Attributes:
+        outcome: What the commit makes of the page.
+        page: The page to store.
+        writes_version: Whether the fetched version is stored as the new current version.
+    """
 
     outcome: CommitOutcome
     page: Page
@@ -58,27 +72,27 @@ class Decision:
 
     @property
     def change(self) -> ChangeKind | None:
-        """What readers of the changes are told; None if nothing changed."""
+        """The kind of the change for the change feed; None if nothing changed."""
         return _CHANGES.get(self.outcome)
 
     @property
     def result(self) -> CommitResult:
-        """What the caller is told."""
+        """The result for the caller of the commit."""
         return CommitResult(self.outcome, self.page.current_version_id)
 
 
 def decide(stored: Page | None, page: Page, version: PageVersion | None, now: datetime) -> Decision:
-    """The page as it is after a fetch.
+    """Decides what to write after a fetch.
 
     Args:
-        stored: As it is; None if it is new.
-        page: What the fetch says of it. `first_seen`, `version_count`, `last_changed`, `content_hash` and
-            `current_version_id` are kept by the store, whatever it says.
-        version: Its content; None where the server sent none (304, 404, 410).
-        now: When it was crawled.
+        stored: The stored page; None if the page is new.
+        page: The page as the fetch found it. Its `first_seen` counts only if the page is new. Its
+            `version_count`, `last_changed`, `content_hash` and `current_version_id` are ignored.
+        version: The content of the page; None if the server sent none (304, 404, 410).
+        now: The moment of the commit.
 
     Raises:
-        InvalidArgumentError: Without a version, the page has no content that could be unchanged.
+        InvalidArgumentError: `version` is None, but no content is stored that could be unchanged.
     """
     status = version.status_code if version is not None else page.status_code
     kept: dict[str, Any] = {
@@ -98,28 +112,29 @@ def decide(stored: Page | None, page: Page, version: PageVersion | None, now: da
     }
     if status in _GONE or page.is_tombstone:
         was_gone = stored is not None and stored.is_tombstone
-        changes = {**kept, **fresh, "is_tombstone": True}
+        fields = {**kept, **fresh, "is_tombstone": True}
         if not was_gone:
-            changes["last_changed"] = now
+            fields["last_changed"] = now
         outcome = CommitOutcome.UNCHANGED if was_gone else CommitOutcome.TOMBSTONED
-        return Decision(outcome, page.model_copy(update=changes), writes_version=False)
+        return Decision(outcome, page.model_copy(update=fields), writes_version=False)
     has_content = stored is not None and stored.current_version_id is not None
     if version is None and not has_content:
         raise InvalidArgumentError(
-            "version", f"page {page.page_id!r} has no content yet that could be unchanged"
+            "version",
+            f"is None, but page {page.page_id!r} has no stored content: pass a version with its content",
         )
     is_same = has_content and (version is None or (stored and stored.content_hash == version.content_hash))
-    changes = {**kept, **fresh, "is_tombstone": False}
+    fields = {**kept, **fresh, "is_tombstone": False}
     if not is_same and version is not None:
-        changes |= {
+        fields |= {
             "current_version_id": version.version_id,
             "content_hash": version.content_hash,
             "version_count": kept["version_count"] + 1,
         }
     outcome = _outcome(stored, is_same=bool(is_same))
     if outcome is not CommitOutcome.UNCHANGED:
-        changes["last_changed"] = now
-    return Decision(outcome, page.model_copy(update=changes), writes_version=not is_same)
+        fields["last_changed"] = now
+    return Decision(outcome, page.model_copy(update=fields), writes_version=not is_same)
 
 
 def _outcome(stored: Page | None, *, is_same: bool) -> CommitOutcome:

@@ -1,4 +1,4 @@
-"""Adds what commits did to the stats of a run while it runs, once a second."""
+"""Adds the outcomes of commits to the stats of a run while it runs, once a second."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which totals are kept in memory.
+# Seconds for which totals are kept in memory before they are written.
 _FLUSH_SECONDS = 1.0
 
-# What commits do not know of; the whole run's items tell it in the end.
+# Stats that commits do not know. `complete_run` counts them from the items of the run.
 _NOT_LIVE = {"pages_discovered", "avg_fetch_latency_ms"}
 
 
 class LiveStats:
-    """Adds up the commits of one process; what is lost when it is killed, `complete_run` counts."""
+    """Adds up the commits of one process. If it is killed, `complete_run` counts what is missing."""
 
     def __init__(self, runs: RunStore, clock: Clock) -> None:
         self._runs = runs
@@ -32,7 +32,7 @@ class LiveStats:
         self._kept_since: float | None = None
 
     async def note(self, item: FrontierItem, outcome: Item) -> None:
-        """Counts a frontier item that a commit completed, with the attributes that tell its outcome."""
+        """Counts a frontier item that a commit completed, with the attributes that store its outcome."""
         completed: Item = {
             "status": {"S": FrontierStatus.COMPLETED},
             "domain": {"S": item.domain},
@@ -47,7 +47,7 @@ class LiveStats:
             await self._tasks.uninterrupted(self.flush())
 
     async def flush(self) -> None:
-        """Adds the totals to the runs that are still open."""
+        """Adds the totals to the stored stats of runs that are still open."""
         by_run, self._totals = self._totals, {}
         self._kept_since = None
         for (site_id, run_id), totals in by_run.items():
@@ -55,12 +55,16 @@ class LiveStats:
             try:
                 await self._runs.add_stats(site_id, run_id, deltas, only_open=True)
             except NotFoundError:
-                # Nobody saved the run, so nobody asks for its stats.
+                # The run was never saved, so it has no stats.
                 continue
             except RagcrawlDynamoError as error:
-                logger.warning("run %r: its stats miss some pages until it is completed: %s", run_id, error)
+                logger.warning(
+                    "run %r: some pages are missing in its stats until complete_run() counts them: %s",
+                    run_id,
+                    error,
+                )
 
     async def close(self) -> None:
-        """Lets flushes that are under way end, and writes what is left."""
+        """Waits for the writes that are under way, and writes the remaining totals."""
         await self._tasks.join()
         await self.flush()

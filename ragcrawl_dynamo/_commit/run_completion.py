@@ -1,4 +1,4 @@
-"""Completes runs: counts a run's stats anew from the outcomes recorded with its frontier items."""
+"""Completes runs: counts the stats of a run again, from the outcomes stored with its frontier items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ragcrawl_dynamo.models import CrawlRun, RunStatus
 
 
 class RunCompletion:
-    """Completes runs of all sites, for one process."""
+    """Completes runs of all sites."""
 
     def __init__(self, frontiers: Frontiers, runs: RunStore, pages: PageStore, sites: SiteStore) -> None:
         self._frontiers = frontiers
@@ -52,7 +52,7 @@ class RunCompletion:
         return run
 
     async def _read_totals(self, site_id: str, run_id: str) -> RunTotals:
-        """Adds up the outcomes of all items, by reading them (a read unit for 4 KB)."""
+        """Reads all items of a run (one read unit for 4 KB) and adds up their outcomes."""
         totals = RunTotals()
         items = self._frontiers.queue(run_id, site_id).run.items
         async with aclosing(items.scan(attributes=STATS_ATTRIBUTES)) as pages:

@@ -1,4 +1,4 @@
-"""Adds up a run's stats from the outcomes recorded with its frontier items: exact, whatever workers died."""
+"""Counts the stats of a run from the outcomes that are stored with its frontier items."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._dynamodb.values import Item, decode_value
 from ragcrawl_dynamo.models import CrawlStats, FrontierStatus, PageVersion
 
-# Attributes of a frontier item that tell what its commit did; the last ones are what its fetch took.
+# The attributes of a frontier item that store the outcome of its commit, and the size and times of its fetch.
 OUTCOME, OUTCOME_VERSION = "outcome", "outcome_version"
 _STATUS, _BYTES = "outcome_status", "outcome_bytes"
 _FETCH_MS, _EXTRACTION_MS = "outcome_fetch_ms", "outcome_extraction_ms"
 
-# Attributes of an item that its run's stats are made of.
+# The attributes of a frontier item from which the stats are counted.
 STATS_ATTRIBUTES = (
     "status",
     "domain",
@@ -38,7 +38,7 @@ _COUNTED_AS = {
 
 
 def outcome_attributes(result: CommitResult, status_code: int | None, version: PageVersion | None) -> Item:
-    """The attributes of a frontier item that tell what a commit did."""
+    """Returns the attributes that store the outcome of a commit in its frontier item."""
     attributes: Item = {OUTCOME: {"S": result.outcome}}
     if result.version_id is not None:
         attributes[OUTCOME_VERSION] = {"S": result.version_id}
@@ -53,18 +53,18 @@ def outcome_attributes(result: CommitResult, status_code: int | None, version: P
 
 
 def recorded_result(item: Item) -> CommitResult | None:
-    """What a commit did, as its frontier item tells it; None if no commit completed the item."""
+    """Returns the stored result of a commit; None if no commit completed the frontier item."""
     if OUTCOME not in item:
         return None
     return CommitResult(CommitOutcome(item[OUTCOME]["S"]), item.get(OUTCOME_VERSION, {}).get("S"))
 
 
 class RunTotals:
-    """Adds up the frontier items of a run.
+    """The totals of a run's frontier items.
 
     Attributes:
         max_depth: The greatest depth of an item.
-        open: Items that are not finished.
+        open: How many items do not have a final status.
     """
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ class RunTotals:
         self._domains: set[str] = set()
 
     def add(self, items: Iterable[Item]) -> None:
-        """Adds items."""
+        """Adds frontier items to the totals."""
         for item in items:
             self._add({name: decode_value(item[name]) for name in STATS_ATTRIBUTES if name in item})
 
     def stats(self) -> CrawlStats:
-        """The stats of what was added."""
+        """Returns the stats of the items that were added."""
         fetched = self._sums["pages_crawled"]
         total_fetch = self._times[_FETCH_MS]
         return CrawlStats(
@@ -103,7 +103,7 @@ class RunTotals:
         match item["status"]:
             case FrontierStatus.FAILED:
                 self._sums["pages_failed"] += 1
-                # As the frontier writes an exception: its type, a colon, what it says.
+                # The frontier stores an exception as its type, a colon and its message.
                 self._errors_by_type[item.get("last_error", "").partition(":")[0] or "unknown"] += 1
                 self._errors_by_domain[item["domain"] or "unknown"] += 1
             case FrontierStatus.SKIPPED:

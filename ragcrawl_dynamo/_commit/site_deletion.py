@@ -1,4 +1,4 @@
-"""Deletes a site with all that it has, in an order that lets an interrupted deletion be repeated."""
+"""Deletes a site with all its records, in an order that allows repeating an interrupted deletion."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ragcrawl_dynamo._records.sites import SiteStore
 
 
 class SitePart(Protocol):
-    """A store that holds something of each site."""
+    """A store that holds records of sites."""
 
     async def delete_of_site(self, site_id: str) -> int:
-        """Removes what it holds of a site; returns how many records."""
+        """Deletes the records of a site; returns how many."""
         ...
 
 
 class SiteDeletion:
-    """Deletes sites."""
+    """Deletes sites with all their records."""
 
     def __init__(
         self, sites: SiteStore, runs: RunStore, items: FrontierItemStore, parts: Sequence[SitePart]
@@ -35,14 +35,14 @@ class SiteDeletion:
     async def delete(self, site_id: str) -> bool:
         """Deletes one site; see StorageBackend.delete_site."""
         existed = await self._sites.get(site_id) is not None
-        removed = 0
+        deleted = 0
         async with aclosing(self._runs.keys(site_id)) as pages:
             async for keys in pages:
                 for key in keys:
-                    # A run goes after its frontier: while it is there, a repeated call finds the frontier.
-                    removed += await self._items.clear(unescape(key["run_id"]["S"]), site_id)
-                removed += await self._runs.delete(keys)
+                    # A run is deleted after its frontier: a repeated call finds the frontier by the run.
+                    deleted += await self._items.clear(unescape(key["run_id"]["S"]), site_id)
+                deleted += await self._runs.delete(keys)
         for part in self._parts:
-            removed += await part.delete_of_site(site_id)
+            deleted += await part.delete_of_site(site_id)
         await self._sites.delete(site_id)
-        return existed or removed > 0
+        return existed or deleted > 0

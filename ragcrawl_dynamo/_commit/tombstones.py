@@ -1,4 +1,4 @@
-"""Tombstones: marks pages as gone, each together with its entry in the change log."""
+"""Marks pages as gone, each one in a transaction with its log entry."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ragcrawl_dynamo._utils.mass_deletion import check_deleted_share
 from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError
 
-# Times that a page is read again because another process changed it, or took its position in the log.
+# How often a page is read and written until no other writer changes it or takes its log position in between.
 _ATTEMPTS = 6
 
 _PAGES_IN_FLIGHT = 8
 
 
 class Tombstones:
-    """Marks pages of all sites, for one process."""
+    """Marks pages of all sites as gone."""
 
     def __init__(self, frontiers: Frontiers, pages: PageStore, change_log: ChangeLog) -> None:
         self._services = frontiers.services
@@ -37,7 +37,7 @@ class Tombstones:
         self._change_log = change_log
 
     async def mark(self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool) -> int:
-        """Marks pages; returns how many of them exist. See StorageBackend.tombstone_pages."""
+        """Marks pages as gone; returns how many of them exist. See StorageBackend.tombstone_pages."""
         distinct = list(dict.fromkeys(check_several("page_ids", page_ids, str)))
         if not allow_mass_deletion:
             total = await self._pages.count(site_id, include_tombstones=False)
@@ -50,7 +50,7 @@ class Tombstones:
         return sum(await gather_bounded(mark_one, distinct, _PAGES_IN_FLIGHT))
 
     async def _mark(self, site_id: str, page_id: str) -> bool:
-        """Marks one page; returns whether it exists."""
+        """Marks one page as gone; returns whether it exists."""
         for failures in range(1, _ATTEMPTS + 1):
             stored = await self._pages.read(site_id, page_id)
             if stored.page is None or stored.page.is_tombstone:
@@ -58,29 +58,31 @@ class Tombstones:
             if await self._write(site_id, page_id, stored):
                 return True
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
-        raise ConflictError(f"page {page_id!r} of site {site_id!r} was changed by others each time")
+        raise ConflictError(
+            f"page {page_id!r} of site {site_id!r} was changed by other writers {_ATTEMPTS} times in a row"
+        )
 
     async def _write(self, site_id: str, page_id: str, stored: StoredPage) -> bool:
-        """Whether the page could be marked, as it was read."""
+        """Marks a page, unless another writer has changed it since it was read; returns whether it did."""
         table, gateway = self._services.tables.pages, self._services.gateway
         key = page_key(site_id, page_id)
         revision = WriteToken.new(REVISION, length=8)
-        marked: dict[Path, Value] = {
+        attributes: dict[Path, Value] = {
             "is_tombstone": {"BOOL": True},
             "last_changed": encode_value(self._change_log.now(), model="Page", field="last_changed"),
             **revision.assignment,
         }
         entry = await self._change_log.append(site_id, page_id, ChangeKind.DELETED, stored.order)
         if entry is None:
-            update = requests.update_request(table, key, Update(put=marked), stored.is_unchanged)
+            update = requests.update_request(table, key, Update(put=attributes), stored.is_unchanged)
             try:
                 await gateway.call("UpdateItem", update)
             except ConditionFailedError as error:
                 return revision.is_in(error.item)
             return True
-        marked[CHANGE_ORDER] = {"N": str(entry.order)}
+        attributes[CHANGE_ORDER] = {"N": str(entry.order)}
         transaction = Transaction(revision, marked="page")
-        transaction.update("page", table, key, Update(put=marked), stored.is_unchanged)
+        transaction.update("page", table, key, Update(put=attributes), stored.is_unchanged)
         entry.add_to(transaction)
         refusal = await transaction.run(gateway)
         if refusal is not None:

@@ -1,1 +1,1 @@
-"""Plain records: sites, runs, pages and frontier items, saved and read by key."""
+"""Saves and reads plain records by key: sites, runs, pages and frontier items."""

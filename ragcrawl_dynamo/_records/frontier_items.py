@@ -1,4 +1,4 @@
-"""Frontier records: what a run has to crawl, has crawled and has given up."""
+"""Saves and reads frontier items as plain records, past the queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 
 class FrontierItemStore:
-    """Key `{run_id}` / `{item_id}`; finished items may carry a time to live."""
+    """Key `{run_id}` / `{item_id}`; final items may have a time to live."""
 
     def __init__(self, gateway: Gateway, table: Table[FrontierItem], clock: Clock) -> None:
         self._gateway = gateway
@@ -40,11 +40,11 @@ class FrontierItemStore:
         self._puts = Puts(gateway, table)
 
     async def close(self) -> None:
-        """Sends what waits to be sent."""
+        """Sends the writes that are still waiting."""
         await self._puts.close()
 
     async def save(self, item: FrontierItem) -> None:
-        """Writes an item over whatever is there."""
+        """Saves an item, and replaces a stored one with the same key."""
         check_kind("item", item, FrontierItem)
         extra = self._expiry(item.completed_at or self._clock.now()) if item.status.is_final else {}
         await self._puts.put(*to_sized_item(self._table, item, extra))
@@ -52,7 +52,7 @@ class FrontierItemStore:
     async def get_items(
         self, run_id: str, status: FrontierStatus | str | None, limit: int, cursor: str | None
     ) -> Slice[FrontierItem]:
-        """A run's items by item_id; reads the whole run where few have the status."""
+        """Returns a slice of a run's items, ordered by item_id; with a status it may read the whole run."""
         conditions = [_is_kept(self._clock.now())]
         if status is not None:
             conditions.append(Compare("status", "=", {"S": _checked(status)}))
@@ -62,21 +62,21 @@ class FrontierItemStore:
     async def update_status(
         self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None
     ) -> FrontierItem:
-        """Sets an item's status and the time that goes with it, and returns the item as it is then."""
-        new = _checked(status)
+        """Sets the status of an item and the times that follow from it; returns the updated item."""
+        new_status = _checked(status)
         now = self._clock.now()
         moment = encode_value(now, model="FrontierItem", field="completed_at")
-        put: dict[Path, Value] = {"status": {"S": new}}
-        # Whatever the queue had in mind for it is over.
+        put: dict[Path, Value] = {"status": {"S": new_status}}
+        # The item leaves the queue, and its lease ends.
         remove = ["queue", "queue_order", "lease_expires_at"]
         if error is not None:
             put["last_error"] = encode_value(error, model="FrontierItem", field="last_error")
-        if new.is_final:
+        if new_status.is_final:
             put["completed_at"] = moment
             put.update(self._expiry(now))
         else:
             remove += ["completed_at", EXPIRES_AT]
-            if new is FrontierStatus.IN_PROGRESS:
+            if new_status is FrontierStatus.IN_PROGRESS:
                 put["started_at"] = moment
             else:
                 remove.append("started_at")
@@ -88,24 +88,29 @@ class FrontierItemStore:
         )
         try:
             response = await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError as failed:
+        except ConditionFailedError as failure:
             raise NotFoundError(
-                f"frontier item {item_id!r} of run {run_id!r} does not exist: save_frontier_item() makes it"
-            ) from failed
+                f"frontier item {item_id!r} of run {run_id!r} does not exist: create it with "
+                f"save_frontier_item()"
+            ) from failure
         return self._decode(response["Attributes"])
 
     async def clear(self, run_id: str, site_id: str | None = None) -> int:
-        """Removes a run's items and its queue's records, those of one site only where it is given.
+        """Deletes the items of a run and the records of its queue.
+
+        Args:
+            run_id: The run.
+            site_id: Only deletes what belongs to this site; None for all sites.
 
         Returns:
-            How many items.
+            How many items were deleted.
         """
         of_site = None if site_id is None else Compare("site_id", "=", {"S": site_id})
-        removed = await delete_partition(
+        deleted = await delete_partition(
             self._gateway, Query(self._table, run_partition(run_id), filter=of_site)
         )
         await delete_partition(self._gateway, Query(self._table, records_partition(run_id), filter=of_site))
-        return removed
+        return deleted
 
     def _expiry(self, completed_at: datetime) -> dict[str, Value]:
         return expiry(self._gateway.config.frontier_ttl_days, completed_at)
@@ -115,6 +120,7 @@ class FrontierItemStore:
 
 
 def _is_kept(now: datetime) -> Condition:
+    """The condition that an item has not expired."""
     # DynamoDB deletes an expired item within days, not at once (AWS: "Using time to live").
     return AnyOf((Missing(EXPIRES_AT), Compare(EXPIRES_AT, ">", {"N": str(int(now.timestamp()))})))
 

@@ -1,4 +1,4 @@
-"""Pages: by key, by URL, listed by site, counted, and picked for the next crawl."""
+"""Saves and reads pages: by key, by URL, listed by site, counted, and chosen for the next crawl."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo._utils.validation import check_amount, check_kind, check_several
 from ragcrawl_dynamo.models import Page
 
-# Attribute with the random name of the latest mark.
+# The attribute that holds the write token of the latest `mark_seen`.
 _SEEN_BY = "seen_by"
 
-# Look-ups of one call in flight.
+# How many look-ups of one call run at the same time.
 _LOOK_UPS_IN_FLIGHT = 16
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
@@ -46,12 +46,12 @@ _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """A page as it was read.
+    """A page as it was read, with the attributes that commits keep beside it.
 
     Attributes:
-        page: The page; None if there is none.
-        revision: Which change it has from; None where `save_page` wrote it.
-        order: That of its latest logged change, likewise.
+        page: The page; None if it is not stored.
+        revision: The random name of its latest update; None if `save_page` wrote it.
+        order: The order of its latest logged change; None if there is none, or if `save_page` wrote it.
     """
 
     page: Page | None = None
@@ -60,17 +60,17 @@ class StoredPage:
 
     @property
     def is_unchanged(self) -> Condition:
-        """The condition that nobody changed the page since it was read."""
+        """The condition that no other writer has changed the page since it was read."""
         if self.page is None:
             return Missing("page_id")
         if self.revision is None:
-            # Saved as a record only, which leaves no revision.
+            # `save_page` wrote it, which stores no revision.
             return AllOf((Exists("page_id"), Missing(REVISION)))
         return Compare(REVISION, "=", {"S": self.revision})
 
 
 class PageStore:
-    """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL, whatever its length."""
+    """Key `{site_id}` / `{page_id}`; by_url finds the page of a URL of any length."""
 
     def __init__(self, gateway: Gateway, table: Table[Page], clock: Clock) -> None:
         self._gateway = gateway
@@ -81,56 +81,56 @@ class PageStore:
         self._gets = Gets(gateway, table)
 
     async def close(self) -> None:
-        """Sends what waits to be sent."""
+        """Sends the requests that are still waiting."""
         await self._puts.close()
         await self._gets.close()
 
     async def save(self, page: Page) -> None:
-        """Writes a page over whatever is there."""
+        """Saves a page, and replaces a stored one with the same key."""
         check_kind("page", page, Page)
         await self._puts.put(*to_sized_item(self._table, page))
 
     async def save_bulk(self, pages: Iterable[Page]) -> int:
-        """Writes pages in batches; see `save_all`."""
+        """Saves pages in batches; see `save_all`."""
         return await save_all(self._gateway, self._table, check_several("pages", pages, object))
 
     async def get(self, site_id: str, page_id: str) -> Page | None:
-        """One page by full key."""
+        """Returns one page, or None; strongly consistent."""
         item = await self._gets.get(page_key(site_id, page_id))
         return None if item is None else self._decode(item)
 
     async def read(self, site_id: str, page_id: str) -> StoredPage:
-        """One page by full key, with what commits keep beside it."""
+        """Returns one page with the attributes that commits keep beside it; strongly consistent."""
         item = await self._gets.get(page_key(site_id, page_id))
         if item is None:
             return StoredPage()
         return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), change_order(item))
 
     async def get_by_url(self, site_id: str, url: str) -> Page | None:
-        """The page whose normalized URL is that of `url`, through by_url (eventually consistent)."""
-        wanted = url_key(url)
+        """Returns the page of a URL, or None; looked up in by_url (eventually consistent)."""
+        wanted_key = url_key(url)
         site: Condition = Compare("site_id", "=", {"S": site_partition(site_id)})
-        query = Query(self._table, wanted, index="by_url", sort=site, attributes=self._table.primary_key)
+        query = Query(self._table, wanted_key, index="by_url", sort=site, attributes=self._table.primary_key)
         response = await self._gateway.call("Query", requests.query_request(query))
-        found = [self._decode(item) for item in await read_all(self._gateway, self._table, response["Items"])]
-        # The index lags: a page may have moved to another URL since.
-        pages = [page for page in found if url_key(page.url) == wanted]
-        return min(pages, key=lambda page: (page.url != url, page.is_tombstone, page.page_id), default=None)
+        pages = await self.get_many(response["Items"])
+        # The index lags: a page may have got another URL since.
+        of_url = [page for page in pages if url_key(page.url) == wanted_key]
+        return min(of_url, key=lambda page: (page.url != url, page.is_tombstone, page.page_id), default=None)
 
     async def listing(
         self, site_id: str, limit: int, cursor: str | None, include_tombstones: bool
     ) -> Slice[Page]:
-        """A site's pages by page_id."""
+        """Returns a slice of a site's pages, ordered by page_id."""
         query = self._query(site_id, include_tombstones)
         return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
     async def listing_with_content(self, site_id: str, limit: int, cursor: str | None) -> Slice[Page]:
-        """A site's pages that have content, by page_id; no tombstones."""
+        """Returns a slice of a site's pages that have content, ordered by page_id; no tombstones."""
         query = self._query(site_id, include_tombstones=False, also=Exists("current_version_id"))
         return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
     async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
-        """All pages of a site by page_id."""
+        """Iterates over all pages of a site, ordered by page_id."""
         query = self._query(site_id, include_tombstones)
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
@@ -138,22 +138,22 @@ class PageStore:
                     yield self._decode(item)
 
     async def count(self, site_id: str, include_tombstones: bool) -> int:
-        """How many pages a site has."""
+        """Returns how many pages a site has."""
         query = self._query(site_id, include_tombstones, attributes=("page_id",))
         async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
             return sum([count async for count, _ in pages])
 
     async def get_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
-        """Those pages of a site that exist, in the order of their ids; strongly consistent."""
+        """Returns those of the given pages that exist, in the order of `page_ids`; strongly consistent."""
         ids = dict.fromkeys(check_several("page_ids", page_ids, str))
         return await self.get_many([page_key(site_id, page_id) for page_id in ids])
 
     async def get_many(self, keys: Sequence[Key]) -> list[Page]:
-        """Those pages that exist of several keys, all different, in their order; strongly consistent."""
+        """Returns the pages of different keys that exist, in the order of the keys; strongly consistent."""
         return [self._decode(item) for item in await read_all(self._gateway, self._table, keys)]
 
     async def current_versions(self, site_id: str) -> AsyncGenerator[Key, None]:
-        """The key of each page's current version, in the order of the pages; no tombstones."""
+        """Iterates over the keys of the pages' current versions, ordered by page_id; no tombstones."""
         query = self._query(site_id, include_tombstones=False, attributes=("page_id", "current_version_id"))
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
@@ -163,65 +163,65 @@ class PageStore:
                         yield version_key(unescape(page_id), version_id, site_id)
 
     async def needing_recrawl(self, site_id: str, max_age_hours: float | None, limit: int) -> list[Page]:
-        """The pages to crawl next: never crawled first, then oldest first; no tombstones."""
+        """Returns the pages to crawl next: first those never crawled, then the oldest ones; no tombstones."""
         before = _hours_before(self._clock.now(), max_age_hours)
         return await self._oldest(site_id, "last_crawled", before, limit)
 
     async def not_seen_since(self, site_id: str, moment: datetime, limit: int) -> list[Page]:
-        """The pages that were last seen before a moment, longest ago first; no tombstones."""
+        """Returns the pages that were last seen before a moment, longest unseen first; no tombstones."""
         return await self._oldest(site_id, "last_seen", moment, limit)
 
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
-        """Notes that pages are still linked; returns how many of the URLs have a page."""
+        """Sets `last_seen` of pages to now; returns how many pages the URLs have."""
         site = site_partition(site_id)
-        wanted = {url_key(url) for url in check_several("urls", urls, str)}
+        hashes = {url_key(url) for url in check_several("urls", urls, str)}
         keys: dict[str, Key] = {}
 
-        async def find(hashed: str) -> None:
-            query = Query(self._table, hashed, index="by_url", sort=Compare("site_id", "=", {"S": site}))
+        async def find(url_hash: str) -> None:
+            query = Query(self._table, url_hash, index="by_url", sort=Compare("site_id", "=", {"S": site}))
             response = await self._gateway.call("Query", requests.query_request(query))
-            for entry in response["Items"]:
-                keys[entry["page_id"]["S"]] = {name: entry[name] for name in self._table.primary_key}
+            for item in response["Items"]:
+                keys[item["page_id"]["S"]] = {name: item[name] for name in self._table.primary_key}
 
-        await gather_bounded(find, wanted, _LOOK_UPS_IN_FLIGHT)
-        seen = encode_value(self._clock.now(), model="Page", field="last_seen")
-        changes = []
+        await gather_bounded(find, hashes, _LOOK_UPS_IN_FLIGHT)
+        last_seen = encode_value(self._clock.now(), model="Page", field="last_seen")
+        updates = []
         for key in keys.values():
             token = WriteToken.new(_SEEN_BY)
-            update = Update(put={"last_seen": seen, **token.assignment})
-            # Another worker's later moment stays.
-            changes.append(ConditionalUpdate(key, update, Compare("last_seen", "<", seen), token))
-        for outcome in await self._writes.run(changes):
+            update = Update(put={"last_seen": last_seen, **token.assignment})
+            # If another worker has stored a later moment, that one stays.
+            updates.append(ConditionalUpdate(key, update, Compare("last_seen", "<", last_seen), token))
+        for outcome in await self._writes.run(updates):
             if isinstance(outcome, Failed):
                 raise outcome.error
         return len(keys)
 
     async def delete_of_site(self, site_id: str) -> int:
-        """Removes all pages of a site."""
+        """Deletes all pages of a site; returns how many."""
         return await delete_partition(self._gateway, self._query(site_id, include_tombstones=True))
 
     async def _oldest(self, site_id: str, by: str, before: datetime | None, limit: int) -> list[Page]:
-        """The pages whose `by` is absent or before a moment, absent first, then oldest; no tombstones."""
+        """Returns pages whose attribute `by` is absent, or before a moment; absent first; no tombstones."""
         check_limit(limit)
         query = self._query(
             site_id, include_tombstones=False, also=_is_before(by, before), attributes=("page_id", by)
         )
-        # The few that are chosen are read again anyway.
+        # The pages that are chosen are read again, strongly consistent.
         query = replace(query, consistent=False)
-        # Keys only, and no more than `limit` of them: a site may have a million pages.
-        best: list[tuple[str, str]] = []
+        # Keeps `limit` keys at most: a site may have a million pages.
+        oldest: list[tuple[str, str]] = []
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
-                found = [(item.get(by, {}).get("S", ""), item["page_id"]["S"]) for item in items]
-                best = heapq.nsmallest(limit, [*best, *found])
+                read = [(item.get(by, {}).get("S", ""), item["page_id"]["S"]) for item in items]
+                oldest = heapq.nsmallest(limit, [*oldest, *read])
         keys: list[Key] = [
-            {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in best
+            {"site_id": {"S": query.partition}, "page_id": {"S": page_id}} for _, page_id in oldest
         ]
-        as_read = {page_id: moment for moment, page_id in best}
+        as_read = {page_id: moment for moment, page_id in oldest}
         return [
             self._decode(item)
             for item in await read_all(self._gateway, self._table, keys)
-            # What another worker crawled or buried in the meantime is not due any more.
+            # Leaves out pages that another worker has crawled or tombstoned meanwhile.
             if item.get(by, {}).get("S", "") == as_read[item["page_id"]["S"]]
             and item.get("is_tombstone") == {"BOOL": False}
         ]
@@ -234,7 +234,8 @@ class PageStore:
         also: Condition | None = None,
         attributes: tuple[str, ...] | None = None,
     ) -> Query:
-        conditions = [each for each in (None if include_tombstones else _ALIVE, also) if each is not None]
+        wanted = (None if include_tombstones else _ALIVE, also)
+        conditions = [condition for condition in wanted if condition is not None]
         return Query(
             self._table,
             site_partition(site_id),
@@ -247,7 +248,7 @@ class PageStore:
 
 
 def _is_before(attribute: str, moment: datetime | None) -> Condition | None:
-    """Absent, or before that moment."""
+    """The condition that an attribute is absent, or before a moment; None for no moment."""
     if moment is None:
         return None
     limit = encode_value(moment, model="Page", field=attribute)

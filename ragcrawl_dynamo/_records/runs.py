@@ -1,4 +1,4 @@
-"""Crawl runs: read by key or by id alone, listed newest first, with stats that many workers add to."""
+"""Saves and reads crawl runs, lists them newest first, and adds to their stats from many workers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ from ragcrawl_dynamo.errors import (
 )
 from ragcrawl_dynamo.models import CrawlRun, CrawlStats, RunStatus
 
-# Attribute: writer -> token of its last addition to the stats. A retry that finds its own token there knows
-# that the first try was applied and only its answer was lost.
+# The attribute that holds, for each writer, the write token of its latest addition to the stats. If a request
+# that is sent again finds its token there, it was applied before and only its answer was lost.
 _WRITERS = "stats_writers"
 
 # AWS: "Constraints in Amazon DynamoDB", expression parameters.
 _MAX_EXPRESSION_BYTES = 4096
-
 
 _IS_OPEN = AnyOf(
     (
@@ -48,7 +47,7 @@ _IS_OPEN = AnyOf(
 
 
 class RunStore:
-    """Key `{site_id}` / `{run_id}`; by_run_id finds a run without its site, by_created_at orders by time."""
+    """Key `{site_id}` / `{run_id}`; by_run_id finds a run without its site, by_created_at sorts by time."""
 
     def __init__(self, gateway: Gateway, table: Table[CrawlRun]) -> None:
         self._gateway = gateway
@@ -57,13 +56,13 @@ class RunStore:
         self._additions: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def save(self, run: CrawlRun) -> None:
-        """Writes a run, its stats included, over whatever is there."""
+        """Saves a run with its stats, and replaces a stored one with the same key."""
         check_kind("run", run, CrawlRun)
         item = to_item(self._table, run, {_WRITERS: {"M": {}}})
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 
     async def get(self, run_id: str, site_id: str | None) -> CrawlRun | None:
-        """One run by full key, or by its id through by_run_id (eventually consistent)."""
+        """Returns one run, or None; without a site it is looked up in by_run_id (eventually consistent)."""
         if site_id is None:
             sites = await self._sites_of(run_id)
             if not sites:
@@ -77,31 +76,31 @@ class RunStore:
         return self._decode(response["Item"]) if "Item" in response else None
 
     async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
-        """One run that is completed, and so saw all of its site.
+        """Returns a run that is completed, so that it has seen all pages of its site.
 
         Raises:
-            NotFoundError: It does not exist.
-            InvalidArgumentError: It is not completed.
+            NotFoundError: The run does not exist.
+            InvalidArgumentError: The run is not completed.
         """
         run = await self.get(run_id, site_id)
         if run is None:
             raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
         if run.status is not RunStatus.COMPLETED:
             raise InvalidArgumentError(
-                "run_id", f"is of a run that is {run.status}: only a completed one saw all"
+                "run_id", f"the run is {run.status}: only a completed run has seen all pages of its site"
             )
         return run
 
     async def get_latest(self, site_id: str) -> CrawlRun | None:
-        """A site's newest run; strongly consistent."""
+        """Returns a site's newest run, or None; strongly consistent."""
         return next(iter(await self.listing(site_id, 1, None)), None)
 
     def iterate(self, site_id: str) -> AsyncIterator[CrawlRun]:
-        """All runs of a site, newest first."""
+        """Iterates over all runs of a site, newest first."""
         return iterate(lambda cursor: self.listing(site_id, 100, cursor))
 
     async def listing(self, site_id: str, limit: int, cursor: str | None) -> Slice[CrawlRun]:
-        """A site's runs, newest first; strongly consistent."""
+        """Returns a slice of a site's runs, newest first; strongly consistent."""
         partition = site_partition(site_id)
         query = Query(self._table, partition, index="by_created_at", forward=False)
         return await read_slice_by_index(self._gateway, query, self._decode, limit=limit, cursor=cursor)
@@ -109,13 +108,17 @@ class RunStore:
     async def add_stats(
         self, site_id: str, run_id: str, deltas: dict[str, Any], *, only_open: bool = False
     ) -> CrawlRun:
-        """Adds to a run's stats atomically and returns the run as it is then.
+        """Adds to a run's stats atomically; returns the updated run.
 
-        With `only_open` one that has ended is left as it is.
+        Args:
+            site_id: The run's site.
+            run_id: The run.
+            deltas: Fields of CrawlStats, with the amounts to add.
+            only_open: Leaves a run that has ended as it is.
         """
         key = run_key(site_id, run_id)
         update = self._addition(deltas)
-        # One addition at a time and run: the writer's token covers the last one only.
+        # One addition to a run at a time: the record keeps only this writer's latest write token.
         lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
         async with lock:
             return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", only_open)
@@ -123,14 +126,16 @@ class RunStore:
     async def complete(
         self, site_id: str, run_id: str, status: RunStatus, stats: CrawlStats, **fields: Any
     ) -> CrawlRun:
-        """Sets a run's status, stats and other fields, and returns the run as it is then."""
-        whole = encode_fields(
+        """Sets the status, the stats and other fields of a run; returns the updated run."""
+        encoded = encode_fields(
             CrawlRun(run_id=run_id, site_id=site_id, status=status, stats=stats, **fields), "CrawlRun"
         )
-        put: dict[Path, Value] = {name: whole[name] for name in ("status", "stats", *fields) if name in whole}
+        put: dict[Path, Value] = {
+            name: encoded[name] for name in ("status", "stats", *fields) if name in encoded
+        }
         remove = []
         for name, (outer, inner) in self._table.lifted.items():
-            members: Any = whole[outer]["M"]
+            members: Any = encoded[outer]["M"]
             if (value := members.pop(inner, None)) is not None:
                 put[name] = value
             else:
@@ -145,25 +150,25 @@ class RunStore:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             raise NotFoundError(
-                f"run {run_id!r} of site {site_id!r} does not exist: save_run() makes it"
+                f"run {run_id!r} of site {site_id!r} does not exist: create it with save_run()"
             ) from error
         return self._decode(response["Attributes"])
 
     async def count(self, site_id: str) -> int:
-        """How many runs a site has."""
+        """Returns how many runs a site has."""
         query = Query(self._table, site_partition(site_id), attributes=("run_id",))
         async with aclosing(read_pages(self._gateway, query, rest_counts=True)) as pages:
             return sum([count async for count, _ in pages])
 
     async def keys(self, site_id: str) -> AsyncGenerator[list[Key], None]:
-        """The keys of all runs of a site, page by page."""
+        """Iterates over the keys of all runs of a site, in lists."""
         query = Query(self._table, site_partition(site_id), attributes=self._table.primary_key)
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, keys in pages:
                 yield keys
 
     async def delete(self, keys: list[Key]) -> int:
-        """Removes runs."""
+        """Deletes runs; returns how many."""
         return await delete_all(self._gateway, self._table, keys)
 
     async def _sites_of(self, run_id: str) -> list[str]:
@@ -184,16 +189,16 @@ class RunStore:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             if not error.item:
-                raise NotFoundError(f"{name} does not exist: save_run() makes it") from error
-            # Applied by our own first attempt, whose answer was lost; or the run has ended.
+                raise NotFoundError(f"{name} does not exist: create it with save_run()") from error
+            # The first attempt was applied and its answer was lost; or the run has ended.
             return self._decode(error.item)
         return self._decode(response["Attributes"])
 
     def _addition(self, deltas: dict[str, Any]) -> Update:
-        """The update that adds `deltas`, each a field of CrawlStats."""
+        """Builds the update that adds `deltas`, fields of CrawlStats."""
         if "avg_fetch_latency_ms" in deltas:
             raise InvalidArgumentError(
-                "avg_fetch_latency_ms", "an average can not be added to: add total_fetch_time_ms"
+                "avg_fetch_latency_ms", "an average cannot be added to: add to total_fetch_time_ms"
             )
         try:
             checked = CrawlStats.model_validate(deltas)
@@ -211,7 +216,7 @@ class RunStore:
             if name in lifted:
                 union[lifted[name]] = value
             elif "M" in value:
-                increment |= {("stats", name, member): each for member, each in value["M"].items()}
+                increment |= {("stats", name, key): number for key, number in value["M"].items()}
             else:
                 increment["stats", name] = value
         return Update(increment=increment, union=union)
@@ -221,10 +226,10 @@ class RunStore:
 
 
 def check_final_status(status: Any) -> RunStatus:
-    """A status that ends a run.
+    """Returns a status that ends a run.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: The status does not end a run.
     """
     final = (RunStatus.COMPLETED, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
     if status not in final:

@@ -1,4 +1,4 @@
-"""Sites: read by id, listed by a scan of their table, which is small."""
+"""Saves and reads sites; lists them by a scan of their table, which is small."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class SiteStore:
         self._table = table
 
     async def save(self, site: Site) -> None:
-        """Writes a site over whatever is there."""
+        """Saves a site, and replaces a stored one with the same id."""
         check_kind("site", site, Site)
         await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, site)))
 
     async def record_crawl(
         self, site_id: str, *, total_pages: int, total_runs: int, moment: datetime, is_sync: bool
     ) -> None:
-        """Sets what a finished run changes of its site, if the site exists."""
+        """Stores the totals and the time of a finished run in its site, if the site is stored."""
         put: dict[Path, Value] = {
             "total_pages": {"N": str(total_pages)},
             "total_runs": {"N": str(total_runs)},
@@ -49,20 +49,20 @@ class SiteStore:
             await self._gateway.call("UpdateItem", request)
 
     async def get(self, site_id: str) -> Site | None:
-        """One site by full key."""
+        """Returns one site, or None; strongly consistent."""
         response = await self._gateway.call("GetItem", requests.get_request(self._table, site_key(site_id)))
         return self._decode(response["Item"]) if "Item" in response else None
 
     async def listing(self, limit: int, cursor: str | None) -> Slice[Site]:
-        """A slice of all sites."""
+        """Returns a slice of all sites, in no particular order."""
         return await read_table(self._gateway, self._table, self._decode, limit=limit, cursor=cursor)
 
     def iterate(self) -> AsyncIterator[Site]:
-        """All sites, in no particular order."""
+        """Iterates over all sites, in no particular order."""
         return iterate(lambda cursor: self.listing(1000, cursor))
 
     async def delete(self, site_id: str) -> None:
-        """Removes the site's own item, if there is one."""
+        """Deletes the item of a site, if there is one; nothing else of the site."""
         await self._gateway.call("DeleteItem", requests.delete_request(self._table, site_key(site_id)))
 
     def _decode(self, item: Item) -> Site:

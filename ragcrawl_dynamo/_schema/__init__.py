@@ -1,1 +1,1 @@
-"""What the five tables hold: their keys, their indexes, how they are made and migrated."""
+"""Defines the five tables: their keys and indexes, how they are created and how they are migrated."""

@@ -1,4 +1,4 @@
-"""Names of attributes that items hold beside the fields of their models, and how they are read."""
+"""Names the attributes that items hold beside the fields of their models, and reads and builds them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.values import Item
 
-# Epoch seconds after which DynamoDB may delete an item, in tables that have time to live.
+# The seconds since 1970 after which DynamoDB may delete an item, in tables with a time to live.
 EXPIRES_AT = "expires_at"
 
-# A page's revision: the random name of its latest change. A commit changes the page as it was read.
+# The revision of a page: a random name for its latest update. A commit is refused if the revision is no
+# longer the one that it read.
 REVISION = "revision"
 
-# The order of a page's latest change in the change feed.
+# The order of a page's latest change in the change feed: a number that grows with each change of the page.
 CHANGE_ORDER = "change_order"
 
 
 def expiry(days: int | None, moment: datetime) -> Item:
-    """When DynamoDB may delete an item, so many days after a moment, if ever."""
+    """Returns the attribute that lets DynamoDB delete an item `days` after a moment; nothing for None."""
     if days is None:
         return {}
     return {EXPIRES_AT: {"N": str(int((moment + timedelta(days=days)).timestamp()))}}
 
 
 def change_order(item: Mapping[str, Any]) -> int | None:
-    """The order of a page's latest change, if its item has one."""
+    """Returns the order of a page's latest change; None if no change was logged."""
     return int(item[CHANGE_ORDER]["N"]) if CHANGE_ORDER in item else None

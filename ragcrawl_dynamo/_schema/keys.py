@@ -1,9 +1,12 @@
-"""Every key string of the five tables; nothing else builds one.
+"""Builds and reads all keys of the five tables; no other module joins or splits key text.
 
-An id may hold any character. In a key it is escaped so that "#" never appears in it; "#" is therefore free
-to join the parts of a composite key, and keys that begin with "#" are free for records of the layer itself.
-The escapes are those of JSON Pointer (RFC 6901) with "#" in the place of "/": "~" becomes "~0", "#" becomes
-"~1". Escaping is injective, so two different ids never share a key.
+An id may hold any character. In a key it is escaped, so that it never contains "#". "#" is therefore free to
+join the parts of a composite key, and keys that begin with "#" are free for the package's own records. The
+escapes are those of JSON Pointer (RFC 6901) with "#" instead of "/": "~" becomes "~0", "#" becomes "~1".
+Different ids have different escaped forms, so they never share a key.
+
+The docstring of each function gives the key pattern, a partition key and a sort key divided by " / ", and the
+access that the key serves. tables.py lists what lies in each table.
 """
 
 from __future__ import annotations
@@ -12,51 +15,129 @@ from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
 from ragcrawl_dynamo._utils.urls import normalize_url, url_hash
 from ragcrawl_dynamo.errors import InvalidKeyError
 
-# Every id is somewhere a sort key, of a table or of an index, and a sort key may take 1,024 bytes
-# (AWS: "Quotas in Amazon DynamoDB").
+# Every id is a sort key somewhere, of a table or of an index. A sort key may take 1,024 bytes (AWS: "Quotas
+# in Amazon DynamoDB").
 MAX_ID_BYTES = 1024
 
-# What the sort keys of a version's body parts have more than its own; its page_id has one byte more.
+# By how much the sort key of a body part may be longer than that of its version. The partition key is longer
+# by one byte.
 _BODY_BYTES = 24
 
-# A host's name is part of its queues' names; DNS allows 253 characters (RFC 1035), a port comes on top.
+# A host's name is a part of its queues' names. DNS allows 253 characters (RFC 1035), and a port is added.
 MAX_HOST_BYTES = 512
 
-# The generation of a version's body, unless a body with that name is there already.
+# The generation of a version's body, unless a body of that generation is stored already.
 FIRST_GENERATION = "0"
+
+# In by_site, the partition keys of bodies sort between these two: "$" is the character after "#".
+BODY_PARTITIONS = ("#", "$")
+
+# The beginnings of the sort keys of a site's records: the shards of its change log, and its consumers. Stored
+# logs say "lane" for a shard.
+CHANGE_SHARD_PREFIX = "lane#"
+CONSUMER_PREFIX = "consumer#"
+
+# The beginnings of the sort keys of a run's records: its hosts, its counters, and the processes that claim.
+HOST_PREFIX = "host#"
+COUNTER_PREFIX = "count#"
+MEMBER_PREFIX = "member#"
+
+
+# Sites and runs
 
 
 def site_key(site_id: str) -> Key:
-    """`{site_id}`: one site by id."""
+    """`{site_id}`: reads and writes one site."""
     return {"site_id": {"S": _id("Site", "site_id", site_id)}}
 
 
+def site_partition(site_id: str) -> str:
+    """`{site_id}`: lists a site's runs, its pages and, in by_site, its versions."""
+    return _id("Site", "site_id", site_id)
+
+
 def run_key(site_id: str, run_id: str) -> Key:
-    """`{site_id}` / `{run_id}`: one run by full key."""
+    """`{site_id}` / `{run_id}`: reads and writes one run."""
     return {
         "site_id": {"S": _id("CrawlRun", "site_id", site_id)},
         "run_id": {"S": _id("CrawlRun", "run_id", run_id)},
     }
 
 
+def run_partition(run_id: str) -> str:
+    """`{run_id}`: lists a run's frontier items and, in by_run_id, finds a run without its site."""
+    return _id("CrawlRun", "run_id", run_id)
+
+
 def schema_key() -> Key:
-    """`#schema` / `#schema`: what all tables of a prefix are; a key never has a site's "#" in it."""
+    """`#schema` / `#schema`: reads and writes the schema record, one for all tables of a prefix."""
     return {"site_id": {"S": "#schema"}, "run_id": {"S": "#schema"}}
 
 
+# Pages
+
+
 def page_key(site_id: str, page_id: str) -> Key:
-    """`{site_id}` / `{page_id}`: one page by full key."""
+    """`{site_id}` / `{page_id}`: reads and writes one page."""
     return {
         "site_id": {"S": _id("Page", "site_id", site_id)},
         "page_id": {"S": _id("Page", "page_id", page_id)},
     }
 
 
-def version_key(page_id: str, version_id: str, site_id: str) -> Key:
-    """`{page_id}` / `{version_id}#{site_id}#`: one version by full key.
+def url_key(url: str) -> str:
+    """`{SHA-256 of the normalized URL, in hexadecimal}`: in by_url, finds a page by a URL of any length."""
+    return url_hash(normalize_url(url))
 
-    The site is part of it because two sites that crawl one URL share its page_id, and can share a
-    version_id too: neither may overwrite the other.
+
+# The change log, in the pages table
+
+
+def changes_partition(site_id: str) -> str:
+    """`#{site_id}`: lists a site's shards of the change log and its consumers' cursors."""
+    return "#" + site_partition(site_id)
+
+
+def change_shard_key(site_id: str, shard: str) -> Key:
+    """`#{site_id}` / `lane#{shard}`: reads and writes the record of the process that holds a shard."""
+    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CHANGE_SHARD_PREFIX + shard}}
+
+
+def change_shard_of(key: Key) -> str:
+    """Returns the shard of a key `#{site_id}` / `lane#{shard}`."""
+    return key["page_id"]["S"].removeprefix(CHANGE_SHARD_PREFIX)
+
+
+def consumer_key(site_id: str, consumer: str) -> Key:
+    """`#{site_id}` / `consumer#{consumer}`: reads and writes the cursor of one consumer."""
+    name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))
+    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
+
+
+def change_shard_partition(site_id: str, shard: str) -> str:
+    """`#{site_id}#{shard}`: lists the log entries of a shard by sequence number."""
+    return f"{changes_partition(site_id)}#{shard}"
+
+
+def change_key(site_id: str, shard: str, sequence_number: int) -> Key:
+    """`#{site_id}#{shard}` / `{sequence_number}`: writes one log entry."""
+    partition = change_shard_partition(site_id, shard)
+    return {"site_id": {"S": partition}, "page_id": {"S": sequence_text(sequence_number)}}
+
+
+def sequence_text(sequence_number: int) -> str:
+    """`000000000001`: a fixed width, so that log entries sort by number."""
+    return f"{sequence_number:012}"
+
+
+# Versions and their bodies
+
+
+def version_key(page_id: str, version_id: str, site_id: str) -> Key:
+    """`{page_id}` / `{version_id}#{site_id}#`: reads and writes the head of one version.
+
+    The site is a part of the key because two sites that crawl one URL share its page_id, and can share a
+    version_id too. Neither site may overwrite the version of the other one.
     """
     sort_key = version_prefix(version_id) + version_suffix(site_id)[1:]
     if len(sort_key.encode()) > MAX_ID_BYTES - _BODY_BYTES:
@@ -70,32 +151,51 @@ def version_key(page_id: str, version_id: str, site_id: str) -> Key:
 
 
 def version_prefix(version_id: str) -> str:
-    """`{version_id}#`: begins the sort key of every version of that id, one per site."""
+    """`{version_id}#`: finds the versions of that id in a page's partition, one for each site."""
     return _id("PageVersion", "version_id", version_id) + "#"
 
 
 def version_suffix(site_id: str) -> str:
-    """`#{site_id}#`: ends the sort key of every version of that site, and is nowhere else in one."""
+    """`#{site_id}#`: ends the sort key of every version of that site, and occurs nowhere else in it."""
     return "#" + _id("PageVersion", "site_id", site_id) + "#"
 
 
+def version_ids(head: Key) -> tuple[str, str, str]:
+    """Returns page_id, version_id and site_id of a key `{page_id}` / `{version_id}#{site_id}#`."""
+    version_id, site_id, _ = head["version_key"]["S"].split("#")
+    return unescape(head["page_id"]["S"]), unescape(version_id), unescape(site_id)
+
+
+def page_partition(page_id: str) -> str:
+    """`{page_id}`: lists a page's versions, those of all sites that have the page."""
+    return _id("Page", "page_id", page_id)
+
+
 def body_location(head: Key, generation: str = FIRST_GENERATION) -> str:
-    """`{version_id}#{site_id}#{generation}#`: begins the sort keys of one body, in the version's own name."""
+    """`{version_id}#{site_id}#{generation}#`: begins the sort keys of all items of one body."""
     return f"{head['version_key']['S']}{generation}#"
 
 
 def body_part_key(head: Key, location: str, number: int) -> Key:
-    """`#{page_id}` / `{location}{number}`: one part of a body, in a partition beside the page's versions."""
+    """`#{page_id}` / `{location}{number}`: reads and writes one body part.
+
+    Bodies have a partition beside that of their page's versions, so that listing versions reads no body.
+    """
     return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{location}{number:05}"}}
 
 
 def body_users_key(head: Key, location: str) -> Key:
-    """`#{page_id}` / `{location}users`: which versions share a body."""
+    """`#{page_id}` / `{location}users`: reads and writes the list of the versions that share a body."""
     return {"page_id": {"S": "#" + head["page_id"]["S"]}, "version_key": {"S": f"{location}users"}}
 
 
 def body_entry(key: Key) -> tuple[Key, str] | None:
-    """The version that a body part was written for, and the body's location; None for a version's own key."""
+    """Returns which body a key `#{page_id}` / `{version_id}#{site_id}#{generation}#{part}` belongs to.
+
+    Returns:
+        The key of the version that the body was written for, and the location of the body; None for the key
+        of a version.
+    """
     if not is_body_partition(key["page_id"]["S"]):
         return None
     version_id, site_id, generation, _ = key["version_key"]["S"].split("#")
@@ -107,157 +207,86 @@ def body_entry(key: Key) -> tuple[Key, str] | None:
 
 
 def is_body_partition(partition: str) -> bool:
-    """Whether a partition of the versions table holds bodies: no escaped id begins with "#"."""
+    """Returns whether a partition key is `#{page_id}`, that of bodies: no escaped id begins with "#"."""
     return partition.startswith("#")
 
 
-def version_ids(head: Key) -> tuple[str, str, str]:
-    """page_id, version_id and site_id of a version's key."""
-    version_id, site_id, _ = head["version_key"]["S"].split("#")
-    return unescape(head["page_id"]["S"]), unescape(version_id), unescape(site_id)
+def site_entry(head: Key) -> Key:
+    """`{site_id}`: lists a version in by_site, by its first body part or, if it has none, by its head."""
+    return {"indexed_site": {"S": head["version_key"]["S"].split("#")[1]}}
 
 
-def changes_partition(site_id: str) -> str:
-    """`#{site_id}`: partition of a site's shards of the change log, and of its consumers' cursors."""
-    return "#" + site_partition(site_id)
-
-
-# Begin the sort keys of all shards of the change log, and of all consumers, of a site. The text is older than
-# the name.
-CHANGE_SHARD_PREFIX = "lane#"
-CONSUMER_PREFIX = "consumer#"
-
-
-def change_shard_key(site_id: str, shard: str) -> Key:
-    """`#{site_id}` / `lane#{shard}`: who numbers the changes of a shard of the change log."""
-    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CHANGE_SHARD_PREFIX + shard}}
-
-
-def change_shard_of(key: Key) -> str:
-    """The shard of a shard's key."""
-    return key["page_id"]["S"].removeprefix(CHANGE_SHARD_PREFIX)
-
-
-def consumer_key(site_id: str, consumer: str) -> Key:
-    """`#{site_id}` / `consumer#{consumer}`: how far a consumer of the changes has come."""
-    name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))
-    return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
-
-
-def change_shard_partition(site_id: str, shard: str) -> str:
-    """`#{site_id}#{shard}`: partition of the changes of a shard."""
-    return f"{changes_partition(site_id)}#{shard}"
-
-
-def change_key(site_id: str, shard: str, sequence_number: int) -> Key:
-    """`#{site_id}#{shard}` / `{sequence_number}`: one change, in the order of its shard."""
-    partition = change_shard_partition(site_id, shard)
-    return {"site_id": {"S": partition}, "page_id": {"S": sequence_text(sequence_number)}}
-
-
-def sequence_text(sequence_number: int) -> str:
-    """`000000000001`: fixed width, so that it sorts by number."""
-    return f"{sequence_number:012}"
-
-
-# In by_site, bodies sort between these two: "$" is the character after "#".
-BODY_PARTITIONS = ("#", "$")
+# The frontier
 
 
 def frontier_key(run_id: str, item_id: str) -> Key:
-    """`{run_id}` / `{item_id}`: one frontier item by full key."""
+    """`{run_id}` / `{item_id}`: reads and writes one frontier item."""
     return {
         "run_id": {"S": _id("FrontierItem", "run_id", run_id)},
         "item_id": {"S": _id("FrontierItem", "item_id", item_id)},
     }
 
 
+def records_partition(run_id: str) -> str:
+    """`#{run_id}`: lists a run's control, hosts, counters and processes."""
+    return "#" + run_partition(run_id)
+
+
 def control_key(run_id: str) -> Key:
-    """`#{run_id}` / `control`: what a run's workers share; beside the partition of the run's items."""
+    """`#{run_id}` / `control`: reads and writes the control of a run, which all its workers share."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": "control"}}
 
 
 def host_key(run_id: str, host: str) -> Key:
-    """`#{run_id}` / `host#{host}`: one host's limits, leases in flight and turn."""
+    """`#{run_id}` / `host#{host}`: reads and writes the record of one host, with its limits and counts."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": HOST_PREFIX + host_name(host)}}
 
 
-# Begin the sort keys of all hosts, counters and processes of a run.
-HOST_PREFIX = "host#"
-COUNTER_PREFIX = "count#"
-MEMBER_PREFIX = "member#"
+def host_of(key: Key) -> str:
+    """Returns the host of a key `#{run_id}` / `host#{host}`."""
+    return unescape(key["item_id"]["S"].removeprefix(HOST_PREFIX))
 
 
 def counter_key(run_id: str, number: int) -> Key:
-    """`#{run_id}` / `count#{number}`: one of the places in which a run's items are counted."""
+    """`#{run_id}` / `count#{number}`: reads and adds to one of the shards of a run's counters."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": f"{COUNTER_PREFIX}{number}"}}
 
 
 def member_key(run_id: str, process: str) -> Key:
-    """`#{run_id}` / `member#{process}`: a process that claims of the run."""
+    """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
 
 
-def host_of(key: Key) -> str:
-    """The host of a host record's key."""
-    return unescape(key["item_id"]["S"].removeprefix(HOST_PREFIX))
-
-
-def records_partition(run_id: str) -> str:
-    """`#{run_id}`: partition of a run's control, host records and counters."""
-    return "#" + run_partition(run_id)
-
-
 def due_list(run_id: str) -> str:
-    """`#{run_id}`: in by_queue, the hosts of a run that have work, in the order in which they are due."""
+    """`#{run_id}`: in by_queue, lists the hosts of a run that have work, by the moment when each is due."""
     return "#" + run_partition(run_id)
 
 
 def host_queue(run_id: str, host: str, shard: int) -> str:
-    """`{run_id}#{host}#{shard}`: in by_queue, a share of a host's open items."""
+    """`{run_id}#{host}#{shard}`: in by_queue, lists the open items of one shard of a host's queue."""
     return f"{run_partition(run_id)}#{host_name(host)}#{shard}"
 
 
 def shard_of(queue: str) -> int:
-    """The shard of a host's queue."""
+    """Returns the shard of a partition key `{run_id}#{host}#{shard}`."""
     return int(queue.rpartition("#")[2])
 
 
 def host_name(host: str) -> str:
-    """A host as it stands in a key.
+    """`{host}`: a host as a part of a key; empty if the URL has none.
 
     Raises:
-        InvalidKeyError: It is too long, or no UTF-8.
+        InvalidKeyError: The host is too long, or UTF-8 cannot encode it.
     """
     return "" if host == "" else _id("FrontierItem", "domain", host, limit=MAX_HOST_BYTES)
 
 
-def url_key(url: str) -> str:
-    """SHA-256 of the normalized URL, in hexadecimal: finds a page by a URL of any length."""
-    return url_hash(normalize_url(url))
-
-
-def site_partition(site_id: str) -> str:
-    """`{site_id}`: partition of a site's runs, pages and, in their by_site index, versions."""
-    return _id("Site", "site_id", site_id)
-
-
-def page_partition(page_id: str) -> str:
-    """`{page_id}`: partition of a page's versions, of every site that has the page."""
-    return _id("Page", "page_id", page_id)
-
-
-def run_partition(run_id: str) -> str:
-    """`{run_id}`: partition of a run's frontier, and of the run in its by_run_id index."""
-    return _id("CrawlRun", "run_id", run_id)
-
-
-def site_entry(head: Key) -> Key:
-    """`{site_id}`: lists a version under its site, by its first body part or, without parts, its head."""
-    return {"indexed_site": {"S": head["version_key"]["S"].split("#")[1]}}
-
-
 def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str:
+    """Escapes an id.
+
+    Raises:
+        InvalidKeyError: The id is not text, is empty or too long, or UTF-8 cannot encode it.
+    """
     if not isinstance(value, str):
         raise InvalidKeyError(field, f"must be text, not {type(value).__name__}", model=model)
     if not value:
@@ -269,7 +298,7 @@ def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str
         size = len(escaped.encode())
     except UnicodeEncodeError:
         raise InvalidKeyError(
-            field, "holds a lone surrogate, which UTF-8 can not encode", model=model
+            field, "holds a lone surrogate, which UTF-8 cannot encode", model=model
         ) from None
     if size > limit:
         raise InvalidKeyError(

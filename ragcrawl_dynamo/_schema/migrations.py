@@ -1,4 +1,4 @@
-"""The version of what the tables hold, and how items of an older one are brought up."""
+"""Stores the schema version of the tables, and migrates items of an older version."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ __all__ = ["MigrationProgress"]
 
 logger = logging.getLogger(__name__)
 
-# It grows when items change in a way that other versions of this package can not read. Tables without a
-# record are of the first.
+# The version grows when items change in a way that other versions of this package cannot read. Tables without
+# a schema record have the first version.
 FIRST_VERSION = 1
 SCHEMA_VERSION = 1
 
 OnProgress: TypeAlias = "Callable[[MigrationProgress], None]"
 
-# Items read at once, and rewritten at once.
+# Items that one request reads, and items that are rewritten at the same time.
 _PER_PAGE = 200
 _IN_FLIGHT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationProgress:
-    """A page of a table that was looked through.
+    """The progress of a migration after one page of a table.
 
     Attributes:
-        version: To which the items were brought.
-        table: Full name of the table.
-        seen: Items of the page.
-        rewritten: How many of them were of the old form.
+        version: The schema version to which the items are migrated.
+        table: The full name of the table.
+        seen: How many items the page has.
+        rewritten: How many of them had the old form, and were rewritten.
     """
 
     version: int
@@ -59,13 +59,13 @@ class MigrationProgress:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What brings the items of one table to a version.
+    """One step of the migration to a version: it upgrades the items of one table.
 
     Attributes:
-        version: To which.
-        table: Name of the table, without prefix.
-        upgrade: Of an item what it is to be, with the same key; the same item where nothing is to be done. To
-            apply it twice must be as good as once.
+        version: The version to which the items are migrated.
+        table: The name of the table, without prefix.
+        upgrade: Returns the upgraded form of an item, with the same key. It must return an upgraded item
+            unchanged.
     """
 
     version: int
@@ -73,12 +73,12 @@ class Migration:
     upgrade: Callable[[Item], Item]
 
 
-# By version. Version 1 is the first that there is.
+# In the order of their versions. Version 1 is the first, so there is no migration yet.
 MIGRATIONS: tuple[Migration, ...] = ()
 
 
 class SchemaStore:
-    """Key `#schema` / `#schema` of the runs table: one record for all five tables."""
+    """The schema record, key `#schema` / `#schema` of the runs table: one for all five tables."""
 
     def __init__(self, gateway: Gateway, tables: Tables) -> None:
         self._gateway = gateway
@@ -87,53 +87,53 @@ class SchemaStore:
 
     @property
     def version(self) -> int:
-        """Of this package."""
+        """The schema version of this package."""
         return SCHEMA_VERSION
 
     async def read(self) -> SchemaRecord | None:
-        """The record; None where nobody has written one."""
+        """Returns the schema record, or None if none is stored."""
         response = await self._gateway.call("GetItem", requests.get_request(self._table, schema_key()))
         return from_item(self._table, response["Item"]) if "Item" in response else None
 
     async def ensure(self, *, is_new: bool, write: bool = True) -> None:
-        """Proves that the tables are of this version, and says so in them if nobody has.
+        """Checks that the tables have this package's version, and stores the version if none is stored.
 
         Args:
-            is_new: Whether the tables were only just made, so that they are of no older version.
-            write: Whether to say so.
+            is_new: Whether the tables were just created, so that they cannot have an older version.
+            write: Whether to store the version.
 
         Raises:
-            SchemaVersionError: They are of another version.
+            SchemaVersionError: The tables have another version.
         """
         record = await self.read()
-        unsaid = SCHEMA_VERSION if is_new else FIRST_VERSION
-        version = unsaid if record is None else record.version
+        default_version = SCHEMA_VERSION if is_new else FIRST_VERSION
+        version = default_version if record is None else record.version
         if version != SCHEMA_VERSION:
             raise SchemaVersionError(version, SCHEMA_VERSION)
         if record is None and write:
             try:
                 await self._write(SchemaRecord(version=SCHEMA_VERSION), Missing("version"))
             except (ConditionFailedError, AccessDeniedError) as error:
-                # Someone else was faster, or may write what this role may not.
-                logger.debug("the schema's version is not recorded: %s", error)
+                # Another process stored it first, or this role may not write it. Another role may.
+                logger.debug("the schema version was not stored: %s", error)
 
     async def migrate(self, on_progress: OnProgress) -> int:
-        """Brings all items up to this version, from where an earlier call was ended.
+        """Migrates all items to this package's version. A call resumes where an interrupted one stopped.
 
-        Others may read and write all the while. What they write in the old form behind its back is found by
-        a second look, and a third, until one finds nothing.
+        Other processes may read and write meanwhile. They may write items of the old form in a part of a
+        table that is already migrated. The table is therefore read again, until a pass finds no such item.
 
         Returns:
             How many items were rewritten.
 
         Raises:
-            SchemaVersionError: The tables are of a newer version.
-            ServiceError: A request failed; the next call goes on from there.
+            SchemaVersionError: The tables have a newer version.
+            ServiceError: A request failed; the next call resumes there.
         """
         record = await self.read() or SchemaRecord(version=FIRST_VERSION)
         rewritten = 0
         while record.version < SCHEMA_VERSION:
-            steps = [each for each in MIGRATIONS if each.version == record.version + 1]
+            steps = [step for step in MIGRATIONS if step.version == record.version + 1]
             if record.step < len(steps):
                 record, count = await self._look(record, steps[record.step], on_progress)
                 rewritten += count
@@ -145,39 +145,44 @@ class SchemaStore:
     async def _look(
         self, record: SchemaRecord, migration: Migration, on_progress: OnProgress
     ) -> tuple[SchemaRecord, int]:
-        """Goes through a table once; the record is at its next step if there was nothing to do."""
+        """Reads a table once and upgrades its items.
+
+        Returns:
+            The schema record, at the next step if nothing was rewritten; and how many items were rewritten.
+        """
         table: Table[Any] = getattr(self._tables, migration.table)
         rewritten = 0
         while True:
             start: Key = {name: {"S": text} for name, text in record.position.items()}
             request = requests.scan_request(table, limit=_PER_PAGE, start=start or None)
             response = await self._gateway.call("Scan", request)
-
             rewrite = partial(self._rewrite, table, migration)
-            changed = sum(await gather_bounded(rewrite, response["Items"], _IN_FLIGHT))
-            rewritten += changed
-            last = response.get("LastEvaluatedKey", {})
-            position = {name: value["S"] for name, value in last.items()}
-            clean = record.clean and not changed
+            rewritten_of_page = sum(await gather_bounded(rewrite, response["Items"], _IN_FLIGHT))
+            rewritten += rewritten_of_page
+            last_key = response.get("LastEvaluatedKey", {})
+            position = {name: value["S"] for name, value in last_key.items()}
+            clean = record.clean and not rewritten_of_page
             if position:
                 after = record.model_copy(update={"position": position, "clean": clean})
             else:
-                # From the beginning: of the next step, or for another look.
+                # The next step begins, or another pass of this step.
                 after = SchemaRecord(version=record.version, step=record.step + int(clean))
             record = await self._advance(record, after)
-            on_progress(MigrationProgress(migration.version, table.name, len(response["Items"]), changed))
+            seen = len(response["Items"])
+            on_progress(MigrationProgress(migration.version, table.name, seen, rewritten_of_page))
             if not position or (record.version, record.step) != (after.version, after.step):
                 return record, rewritten
 
     async def _rewrite(self, table: Table[Any], migration: Migration, item: Item) -> bool:
+        """Upgrades one item; returns whether it was rewritten."""
         if schema_key().items() <= item.items():
             return False
-        while (new := migration.upgrade(item)) != item:
+        while (upgraded := migration.upgrade(item)) != item:
             try:
-                await self._gateway.call("UpdateItem", _replacement(table, item, new))
+                await self._gateway.call("UpdateItem", _replacement(table, item, upgraded))
             except ConditionFailedError as error:
                 if error.item is None:
-                    # Deleted meanwhile.
+                    # The item was deleted meanwhile.
                     return False
                 item = error.item
             else:
@@ -185,17 +190,17 @@ class SchemaStore:
         return False
 
     async def _advance(self, before: SchemaRecord, after: SchemaRecord) -> SchemaRecord:
-        """Writes how far it is; whoever migrates at the same time may be further."""
-        same: Condition = AllOf(
+        """Stores the progress; returns the stored record. Another migrating process may have advanced it."""
+        is_as_read: Condition = AllOf(
             (
                 Compare("version", "=", {"N": str(before.version)}),
                 Compare("step", "=", {"N": str(before.step)}),
             )
         )
         if before.version == FIRST_VERSION:
-            same = AnyOf((same, Missing("version")))
+            is_as_read = AnyOf((is_as_read, Missing("version")))
         try:
-            await self._write(after, same)
+            await self._write(after, is_as_read)
         except ConditionFailedError:
             return await self.read() or after
         return after
@@ -205,17 +210,20 @@ class SchemaStore:
         await self._gateway.call("PutItem", requests.put_request(self._table, item, condition))
 
 
-def _replacement(table: Table[Any], item: Item, new: Item) -> UpdateItemInputTypeDef:
-    """Writes what differs, if that is still as it was read; the rest may have changed since."""
-    names = sorted(name for name in {*item, *new} if item.get(name) != new.get(name))
+def _replacement(table: Table[Any], item: Item, upgraded: Item) -> UpdateItemInputTypeDef:
+    """Builds the update of the attributes that differ, on the condition that they are as they were read.
+
+    Other attributes may have changed meanwhile; they keep their values.
+    """
+    names = sorted(name for name in {*item, *upgraded} if item.get(name) != upgraded.get(name))
     return requests.update_request(
         table,
         {name: item[name] for name in table.primary_key},
         Update(
-            put={name: new[name] for name in names if name in new},
-            remove=[name for name in names if name not in new],
+            put={name: upgraded[name] for name in names if name in upgraded},
+            remove=[name for name in names if name not in upgraded],
         ),
-        # An item that was deleted meanwhile stays so.
+        # Do not create an item that was deleted meanwhile.
         AllOf(
             [
                 Exists(table.partition_key),

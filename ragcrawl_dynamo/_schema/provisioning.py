@@ -1,4 +1,4 @@
-"""Makes the tables that are missing, and proves that those which exist are as this version needs them."""
+"""Creates missing tables, and checks that existing ones have the keys and indexes that this version needs."""
 
 from __future__ import annotations
 
@@ -29,29 +29,31 @@ __all__ = ["TableInfo"]
 
 logger = logging.getLogger(__name__)
 
-# A table that is UPDATING, a new index for one, serves requests all the while.
+# A table also serves requests while it is UPDATING, for example while an index is added.
 _SERVING = frozenset({"ACTIVE", "UPDATING"})
 
+# Seconds between two requests for the status of a table that is being created: at first, and at most.
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 5.0
 
 _ADD_INDEXES = "initialize(create_missing_indexes=True) adds missing global indexes"
 _NEW_PREFIX = (
-    "The keys of a table can not be changed: choose another table_prefix, or move its items to a new table"
+    "The keys of a table cannot be changed: choose another table_prefix, or move its items to a new table"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """What DynamoDB says of a table; counts and sizes are some six hours old (AWS: DescribeTable).
+    """The description of a table. DynamoDB updates counts and sizes every six hours (AWS: DescribeTable).
 
     Attributes:
-        name: In full.
-        status: "ACTIVE", "CREATING", "UPDATING" and so on, or "MISSING".
-        items: How many, those of other kinds than the table's name says included.
-        size_bytes: What they take, without indexes.
+        name: The full name of the table.
+        status: The status, such as "ACTIVE", "CREATING" or "UPDATING"; "MISSING" if there is no such table.
+        items: The number of items, with those of other kinds that lie in the table.
+        size_bytes: The size of the items in bytes, without indexes.
         billing: "PAY_PER_REQUEST" or "PROVISIONED"; None for a missing table.
-        time_to_live: Its status, "not known" without the right to look; None for a table that needs none.
+        time_to_live: The status of the time to live, such as "ENABLED"; "not known" if the credentials do not
+            allow reading it; None for a missing table and for a table that needs no time to live.
     """
 
     name: str
@@ -63,53 +65,54 @@ class TableInfo:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it takes requests."""
+        """Whether the table serves requests."""
         return self.status in _SERVING
 
 
 async def ensure_tables(
     gateway: Gateway, tables: Tables, *, create_missing_indexes: bool = False
 ) -> set[str]:
-    """Makes all tables concurrently and waits until they and their indexes are active.
+    """Creates missing tables, all at the same time, and waits until all tables and indexes are active.
 
     Returns:
-        Full names of those that were not there, or only just being made.
+        The full names of the tables that were missing, or that another process was just creating.
 
     Raises:
-        SchemaMismatchError: A table exists with other keys or indexes.
-        DeadlineExceededError: A table is not active within `table_timeout`.
+        SchemaMismatchError: An existing table has other keys or indexes.
+        DeadlineExceededError: A table did not become active within `table_timeout`.
         ServiceError: DynamoDB refused a request.
     """
-    every = tables.all()
-    new = await gather(_ensure(gateway, table, create_missing_indexes) for table in every)
-    return {table.name for table, is_new in zip(every, new, strict=True) if is_new}
+    all_tables = tables.all()
+    are_new = await gather(_ensure(gateway, table, create_missing_indexes) for table in all_tables)
+    return {table.name for table, is_new in zip(all_tables, are_new, strict=True) if is_new}
 
 
 async def require_tables(gateway: Gateway, tables: Tables) -> None:
-    """Proves that all tables are there and as they have to be; changes nothing.
+    """Checks that all tables exist, with the keys and indexes that this version needs; changes nothing.
 
     Raises:
-        TableNotFoundError: Some are missing.
+        TableNotFoundError: Tables are missing.
         SchemaMismatchError: A table has other keys or indexes.
         ServiceError: DynamoDB refused a request.
     """
-    every = tables.all()
-    found = await gather(_describe(gateway, table) for table in every)
-    missing = [table.name for table, description in zip(every, found, strict=True) if description is None]
+    all_tables = tables.all()
+    descriptions = await gather(_describe(gateway, table) for table in all_tables)
+    described = list(zip(all_tables, descriptions, strict=True))
+    missing = [table.name for table, description in described if description is None]
     if missing:
         raise TableNotFoundError(
-            f"{len(missing)} of {len(every)} tables are missing, {missing[0]} for one: initialize(), or "
-            f"`init`, makes them; if they should be there, check table_prefix, region and endpoint_url",
+            f"{len(missing)} of {len(all_tables)} tables are missing, such as {missing[0]}: create them with "
+            f"initialize() or `init`; if they should exist, check table_prefix, region and endpoint_url",
             code="ResourceNotFoundException",
             operation="DescribeTable",
             table=missing[0],
         )
-    for table, description in zip(every, found, strict=True):
+    for table, description in described:
         _check(table, description, create_missing_indexes=False)
 
 
 async def describe_tables(gateway: Gateway, tables: Tables) -> list[TableInfo]:
-    """What DynamoDB says of each of the five tables.
+    """Returns a description of each of the five tables.
 
     Raises:
         ServiceError: A request failed.
@@ -118,47 +121,26 @@ async def describe_tables(gateway: Gateway, tables: Tables) -> list[TableInfo]:
 
 
 async def all_active(gateway: Gateway, tables: Tables) -> bool:
-    """Whether all five tables exist and serve requests.
+    """Returns whether all five tables exist and serve requests.
 
     Raises:
         ServiceError: A request failed.
     """
-    found = await gather(_describe(gateway, table) for table in tables.all())
-    return all(each is not None and each["TableStatus"] in _SERVING for each in found)
-
-
-async def _info(gateway: Gateway, table: Table[Any]) -> TableInfo:
-    found = await _describe(gateway, table)
-    if found is None:
-        return TableInfo(table.name, "MISSING", 0, 0, None, None)
-    ttl = None
-    if table.ttl_attribute is not None:
-        try:
-            response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
-        except AccessDeniedError:
-            ttl = "not known"
-        else:
-            ttl = response["TimeToLiveDescription"].get("TimeToLiveStatus", "DISABLED")
-    return TableInfo(
-        table.name,
-        found["TableStatus"],
-        found.get("ItemCount", 0),
-        found.get("TableSizeBytes", 0),
-        # DynamoDB leaves it out where it is PROVISIONED.
-        found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
-        ttl,
+    descriptions = await gather(_describe(gateway, table) for table in tables.all())
+    return all(
+        description is not None and description["TableStatus"] in _SERVING for description in descriptions
     )
 
 
 async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
-    """Whether the table was not there, or only just being made."""
+    """Makes one table usable, with its time to live and its backups; returns whether the table is new."""
     timeout = gateway.config.table_timeout
     try:
         async with asyncio.timeout(timeout):
             is_new = await _until_active(gateway, table, create_missing_indexes)
     except TimeoutError as error:
         raise DeadlineExceededError(
-            f"not active within table_timeout = {timeout} s: look at its status, then initialize() again",
+            f"not active within table_timeout = {timeout} s: check its status, then call initialize() again",
             code="TableNotActive",
             operation="DescribeTable",
             table=table.name,
@@ -171,6 +153,7 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
 
 
 async def _until_active(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
+    """Creates what is missing of a table, and waits for it; returns whether the table is new."""
     pause = _FIRST_POLL
     is_new = False
     while True:
@@ -180,14 +163,12 @@ async def _until_active(gateway: Gateway, table: Table[Any], create_missing_inde
             await _create(gateway, table)
         elif description["TableStatus"] == "ACTIVE":
             missing = _check(table, description, create_missing_indexes)
-            building = [
-                each
-                for each in description.get("GlobalSecondaryIndexes", [])
-                if each["IndexStatus"] != "ACTIVE"
-            ]
-            if not missing and not building:
+            is_building = any(
+                index["IndexStatus"] != "ACTIVE" for index in description.get("GlobalSecondaryIndexes", [])
+            )
+            if not missing and not is_building:
                 return is_new
-            if not building:
+            if not is_building:
                 await _add_index(gateway, table, missing[0], description)
         await asyncio.sleep(pause)
         pause = min(_LONGEST_POLL, pause * 1.5)
@@ -204,103 +185,116 @@ async def _create(gateway: Gateway, table: Table[Any]) -> None:
     try:
         await gateway.call("CreateTable", requests.create_table_request(table, gateway.config))
     except RequestRejectedError as error:
-        # Another process was faster, or the answer to our own first attempt was lost.
+        # Another process was faster, or the answer to this process's first attempt was lost.
         if error.code != "ResourceInUseException":
             raise
     else:
         logger.info("created table %s", table.name)
 
 
+def _check(
+    table: Table[Any], description: TableDescriptionTypeDef, create_missing_indexes: bool
+) -> list[Index]:
+    """Checks the keys and indexes of a table; returns the global indexes that have to be added.
+
+    Raises:
+        SchemaMismatchError: The table cannot be used as it is.
+    """
+    existing = _names(description)
+    missing = [index for index in table.indexes if index.is_global and index.name not in existing]
+    differences = list(_differences(table, description))
+    if differences:
+        raise SchemaMismatchError(table.name, differences, _NEW_PREFIX)
+    if missing and not create_missing_indexes:
+        raise SchemaMismatchError(
+            table.name, [f"global index {index.name} is missing" for index in missing], _ADD_INDEXES
+        )
+    return missing
+
+
+def _names(description: TableDescriptionTypeDef) -> set[str]:
+    """Returns the names of a table's global indexes."""
+    return {index["IndexName"] for index in description.get("GlobalSecondaryIndexes", [])}
+
+
+def _differences(table: Table[Any], description: TableDescriptionTypeDef) -> Iterator[str]:
+    """Yields the differences that cannot be repaired, one sentence for each."""
+    types = {
+        attribute["AttributeName"]: attribute["AttributeType"]
+        for attribute in description["AttributeDefinitions"]
+    }
+    yield from _key_differences("", requests.key_schema(table), description["KeySchema"], types)
+    existing: dict[str, Any] = {
+        index["IndexName"]: index
+        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
+        for index in description.get(kind, [])  # type: ignore[attr-defined] # both are lists of mappings
+    }
+    for index in table.indexes:
+        if (existing_index := existing.get(index.name)) is None:
+            if not index.is_global:
+                yield f"local index {index.name} is missing, and can only be created with its table"
+            continue
+        yield from _key_differences(
+            f"index {index.name}: ", requests.key_schema(index), existing_index["KeySchema"], types
+        )
+
+
+def _key_differences(
+    where: str, wanted: list[Any], existing: list[Any], types: Mapping[str, str]
+) -> Iterator[str]:
+    """Yields the differences between two key schemas; `where` begins the sentences."""
+    wanted_text, existing_text = _schema_text(wanted), _schema_text(existing)
+    if wanted_text != existing_text:
+        yield f"{where}the key is {existing_text}, not {wanted_text}"
+        return
+    for attribute in wanted:
+        name = attribute["AttributeName"]
+        if types.get(name) != "S":
+            yield f"{where}key attribute {name} has type {types.get(name)}, not S"
+
+
+def _schema_text(key_schema: list[Any]) -> str:
+    return ", ".join(f"{attribute['AttributeName']} ({attribute['KeyType']})" for attribute in key_schema)
+
+
 async def _add_index(
-    gateway: Gateway, table: Table[Any], index: Index, found: TableDescriptionTypeDef
+    gateway: Gateway, table: Table[Any], index: Index, description: TableDescriptionTypeDef
 ) -> None:
-    defined = found["AttributeDefinitions"]
+    defined = description["AttributeDefinitions"]
     try:
         await gateway.call(
             "UpdateTable", requests.create_index_request(table, index, defined, gateway.config)
         )
     except RequestRejectedError as error:
-        # Another process adds it, or the answer to our own first attempt was lost; the next poll tells.
+        # Another process adds the index, or the answer to this process's first attempt was lost. In both
+        # cases the table has the index by now.
         if error.code not in ("ResourceInUseException", "ValidationException"):
             raise
-        description = await _describe(gateway, table)
-        if description is None or index.name not in _names(description, "GlobalSecondaryIndexes"):
+        new_description = await _describe(gateway, table)
+        if new_description is None or index.name not in _names(new_description):
             raise
     else:
         logger.info("adding index %s to table %s", index.name, table.name)
 
 
-def _check(table: Table[Any], found: TableDescriptionTypeDef, create_missing_indexes: bool) -> list[Index]:
-    """The global indexes to add.
+async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> None:
+    """Switches the time to live of a table on, unless it is on already.
 
     Raises:
-        SchemaMismatchError: The table can not be used as it is.
+        SchemaMismatchError: It is on for another attribute.
     """
-    missing = [
-        each
-        for each in table.indexes
-        if each.is_global and each.name not in _names(found, "GlobalSecondaryIndexes")
-    ]
-    differences = list(_differences(table, found))
-    if differences:
-        raise SchemaMismatchError(table.name, differences, _NEW_PREFIX)
-    if missing and not create_missing_indexes:
-        raise SchemaMismatchError(
-            table.name, [f"global index {each.name} is missing" for each in missing], _ADD_INDEXES
-        )
-    return missing
-
-
-def _differences(table: Table[Any], found: TableDescriptionTypeDef) -> Iterator[str]:
-    types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
-    yield from _key_differences("", requests.key_schema(table), found["KeySchema"], types)
-    present: dict[str, Any] = {
-        each["IndexName"]: each
-        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
-        for each in found.get(kind, [])  # type: ignore[attr-defined] # both are lists of mappings
-    }
-    for index in table.indexes:
-        if (other := present.get(index.name)) is None:
-            if not index.is_global:
-                yield f"local index {index.name} is missing, and can only be made with its table"
-            continue
-        yield from _key_differences(
-            f"index {index.name}: ", requests.key_schema(index), other["KeySchema"], types
-        )
-
-
-def _key_differences(
-    where: str, wanted: list[Any], found: list[Any], types: Mapping[str, str]
-) -> Iterator[str]:
-    def shown(schema: list[Any]) -> str:
-        return ", ".join(f"{each['AttributeName']} ({each['KeyType']})" for each in schema)
-
-    if shown(wanted) != shown(found):
-        yield f"{where}the key is {shown(found)}, not {shown(wanted)}"
-        return
-    for each in wanted:
-        kind = types.get(each["AttributeName"])
-        if kind != "S":
-            yield f"{where}key attribute {each['AttributeName']} has type {kind}, not S"
-
-
-def _names(description: TableDescriptionTypeDef, kind: str) -> set[str]:
-    return {each["IndexName"] for each in description.get(kind, [])}  # type: ignore[attr-defined] # as above
-
-
-async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> None:
     try:
         response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
     except AccessDeniedError as error:
-        # Whoever made the tables has switched it on; a worker need not be able to look.
-        logger.warning("%s: whether old items expire is not known: %s", table.name, error)
+        # The process that created the tables has switched it on. A worker needs no right to read it.
+        logger.warning("%s: it is not known whether old items expire: %s", table.name, error)
         return
-    found = response["TimeToLiveDescription"]
-    if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
-        if found.get("AttributeName") != attribute:
+    current = response["TimeToLiveDescription"]
+    if current.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        if current.get("AttributeName") != attribute:
             raise SchemaMismatchError(
                 table.name,
-                [f"time to live is on attribute {found.get('AttributeName')}, not {attribute}"],
+                [f"time to live is on attribute {current.get('AttributeName')}, not {attribute}"],
                 f"Switch it off there, or set {table.ttl_setting} to None",
             )
         return
@@ -313,16 +307,17 @@ async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> No
             },
         )
     except RequestRejectedError as error:
-        # Another process switched it on since; a second switch within the hour is refused too.
+        # Another process has switched it on since. DynamoDB also refuses a second update within an hour.
         if error.code != "ValidationException" or "already enabled" not in str(error):
             raise
 
 
 async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
+    """Switches point-in-time recovery of a table on, unless it is on already."""
     try:
         response = await gateway.call("DescribeContinuousBackups", {"TableName": table.name})
-        found = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-        if found.get("PointInTimeRecoveryStatus") == "ENABLED":
+        current = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        if current.get("PointInTimeRecoveryStatus") == "ENABLED":
             return
         await gateway.call(
             "UpdateContinuousBackups",
@@ -332,7 +327,30 @@ async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
             },
         )
     except ServiceError as error:
-        # DynamoDB Local has no backups; what is configured for AWS must still run against it.
+        # DynamoDB Local has no backups. A configuration for AWS must work with it all the same.
         if error.code != "UnknownOperationException":
             raise
         logger.warning("%s: this endpoint has no point-in-time recovery", table.name)
+
+
+async def _info(gateway: Gateway, table: Table[Any]) -> TableInfo:
+    description = await _describe(gateway, table)
+    if description is None:
+        return TableInfo(table.name, "MISSING", 0, 0, None, None)
+    time_to_live = None
+    if table.ttl_attribute is not None:
+        try:
+            response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+        except AccessDeniedError:
+            time_to_live = "not known"
+        else:
+            time_to_live = response["TimeToLiveDescription"].get("TimeToLiveStatus", "DISABLED")
+    return TableInfo(
+        table.name,
+        description["TableStatus"],
+        description.get("ItemCount", 0),
+        description.get("TableSizeBytes", 0),
+        # DynamoDB gives no billing mode for a table that is PROVISIONED.
+        description.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
+        time_to_live,
+    )

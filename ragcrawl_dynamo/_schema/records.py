@@ -1,6 +1,6 @@
-"""Records of the package's own that lie in the five tables: hosts and control of a run, the schema's version.
+"""Models of the package's own records in the five tables: the control and the hosts of a run, and the schema.
 
-They are pure values; moments are those of the workers' clocks.
+They are pure values. Moments are read from the workers' clocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ragcrawl_dynamo.models import Entity, UtcDatetime
 
 
 class RunState(StrEnum):
-    """Whether a run's frontier hands out items."""
+    """The state of a run's frontier: whether items can be claimed from it. CANCELLED is final."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -22,11 +22,19 @@ class RunState(StrEnum):
 
 
 class RunControl(Entity):
-    """What holds for all of a run's frontier.
+    """The control of a run: one record for its whole frontier.
 
-    `host_delay` and `host_max_in_flight` are the limits that a host begins with. `verifying` is the token of
-    whoever reads the whole run to prove it finished, and goes away when something is added meanwhile;
-    `finished_by` is that token once it is proven, `final_counts` what was counted on the way.
+    Attributes:
+        run: The run.
+        site_id: The site of the run.
+        state: Whether items can be claimed.
+        host_delay: The delay that a new host gets, in seconds.
+        host_max_in_flight: The number of leases at a time that a new host gets; None for any number.
+        verifying: The token of the process that reads the whole run to prove that it is finished. It is
+            removed when an item is added meanwhile.
+        verifying_since: When this process last gave a sign of life.
+        finished_by: The token of the proof that the run is finished; None while it is not.
+        final_counts: How many items are in which state, as the proof counted them.
     """
 
     run: str
@@ -41,12 +49,23 @@ class RunControl(Entity):
 
 
 class HostRecord(Entity):
-    """One host of a run.
+    """One host of a run: its limits, its leases in flight, and when it has work.
 
-    `work_at` is the moment from which on one of its items may be claimable, None while it seems to have none.
-    `slots` are the leases in flight, by token, with the moment at which each is given up for lost; only kept
-    where `max_in_flight` is set. `reserver` is the process that got the latest lease of a limited host.
-    `revision` changes with every change.
+    Attributes:
+        run: The run.
+        host: The name of the host.
+        site_id: The site of the run.
+        delay: Seconds between the beginnings of two leases.
+        max_in_flight: How many leases may run at a time; None for any number.
+        next_at: When the next lease may begin, if `delay` is set.
+        blocked_until: No lease may begin before this moment.
+        slots: The in-flight slots: the leases in flight by token, and the moment at which each one counts as
+            lost. They are only kept while `max_in_flight` is set.
+        shards: Over how many shards the host's queue is spread.
+        work_at: From when on one of the host's items may be claimable; None while it seems to have none.
+        empty_looks: How many times in a row the host's queue looked empty.
+        reserver: The process that got the latest lease, if the host is limited.
+        revision: A random name for the latest update.
     """
 
     run: str
@@ -65,26 +84,26 @@ class HostRecord(Entity):
 
     @property
     def is_limited(self) -> bool:
-        """Whether a lease must be reserved here before an item is claimed."""
+        """Whether a lease has to be reserved in this record before an item is claimed."""
         return self.delay > 0 or self.max_in_flight is not None
 
     @property
     def open_at(self) -> datetime | None:
-        """The moment from which on the limits allow a lease; None if they always did."""
+        """When the limits allow the next lease, perhaps in the past; None if no limit applies."""
         gates = [self.blocked_until, self.next_at if self.delay > 0 else None]
         if self.max_in_flight is not None and (excess := len(self.slots) - self.max_in_flight) >= 0:
             gates.append(sorted(self.slots.values())[excess])
-        return max((each for each in gates if each is not None), default=None)
+        return max((moment for moment in gates if moment is not None), default=None)
 
     @property
     def due(self) -> datetime | None:
-        """When this host should be looked at next; None while it seems to have no work."""
+        """When this host is due: when its queue should be read next; None while it seems to have no work."""
         if self.work_at is None:
             return None
         return max(self.work_at, self.open_at or self.work_at)
 
     def allowance(self, now: datetime, wanted: int) -> int:
-        """How many leases may begin now, up to `wanted`."""
+        """Returns how many leases may begin at a moment, at most `wanted`."""
         if (open_at := self.open_at) is not None and open_at > now:
             return 0
         if self.max_in_flight is not None:
@@ -92,15 +111,18 @@ class HostRecord(Entity):
         return min(wanted, 1) if self.delay > 0 else wanted
 
     def live_slots(self, now: datetime) -> dict[str, datetime]:
-        """The leases in flight that are not given up for lost at a moment."""
+        """Returns the in-flight slots of the leases that do not count as lost at a moment."""
         return {token: expiry for token, expiry in self.slots.items() if expiry > now}
 
 
 class SchemaRecord(Entity):
-    """What the tables are, and how far their migration to the next version is.
+    """The schema record: the version of the tables, and the progress of their migration to the next version.
 
-    `step` counts the migrations of that version that are done; `position` is the key after which the next
-    one goes on, and `clean` whether it had nothing to do so far.
+    Attributes:
+        version: The version of all five tables.
+        step: How many migrations to the next version are done.
+        position: The key after which the current migration resumes; empty at the beginning of its table.
+        clean: Whether the current pass over the table has rewritten nothing so far.
     """
 
     version: int

@@ -1,4 +1,4 @@
-"""The five tables as a whole: made, proven to be of this package's schema, described, migrated, checked."""
+"""Creates, checks, describes and migrates the five tables as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Schema:
-    """The tables of one prefix, and the version of what they hold."""
+    """The tables of one prefix, and the version of their schema."""
 
     def __init__(self, gateway: Gateway, tables: Tables) -> None:
         self._gateway = gateway
@@ -35,7 +35,7 @@ class Schema:
         return self.store.version
 
     async def initialize(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
-        """Creates missing tables, and proves that all are usable; see StorageBackend.initialize."""
+        """Creates missing tables, and checks all tables and their version; see StorageBackend.initialize."""
         new: set[str] = set()
         if create_tables:
             new = await ensure_tables(
@@ -46,19 +46,19 @@ class Schema:
         await self.store.ensure(is_new=self._tables.runs.name in new, write=create_tables)
 
     async def describe(self) -> tuple[list[TableInfo], int | None]:
-        """What DynamoDB says of the tables, and the recorded version of their schema, if there is one."""
+        """Returns descriptions of the tables, and the stored version of their schema, or None."""
         tables = await describe_tables(self._gateway, self._tables)
         has_runs = any(table.name == self._tables.runs.name and table.billing for table in tables)
         record = await self.store.read() if has_runs else None
         return tables, None if record is None else record.version
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
-        """Brings the tables to this package's version; returns how many items were rewritten."""
+        """Migrates the tables to this package's version; returns how many items were rewritten."""
         await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
         return await self.store.migrate(on_progress or (lambda _: None))
 
     async def is_healthy(self, check_others: Callable[[], Awaitable[object]]) -> bool:
-        """Whether the tables serve requests, and another check passes, within `health_timeout`."""
+        """Returns whether the tables serve requests and another check passes, within `health_timeout`."""
         config = self._gateway.config
         try:
             async with asyncio.timeout(config.health_timeout):

@@ -1,15 +1,35 @@
-"""The five tables: their keys, their indexes, and which model each one holds.
+"""Defines the five tables: their keys, their indexes, and the model of the items that give each its name.
 
 | table | partition key | sort key | indexes (all KEYS_ONLY) |
 |---|---|---|---|
 | sites | site_id | | |
-| runs | site_id | run_id | global by_run_id; local by_created_at |
+| runs | site_id | run_id | global by_run_id (run_id); local by_created_at (site_id, created_at) |
 | pages | site_id | page_id | global by_url (url_key, site_id) |
 | versions | page_id | version_key | global by_site (indexed_site, page_id), sparse |
 | frontier | run_id | item_id | global by_queue (queue, queue_order), sparse |
 
-The frontier also holds, beside a run's items, one record for each of its hosts and one for the run itself;
-the pages, beside a site's pages, the log of their changes.
+Tables also hold other records. Their partition keys begin with "#", which no escaped id does:
+
+| table | key | item |
+|---|---|---|
+| sites | `{site_id}` | a site |
+| runs | `{site_id}` / `{run_id}` | a run |
+| runs | `#schema` / `#schema` | the schema record of all five tables |
+| pages | `{site_id}` / `{page_id}` | a page |
+| pages | `#{site_id}` / `lane#{shard}` | a shard of the change log: which process holds it |
+| pages | `#{site_id}` / `consumer#{consumer}` | the cursor of a consumer of the change feed |
+| pages | `#{site_id}#{shard}` / `{sequence_number}` | a log entry; expires after `change_retention_days` |
+| versions | `{page_id}` / `{version_id}#{site_id}#` | the head of a version |
+| versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}` | a body part |
+| versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#users` | the versions that share a body |
+| frontier | `{run_id}` / `{item_id}` | a frontier item; a final one expires after `frontier_ttl_days` |
+| frontier | `#{run_id}` / `control` | the control of the run |
+| frontier | `#{run_id}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
+| frontier | `#{run_id}` / `count#{number}` | a shard of the run's counters |
+| frontier | `#{run_id}` / `member#{process}` | a process that claims from the run |
+
+by_site lists a version by its first body part or, if it has none, by its head. by_queue lists open items
+under `{run_id}#{host}#{shard}`, and hosts that have work under `#{run_id}`: the due list.
 """
 
 from dataclasses import dataclass
@@ -34,32 +54,32 @@ from ragcrawl_dynamo.models import CONTENT_FIELDS, CrawlRun, FrontierItem, Page,
 
 
 def site_keys(site: Site) -> Key:
-    """The key attributes of a site's item."""
+    """Returns the key attributes of a site's item."""
     return site_key(site.site_id)
 
 
 def run_keys(run: CrawlRun) -> Key:
-    """The key attributes of a run's item."""
+    """Returns the key attributes of a run's item."""
     return run_key(run.site_id, run.run_id)
 
 
 def page_keys(page: Page) -> Key:
-    """The key attributes of a page's item, that of the URL index included."""
+    """Returns the key attributes of a page's item, with that of by_url."""
     return {**page_key(page.site_id, page.page_id), "url_key": {"S": url_key(page.url)}}
 
 
 def version_keys(version: PageVersion) -> Key:
-    """The key attributes of a version's item; that of the site index is sparse, see `site_entry`."""
+    """Returns the key attributes of a version's head; `site_entry` builds that of by_site."""
     return version_key(version.page_id, version.version_id, version.site_id)
 
 
 def frontier_keys(item: FrontierItem) -> Key:
-    """The key attributes of a frontier item."""
+    """Returns the key attributes of a frontier item; the queue itself adds those of by_queue."""
     return frontier_key(item.run_id, item.item_id)
 
 
 def host_keys(record: HostRecord) -> Key:
-    """The key attributes of a host record, that of its turn included where it has work."""
+    """Returns the key attributes of a host record, with those of the due list if the host has work."""
     key = host_key(record.run, record.host)
     if (due := record.due) is not None:
         key |= {"queue": {"S": due_list(record.run)}, "queue_order": {"S": moment_text(due)}}
@@ -67,12 +87,12 @@ def host_keys(record: HostRecord) -> Key:
 
 
 def schema_keys(record: SchemaRecord) -> Key:
-    """The key attributes of the schema's record."""
+    """Returns the key attributes of the schema record."""
     return schema_key()
 
 
 def control_keys(control: RunControl) -> Key:
-    """The key attributes of a run's control."""
+    """Returns the key attributes of a run's control."""
     return control_key(control.run)
 
 
@@ -87,7 +107,7 @@ RUNS = Table(
         Index("by_run_id", "run_id"),
         Index("by_created_at", "site_id", "created_at", is_global=False),
     ),
-    # ADD, the only atomic way to grow a set, works on top-level attributes alone (AWS: UpdateItem).
+    # ADD is the only atomic way to add to a set, and works only on top-level attributes (AWS: UpdateItem).
     lifted={"stats_domains_crawled": ("stats", "domains_crawled")},
 )
 PAGES = Table(
@@ -97,7 +117,7 @@ PAGES = Table(
     "site_id",
     "page_id",
     indexes=(Index("by_url", "url_key", "site_id"),),
-    # Of the log of changes; a page has none.
+    # Only log entries expire. A page has no such attribute.
     ttl_attribute="expires_at",
     ttl_setting="change_retention_days",
 )
@@ -120,7 +140,7 @@ FRONTIER = Table(
     ttl_attribute="expires_at",
     ttl_setting="frontier_ttl_days",
 )
-# The same table, seen as what else it holds.
+# The same tables, for the other records that they hold.
 HOSTS = Table("frontier", HostRecord, host_keys, "run_id", "item_id", indexes=FRONTIER.indexes)
 SCHEMA = Table("runs", SchemaRecord, schema_keys, "site_id", "run_id")
 CONTROLS = Table("frontier", RunControl, control_keys, "run_id", "item_id")
@@ -128,7 +148,10 @@ CONTROLS = Table("frontier", RunControl, control_keys, "run_id", "item_id")
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The five tables of one prefix; `hosts` and `controls` are in the frontier's, `schema` in the runs'."""
+    """The five tables of one prefix.
+
+    The records of `hosts` and `controls` lie in the frontier table, that of `schema` in the runs table.
+    """
 
     sites: Table[Site]
     runs: Table[CrawlRun]
@@ -141,7 +164,7 @@ class Tables:
 
     @classmethod
     def of(cls, prefix: str) -> Self:
-        """The tables whose names begin with `prefix`."""
+        """Returns the tables whose names begin with `prefix`."""
         return cls(
             sites=SITES.named(prefix),
             runs=RUNS.named(prefix),
@@ -154,5 +177,5 @@ class Tables:
         )
 
     def all(self) -> tuple[Table[Any], ...]:
-        """The five tables that there are."""
+        """Returns the five tables of DynamoDB."""
         return (self.sites, self.runs, self.pages, self.versions, self.frontier)

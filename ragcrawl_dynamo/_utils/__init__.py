@@ -1,1 +1,1 @@
-"""Tools that know nothing of AWS: clocks, tasks, checks of arguments, bounded concurrency."""
+"""Helpers that know nothing of AWS: clocks, tasks, URLs, checks of arguments, bounded concurrency."""

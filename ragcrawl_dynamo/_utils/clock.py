@@ -1,4 +1,4 @@
-"""The clocks by which leases are judged: this machine's, and what DynamoDB's answers say of it."""
+"""Provides the clock by which leases and delays are judged, so that tests can replace it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from, and how it is waited for; to be replaced in tests."""
+    """Tells the time and waits. Tests replace it by a clock of their own."""
 
     def now(self) -> datetime:
-        """The time of day, UTC."""
+        """Returns the present moment, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from some moment on; never goes back."""
+        """Returns the seconds since an arbitrary moment. The number never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Waits for a number of seconds."""
         ...
 
 
 class SystemClock:
-    """This machine's clocks."""
+    """The clocks of this machine."""
 
     def now(self) -> datetime:
         """See Clock."""

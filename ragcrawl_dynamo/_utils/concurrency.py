@@ -1,4 +1,4 @@
-"""Runs several awaitables at once: all of them, a bounded number, or a few ahead of their consumer."""
+"""Runs awaitables concurrently: all of them, a bounded number, or a few ahead of their consumer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ R = TypeVar("R")
 
 
 async def gather(awaitables: Iterable[Any]) -> list[Any]:
-    """Awaits all at once; if one fails the others are cancelled, and its error is raised."""
-    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    """Awaits all awaitables concurrently. If one fails, cancels the others and raises its error."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -23,18 +23,18 @@ async def gather(awaitables: Iterable[Any]) -> list[Any]:
 
 
 async def gather_bounded(call: Callable[[T], Awaitable[R]], values: Iterable[T], at_once: int) -> list[R]:
-    """The results of a call for each value, in their order, at most `at_once` of them in flight."""
-    slots = asyncio.Semaphore(at_once)
+    """Calls a function for each value, at most `at_once` calls at a time; returns the results in order."""
+    semaphore = asyncio.Semaphore(at_once)
 
-    async def within_slot(value: T) -> R:
-        async with slots:
+    async def call_bounded(value: T) -> R:
+        async with semaphore:
             return await call(value)
 
-    return await gather(within_slot(value) for value in values)
+    return await gather(call_bounded(value) for value in values)
 
 
 async def read_ahead(reads: AsyncIterable[Callable[[], Awaitable[T]]], count: int) -> AsyncGenerator[T, None]:
-    """The results of reads in their order, up to `count` of them started ahead. Use it within `aclosing`."""
+    """Yields the results of reads in order; starts up to `count` reads ahead. Use it within `aclosing`."""
     running: deque[asyncio.Future[T]] = deque()
     try:
         async for read in reads:
@@ -44,6 +44,6 @@ async def read_ahead(reads: AsyncIterable[Callable[[], Awaitable[T]]], count: in
         while running:
             yield await running.popleft()
     finally:
-        for each in running:
-            each.cancel()
+        for future in running:
+            future.cancel()
         await asyncio.gather(*running, return_exceptions=True)

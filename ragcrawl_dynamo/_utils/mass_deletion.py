@@ -1,4 +1,4 @@
-"""Guards against deleting most of a site by mistake."""
+"""Protects a site against the deletion of most of its records by mistake."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from ragcrawl_dynamo.errors import MassDeletionError
 
 
 def check_deleted_share(what: str, deleted: int, total: int, max_share: float) -> None:
-    """Refuses to delete more than a share of what there is.
+    """Refuses a deletion of more than a share of the records.
 
     Args:
-        what: The deleted things in the plural, for the error.
-        deleted: How many would be deleted.
-        total: Of how many.
-        max_share: `max_deleted_share`, from 0 to 1.
+        what: What would be deleted, in the plural, such as "pages"; for the error.
+        deleted: How many records would be deleted.
+        total: How many records there are.
+        max_share: The allowed share, from 0 to 1 (`max_deleted_share`).
 
     Raises:
-        MassDeletionError: It is more than that share.
+        MassDeletionError: The deletion exceeds the share.
     """
     if deleted > max_share * total:
         raise MassDeletionError(what, deleted, total, max_share)

@@ -1,4 +1,4 @@
-"""Normalizes and hashes URLs, so that different spellings of one URL are recognized."""
+"""Normalizes and hashes URLs, so that different spellings of a URL count as one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from ragcrawl_dynamo.errors import InvalidArgumentError
 
 
 def url_hash(normalized_url: str) -> str:
-    """SHA-256 of a URL that is normalized already, in hexadecimal."""
+    """Returns the SHA-256 hash of a normalized URL, in hexadecimal."""
     return sha256(normalized_url.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def link_id(normalized_url: str) -> str:
-    """The item_id of a link in the queue: 128 bits of the hash of its normalized URL."""
+    """Returns the item_id of a link: 128 bits of the hash of its normalized URL, in hexadecimal."""
     return url_hash(normalized_url)[:32]
 
 
-# What w3lib's canonical form surely leaves as it is: an http URL in lower-case ASCII up to the path, a path
-# of unreserved characters, and no dot segment in it. A test holds it against w3lib.
+# URLs that w3lib's canonical form leaves unchanged: an http URL in lower-case ASCII up to its path, a path of
+# unreserved characters, and no dot segment in it. A test compares it with w3lib.
 _CANONICAL = re.compile(r"https?://[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)+(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*/?")
 
 
 def normalize_url(url: str) -> str:
-    """The URL in w3lib's canonical form; unchanged where w3lib can not read it.
+    """Returns a URL in w3lib's canonical form, or unchanged if w3lib cannot parse it.
 
     Raises:
-        InvalidArgumentError: It is no text.
+        InvalidArgumentError: The URL is not text.
     """
     if not isinstance(url, str):
         raise InvalidArgumentError("url", f"must be text, not {type(url).__name__}")
@@ -43,15 +43,14 @@ def normalize_url(url: str) -> str:
 
 
 def host_of_url(normalized_url: str) -> str:
-    """Host name in lower case, with its port; "" where the URL has none.
+    """Returns the host name in lower case, with the port if there is one; "" if the URL has no host.
 
     Raises:
-        InvalidArgumentError: The URL can not be read.
-        InvalidKeyError: The name is too long.
+        InvalidArgumentError: The URL cannot be parsed.
     """
     try:
         parts = urlsplit(normalized_url)
         host = (parts.hostname or "") + (f":{parts.port}" if parts.port is not None else "")
     except ValueError as error:
-        raise InvalidArgumentError("url", f"can not be read: {error}") from error
+        raise InvalidArgumentError("url", f"cannot be parsed: {error}") from error
     return host

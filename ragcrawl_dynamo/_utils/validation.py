@@ -1,4 +1,4 @@
-"""Checks of arguments: what does not fit is refused by name, before anything is sent."""
+"""Checks arguments before anything is sent. Errors name the argument."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ragcrawl_dynamo.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# It is stored with each item.
+# The length of a worker's name, which is stored with each of its items.
 MAX_NAME_CHARACTERS = 256
 
-# For delays of any kind.
+# The longest delay of any kind: a year.
 MAX_DELAY_SECONDS = 366 * 86_400
 
 
 def first_of(error: ValidationError) -> tuple[str, str]:
-    """The field that pydantic refuses first, "" if it is none, and why."""
+    """Returns the first field that pydantic refuses, "" for the whole model, and the reason."""
     first = error.errors()[0]
     return ".".join(map(str, first["loc"])), first["msg"]
 
 
 def check_count(name: str, value: Any, most: int) -> int:
-    """A whole number from 1 on.
+    """Returns a whole number from 1 to `most`.
 
     Raises:
-        InvalidArgumentError: It is none, or more than `most`.
+        InvalidArgumentError: The value is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidArgumentError(name, f"must be a whole number from 1 to {most:,}, not {value!r}")
@@ -37,37 +37,37 @@ def check_count(name: str, value: Any, most: int) -> int:
 
 
 def check_kind(name: str, value: Any, *kinds: type) -> None:
-    """Of one of some classes; None is one if NoneType is.
+    """Checks that a value has one of the given types. NoneType allows None.
 
     Raises:
-        InvalidArgumentError: It is of another one.
+        InvalidArgumentError: The value has another type.
     """
     if not isinstance(value, kinds):
-        wanted = " or ".join("None" if each is NoneType else f"a {each.__name__}" for each in kinds)
+        wanted = " or ".join("None" if kind is NoneType else f"a {kind.__name__}" for kind in kinds)
         raise InvalidArgumentError(name, f"must be {wanted}, not {type(value).__name__}")
 
 
 def check_several(name: str, values: Any, *kinds: type) -> list[Any]:
-    """Any number of values of some classes, as a list.
+    """Returns a list of values that each have one of the given types.
 
     Raises:
-        InvalidArgumentError: They are none, or one is of another class.
+        InvalidArgumentError: The argument is not a collection, or a value has another type.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InvalidArgumentError(
-            name, f"must be several, not a {type(values).__name__}: put a single one into a list"
+            name, f"must be a collection, not a {type(values).__name__}: put a single value into a list"
         )
-    found = list(values)
-    for each in found:
-        check_kind(name, each, *kinds)
-    return found
+    checked = list(values)
+    for value in checked:
+        check_kind(name, value, *kinds)
+    return checked
 
 
 def check_amount(name: str, value: Any) -> None:
-    """A number that is at least 0, or None.
+    """Checks that a value is a number of at least 0, or None.
 
     Raises:
-        InvalidArgumentError: It is another one, or none.
+        InvalidArgumentError: The value is neither.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and value >= 0):
@@ -75,10 +75,10 @@ def check_amount(name: str, value: Any) -> None:
 
 
 def check_seconds(name: str, value: Any, most: float) -> float:
-    """A number of seconds from 0 on.
+    """Returns a number of seconds from 0 to `most`.
 
     Raises:
-        InvalidArgumentError: It is none, or more than `most`.
+        InvalidArgumentError: The value is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         raise InvalidArgumentError(name, f"must be a number of seconds from 0 to {most:,}, not {value!r}")
@@ -86,10 +86,10 @@ def check_seconds(name: str, value: Any, most: float) -> float:
 
 
 def check_name(name: str, value: Any) -> str:
-    """A short text, "" for None.
+    """Returns a short text; "" for None.
 
     Raises:
-        InvalidArgumentError: It is no text, too long, or no UTF-8.
+        InvalidArgumentError: The value is not text or too long, or UTF-8 cannot encode it.
     """
     if value is None:
         return ""
@@ -98,15 +98,15 @@ def check_name(name: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError(name, "holds a lone surrogate, which UTF-8 can not encode") from None
+        raise InvalidArgumentError(name, "holds a lone surrogate, which UTF-8 cannot encode") from None
     return value
 
 
 def check_moment(name: str, value: Any) -> datetime:
-    """A moment as an aware UTC datetime.
+    """Returns a moment as an aware UTC datetime. A naive datetime is read as UTC.
 
     Raises:
-        InvalidArgumentError: It is no datetime, or none that UTC has.
+        InvalidArgumentError: The value is not a datetime, or it lies outside of years 1 to 9999 in UTC.
     """
     if not isinstance(value, datetime):
         raise InvalidArgumentError(name, f"must be a datetime, not {type(value).__name__}")

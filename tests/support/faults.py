@@ -2,7 +2,7 @@
 
 Each request is hit with a given probability by one of the faults that fit its operation. What a fault does is
 what networks and DynamoDB do: some faults come before the engine has seen the request, some after it applied
-it, and a client can not tell which.
+it, and a client cannot tell which.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ async def test_get_unseen_pages_lists_pages_that_a_completed_run_did_not_see(
     await backend.commit_page(make_page("p0", status_code=200), make_version("v1", "p0"))
     links = ["https://example.com/p1#top", "https://EXAMPLE.com/p2", "https://example.com/absent"]
     assert await backend.mark_seen("site", links) == 2
-    with pytest.raises(InvalidArgumentError, match="run_id: is of a run that is running"):
+    with pytest.raises(InvalidArgumentError, match="run_id: the run is running: only a completed run"):
         await backend.get_unseen_pages("site", "run")
     await backend.complete_run("site", "run")
     unseen = await backend.get_unseen_pages("site", "run")
@@ -40,7 +40,7 @@ async def test_mark_seen_never_moves_last_seen_back(backend: DynamoDBBackend, cl
     stored = await backend.get_page("site", "page")
     assert stored is not None
     assert stored.last_seen == seen_at
-    with pytest.raises(InvalidArgumentError, match="put a single one into a list"):
+    with pytest.raises(InvalidArgumentError, match="put a single value into a list"):
         await backend.mark_seen("site", "https://example.com/page")
     with pytest.raises(NotFoundError):
         await backend.get_unseen_pages("site", "absent")

@@ -94,7 +94,7 @@ async def test_frontier_add_refuses_an_option_outside_its_limits(
 
 
 async def test_frontier_add_refuses_a_single_string(frontier: Frontier) -> None:
-    with pytest.raises(InvalidArgumentError, match="put a single one into a list"):
+    with pytest.raises(InvalidArgumentError, match="put a single value into a list"):
         await frontier.add(url(1))
 
 

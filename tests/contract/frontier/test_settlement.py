@@ -70,7 +70,7 @@ async def test_settlement_refuses_claims_of_another_run(backend: DynamoDBBackend
     for call in (frontier.complete([claim]), frontier.fail(claim, "x")):
         with pytest.raises(InvalidArgumentError, match="claims: must be claims of run 'run'"):
             await call
-    with pytest.raises(InvalidArgumentError, match="claims: must be several, not a str"):
+    with pytest.raises(InvalidArgumentError, match="claims: must be a collection, not a str"):
         await frontier.release(odd)
     with pytest.raises(InvalidArgumentError, match="claims: must be a Claim, not str"):
         await frontier.release([odd])

@@ -46,7 +46,7 @@ async def test_get_pages_bulk_keeps_the_order_of_the_ids(backend: DynamoDBBacken
     assert await backend.get_pages_bulk("site", []) == []
     with pytest.raises(InvalidKeyError, match="page_id"):
         await backend.get_pages_bulk("site", ["p1", ""])
-    with pytest.raises(InvalidArgumentError, match="page_ids: must be several, not a str"):
+    with pytest.raises(InvalidArgumentError, match="page_ids: must be a collection, not a str"):
         await backend.get_pages_bulk("site", "p1")
 
 

@@ -166,7 +166,7 @@ async def test_commit_page_of_a_page_that_keeps_changing_is_a_conflict(
     await backend.commit_page(make_page("page", status_code=200), make_version("v1"))
     config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
     async with DynamoDBBackend(config, client_factory=intercepting(meddles)) as other:
-        with pytest.raises(ConflictError, match="was changed by others 6 times in a row"):
+        with pytest.raises(ConflictError, match="was changed by other writers 6 times in a row"):
             await other.commit_page(make_page("page", status_code=200), make_version("v2", content_hash="b"))
     assert await backend.get_version("page", "v2") is None
 

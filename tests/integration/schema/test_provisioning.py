@@ -168,7 +168,11 @@ def no_local_index(request: Any) -> None:
         ("pages", numeric_key, "key attribute page_id has type N, not S"),
         ("pages", other_index_key, r"index by_url: the key is url \(HASH\)"),
         ("pages", no_global_index, r"global index by_url is missing.*create_missing_indexes=True"),
-        ("runs", no_local_index, "local index by_created_at is missing, and can only be made with its table"),
+        (
+            "runs",
+            no_local_index,
+            "local index by_created_at is missing, and can only be created with its table",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )  # fmt: skip
