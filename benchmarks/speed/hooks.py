@@ -145,7 +145,7 @@ async def measure(endpoint: str, rounds: int) -> dict[str, list[tuple[float, flo
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What each part of the tuned client gives.")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     with canned(0.0) as url:
         result = asyncio.run(measure(url, args.rounds))
