@@ -67,7 +67,7 @@ class FrontierStats:
 
     @classmethod
     def estimated(cls, counts: FrontierStats) -> FrontierStats:
-        """Returns counts of which none is negative: what a killed process did not count can make them so."""
+        """Returns the counts with 0 for negative ones, which a killed process can leave behind."""
         return cls(**{name: max(0, getattr(counts, name)) for name in NAMES})
 
     @property

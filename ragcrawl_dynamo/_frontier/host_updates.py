@@ -134,7 +134,7 @@ class NoteEmptyQueue:
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """Sets limits of the host.
+    """Sets limits of the host. Leases that began while no maximum was set take no in-flight slot.
 
     Attributes:
         limits: Fields of HostRecord: `delay`, `max_in_flight` or `blocked_until`.
@@ -148,5 +148,5 @@ class SetLimits:
 
 
 def shards_for(links: int) -> int:
-    """Returns the number of shards for a host's queue: a power of two, with up to 64 links for each shard."""
+    """Returns the number of shards for a host's queue: a power of two, with up to 64 links a shard."""
     return min(MAX_SHARDS, 1 << max(0, (links - 1) // 64).bit_length())
