@@ -34,7 +34,7 @@ from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
 
-# How often a page is read, decided and written until no other writer changes it in between.
+# How many times a page is read, decided and written if other writers change it in between.
 _ATTEMPTS = 6
 
 # Stands for the order of the change while the size of the page's item is checked: the order is not known yet.

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # Seconds for which totals are kept in memory before they are written.
 _FLUSH_SECONDS = 1.0
 
-# Stats that commits do not know. `complete_run` counts them from the items of the run.
+# Stats that cannot be added up commit by commit. `complete_run` counts them from the items of the run.
 _NOT_LIVE = {"pages_discovered", "avg_fetch_latency_ms"}
 
 

@@ -88,7 +88,7 @@ class Enqueuer:
         run = self._run
         states, is_closed = await run.items.read_states(list(new))
         if is_closed:
-            # Removes the proof before an item is added: this process may be killed after that.
+            # Removes the proof before an item is added: this process may be killed right after it adds one.
             await run.control.reopen()
         now = run.clock.now()
         results: dict[str, AddResult] = {}

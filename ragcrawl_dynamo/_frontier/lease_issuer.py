@@ -149,7 +149,7 @@ class LeaseIssuer:
     async def _return(
         self, unused: Mapping[str, Sequence[str]], reserved: Mapping[str, HostRecord], now: datetime
     ) -> None:
-        """Returns reserved leases that are not used to their hosts."""
+        """Gives reserved leases that are not used back to their hosts."""
         if not unused:
             return
         updates = {host: ReturnLeases(tuple(tokens), now) for host, tokens in unused.items()}
