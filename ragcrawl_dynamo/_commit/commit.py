@@ -34,7 +34,7 @@ from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
 
-# How often a page is read, decided and written until no other writer changes it in between.
+# How many times a page is read, decided and written if other writers change it in between.
 _ATTEMPTS = 6
 
 # Stands for the order of the change while the size of the page's item is checked: the order is not known yet.
@@ -117,6 +117,7 @@ class Committer:
             prepared = await self._prepare(fetched, decision, stored)
             result = await self._write(fetched, decision, prepared)
             if result is not None:
+                await self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(
@@ -212,8 +213,9 @@ class Committer:
         if claim is None or queue is None:
             return decision.result if refusal is None else None
         if refusal is None:
+            # Before anything is awaited: the caller may be cancelled, and the page is committed.
+            self._live_stats.note(claim.item, prepared.outcome)
             await queue.note_completed(claim, is_counted=False)
-            await self._live_stats.note(claim.item, prepared.outcome)
             return decision.result
         return await self._earlier_result(claim, queue, refusal) if refusal.is_refused("claim") else None
 

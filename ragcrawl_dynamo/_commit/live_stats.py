@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # Seconds for which totals are kept in memory before they are written.
 _FLUSH_SECONDS = 1.0
 
-# Stats that commits do not know. `complete_run` counts them from the items of the run.
+# Stats that cannot be added up commit by commit. `complete_run` counts them from the items of the run.
 _NOT_LIVE = {"pages_discovered", "avg_fetch_latency_ms"}
 
 
@@ -31,7 +31,7 @@ class LiveStats:
         self._totals: dict[tuple[str, str], RunTotals] = {}
         self._kept_since: float | None = None
 
-    async def note(self, item: FrontierItem, outcome: Item) -> None:
+    def note(self, item: FrontierItem, outcome: Item) -> None:
         """Counts a frontier item that a commit completed, with the attributes that store its outcome."""
         completed: Item = {
             "status": {"S": FrontierStatus.COMPLETED},
@@ -40,10 +40,12 @@ class LiveStats:
             **outcome,
         }
         self._totals.setdefault((item.site_id, item.run_id), RunTotals()).add([completed])
-        now = self._clock.monotonic()
         if self._kept_since is None:
-            self._kept_since = now
-        if now - self._kept_since >= _FLUSH_SECONDS:
+            self._kept_since = self._clock.monotonic()
+
+    async def flush_if_due(self) -> None:
+        """Writes the totals, if they have been kept for long enough."""
+        if self._kept_since is not None and self._clock.monotonic() - self._kept_since >= _FLUSH_SECONDS:
             await self._tasks.uninterrupted(self.flush())
 
     async def flush(self) -> None:

@@ -10,7 +10,6 @@ from ragcrawl_dynamo._frontier.frontiers import Frontiers
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore, check_final_status
 from ragcrawl_dynamo._records.sites import SiteStore
-from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.models import CrawlRun, RunStatus
 
 
@@ -25,8 +24,6 @@ class RunCompletion:
 
     async def complete(self, site_id: str, run_id: str, status: RunStatus | str) -> CrawlRun:
         """Completes one run; see StorageBackend.complete_run."""
-        check_kind("site_id", site_id, str)
-        check_kind("run_id", run_id, str)
         final_status = check_final_status(status)
         totals = await self._read_totals(site_id, run_id)
         stats = totals.stats()

@@ -22,7 +22,7 @@ from ragcrawl_dynamo._utils.mass_deletion import check_deleted_share
 from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.errors import ConditionFailedError, ConflictError
 
-# How often a page is read and written until no other writer changes it or takes its log position in between.
+# How many times a page is read and written if other writers change it, or take its log position, in between.
 _ATTEMPTS = 6
 
 _PAGES_IN_FLIGHT = 8

@@ -1,4 +1,4 @@
-"""Checks arguments of the frontier's methods: leases, limits of hosts, links and errors."""
+"""Checks the arguments of the frontier's methods: leases, limits of hosts, links and errors."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from ragcrawl_dynamo._utils.validation import (
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import FrontierItem
 
-# A lease may last that many seconds; longer work renews it.
+# The longest lease, in seconds. Longer work renews it.
 MAX_LEASE_SECONDS = 7 * 86_400
 
-# Leases of one host at a time, and items of one claim, and handlers of one worker.
+# The largest number of leases of one host at the same time; and of items that one call claims, which is also
+# the largest number of handlers of one worker.
 MAX_IN_FLIGHT = 1000
 MAX_CLAIMED = 10_000
 
-# What is kept of an error.
+# How much of an error is stored.
 _ERROR_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """The limits that the hosts of a run begin with.
+    """The limits that a new host of a run gets.
 
     Attributes:
-        delay: Seconds between the beginnings of two leases of one host's items.
-        max_in_flight: Leases of one host's items at a time; None for any number.
+        delay: Seconds between the beginnings of two leases of the host's items.
+        max_in_flight: How many leases of the host's items may run at the same time; None for any number.
     """
 
     delay: float = 0.0
@@ -43,10 +44,10 @@ class HostLimits:
 
     @classmethod
     def checked(cls, host_delay: Any, host_max_in_flight: Any) -> Self:
-        """The limits that a caller gives.
+        """Returns the limits that a caller has given.
 
         Raises:
-            InvalidArgumentError: One is negative or too large.
+            InvalidArgumentError: A limit is negative or too large.
         """
         delay = check_seconds("host_delay", host_delay, MAX_DELAY_SECONDS)
         if host_max_in_flight is not None:
@@ -55,21 +56,22 @@ class HostLimits:
 
 
 def check_lease(seconds: Any, max_clock_skew: float) -> float:
-    """How long a lease lasts.
+    """Returns how many seconds a lease lasts.
 
     Raises:
-        InvalidArgumentError: It is too short to be kept, or too long.
+        InvalidArgumentError: The number is not more than twice `max_clock_skew`, or too large.
     """
-    least = 2 * max_clock_skew
-    if check_seconds("lease_seconds", seconds, MAX_LEASE_SECONDS) <= least:
+    lower_bound = 2 * max_clock_skew
+    if check_seconds("lease_seconds", seconds, MAX_LEASE_SECONDS) <= lower_bound:
         raise InvalidArgumentError(
-            "lease_seconds", f"must be more than twice frontier_max_clock_skew, {least:g}, not {seconds!r}"
+            "lease_seconds",
+            f"must be more than {lower_bound:g}, twice frontier_max_clock_skew, not {seconds!r}",
         )
     return float(seconds)
 
 
 def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before: Any) -> dict[str, Any]:
-    """What links that are added together have in common, as fields of FrontierItem.
+    """Returns the options of `Frontier.add` as fields of FrontierItem.
 
     Raises:
         InvalidArgumentError: An option is outside its limits.
@@ -91,10 +93,10 @@ def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before:
 
 
 def link_item(fields: dict[str, Any]) -> FrontierItem:
-    """Makes an item to be added, of some of its fields; the queue sets the others.
+    """Builds an item to add from the given fields; the queue sets the other ones.
 
     Raises:
-        InvalidArgumentError: There is no such field, or its value is of the wrong kind.
+        InvalidArgumentError: There is no such field, or its value has a wrong type.
     """
     set_by_queue = dict.fromkeys(("item_id", "normalized_url", "url_hash", "domain"), "")
     try:
@@ -104,6 +106,6 @@ def link_item(fields: dict[str, Any]) -> FrontierItem:
 
 
 def error_text(error: str | BaseException) -> str:
-    """What is kept of an error: its type and what it says, shortened."""
+    """Returns the text of an error as it is stored: its type and its message, shortened."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".removesuffix(": ")
     return text[:_ERROR_CHARACTERS].encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What the frontier's methods return."""
+"""Defines what the methods of the frontier return: claims, results of added links, and hosts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """What became of one link.
+    """The result of adding one link.
 
     Attributes:
-        url: The link as it was given.
-        item_id: Its item; None where `error` is set.
-        added: Whether it is new to the run.
-        error: Why it can not be stored; None for all others.
-        status: What it is, where it was looked up because this process did not know it.
+        url: The URL as it was given.
+        item_id: The id of the link's item; None if `error` is set.
+        added: Whether the link is new to the run.
+        error: Why the link cannot be stored; None if it can.
+        status: The status of the item, if the item was already stored and this process had to look it up.
     """
 
     url: str
@@ -38,17 +38,18 @@ class AddResult:
 
 @dataclass(slots=True)
 class Claim:
-    """An item that this worker holds, until it finishes it or the lease ends.
+    """An item that this worker has leased. It holds the item until it settles the claim or the lease ends.
 
     Attributes:
-        item: The item as it was claimed.
-        worker_id: The worker.
-        expires_at: When the lease ends, by this machine's clock; `renew` moves it. Stop acting on the item
+        item: The item as it was claimed. `put_back` updates it.
+        worker_id: The name of the worker; empty if it has none.
+        expires_at: When the lease ends, by this machine's clock. `renew` moves it. Stop the work on the item
             `frontier_max_clock_skew` seconds before.
-        ended: Whether a verb of this process has finished the claim, or found its lease lost.
-        lost: Whether somebody else has the item, or it is gone.
-        has_slot: Whether the item's host counts it as in flight.
-        deadline: `expires_at` by the clock that is never set, in seconds.
+        ended: Whether this process has settled the claim, or learned that its lease was lost.
+        lost: Whether the lease was lost: another worker has claimed the item, another method has settled it,
+            or it was deleted.
+        has_slot: Whether the lease takes an in-flight slot of the item's host.
+        deadline: `expires_at` by the monotonic clock, in seconds.
     """
 
     item: FrontierItem
@@ -61,7 +62,7 @@ class Claim:
 
     @property
     def token(self) -> str:
-        """Fencing token: of two claims of one item the later one's is greater, also as text."""
+        """The fencing token: of two claims of an item, the later one has the greater token, as text."""
         return f"{self.item.attempt:010}.{self.item.lease_token}"
 
 
@@ -69,21 +70,21 @@ LeaseObserver: TypeAlias = Callable[[Claim], object]
 
 
 def guarded(observer: LeaseObserver | None) -> LeaseObserver:
-    """An observer of lost leases that raises nothing: the caller's code must not harm the queue's."""
+    """Wraps an observer of lost leases, so that its errors are logged and not raised."""
 
     def observe(claim: Claim) -> None:
         if observer is None:
             return
         try:
             observer(claim)
-        except Exception:  # the caller's code, of which nothing is known
-            logger.exception("the observer of lost leases failed")
+        except Exception:  # the observer is the caller's code and may raise anything
+            logger.exception("on_lease_lost failed for item %s", claim.item.item_id)
 
     return observe
 
 
 def note_lost(claim: Claim, observer: LeaseObserver) -> None:
-    """Ends a claim whose lease proved to be lost, and tells of it, once."""
+    """Marks a claim as lost and calls the observer, unless the claim has ended before."""
     if not claim.ended:
         claim.ended = claim.lost = True
         observer(claim)
@@ -91,16 +92,16 @@ def note_lost(claim: Claim, observer: LeaseObserver) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """A host of a run: its limits, and its items.
+    """A host of a run: its limits and its items.
 
     Attributes:
-        host: Host name, with its port where the URL has one.
-        delay: Seconds between the beginnings of two leases.
-        max_in_flight: Leases at a time; None for any number.
-        in_flight: Leases now, where `max_in_flight` is set.
-        blocked_until: No lease before.
-        next_at: When the next lease may begin, if `delay` is set.
-        stats: Its items by state.
+        host: The host name, with the port if the URL has one.
+        delay: Seconds between the beginnings of two leases; 0 means no delay.
+        max_in_flight: How many leases may run at the same time; None for any number.
+        in_flight: How many leases are running. They are only counted while `max_in_flight` is set.
+        blocked_until: No lease begins before this moment; None if the host was never blocked.
+        next_at: When the next lease may begin, if `delay` is set; None before the first lease.
+        stats: How many of its items are in which state.
     """
 
     host: str

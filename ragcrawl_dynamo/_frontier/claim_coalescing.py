@@ -1,4 +1,4 @@
-"""Coalesces concurrent claims of one process into few, full requests."""
+"""Coalesces concurrent claims of one process: the scheduler serves all waiting calls at once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _Waiting:
 
 
 class ClaimCoalescer:
-    """Lets the scheduler claim once at a time, for all calls that wait when it begins."""
+    """Lets the scheduler run one claim at a time, for all calls that wait when the claim begins."""
 
     def __init__(
         self, run: RunContext, scheduler: Scheduler, release: Callable[[list[Claim]], Awaitable[None]]
     ) -> None:
-        """`release` takes back claims whose caller was cancelled."""
+        """`release` releases claims whose caller was cancelled."""
         self._run = run
         self._scheduler = scheduler
         self._release = release
@@ -39,11 +39,11 @@ class ClaimCoalescer:
         self._serving: asyncio.Task[None] | None = None
 
     async def claim(self, terms: list[LeaseTerms]) -> tuple[list[Claim], datetime | None]:
-        """Returns claims, one for each of the terms at most, and when to look again where there are none.
+        """Returns claims, at most one for each of the terms, and when to try again if there are none.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ServiceError: DynamoDB cannot be reached, or refused.
+            ServiceError: DynamoDB refused a request or could not be reached.
         """
         waiting = _Waiting(terms, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -60,7 +60,7 @@ class ClaimCoalescer:
             raise
 
     async def _serve(self) -> None:
-        # Lets tasks that were started together ask together.
+        # Calls of tasks that were started together wait together.
         await asyncio.sleep(0)
         while self._waiting:
             served, self._waiting = self._waiting, []
@@ -80,20 +80,20 @@ class ClaimCoalescer:
             first = indexes.stop
             claims = [self._claim(result.leases[i]) for i in indexes if i in result.leases]
             if call.result.done():
-                # Cancelled meanwhile.
+                # The caller was cancelled meanwhile.
                 self._give_back(claims)
             else:
                 call.result.set_result((claims, result.next_at))
 
     def _claim(self, issued: IssuedLease) -> Claim:
         clock = self._run.clock
-        left = (issued.lease.ends_at - clock.now()).total_seconds()
+        seconds = (issued.lease.ends_at - clock.now()).total_seconds()
         return Claim(
             item=issued.item,
             worker_id=issued.lease.owner,
             expires_at=issued.lease.ends_at,
             has_slot=issued.has_slot,
-            deadline=clock.monotonic() + left,
+            deadline=clock.monotonic() + seconds,
         )
 
     def _give_back(self, claims: list[Claim]) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of one run's queue share in one process: the run, its stores, the clock, a local view."""
+"""Holds what the parts of a run's queue share in one process: stores, settings, clock and local view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ragcrawl_dynamo.errors import ClockSkewError
 
 @dataclass(frozen=True, slots=True)
 class FrontierServices:
-    """What the queues of all runs share in one process."""
+    """What the queues of all runs share in one process: the client, the tables, the clock, the observer."""
 
     gateway: Gateway
     tables: Tables
@@ -35,19 +35,19 @@ class RunContext:
     """One run, as one process works on it.
 
     Attributes:
-        first_control: What the run's control is made of, if there is none yet.
+        first_control: The control that is stored if the run has none yet.
         run_id: The run.
-        site_id: Its site.
+        site_id: The site of the run.
         config: The settings of the backend.
-        clock: By which leases and delays are judged.
-        on_lease_lost: Called with each claim whose lease proves to be lost.
-        control: The store of what holds for the whole run.
-        hosts: The store of its hosts.
-        items: The store of its items.
+        clock: The clock by which leases and delays are judged.
+        on_lease_lost: Called with each claim whose lease was lost.
+        control: The store of the run's control.
+        hosts: The store of the run's hosts.
+        items: The store of the run's items.
         counters: How many items are in which state.
         membership: Which processes claim from the run.
         view: What this process remembers of the run.
-        tasks: Work that goes on to its end though its caller is cancelled.
+        tasks: Work that continues if its caller is cancelled.
     """
 
     def __init__(self, services: FrontierServices, first_control: RunControl) -> None:
@@ -68,10 +68,10 @@ class RunContext:
         self._gateway = gateway
 
     def check_clock(self) -> None:
-        """Refuses to judge leases by a clock that is off.
+        """Checks this machine's clock against the times in DynamoDB's answers.
 
         Raises:
-            ClockSkewError: It is, by more than `frontier_max_clock_skew`, as DynamoDB's answers prove.
+            ClockSkewError: The clock is off by more than `frontier_max_clock_skew`.
         """
         bound = self.config.frontier_max_clock_skew
         offset = self._gateway.server_clock.offset

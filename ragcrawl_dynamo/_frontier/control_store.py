@@ -1,4 +1,4 @@
-"""The control of a run: its state, the limits that its hosts begin with, the proof that it is finished."""
+"""Stores the control of a run: its state, the limits of new hosts, and the proof that it is finished."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ragcrawl_dynamo._schema.keys import control_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo.errors import ConditionFailedError, FrontierCancelledError
 
-# After that many seconds without a sign of life, whoever proves a run finished is taken for dead.
+# Seconds after which a process that reads the whole run, and gave no sign of life, counts as dead.
 _VERIFICATION_SECONDS = 60
 
 
@@ -33,7 +33,7 @@ class ControlStore:
     """Key `#{run_id}` / `control`: one item for each run."""
 
     def __init__(self, gateway: Gateway, table: Table[RunControl], first: RunControl) -> None:
-        """`first` is what the control is made of, if there is none."""
+        """`first` is the control that `make` stores if there is none."""
         self._gateway = gateway
         self._table = table
         self._first = first
@@ -41,12 +41,12 @@ class ControlStore:
         self.key = control_key(first.run)
 
     async def read(self) -> RunControl | None:
-        """The control; None if nobody has made it yet. Strongly consistent."""
+        """Returns the control, or None if none is stored; strongly consistent."""
         response = await self._gateway.call("GetItem", requests.get_request(self._table, self.key))
         return self.decode(response["Item"]) if "Item" in response else None
 
     async def make(self) -> RunControl:
-        """Makes the control, if there is none; returns it as it is."""
+        """Stores the first control, unless one is stored; returns the stored one."""
         item = to_item(self._table, self._first)
         put = requests.put_request(self._table, item, Missing(self._table.partition_key))
         try:
@@ -56,14 +56,14 @@ class ControlStore:
         return self._first
 
     def decode(self, item: Item) -> RunControl:
-        """The control of an item."""
+        """Decodes the control in an item."""
         return from_item(self._table, item)
 
     async def set_state(self, state: RunState) -> None:
         """Pauses, resumes or cancels the run.
 
         Raises:
-            FrontierCancelledError: It is cancelled already, which is final.
+            FrontierCancelledError: The run is cancelled, which is final.
         """
         is_not_cancelled = AnyOf((Missing("state"), Compare("state", "<>", {"S": RunState.CANCELLED})))
         allowed: Condition = is_not_cancelled
@@ -75,10 +75,10 @@ class ControlStore:
             raise FrontierCancelledError from error
 
     async def begin_verification(self, now: datetime) -> WriteToken | None:
-        """A token with which the run may be proven finished; None while another process is at it."""
+        """Starts the proof that the run is finished; returns its token, None if another process is at it."""
         token = WriteToken.new("verifying", length=8)
-        dead = moment_text(now - timedelta(seconds=_VERIFICATION_SECONDS))
-        is_free = AnyOf((Missing("verifying"), Compare("verifying_since", "<", {"S": dead})))
+        oldest = moment_text(now - timedelta(seconds=_VERIFICATION_SECONDS))
+        is_free = AnyOf((Missing("verifying"), Compare("verifying_since", "<", {"S": oldest})))
         try:
             await self._update({**token.assignment, "verifying_since": _moment(now)}, is_free)
         except ConditionFailedError as error:
@@ -86,7 +86,7 @@ class ControlStore:
         return token
 
     async def keep_verification(self, token: WriteToken, now: datetime) -> bool:
-        """Says that the proof goes on; False if something was added since it began."""
+        """Gives a sign of life for the proof; returns False if an item was added since it began."""
         try:
             await self._update({"verifying_since": _moment(now)}, token.is_present)
         except ConditionFailedError:
@@ -94,10 +94,14 @@ class ControlStore:
         return True
 
     async def end_verification(self, token: WriteToken, counts: Mapping[str, int] | None) -> bool:
-        """Records the proof, with what was counted, or that there is none.
+        """Ends the proof.
+
+        Args:
+            token: The token of the proof.
+            counts: How many items are in which state, if no item is open; None if the proof failed.
 
         Returns:
-            Whether the run is finished; False if something was added since the proof began.
+            Whether the run is finished. It is not if an item was added since the proof began.
         """
         proof = WriteToken("finished_by", token.value)
         put: dict[Path, Value] = {}
@@ -111,7 +115,7 @@ class ControlStore:
         return counts is not None
 
     async def reopen(self) -> None:
-        """Takes back that the run is finished, or about to be proven so."""
+        """Removes the proof that the run is finished, also one that another process is at."""
         await self._update({}, remove=("verifying", "verifying_since", "finished_by"))
 
     async def _update(

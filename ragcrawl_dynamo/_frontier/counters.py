@@ -1,8 +1,9 @@
-"""Counts of a run's items by state, for the run and for each host, which are read without reading the items.
+"""Counts a run's items by state, for the run and for each host, so that nobody has to read the items.
 
-A process adds up in memory what its own writes change, and writes the sums once a second. A process that is
-killed takes its last sums with it, and `recount` puts that right. The counts of a run are spread over several
-shards `#{run_id}` / `count#{n}`, of which each process adds to one; those of a host lie in its record.
+A process adds up in memory how its own writes move items between states, and stores the sums once a second.
+If it is killed, its last sums are lost, and `recount` corrects the counts. The counts of a run are spread
+over several shards `#{run_id}` / `count#{number}`; each process adds to one of them. The counts of a host lie
+in the host's record.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from ragcrawl_dynamo._schema.records import RunControl
 
 __all__ = ["FrontierStats"]
 
-# Items over which the counts of a run are spread.
+# The number of shards over which the counts of a run are spread.
 _SHARDS = 8
 
-# Seconds after which the counts in memory are written.
+# Seconds after which the counts in memory are stored.
 FLUSH_SECONDS = 1.0
 
 NAMES = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
@@ -48,13 +49,13 @@ class FrontierStats:
     """How many items are in which state.
 
     Attributes:
-        pending: Claimable, as far as the limits of their hosts allow.
-        delayed: Waiting for a moment, by `not_before` or after a failure. One whose moment has come counts as
-            delayed until it is claimed.
-        in_progress: Leased; also those whose lease expired, until they are claimed again.
-        completed: Done.
+        pending: Items that can be claimed, as far as the limits of their hosts allow.
+        delayed: Items that wait for a moment: that of `not_before`, or the next attempt after a failure. An
+            item whose moment has come counts as delayed until it is claimed.
+        in_progress: Leased items. An item whose lease has expired counts here until it is claimed again.
+        completed: Items whose work is done.
         failed: Dead letters.
-        skipped: Left out on purpose.
+        skipped: Items that were not crawled on purpose.
     """
 
     pending: int = 0
@@ -66,46 +67,47 @@ class FrontierStats:
 
     @classmethod
     def estimated(cls, counts: FrontierStats) -> FrontierStats:
-        """Counts as they can be shown: none is below 0, though those of a killed process are missing."""
+        """Returns the counts with 0 for negative ones, which a killed process can leave behind."""
         return cls(**{name: max(0, getattr(counts, name)) for name in NAMES})
 
     @property
     def open(self) -> int:
-        """Those that are not finished."""
+        """The number of items that are pending, delayed or in progress."""
         return self.pending + self.delayed + self.in_progress
 
     @property
     def total(self) -> int:
-        """All."""
+        """The number of all items."""
         return self.open + self.completed + self.failed + self.skipped
 
 
 def stats_of(item: Mapping[str, Any]) -> FrontierStats:
-    """The counts in an item, as they stand; after the death of a process some can be negative."""
+    """Returns the counts that an item stores. Some can be negative after a process was killed."""
     return FrontierStats(**{name: int(item[name]["N"]) for name in NAMES if name in item})
 
 
 class UnwrittenCounts:
-    """Changes of the run's counts that are not written yet.
+    """The amounts by which the stored counts have to be increased.
 
     Attributes:
-        by_host: For each host by how much each count changes.
-        total: By how much each count of the run changes.
-        since: When the oldest of them was noticed by `Counters.is_due`, in seconds; None if none was.
+        by_host: For each host, the amount for each of its counts.
+        total: The amount for each count of the run.
+        since: When `Counters.is_due` first saw the oldest amount, in seconds of the monotonic clock; None if
+            it has not seen any.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Drops them."""
+        """Drops all amounts."""
         self.by_host: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.total: Counter[str] = Counter()
         self.since: float | None = None
 
 
 class Counters:
-    """The counts of one run, as one process adds to them."""
+    """The counts of one run, to which this process adds."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Counters:
         run: RunControl,
         unwritten: UnwrittenCounts,
     ) -> None:
-        """`unwritten` is where changes are kept until they are written."""
+        """`unwritten` keeps the amounts until they are stored."""
         self._gateway = gateway
         self._table = table
         self._writes = writes
@@ -126,22 +128,22 @@ class Counters:
         self._lock = asyncio.Lock()
 
     def move(self, host: str, before: str | None, after: str | None) -> None:
-        """Counts that an item of a host went from one state to another; None is outside of the queue."""
+        """Counts that an item of a host moved from one state to another; None means outside of the queue."""
         if before == after:
             return
-        moved = Counter({state: n for state, n in ((before, -1), (after, 1)) if state is not None})
+        moved = Counter({state: amount for state, amount in ((before, -1), (after, 1)) if state is not None})
         self._unwritten.by_host[host].update(moved)
         self._unwritten.total.update(moved)
 
     def correct(self, total: Counter[str], by_host: Mapping[str, Counter[str]]) -> None:
-        """Adds what a recount found the counts to be off by."""
+        """Adds the differences that a recount has found."""
         self._unwritten.total.update(total)
         for host, difference in by_host.items():
             if any(difference.values()):
                 self._unwritten.by_host[host].update(difference)
 
     def is_due(self, monotonic: float) -> bool:
-        """Whether the counts in memory should be written now; to be asked after each move."""
+        """Returns whether the counts in memory should be stored. It is called after each move."""
         unwritten = self._unwritten
         if not unwritten.by_host:
             return False
@@ -150,9 +152,9 @@ class Counters:
         return monotonic - unwritten.since >= FLUSH_SECONDS
 
     async def flush(self) -> None:
-        """Writes the counts in memory; what could not be written is kept for the next time."""
+        """Stores the counts in memory. Those that could not be stored are kept for the next call."""
         unwritten = self._unwritten
-        # One after the other: a write token covers the latest addition only.
+        # One flush at a time: the record keeps only this process's latest write token.
         async with self._lock:
             if not unwritten.by_host and not any(unwritten.total.values()):
                 return
@@ -175,7 +177,7 @@ class Counters:
                     unwritten.by_host[host].update(counts)
 
     async def stats(self) -> FrontierStats:
-        """The counts of the run; strongly consistent, but for what processes have in memory only."""
+        """Returns the stored counts of the run; strongly consistent."""
         only_counters = BeginsWith("item_id", {"S": COUNTER_PREFIX})
         query = Query(self._table, records_partition(self._run_id), sort=only_counters)
         response = await self._gateway.call("Query", requests.query_request(query))
@@ -186,6 +188,8 @@ class Counters:
 
     def _addition(self, key: Key, amounts: Counter[str]) -> ConditionalUpdate:
         token = WriteToken.new(f"flush_{self._shard}")
-        increment: dict[Path, Value] = {name: {"N": str(n)} for name, n in amounts.items() if n}
+        increment: dict[Path, Value] = {
+            name: {"N": str(amount)} for name, amount in amounts.items() if amount
+        }
         update = Update(put=token.assignment, increment=increment)
         return ConditionalUpdate(key, update, token.is_absent, token)

@@ -1,4 +1,4 @@
-"""Makes dead letters claimable again."""
+"""Puts dead letters back into the queue."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo.errors import PartialBatchError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# Dead letters that are requeued at once.
+# How many dead letters are put back by one batch of writes.
 _AT_ONCE = 100
 
 
 class DeadLetters:
-    """The items of one run that were given up."""
+    """The dead letters of one run."""
 
     def __init__(self, run: RunContext, notifier: Notifier) -> None:
         self._run = run
         self._notifier = notifier
 
     async def requeue(self) -> int:
-        """Makes all of them claimable; returns how many.
+        """Puts all dead letters back into the queue; returns how many.
 
         Raises:
-            PartialBatchError: Some may not have been; it carries them.
+            PartialBatchError: Some may not have been put back; the error has them.
         """
         run = self._run
         requeued = 0
@@ -36,8 +36,9 @@ class DeadLetters:
         async with aclosing(run.items.scan(FrontierStatus.FAILED)) as pages:
             async for page in pages:
                 items = [run.items.decode(item) for item in page]
-                for i in range(0, len(items), _AT_ONCE):
-                    count, failed = await run.tasks.uninterrupted(self._requeue(items[i : i + _AT_ONCE]))
+                for first in range(0, len(items), _AT_ONCE):
+                    batch = items[first : first + _AT_ONCE]
+                    count, failed = await run.tasks.uninterrupted(self._requeue(batch))
                     requeued += count
                     failures += failed
         if failures:
@@ -47,6 +48,7 @@ class DeadLetters:
     async def _requeue(
         self, items: list[FrontierItem]
     ) -> tuple[int, list[tuple[FrontierItem, RagcrawlDynamoError]]]:
+        """Puts items back; returns how many were put back, and those that may not have been."""
         run = self._run
         outcomes = await run.items.run([run.items.requeue(item, secrets.token_hex(8)) for item in items])
         work = WorkByHost()

@@ -1,4 +1,4 @@
-"""Adds links to the queue: each link once, whatever is known of it in this process or in others."""
+"""Adds links to the queue, each link once, whichever processes add it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ragcrawl_dynamo.errors import (
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# Fields that an added item cannot bring along.
+# The fields that the queue sets. An added item cannot bring them along.
 _SET_BY_QUEUE = {
     *("item_id", "run_id", "site_id", "normalized_url", "url_hash", "domain"),
     *("status", "retry_count", "last_error", "started_at", "completed_at"),
@@ -38,14 +38,14 @@ class Enqueuer:
         self._notifier = notifier
 
     async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
-        """Returns a result for each link, in their order.
+        """Adds links; returns a result for each link, in their order.
 
         Args:
             links: URLs, or items of this run.
-            common: Fields of the items that are made of URLs.
+            common: Fields for the items that are built from URLs.
 
         Raises:
-            InvalidArgumentError: An item is of another run or site.
+            InvalidArgumentError: An item belongs to another run or site.
             PartialBatchError: Some links may not have been added; all others were.
         """
         run = self._run
@@ -84,11 +84,11 @@ class Enqueuer:
         return complete
 
     async def _take_known(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, AddResult]:
-        """Takes items out of `new` that are in the queue already; notes the work that they are."""
+        """Removes stored items from `new`; returns their results, and adds their work to `work`."""
         run = self._run
         states, is_closed = await run.items.read_states(list(new))
         if is_closed:
-            # Before anything is added: this process may be killed before it can say so.
+            # Removes the proof before an item is added: this process may be killed right after it adds one.
             await run.control.reopen()
         now = run.clock.now()
         results: dict[str, AddResult] = {}
@@ -96,17 +96,25 @@ class Enqueuer:
             item = new.pop(item_id)
             status = FrontierStatus(state["status"]["S"])
             results[item_id] = AddResult(item.url, item_id, added=False, status=status)
-            # The process that added it was killed, perhaps, before it could announce it.
+            # The process that added the item may have been killed before it announced the work.
             if (queued := work_of(state, now)) is not None:
                 work.note(item.domain, queued)
             run.view.seen_links.add(item_id)
         return results
 
     def _item(self, link: str | FrontierItem, common: dict[str, Any]) -> FrontierItem:
+        """Builds the item of a link.
+
+        Raises:
+            InvalidArgumentError: The link is neither a URL nor an item of this run, or its URL is not valid.
+            InvalidInputError: The item cannot be stored.
+        """
         run = self._run
         if isinstance(link, FrontierItem):
             if (link.run_id, link.site_id) != (run.run_id, run.site_id):
-                raise InvalidArgumentError("run_id", "an item of another run or site cannot be added here")
+                raise InvalidArgumentError(
+                    "run_id", "the item belongs to another run or site: add it to the frontier of that run"
+                )
             fields = link.model_dump(exclude=_SET_BY_QUEUE)
             if "discovered_at" not in link.model_fields_set:
                 fields["discovered_at"] = common["discovered_at"]
@@ -114,7 +122,7 @@ class Enqueuer:
             fields = {"url": link, **common}
         else:
             raise InvalidArgumentError(
-                "links", f"a link is a URL or a FrontierItem, not {type(link).__name__}"
+                "links", f"a link must be a URL or a FrontierItem, not {type(link).__name__}"
             )
         normalized = normalize_url(fields["url"])
         item = FrontierItem(
@@ -126,20 +134,20 @@ class Enqueuer:
             url_hash=url_hash(normalized),
             domain=host_of_url(normalized),
         )
-        # Refused here, where it stands alone.
+        # An item that cannot be stored is refused here, so that it fails alone.
         run.items.encode(item, 1)
         return item
 
     async def _insert(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, Outcome]:
-        """Inserts items, and announces them and the other work."""
+        """Inserts items, and announces their work and `work`; returns the outcomes by item id."""
         view = self._run.view
         counts = Counter(item.domain for item in new.values())
         shards = {
-            host: max(view.shards.get(host, 1), shards_for(view.links_added[host] + n))
-            for host, n in counts.items()
+            host: max(view.shards.get(host, 1), shards_for(view.links_added[host] + count))
+            for host, count in counts.items()
         }
         inserts = [self._run.items.encode(item, shards[item.domain]) for item in new.values()]
-        # To its end even if the caller is cancelled: what is added must be announced.
+        # Runs to its end even if the caller is cancelled: an item that is added must be announced.
         outcomes = await self._run.tasks.uninterrupted(
             self._insert_and_announce(list(new.values()), inserts, shards, work)
         )
@@ -156,7 +164,7 @@ class Enqueuer:
         now = run.clock.now()
         outcomes = await run.items.run(inserts)
         for item, outcome in zip(items, outcomes, strict=True):
-            # One that failed may have been added all the same, and one that was refused just before.
+            # An item whose insert failed may have been added, and one whose insert was refused is stored.
             work.note(item.domain, Work(item.scheduled_at or now, shards[item.domain]))
             if isinstance(outcome, Applied):
                 run.view.note_link_added(item.domain)
@@ -168,7 +176,7 @@ class Enqueuer:
         try:
             await self._notifier.announce(work)
         except RagcrawlDynamoError:
-            # Where links failed too, these are what the caller must know; the next call announces the work.
+            # If inserts failed too, the caller gets their errors. The next call announces the work.
             if not any(isinstance(outcome, Failed) for outcome in outcomes):
                 raise
         return outcomes

@@ -1,4 +1,4 @@
-"""The frontier of a run, as users call it: a queue of links that any number of workers share."""
+"""The frontier of a run, as users call it: a queue of links that many workers share."""
 
 from __future__ import annotations
 
@@ -40,13 +40,21 @@ __all__ = ["Frontier"]
 class Frontier:
     """The queue of one run. Get it by `backend.frontier(run_id, site_id)`; tasks of a process share it.
 
-    A link is added once for each normalized URL. A worker *claims* the link's item with a lease, and
-    *completes*, *fails*, *skips* or *releases* it under the lease's token. An item whose lease expires goes
-    back into the queue. Of one host's items those of the highest priority are claimed first, then the oldest:
-    exactly so within a shard (a host with up to some sixty links has one), nearly so over several shards.
-    Hosts take turns.
+    Each normalized URL is added once, as one item. A worker *claims* the item with a lease. It then settles
+    the claim: it *completes*, *fails*, *skips*, *releases* or *puts back* the item. An item whose lease
+    expires can be claimed again; the fencing token of the newer lease then refuses every write under the
+    older one.
 
-    Every method may raise `BackendStateError` and `ServiceError`, as the backend's methods do.
+    The items of one host are claimed by priority, the highest first, and within a priority by age, the oldest
+    first. The order is exact for a host with up to 64 links. The queue of a larger host is spread over
+    several shards; there the order is exact within a shard, and nearly so over all of them. A claim considers
+    several hosts, and takes the first items of all of them in the same order.
+
+    Besides the errors that a method names, every method may raise:
+
+    - `BackendStateError`: the backend is not open, or it is open in another event loop.
+    - `ServiceError`: DynamoDB refused the request or cannot be reached.
+    - `InvalidArgumentError`: an argument has a wrong type, or is outside its limits.
     """
 
     def __init__(self, queue: RunQueue) -> None:
@@ -55,24 +63,27 @@ class Frontier:
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """The id of the run."""
         return self._queue.run.run_id
 
     @property
     def site_id(self) -> str:
-        """The site of the run."""
+        """The id of the run's site."""
         return self._queue.run.site_id
 
     def link(self, url: str, **fields: Any) -> FrontierItem:
-        """Makes an item for `add`, where links differ in more than their URL.
+        """Builds an item for `add`, for links that differ in more than their URL. It stores nothing.
 
         Args:
             url: The URL.
-            **fields: Fields of FrontierItem that `add` takes: `depth`, `referrer_url`, `priority`,
-                `scheduled_at`, `discovered_at`, `unique_key`, `payload`.
+            **fields: Fields of FrontierItem: `depth`, `referrer_url`, `priority`, `scheduled_at`,
+                `discovered_at`, `unique_key`, `payload`. The queue sets all other fields.
+
+        Returns:
+            The item. Its ids are set when it is added.
 
         Raises:
-            InvalidArgumentError: There is no such field, or its value is of the wrong kind.
+            InvalidArgumentError: There is no such field, or its value has a wrong type.
         """
         return link_item({**fields, "url": url, "run_id": self.run_id, "site_id": self.site_id})
 
@@ -85,30 +96,36 @@ class Frontier:
         priority: float | None = None,
         not_before: datetime | None = None,
     ) -> list[AddResult]:
-        """Adds links that are new to the run; those that are known keep their state.
+        """Adds links that are new to the run. Links that the run has already keep their state.
 
         Args:
-            links: URLs, or items that `link` made, for what differs from link to link. The queue sets an
-                item's hash and normalized URL by its URL, and its id by its `unique_key` if it has one. The
-                options below do not apply to items.
-            depth: Links away from the run's seeds.
-            referrer_url: The page on which they were found.
-            priority: Higher is claimed sooner; 0 by default.
-            not_before: They cannot be claimed before.
+            links: Any number of URLs, or of items that `link` built. The queue sets the normalized URL and
+                the hash of an item by its URL. It sets its id by its `unique_key`, or else by its normalized
+                URL. The options below do not apply to items.
+            depth: How many links the pages are away from the seeds of the run.
+            referrer_url: The URL of the page with the links.
+            priority: Items with a higher priority are claimed sooner; 0 by default.
+            not_before: The items cannot be claimed before this moment.
 
         Returns:
-            A result for each link, in their order. A link that cannot be stored carries the error.
+            A result for each link, in the order of `links`. The result of a link that cannot be stored has
+            the error.
 
         Raises:
-            InvalidArgumentError: An option is outside its limits, or an item is of another run or site.
-            PartialBatchError: Some links may not have been added; it carries them. All others were. Repeating
-                the call is safe.
+            InvalidArgumentError: An option is outside its limits, or an item belongs to another run or site.
+            PartialBatchError: Some links may not have been added; the error has them. All other links were
+                added. Repeating the call is safe.
         """
-        several = check_several("links", links, object)
-        return await self._queue.add(several, check_link_options(depth, referrer_url, priority, not_before))
+        checked = check_several("links", links, object)
+        return await self._queue.add(checked, check_link_options(depth, referrer_url, priority, not_before))
 
     async def get(self, key: str) -> FrontierItem | None:
-        """Returns an item by its URL, or by its `unique_key` if it has one; strongly consistent."""
+        """Returns one item, or None. The read is strongly consistent.
+
+        Args:
+            key: The `unique_key` of the item if it has one, or else its URL. URLs are compared in w3lib's
+                canonical form.
+        """
         check_kind("key", key, str)
         return await self._queue.get(key)
 
@@ -120,23 +137,25 @@ class Frontier:
         worker_id: str | None = None,
         wait_seconds: float = 0.0,
     ) -> list[Claim]:
-        """Claims up to `limit` items, each of which this worker alone holds until its lease ends.
+        """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
-        Concurrent calls in one process are coalesced. Where a host has a delay or a maximum in flight, no
-        more of its items are claimed than that allows, over all processes together.
+        Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
+        all processes together.
 
         Args:
-            limit: How many at most, up to 10,000.
-            lease_seconds: How long each lease lasts; `renew` makes it last longer.
-            worker_id: Name of the worker, kept with the item.
-            wait_seconds: How long to wait for the first item; none by default.
+            limit: The largest number of claims, from 1 to 10,000.
+            lease_seconds: How many seconds each lease lasts: more than twice `frontier_max_clock_skew`, up to
+                7 days. `renew` makes a lease last longer.
+            worker_id: The name of the worker, stored with the items; up to 256 characters.
+            wait_seconds: How many seconds to wait for the first item, up to a year; 0 does not wait.
 
         Returns:
-            The claims; none if nothing is claimable now, or the run is paused.
+            The claims. There is none if no item is claimable, or if the run is paused.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ClockSkewError: This machine's clock is provably off by more than `frontier_max_clock_skew`.
+            ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than
+                `frontier_max_clock_skew`.
             InvalidArgumentError: An argument is outside its limits.
         """
         check_count("limit", limit, MAX_CLAIMED)
@@ -146,26 +165,30 @@ class Frontier:
         return await self._queue.claim([terms] * limit, wait_seconds)
 
     async def renew(self, claims: Claim | Sequence[Claim], lease_seconds: float) -> None:
-        """Makes leases end `lease_seconds` from now; also one that expired, if nobody took its item over.
+        """Renews leases. A lease that has expired is renewed too, if no other worker has claimed its item.
+
+        Args:
+            claims: One claim or several.
+            lease_seconds: In how many seconds from now the leases end; the limits are those of `claim`.
 
         Raises:
-            LeaseLostError: Some leases were lost; it carries those claims. All others were renewed.
-            PartialBatchError: Whether some were renewed is unknown.
+            LeaseLostError: Some leases were lost; the error has their claims. All other leases were renewed.
+            PartialBatchError: It is not known whether some leases were renewed; the error has their claims.
         """
         check_lease(lease_seconds, self._config.frontier_max_clock_skew)
         await self._queue.renew(self._checked(claims), lease_seconds)
 
     async def complete(self, claims: Claim | Sequence[Claim], *, payload: str | None = None) -> None:
-        """Completes items whose work is done. Repeating it is safe.
+        """Completes items whose work is done. Repeating the call is safe.
 
         Args:
-            claims: The claims.
-            payload: Replaces their payload; None leaves it.
+            claims: One claim or several.
+            payload: A text that replaces the payload of the items; None keeps it.
 
         Raises:
-            InvalidInputError: The payload cannot be stored.
-            LeaseLostError: Some leases were lost; it carries those claims. All others were completed.
-            PartialBatchError: Whether some were completed is unknown.
+            InvalidInputError: The payload cannot be stored; nothing was changed.
+            LeaseLostError: Some leases were lost; the error has their claims. All other items were completed.
+            PartialBatchError: It is not known whether some items were completed; the error has their claims.
         """
         if payload is not None:
             check_kind("payload", payload, str)
@@ -179,38 +202,47 @@ class Frontier:
         retry_in: float | None = None,
         retry: bool = True,
     ) -> None:
-        """Ends a lease whose work failed: the item is retried later, or given up as a dead letter.
+        """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 
         Args:
             claim: The claim.
-            error: What went wrong; kept with the item, shortened to 1,000 characters.
-            retry_in: Seconds until the next attempt. By default `frontier_retry_delay`, doubled for each
-                attempt before, up to `frontier_max_retry_delay`, and shortened at random by up to a half.
-            retry: False gives the item up at once. It is given up in any case after `frontier_max_attempts`.
+            error: What went wrong. It is stored with the item, shortened to 1,000 characters.
+            retry_in: Seconds until the next attempt, up to a year. The default is `frontier_retry_delay`. It
+                is doubled for each failed attempt before, up to `frontier_max_retry_delay`, and then
+                shortened at random by up to a half.
+            retry: False makes the item a dead letter at once. An item that has failed
+                `frontier_max_attempts` times becomes one in any case.
 
         Raises:
             LeaseLostError: The lease was lost; nothing was changed.
-            PartialBatchError: Whether it was ended is unknown.
+            PartialBatchError: It is not known whether the item was changed.
         """
         if retry_in is not None:
             check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
         await self._queue.fail(self._checked_one(claim), error_text(error), retry_in, retry=retry)
 
     async def skip(self, claim: Claim, reason: str) -> None:
-        """Ends an item that is not to be crawled; the reason is kept as its last error.
+        """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.
+
+        Args:
+            claim: The claim.
+            reason: Stored as the item's `last_error`, shortened to 1,000 characters.
 
         Raises:
             LeaseLostError: The lease was lost; nothing was changed.
-            PartialBatchError: Whether it was ended is unknown.
+            PartialBatchError: It is not known whether the item was changed.
         """
         await self._queue.end(self._checked(claim), FrontierStatus.SKIPPED, error_text(reason))
 
     async def release(self, claims: Claim | Sequence[Claim]) -> None:
-        """Gives items back as they were; they can be claimed at once.
+        """Gives items back to the queue unchanged. They can be claimed at once; no failure is counted.
+
+        Args:
+            claims: One claim or several.
 
         Raises:
-            LeaseLostError: Some leases were lost; it carries those claims. All others were released.
-            PartialBatchError: Whether some were released is unknown.
+            LeaseLostError: Some leases were lost; the error has their claims. All other items were released.
+            PartialBatchError: It is not known whether some items were released; the error has their claims.
         """
         await self._queue.release(self._checked(claims))
 
@@ -222,28 +254,28 @@ class Frontier:
         priority: float | None = None,
         to_end: bool = False,
     ) -> None:
-        """Gives an item back with changes; it can be claimed at once.
+        """Gives an item back to the queue with new values. It can be claimed at once; no failure is counted.
 
-        `claim.item` has the changes once they are stored.
+        `claim.item` has the new values once they are stored.
 
         Args:
             claim: The claim.
-            payload: Replaces its payload; None leaves it.
-            priority: Higher is claimed sooner; None leaves it.
-            to_end: Put it behind all items of its priority: its `discovered_at` is now.
+            payload: A text that replaces the payload of the item; None keeps it.
+            priority: The new priority of the item; None keeps it.
+            to_end: Puts the item behind all items of its priority: its `discovered_at` becomes now.
 
         Raises:
-            InvalidInputError: The payload cannot be stored.
+            InvalidInputError: The payload cannot be stored; nothing was changed.
             LeaseLostError: The lease was lost; nothing was changed.
-            PartialBatchError: Whether it was changed is unknown.
+            PartialBatchError: It is not known whether the item was changed.
         """
-        changed: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if payload is not None:
             check_kind("payload", payload, str)
-            changed["payload"] = payload
+            fields["payload"] = payload
         if priority is not None:
-            changed["priority"] = check_link_options(0, None, priority, None)["priority"]
-        await self._queue.put_back(self._checked_one(claim), changed, to_end=to_end)
+            fields["priority"] = check_link_options(0, None, priority, None)["priority"]
+        await self._queue.put_back(self._checked_one(claim), fields, to_end=to_end)
 
     def worker(
         self,
@@ -253,14 +285,15 @@ class Frontier:
         worker_id: str | None = None,
         grace_seconds: float | None = 10.0,
     ) -> Worker:
-        """Makes a worker that claims items, renews their leases while a handler runs, and ends them.
+        """Returns a new worker. It claims items, runs a handler for each one, and settles the claims.
 
         Args:
-            concurrency: Handlers that run at a time, up to 10,000.
-            lease_seconds: How long a lease lasts before it is renewed or lost; it is renewed after a third.
-            worker_id: Name of the worker, kept with the items.
-            grace_seconds: How long handlers may go on after SIGTERM, before their items are released and the
-                process exits; None leaves the signal alone.
+            concurrency: How many handlers run at the same time, from 1 to 10,000.
+            lease_seconds: How many seconds a lease lasts; the limits are those of `claim`. The worker renews
+                it after a third of that time.
+            worker_id: The name of the worker, stored with the items; up to 256 characters.
+            grace_seconds: How many seconds handlers may run after SIGTERM. Then their items are released and
+                the process exits. None does not handle the signal.
 
         Raises:
             InvalidArgumentError: An argument is outside its limits.
@@ -274,13 +307,14 @@ class Frontier:
         return Worker(self, self._queue.run.clock, settings)
 
     def keeper(self, on_lost: Callable[[Claim, str], object], *, lease_seconds: float = 60.0) -> LeaseKeeper:
-        """Makes an object that renews the leases of claims, for those who do not use `worker`.
+        """Returns a new lease keeper. It renews the leases of claims when you do not use `worker`.
 
         Args:
-            on_lost: Called with a claim whose lease was lost, or could not be renewed until shortly before
-                other workers may take the item over, and why. The work on it must stop. What it raises is
-                logged.
-            lease_seconds: How long a lease lasts before it is renewed or lost; it is renewed after a third.
+            on_lost: Called with a claim and a reason if the lease was lost, or if it could not be renewed
+                until `frontier_max_clock_skew` before its end. Stop the work on the item. An error that
+                `on_lost` raises is logged.
+            lease_seconds: How many seconds a lease lasts; the limits are those of `claim`. The keeper renews
+                it after a third of that time.
 
         Raises:
             InvalidArgumentError: An argument is outside its limits.
@@ -288,90 +322,113 @@ class Frontier:
         return LeaseKeeper(self, self._queue.run.clock, self._lease_settings(lease_seconds), on_lost)
 
     async def is_finished(self) -> bool:
-        """Returns whether every item is completed, failed or skipped; never True while one is not.
+        """Returns whether every item is completed, failed or skipped. True is proven, never assumed.
 
-        While the queue's index shows open items, that is one request or a few. Once it shows none, the run's
-        items are read, strongly consistent (a read unit for 4 KB), and the answer is kept until something
-        is added; only then is it True.
+        As long as the queue's index shows open items, the call takes one request or a few. When it shows
+        none, the call reads all items of the run, strongly consistent (one read unit for 4 KB). If none is
+        open, the proof is stored until an item is added.
         """
         return await self._queue.is_finished()
 
     async def stats(self, host: str | None = None) -> FrontierStats:
-        """Returns how many items of the run, or of one host, are in which state: one read for any number.
+        """Returns how many items are in which state. The cost does not grow with the number of items.
 
-        Changes of other processes are counted a second later, as long as these go on using the frontier. A
-        killed process takes its last second's changes with it. `recount` corrects that, and so does the
+        The counts lag: another process adds its updates about a second later, with its next call. The updates
+        of the last second of a killed process are never added. `recount` corrects the counts, and so does the
         proof that the run is finished: the counts of a finished run are exact.
+
+        Args:
+            host: Only counts items of this host, written as in `FrontierItem.domain`; None counts the whole
+                run.
         """
         return await self._queue.stats(host)
 
     def iter_hosts(self) -> AsyncIterator[HostStatus]:
-        """Iterates over the hosts of the run by name, with limits and counts; counts lag like `stats`."""
+        """Iterates over the hosts of the run, ordered by name. Their counts lag like those of `stats`."""
         return self._queue.iterate_hosts()
 
     async def recount(self) -> FrontierStats:
-        """Counts all items by reading them (a read unit for 4 KB), and corrects the counters by that.
+        """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
 
-        The result is exact while nothing else changes the run's items. A change that another process made in
-        the last second, and has not counted yet, is counted twice until the next recount, or until the run is
-        proven finished.
+        The result is exact if nothing else updates the items meanwhile. An update that another process has
+        done but not counted yet is counted twice, until the next recount or the proof that the run is
+        finished.
+
+        Returns:
+            How many items are in which state.
         """
         return await self._queue.recount()
 
     async def state(self) -> RunState:
-        """Returns whether the run's frontier hands out items; strongly consistent."""
+        """Returns the state of the run: running, paused or cancelled. The read is strongly consistent."""
         return await self._queue.state()
 
     async def pause(self) -> None:
-        """Stops all claims, from each worker's next claim on; running leases can be ended.
+        """Pauses the run: the next claim of every worker returns no items. Held claims can be settled.
 
         Raises:
-            FrontierCancelledError: The run was cancelled.
+            FrontierCancelledError: The run was cancelled, which is final.
         """
         await self._queue.set_state(RunState.PAUSED)
 
     async def resume(self) -> None:
-        """Ends a pause.
+        """Resumes a paused run: items can be claimed again.
 
         Raises:
-            FrontierCancelledError: The run was cancelled.
+            FrontierCancelledError: The run was cancelled, which is final.
         """
         await self._queue.set_state(RunState.RUNNING)
 
     async def cancel(self) -> None:
-        """Ends the run for good: every worker's next claim raises. Running leases can be ended."""
+        """Cancels the run for good: the next claim of every worker raises. Held claims can be settled."""
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:
-        """Makes all dead letters claimable again, with all their attempts; reads the whole run.
+        """Puts all dead letters back into the queue, each with `frontier_max_attempts` new attempts.
+
+        The call reads all items of the run (one read unit for 4 KB).
 
         Returns:
-            How many.
+            How many items were put back.
 
         Raises:
-            PartialBatchError: Some may not have been; it carries them. Repeat the call.
+            PartialBatchError: Some items may not have been put back; the error has them. Repeat the call.
         """
         return await self._queue.requeue_failed()
 
     async def set_host_delay(self, host: str, seconds: float) -> None:
-        """Sets the least number of seconds between the beginnings of two leases of a host's items.
+        """Sets how many seconds lie at least between the beginnings of two leases of a host's items.
 
-        It is durable, and all workers keep it from their next claim on; 0 ends it. It holds for the moments
-        at which leases begin (`started_at`), by clocks that differ by `frontier_max_clock_skew` at most; a
-        handler begins later, by its own latency.
+        The delay is stored with the run. All workers keep it from their next claim on. It holds for
+        `started_at`, the moment at which a lease begins, by clocks that differ by `frontier_max_clock_skew`
+        at most. A handler begins later, by its own latency.
 
         Args:
-            host: Host name as in `FrontierItem.domain`: in lower case, with the port where the URL has one.
-            seconds: 0 to a year.
+            host: The host name, written as in `FrontierItem.domain`: in lower case, with the port if the URL
+                has one.
+            seconds: The delay, from 0 to a year; 0 means no delay.
+
+        Raises:
+            InvalidArgumentError: `seconds` is outside its limits.
+            InvalidKeyError: The host name is too long.
         """
         check_seconds("seconds", seconds, MAX_DELAY_SECONDS)
         host_name(host)
         await self._queue.set_limits(host, delay=float(seconds))
 
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
-        """Sets how many leases a host may have at a time; None for any number. Durable, like the delay.
+        """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
 
-        Leases from before are not counted. One whose worker died is counted until it can be taken over.
+        Leases that began before are not counted. A lease whose worker died is counted until its item can be
+        claimed again.
+
+        Args:
+            host: The host name, as for `set_host_delay`.
+            count: The number of leases, from 1 to 1,000; None for any number.
+
+        Raises:
+            InvalidArgumentError: `count` is outside its limits.
+            InvalidKeyError: The host name is too long.
         """
         if count is not None:
             check_count("count", count, MAX_IN_FLIGHT)
@@ -379,16 +436,25 @@ class Frontier:
         await self._queue.set_limits(host, max_in_flight=count)
 
     async def block_host(self, host: str, until: datetime) -> None:
-        """Lets no lease of a host's items begin before a moment; one in the past ends a block. Durable."""
+        """Blocks a host: no lease of its items begins before a moment. It is stored like the delay.
+
+        Args:
+            host: The host name, as for `set_host_delay`.
+            until: The end of the block. A moment in the past unblocks the host.
+
+        Raises:
+            InvalidArgumentError: `until` is not a datetime, or it lies outside of years 1 to 9999.
+            InvalidKeyError: The host name is too long.
+        """
         moment = check_moment("until", until)
         host_name(host)
         await self._queue.set_limits(host, blocked_until=moment)
 
     def _checked(self, claims: Claim | Sequence[Claim]) -> list[Claim]:
-        several = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
-        if not all(claim.item.run_id == self.run_id for claim in several):
+        checked = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
+        if not all(claim.item.run_id == self.run_id for claim in checked):
             raise InvalidArgumentError("claims", f"must be claims of run {self.run_id!r}, from its claim()")
-        return several
+        return checked
 
     def _checked_one(self, claim: Claim) -> Claim:
         check_kind("claim", claim, Claim)

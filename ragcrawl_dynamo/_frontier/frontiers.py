@@ -1,6 +1,8 @@
-"""The frontiers that one process has open, one for each run."""
+"""Keeps the frontiers that one process has open, one for each run."""
 
 from __future__ import annotations
+
+from contextlib import AsyncExitStack
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import conditional_writes
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -18,7 +20,7 @@ from ragcrawl_dynamo.errors import InvalidArgumentError
 
 
 class Frontiers:
-    """Opens the queue of each run once; what users call is the same object each time.
+    """The open frontiers. Every call for a run returns the same object.
 
     Attributes:
         services: What the queues of all runs share.
@@ -30,23 +32,21 @@ class Frontiers:
         self._open: dict[tuple[str, str], tuple[RunQueue, Frontier]] = {}
 
     def get(self, run_id: str, site_id: str, limits: HostLimits) -> Frontier:
-        """The frontier of a run; see StorageBackend.frontier."""
-        check_kind("run_id", run_id, str)
-        check_kind("site_id", site_id, str)
+        """Returns the frontier of a run, and opens it if needed; see StorageBackend.frontier."""
         return self._get(run_id, site_id, limits)[1]
 
     def queue(self, run_id: str, site_id: str) -> RunQueue:
-        """The queue of a run, for the rooms of this package."""
+        """Returns the queue of a run, for other parts of this package."""
         return self._get(run_id, site_id, HostLimits())[0]
 
     def clear(self, run_id: str) -> None:
-        """Forgets what this process remembers of a run's items, after they were deleted."""
+        """Clears what this process remembers of a run, after the run's items were deleted."""
         for (open_run_id, _), (queue, _) in self._open.items():
             if open_run_id == run_id:
                 queue.run.view.clear()
 
     async def close_run(self, run_id: str, site_id: str) -> None:
-        """Closes one queue: a service that lives long sees many runs."""
+        """Closes the queue of one run, so that a long-lived process does not keep all queues open."""
         opened = self._open.pop((run_id, site_id), None)
         if opened is not None:
             await opened[0].close()
@@ -54,13 +54,16 @@ class Frontiers:
     async def close(self) -> None:
         """Closes all queues."""
         opened, self._open = self._open, {}
-        for queue, _ in opened.values():
-            await queue.close()
+        async with AsyncExitStack() as stack:
+            for queue, _ in opened.values():
+                stack.push_async_callback(queue.close)
 
     def _get(self, run_id: str, site_id: str, limits: HostLimits) -> tuple[RunQueue, Frontier]:
+        check_kind("run_id", run_id, str)
+        check_kind("site_id", site_id, str)
         opened = self._open.get((run_id, site_id))
         if opened is None:
-            # Refuses what can be no id.
+            # Raises if an id is not valid.
             run_partition(run_id)
             site_partition(site_id)
             control = RunControl(
@@ -74,5 +77,8 @@ class Frontiers:
             return opened
         first = opened[0].run.first_control
         if limits not in (HostLimits(), HostLimits(first.host_delay, first.host_max_in_flight)):
-            raise InvalidArgumentError("host_delay", "this process uses the run's frontier with other limits")
+            raise InvalidArgumentError(
+                "host_delay",
+                "this process has opened the run's frontier with other limits: pass the same ones, or none",
+            )
         return opened

@@ -1,7 +1,7 @@
-"""The hosts of a run: their limits, their leases in flight, and the list of those that are due.
+"""Stores the hosts of a run, with their limits and leases in flight, and reads the due list.
 
-Key `#{run_id}` / `host#{host}`; by_queue lists the hosts that have work under `#{run_id}`, by the moment at
-which each is due. A record changes from the state that it was read in, or not at all.
+Key `#{run_id}` / `host#{host}`. by_queue lists the hosts that have work under `#{run_id}`, by the moment at
+which each is due. A record is updated only if it is as it was read.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import ThrottledError
 
-# Hosts that one read of the due list returns.
+# How many hosts one read of the due list returns.
 DUE_LIST_READ = 250
 
 
 @dataclass(frozen=True, slots=True)
 class DueList:
-    """The first hosts that have work, in the order in which they are due."""
+    """A part of the due list: hosts that have work, with the moment at which each is due, in this order."""
 
     hosts: list[tuple[str, datetime]]
 
     def ready(self, now: datetime) -> list[str]:
-        """Those that are due."""
+        """Returns the hosts that are due."""
         return [host for host, due in self.hosts if due <= now]
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When the first of the others is due."""
+        """Returns when the next host is due; None if all are due already."""
         return next((due for _, due in self.hosts if due > now), None)
 
 
@@ -71,7 +71,7 @@ class HostStore:
         self._run_id = control.run_id
 
     async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
-        """The run's control and some hosts, absent ones left out; strongly consistent."""
+        """Returns the run's control and those of the given hosts that are stored; strongly consistent."""
         keys = [self._control.key, *(host_key(self._run_id, host) for host in hosts)]
         control: RunControl | None = None
         records: dict[str, HostRecord] = {}
@@ -84,20 +84,18 @@ class HostStore:
         return control, records
 
     async def due_list(self, start: tuple[str, datetime] | None = None) -> DueList:
-        """The hosts that have work, the first due first, after `start`; eventually consistent."""
+        """Returns the part of the due list after `start`; eventually consistent."""
         query = Query(self._table, due_list(self._run_id), index="by_queue")
         after = None
         if start is not None:
             order: Item = {"queue": {"S": query.partition}, "queue_order": {"S": moment_text(start[1])}}
             after = host_key(self._run_id, start[0]) | order
         request = requests.query_request(query, limit=DUE_LIST_READ, start=after)
-        entries = (await self._gateway.call("Query", request))["Items"]
-        return DueList(
-            [(host_of(entry), datetime.fromisoformat(entry["queue_order"]["S"])) for entry in entries]
-        )
+        items = (await self._gateway.call("Query", request))["Items"]
+        return DueList([(host_of(item), datetime.fromisoformat(item["queue_order"]["S"])) for item in items])
 
     async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
-        """All hosts of the run with their items, by name; strongly consistent."""
+        """Iterates over all hosts of the run with their items, ordered by name; strongly consistent."""
         only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
         query = Query(self._table, records_partition(self._run_id), sort=only_hosts)
         start = None
@@ -109,17 +107,20 @@ class HostStore:
                 return
 
     async def get_item(self, host: str) -> Item | None:
-        """One host's item, with its counters."""
+        """Returns the item of one host, with its counts, or None; strongly consistent."""
         request = requests.get_request(self._table, host_key(self._run_id, host))
         return (await self._gateway.call("GetItem", request)).get("Item")
 
     async def try_update(
         self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
     ) -> dict[str, HostRecord]:
-        """Updates hosts as they were read; those that another process changed meanwhile are left out.
+        """Updates hosts, unless another process has changed them since they were read.
+
+        Returns:
+            The updated records. Hosts that another process has changed are left out.
 
         Raises:
-            ServiceError: No update could be written.
+            ServiceError: All updates failed.
         """
         updated: dict[str, HostRecord] = {}
         writes: dict[str, ConditionalUpdate] = {}
@@ -139,66 +140,68 @@ class HostStore:
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> dict[str, HostRecord]:
-        """Updates hosts from whatever state they are in; those that do not exist are left out.
+        """Reads and updates hosts, again and again while other processes change them in between.
+
+        Returns:
+            The updated records. Hosts that are not stored are left out.
 
         Raises:
-            ServiceError: An update could not be written.
+            ServiceError: All updates of an attempt failed, or other processes changed a host each time.
         """
-        left = dict(updates)
+        remaining = dict(updates)
         updated: dict[str, HostRecord] = {}
-        if not left:
+        if not remaining:
             return updated
         config = self._gateway.config
         for failures in range(1, config.retry_attempts + 8):
-            _, records = await self.read(left)
-            left = {host: update for host, update in left.items() if host in records}
-            updated |= await self.try_update(records, left)
-            left = {host: update for host, update in left.items() if host not in updated}
-            if not left:
+            _, records = await self.read(remaining)
+            remaining = {host: update for host, update in remaining.items() if host in records}
+            updated |= await self.try_update(records, remaining)
+            remaining = {host: update for host, update in remaining.items() if host not in updated}
+            if not remaining:
                 return updated
             await asyncio.sleep(full_jitter(config, min(failures, 4)))
+        names = ", ".join(list(remaining)[:3])
         raise ThrottledError(
-            f"{len(left)} hosts were changed by other processes each time: {', '.join(list(left)[:3])}",
+            f"{len(remaining)} hosts were changed by other processes each time, such as {names}: try again",
             code="Contention",
             operation="UpdateItem",
             table=self._table.name,
         )
 
     async def announce(self, work: Mapping[str, Work]) -> tuple[dict[str, HostRecord], dict[str, HostRecord]]:
-        """Lets hosts have work, and makes those that are absent; to be called once the work is durable.
+        """Puts hosts on the due list, and stores those that are new. It is called after the items are stored.
 
-        Also takes back that the run is finished, or about to be proven so.
+        It also removes the proof that the run is finished.
 
         Returns:
-            The hosts that had no work or were absent, as they are afterwards; and the others, as they are.
+            The hosts whose record was stored or updated; and the other hosts.
         """
         control, records = await self.read(work)
         if control is None:
             control = await self._control.make()
         if control.verifying or control.finished_by:
             await self._control.reopen()
-        updates = {host: AnnounceWork(wanted.at, wanted.shards) for host, wanted in work.items()}
-        made = {
+        updates = {host: AnnounceWork(host_work.at, host_work.shards) for host, host_work in work.items()}
+        new = {
             host: update.apply(self._new(control, host))
             for host, update in updates.items()
             if host not in records
         }
-        outcomes = await self._writes.run([self._insert(record) for record in made.values()])
+        outcomes = await self._writes.run([self._insert(record) for record in new.values()])
         _raise_if_failed(outcomes)
-        # Another process was faster at some of those to be made, perhaps with another moment.
-        inserted = {
-            host for host, outcome in zip(made, outcomes, strict=True) if isinstance(outcome, Applied)
-        }
-        changing = {
+        # Another process may have stored a new host first, perhaps with another moment.
+        inserted = {host for host, outcome in zip(new, outcomes, strict=True) if isinstance(outcome, Applied)}
+        other_updates = {
             host: update
             for host, update in updates.items()
-            if host not in inserted and (host in made or update.apply(records[host]) != records[host])
+            if host not in inserted and (host in new or update.apply(records[host]) != records[host])
         }
-        woken = {host: made[host] for host in inserted} | await self.update(changing)
+        woken = {host: new[host] for host in inserted} | await self.update(other_updates)
         return woken, {host: record for host, record in records.items() if host not in woken}
 
     async def ensure(self, host: str) -> None:
-        """Makes a host without work, if it is absent."""
+        """Stores a host without work, unless it is stored already."""
         control, records = await self.read([host])
         if host in records:
             return
@@ -219,9 +222,11 @@ class HostStore:
         return ConditionalInsert(to_item(self._table, record, ZERO_COUNTS), _revision(record))
 
     def _write(self, before: HostRecord, after: HostRecord) -> ConditionalUpdate:
-        old, new = to_item(self._table, before), to_item(self._table, after)
-        put: dict[Path, Any] = {name: value for name, value in new.items() if old.get(name) != value}
-        update = Update(put=put, remove=[name for name in old if name not in new])
+        old_item, new_item = to_item(self._table, before), to_item(self._table, after)
+        put: dict[Path, Any] = {
+            name: value for name, value in new_item.items() if old_item.get(name) != value
+        }
+        update = Update(put=put, remove=[name for name in old_item if name not in new_item])
         key = host_key(self._run_id, before.host)
         return ConditionalUpdate(key, update, _revision(before).is_present, _revision(after))
 
@@ -231,10 +236,10 @@ def _revision(record: HostRecord) -> WriteToken:
 
 
 def _raise_if_failed(outcomes: Sequence[Outcome]) -> None:
-    """Raises the first error among outcomes.
+    """Raises the first error among outcomes, if there is one.
 
     Raises:
-        ServiceError: There is one.
+        ServiceError: A write failed.
     """
     for outcome in outcomes:
         if isinstance(outcome, Failed):
@@ -242,10 +247,10 @@ def _raise_if_failed(outcomes: Sequence[Outcome]) -> None:
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
-    """Raises the first error if nothing else came of it.
+    """Raises the first error if all writes failed.
 
     Raises:
-        ServiceError: Every outcome is one.
+        ServiceError: All writes failed.
     """
     if outcomes and all(isinstance(outcome, Failed) for outcome in outcomes):
         _raise_if_failed(outcomes)

@@ -1,6 +1,6 @@
-"""Updates of a host's record, as values: each says what the record becomes, whatever state it is in.
+"""Defines the updates of a host's record as pure values: each one maps a record to the updated record.
 
-A store writes the new record if nobody else changed it meanwhile, or applies the update again.
+If another process has changed the record meanwhile, the store reads it again and applies the update again.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Any, Protocol
 
 from ragcrawl_dynamo._schema.records import HostRecord
 
-# Shares into which the queue of one host is split at most. A partition of an index takes 1,000 write units a
-# second (AWS: "Best practices for designing and using partition keys"), a crawled page needs three of them.
+# The largest number of shards over which a host's queue is spread. A partition of an index takes 1,000 write
+# units a second (AWS: "Best practices for designing and using partition keys"). A crawled page needs three.
 MAX_SHARDS = 32
 
-# Seconds until a host whose queue looked empty is looked at again. Its index may lag, commonly by well under
-# a second; what it hides for longer is found when the run seems to be finished.
+# Seconds after which a host whose queue looked empty is due again. The index lags, usually by well under a
+# second. Items that it hides for longer are found by the proof that the run is finished.
 SECOND_LOOK = 1.0
 
 
 class HostUpdate(Protocol):
-    """What changes in a host's record."""
+    """An update of a host's record."""
 
     def apply(self, record: HostRecord) -> HostRecord:
-        """The record as it is afterwards."""
+        """Returns the updated record."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReserveLeases:
-    """Leases of the host's items begin.
+    """Reserves leases of the host's items.
 
     Attributes:
-        tokens: For each lease token the moment at which the lease is given up for lost.
+        tokens: For each lease token, the moment at which the lease counts as lost.
         now: When the leases begin.
-        process: Who holds them.
+        process: The process that gets the leases.
     """
 
     tokens: Mapping[str, datetime]
@@ -45,17 +45,17 @@ class ReserveLeases:
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
-        changes: dict[str, Any] = {"reserver": self.process}
+        fields: dict[str, Any] = {"reserver": self.process}
         if record.delay > 0:
-            changes["next_at"] = self.now + timedelta(seconds=record.delay)
+            fields["next_at"] = self.now + timedelta(seconds=record.delay)
         if record.max_in_flight is not None:
-            changes["slots"] = {**record.live_slots(self.now), **self.tokens}
-        return record.model_copy(update=changes)
+            fields["slots"] = {**record.live_slots(self.now), **self.tokens}
+        return record.model_copy(update=fields)
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnLeases:
-    """Leases that were reserved at a moment are not used after all."""
+    """Returns leases that were reserved at a moment and are not used."""
 
     tokens: tuple[str, ...]
     reserved_at: datetime
@@ -70,7 +70,7 @@ class ReturnLeases:
 
 @dataclass(frozen=True, slots=True)
 class EndLeases:
-    """Leases have ended."""
+    """Frees the in-flight slots of leases that have ended."""
 
     tokens: tuple[str, ...]
 
@@ -82,7 +82,7 @@ class EndLeases:
 
 @dataclass(frozen=True, slots=True)
 class ExtendLeases:
-    """Leases end later; those that were given up for lost are counted again."""
+    """Sets a later end of leases. It also counts those again that counted as lost."""
 
     tokens: tuple[str, ...]
     free_at: datetime
@@ -98,23 +98,27 @@ class ExtendLeases:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceWork:
-    """The host has work from a moment on, in that many shards at least."""
+    """Notes that the host has work from a moment on, and spreads its queue over at least so many shards."""
 
     at: datetime
     shards: int = 1
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
-        changes: dict[str, Any] = {"shards": max(record.shards, self.shards)}
+        fields: dict[str, Any] = {"shards": max(record.shards, self.shards)}
         if record.work_at is None or self.at < record.work_at or record.empty_looks:
             work_at = self.at if record.work_at is None else min(self.at, record.work_at)
-            changes |= {"work_at": work_at, "empty_looks": 0}
-        return record.model_copy(update=changes)
+            fields |= {"work_at": work_at, "empty_looks": 0}
+        return record.model_copy(update=fields)
 
 
 @dataclass(frozen=True, slots=True)
 class NoteEmptyQueue:
-    """A look into the host's queue showed nothing to claim before `next_work`; one look is not trusted."""
+    """Notes that the host's queue showed nothing to claim before `next_work`.
+
+    The index may lag. Therefore the host is due again after SECOND_LOOK seconds, and its queue is only
+    trusted if it looks empty twice.
+    """
 
     now: datetime
     next_work: datetime | None
@@ -123,14 +127,14 @@ class NoteEmptyQueue:
         """See HostUpdate."""
         if record.empty_looks:
             return record.model_copy(update={"work_at": self.next_work, "empty_looks": 0})
-        again = self.now + timedelta(seconds=SECOND_LOOK)
-        work_at = again if self.next_work is None else min(again, self.next_work)
+        second_look = self.now + timedelta(seconds=SECOND_LOOK)
+        work_at = second_look if self.next_work is None else min(second_look, self.next_work)
         return record.model_copy(update={"work_at": work_at, "empty_looks": 1})
 
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """The host has other limits; leases in flight from before are not counted.
+    """Sets limits of the host. Leases that began while no maximum was set take no in-flight slot.
 
     Attributes:
         limits: Fields of HostRecord: `delay`, `max_in_flight` or `blocked_until`.
@@ -144,5 +148,5 @@ class SetLimits:
 
 
 def shards_for(links: int) -> int:
-    """Into how many shards a host's queue is to be split: a power of two, one for some sixty links."""
+    """Returns the number of shards for a host's queue: a power of two, with up to 64 links a shard."""
     return min(MAX_SHARDS, 1 << max(0, (links - 1) // 64).bit_length())

@@ -1,9 +1,9 @@
-"""The items of a run's queue: added once, leased, finished under their lease, each decided by its own write.
+"""Reads queue items, and builds their conditional writes: items are added, leased, and settled or renewed.
 
-Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, and its place
-there, `queue_order`, says all of its state that a claim depends on: every change of state changes it. The
-index only proposes; a claim is a write on the condition that the item still has the place that the index
-showed.
+Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`. Its sort key there,
+`queue_order`, holds all of its state that a claim depends on, and differs after every update of that state.
+The index only shows candidates: a claim is a write on the condition that the item still has the sort key that
+the index showed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from ragcrawl_dynamo._schema.queue_order import (
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# Places of a host's queue that one look reads of what is ready, and of what waits for a time.
+# How many items of a shard one read returns: items that are ready, and items that wait for a moment.
 READY_READ = 50
 TIMED_READ = 25
 
@@ -66,11 +66,11 @@ class Lease:
     """The lease that a claim writes into an item.
 
     Attributes:
-        token: Random; no other lease has it.
-        owner: The worker.
-        begins_at: Now.
-        ends_at: When the worker stops, unless it renews it.
-        free_at: When others may take the item over.
+        token: A random text that no other lease has.
+        owner: The name of the worker.
+        begins_at: When the lease begins.
+        ends_at: When the worker has to stop, unless it renews the lease.
+        free_at: When other workers may claim the item: `frontier_max_clock_skew` after `ends_at`.
     """
 
     token: str
@@ -81,7 +81,7 @@ class Lease:
 
 
 class ItemStore:
-    """The queue's items of one run."""
+    """The queue items of one run."""
 
     def __init__(
         self, gateway: Gateway, table: Table[FrontierItem], writes: ConditionalWrites, run_id: str
@@ -92,25 +92,27 @@ class ItemStore:
         self._run_id = run_id
 
     async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
-        """Reads the state of those items that exist, by id; strongly consistent.
+        """Reads the state of those of the given items that are stored; strongly consistent.
 
         Returns:
-            The attributes in STATE_ATTRIBUTES of each item; and whether the run is finished, or about to be
-            proven so, which takes no further request.
+            The attributes in STATE_ATTRIBUTES of each item, by id; and whether the run is finished or being
+            proven so, which the same request reads.
         """
         control = control_key(self._run_id)
         keys = [control, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
         attributes = (*STATE_ATTRIBUTES, "verifying", "finished_by")
-        rows = await read_all(self._gateway, self._table, keys, attributes)
-        items = {row["item_id"]["S"]: row for row in rows if row["run_id"] != control["run_id"]}
-        is_closed = any(row.keys() & {"verifying", "finished_by"} for row in rows)
-        return {unescape(item_id): item for item_id, item in items.items()}, is_closed
+        items = await read_all(self._gateway, self._table, keys, attributes)
+        is_closed = any(item.keys() & {"verifying", "finished_by"} for item in items)
+        states = {
+            unescape(item["item_id"]["S"]): item for item in items if item["run_id"] != control["run_id"]
+        }
+        return states, is_closed
 
     def encode(self, item: FrontierItem, shards: int) -> ConditionalInsert:
-        """The write that adds an item.
+        """Builds the write that adds an item.
 
         Raises:
-            InvalidInputError: It can not be stored.
+            InvalidInputError: The item cannot be stored.
         """
         order = ready_order(_rank(item))
         if item.scheduled_at is not None:
@@ -122,27 +124,28 @@ class ItemStore:
         return ConditionalInsert(to_item(self._table, item, extra), token)
 
     async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
-        """Does writes, each decided for itself."""
+        """Does conditional writes, each one independent of the others; returns their outcomes in order."""
         return await self._writes.run(writes)
 
     async def ready(self, host: str, shard: int) -> list[Candidate]:
-        """The first items of a shard that wait for nothing; eventually consistent."""
+        """Returns the first candidates of a shard that are ready; eventually consistent."""
         return await self._candidates(host, shard, READY, READY_READ)
 
     async def timed(self, host: str, shard: int) -> list[tuple[datetime, Candidate]]:
-        """The first items of a shard that wait for a moment, with it; eventually consistent."""
+        """Returns the first candidates of a shard that wait for a moment, with it; eventually consistent."""
         candidates = await self._candidates(host, shard, TIMED, TIMED_READ)
         moments = ((split_order(candidate.order)[1], candidate) for candidate in candidates)
         return [(moment, candidate) for moment, candidate in moments if moment is not None]
 
     async def has_open(self, host: str, shard: int) -> bool:
-        """Whether the index has any item of a shard; eventually consistent."""
+        """Returns whether the index shows an item of a shard; eventually consistent."""
         return bool(await self._candidates(host, shard, "", 1))
 
     def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> ConditionalUpdate:
-        """The write that leases an item that still is where the index showed it.
+        """Builds the write that leases an item, on the condition that it still has the candidate's sort key.
 
-        A lease that was taken over counts as a failed attempt; after the last one `give_up` is due instead.
+        An expired lease counts as a failed attempt. After the last attempt the condition does not hold, and
+        `give_up` does.
         """
         put: dict[Path, Value] = {
             "status": {"S": FrontierStatus.IN_PROGRESS},
@@ -169,7 +172,7 @@ class ItemStore:
     def give_up(
         self, candidate: Candidate, token: str, now: datetime, max_attempts: int
     ) -> ConditionalUpdate:
-        """The write that makes an item whose last attempt's lease expired a dead letter."""
+        """Builds the write that makes an item a dead letter, if the lease of its last attempt has expired."""
         last_attempt = Compare("retry_count", ">=", {"N": str(max_attempts - 1)})
         update = Update(
             put={
@@ -196,10 +199,17 @@ class ItemStore:
         error: str | None = None,
         outcome: Item | None = None,
     ) -> ConditionalUpdate:
-        """The write that ends a lease for good, with attributes that tell what came of it.
+        """Builds the write that ends a lease with a final status.
+
+        Args:
+            item: The leased item.
+            status: The final status.
+            now: The moment of the settlement.
+            error: The `last_error` to store; None keeps the stored one.
+            outcome: More attributes to store, such as the outcome of a commit.
 
         Raises:
-            InvalidValueError: The error can not be stored.
+            InvalidValueError: The error cannot be stored.
         """
         put = self._final(status, now)
         put.update(outcome or {})
@@ -209,10 +219,10 @@ class ItemStore:
         return self._under_lease(item, Update(put=put, increment=increment, remove=_LEFT_BY_FINAL))
 
     def retry(self, item: FrontierItem, at: datetime, error: str) -> ConditionalUpdate:
-        """The write that ends a lease and lets the item be claimed again from a moment on.
+        """Builds the write that ends a lease after a failure, and delays the item until a moment.
 
         Raises:
-            InvalidValueError: The error can not be stored.
+            InvalidValueError: The error cannot be stored.
         """
         order = timed_order(at, DELAYED, _rank(item))
         put: dict[Path, Value] = {
@@ -225,10 +235,14 @@ class ItemStore:
         return self._under_lease(item, update)
 
     def release(self, item: FrontierItem, changed: Iterable[str] = ()) -> ConditionalUpdate:
-        """The write that ends a lease as if it had not been, with fields of the item that have changed.
+        """Builds the write that ends a lease and makes the item ready again.
+
+        Args:
+            item: The leased item, with its new values.
+            changed: The names of the fields whose values are new.
 
         Raises:
-            InvalidValueError: One of them can not be stored.
+            InvalidValueError: A new value cannot be stored.
         """
         order = ready_order(_rank(item))
         put: dict[Path, Value] = {name: _encoded(name, getattr(item, name)) for name in changed}
@@ -236,7 +250,7 @@ class ItemStore:
         return self._under_lease(item, Update(put=put, remove=("lease_expires_at", "started_at")))
 
     def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> ConditionalUpdate:
-        """The write that makes a lease end later."""
+        """Builds the write that renews a lease."""
         order = timed_order(free_at, LEASED, _rank(item))
         put: dict[Path, Value] = {
             "lease_expires_at": _encoded("lease_expires_at", ends_at),
@@ -245,15 +259,15 @@ class ItemStore:
         return self._under_lease(item, Update(put=put))
 
     def requeue(self, item: FrontierItem, token: str) -> ConditionalUpdate:
-        """The write that makes a dead letter claimable again, with all its attempts."""
+        """Builds the write that puts a dead letter back into the queue; its failures are forgotten."""
         return self._enqueue(item, token, FrontierStatus.FAILED, retry_count=0)
 
     def adopt(self, item: FrontierItem, token: str) -> ConditionalUpdate:
-        """The write that puts a pending item into the queue that was saved as a record only."""
+        """Builds the write that puts a pending item into the queue that was saved as a plain record."""
         return self._enqueue(item, token, FrontierStatus.PENDING, retry_count=item.retry_count)
 
     async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
-        """Items by id; strongly consistent."""
+        """Returns those of the given items that are stored, by id; strongly consistent."""
         keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
         items = map(self.decode, await read_all(self._gateway, self._table, keys))
         return {item.item_id: item for item in items}
@@ -261,13 +275,13 @@ class ItemStore:
     async def scan(
         self, *statuses: FrontierStatus, attributes: Sequence[str] | None = None
     ) -> AsyncGenerator[list[Item], None]:
-        """The items of the whole run that have one of these statuses, all if none; strongly consistent."""
-        has_status = [Compare("status", "=", {"S": status}) for status in statuses]
+        """Iterates over all items of the run, or those with a given status, in lists; strongly consistent."""
+        conditions = [Compare("status", "=", {"S": status}) for status in statuses]
         names = (*self._table.primary_key, *attributes) if attributes is not None else None
         query = Query(
             self._table,
             run_partition(self._run_id),
-            filter=AnyOf(has_status) if has_status else None,
+            filter=AnyOf(conditions) if conditions else None,
             attributes=names,
         )
         async with aclosing(read_pages(self._gateway, query)) as pages:
@@ -275,7 +289,7 @@ class ItemStore:
                 yield items
 
     def decode(self, item: Item) -> FrontierItem:
-        """The record of an item."""
+        """Decodes an item."""
         return from_item(self._table, item)
 
     async def _candidates(self, host: str, shard: int, prefix: str, limit: int) -> list[Candidate]:
@@ -287,10 +301,10 @@ class ItemStore:
         )
         response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
         candidates = []
-        for entry in response["Items"]:
-            order = entry["queue_order"]["S"]
+        for item in response["Items"]:
+            order = item["queue_order"]["S"]
             kind, _, rank = split_order(order)
-            candidates.append(Candidate(entry["item_id"]["S"], host, order, kind, rank))
+            candidates.append(Candidate(item["item_id"]["S"], host, order, kind, rank))
         return candidates
 
     def _final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
@@ -301,6 +315,7 @@ class ItemStore:
         return put | expiry(self._gateway.config.frontier_ttl_days, now)
 
     def _under_lease(self, item: FrontierItem, update: Update) -> ConditionalUpdate:
+        """Builds the write of an update on the condition that the item still has its lease."""
         token: Value = {"S": item.lease_token or ""}
         is_held = AllOf(
             (
@@ -308,16 +323,16 @@ class ItemStore:
                 Compare("status", "=", {"S": FrontierStatus.IN_PROGRESS}),
             )
         )
-        change = WriteToken.new(_CHANGED_BY)
-        marked = Update({**update.put, **change.assignment}, update.increment, remove=update.remove)
-        return ConditionalUpdate(frontier_key(self._run_id, item.item_id), marked, is_held, change)
+        write = WriteToken.new(_CHANGED_BY)
+        marked = Update({**update.put, **write.assignment}, update.increment, remove=update.remove)
+        return ConditionalUpdate(frontier_key(self._run_id, item.item_id), marked, is_held, write)
 
     def _enqueue(
         self, item: FrontierItem, token: str, status: FrontierStatus, *, retry_count: int
     ) -> ConditionalUpdate:
         update = Update(
             put={
-                # Claims count them up, which they can not do where there is nothing.
+                # Claims increase these numbers, which must exist for that.
                 "attempt": {"N": str(item.attempt)},
                 "retry_count": {"N": str(retry_count)},
                 "status": {"S": FrontierStatus.PENDING},
@@ -336,20 +351,20 @@ class ItemStore:
         )
 
 
-# What of an item is read to count it, and to find it again.
+# The attributes that tell the state of an item, and its work.
 STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
 
-# Attribute with the random name of the latest change under a lease.
+# The attribute that holds the write token of the latest update under a lease.
 _CHANGED_BY = "changed_by"
 
-# What an item loses when it leaves the queue.
+# The attributes that an item loses when it leaves the queue.
 _LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
 
-_EXPIRED = "the lease expired: its worker died, stood still or lost the connection"
+_EXPIRED = "the lease expired: its worker died, hung or lost the connection"
 
 
 def work_of(item: Item, now: datetime) -> Work | None:
-    """The work that a queued item is for its host; None for an item that is not queued."""
+    """Returns the work that an item is for its host; None if the item is not in the queue."""
     if "queue" not in item:
         return None
     _, moment, _ = split_order(item["queue_order"]["S"])
@@ -357,16 +372,16 @@ def work_of(item: Item, now: datetime) -> Work | None:
 
 
 def ready_candidate(item: FrontierItem) -> Candidate:
-    """The candidate that the index will show for an item that waits for nothing."""
+    """Returns the candidate that the index will show for a ready item."""
     item_rank = _rank(item)
     return Candidate(item.item_id, item.domain, ready_order(item_rank), READY, item_rank)
 
 
 def payload_of(text: str) -> Item:
-    """A payload as an attribute.
+    """Returns the attribute of a payload.
 
     Raises:
-        InvalidValueError: It can not be stored.
+        InvalidValueError: The payload cannot be stored.
     """
     return {"payload": _encoded("payload", text)}
 

@@ -1,4 +1,4 @@
-"""Issues leases of chosen items: reserves them with their hosts, writes claims, returns what is unused."""
+"""Issues leases of candidates: reserves leases with limited hosts, claims items, returns unused leases."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ from ragcrawl_dynamo.models import FrontierItem
 
 logger = logging.getLogger(__name__)
 
-# Most seconds for which a process prefers other hosts, after others were faster at one.
+# Seconds at most for which a process prefers other hosts, after other processes were faster at one.
 _AVOID_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """What the claimant of one item asks for: how many seconds, and under which worker's name."""
+    """The terms on which a caller wants to lease one item.
+
+    Attributes:
+        seconds: How many seconds the lease lasts.
+        owner: The name of the worker.
+    """
 
     seconds: float
     owner: str
@@ -37,7 +42,13 @@ class LeaseTerms:
 
 @dataclass(frozen=True, slots=True)
 class IssuedLease:
-    """An item that was claimed, its lease, and whether its host counts the lease as in flight."""
+    """A lease that was issued.
+
+    Attributes:
+        item: The item that was claimed.
+        lease: Its lease.
+        has_slot: Whether the lease takes an in-flight slot of the host.
+    """
 
     item: FrontierItem
     lease: Lease
@@ -49,11 +60,11 @@ IssuedLeases: TypeAlias = dict[int, IssuedLease]
 
 @dataclass
 class IssueResult:
-    """What came of issuing leases.
+    """The result of issuing leases.
 
     Attributes:
-        leases: Those that were issued, by index into the candidates.
-        refused: Claims and reservations for which another process was faster.
+        leases: The leases that were issued, by index into the candidates.
+        refused: How many claims and reservations were refused because another process was faster.
     """
 
     leases: IssuedLeases = field(default_factory=dict)
@@ -64,8 +75,8 @@ class LeaseIssuer:
     """Issues leases of one run's items to one process.
 
     Attributes:
-        tried: Conditional writes with which it tried to claim items.
-        granted: How many of them succeeded.
+        tried: How many conditional writes were sent to claim items.
+        granted: How many of them were applied.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -80,16 +91,16 @@ class LeaseIssuer:
         terms: Sequence[LeaseTerms],
         now: datetime,
     ) -> IssueResult:
-        """Claims candidates, as far as nobody was faster.
+        """Claims candidates, unless other processes were faster.
 
         Args:
-            candidates: Not more than terms.
-            records: Their hosts, as they were read.
-            terms: For each candidate those of its lease.
+            candidates: The candidates, at most as many as there are terms.
+            records: The hosts of the candidates, as they were read.
+            terms: The terms of the lease for each candidate.
             now: When the leases begin.
         """
         result = IssueResult()
-        leases = [self._lease(wanted, now) for wanted in terms[: len(candidates)]]
+        leases = [self._lease(lease_terms, now) for lease_terms in terms[: len(candidates)]]
         indexes: dict[str, list[int]] = defaultdict(list)
         for i, candidate in enumerate(candidates):
             indexes[candidate.host].append(i)
@@ -109,9 +120,9 @@ class LeaseIssuer:
             if host in reserved:
                 unused[host].append(leases[i].token)
         await self._return(unused, reserved, now)
-        # What else was seen together with the misses is as old.
+        # The other candidates of these hosts are as old as those that could not be claimed.
         self._run.view.drop_candidates(misses)
-        self._avoid((host for host, n in misses.items() if 3 * n > len(indexes[host])), now)
+        self._avoid((host for host, count in misses.items() if 3 * count > len(indexes[host])), now)
         return result
 
     async def _reserve(
@@ -121,11 +132,11 @@ class LeaseIssuer:
         leases: Sequence[Lease],
         now: datetime,
     ) -> tuple[dict[str, HostRecord], set[str]]:
-        """Reserves leases with limited hosts; returns these hosts, and those where others were faster."""
+        """Reserves leases with limited hosts; returns their new records, and hosts that refused them."""
         process = self._run.membership.me
         updates = {
-            host: ReserveLeases({leases[i].token: leases[i].free_at for i in of_host}, now, process)
-            for host, of_host in indexes.items()
+            host: ReserveLeases({leases[i].token: leases[i].free_at for i in host_indexes}, now, process)
+            for host, host_indexes in indexes.items()
             if records[host].is_limited
         }
         reserved = await self._run.hosts.try_update(records, updates)
@@ -138,22 +149,26 @@ class LeaseIssuer:
     async def _return(
         self, unused: Mapping[str, Sequence[str]], reserved: Mapping[str, HostRecord], now: datetime
     ) -> None:
-        """Gives reserved leases back that are not used after all."""
+        """Gives reserved leases that are not used back to their hosts."""
         if not unused:
             return
         updates = {host: ReturnLeases(tuple(tokens), now) for host, tokens in unused.items()}
         try:
             await self._run.hosts.try_update(reserved, updates)
         except RagcrawlDynamoError as error:
-            logger.warning("%d hosts wait longer than they need to: %s", len(unused), error)
+            logger.warning(
+                "unused leases of %d hosts could not be returned, these hosts wait longer: %s",
+                len(unused),
+                error,
+            )
 
     async def _write_claims(
         self, claimed: Mapping[int, Candidate], leases: Sequence[Lease], result: IssueResult
     ) -> dict[int, FrontierItem | None]:
-        """The items that were claimed; None for those that others changed first."""
+        """Claims candidates; returns the items by index, None for those that could not be claimed."""
         items = self._run.items
-        most = self._run.config.frontier_max_attempts
-        writes = [items.claim(candidate, leases[i], most) for i, candidate in claimed.items()]
+        max_attempts = self._run.config.frontier_max_attempts
+        writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
         outcomes = await items.run(writes)
         self.tried += len(outcomes)
         taken: dict[int, FrontierItem | None] = {}
@@ -165,8 +180,8 @@ class LeaseIssuer:
                 try:
                     taken[i] = items.decode(outcome.item)
                 except CorruptItemError as error:
-                    # Nobody can work on it; its leases will expire until it is given up.
-                    logger.warning("an item cannot be claimed: %s", error)
+                    # No worker can decode the item. Its leases will expire until it becomes a dead letter.
+                    logger.warning("an item was claimed but cannot be decoded: %s", error)
             else:
                 result.refused += 1
         if failures:
@@ -181,24 +196,26 @@ class LeaseIssuer:
         return taken
 
     async def _give_up(self, candidates: Sequence[Candidate]) -> None:
-        """Makes dead letters of those whose last attempt expired."""
+        """Makes items dead letters if the lease of their last attempt has expired."""
         if not candidates:
             return
         items = self._run.items
-        most = self._run.config.frontier_max_attempts
+        max_attempts = self._run.config.frontier_max_attempts
         now = self._run.clock.now()
         outcomes = await items.run(
-            [items.give_up(candidate, secrets.token_hex(8), now, most) for candidate in candidates]
+            [items.give_up(candidate, secrets.token_hex(8), now, max_attempts) for candidate in candidates]
         )
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 logger.warning(
-                    "item %s of host %s: its last lease expired", candidate.item_id, candidate.host
+                    "item %s of host %s is a dead letter: the lease of its last attempt expired",
+                    candidate.item_id,
+                    candidate.host,
                 )
                 self._run.counters.move(candidate.host, candidate.state, "failed")
 
     def _avoid(self, hosts: Iterable[str], now: datetime) -> None:
-        """Prefers other hosts for a while."""
+        """Lets this process prefer other hosts for a few seconds."""
         for host in hosts:
             seconds = _AVOID_SECONDS * random.random()  # noqa: S311 # spreads load
             self._run.view.avoid(host, now + timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""Renews the leases of claims for as long as their items are worked on."""
+"""Renews the leases of claims while their items are worked on."""
 
 from __future__ import annotations
 
@@ -17,31 +17,36 @@ __all__ = ["LeaseKeeper"]
 
 logger = logging.getLogger(__name__)
 
-# A lease is renewed after one of so many parts, so that two more renewals can fail.
+# A lease is renewed after a third of its time, so that two renewals can fail before it ends.
 _PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """How long leases last, and how many seconds before its end a lease is given up."""
+    """How leases are kept.
+
+    Attributes:
+        seconds: How many seconds a lease lasts.
+        margin: How many seconds before its end a lease that could not be renewed counts as lost.
+    """
 
     seconds: float
     margin: float
 
 
 class RenewsLeases(Protocol):
-    """What a lease keeper needs of a frontier."""
+    """The part of a frontier that a lease keeper uses."""
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
-        """See Frontier."""
+        """See Frontier.renew."""
         ...
 
 
 class LeaseKeeper:
     """Renews the leases of the claims that it holds. Get it by `Frontier.keeper`, and use it in `async with`.
 
-    It is for those who call the methods of the frontier themselves; a `Worker` has one of its own. A claim
-    that was ended is dropped without a call.
+    Use it if you call the methods of the frontier yourself. A `Worker` has a lease keeper of its own. A claim
+    that you have settled is dropped automatically.
     """
 
     def __init__(
@@ -66,22 +71,30 @@ class LeaseKeeper:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops renewing leases; nothing is released."""
+        """Stops renewing leases. It releases no claim."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def held(self) -> list[Claim]:
-        """The claims whose leases it renews, in the order in which they came."""
+        """The claims whose leases it renews, in the order in which they were added."""
         return [claim for claim in self._held.values() if not claim.ended]
 
     def hold(self, claims: Iterable[Claim]) -> None:
-        """Renews the leases of these claims too."""
+        """Starts to renew the leases of claims.
+
+        Args:
+            claims: Claims of the frontier that made this keeper.
+        """
         self._held.update((claim.token, claim) for claim in claims)
 
     def let_go(self, claim: Claim) -> None:
-        """Stops renewing the lease of a claim."""
+        """Stops renewing the lease of a claim. A claim that it does not hold is ignored.
+
+        Args:
+            claim: The claim.
+        """
         self._held.pop(claim.token, None)
 
     async def _keep(self) -> None:
@@ -90,11 +103,11 @@ class LeaseKeeper:
             await self._clock.sleep(min(renewed_after / 2, 1.0))
             try:
                 await self._renew_aging(renewed_after)
-            except Exception:  # without this task every lease would lapse
-                logger.exception("the renewal of leases goes on after an error")
+            except Exception:  # without this task every lease would expire
+                logger.exception("an error in the renewal of leases; it continues")
 
     async def _renew_aging(self, renewed_after: float) -> None:
-        """Renews leases that are old enough, and gives up those that could not be renewed in time."""
+        """Renews leases that are old enough, and drops those that could not be renewed in time."""
         now = self._clock.monotonic()
         for claim in [claim for claim in self._held.values() if claim.ended]:
             self.let_go(claim)
@@ -107,15 +120,15 @@ class LeaseKeeper:
                 self._lose(claim, "its lease could not be renewed in time")
 
     async def _renew(self, claims: list[Claim]) -> None:
-        # A request that hangs must not keep from giving the leases up in time.
-        soonest = min(claim.deadline for claim in claims) - self._lease.margin - self._clock.monotonic()
+        # A request that hangs must not prevent `on_lost` from being called in time.
+        seconds = min(claim.deadline for claim in claims) - self._lease.margin - self._clock.monotonic()
         try:
-            async with asyncio.timeout(max(0.05, soonest)):
+            async with asyncio.timeout(max(0.05, seconds)):
                 await self._queue.renew(claims, self._lease.seconds)
         except LeaseLostError as error:
             for claim in error.claims:
                 if claim.ended and not claim.lost:
-                    # Finished by its worker meanwhile.
+                    # Its worker has settled it meanwhile.
                     self.let_go(claim)
                 elif claim.token in self._held:
                     self._lose(claim, "its lease was lost")
@@ -126,5 +139,5 @@ class LeaseKeeper:
         self.let_go(claim)
         try:
             self._on_lost(claim, why)
-        except Exception:  # the caller's code, of which nothing is known
+        except Exception:  # on_lost is the caller's code and may raise anything
             logger.exception("on_lost failed for item %s", claim.item.item_id)

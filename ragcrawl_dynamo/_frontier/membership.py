@@ -1,8 +1,8 @@
-"""The processes that claim from a run, so that each can begin with hosts and shards of its own.
+"""Keeps the processes that claim from a run, so that each of them begins with a share of hosts and shards.
 
-Key `#{run_id}` / `member#{process}`. Membership only keeps processes from meeting: one that has nothing left
-in its own share helps with those of others, and the claims themselves decide. Shares are assigned by
-rendezvous hashing, so that few change hands when a process comes or goes.
+Key `#{run_id}` / `member#{process}`. Shares only keep processes from trying the same items. A process with
+nothing left in its share claims from the shares of others, and the conditional writes of the claims decide.
+Shares are assigned by rendezvous hashing, so that few of them move when a process comes or goes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, moment_text
 from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, records_partition
 
-# Seconds between two signs of life, and after which without one a process counts as gone.
+# Seconds between two signs of life at most, and seconds without one after which a process counts as gone.
 _BEAT_SECONDS = 10.0
 _ALIVE_SECONDS = 30.0
 
-# Seconds until the next look at the others after one that showed a change; it doubles while nothing changes.
+# Seconds until the processes are read again after they have changed. The time doubles while they do not.
 _SOON_SECONDS = 0.25
 
 
 class Membership:
-    """The processes that claim of one run, and this one among them."""
+    """The processes that claim from one run. `me` is the id of this process."""
 
     def __init__(self, gateway: Gateway, table: Table[Any], run_id: str, site_id: str) -> None:
         self.me = secrets.token_hex(6)
@@ -45,11 +45,11 @@ class Membership:
 
     @property
     def count(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return len(self._ids)
 
     def owns(self, host: str, shard: int) -> bool:
-        """Whether a shard of a host's queue is in this process's share."""
+        """Returns whether a shard of a host's queue is in the share of this process."""
         owner = self._owners.get((host, shard))
         if owner is None:
             owner = max(self._ids, key=lambda process: zlib.crc32(f"{process}/{host}/{shard}".encode()))
@@ -57,15 +57,15 @@ class Membership:
         return owner == self.me
 
     def distance(self, item_id: str) -> int:
-        """How late this process should try an item of a share that is not its own; 1 is first.
+        """Returns how late this process should try an item of another process's share, from 1 on.
 
-        Each goes round the processes from itself on, so that few are at the same items at a time.
+        Each process gives the same items other numbers, so that few processes try one item at the same time.
         """
         others = zlib.crc32(item_id.encode()) - self._ids.index(self.me)
         return 1 + others % len(self._ids)
 
     async def refresh(self, now: datetime, monotonic: float) -> None:
-        """Gives a sign of life and learns who else is there, now and then."""
+        """Gives a sign of life and reads the other processes, if it is time for that."""
         if self._read_at is not None and monotonic - self._read_at < self._interval:
             return
         self._read_at = monotonic
@@ -78,27 +78,27 @@ class Membership:
         only_members = BeginsWith("item_id", {"S": MEMBER_PREFIX})
         query = Query(self._table, records_partition(self._run_id), sort=only_members)
         response = await self._gateway.call("Query", requests.query_request(query))
-        alive = moment_text(now - timedelta(seconds=_ALIVE_SECONDS))
+        oldest = moment_text(now - timedelta(seconds=_ALIVE_SECONDS))
         members = response["Items"]
         ids = [
             member["item_id"]["S"].removeprefix(MEMBER_PREFIX)
             for member in members
-            if member["seen_at"]["S"] >= alive
+            if member["seen_at"]["S"] >= oldest
         ]
-        longer = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
-        self._interval = longer if ids == self._ids else _SOON_SECONDS
+        doubled = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
+        self._interval = doubled if ids == self._ids else _SOON_SECONDS
         if ids != self._ids:
             self._ids = ids if self.me in ids else [*ids, self.me]
             self._owners.clear()
         gone = [
             {name: member[name] for name in self._table.primary_key}
             for member in members
-            if member["seen_at"]["S"] < alive
+            if member["seen_at"]["S"] < oldest
         ]
         await delete_all(self._gateway, self._table, gone)
 
     async def leave(self) -> None:
-        """Gives up the share at once."""
+        """Removes this process, so that others get its share at once."""
         if self._read_at is not None:
             key = member_key(self._run_id, self.me)
             await self._gateway.call("DeleteItem", requests.delete_request(self._table, key))

@@ -1,4 +1,4 @@
-"""Tells the workers of this process, and those of others, that hosts have work."""
+"""Notifies the workers of this process and of other processes that hosts have work."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ragcrawl_dynamo._frontier.work import WorkByHost
 
 
 class Notifier:
-    """Announces work of one run; what could not be announced is announced with what follows."""
+    """Announces the work of one run. Work that could not be announced is announced by the next call."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
 
     async def announce(self, work: WorkByHost) -> None:
-        """Lets hosts have work; to be called once the work is durable.
+        """Puts hosts on the due list and wakes waiting claims. It is called after the items are stored.
 
         Raises:
-            ServiceError: Some hosts could not be told; a later call tells them.
+            ServiceError: The work of some hosts could not be announced; the next call announces it.
         """
         view = self._run.view
-        # What an earlier call could not announce may be due sooner.
-        for host, wanted in work.items():
-            view.unannounced.note(host, wanted)
+        # Work that an earlier call could not announce may be due sooner.
+        for host, host_work in work.items():
+            view.unannounced.note(host, host_work)
         if not view.unannounced:
             return
         announced = dict(view.unannounced)
         woken, others = await self._run.hosts.announce(announced)
-        for host, wanted in announced.items():
-            if view.unannounced.get(host) == wanted:
+        for host, host_work in announced.items():
+            if view.unannounced.get(host) == host_work:
                 del view.unannounced[host]
         view.note_shards({host: record.shards for host, record in (woken | others).items()})
         if woken:
@@ -37,15 +37,15 @@ class Notifier:
         view.changed.set()
 
     async def announce_left(self) -> None:
-        """Announces what an earlier call could not.
+        """Announces the work that earlier calls could not announce.
 
         Raises:
-            ServiceError: It cannot be announced now either.
+            ServiceError: It cannot be announced this time either.
         """
         await self.announce(WorkByHost())
 
     async def wait_for_change(self, seconds: float) -> None:
-        """Waits that long, but not longer than until something changes in this process."""
+        """Waits a number of seconds, or until this process learns of work."""
         sleep = asyncio.ensure_future(self._run.clock.sleep(seconds))
         change = asyncio.ensure_future(self._run.view.changed.wait())
         try:

@@ -1,4 +1,4 @@
-"""The queue of one run in one process: composes the parts, for `Frontier` and for commits."""
+"""Composes the parts of a run's queue in one process, for `Frontier` and for commits."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
 
-# A waiting claim looks for what other processes added at least every so many seconds.
+# Seconds after which a waiting claim looks for items that other processes have added.
 _POLL_SECONDS = 1.0
 
 
 class RunQueue:
-    """The queue of one run. Arguments are checked by `Frontier`, where they enter.
+    """The queue of one run. `Frontier` has checked all arguments.
 
     Attributes:
-        run: What its parts share.
-        scheduler: The part that claims.
+        run: What the parts of the queue share.
+        scheduler: The part that claims items.
     """
 
     def __init__(self, services: FrontierServices, control: RunControl) -> None:
-        """`control` is what the run's control is made of, if there is none yet."""
+        """`control` is the control that is stored if the run has none yet."""
         self.run = run = RunContext(services, control)
         notifier = Notifier(run)
         self.scheduler = Scheduler(run)
@@ -57,7 +57,7 @@ class RunQueue:
         self._claims = ClaimCoalescer(run, self.scheduler, self.release)
 
     async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
-        """See Frontier.add; `common` are the fields of the items that are made of URLs."""
+        """See Frontier.add; `common` has fields for the items that are built from URLs."""
         await self._notifier.announce_left()
         results = await self._enqueuer.add(links, common)
         await self._flush_if_due()
@@ -79,13 +79,13 @@ class RunQueue:
             await self._notifier.announce_left()
             claims, next_at = await self._claims.claim(terms)
             await self._flush_if_due()
-            left = deadline - clock.monotonic()
-            if claims or left <= 0:
+            remaining = deadline - clock.monotonic()
+            if claims or remaining <= 0:
                 return claims
             pause = _POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 # spreads load
             if next_at is not None:
                 pause = min(pause, max(0.001, (next_at - clock.now()).total_seconds()))
-            await self._notifier.wait_for_change(min(pause, left))
+            await self._notifier.wait_for_change(min(pause, remaining))
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
         """See Frontier.renew."""
@@ -94,14 +94,14 @@ class RunQueue:
     async def end(
         self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
     ) -> None:
-        """Ends leases for good; see Frontier.complete, fail and skip."""
+        """Ends leases with a final status; see Frontier.complete, fail and skip."""
         items, now = self.run.items, self.run.clock.now()
-        new = None
+        payload_attribute = None
         if payload is not None:
             for claim in claims:
                 self._with(claim, {"payload": payload})
-            new = payload_of(payload)
-        updates = [items.finish(claim.item, status, now, error, new) for claim in claims]
+            payload_attribute = payload_of(payload)
+        updates = [items.finish(claim.item, status, now, error, payload_attribute) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
         await self._flush_if_due()
 
@@ -122,7 +122,7 @@ class RunQueue:
         await self._put_back([Return(claim, items.release(claim.item), claim.item) for claim in claims])
 
     async def put_back(self, claim: Claim, changed: dict[str, Any], *, to_end: bool) -> None:
-        """See Frontier.put_back; `changed` are fields of the item."""
+        """See Frontier.put_back; `changed` has the new values of fields of the item."""
         if to_end:
             changed = {**changed, "discovered_at": self.run.view.next_moment(self.run.clock.now())}
         item = self._with(claim, changed)
@@ -137,14 +137,17 @@ class RunQueue:
         depth: int,
         referrer_url: str,
     ) -> ConditionalUpdate | None:
-        """Adds the links of a page; returns the write that completes its item as part of a transaction.
+        """Adds the links of a page; returns the write for the transaction that completes the page's item.
 
         Args:
-            claim: The claim of the page's item, if there is one.
-            outcome: Attributes of the item that tell what became of its page.
-            links: Links that were found on the page.
-            depth: Their depth.
-            referrer_url: The page's URL.
+            claim: The claim of the page's item; None if there is none.
+            outcome: The attributes that store the outcome of the commit in the item.
+            links: The links that were found on the page.
+            depth: The depth of the links.
+            referrer_url: The URL of the page.
+
+        Returns:
+            The write; None without a claim.
 
         Raises:
             PartialBatchError: Some links may not have been added.
@@ -157,7 +160,12 @@ class RunQueue:
         return self.run.items.finish(claim.item, FrontierStatus.COMPLETED, now, outcome=outcome)
 
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
-        """Notes that a transaction has completed an item; `is_counted` if an earlier call has noted it."""
+        """Notes that a transaction has completed an item.
+
+        Args:
+            claim: The claim of the item.
+            is_counted: Whether an earlier call has counted the item as completed.
+        """
         work = self._settlement.note_completed(claim, is_counted=is_counted)
         await self.run.tasks.uninterrupted(work)
         await self._flush_if_due()
@@ -166,9 +174,9 @@ class RunQueue:
         """See Frontier.is_finished."""
         await self._notifier.announce_left()
         await self._flush()
-        finished = await self._termination.is_finished()
+        is_finished = await self._termination.is_finished()
         await self._flush()
-        return finished
+        return is_finished
 
     async def stats(self, host: str | None) -> FrontierStats:
         """See Frontier.stats."""
@@ -195,9 +203,9 @@ class RunQueue:
     async def recount(self) -> FrontierStats:
         """See Frontier.recount."""
         await self._flush()
-        exact = await self._termination.recount()
+        stats = await self._termination.recount()
         await self._flush()
-        return exact
+        return stats
 
     async def state(self) -> RunState:
         """See Frontier.state."""
@@ -225,7 +233,7 @@ class RunQueue:
             await self._flush_if_due()
 
     async def close(self) -> None:
-        """Lets what is under way end, and writes the last counts."""
+        """Waits for the work that is under way, stores the last counts and ends the membership."""
         await self.run.tasks.join()
         try:
             async with asyncio.timeout(self.run.config.health_timeout):
@@ -233,7 +241,9 @@ class RunQueue:
                 await self.run.membership.leave()
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning(
-                "run %r: counts or the end of this process are not recorded: %s", self.run.run_id, error
+                "run %r: the last counts or the end of the membership were not stored: %s",
+                self.run.run_id,
+                error,
             )
         await self.run.tasks.cancel()
 
@@ -242,21 +252,22 @@ class RunQueue:
         await self._flush_if_due()
 
     def _with(self, claim: Claim, changed: dict[str, Any]) -> FrontierItem:
-        """The item of a claim with changed fields.
+        """Returns the item of a claim with new values.
 
         Raises:
-            InvalidInputError: It cannot be stored.
+            InvalidInputError: The item cannot be stored.
         """
         item = claim.item.model_copy(update=changed)
         self.run.items.encode(item, 1)
         return item
 
     def _backoff(self, failures: int) -> float:
+        """Returns the seconds until the next attempt: exponential backoff with jitter."""
         config = self.run.config
-        # Beyond 60 doublings a float of seconds has long reached any bound.
-        growing = config.frontier_retry_delay * 2.0 ** min(failures, 60)
-        bound = min(config.frontier_max_retry_delay, growing)
-        return bound * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
+        # After 60 doublings every delay above 0 has reached the maximum. More could overflow the float.
+        doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
+        delay = min(config.frontier_max_retry_delay, doubled)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
 
     async def _flush_if_due(self) -> None:
         if self.run.counters.is_due(self.run.clock.monotonic()):

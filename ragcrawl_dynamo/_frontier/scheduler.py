@@ -1,7 +1,7 @@
-"""Chooses which items this process claims next: which hosts are due, what their queues show, which is best.
+"""Chooses which items this process claims next: reads which hosts are due, their queues, and takes the best.
 
-What the index shows is kept for a few seconds as candidates, so that one look serves several claims. The
-write that claims a candidate decides whether it can still be had (see lease_issuer.py).
+The items that the index shows are kept for a few seconds as candidates, so that one read serves several
+claims. The conditional write of a claim decides whether its candidate can still be claimed (lease_issuer.py).
 """
 
 from __future__ import annotations
@@ -30,33 +30,34 @@ from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)
 
-# Hosts that one pass considers; their records are read in one request, with the run's control.
+# How many hosts one pass considers. Their records are read in one request, with the run's control.
 _HOSTS_CONSIDERED = 24
 
-# Hosts whose queues one pass looks into at least, if it has candidates of fewer.
+# How many queues one pass reads at least, if it has candidates of fewer hosts.
 _HOSTS_LOOKED_INTO = 8
 
-# Most shards of one host that are looked into at once, after the first ones had too little.
+# How many shards of one host are read at the same time at most, after the first ones had too few candidates.
 _SHARDS_AT_ONCE = 8
 
-# Seconds for which candidates are kept; longer where no other process can have taken them unnoticed, since a
-# limited host's record tells who got its latest lease.
+# Seconds for which candidates are kept. Those of a limited host are kept longer: the host's record names the
+# process that got the latest lease, so that no other process can claim them unnoticed.
 CANDIDATE_SECONDS = 5.0
 LIMITED_CANDIDATE_SECONDS = 30.0
 
-# Passes of one claim; a further one makes up for what others were faster at, or was left to them.
+# How many passes one claim makes at most. Another pass makes up for candidates that other processes claimed
+# first, or that were left to them.
 _PASSES = 4
 
 
 @dataclass
 class ClaimResult:
-    """What came of a claim.
+    """The result of a claim.
 
     Attributes:
         leases: The leases that were issued, by index into the terms.
-        refused: Claims and reservations for which another process was faster.
-        held_back: Whether there was more, left to other processes for now.
-        next_at: When something may be claimable, as far as the last pass saw.
+        refused: How many claims and reservations were refused because another process was faster.
+        held_back: Whether candidates were left to the processes that are about to claim them.
+        next_at: When an item may be claimable, as far as the last pass has seen; None if it has seen none.
     """
 
     leases: IssuedLeases = field(default_factory=dict)
@@ -65,14 +66,20 @@ class ClaimResult:
     next_at: datetime | None = None
 
     def expect(self, moment: datetime | None) -> None:
-        """Notes that something may be claimable at a moment."""
+        """Notes that an item may be claimable at a moment."""
         if moment is not None:
             self.next_at = moment if self.next_at is None else min(self.next_at, moment)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the queue of a host showed: candidates, whether that was all, and when more becomes claimable."""
+    """What a read of a host's queue showed.
+
+    Attributes:
+        candidates: The candidates.
+        is_all: Whether the queue has no more candidates.
+        next_work: When the next item becomes claimable; None if the read showed none.
+    """
 
     candidates: list[Candidate]
     is_all: bool
@@ -80,43 +87,44 @@ class _Look:
 
 
 class Scheduler:
-    """Claims items of one run for one process."""
+    """Claims items of one run for this process. `issuer` issues the leases."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self.issuer = LeaseIssuer(run)
 
     async def claim(self, terms: Sequence[LeaseTerms]) -> ClaimResult:
-        """Claims items for as many terms as there is something claimable for, the first terms first.
+        """Claims an item for each of the terms, in their order, as long as there are claimable items.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ServiceError: DynamoDB cannot be reached, or refused.
+            ServiceError: DynamoDB refused a request or could not be reached.
         """
         total = ClaimResult()
         for attempt in range(_PASSES):
-            left = [i for i in range(len(terms)) if i not in total.leases]
+            unserved = [i for i in range(len(terms)) if i not in total.leases]
             try:
-                result = await self._pass([terms[i] for i in left], attempt)
+                result = await self._pass([terms[i] for i in unserved], attempt)
             except RagcrawlDynamoError as error:
-                # What is claimed already must reach its claimant.
+                # Items that are claimed already must reach the caller.
                 if not total.leases:
                     raise
-                logger.warning("a claim was cut short: %s", error)
+                logger.warning("a claim returns fewer items because a request failed: %s", error)
                 break
-            total.leases |= {left[i]: lease for i, lease in result.leases.items()}
+            total.leases |= {unserved[i]: lease for i, lease in result.leases.items()}
             total.next_at = result.next_at
-            # A claimant that has something leaves it at that where others are at the same items.
-            goes_on = (
+            # A claim that has got items ends if other processes try the same items.
+            try_again = (
                 result.held_back and not result.refused
                 if total.leases
                 else result.refused or result.held_back
             )
-            if len(total.leases) == len(terms) or not goes_on:
+            if len(total.leases) == len(terms) or not try_again:
                 break
         return total
 
     async def _pass(self, terms: Sequence[LeaseTerms], attempt: int) -> ClaimResult:
+        """Reads the run's control, due hosts and their queues, and claims the best candidates once."""
         run, view = self._run, self._run.view
         now = run.clock.now()
         result = ClaimResult()
@@ -138,8 +146,8 @@ class Scheduler:
                 result.expect(record.due)
                 view.close_host(record.host, record.open_at)
         await self._look_into(records, allowed, len(terms), now, result)
-        known = [view.candidates[host] for host in allowed if host in view.candidates]
-        most_distant = distant_bound(known, run.membership.count, attempt)
+        host_candidates = [view.candidates[host] for host in allowed if host in view.candidates]
+        most_distant = distant_bound(host_candidates, run.membership.count, attempt)
         choice = choose(view.candidates, allowed, len(terms), most_distant)
         result.held_back = choice.held_back
         issued = await self.issuer.issue(choice.candidates, records, terms, now)
@@ -148,10 +156,14 @@ class Scheduler:
         return result
 
     async def _consider(self, wanted: int, now: datetime, result: ClaimResult) -> list[str]:
-        """The hosts of this pass: those with candidates first, then those that are due."""
+        """Returns the hosts of this pass: those with candidates, and those that are due."""
         view, membership = self._run.view, self._run.membership
         view.drop_expired(now)
-        supply = {host: n for host, known in view.candidates.items() if (n := known.supply(now))}
+        supply = {
+            host: count
+            for host, host_candidates in view.candidates.items()
+            if (count := host_candidates.supply(now))
+        }
         ready: list[str] = []
         oldest = now - timedelta(seconds=CANDIDATE_SECONDS)
         if sum(supply.values()) < wanted or view.due_list_read_at is None or view.due_list_read_at < oldest:
@@ -161,7 +173,7 @@ class Scheduler:
             result.expect(due_list.next_due(now))
         names = supply.keys() | ready
         await membership.refresh(now, self._run.clock.monotonic())
-        # Each process has an order of its own among them, so that few of them meet.
+        # Each process sorts the hosts in an order of its own, so that few processes try the same hosts.
         order = sorted(
             names,
             key=lambda host: (
@@ -181,22 +193,23 @@ class Scheduler:
         now: datetime,
         result: ClaimResult,
     ) -> None:
-        """Reads candidates of hosts that have too few, until there are enough to choose from."""
+        """Reads the queues of hosts that have too few candidates, until there are enough to choose from."""
         run, view = self._run, self._run.view
         supply = 0
         hosts: list[str] = []
         for host, allowance in allowed.items():
             record = records[host]
-            # Of a limited host other processes may have taken the candidates, unless we had the latest lease.
+            # Other processes may have claimed the candidates, unless this one got the host's latest lease.
             if record.is_limited and record.reserver != run.membership.me:
                 view.drop_candidates([host])
-            known = view.candidates.get(host)
-            have = len(known.candidates) if known else 0
-            is_enough = have >= allowance or (known is not None and known.is_all)
+            host_candidates = view.candidates.get(host)
+            count = len(host_candidates.candidates) if host_candidates else 0
+            is_enough = count >= allowance or (host_candidates is not None and host_candidates.is_all)
             if not is_enough and (supply < 2 * wanted or len(hosts) < _HOSTS_LOOKED_INTO):
                 hosts.append(host)
-                have = READY_READ // 2
-            supply += min(allowance, have)
+                # A guess: half of what one read can return.
+                count = READY_READ // 2
+            supply += min(allowance, count)
         looks = await gather(self._look(records[host], min(wanted, allowed[host]), now) for host in hosts)
         empty: dict[str, HostUpdate] = {}
         for host, look in zip(hosts, looks, strict=True):
@@ -209,31 +222,31 @@ class Scheduler:
             result.expect(record.due)
 
     async def _look(self, record: HostRecord, wanted: int, now: datetime) -> _Look:
-        """Looks into shard after shard of a host, those of this process first, until there is enough."""
+        """Reads the shards of a host's queue, those of this process's share first, until there are enough."""
         shards = list(range(record.shards))
         random.shuffle(shards)
         shards.sort(key=lambda shard: not self._run.membership.owns(record.host, shard))
         candidates: list[Candidate] = []
-        later: list[datetime] = []
+        next_moments: list[datetime] = []
         is_all = True
-        done = 0
-        while done < len(shards) and len(candidates) < wanted:
-            # One, one, two, four, ...: few reads where there is much, few steps where there is little.
-            group = shards[done : done + max(1, min(done, _SHARDS_AT_ONCE))]
-            done += len(group)
+        read = 0
+        while read < len(shards) and len(candidates) < wanted:
+            # One, one, two, four, ... shards: few reads if they have many items, few steps if they have few.
+            group = shards[read : read + max(1, min(read, _SHARDS_AT_ONCE))]
+            read += len(group)
             for look in await gather(self._look_into_shard(record.host, shard, now) for shard in group):
                 candidates += look.candidates
                 is_all = is_all and look.is_all
                 if look.next_work is not None:
-                    later.append(look.next_work)
-        return _Look(candidates, is_all and done == len(shards), min(later, default=None))
+                    next_moments.append(look.next_work)
+        return _Look(candidates, is_all and read == len(shards), min(next_moments, default=None))
 
     async def _look_into_shard(self, host: str, shard: int, now: datetime) -> _Look:
         items, membership = self._run.items, self._run.membership
         ready, timed = await gather([items.ready(host, shard), items.timed(host, shard)])
         candidates = [*(candidate for moment, candidate in timed if moment <= now), *ready]
         if not membership.owns(host, shard):
-            # Processes that help with a share that is not theirs begin with different items of it.
+            # Processes that claim from another process's share begin with different items.
             candidates = [
                 replace(candidate, distance=membership.distance(candidate.item_id))
                 for candidate in candidates

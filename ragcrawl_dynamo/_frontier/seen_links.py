@@ -1,4 +1,4 @@
-"""A bounded memory of links that this process added or found known: never the authority."""
+"""Remembers a bounded number of links that are known to be in the queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 
 class SeenLinks:
-    """The item ids that were seen last, up to a number of them."""
+    """The item ids that this process has seen last. An id that is missing may still be in the queue."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -19,7 +19,7 @@ class SeenLinks:
         return True
 
     def add(self, item_id: str) -> None:
-        """Remembers an id, and forgets the one that was not seen for the longest time."""
+        """Remembers an id. If there are too many, forgets the one that was not seen for the longest time."""
         self._ids[item_id] = None
         self._ids.move_to_end(item_id)
         if len(self._ids) > self._size:

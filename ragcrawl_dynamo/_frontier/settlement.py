@@ -1,4 +1,4 @@
-"""Settles claims: renews leases and ends them, and tells hosts and counters what they must know of it."""
+"""Settles claims and renews leases, and updates hosts and counters accordingly."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Written:
-    """What came of writes under leases.
+    """The claims of a call, by the results of their writes under leases.
 
     Attributes:
-        done: Claims whose write was done now.
-        already: Claims for which the same method had done it before.
-        lost: Claims whose lease had ended.
-        over: Claims that were to be renewed, and which a method under the same lease has ended.
-        unknown: Claims for which it is unknown, with the error.
+        done: The write was applied.
+        already: The same method had been applied before.
+        lost: The lease was lost.
+        over: The lease was to be renewed, but has been settled.
+        unknown: The write failed, with the error; it is not known whether it was applied.
     """
 
     done: list[Claim] = field(default_factory=list)
@@ -40,11 +40,11 @@ class _Written:
     unknown: list[tuple[Claim, RagcrawlDynamoError]] = field(default_factory=list)
 
     def raise_if_incomplete(self) -> None:
-        """Raises what the caller must know.
+        """Raises an error if some writes were not applied.
 
         Raises:
-            LeaseLostError: Some leases were lost; everything else was done.
-            PartialBatchError: Of some claims it is unknown.
+            LeaseLostError: Some leases were lost; all other writes were applied.
+            PartialBatchError: Some writes failed.
         """
         lost = [*self.lost, *self.over]
         if self.unknown:
@@ -60,9 +60,9 @@ class Return:
 
     Attributes:
         claim: The claim.
-        update: The write that ends its lease.
-        item: The item as it is afterwards.
-        retry_at: When it can be claimed again; None for at once.
+        update: The write that ends the lease.
+        item: The item after the write.
+        retry_at: When the item can be claimed again; None for at once.
     """
 
     claim: Claim
@@ -72,18 +72,18 @@ class Return:
 
 
 class Settlement:
-    """Renews and ends leases of one run's items."""
+    """Settles claims of one run and renews their leases."""
 
     def __init__(self, run: RunContext, notifier: Notifier) -> None:
         self._run = run
         self._notifier = notifier
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
-        """Makes leases end that many seconds from now.
+        """Renews leases, so that they end `lease_seconds` from now.
 
         Raises:
-            LeaseLostError: Some were lost.
-            PartialBatchError: Whether some were renewed is unknown.
+            LeaseLostError: Some leases were lost.
+            PartialBatchError: It is not known whether some leases were renewed.
         """
         run = self._run
         ends_at = run.clock.now() + timedelta(seconds=lease_seconds)
@@ -103,32 +103,37 @@ class Settlement:
     async def end(
         self, claims: Sequence[Claim], updates: Sequence[ConditionalUpdate], status: FrontierStatus
     ) -> None:
-        """Ends leases for good.
+        """Ends leases with a final status.
 
         Args:
-            claims: The claims, of one host or several.
+            claims: The claims.
             updates: The write for each claim.
-            status: The final status of their items.
+            status: The final status of the items.
 
         Raises:
-            LeaseLostError: Some were lost.
-            PartialBatchError: Whether some were ended is unknown.
+            LeaseLostError: Some leases were lost.
+            PartialBatchError: It is not known whether some leases were ended.
         """
         (await self._end(claims, updates, status, status)).raise_if_incomplete()
 
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
-        """Notes that a transaction has completed an item; `is_counted` if an earlier call has noted it."""
+        """Notes that a transaction has completed an item.
+
+        Args:
+            claim: The claim of the item.
+            is_counted: Whether an earlier call has counted the item as completed.
+        """
         claim.ended = True
         if not is_counted:
             self._run.counters.move(claim.item.domain, "in_progress", "completed")
         await self._tell_hosts([claim], EndLeases)
 
     async def put_back(self, returns: Sequence[Return]) -> None:
-        """Ends leases whose items go back into the queue, all at once or all at a later moment.
+        """Ends leases whose items go back into the queue: either all are ready at once, or all are delayed.
 
         Raises:
-            LeaseLostError: Some were lost.
-            PartialBatchError: Whether some were ended is unknown.
+            LeaseLostError: Some leases were lost.
+            PartialBatchError: It is not known whether some leases were ended.
         """
         run = self._run
         if not returns:
@@ -138,9 +143,10 @@ class Settlement:
         state = "pending" if returns[0].retry_at is None else "delayed"
         updates = [put_back.update for put_back in returns]
         written = await self._end(claims, updates, FrontierStatus.PENDING, state)
-        for claim in written.done:
+        for claim in (*written.done, *written.already):
             claim.item = by_claim[id(claim)].item
-            if state == "pending":
+        if state == "pending":
+            for claim in written.done:
                 run.view.offer(ready_candidate(claim.item))
         work = WorkByHost()
         now = run.clock.now()
@@ -150,8 +156,10 @@ class Settlement:
             try:
                 await self._notifier.announce(work)
             except RagcrawlDynamoError as error:
-                # They are in the queue; the next call announces them, or whoever asks if the run is finished.
-                logger.warning("%d hosts got items back that are not announced yet: %s", len(work), error)
+                # The items are in the queue. The next call announces them, and so does the proof of the end.
+                logger.warning(
+                    "items of %d hosts are back in the queue, but not announced yet: %s", len(work), error
+                )
         written.raise_if_incomplete()
 
     async def _end(
@@ -161,7 +169,7 @@ class Settlement:
         status: FrontierStatus,
         state: str,
     ) -> _Written:
-        """Ends leases; `state` is what their items are counted as afterwards."""
+        """Ends leases; `state` is the state in which the items are counted afterwards."""
         written = await self._write(claims, updates, status)
         for claim in written.lost:
             note_lost(claim, self._run.on_lease_lost)
@@ -176,6 +184,7 @@ class Settlement:
     async def _write(
         self, claims: Sequence[Claim], updates: Sequence[ConditionalUpdate], status: FrontierStatus
     ) -> _Written:
+        """Does writes under leases; `status` is the status of the items after the writes."""
         written = _Written()
         refused: list[Claim] = []
         for claim, outcome in zip(claims, await self._run.items.run(updates), strict=True):
@@ -187,7 +196,7 @@ class Settlement:
                 refused.append(claim)
         if not refused:
             return written
-        # The same method may have done it before, in a call whose end its caller did not see.
+        # An earlier call of the same method, whose answer was lost, may have applied the write.
         items = await self._run.items.read(list({claim.item.item_id for claim in refused}))
         for claim in refused:
             item = items.get(claim.item.item_id)
@@ -204,7 +213,7 @@ class Settlement:
     async def _tell_hosts(
         self, claims: Iterable[Claim], update: Callable[[tuple[str, ...]], HostUpdate]
     ) -> None:
-        """Tells hosts that count their leases in flight of those that ended, or end later."""
+        """Updates the in-flight slots of hosts for leases that have ended or were renewed."""
         tokens: defaultdict[str, list[str]] = defaultdict(list)
         for claim in claims:
             if claim.has_slot and claim.item.lease_token:
@@ -212,7 +221,11 @@ class Settlement:
         if not tokens:
             return
         try:
-            await self._run.hosts.update({host: update(tuple(ended)) for host, ended in tokens.items()})
+            await self._run.hosts.update(
+                {host: update(tuple(host_tokens)) for host, host_tokens in tokens.items()}
+            )
         except RagcrawlDynamoError as error:
-            logger.warning("%d hosts count leases as in flight until they expire: %s", len(tokens), error)
+            logger.warning(
+                "%d hosts count ended leases as in flight until they expire: %s", len(tokens), error
+            )
         self._run.view.changed.set()

@@ -1,4 +1,4 @@
-"""Proves that a run is finished, and counts its items exactly: what only reading the whole run tells."""
+"""Proves that a run is finished and counts its items exactly, by reading the whole run."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import DELAYED, split_order
 from ragcrawl_dynamo.models import FrontierStatus
 
-# Items by host and state.
+# The number of items, by host and state.
 Counts: TypeAlias = "defaultdict[str, Counter[str]]"
 
-# Open items that are remembered when a run turns out not to be finished.
+# How many open items are remembered if the run is not finished.
 _OPEN_ITEMS_REMEMBERED = 100
 
-# Seconds between two signs of life of the process that reads a whole run.
+# Seconds between two signs of life of the process that reads the whole run.
 _SIGN_OF_LIFE_SECONDS = 20.0
 
-# Hosts whose queues one step looks into.
+# How many hosts are read at a time.
 _HOSTS_AT_ONCE = 25
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What the counters say before a run is read.
+    """The stored counts before the run is read.
 
     Attributes:
-        total: Of the run.
-        by_host: Of each host.
+        total: The counts of the run.
+        by_host: The counts of each host.
     """
 
     total: FrontierStats
@@ -48,14 +48,18 @@ class _Counted:
 
 
 class Termination:
-    """Proves a run finished, finds items that were forgotten, and counts."""
+    """Proves that one run is finished, queues items that are missing in the queue, and counts all items."""
 
     def __init__(self, run: RunContext, notifier: Notifier) -> None:
         self._run = run
         self._notifier = notifier
 
     async def is_finished(self) -> bool:
-        """Whether every item is final: by hints while they say no, by reading the whole run otherwise."""
+        """Returns whether every item is final.
+
+        As long as the index or a remembered item shows open work, the answer is False without reading the
+        whole run.
+        """
         control = await self._run.control.read()
         if control is not None and control.finished_by:
             return True
@@ -64,14 +68,14 @@ class Termination:
         return await self._verify()
 
     async def stats(self) -> FrontierStats:
-        """The exact counts of a finished run, or what the counters say."""
+        """Returns the exact counts of a finished run, or else the stored counts."""
         control = await self._run.control.read()
         if control is not None and control.finished_by:
             return FrontierStats(**control.final_counts)
         return FrontierStats.estimated(await self._run.counters.stats())
 
     async def recount(self) -> FrontierStats:
-        """Counts all items, and corrects the counters by what they differ."""
+        """Counts all items, and corrects the stored counts by the differences."""
         counted = await self._read_counters()
         counts: Counts = defaultdict(Counter)
         async with aclosing(self._run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
@@ -80,15 +84,15 @@ class Termination:
         return self._correct(counts, counted)
 
     async def _index_shows_open(self) -> bool:
-        # First where something was open the last time: while work goes on, one look says no.
+        # The host that had open items last is read first: while work is under way, this one read is enough.
         if self._run.view.open_host is not None and await self._any_shows_open([self._run.view.open_host]):
             return True
         start = None
         while True:
             due_list = await self._run.hosts.due_list(start)
             names = [host for host, _ in due_list.hosts]
-            for i in range(0, len(names), _HOSTS_AT_ONCE):
-                if await self._any_shows_open(names[i : i + _HOSTS_AT_ONCE]):
+            for first in range(0, len(names), _HOSTS_AT_ONCE):
+                if await self._any_shows_open(names[first : first + _HOSTS_AT_ONCE]):
                     return True
             if len(names) < DUE_LIST_READ:
                 return False
@@ -113,7 +117,7 @@ class Termination:
         return bool(view.open_items)
 
     async def _verify(self) -> bool:
-        """Reads the whole run; an item that is added meanwhile takes the token away, and the proof fails."""
+        """Proves that the run is finished. If an item is added meanwhile, the proof loses its token."""
         run = self._run
         token = await run.control.begin_verification(run.clock.now())
         if token is None:
@@ -126,7 +130,7 @@ class Termination:
             counted = await self._read_counters()
             is_proven = await self._read_run(token, counts, open_items, work) and not open_items
         finally:
-            total = {name: sum(of_host[name] for of_host in counts.values()) for name in NAMES}
+            total = {name: sum(host_counts[name] for host_counts in counts.values()) for name in NAMES}
             is_finished = await run.control.end_verification(token, total if is_proven else None)
         run.view.open_items = open_items
         if is_finished:
@@ -138,14 +142,24 @@ class Termination:
     async def _read_run(
         self, token: WriteToken, counts: Counts, open_items: list[str], work: WorkByHost
     ) -> bool:
-        """Counts all items, notes some open ones and the work that they are; False if the token is gone."""
+        """Reads all items of the run.
+
+        Args:
+            token: The token of the proof.
+            counts: Gets the number of items by host and state.
+            open_items: Gets the ids of the first open items.
+            work: Gets the work of the open items.
+
+        Returns:
+            False if the token was removed, so that the proof has failed.
+        """
         run = self._run
-        said_at = run.clock.monotonic()
+        last_sign_at = run.clock.monotonic()
         async with aclosing(run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
             async for items in pages:
                 _count(items, counts)
-                if run.clock.monotonic() - said_at > _SIGN_OF_LIFE_SECONDS:
-                    said_at = run.clock.monotonic()
+                if run.clock.monotonic() - last_sign_at > _SIGN_OF_LIFE_SECONDS:
+                    last_sign_at = run.clock.monotonic()
                     if not await run.control.keep_verification(token, run.clock.now()):
                         return False
                 for item in items:
@@ -156,15 +170,15 @@ class Termination:
         return True
 
     async def _note_work(self, item: Item, work: WorkByHost) -> None:
-        """Notes when an open item can be claimed; queues it if it was saved as a record only."""
+        """Adds the work of an open item to `work`; queues the item if it was saved as a plain record."""
         now = self._run.clock.now()
-        queued = work_of(item, now)
-        if queued is None and item["status"]["S"] == FrontierStatus.PENDING:
+        item_work = work_of(item, now)
+        if item_work is None and item["status"]["S"] == FrontierStatus.PENDING:
             await self._adopt(unescape(item["item_id"]["S"]))
-            queued = Work(now)
-        # Otherwise somebody works on it without a lease.
-        if queued is not None:
-            work.note(item["domain"]["S"], queued)
+            item_work = Work(now)
+        # An item in progress that is not queued is worked on without a lease.
+        if item_work is not None:
+            work.note(item["domain"]["S"], item_work)
 
     async def _adopt(self, item_id: str) -> None:
         items = self._run.items
@@ -180,13 +194,13 @@ class Termination:
         )
 
     def _correct(self, counts: Counts, counted: _Counted) -> FrontierStats:
-        """Corrects the counters by what they are off; returns the exact counts."""
+        """Corrects the stored counts by the differences; returns the exact counts."""
         total: Counter[str] = Counter()
-        for of_host in counts.values():
-            total.update(of_host)
+        for host_counts in counts.values():
+            total.update(host_counts)
         self._run.counters.correct(
             _difference(total, counted.total),
-            {host: _difference(counts[host], before) for host, before in counted.by_host.items()},
+            {host: _difference(counts[host], stored) for host, stored in counted.by_host.items()},
         )
         return FrontierStats(**total)
 
@@ -197,7 +211,7 @@ def _count(items: Iterable[Item], counts: Counts) -> None:
 
 
 def _state(item: Item) -> str:
-    """What an item is counted as."""
+    """Returns the state in which an item is counted."""
     status = item["status"]["S"]
     if status == FrontierStatus.PENDING and "queue_order" in item:
         kind, _, _ = split_order(item["queue_order"]["S"])
@@ -205,5 +219,5 @@ def _state(item: Item) -> str:
     return status
 
 
-def _difference(exact: Counter[str], counted: FrontierStats) -> Counter[str]:
-    return Counter({name: exact[name] - getattr(counted, name) for name in NAMES})
+def _difference(exact: Counter[str], stored: FrontierStats) -> Counter[str]:
+    return Counter({name: exact[name] - getattr(stored, name) for name in NAMES})

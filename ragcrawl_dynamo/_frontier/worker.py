@@ -1,4 +1,4 @@
-"""A worker: claims items, renews their leases while handlers run, and ends them by what the handlers did."""
+"""Runs handlers for claimed items: claims items, renews their leases meanwhile, and settles the claims."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a claim waits before the worker asks whether the run is finished, and the most between two such
-# questions.
+# Seconds that a claim waits for items before the worker checks whether the run is finished: at first, and at
+# most.
 _WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
 
-# By convention of shells, the exit status of a process that a signal ended.
+# The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
 
 
 class Queue(RenewsLeases, Protocol):
-    """What a worker needs of a frontier."""
+    """The part of a frontier that a worker uses."""
 
     async def claim(
         self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
@@ -59,13 +59,13 @@ class Queue(RenewsLeases, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker works.
+    """The settings of a worker.
 
     Attributes:
-        concurrency: Handlers that run at a time.
+        concurrency: How many handlers run at the same time.
         lease: How long leases last.
-        worker_id: Name of the worker, kept with the items.
-        grace_seconds: How long handlers may go on after SIGTERM; None leaves the signal alone.
+        worker_id: The name of the worker, stored with the items.
+        grace_seconds: How many seconds handlers may run after SIGTERM; None does not handle the signal.
     """
 
     concurrency: int
@@ -75,21 +75,21 @@ class WorkerSettings:
 
 
 class Worker:
-    """Runs a handler for one item after the other. Get it by `Frontier.worker`, and use it in `async with`.
+    """Runs a handler for each claimed item. Get it by `Frontier.worker`, and use it in `async with`.
 
-    While a handler runs, its lease is renewed. When it returns, the item is completed; when it raises, the
-    item fails and is tried again later; when it is cancelled, the item is released. A handler may finish its
-    claim itself by any method of the frontier. One whose lease is lost, or cannot be renewed in time, is
-    cancelled, in the latter case before others may take the item over.
+    The worker renews the lease of an item while its handler runs. It completes the item when the handler
+    returns, fails it when the handler raises, and releases it when the handler is cancelled. A handler may
+    settle its claim itself by any method of the frontier. If a lease is lost, or cannot be renewed until
+    `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
 
-    SIGTERM, where it would end the process anyway, first lets the handlers end, for `grace_seconds`, and then
-    cancels them, which releases their items; `run` raises SystemExit(143), so that what is open is closed on
-    the way out. A process that handles the signal itself, as web servers do, keeps its handler.
+    On SIGTERM the worker claims nothing more and waits `grace_seconds` for the handlers. It then cancels
+    them, which releases their items, and `run` raises SystemExit(143), so that the process closes what it has
+    open. If the process already handles the signal, as web servers do, the worker leaves that handler alone.
 
     Attributes:
-        completed: Items that were completed.
-        failed: Handlers that raised.
-        lost: Handlers whose lease was lost.
+        completed: How many items were completed.
+        failed: How many handlers raised.
+        lost: How many handlers lost their lease.
     """
 
     def __init__(self, queue: Queue, clock: Clock, settings: WorkerSettings) -> None:
@@ -108,7 +108,7 @@ class Worker:
         self.lost = 0
 
     async def __aenter__(self) -> Self:
-        """Starts to renew leases."""
+        """Starts to renew leases, and to handle SIGTERM."""
         await self._keeper.__aenter__()
         self._is_open = True
         self._take_signal()
@@ -117,25 +117,26 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cancels the handlers that run, which releases their items."""
+        """Cancels the running handlers, which releases their items."""
         if self._has_signal:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         await self._cancel_handlers()
         await self._keeper.__aexit__(kind, error, trace)
 
     def stop(self) -> None:
-        """Lets `run` end once the handlers that run have; nothing more is claimed."""
+        """Stops claiming: `run` returns after the running handlers have ended."""
         self._stop.set()
 
     async def run(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
-        """Handles items until the run is finished or cancelled; waits while it is paused.
+        """Runs a handler for each claim, until the run is finished or cancelled. It waits while it is paused.
 
         Args:
-            handler: Called for each claim. Its result is ignored.
+            handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
 
         Raises:
-            ServiceError: DynamoDB can not be reached, or refused, for longer than the retries last.
-            SystemExit: The process got SIGTERM, and all items are finished or released.
+            ServiceError: DynamoDB refused a request or could not be reached, and the retries have ended.
+            ClockSkewError: This machine's clock is off by more than `frontier_max_clock_skew`.
+            SystemExit: The process got SIGTERM, and the handlers have ended.
         """
         if not self._is_open:
             raise RuntimeError("use the worker in 'async with'")
@@ -165,7 +166,7 @@ class Worker:
             await self._end()
 
     async def _end(self) -> None:
-        """Lets the handlers end for a while, releases the items of those that have not, and exits."""
+        """Waits `grace_seconds` for the handlers, cancels those that still run, and raises SystemExit."""
         grace = asyncio.ensure_future(self._clock.sleep(self._settings.grace_seconds or 0))
         try:
             while self._running and not grace.done():
@@ -176,7 +177,7 @@ class Worker:
         raise SystemExit(_TERMINATED)
 
     async def _claim(self, limit: int, wait: float) -> list[Claim] | None:
-        """What there is to do; None once the worker is stopped or the run cancelled."""
+        """Claims items; returns None if the worker was stopped or the run cancelled."""
         claiming = asyncio.ensure_future(
             self._queue.claim(
                 limit,
@@ -195,7 +196,7 @@ class Worker:
             await asyncio.gather(claiming, return_exceptions=True)
 
     async def _any_of(self, tasks: Iterable[asyncio.Future[Any]], or_else: Coroutine[Any, Any, Any]) -> None:
-        """Waits for the first of the tasks, or something else; the tasks go on."""
+        """Waits until one of the tasks or another coroutine ends. The tasks continue."""
         other = asyncio.ensure_future(or_else)
         try:
             await asyncio.wait({*tasks, other}, return_when=asyncio.FIRST_COMPLETED)
@@ -208,19 +209,19 @@ class Worker:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _take_signal(self) -> None:
-        """Handles SIGTERM, unless somebody does or nobody can."""
+        """Handles SIGTERM, unless the process already does or this thread cannot."""
         if self._settings.grace_seconds is None or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
-        # Windows' loops know no signals.
+        # Event loops on Windows do not support signals.
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_signal)
             self._has_signal = True
 
     def _on_signal(self) -> None:
         logger.warning(
-            "SIGTERM: %d handlers have %s s to end, then their items are released",
+            "SIGTERM: waiting for %d handlers for up to %s s, then their items are released",
             len(self._running),
             self._settings.grace_seconds,
         )
@@ -228,26 +229,27 @@ class Worker:
         self.stop()
 
     async def _handle(self, claim: Claim, handler: Callable[[Claim], Awaitable[object]]) -> None:
+        """Runs the handler for one claim, and settles the claim by how the handler ended."""
         try:
             await handler(claim)
         except asyncio.CancelledError:
             if claim.token not in self._lost:
                 await self._finish(claim, self._queue.release)
                 raise
-        except Exception as error:  # whatever a handler raises is its item's failure
+        except Exception as error:  # the handler is the caller's code and may raise anything
             self.failed += 1
             logger.info("item %s failed: %r", claim.item.item_id, error)
             await self._finish(claim, partial(self._fail, error=error))
         else:
             is_completed = await self._finish(claim, self._queue.complete)
-            # Added after the wait: meanwhile other handlers count theirs.
+            # `self.completed += await ...` would lose the counts of handlers that end meanwhile.
             self.completed += is_completed
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
         await self._queue.fail(claims[0], error)
 
     async def _finish(self, claim: Claim, end: Callable[[Sequence[Claim]], Awaitable[None]]) -> bool:
-        """Ends a claim, unless its handler has; False if that could not be done."""
+        """Settles a claim, unless its handler has; returns whether it is settled."""
         if claim.token in self._lost:
             return False
         if claim.ended:
@@ -259,8 +261,10 @@ class Worker:
             logger.warning("%s", error)
             return False
         except RagcrawlDynamoError as error:
-            # Its lease will expire, and the item be handled again.
-            logger.warning("item %s could not be finished: %s", claim.item.item_id, error)
+            # The lease will expire, and the item will be claimed again.
+            logger.warning(
+                "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
+            )
             return False
         return True
 
@@ -268,7 +272,7 @@ class Worker:
         self._keeper.let_go(self._running.pop(task))
 
     def _on_lost(self, claim: Claim, why: str) -> None:
-        """Cancels the handler of a claim whose lease is lost."""
+        """Cancels the handler of a claim whose lease was lost."""
         for task, running in self._running.items():
             if running is claim:
                 logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)

@@ -14,7 +14,13 @@ from ragcrawl_dynamo.models import Entity, UtcDatetime
 
 
 class RunState(StrEnum):
-    """The state of a run's frontier: whether items can be claimed from it. CANCELLED is final."""
+    """The state of a run's frontier.
+
+    Attributes:
+        RUNNING: Items can be claimed.
+        PAUSED: No item can be claimed until the run is resumed.
+        CANCELLED: No item can be claimed any more.
+    """
 
     RUNNING = "running"
     PAUSED = "paused"

@@ -18,7 +18,7 @@ from ragcrawl_dynamo import (
     create_storage_backend,
 )
 from ragcrawl_dynamo._dynamodb.client import open_client
-from ragcrawl_dynamo.testing import drop_tables
+from ragcrawl_dynamo.testing import ManualClock, drop_tables
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_site, make_version
 from tests.support.fakes import FAST, FakeClient, intercepting
@@ -150,3 +150,22 @@ async def test_backend_close_under_load_finishes_or_refuses_every_call(
         page = await backend.get_page("site", name)
         assert page is not None
         assert page.current_version_id in (version_id, f"v{int(version_id[1:]) + 1}")
+
+
+@on_dynamodb_local
+async def test_backend_close_writes_the_counts_of_a_run_though_another_runs_queue_fails(
+    dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = DynamoDBBackend(dynamodb_config, clock=ManualClock())
+    await backend.initialize()
+    for run_id in ("first", "second"):
+        await backend.frontier(run_id, "site").add(["https://a.example/1"])
+
+    async def leave() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(backend._rooms.frontiers.queue("first", "site").run.membership, "leave", leave)
+    with pytest.raises(ValueError, match="a bug"):
+        await backend.close()
+    async with DynamoDBBackend(dynamodb_config) as another:
+        assert (await another.frontier("second", "site").stats()).pending == 1

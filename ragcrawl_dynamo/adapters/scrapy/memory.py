@@ -81,8 +81,10 @@ class CrawlMemory:
 
     def next_request(self) -> Request | None:
         """Returns the next request to crawl."""
-        if self.waiting:
-            return self.held[self.waiting.popleft()].request
+        while self.waiting:
+            # A token waits twice after two replacements, and its claim may have been forgotten since.
+            if (held := self.held.get(self.waiting.popleft())) is not None:
+                return held.request
         return self.in_memory.popleft() if self.in_memory else None
 
     def note_outcome(self, token: str, outcome: Outcome) -> None:

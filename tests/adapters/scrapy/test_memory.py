@@ -107,3 +107,14 @@ def test_scrapy_crawl_memory_of_a_cancelled_run_keeps_what_others_can_crawl() ->
     assert memory.next_request() is request
     assert memory.next_request() is None
     assert list(memory.held) == [claim.token]
+
+
+def test_scrapy_crawl_memory_passes_over_a_claim_that_was_forgotten_while_it_waited_twice() -> None:
+    memory = CrawlMemory()
+    claim, request = hold(memory, "first")
+    memory.next_request()
+    # An errback yields two copies of the request, and then the lease is lost.
+    memory.replace(claim.token, request)
+    memory.replace(claim.token, request)
+    memory.forget(claim.token)
+    assert memory.next_request() is None

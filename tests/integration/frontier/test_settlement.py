@@ -66,6 +66,28 @@ async def test_frontier_put_back_that_fails_leaves_the_claim_as_it_was(config: D
         assert (item.priority, item.payload, item.discovered_at) == (5.0, None, before.discovered_at)
 
 
+@on_dynamodb_local
+async def test_frontier_put_back_that_is_repeated_changes_the_claims_item(config: DynamoDBConfig) -> None:
+    """The first call was applied, but all of its answers were lost."""
+    is_broken = False
+
+    async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
+        response = await call(**request)
+        if is_broken and operation == "batch_execute_statement":
+            raise client_error("InternalServerError", 500)
+        return response
+
+    async with opened(config.model_copy(update={"retry_attempts": 1}), around) as frontier:
+        await frontier.add(urls(1))
+        (claim,) = await frontier.claim(1)
+        is_broken = True
+        with pytest.raises(PartialBatchError):
+            await frontier.put_back(claim, priority=7.0, payload="changed")
+        is_broken = False
+        await frontier.put_back(claim, priority=7.0, payload="changed")
+        assert (claim.item.priority, claim.item.payload) == (7.0, "changed")
+
+
 async def test_frontier_put_back_changes_the_claims_item_once_it_is_stored(backend: DynamoDBBackend) -> None:
     frontier = backend.frontier("run", "site")
     await frontier.add(urls(1))

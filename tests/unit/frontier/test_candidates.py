@@ -1,4 +1,4 @@
-"""The choice of the best candidates, as pure values."""
+"""Chooses candidates by priority, age and share; the module under test is pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def known(*candidates: Candidate, is_all: bool = True, open_at: datetime = START
 
 
 def names(candidates: list[Candidate]) -> list[str]:
-    return [each.item_id for each in candidates]
+    return [chosen.item_id for chosen in candidates]
 
 
 def test_choose_takes_the_highest_priority_of_all_hosts_then_the_oldest() -> None:
@@ -31,7 +31,7 @@ def test_choose_takes_the_highest_priority_of_all_hosts_then_the_oldest() -> Non
     choice = choose(hosts, {"a.example": 9, "b.example": 9}, 3, 9)
     assert names(choice.candidates) == ["urgent", "older", "old"]
     assert not choice.held_back
-    # They leave the lists.
+    # Chosen candidates are removed from the lists.
     assert names(hosts["b.example"].candidates) == ["young"]
 
 
@@ -57,9 +57,9 @@ def test_choose_takes_few_of_what_other_processes_are_about_to_claim() -> None:
 def test_candidate_of_another_share_is_tried_from_the_other_end() -> None:
     old, young = candidate("old", age=50), candidate("young")
     assert old.claim_order < young.claim_order
-    helper = [replace(each, distance=1) for each in (old, young)]
+    helper = [replace(item, distance=1) for item in (old, young)]
     assert helper[1].claim_order < helper[0].claim_order
-    # Priority comes before whose share it is.
+    # The priority counts more than the share.
     assert replace(candidate("urgent", priority=1), distance=3).claim_order < old.claim_order
 
 
@@ -73,7 +73,7 @@ def test_distant_bound_doubles_with_each_attempt() -> None:
 def test_host_candidates_offer_keeps_the_order() -> None:
     hosts = known(candidate("b", age=20), candidate("d", age=5), is_all=False)
     hosts.offer(candidate("c", age=10))
-    # Behind what is known there may be others, which come before it.
+    # The queue may have unknown items that come before this one.
     hosts.offer(candidate("e", age=1))
     assert names(hosts.candidates) == ["b", "c", "d"]
     whole = known(candidate("b", age=20))

@@ -1,4 +1,4 @@
-"""Updates of a host's record, as pure values."""
+"""Updates of a host's record; the module under test is pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_host_record_max_in_flight_counts_leases_until_they_end() -> None:
     assert record.due == at(10)
     assert EndLeases(("a",)).apply(record).due == START
     assert ExtendLeases(("a",), at(50)).apply(record).due == at(20)
-    # Those that can be taken over are dropped with the next reservation.
+    # The next reservation drops leases that count as lost.
     assert set(ReserveLeases({"c": at(90)}, at(15), "me").apply(record).slots) == {"b", "c"}
 
 
@@ -73,7 +73,7 @@ def test_host_record_gives_back_an_unused_reservation() -> None:
     reserved = ReserveLeases({"a": at(60)}, START, "me").apply(host(delay=3, max_in_flight=5, work_at=START))
     back = ReturnLeases(("a",), START).apply(reserved)
     assert (back.slots, back.allowance(START, 5)) == ({}, 1)
-    # Unless somebody else's lease began since.
+    # A lease that began since keeps its slot, and its delay.
     later = ReturnLeases(("a",), START).apply(ReserveLeases({"b": at(60)}, at(3), "other").apply(reserved))
     assert (set(later.slots), later.next_at) == ({"b"}, at(6))
 
@@ -94,7 +94,7 @@ def test_host_record_is_woken_by_work(state: dict[str, Any]) -> None:
     record = AnnounceWork(at(5)).apply(host(**state))
     assert record.work_at is not None
     assert record.work_at <= at(5)
-    # Its next look is a first one again.
+    # After an announcement, the queue is trusted only after two empty looks again.
     assert NoteEmptyQueue(at(5), None).apply(record).due == at(5 + SECOND_LOOK)
 
 
@@ -105,8 +105,8 @@ def test_host_record_that_is_awake_is_not_changed_by_waking() -> None:
 
 
 def test_shards_for_grows_in_powers_of_two() -> None:
-    found = [shards_for(links) for links in (0, 1, 64, 65, 128, 129, 1000, 10**6)]
-    assert found == [1, 1, 1, 2, 2, 4, 16, MAX_SHARDS]
+    shards = [shards_for(links) for links in (0, 1, 64, 65, 128, 129, 1000, 10**6)]
+    assert shards == [1, 1, 1, 2, 2, 4, 16, MAX_SHARDS]
 
 
 def test_host_update_set_limits_leaves_everything_else() -> None:

@@ -1,4 +1,4 @@
-"""A lease keeper on a scripted queue, in virtual time."""
+"""Tests a lease keeper with a scripted queue, in virtual time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEASE = LeaseSettings(seconds=30.0, margin=2.0)
 
 
 class Renewals:
-    """Renews every lease but those of some items, which are lost."""
+    """Renews leases, except those of the items in `lost`."""
 
     def __init__(self, clock: ManualClock, lost: Sequence[str] = ()) -> None:
         self.clock = clock
@@ -59,10 +59,10 @@ async def pass_seconds(clock: ManualClock, seconds: int) -> None:
 async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     renewals = Renewals(clock, lost=["i0", "i1"])
-    told: list[str] = []
+    reported: list[str] = []
 
     def on_lost(claim: Claim, why: str) -> None:
-        told.append(claim.item.item_id)
+        reported.append(claim.item.item_id)
         raise ValueError("the user's own bug")
 
     with caplog.at_level(logging.ERROR, "ragcrawl_dynamo"):
@@ -71,7 +71,7 @@ async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptu
             await pass_seconds(clock, 100)
             held = [claim.item.item_id for claim in keeper.held]
     # Both are told of, though the first call raises.
-    assert told == ["i0", "i1"]
+    assert reported == ["i0", "i1"]
     assert held == ["i2", "i3"]
     assert renewals.renewed.count("i2") == renewals.renewed.count("i3") > 5
     assert "the user's own bug" in caplog.text

@@ -29,7 +29,7 @@ def test_local_view_clear_forgets_everything() -> None:
     assert {name: vars(view)[name] for name in remembered} == {name: vars(fresh)[name] for name in remembered}
     assert vars(view.unwritten_counts) == vars(fresh.unwritten_counts)
     assert "item" not in view.seen_links
-    # A claim that waits looks again.
+    # A waiting claim tries again.
     assert view.changed.is_set()
 
 

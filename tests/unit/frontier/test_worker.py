@@ -1,4 +1,4 @@
-"""A worker on a scripted queue, in virtual time."""
+"""Tests a worker with a scripted queue, in virtual time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRACE = 5.0
 
 
 class ScriptedQueue:
-    """Hands out claims, and notes what is done to them."""
+    """Hands out claims, and records how they are settled."""
 
     def __init__(self, clock: ManualClock, count: int) -> None:
         self.clock = clock
@@ -171,7 +171,7 @@ async def test_worker_cancels_a_handler_before_its_lease_ends(
         await settle()
         clock.advance(20)
         await running
-    # Whoever takes the item over decides; nothing was done under the lost lease.
+    # Nothing was done under the lost lease.
     assert (queue.done, worker.lost) == ([], 1)
 
 
@@ -234,7 +234,7 @@ async def test_worker_stop_lets_its_handlers_end(clock: ManualClock) -> None:
 async def test_worker_on_sigterm_waits_for_handlers_releases_the_others_and_exits(
     clock: ManualClock, concurrency: int
 ) -> None:
-    """Whether all handlers are busy, or the worker waits for more to do."""
+    """With concurrency 2 all handlers are busy; with 3 the worker also waits for items."""
     queue = ScriptedQueue(clock, 2)
     go = asyncio.Event()
 
@@ -259,7 +259,7 @@ async def test_worker_on_sigterm_waits_for_handlers_releases_the_others_and_exit
         await watching
     assert caught.value.code == 143
     assert queue.done == [("i0", "completed"), ("i1", "released")]
-    # As it was before.
+    # The worker restores the default handler.
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -284,7 +284,7 @@ async def test_worker_completed_counts_handlers_that_end_at_the_same_time(clock:
         await asyncio.sleep(0)
         await complete(claims)
 
-    queue.complete = slow_complete  # type: ignore[method-assign] # as a request takes time
+    queue.complete = slow_complete  # type: ignore[method-assign] # a request takes time
     async with working(queue, 16) as worker:
         running = asyncio.create_task(worker.run(lambda claim: asyncio.sleep(0)))
         while len(queue.done) < 100:

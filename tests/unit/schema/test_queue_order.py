@@ -1,4 +1,4 @@
-"""The order of items in a queue, as text."""
+"""Sort keys of by_queue: their order as text is the order of the claims."""
 
 from datetime import datetime
 
@@ -26,8 +26,8 @@ def test_timed_order_sorts_by_time_and_can_be_split(
 ) -> None:
     rank = queue_order.rank(priority, other)
     assert queue_order.split_order(queue_order.ready_order(rank)) == (queue_order.READY, None, rank)
-    place = queue_order.timed_order(moment, kind, rank)
-    assert queue_order.split_order(place) == (kind, moment, rank)
-    assert queue_order.ready_order(rank) < place
+    order = queue_order.timed_order(moment, kind, rank)
+    assert queue_order.split_order(order) == (kind, moment, rank)
+    assert queue_order.ready_order(rank) < order
     if moment < other:
-        assert place < queue_order.timed_order(other, queue_order.DELAYED, rank)
+        assert order < queue_order.timed_order(other, queue_order.DELAYED, rank)

@@ -1,4 +1,4 @@
-"""The guard against deleting most of a site by mistake."""
+"""The protection against the deletion of most of a site by mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short way of URLs that are canonical already."""
+"""URLs that are canonical already are recognized without w3lib."""
 
 from hypothesis import given
 from hypothesis import strategies as st
