@@ -50,10 +50,12 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> No
     async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal sent
         sent += counting
-        if counting and sent == step and not after:
+        # Requests can overlap: this one's number is what counts when its answer comes.
+        is_last = counting and sent == step
+        if is_last and not after:
             os.kill(os.getpid(), signal.SIGKILL)
         answer = await call(**request)
-        if counting and sent == step:
+        if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 

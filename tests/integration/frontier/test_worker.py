@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
 from tests.support.queues import items, names, url, urls
@@ -19,19 +20,30 @@ from tests.support.queues import items, names, url, urls
 async def test_worker_keeps_the_lease_of_a_slow_handler(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
-    quick = config.model_copy(update={"frontier_max_clock_skew": 0.1})
-    async with opened(quick) as frontier, opened(quick) as thief:
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, clock=clock) as thief:
         await frontier.add([url(1)])
         stolen: list[Claim] = []
 
         async def handle(claim: Claim) -> None:
             for _ in range(8):
-                await asyncio.sleep(0.3)
+                await clock.sleep(9)
                 stolen.extend(await thief.claim())
 
-        async with frontier.worker(lease_seconds=1.0) as worker:
+        async def pass_time() -> None:
+            """Lets seconds pass while both the handler and the renewal of its lease sleep."""
+            while True:
+                while sum(not sleeper.done() for _, sleeper in clock._sleepers) < 2:
+                    await asyncio.sleep(0.001)
+                clock.advance(1)
+
+        async with frontier.worker(lease_seconds=30) as worker:
+            passing = asyncio.create_task(pass_time())
             await worker.run(handle)
+            passing.cancel()
         assert (stolen, worker.completed, worker.lost) == ([], 1, 0)
+        # Without renewals the lease would have ended twice.
+        assert clock.monotonic() >= 72
     assert (await items(backend))[url(1)].attempt == 1
 
 

@@ -31,6 +31,9 @@ class Engine:
     def __init__(self, delay: float = 0.0, bad: frozenset[str] = frozenset()) -> None:
         self.delay = delay
         self.bad = bad
+        # Closed, it holds every request back.
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.items: dict[str, Item] = {}
         # The page ids of each request, in the order in which they were sent.
         self.requests: list[list[str]] = []
@@ -50,6 +53,7 @@ class Engine:
             assert not set(names) & set(self.under_way), "two writes of one key at a time"
         self.under_way += names
         await asyncio.sleep(self.delay)
+        await self.gate.wait()
         self.under_way = [name for name in self.under_way if name not in names]
         if self.bad & set(names):
             raise client_error("ValidationException")
@@ -62,6 +66,12 @@ class Engine:
             case _:
                 self.items |= dict(zip(names, found, strict=True))
                 return {}
+
+
+async def settle() -> None:
+    """Lets everything happen that waits for nothing but its turn."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -99,17 +109,17 @@ async def test_puts_sends_a_single_write_as_put_item_at_once() -> None:
 
 async def test_puts_with_few_callers_do_not_wait_for_others() -> None:
     """Each comes while others are under way, on a table that takes its time."""
-    engine = Engine(delay=0.3)
-    loop = asyncio.get_running_loop()
+    engine = Engine()
+    engine.gate.clear()
     async with puts_on(engine) as puts:
-        started = loop.time()
         tasks = []
         for i in range(5):
             tasks.append(put(puts, f"p{i}"))
-            await asyncio.sleep(0.001)
-        assert len(engine.requests) == 5
+            await settle()
+            # Sent, though none of those before has its answer.
+            assert len(engine.requests) == i + 1
+        engine.gate.set()
         await asyncio.gather(*tasks)
-        assert loop.time() - started < 0.6 - 0.01
 
 
 async def test_puts_with_many_callers_send_few_requests() -> None:
@@ -133,18 +143,20 @@ async def test_puts_with_many_callers_send_few_requests() -> None:
 
 async def test_puts_sends_a_batch_as_soon_as_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ragcrawl_dynamo._dynamodb.pacing.SECONDS_PER_BATCH", 60.0)
-    engine = Engine(delay=0.2)
+    engine = Engine()
+    engine.gate.clear()
     async with puts_on(engine) as puts:
         tasks: list[asyncio.Task[None]] = []
         # Until one is not sent at once.
         while len(tasks) == len(engine.requests):
             tasks.append(put(puts, f"first {len(tasks)}"))
-            await asyncio.sleep(0.0005)
+            await settle()
         # The burst is spent: the last waits for the next moment, and gets company.
         sent = len(engine.requests)
         tasks += [put(puts, f"p{i}") for i in range(24)]
-        await asyncio.sleep(0.002)
+        await settle()
         assert len(engine.requests) == sent + 1
+        engine.gate.set()
         await asyncio.gather(*tasks)
     assert len(engine.items) == len(tasks)
 
