@@ -264,7 +264,7 @@ class RunQueue:
     def _backoff(self, failures: int) -> float:
         """Returns the seconds until the next attempt: exponential backoff with jitter."""
         config = self.run.config
-        # After 60 doublings every delay above 0 has reached the maximum. More of them could overflow the float.
+        # After 60 doublings every delay above 0 has reached the maximum. More could overflow the float.
         doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
         delay = min(config.frontier_max_retry_delay, doubled)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
