@@ -149,9 +149,7 @@ class Committer:
             raise InvalidArgumentError("version", "belongs to another run than the claim")
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         if links and run_id is None:
-            raise InvalidArgumentError(
-                "discovered", "needs a claim or a version: the links go to the run of it"
-            )
+            raise InvalidArgumentError("discovered", "needs a claim or a version: the links go to its run")
         queue = None if run_id is None else self._frontiers.queue(run_id, page.site_id)
         return Fetched(page, version, claim, queue, links)
 

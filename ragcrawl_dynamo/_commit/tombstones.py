@@ -59,7 +59,8 @@ class Tombstones:
                 return True
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(
-            f"page {page_id!r} of site {site_id!r} was changed by other writers {_ATTEMPTS} times in a row"
+            f"page {page_id!r} of site {site_id!r} was changed by other writers {_ATTEMPTS} times in a row "
+            f"and is not marked as gone: try again"
         )
 
     async def _write(self, site_id: str, page_id: str, stored: StoredPage) -> bool:
