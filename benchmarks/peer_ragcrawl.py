@@ -51,7 +51,7 @@ def main(endpoint: str, corpus: str) -> None:
         models.PageVersionModel,
         models.FrontierItemModel,
     ):
-        # Its tables can not be made otherwise: its indexes have no provisioned capacity.
+        # Its tables cannot be made otherwise: its indexes have no provisioned capacity.
         model.Meta.billing_mode = "PAY_PER_REQUEST"
     backend.initialize()
     count_units()

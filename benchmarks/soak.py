@@ -73,7 +73,7 @@ class Report:
         failures: By error, those that a method raised.
         lost: What was acknowledged and is not there, or is not read.
         doubled: What happened more often than it was asked for.
-        misreported: What a method said that can not be true; also errors of types that no method may raise.
+        misreported: What a method said that cannot be true; also errors of types that no method may raise.
     """
 
     operations: Counter[str] = field(default_factory=Counter)

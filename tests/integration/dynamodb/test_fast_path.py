@@ -258,7 +258,7 @@ async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list
         with pytest.raises(BotoCoreError):
             await client.get_item(TableName=table, Key=KEY)
         client.meta.events.unregister("before-send", refuse)
-        # Neither what can not be signed nor what can not be read is an answer to be told of.
+        # Neither what cannot be signed nor what cannot be read is an answer to be told of.
         for event, hook in (("before-parse", fail), ("before-sign", fail)):
             client.meta.events.register_first(event, hook)
             with pytest.raises(FailingHookError):

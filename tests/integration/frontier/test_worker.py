@@ -33,7 +33,7 @@ async def test_worker_keeps_the_lease_of_a_slow_handler(
         async def pass_time() -> None:
             """Lets seconds pass while both the handler and the renewal of its lease sleep."""
             while True:
-                while sum(not sleeper.done() for _, sleeper in clock._sleepers) < 2:
+                while sum(not sleeper.done() for _, sleeper in clock._sleepers) < 2:  # noqa: ASYNC110 # no event tells
                     await asyncio.sleep(0.001)
                 clock.advance(1)
 
