@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ragcrawl_dynamo._utils.validation import (
     MAX_DELAY_SECONDS,
     check_count,
+    check_kind,
     check_moment,
     check_seconds,
     first_of,
@@ -109,3 +110,18 @@ def error_text(error: str | BaseException) -> str:
     """Returns the text of an error as it is stored: its type and its message, shortened."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".removesuffix(": ")
     return text[:_ERROR_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def check_new_values(payload: Any, priority: Any) -> dict[str, Any]:
+    """Returns the new values of an item that is put back, as fields of FrontierItem; None changes nothing.
+
+    Raises:
+        InvalidArgumentError: The payload is not a text, or the priority is not a finite number.
+    """
+    fields: dict[str, Any] = {}
+    if payload is not None:
+        check_kind("payload", payload, str)
+        fields["payload"] = payload
+    if priority is not None:
+        fields["priority"] = check_link_options(0, None, priority, None)["priority"]
+    return fields

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
 from ragcrawl_dynamo._frontier.counters import FrontierStats
-from ragcrawl_dynamo.errors import InvalidInputError
+from ragcrawl_dynamo._utils.validation import check_kind, check_several
+from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidInputError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 __all__ = ["AddResult", "Claim", "HostStatus"]
@@ -111,3 +112,25 @@ class HostStatus:
     blocked_until: datetime | None
     next_at: datetime | None
     stats: FrontierStats
+
+
+def check_claims(claims: Claim | Sequence[Claim], run_id: str) -> list[Claim]:
+    """Returns one claim or several as a list, if they are of a run.
+
+    Raises:
+        InvalidArgumentError: They are not, or they are not claims.
+    """
+    checked = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
+    if not all(claim.item.run_id == run_id for claim in checked):
+        raise InvalidArgumentError("claims", f"must be claims of run {run_id!r}, from its claim()")
+    return checked
+
+
+def check_claim(claim: Claim, run_id: str) -> Claim:
+    """Returns a claim, if it is one of a run.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    check_kind("claim", claim, Claim)
+    return check_claims(claim, run_id)[0]

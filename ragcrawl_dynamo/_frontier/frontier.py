@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from ragcrawl_dynamo._frontier.arguments import (
@@ -11,16 +12,16 @@ from ragcrawl_dynamo._frontier.arguments import (
     MAX_IN_FLIGHT,
     check_lease,
     check_link_options,
+    check_new_values,
     error_text,
     link_item,
 )
-from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
+from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counters import FrontierStats
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
-from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, LeaseSettings
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
-from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.validation import (
     MAX_DELAY_SECONDS,
@@ -31,7 +32,6 @@ from ragcrawl_dynamo._utils.validation import (
     check_seconds,
     check_several,
 )
-from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 __all__ = ["Frontier"]
@@ -54,12 +54,12 @@ class Frontier:
 
     - `BackendStateError`: the backend is not open, or it is open in another event loop.
     - `ServiceError`: DynamoDB refused the request or cannot be reached.
-    - `InvalidArgumentError`: an argument has a wrong type, or is outside its limits.
+    - `InvalidInputError`: an argument has a wrong type, or is outside its limits.
     """
 
     def __init__(self, queue: RunQueue) -> None:
         self._queue = queue
-        self._config = queue.run.config
+        self._max_skew = queue.run.config.frontier_max_clock_skew
 
     @property
     def run_id(self) -> str:
@@ -77,13 +77,7 @@ class Frontier:
         Args:
             url: The URL.
             **fields: Fields of FrontierItem: `depth`, `referrer_url`, `priority`, `scheduled_at`,
-                `discovered_at`, `unique_key`, `payload`. The queue sets all other fields.
-
-        Returns:
-            The item. Its ids are set when it is added.
-
-        Raises:
-            InvalidArgumentError: There is no such field, or its value has a wrong type.
+                `discovered_at`, `unique_key`, `payload`. The queue sets all other fields in `add`.
         """
         return link_item({**fields, "url": url, "run_id": self.run_id, "site_id": self.site_id})
 
@@ -116,8 +110,8 @@ class Frontier:
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
         """
-        checked = check_several("links", links, object)
-        return await self._queue.add(checked, check_link_options(depth, referrer_url, priority, not_before))
+        common = check_link_options(depth, referrer_url, priority, not_before)
+        return await self._queue.add(check_several("links", links, object), common)
 
     async def get(self, key: str) -> FrontierItem | None:
         """Returns one item, or None. The read is strongly consistent.
@@ -156,10 +150,9 @@ class Frontier:
             FrontierCancelledError: The run was cancelled.
             ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than
                 `frontier_max_clock_skew`.
-            InvalidArgumentError: An argument is outside its limits.
         """
         check_count("limit", limit, MAX_CLAIMED)
-        check_lease(lease_seconds, self._config.frontier_max_clock_skew)
+        check_lease(lease_seconds, self._max_skew)
         check_seconds("wait_seconds", wait_seconds, MAX_DELAY_SECONDS)
         terms = LeaseTerms(lease_seconds, check_name("worker_id", worker_id))
         return await self._queue.claim([terms] * limit, wait_seconds)
@@ -175,8 +168,8 @@ class Frontier:
             LeaseLostError: Some leases were lost; the error has their claims. All other leases were renewed.
             PartialBatchError: It is not known whether some leases were renewed; the error has their claims.
         """
-        check_lease(lease_seconds, self._config.frontier_max_clock_skew)
-        await self._queue.renew(self._checked(claims), lease_seconds)
+        check_lease(lease_seconds, self._max_skew)
+        await self._queue.renew(check_claims(claims, self.run_id), lease_seconds)
 
     async def complete(self, claims: Claim | Sequence[Claim], *, payload: str | None = None) -> None:
         """Completes items whose work is done. Repeating the call is safe.
@@ -190,9 +183,8 @@ class Frontier:
             LeaseLostError: Some leases were lost; the error has their claims. All other items were completed.
             PartialBatchError: It is not known whether some items were completed; the error has their claims.
         """
-        if payload is not None:
-            check_kind("payload", payload, str)
-        await self._queue.end(self._checked(claims), FrontierStatus.COMPLETED, None, payload)
+        check_kind("payload", payload, str, NoneType)
+        await self._queue.end(check_claims(claims, self.run_id), FrontierStatus.COMPLETED, None, payload)
 
     async def fail(
         self,
@@ -219,7 +211,7 @@ class Frontier:
         """
         if retry_in is not None:
             check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
-        await self._queue.fail(self._checked_one(claim), error_text(error), retry_in, retry=retry)
+        await self._queue.fail(check_claim(claim, self.run_id), error_text(error), retry_in, retry=retry)
 
     async def skip(self, claim: Claim, reason: str) -> None:
         """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.
@@ -232,19 +224,16 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        await self._queue.end(self._checked(claim), FrontierStatus.SKIPPED, error_text(reason))
+        await self._queue.end(check_claims(claim, self.run_id), FrontierStatus.SKIPPED, error_text(reason))
 
     async def release(self, claims: Claim | Sequence[Claim]) -> None:
         """Gives items back to the queue unchanged. They can be claimed at once; no failure is counted.
-
-        Args:
-            claims: One claim or several.
 
         Raises:
             LeaseLostError: Some leases were lost; the error has their claims. All other items were released.
             PartialBatchError: It is not known whether some items were released; the error has their claims.
         """
-        await self._queue.release(self._checked(claims))
+        await self._queue.release(check_claims(claims, self.run_id))
 
     async def put_back(
         self,
@@ -269,13 +258,8 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        fields: dict[str, Any] = {}
-        if payload is not None:
-            check_kind("payload", payload, str)
-            fields["payload"] = payload
-        if priority is not None:
-            fields["priority"] = check_link_options(0, None, priority, None)["priority"]
-        await self._queue.put_back(self._checked_one(claim), fields, to_end=to_end)
+        fields = check_new_values(payload, priority)
+        await self._queue.put_back(check_claim(claim, self.run_id), fields, to_end=to_end)
 
     def worker(
         self,
@@ -294,16 +278,9 @@ class Frontier:
             worker_id: The name of the worker, stored with the items; up to 256 characters.
             grace_seconds: How many seconds handlers may run after SIGTERM. Then their items are released and
                 the process exits. None does not handle the signal.
-
-        Raises:
-            InvalidArgumentError: An argument is outside its limits.
         """
-        check_count("concurrency", concurrency, MAX_CLAIMED)
-        lease = self._lease_settings(lease_seconds)
-        check_name("worker_id", worker_id)
-        if grace_seconds is not None:
-            check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
-        settings = WorkerSettings(concurrency, lease, worker_id, grace_seconds)
+        lease = lease_settings(lease_seconds, self._max_skew)
+        settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds)
         return Worker(self, self._queue.run.clock, settings)
 
     def keeper(self, on_lost: Callable[[Claim, str], object], *, lease_seconds: float = 60.0) -> LeaseKeeper:
@@ -315,11 +292,10 @@ class Frontier:
                 `on_lost` raises is logged.
             lease_seconds: How many seconds a lease lasts; the limits are those of `claim`. The keeper renews
                 it after a third of that time.
-
-        Raises:
-            InvalidArgumentError: An argument is outside its limits.
         """
-        return LeaseKeeper(self, self._queue.run.clock, self._lease_settings(lease_seconds), on_lost)
+        return LeaseKeeper(
+            self, self._queue.run.clock, lease_settings(lease_seconds, self._max_skew), on_lost
+        )
 
     async def is_finished(self) -> bool:
         """Returns whether every item is completed, failed or skipped. True is proven, never assumed.
@@ -338,8 +314,7 @@ class Frontier:
         proof that the run is finished: the counts of a finished run are exact.
 
         Args:
-            host: Only counts items of this host, written as in `FrontierItem.domain`; None counts the whole
-                run.
+            host: Counts items of this host only, written as in `FrontierItem.domain`; None for all.
         """
         return await self._queue.stats(host)
 
@@ -351,11 +326,7 @@ class Frontier:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
-        done but not counted yet is counted twice, until the next recount or the proof that the run is
-        finished.
-
-        Returns:
-            How many items are in which state.
+        done but not counted yet is counted twice, until the next recount or the end of the run.
         """
         return await self._queue.recount()
 
@@ -384,12 +355,9 @@ class Frontier:
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:
-        """Puts all dead letters back into the queue, each with `frontier_max_attempts` new attempts.
+        """Puts all dead letters back into the queue, each with all its attempts; returns how many.
 
         The call reads all items of the run (one read unit for 4 KB).
-
-        Returns:
-            How many items were put back.
 
         Raises:
             PartialBatchError: Some items may not have been put back; the error has them. Repeat the call.
@@ -407,14 +375,8 @@ class Frontier:
             host: The host name, written as in `FrontierItem.domain`: in lower case, with the port if the URL
                 has one.
             seconds: The delay, from 0 to a year; 0 means no delay.
-
-        Raises:
-            InvalidArgumentError: `seconds` is outside its limits.
-            InvalidKeyError: The host name is too long.
         """
-        check_seconds("seconds", seconds, MAX_DELAY_SECONDS)
-        host_name(host)
-        await self._queue.set_limits(host, delay=float(seconds))
+        await self._queue.set_limits(host, delay=check_seconds("seconds", seconds, MAX_DELAY_SECONDS))
 
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
         """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
@@ -425,14 +387,9 @@ class Frontier:
         Args:
             host: The host name, as for `set_host_delay`.
             count: The number of leases, from 1 to 1,000; None for any number.
-
-        Raises:
-            InvalidArgumentError: `count` is outside its limits.
-            InvalidKeyError: The host name is too long.
         """
         if count is not None:
             check_count("count", count, MAX_IN_FLIGHT)
-        host_name(host)
         await self._queue.set_limits(host, max_in_flight=count)
 
     async def block_host(self, host: str, until: datetime) -> None:
@@ -441,25 +398,5 @@ class Frontier:
         Args:
             host: The host name, as for `set_host_delay`.
             until: The end of the block. A moment in the past unblocks the host.
-
-        Raises:
-            InvalidArgumentError: `until` is not a datetime, or it lies outside of years 1 to 9999.
-            InvalidKeyError: The host name is too long.
         """
-        moment = check_moment("until", until)
-        host_name(host)
-        await self._queue.set_limits(host, blocked_until=moment)
-
-    def _checked(self, claims: Claim | Sequence[Claim]) -> list[Claim]:
-        checked = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
-        if not all(claim.item.run_id == self.run_id for claim in checked):
-            raise InvalidArgumentError("claims", f"must be claims of run {self.run_id!r}, from its claim()")
-        return checked
-
-    def _checked_one(self, claim: Claim) -> Claim:
-        check_kind("claim", claim, Claim)
-        return self._checked(claim)[0]
-
-    def _lease_settings(self, lease_seconds: float) -> LeaseSettings:
-        margin = self._config.frontier_max_clock_skew
-        return LeaseSettings(check_lease(lease_seconds, margin), margin)
+        await self._queue.set_limits(host, blocked_until=check_moment("until", until))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from ragcrawl_dynamo._frontier.arguments import check_lease
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.errors import LeaseLostError, RagcrawlDynamoError
@@ -32,6 +33,15 @@ class LeaseSettings:
 
     seconds: float
     margin: float
+
+
+def lease_settings(seconds: float, max_clock_skew: float) -> LeaseSettings:
+    """Checks how long leases last. A lease is given up `max_clock_skew` before its end.
+
+    Raises:
+        InvalidArgumentError: A lease is too short to be renewed, or too long.
+    """
+    return LeaseSettings(check_lease(seconds, max_clock_skew), max_clock_skew)
 
 
 class RenewsLeases(Protocol):

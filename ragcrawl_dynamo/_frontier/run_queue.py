@@ -25,6 +25,7 @@ from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.scheduler import Scheduler
 from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
+from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.urls import link_id, normalize_url
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
@@ -220,6 +221,8 @@ class RunQueue:
 
     async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
         """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
+        # Refuses what can be no name of a host.
+        host_name(host)
         hosts = self.run.hosts
         await hosts.ensure(host)
         await self.run.tasks.uninterrupted(hosts.update({host: SetLimits(limits)}))

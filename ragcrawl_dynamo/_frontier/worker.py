@@ -13,9 +13,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from ragcrawl_dynamo._frontier.arguments import MAX_CLAIMED
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, LeaseSettings, RenewsLeases
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, check_name, check_seconds
 from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["Worker"]
@@ -72,6 +74,21 @@ class WorkerSettings:
     lease: LeaseSettings
     worker_id: str | None = None
     grace_seconds: float | None = None
+
+    @classmethod
+    def checked(
+        cls, concurrency: int, lease: LeaseSettings, worker_id: str | None, grace_seconds: float | None
+    ) -> Self:
+        """Returns the settings.
+
+        Raises:
+            InvalidArgumentError: One is outside its limits.
+        """
+        check_count("concurrency", concurrency, MAX_CLAIMED)
+        check_name("worker_id", worker_id)
+        if grace_seconds is not None:
+            check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
+        return cls(concurrency, lease, worker_id, grace_seconds)
 
 
 class Worker:

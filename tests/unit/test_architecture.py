@@ -14,8 +14,8 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 MAX_PARAMETERS = 5
 MAX_LINES = 400
 
-# The contract and the frontier are one class each, and most of their lines are docstrings.
-UNLIMITED = {"storage", "_frontier.frontier"}
+# The contract is one class, and most of its lines are docstrings.
+UNLIMITED = {"storage"}
 
 # The only modules that use aiobotocore itself. All other modules call a `Gateway`.
 AIOBOTOCORE_USERS = {"_dynamodb.client", "_dynamodb.fast_path", "_dynamodb.transport"}

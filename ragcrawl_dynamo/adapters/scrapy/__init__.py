@@ -30,7 +30,7 @@ for example because of robots.txt, is skipped.
 
 What differs from Scrapy's own scheduler:
 
-- **Order.** Of one priority, the oldest request comes first, and a claim takes from several hosts. Scrapy's default is the
+- **Order.** Of one priority, the oldest request comes first, over several hosts. Scrapy's default is the
   youngest one.
 - **Requests that cannot be stored** stay in the memory of their process, as with Scrapy's JOBDIR. Their
   callbacks are not methods of the spider, or their `meta` or `cb_kwargs` hold something else than None,
