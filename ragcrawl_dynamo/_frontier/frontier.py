@@ -287,15 +287,13 @@ class Frontier:
         """Returns a new lease keeper. It renews the leases of claims when you do not use `worker`.
 
         Args:
-            on_lost: Called with a claim and a reason if the lease was lost, or if it could not be renewed
-                until `frontier_max_clock_skew` before its end. Stop the work on the item. An error that
-                `on_lost` raises is logged.
+            on_lost: Called with a claim and a reason if the lease was lost, or not renewed until
+                `frontier_max_clock_skew` before its end: stop the work. What it raises is logged.
             lease_seconds: How many seconds a lease lasts; the limits are those of `claim`. The keeper renews
                 it after a third of that time.
         """
-        return LeaseKeeper(
-            self, self._queue.run.clock, lease_settings(lease_seconds, self._max_skew), on_lost
-        )
+        lease = lease_settings(lease_seconds, self._max_skew)
+        return LeaseKeeper(self, self._queue.run.clock, lease, on_lost)
 
     async def is_finished(self) -> bool:
         """Returns whether every item is completed, failed or skipped. True is proven, never assumed.
