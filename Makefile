@@ -18,6 +18,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install  ## Crawl Python's own documentation server into an embedded DynamoDB (ARGS="--help" for options).
 	$(BIN)/python examples/crawl_docs.py $(ARGS)
 
+# Hundreds of processes import the same modules, which are compiled once.
+test test-unit: export PYTHONDONTWRITEBYTECODE :=
+
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
 

@@ -26,7 +26,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
 
 SITE, RUN = "docs", "monday"
-PAGES = 120
+PAGES = 60
 WORKERS = 3
 
 

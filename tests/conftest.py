@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import run_moto
+from tests.support.measurement import Measurement
 from tests.support.shared_engine import SharedEngine, ask
 
 # DynamoDB Local lives too short for its best optimizations to pay: so it takes half the CPU.
@@ -24,6 +25,8 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+
+MEASUREMENT = Measurement()
 
 SHARED_ENGINE = pytest.StashKey[SharedEngine]()
 
@@ -48,6 +51,13 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest begin first, so that none is left alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    MEASUREMENT.plan(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with MEASUREMENT.of(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -24,6 +25,11 @@ def start(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     process = _CONTEXT.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
+
+
+def barrier(count: int) -> Barrier:
+    """What so many workers wait at for each other."""
+    return _CONTEXT.Barrier(count)
 
 
 async def ended(process: ForkServerProcess) -> int:

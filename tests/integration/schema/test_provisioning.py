@@ -1,8 +1,8 @@
 """Tables: created, checked, completed, raced for."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
+from tests.support import initialize_worker, processes
 from tests.support.engines import on_dynamodb_local, on_moto
 from tests.support.factories import make_page, make_site
 from tests.support.fakes import FAST, FakeClient, client_error, intercepting
@@ -101,42 +102,19 @@ async def test_initialize_sets_provisioned_capacity_of_tables_and_indexes(config
         assert each["ProvisionedThroughput"]["WriteCapacityUnits"] == 4
 
 
-RACER = """
-import asyncio, sys
-from ragcrawl_dynamo import DynamoDBBackend, Page
-from ragcrawl_dynamo.testing import local_config
-
-async def main(endpoint, prefix, name):
-    backend = DynamoDBBackend(local_config(endpoint, table_prefix=prefix))
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    async with backend:
-        await backend.save_page(Page(page_id=name, site_id="site", url="https://example.com/" + name))
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
 @on_dynamodb_local
-async def test_initialize_by_eight_processes_at_once(config: DynamoDBConfig) -> None:
-    pipe = asyncio.subprocess.PIPE
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-c", RACER),
-            *(str(config.endpoint_url), config.table_prefix, f"page{i}"),
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
+async def test_initialize_by_eight_processes_at_once(config: DynamoDBConfig, tmp_path: Path) -> None:
+    outputs = [tmp_path / f"{i}" for i in range(8)]
+    together = processes.barrier(8)
+    workers = [
+        processes.start(
+            initialize_worker.work,
+            *(str(config.endpoint_url), config.table_prefix, f"page{i}", str(output), together),
         )
-        for i in range(8)
+        for i, output in enumerate(outputs)
     ]
-    for process in processes:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-    outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
-    assert [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)] == [
-        (0, (b"", b""))
-    ] * 8
+    codes = await asyncio.gather(*(processes.ended(worker) for worker in workers))
+    assert [(code, output.read_text()) for code, output in zip(codes, outputs, strict=True)] == [(0, "")] * 8
     async with DynamoDBBackend(config) as backend:
         assert await backend.count_pages("site") == 8
 

@@ -1,0 +1,69 @@
+"""Coverage at half its price: nothing is traced that cannot add to the figure.
+
+Where Python has no cheap events for branches (before 3.14), tracing doubles the time of all Python code, that
+of libraries included. So the import of the package and the tests are traced, but not the import of tests and
+their libraries, and not a test on moto that runs on DynamoDB Local too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ragcrawl_dynamo
+
+if TYPE_CHECKING:
+    import pytest
+
+PACKAGE = Path(ragcrawl_dynamo.__file__).parent
+# They need their crawlers; and what runs when it is imported.
+NOT_IMPORTED = {"adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy", "__main__"}
+
+
+def module_names() -> list[str]:
+    """All modules of the package, without its own name."""
+    files = PACKAGE.rglob("*.py")
+    return sorted(".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files)
+
+
+class Measurement:
+    """The coverage that is measured in this process, if any."""
+
+    def __init__(self) -> None:
+        coverage = sys.modules.get("coverage")
+        self._coverage: Any = coverage and coverage.Coverage.current()
+        self._twins: set[str] = set()
+        if self._coverage is not None:
+            for name in module_names():
+                if not any(f"{name}.".startswith(f"{each}.") for each in NOT_IMPORTED):
+                    import_module(f"ragcrawl_dynamo.{name}".removesuffix(".__init__"))
+            self._coverage.stop()
+
+    def plan(self, items: list[pytest.Item]) -> None:
+        """Finds the tests that run on both engines."""
+        self._twins = {_function(item) for item in items if _engine(item) == "dynamodb-local"}
+
+    @contextmanager
+    def of(self, item: pytest.Item) -> Iterator[None]:
+        """Measures what runs within, unless it runs on DynamoDB Local too."""
+        if self._coverage is None or (_engine(item) == "moto" and _function(item) in self._twins):
+            yield
+            return
+        self._coverage.start()
+        try:
+            yield
+        finally:
+            self._coverage.stop()
+
+
+def _engine(item: pytest.Item) -> str | None:
+    engine: str | None = getattr(item, "callspec", None) and item.callspec.params.get("dynamodb_endpoint")  # type: ignore[attr-defined]
+    return engine
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
