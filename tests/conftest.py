@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ SHARED_ENGINE = pytest.StashKey[SharedEngine]()
 
 def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
-    if is_worker or not config.getoption("numprocesses", None):
+    if not is_worker and config.getoption("numprocesses", None):
+        # Ends as Ctrl-C ends it, so that no worker and no engine is left behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    else:
         # Processes that tests start are not measured: most are killed, and it doubles their time to start.
         os.environ.pop("COVERAGE_PROCESS_START", None)
     if not is_worker:
@@ -55,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     with MEASUREMENT.of(item):
         return (yield)
 

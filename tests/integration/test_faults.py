@@ -97,7 +97,7 @@ async def test_faults_damaged_refusal_of_update_item_is_retried(
 
 @pytest.mark.long
 async def test_faults_soak_loses_doubles_and_misreports_nothing(dynamodb_local_endpoint: str) -> None:
-    report, faults = await soak(dynamodb_local_endpoint, 1200, 40, 0.2, seed=1)
+    report, faults = await soak(dynamodb_local_endpoint, 1200, 24, 0.2, seed=1)
     assert report.lost == []
     assert report.doubled == []
     assert report.misreported == []
@@ -112,7 +112,7 @@ async def test_faults_soak_loses_doubles_and_misreports_nothing(dynamodb_local_e
 async def test_cancellation_at_random_awaits_loses_nothing(
     dynamodb_local_endpoint: str,
 ) -> None:
-    report, noted = await cancel(dynamodb_local_endpoint, 100, 50, seed=1)
+    report, noted = await cancel(dynamodb_local_endpoint, 100, 16, seed=1)
     assert report.lost == []
     assert report.doubled == []
     assert report.misreported == []

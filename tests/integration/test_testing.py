@@ -49,6 +49,11 @@ def test_plugin_runs_moto_for_a_project(tmp_path: Path) -> None:
     assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
+def test_plugin_runs_an_engine_in_each_process_of_xdist(tmp_path: Path) -> None:
+    result = run_users_tests(tmp_path, "-n", "2")
+    assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
 def test_plugin_runs_dynamodb_local_on_request(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-local", str(DYNAMODB_LOCAL))
     assert "3 passed" in result.stdout, result.stdout + result.stderr

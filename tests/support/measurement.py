@@ -2,7 +2,7 @@
 
 Where Python has no cheap events for branches (before 3.14), tracing doubles the time of all Python code, that
 of libraries included. So the import of the package and the tests are traced, but not the import of tests and
-their libraries, and not a test on moto that runs on DynamoDB Local too.
+their libraries, nor their fixtures, nor a test on moto that runs on DynamoDB Local too.
 """
 
 from __future__ import annotations
