@@ -16,7 +16,7 @@ from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
 from tests.adapters.processes import finish, kill_when, start
 from tests.adapters.ragcrawl.settings import ragcrawl_config
 from tests.adapters.site import Site
-from tests.engines import on_dynamodb_local
+from tests.support.engines import on_dynamodb_local
 
 if TYPE_CHECKING:
     from ragcrawl.config.storage_config import StorageConfig
