@@ -64,6 +64,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
 
 
+def pytest_sessionfinish() -> None:
+    MEASUREMENT.save()
+
+
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
     with run_moto() as endpoint:

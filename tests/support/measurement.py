@@ -47,6 +47,11 @@ class Measurement:
         """Finds the tests that run on both engines."""
         self._twins = {_function(item) for item in items if _engine(item) == "dynamodb-local"}
 
+    def save(self) -> None:
+        """Writes what was measured: xdist kills a worker that takes more than ten seconds to exit."""
+        if self._coverage is not None:
+            self._coverage.save()
+
     @contextmanager
     def of(self, item: pytest.Item) -> Iterator[None]:
         """Measures what runs within, unless it runs on DynamoDB Local too."""
