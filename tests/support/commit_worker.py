@@ -50,10 +50,12 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> No
     async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal sent
         sent += counting
-        if counting and sent == step and not after:
+        # Others may be sent before this one is answered.
+        is_the_one = counting and sent == step
+        if is_the_one and not after:
             os.kill(os.getpid(), signal.SIGKILL)
         answer = await call(**request)
-        if counting and sent == step:
+        if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
