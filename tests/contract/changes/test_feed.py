@@ -19,7 +19,6 @@ from ragcrawl_dynamo import (
     InvalidKeyError,
 )
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.backends import fresh_backend
 from tests.support.factories import make_page, make_site, make_version
 
 CREATED, CHANGED, DELETED = ChangeKind.CREATED, ChangeKind.CHANGED, ChangeKind.DELETED
@@ -32,7 +31,7 @@ def clock() -> ManualClock:
 
 @pytest_asyncio.fixture
 async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
-    async with fresh_backend(dynamodb_config, clock=clock) as backend:
+    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
         yield backend
 
 

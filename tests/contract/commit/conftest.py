@@ -9,8 +9,10 @@ import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.backends import fresh_backend
 from tests.support.queues import QUICK
+from tests.support.tables import dynamodb_backend, dynamodb_config
+
+__all__ = ["dynamodb_backend", "dynamodb_config"]
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def clock() -> ManualClock:
 
 @pytest_asyncio.fixture
 async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
-    async with fresh_backend(dynamodb_config.model_copy(update=QUICK), clock=clock) as backend:
+    async with DynamoDBBackend(dynamodb_config.model_copy(update=QUICK), clock=clock) as backend:
         yield backend
 
 

@@ -9,8 +9,10 @@ import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.backends import fresh_backend
 from tests.support.queues import QUICK
+from tests.support.tables import dynamodb_backend, dynamodb_config
+
+__all__ = ["dynamodb_backend", "dynamodb_config"]
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def config(dynamodb_config: DynamoDBConfig, way: str) -> DynamoDBConfig:
 
 @pytest_asyncio.fixture
 async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
-    async with fresh_backend(config, clock=clock) as backend:
+    async with DynamoDBBackend(config, clock=clock) as backend:
         yield backend
 
 

@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats, LeaseLostError
+from ragcrawl_dynamo import Claim, DynamoDBBackend, Frontier, FrontierStats, LeaseLostError
 from ragcrawl_dynamo._frontier.host_updates import SECOND_LOOK
 from ragcrawl_dynamo._frontier.scheduler import CANDIDATE_SECONDS
-from ragcrawl_dynamo.testing import ManualClock, drop_tables
+from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
 from tests.support.queues import QUICK, WAYS, url
 
 T = TypeVar("T")
@@ -299,11 +299,11 @@ class QueueMachine(RuleBasedStateMachine):
 @pytest.mark.long
 @WAYS
 def test_frontier_behaves_like_the_model(
-    dynamodb_config: DynamoDBConfig, way: str, request: pytest.FixtureRequest
+    dynamodb_endpoint: str, way: str, request: pytest.FixtureRequest
 ) -> None:
     # moto takes five times as long, and is not what anybody runs a queue on.
     is_moto = request.node.callspec.params["dynamodb_endpoint"] == "moto"
-    config = dynamodb_config.model_copy(update={"conditional_batches": way, **QUICK})
+    config = local_config(dynamodb_endpoint, conditional_batches=way, **QUICK)
     clock = ManualClock()
     backends = [DynamoDBBackend(config, clock=clock) for _ in range(2)]
     with asyncio.Runner() as runner:

@@ -16,7 +16,7 @@ from ragcrawl_dynamo import (
     EndpointUnreachableError,
 )
 from ragcrawl_dynamo._dynamodb.client import open_object_client
-from ragcrawl_dynamo.testing import drop_tables, local_config
+from ragcrawl_dynamo.testing import local_config
 from tests.support.factories import START, dense_text, hours, make_page, make_version
 from tests.support.fakes import intercepting
 
@@ -58,7 +58,6 @@ def spilling(dynamodb_config: DynamoDBConfig, bucket: Bucket, moto_endpoint: str
 async def backend(spilling: DynamoDBConfig) -> AsyncIterator[DynamoDBBackend]:
     async with DynamoDBBackend(spilling) as backend:
         yield backend
-    await drop_tables(spilling)
 
 
 async def test_content_bucket_holds_only_bodies_above_the_threshold(

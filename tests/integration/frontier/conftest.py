@@ -6,6 +6,9 @@ import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from tests.support.frontiers import BATCHES
+from tests.support.tables import dynamodb_backend, dynamodb_config
+
+__all__ = ["dynamodb_backend", "dynamodb_config"]
 
 
 @pytest.fixture
