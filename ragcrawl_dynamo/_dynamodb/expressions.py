@@ -11,6 +11,11 @@ from ragcrawl_dynamo._dynamodb.values import Value
 Path: TypeAlias = str | tuple[str, ...]
 
 
+def names_of(path: Path) -> tuple[str, ...]:
+    """Returns the names along a path, that of the attribute first."""
+    return (path,) if isinstance(path, str) else path
+
+
 class Placeholders:
     """The attribute names and values of one request."""
 
@@ -21,7 +26,7 @@ class Placeholders:
 
     def path(self, path: Path) -> str:
         """Returns the placeholder of an attribute, or of a member of a nested map."""
-        return ".".join(map(self._name, (path,) if isinstance(path, str) else path))
+        return ".".join(map(self._name, names_of(path)))
 
     def value(self, value: Value) -> str:
         """Returns the placeholder of a value."""

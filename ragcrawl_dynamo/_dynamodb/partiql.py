@@ -12,6 +12,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Missing,
     Path,
     Update,
+    names_of,
 )
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 
@@ -74,7 +75,7 @@ class _Statement:
 
 
 def _path(path: Path) -> str:
-    return ".".join(map(_name, (path,) if isinstance(path, str) else path))
+    return ".".join(map(_name, names_of(path)))
 
 
 def _name(name: str) -> str:

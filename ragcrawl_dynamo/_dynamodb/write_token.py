@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ragcrawl_dynamo._dynamodb.expressions import AnyOf, Compare, Condition, Missing, Path
+from ragcrawl_dynamo._dynamodb.expressions import AnyOf, Compare, Condition, Missing, Path, names_of
 from ragcrawl_dynamo._dynamodb.values import Item, Value
 
 # A token is compared with the latest one of its item only, so that 48 bits are plenty.
@@ -57,8 +57,8 @@ class WriteToken:
 
     def is_in(self, item: Mapping[str, Any] | None) -> bool:
         """Whether this very write was the latest one to store its token in an item."""
-        outer, *inner = (self.path,) if isinstance(self.path, str) else self.path
-        found = (item or {}).get(outer)
+        outer, *inner = names_of(self.path)
+        stored = (item or {}).get(outer)
         for name in inner:
-            found = (found or {}).get("M", {}).get(name)
-        return bool(found == self.value)
+            stored = (stored or {}).get("M", {}).get(name)
+        return bool(stored == self.value)

@@ -1,4 +1,4 @@
-"""Coverage at half its price: nothing is traced that cannot add to the figure.
+"""Coverage at half its price; the figure is a lower bound.
 
 Where Python has no cheap events for branches (before 3.14), tracing doubles the time of all Python code, that
 of libraries included. So the import of the package and the tests are traced, but not the import of tests and

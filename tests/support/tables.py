@@ -44,7 +44,10 @@ async def dynamodb_backend(dynamodb_config: DynamoDBConfig) -> AsyncIterator[Dyn
 
 
 async def emptied(config: DynamoDBConfig) -> bool:
-    """Deletes all items but the schema's version; returns whether the tables can be used again."""
+    """Deletes all items but the schema record; returns whether the tables can be used again.
+
+    It does not use the gateway, whose requests the tests compare with the IAM policies.
+    """
     async with open_client(config) as client:
         for table in Tables.of(config.table_prefix).all():
             names = {f"#{i}": name for i, name in enumerate(table.primary_key)}
