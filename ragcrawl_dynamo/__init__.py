@@ -8,7 +8,7 @@ from ragcrawl_dynamo._content.usage import ContentUsage
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
-from ragcrawl_dynamo._frontier.counters import FrontierStats
+from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker

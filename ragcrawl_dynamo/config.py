@@ -69,6 +69,8 @@ class DynamoDBConfig(BaseModel):
         frontier_max_clock_skew: The largest difference in seconds between the clocks of any two workers. An
             item is claimed again only when its lease has been over for that long. A worker refuses to claim
             if its clock is provably off by more.
+        frontier_buckets: Over how many lists the hosts of a new run are spread. One list takes 1,000 write
+            units a second; an idle worker reads every list once a second.
         frontier_seen_cache: How many links of a run a process remembers as known; about 150 bytes each.
         tags: Tags of the tables, set when they are created.
         point_in_time_recovery: Enables continuous backups of every table.
@@ -111,6 +113,7 @@ class DynamoDBConfig(BaseModel):
     frontier_retry_delay: float = Field(default=2.0, ge=0, le=86_400)
     frontier_max_retry_delay: float = Field(default=3600.0, ge=0, le=2_592_000)
     frontier_max_clock_skew: float = Field(default=2.0, ge=0, le=3600)
+    frontier_buckets: int = Field(default=16, ge=1, le=256)
     frontier_seen_cache: int = Field(default=100_000, ge=0)
     tags: dict[str, str] = Field(default_factory=dict)
     point_in_time_recovery: bool = False

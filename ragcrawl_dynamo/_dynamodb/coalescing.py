@@ -17,6 +17,13 @@ from ragcrawl_dynamo._dynamodb.batching import (
     write_batch,
 )
 from ragcrawl_dynamo._dynamodb.coalescer import Coalescer, PendingCall, Results
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    STATEMENTS_PER_BATCH,
+    ConditionalWrites,
+    Outcome,
+    Write,
+    key_of,
+)
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
@@ -130,6 +137,39 @@ class Gets:
             return dict(zip(keys, again, strict=True))
         items_by_key = by_key(self._table, items)
         return {key: items_by_key.get(key) for key in keys}
+
+
+class CoalescedWrites:
+    """Runs conditional writes of one table; those of concurrent callers share batches.
+
+    Args:
+        gateway: The gateway.
+        table: The table.
+        writes: Runs a batch.
+    """
+
+    def __init__(self, gateway: Gateway, table: Table[Any], writes: ConditionalWrites) -> None:
+        self._gateway = gateway
+        self._table = table
+        self._writes = writes
+        self._calls: Coalescer[Write, Outcome] = Coalescer(
+            self._send, STATEMENTS_PER_BATCH, shares_keys=False
+        )
+
+    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See ConditionalWrites."""
+        if not self._gateway.config.coalescing or len(writes) >= STATEMENTS_PER_BATCH:
+            return await self._writes.run(writes)
+        self._gateway.require_open()
+        return await gather(self._calls.submit(key_of(self._table, write), write) for write in writes)
+
+    async def close(self) -> None:
+        """Sends the calls that wait."""
+        await self._calls.close()
+
+    async def _send(self, batch: Sequence[PendingCall[Write, Outcome]]) -> Results[Outcome]:
+        outcomes = await self._writes.run([call.payload for call in batch])
+        return {call.key: outcome for call, outcome in zip(batch, outcomes, strict=True)}
 
 
 async def _result_or_error(call: Awaitable[R]) -> R | RagcrawlDynamoError:

@@ -320,11 +320,16 @@ async def _run_in_rounds(
     while pending:
         first_of_key: dict[KeyValues, int] = {}
         for i in pending:
-            first_of_key.setdefault(key_values(table, _key(table, writes[i])), i)
+            first_of_key.setdefault(key_of(table, writes[i]), i)
         of_round = list(first_of_key.values())
         outcomes |= dict(zip(of_round, await run_distinct([writes[i] for i in of_round]), strict=True))
         pending = [i for i in pending if i not in outcomes]
     return [outcomes[i] for i in range(len(writes))]
+
+
+def key_of(table: Table[Any], write: Write) -> KeyValues:
+    """Returns the primary key of a write's item as a hashable value."""
+    return key_values(table, _key(table, write))
 
 
 def _key(table: Table[Any], write: Write) -> Key:

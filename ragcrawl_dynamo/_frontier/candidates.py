@@ -1,26 +1,30 @@
-"""Holds candidates, items that by_queue shows as claimable, and chooses the best ones of several hosts."""
+"""Holds what one process knows of the items of one host: which can be claimed, and which wait, and until when."""
 
 from __future__ import annotations
 
 import bisect
-import heapq
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ragcrawl_dynamo._schema.queue_order import DELAYED, LEASED, PRIORITY_LENGTH, READY
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH
+from ragcrawl_dynamo._schema.records import HostRecord
+
+# How many ids of items that this process has ended are remembered for each host.
+_ENDED_REMEMBERED = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An item that by_queue shows as claimable.
+    """An open item, as by_queue shows it.
 
     Attributes:
         item_id: The id of the item.
         host: The host of the item.
         order: The sort key of the item in its host's queue.
-        kind: What the item waited for: READY for nothing, DELAYED or LEASED.
-        rank: Sorts by priority and age, whatever the kind.
+        rank: Sorts by priority and age.
+        moment: The end of the item's delay; None if it has none.
+        expired_token: The token of the item's lease, if the item can only be claimed after the lease; else None.
         distance: 0 if the item is in the share of this process. Otherwise, how late this process should try
             it, from 1 on.
     """
@@ -28,8 +32,9 @@ class Candidate:
     item_id: str
     host: str
     order: str
-    kind: str
     rank: str
+    moment: datetime | None = None
+    expired_token: str | None = None
     distance: int = 0
 
     @property
@@ -39,106 +44,202 @@ class Candidate:
         In the shares of other processes the youngest item comes first, so that a process that helps another
         one begins at the other end of the queue.
         """
-        discovered_at = datetime.fromisoformat(self.rank[PRIORITY_LENGTH:]).timestamp()
-        return self.rank[:PRIORITY_LENGTH], self.distance, -discovered_at if self.distance else discovered_at
+        if not self.distance:
+            return self.rank[:PRIORITY_LENGTH], 0, self.age
+        return self.rank[:PRIORITY_LENGTH], self.distance, -self.age
+
+    @property
+    def age(self) -> float:
+        """When the item was discovered, in seconds since 1970."""
+        return datetime.fromisoformat(self.rank[PRIORITY_LENGTH:]).timestamp()
 
     @property
     def state(self) -> str:
         """The state in which the item is counted until it is claimed."""
-        return {READY: "pending", DELAYED: "delayed", LEASED: "in_progress"}[self.kind]
-
-
-@dataclass
-class HostCandidates:
-    """The candidates of one host.
-
-    Attributes:
-        keep_until: When the candidates are too old to be tried.
-        candidates: The candidates in priority order.
-        is_all: Whether the host's queue had no more candidates.
-        is_limited: Whether the host has a delay or a maximum in flight.
-        open_at: When the limits of the host allow the next lease.
-    """
-
-    keep_until: datetime
-    candidates: list[Candidate]
-    is_all: bool
-    is_limited: bool
-    open_at: datetime
-
-    def supply(self, now: datetime) -> int:
-        """Returns how many candidates can probably be claimed at a moment."""
-        if self.open_at > now:
-            return 0
-        return 1 if self.is_limited else len(self.candidates)
-
-    def offer(self, candidate: Candidate) -> None:
-        """Adds a candidate, unless unknown items of the queue may come before it."""
-        if not self.candidates:
-            return
-        if self.is_all or candidate.claim_order < self.candidates[-1].claim_order:
-            bisect.insort(self.candidates, candidate, key=claim_order)
+        if self.expired_token is not None:
+            return "in_progress"
+        return "pending" if self.moment is None else "delayed"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The candidates that are tried next.
+class Waiting:
+    """An item that cannot be claimed before a moment.
 
     Attributes:
-        candidates: The candidates in priority order.
-        held_back: Whether other candidates were left to the processes that are about to claim them.
+        until: The moment: the end of a delay, or of a lease.
+        candidate: The candidate that the item becomes then.
+        is_own: Whether the item waits for the end of a lease of this process.
     """
 
-    candidates: list[Candidate]
-    held_back: bool
+    until: datetime
+    candidate: Candidate
+    is_own: bool = False
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many items a second are claimed, measured over a second or longer.
+
+    Attributes:
+        since: When the measurement began, in seconds of the monotonic clock.
+        count: How many items were claimed since.
+        per_second: The result of the measurement before.
+    """
+
+    since: float
+    count: int = 0
+    per_second: float = 0.0
+
+    def note(self, monotonic: float) -> None:
+        """Counts a claimed item."""
+        self.count += 1
+        if (seconds := monotonic - self.since) >= 1.0:
+            self.per_second = self.count / seconds
+            self.since, self.count = monotonic, 0
+
+
+@dataclass(eq=False, slots=True)
+class HostCandidates:
+    """What this process knows of one host.
+
+    Attributes:
+        host: The name of the host.
+        order: The sort key of the host in the list of hosts, as it was last seen; None if it is not listed.
+        bucket: The bucket of the host.
+        ready: The items that can be claimed, in priority order.
+        waiting: The items that cannot be claimed yet, by id.
+        ended: The ids of items that this process has ended. The index may still show them.
+        is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
+        looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
+        must_check: Whether the record has to be read, whatever the list of hosts says of limits.
+        record: The record of a host that has limits, as it was last read or written.
+        turn: The number of the turn in which this process has served the host last; 0 before.
+        picked: How many candidates were chosen for the claim that is under way.
+        is_used: Whether candidates were chosen since the queue was last read.
+        is_own: Whether the host is in the share of this process.
+        empty_looks: How many looks in a row have found nothing, though the stored counts say otherwise.
+        idle_since: Since when nothing could be claimed, in seconds of the monotonic clock; None if something can.
+        version: Grows with each change that may move the host in the order of the workbench.
+        seen_at: When the host was last seen in the list, in seconds of the monotonic clock.
+        pace: How fast this process claims items of the host.
+    """
+
+    host: str
+    order: str | None
+    bucket: int
+    ready: list[Candidate] = field(default_factory=list)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    ended: dict[str, None] = field(default_factory=dict)
+    is_all: bool = False
+    looked_at: float | None = None
+    must_check: bool = False
+    record: HostRecord | None = None
+    turn: int = 0
+    picked: int = 0
+    is_used: bool = False
+    is_own: bool = True
+    empty_looks: int = 0
+    idle_since: float | None = None
+    version: int = 0
+    seen_at: float = 0.0
+    pace: Pace | None = None
+    _earliest: datetime | None = None
+
+    def forget(self) -> None:
+        """Forgets the items and the limits, after another process has changed them."""
+        self.ready.clear()
+        self.waiting.clear()
+        self.ended.clear()
+        self._earliest = None
+        self.is_all = False
+        self.looked_at = None
+        self.must_check = False
+        self.record = None
+
+    def offer(self, candidate: Candidate) -> None:
+        """Adds an item that can be claimed."""
+        self.waiting.pop(candidate.item_id, None)
+        self.ended.pop(candidate.item_id, None)
+        bisect.insort(self.ready, candidate, key=claim_order)
+
+    def is_before_last(self, candidate: Candidate) -> bool:
+        """Returns whether a candidate comes before one that is known, so that nothing unknown precedes it."""
+        return bool(self.ready) and candidate.claim_order < self.ready[-1].claim_order
+
+    def wait(self, candidate: Candidate, until: datetime, *, is_own: bool = False) -> None:
+        """Adds an item that can be claimed from a moment on; `is_own` if this process has leased it."""
+        self.ended.pop(candidate.item_id, None)
+        self.waiting[candidate.item_id] = Waiting(until, candidate, is_own)
+        self._earliest = until if self._earliest is None else min(until, self._earliest)
+
+    def end(self, item_id: str) -> None:
+        """Notes that an item has left the queue."""
+        self.waiting.pop(item_id, None)
+        self.ended[item_id] = None
+        if len(self.ended) > _ENDED_REMEMBERED:
+            del self.ended[next(iter(self.ended))]
+
+    def note_claimed(self, monotonic: float) -> None:
+        """Notes that this process has claimed an item."""
+        if self.pace is None:
+            self.pace = Pace(monotonic)
+        self.pace.note(monotonic)
+
+    def wake(self, now: datetime) -> None:
+        """Offers the items whose moment has come."""
+        if self._earliest is None or self._earliest > now:
+            return
+        for waiting in [waiting for waiting in self.waiting.values() if waiting.until <= now]:
+            self.offer(waiting.candidate)
+        self._earliest = min((waiting.until for waiting in self.waiting.values()), default=None)
+
+    def has_room(self, now: datetime) -> bool:
+        """Returns whether the limits allow one more lease than those that are chosen."""
+        return self.record is None or self.record.allowance(now, self.picked + 1) > self.picked
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the host is listed and has no open item, as far as this process knows."""
+        return self.order is not None and self.is_all and not self.ready and not self.waiting
+
+    def next_moment(self) -> datetime | None:
+        """Returns when the next waiting item can be claimed, or an earlier moment; None if none waits."""
+        return self._earliest if self.waiting else None
+
+    def note_look(
+        self, seen: Iterable[Candidate], *, is_all: bool, now: datetime, distance: Callable[[Candidate], int]
+    ) -> None:
+        """Replaces the known items by those of a read of the queue.
+
+        Args:
+            seen: The items that the index shows.
+            is_all: Whether these are all.
+            now: The present moment.
+            distance: Returns the distance of a candidate.
+        """
+        self.ready.clear()
+        waiting, self.waiting = self.waiting, {}
+        self._earliest = None
+        for candidate in seen:
+            if candidate.item_id in self.ended:
+                continue
+            known = waiting.get(candidate.item_id)
+            if known is not None and known.candidate.order == candidate.order:
+                self.wait(known.candidate, known.until, is_own=known.is_own)
+            elif candidate.moment is not None and candidate.moment > now:
+                self.wait(replace(candidate, distance=distance(candidate)), candidate.moment)
+            else:
+                self.ready.append(replace(candidate, distance=distance(candidate)))
+        # The index may not show the items that this process has leased yet, or only further down.
+        for item_id, known in waiting.items():
+            if item_id not in self.waiting and (known.is_own or not is_all):
+                self.wait(known.candidate, known.until, is_own=known.is_own)
+        self.ready.sort(key=claim_order)
+        self.is_all = is_all
+        self.is_used = False
+        self.wake(now)
 
 
 def claim_order(candidate: Candidate) -> tuple[str, int, float]:
     """Returns the priority order of a candidate; a function to sort by."""
     return candidate.claim_order
-
-
-def distant_bound(hosts: Iterable[HostCandidates], processes: int, attempt: int) -> int:
-    """Returns how many candidates may be tried that other processes are about to claim.
-
-    Args:
-        hosts: The candidates to choose from.
-        processes: How many processes claim from the run.
-        attempt: The number of the pass of one claim, from 0 on. Each pass doubles the bound.
-    """
-    distant = sum(candidate.distance > 1 for host in hosts for candidate in host.candidates)
-    return max(1, distant // processes) << attempt
-
-
-def choose(
-    hosts: Mapping[str, HostCandidates], allowed: Mapping[str, int], wanted: int, most_distant: int
-) -> Choice:
-    """Takes the best candidates of several hosts out of their lists.
-
-    Args:
-        hosts: The candidates by host.
-        allowed: How many leases each host allows. Other hosts are left out.
-        wanted: The largest number of candidates to take.
-        most_distant: Candidates that other processes are about to claim are only taken while fewer than this
-            number are chosen.
-    """
-    allowances = dict(allowed)
-    first_of_hosts = [
-        (hosts[host].candidates[0].claim_order, host)
-        for host in allowed
-        if host in hosts and hosts[host].candidates
-    ]
-    heapq.heapify(first_of_hosts)
-    chosen: list[Candidate] = []
-    held_back = False
-    while first_of_hosts and len(chosen) < wanted:
-        (_, distance, _), host = heapq.heappop(first_of_hosts)
-        if distance > 1 and len(chosen) >= most_distant:
-            held_back = True
-            continue
-        candidates = hosts[host].candidates
-        chosen.append(candidates.pop(0))
-        allowances[host] -= 1
-        if candidates and allowances[host]:
-            heapq.heappush(first_of_hosts, (candidates[0].claim_order, host))
-    return Choice(chosen, held_back)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from ragcrawl_dynamo._frontier.counters import FrontierStats
+from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidInputError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus

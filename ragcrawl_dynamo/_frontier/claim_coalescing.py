@@ -22,6 +22,7 @@ class _Waiting:
     """A call that waits for its claims."""
 
     terms: list[LeaseTerms]
+    is_thorough: bool
     result: asyncio.Future[tuple[list[Claim], datetime | None]]
 
 
@@ -38,14 +39,18 @@ class ClaimCoalescer:
         self._waiting: list[_Waiting] = []
         self._serving: asyncio.Task[None] | None = None
 
-    async def claim(self, terms: list[LeaseTerms]) -> tuple[list[Claim], datetime | None]:
+    async def claim(
+        self, terms: list[LeaseTerms], *, is_thorough: bool
+    ) -> tuple[list[Claim], datetime | None]:
         """Returns claims, at most one for each of the terms, and when to try again if there are none.
+
+        `is_thorough` is explained in Scheduler.claim.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
             ServiceError: DynamoDB refused a request or could not be reached.
         """
-        waiting = _Waiting(terms, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(terms, is_thorough, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._serving is None or self._serving.done():
             self._serving = self._run.tasks.spawn(self._serve())
@@ -65,7 +70,10 @@ class ClaimCoalescer:
         while self._waiting:
             served, self._waiting = self._waiting, []
             try:
-                result = await self._scheduler.claim([terms for call in served for terms in call.terms])
+                result = await self._scheduler.claim(
+                    [terms for call in served for terms in call.terms],
+                    is_thorough=any(call.is_thorough for call in served),
+                )
             except Exception as error:
                 for call in served:
                     if not call.result.done():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import Counters
-from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.host_store import HostStore, Updated
 from ragcrawl_dynamo._frontier.item_store import ItemStore
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
@@ -18,6 +21,7 @@ from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import ClockSkewError
+from ragcrawl_dynamo.models import FrontierItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,73 @@ class RunContext:
         self.clock = services.clock
         self.on_lease_lost = services.on_lease_lost
         self.tasks = Tasks()
-        self.view = LocalView(gateway.config.frontier_seen_cache)
+        self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
+        self.view = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
         self.control = ControlStore(gateway, tables.controls, first_control)
         self.hosts = HostStore(gateway, tables, writes, self.control)
         self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
-        self.counters = Counters(gateway, tables.frontier, writes, first_control, self.view.unwritten_counts)
-        self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
+        self.counters = Counters(gateway, tables.frontier, writes, self.hosts, self.view.unwritten_counts)
         self._gateway = gateway
+
+    def note_updates(self, updates: Iterable[Updated]) -> None:
+        """Notes hosts that this process has read or updated."""
+        share = self.share if self.membership.is_active else frozenset()
+        monotonic = self.clock.monotonic()
+        for update in updates:
+            is_own = update.record.bucket in share
+            self.view.bench.note_update(update.record, update.order_before, monotonic, is_own=is_own)
+
+    def offer(self, candidate: Candidate) -> None:
+        """Offers an item that this process has added or put back to its own claims."""
+        host = self.view.bench.hosts.get(candidate.host)
+        if host is None:
+            return
+        host.ended.pop(candidate.item_id, None)
+        candidate = self.placed(host, candidate)
+        if candidate.moment is not None and candidate.moment > self.clock.now():
+            host.wait(candidate, candidate.moment)
+        elif host.is_all or host.is_before_last(candidate):
+            host.offer(candidate)
+        self.view.bench.settle(host)
+
+    def note_renewed(self, item: FrontierItem, free_at: datetime) -> None:
+        """Notes that a lease of this process ends later."""
+        host = self.view.bench.hosts.get(item.domain)
+        if host is not None and (waiting := host.waiting.get(item.item_id)) is not None:
+            host.wait(waiting.candidate, free_at, is_own=True)
+
+    def note_ended(self, item: FrontierItem, *, is_lost: bool = False) -> None:
+        """Notes that a lease of this process has ended; what became of an item is not known if it was lost."""
+        if (host := self.view.bench.hosts.get(item.domain)) is not None:
+            if is_lost:
+                host.waiting.pop(item.item_id, None)
+                host.is_all = False
+            else:
+                host.end(item.item_id)
+            self.view.bench.settle(host)
+
+    def placed(self, host: HostCandidates, candidate: Candidate) -> Candidate:
+        """Returns a candidate with its distance."""
+        return replace(candidate, distance=self.distance(host, candidate, is_all=host.is_all))
+
+    def distance(self, host: HostCandidates, candidate: Candidate, *, is_all: bool) -> int:
+        """Returns how late this process should try an item; 0 if the item is in its share.
+
+        A queue that was read to its end belongs to one process, a longer one to all of them.
+        """
+        membership = self.membership
+        is_own = host.is_own if is_all else membership.owns_part(candidate.item_id)
+        return 0 if is_own or membership.count == 1 else membership.distance(candidate.item_id)
+
+    @property
+    def share(self) -> frozenset[int]:
+        """The buckets in the share of this process."""
+        return self.membership.share(self.hosts.buckets)
+
+    def clear(self) -> None:
+        """Forgets what this process knows of the run. It is called after the run's items were deleted."""
+        self.view.clear()
+        self.control.forget()
 
     def check_clock(self) -> None:
         """Checks this machine's clock against the times in DynamoDB's answers.

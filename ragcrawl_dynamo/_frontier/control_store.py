@@ -38,12 +38,25 @@ class ControlStore:
         self._table = table
         self._first = first
         self.run_id = first.run
+        self.site_id = first.site_id
         self.key = control_key(first.run)
+        # The number of buckets, which is not final before the control is stored and was read.
+        self.buckets = first.buckets
+        self._knows_buckets = False
 
     async def read(self) -> RunControl | None:
         """Returns the control, or None if none is stored; strongly consistent."""
         response = await self._gateway.call("GetItem", requests.get_request(self._table, self.key))
         return self.decode(response["Item"]) if "Item" in response else None
+
+    def forget(self) -> None:
+        """Forgets the number of buckets, after the control was deleted."""
+        self.buckets, self._knows_buckets = self._first.buckets, False
+
+    async def know_buckets(self) -> None:
+        """Reads how many buckets the run has, unless that is known."""
+        if not self._knows_buckets:
+            await self.read()
 
     async def make(self) -> RunControl:
         """Stores the first control, unless one is stored; returns the stored one."""
@@ -53,11 +66,17 @@ class ControlStore:
             await self._gateway.call("PutItem", put)
         except ConditionFailedError as error:
             return self.decode(error.item) if error.item else self._first
-        return self._first
+        return self.decode(item)
 
     def decode(self, item: Item) -> RunControl:
         """Decodes the control in an item."""
-        return from_item(self._table, item)
+        control = from_item(self._table, item)
+        self.buckets, self._knows_buckets = control.buckets, True
+        return control
+
+    async def note_new_limits(self) -> None:
+        """Lets all processes read the limits of hosts again. It is called after limits are stored."""
+        await self._update(WriteToken.new("limits_changed_by").assignment)
 
     async def set_state(self, state: RunState) -> None:
         """Pauses, resumes or cancels the run.

@@ -8,6 +8,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.item_store import candidate_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo.errors import PartialBatchError, RagcrawlDynamoError
@@ -58,7 +59,9 @@ class DeadLetters:
                 failures.append((item, outcome.error))
             elif isinstance(outcome, Applied):
                 run.counters.move(item.domain, "failed", "pending")
-            work.note(item.domain, Work(run.clock.now()))
+            work.note(item.domain, Work(candidate_of(item, None).order, is_changed=True))
         await self._notifier.announce(work)
-        run.view.look_again(work)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                run.offer(candidate_of(item, None))
         return sum(isinstance(outcome, Applied) for outcome in outcomes), failures

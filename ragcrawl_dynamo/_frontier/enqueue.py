@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,9 +9,10 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalIns
 from ragcrawl_dynamo._frontier.claim import AddResult
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import shards_for
-from ragcrawl_dynamo._frontier.item_store import ready_candidate, work_of
+from ragcrawl_dynamo._frontier.item_store import candidate_of, work_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo._schema.queue_order import split_facts
 from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url, url_hash
 from ragcrawl_dynamo.errors import (
     InvalidArgumentError,
@@ -90,14 +90,13 @@ class Enqueuer:
         if is_closed:
             # Removes the proof before an item is added: this process may be killed right after it adds one.
             await run.control.reopen()
-        now = run.clock.now()
         results: dict[str, AddResult] = {}
         for item_id, state in states.items():
             item = new.pop(item_id)
             status = FrontierStatus(state["status"]["S"])
             results[item_id] = AddResult(item.url, item_id, added=False, status=status)
             # The process that added the item may have been killed before it announced the work.
-            if (queued := work_of(state, now)) is not None:
+            if (queued := work_of(state)) is not None:
                 work.note(item.domain, queued)
             run.view.seen_links.add(item_id)
         return results
@@ -140,12 +139,7 @@ class Enqueuer:
 
     async def _insert(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, Outcome]:
         """Inserts items, and announces their work and `work`; returns the outcomes by item id."""
-        view = self._run.view
-        counts = Counter(item.domain for item in new.values())
-        shards = {
-            host: max(view.shards.get(host, 1), shards_for(view.links_added[host] + count))
-            for host, count in counts.items()
-        }
+        shards = {item.domain: self._shards(item.domain) for item in new.values()}
         inserts = [self._run.items.encode(item, shards[item.domain]) for item in new.values()]
         # Runs to its end even if the caller is cancelled: an item that is added must be announced.
         outcomes = await self._run.tasks.uninterrupted(
@@ -161,22 +155,29 @@ class Enqueuer:
         work: WorkByHost,
     ) -> list[Outcome]:
         run = self._run
-        now = run.clock.now()
         outcomes = await run.items.run(inserts)
-        for item, outcome in zip(items, outcomes, strict=True):
+        candidates = [candidate_of(item, item.scheduled_at) for item in items]
+        for candidate, outcome in zip(candidates, outcomes, strict=True):
             # An item whose insert failed may have been added, and one whose insert was refused is stored.
-            work.note(item.domain, Work(item.scheduled_at or now, shards[item.domain]))
+            work.note(candidate.host, Work(candidate.order, shards[candidate.host]))
             if isinstance(outcome, Applied):
-                run.view.note_link_added(item.domain)
-                if item.scheduled_at is None:
-                    run.counters.move(item.domain, None, "pending")
-                    run.view.offer(ready_candidate(item))
-                else:
-                    run.counters.move(item.domain, None, "delayed")
+                run.counters.move(candidate.host, None, candidate.state)
         try:
             await self._notifier.announce(work)
         except RagcrawlDynamoError:
             # If inserts failed too, the caller gets their errors. The next call announces the work.
             if not any(isinstance(outcome, Failed) for outcome in outcomes):
                 raise
+        for candidate, outcome in zip(candidates, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                run.offer(candidate)
         return outcomes
+
+    def _shards(self, host: str) -> int:
+        """Returns over how many shards new items of a host are spread: more if they are claimed fast."""
+        run = self._run
+        known = run.view.bench.hosts.get(host)
+        if known is None or known.order is None:
+            return 1
+        pace = known.pace.per_second if known.pace is not None else 0.0
+        return max(split_facts(known.order).shards, shards_for(pace * run.membership.count))

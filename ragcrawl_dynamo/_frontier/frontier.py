@@ -17,7 +17,7 @@ from ragcrawl_dynamo._frontier.arguments import (
     link_item,
 )
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
-from ragcrawl_dynamo._frontier.counters import FrontierStats
+from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue

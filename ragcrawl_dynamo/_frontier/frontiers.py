@@ -43,7 +43,7 @@ class Frontiers:
         """Clears what this process remembers of a run, after the run's items were deleted."""
         for (open_run_id, _), (queue, _) in self._open.items():
             if open_run_id == run_id:
-                queue.run.view.clear()
+                queue.run.clear()
 
     async def close_run(self, run_id: str, site_id: str) -> None:
         """Closes the queue of one run, so that a long-lived process does not keep all queues open."""
@@ -71,6 +71,7 @@ class Frontiers:
                 site_id=site_id,
                 host_delay=limits.delay,
                 host_max_in_flight=limits.max_in_flight,
+                buckets=self.services.gateway.config.frontier_buckets,
             )
             queue = RunQueue(self.services, control)
             opened = self._open[run_id, site_id] = queue, Frontier(queue)

@@ -1,14 +1,16 @@
-"""Stores the hosts of a run, with their limits and leases in flight, and reads the due list.
+"""Stores the hosts of a run, with their limits and leases in flight, and lists those that have work.
 
-Key `#{run_id}` / `host#{host}`. by_queue lists the hosts that have work under `#{run_id}`, by the moment at
-which each is due. A record is updated only if it is as it was read.
+Key `#{run_id}#{bucket}` / `host#{host}`. by_queue lists the hosts of a bucket that have work under
+`#{run_id}#{bucket}`: first those that have items to claim, by the rank of the best one, then those that wait,
+by moment. A record is updated only if it is as it was read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,38 +26,47 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Failed,
     Outcome,
 )
-from ragcrawl_dynamo._dynamodb.expressions import BeginsWith, Path, Update
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._dynamodb.values import Item, moment_text
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.control_store import ControlStore
-from ragcrawl_dynamo._frontier.counters import ZERO_COUNTS
+from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES
 from ragcrawl_dynamo._frontier.host_updates import AnnounceWork, HostUpdate
 from ragcrawl_dynamo._frontier.work import Work
-from ragcrawl_dynamo._schema.keys import HOST_PREFIX, due_list, host_key, host_of, records_partition
+from ragcrawl_dynamo._schema.keys import HOST_PREFIX, bucket_of, host_key, host_of, hosts_partition
+from ragcrawl_dynamo._schema.queue_order import due_bound, host_order, split_facts
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import ThrottledError
 
-# How many hosts one read of the due list returns.
-DUE_LIST_READ = 250
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A host in the list of hosts.
+
+    Attributes:
+        host: The name of the host.
+        order: Its sort key in the list.
+    """
+
+    host: str
+    order: str
 
 
 @dataclass(frozen=True, slots=True)
-class DueList:
-    """A part of the due list: hosts that have work, with the moment at which each is due, in this order."""
+class Updated:
+    """A host that was updated.
 
-    hosts: list[tuple[str, datetime]]
+    Attributes:
+        order_before: Its sort key in the list before the update; None if it was not listed.
+        record: Its record after the update.
+    """
 
-    def ready(self, now: datetime) -> list[str]:
-        """Returns the hosts that are due."""
-        return [host for host, due in self.hosts if due <= now]
-
-    def next_due(self, now: datetime) -> datetime | None:
-        """Returns when the next host is due; None if all are due already."""
-        return next((due for _, due in self.hosts if due > now), None)
+    order_before: str | None
+    record: HostRecord
 
 
 class HostStore:
@@ -68,11 +79,26 @@ class HostStore:
         self._table = tables.hosts
         self._writes = writes
         self._control = control
-        self._run_id = control.run_id
+        self.run_id = self._run_id = control.run_id
+        self.site_id = control.site_id
+
+    @property
+    def buckets(self) -> int:
+        """The number of buckets. It is final once the run's control is stored and was read."""
+        return self._control.buckets
+
+    def bucket_of(self, host: str) -> int:
+        """Returns the bucket of a host."""
+        return bucket_of(host, self.buckets)
+
+    def key(self, host: str) -> Key:
+        """Returns the key of a host's record."""
+        return host_key(self._run_id, host, self.bucket_of(host))
 
     async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
         """Returns the run's control and those of the given hosts that are stored; strongly consistent."""
-        keys = [self._control.key, *(host_key(self._run_id, host) for host in hosts)]
+        await self._control.know_buckets()
+        keys = [self._control.key, *(self.key(host) for host in hosts)]
         control: RunControl | None = None
         records: dict[str, HostRecord] = {}
         for item in await read_all(self._gateway, self._table, keys):
@@ -83,32 +109,42 @@ class HostStore:
                 records[record.host] = record
         return control, records
 
-    async def due_list(self, start: tuple[str, datetime] | None = None) -> DueList:
-        """Returns the part of the due list after `start`; eventually consistent."""
-        query = Query(self._table, due_list(self._run_id), index="by_queue")
-        after = None
-        if start is not None:
-            order: Item = {"queue": {"S": query.partition}, "queue_order": {"S": moment_text(start[1])}}
-            after = host_key(self._run_id, start[0]) | order
-        request = requests.query_request(query, limit=DUE_LIST_READ, start=after)
-        items = (await self._gateway.call("Query", request))["Items"]
-        return DueList([(host_of(item), datetime.fromisoformat(item["queue_order"]["S"])) for item in items])
+    async def read_list(
+        self, bucket: int, until: datetime, limit: int, after: Listed | None = None
+    ) -> tuple[list[Listed], bool]:
+        """Returns the next hosts of a bucket that have work until a moment; eventually consistent.
+
+        Returns:
+            The hosts in the order of the list, and whether they are the last ones.
+        """
+        sort = Compare("queue_order", "<=", {"S": due_bound(until)})
+        query = Query(self._table, hosts_partition(self._run_id, bucket), index="by_queue", sort=sort)
+        start = None
+        if after is not None:
+            order: Item = {"queue": {"S": query.partition}, "queue_order": {"S": after.order}}
+            start = host_key(self._run_id, after.host, bucket) | order
+        response = await self._gateway.call("Query", requests.query_request(query, limit=limit, start=start))
+        hosts = [Listed(host_of(item), item["queue_order"]["S"]) for item in response["Items"]]
+        return hosts, "LastEvaluatedKey" not in response
 
     async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
-        """Iterates over all hosts of the run with their items, ordered by name; strongly consistent."""
+        """Iterates over all hosts of the run with their items, by bucket and name; strongly consistent."""
+        await self._control.know_buckets()
         only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
-        query = Query(self._table, records_partition(self._run_id), sort=only_hosts)
-        start = None
-        while True:
-            response = await self._gateway.call("Query", requests.query_request(query, start=start))
-            for item in response["Items"]:
-                yield from_item(self._table, item), item
-            if (start := response.get("LastEvaluatedKey")) is None:
-                return
+        for bucket in range(self.buckets):
+            query = Query(self._table, hosts_partition(self._run_id, bucket), sort=only_hosts)
+            start = None
+            while True:
+                response = await self._gateway.call("Query", requests.query_request(query, start=start))
+                for item in response["Items"]:
+                    yield from_item(self._table, item), item
+                if (start := response.get("LastEvaluatedKey")) is None:
+                    break
 
     async def get_item(self, host: str) -> Item | None:
         """Returns the item of one host, with its counts, or None; strongly consistent."""
-        request = requests.get_request(self._table, host_key(self._run_id, host))
+        await self._control.know_buckets()
+        request = requests.get_request(self._table, self.key(host))
         return (await self._gateway.call("GetItem", request)).get("Item")
 
     async def try_update(
@@ -139,25 +175,26 @@ class HostStore:
         _raise_if_all_failed(outcomes)
         return updated
 
-    async def update(self, updates: Mapping[str, HostUpdate]) -> dict[str, HostRecord]:
+    async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
         """Reads and updates hosts, again and again while other processes change them in between.
 
         Returns:
-            The updated records. Hosts that are not stored are left out.
+            The updates. Hosts that are not stored are left out.
 
         Raises:
             ServiceError: All updates of an attempt failed, or other processes changed a host each time.
         """
         remaining = dict(updates)
-        updated: dict[str, HostRecord] = {}
+        updated: list[Updated] = []
         if not remaining:
             return updated
         config = self._gateway.config
         for failures in range(1, config.retry_attempts + 8):
             _, records = await self.read(remaining)
             remaining = {host: update for host, update in remaining.items() if host in records}
-            updated |= await self.try_update(records, remaining)
-            remaining = {host: update for host, update in remaining.items() if host not in updated}
+            done = await self.try_update(records, remaining)
+            updated += [Updated(records[host].order, record) for host, record in done.items()]
+            remaining = {host: update for host, update in remaining.items() if host not in done}
             if not remaining:
                 return updated
             await asyncio.sleep(full_jitter(config, min(failures, 4)))
@@ -169,36 +206,59 @@ class HostStore:
             table=self._table.name,
         )
 
-    async def announce(self, work: Mapping[str, Work]) -> tuple[dict[str, HostRecord], dict[str, HostRecord]]:
-        """Puts hosts on the due list, and stores those that are new. It is called after the items are stored.
+    async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
+        """Moves hosts to other places of the list, or out of it, if they are where they were seen.
+
+        A host leaves the list only if no item of it is open by its stored counts.
+
+        Args:
+            moves: The hosts, and their new places; None takes a host out of the list.
+        """
+        return await self._writes.run([self._move(listed, place) for listed, place in moves])
+
+    async def announce(
+        self, work: Mapping[str, Work], counts: MutableMapping[str, Counter[str]]
+    ) -> list[Updated]:
+        """Lists hosts, and stores those that are new. It is called after the items are stored.
 
         It also removes the proof that the run is finished.
 
+        Args:
+            work: The work of the hosts.
+            counts: Amounts by which their stored counts have to be increased. Those of new hosts are taken.
+
         Returns:
-            The hosts whose record was stored or updated; and the other hosts.
+            The hosts as they are now.
         """
         control, records = await self.read(work)
         if control is None:
             control = await self._control.make()
         if control.verifying or control.finished_by:
             await self._control.reopen()
-        updates = {host: AnnounceWork(host_work.at, host_work.shards) for host, host_work in work.items()}
+        updates = {host: AnnounceWork(host_work) for host, host_work in work.items()}
         new = {
             host: update.apply(self._new(control, host))
             for host, update in updates.items()
             if host not in records
         }
-        outcomes = await self._writes.run([self._insert(record) for record in new.values()])
-        _raise_if_failed(outcomes)
-        # Another process may have stored a new host first, perhaps with another moment.
+        taken = {host: counts.pop(host, Counter()) for host in new}
+        outcomes = await self._writes.run([self._insert(new[host], taken[host]) for host in new])
+        # Another process may have stored a new host first, perhaps with another place.
         inserted = {host for host, outcome in zip(new, outcomes, strict=True) if isinstance(outcome, Applied)}
+        for host in new.keys() - inserted:
+            counts.setdefault(host, Counter()).update(taken[host])
+        _raise_if_failed(outcomes)
         other_updates = {
             host: update
             for host, update in updates.items()
             if host not in inserted and (host in new or update.apply(records[host]) != records[host])
         }
-        woken = {host: new[host] for host in inserted} | await self.update(other_updates)
-        return woken, {host: record for host, record in records.items() if host not in woken}
+        unchanged = (record for host, record in records.items() if host not in other_updates)
+        return [
+            *(Updated(None, new[host]) for host in inserted),
+            *(Updated(record.order, record) for record in unchanged),
+            *await self.update(other_updates),
+        ]
 
     async def ensure(self, host: str) -> None:
         """Stores a host without work, unless it is stored already."""
@@ -206,20 +266,36 @@ class HostStore:
         if host in records:
             return
         record = self._new(control or await self._control.make(), host)
-        _raise_if_failed(await self._writes.run([self._insert(record)]))
+        _raise_if_failed(await self._writes.run([self._insert(record, Counter())]))
 
     def _new(self, control: RunControl, host: str) -> HostRecord:
         return HostRecord(
             run=self._run_id,
             host=host,
             site_id=control.site_id,
+            bucket=self.bucket_of(host),
             delay=control.host_delay,
             max_in_flight=control.host_max_in_flight,
             revision=secrets.token_hex(6),
         )
 
-    def _insert(self, record: HostRecord) -> ConditionalInsert:
-        return ConditionalInsert(to_item(self._table, record, ZERO_COUNTS), _revision(record))
+    def _insert(self, record: HostRecord, counts: Counter[str]) -> ConditionalInsert:
+        item = to_item(self._table, record, {name: {"N": str(counts[name])} for name in NAMES})
+        return ConditionalInsert(item, _revision(record))
+
+    def _move(self, listed: Listed, place: str | None) -> ConditionalUpdate:
+        token = WriteToken.new("revision")
+        put: dict[Path, Value] = {**token.assignment}
+        remove: tuple[str, ...] = ()
+        is_there: Condition = Compare("queue_order", "=", {"S": listed.order})
+        if place is None:
+            remove = ("place", "queue", "queue_order")
+            is_there = AllOf((is_there, *(Compare(name, "=", {"N": "0"}) for name in OPEN_STATES)))
+        else:
+            order = host_order(place, split_facts(listed.order))
+            put |= {"place": {"S": place}, "queue_order": {"S": order}}
+        update = Update(put=put, remove=remove)
+        return ConditionalUpdate(self.key(listed.host), update, is_there, token)
 
     def _write(self, before: HostRecord, after: HostRecord) -> ConditionalUpdate:
         old_item, new_item = to_item(self._table, before), to_item(self._table, after)
@@ -227,8 +303,9 @@ class HostStore:
             name: value for name, value in new_item.items() if old_item.get(name) != value
         }
         update = Update(put=put, remove=[name for name in old_item if name not in new_item])
-        key = host_key(self._run_id, before.host)
-        return ConditionalUpdate(key, update, _revision(before).is_present, _revision(after))
+        return ConditionalUpdate(
+            self.key(before.host), update, _revision(before).is_present, _revision(after)
+        )
 
 
 def _revision(record: HostRecord) -> WriteToken:

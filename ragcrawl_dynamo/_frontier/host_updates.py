@@ -5,20 +5,23 @@ If another process has changed the record meanwhile, the store reads it again an
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._schema.queue_order import queue_order, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
-# The largest number of shards over which a host's queue is spread. A partition of an index takes 1,000 write
-# units a second (AWS: "Best practices for designing and using partition keys"). A crawled page needs three.
+# The largest number of shards over which a host's queue is spread.
 MAX_SHARDS = 32
 
-# Seconds after which a host whose queue looked empty is due again. The index lags, usually by well under a
-# second. Items that it hides for longer are found by the proof that the run is finished.
-SECOND_LOOK = 1.0
+# How many items a second one shard serves. A partition of an index takes 1,000 write units a second (AWS:
+# "Best practices for designing and using partition keys"). An item takes two, when it is added and when it
+# leaves the queue, and two more for each delay.
+_CLAIMS_PER_SHARD = 200
 
 
 class HostUpdate(Protocol):
@@ -36,16 +39,14 @@ class ReserveLeases:
     Attributes:
         tokens: For each lease token, the moment at which the lease counts as lost.
         now: When the leases begin.
-        process: The process that gets the leases.
     """
 
     tokens: Mapping[str, datetime]
     now: datetime
-    process: str
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
-        fields: dict[str, Any] = {"reserver": self.process}
+        fields: dict[str, Any] = {}
         if record.delay > 0:
             fields["next_at"] = self.now + timedelta(seconds=record.delay)
         if record.max_in_flight is not None:
@@ -98,38 +99,18 @@ class ExtendLeases:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceWork:
-    """Notes that the host has work from a moment on, and spreads its queue over at least so many shards."""
+    """Moves the host to the place of its best item in the list of hosts, if that is before its own place."""
 
-    at: datetime
-    shards: int = 1
+    work: Work
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
-        fields: dict[str, Any] = {"shards": max(record.shards, self.shards)}
-        if record.work_at is None or self.at < record.work_at or record.empty_looks:
-            work_at = self.at if record.work_at is None else min(self.at, record.work_at)
-            fields |= {"work_at": work_at, "empty_looks": 0}
+        fields: dict[str, Any] = {"shards": max(record.shards, self.work.shards)}
+        if record.place is None or self.work.place < record.place:
+            fields["place"] = self.work.place
+        if self.work.is_changed:
+            fields["mark"] = new_mark()
         return record.model_copy(update=fields)
-
-
-@dataclass(frozen=True, slots=True)
-class NoteEmptyQueue:
-    """Notes that the host's queue showed nothing to claim before `next_work`.
-
-    The index may lag. Therefore the host is due again after SECOND_LOOK seconds, and its queue is only
-    trusted if it looks empty twice.
-    """
-
-    now: datetime
-    next_work: datetime | None
-
-    def apply(self, record: HostRecord) -> HostRecord:
-        """See HostUpdate."""
-        if record.empty_looks:
-            return record.model_copy(update={"work_at": self.next_work, "empty_looks": 0})
-        second_look = self.now + timedelta(seconds=SECOND_LOOK)
-        work_at = second_look if self.next_work is None else min(second_look, self.next_work)
-        return record.model_copy(update={"work_at": work_at, "empty_looks": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +125,18 @@ class SetLimits:
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
-        return record.model_copy(update=self.limits)
+        fields = {**self.limits, "mark": new_mark()}
+        if record.place is not None:
+            # The host may have waited for limits that are weaker now.
+            fields["place"] = queue_order(split_order(record.place)[1])
+        return record.model_copy(update=fields)
 
 
-def shards_for(links: int) -> int:
-    """Returns the number of shards for a host's queue: a power of two, with up to 64 links a shard."""
-    return min(MAX_SHARDS, 1 << max(0, (links - 1) // 64).bit_length())
+def new_mark() -> str:
+    """Returns a new mark of a host."""
+    return secrets.token_hex(2)
+
+
+def shards_for(claims_per_second: float) -> int:
+    """Returns the number of shards for a host's queue: a power of two, one for 200 claims a second each."""
+    return min(MAX_SHARDS, 1 << max(0, int(claims_per_second / _CLAIMS_PER_SHARD)).bit_length())

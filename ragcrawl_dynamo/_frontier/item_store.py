@@ -1,9 +1,9 @@
 """Reads queue items, and builds their conditional writes: items are added, leased, and settled or renewed.
 
-Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`. Its sort key there,
-`queue_order`, holds all of its state that a claim depends on, and differs after every update of that state.
+Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, leased or not. Its
+sort key there, `queue_order`, says its priority, its age and the end of its delay; a lease does not change it.
 The index only shows candidates: a claim is a write on the condition that the item still has the sort key that
-the index showed.
+the index showed, and no lease that runs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
+from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalInsert,
@@ -27,7 +28,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
-    BeginsWith,
+    Between,
     Compare,
     Condition,
     Missing,
@@ -44,21 +45,11 @@ from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
-from ragcrawl_dynamo._schema.queue_order import (
-    DELAYED,
-    LEASED,
-    READY,
-    TIMED,
-    rank,
-    ready_order,
-    split_order,
-    timed_order,
-)
+from ragcrawl_dynamo._schema.queue_order import TIMED, due_bound, queue_order, rank, split_order
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# How many items of a shard one read returns: items that are ready, and items that wait for a moment.
-READY_READ = 50
-TIMED_READ = 25
+# How many items of a shard whose moment has come are read besides the ready ones.
+DUE_READ = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +80,7 @@ class ItemStore:
         self._gateway = gateway
         self._table = table
         self._writes = writes
+        self._coalesced = CoalescedWrites(gateway, table, writes)
         self._run_id = run_id
 
     async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
@@ -114,9 +106,7 @@ class ItemStore:
         Raises:
             InvalidInputError: The item cannot be stored.
         """
-        order = ready_order(_rank(item))
-        if item.scheduled_at is not None:
-            order = timed_order(item.scheduled_at, DELAYED, _rank(item))
+        order = queue_order(rank_of(item), item.scheduled_at)
         shard = zlib.crc32(item.item_id.encode()) % shards
         queue = host_queue(item.run_id, item.domain, shard)
         token = WriteToken.new("added_by")
@@ -127,22 +117,62 @@ class ItemStore:
         """Does conditional writes, each one independent of the others; returns their outcomes in order."""
         return await self._writes.run(writes)
 
-    async def ready(self, host: str, shard: int) -> list[Candidate]:
-        """Returns the first candidates of a shard that are ready; eventually consistent."""
-        return await self._candidates(host, shard, READY, READY_READ)
+    async def run_coalesced(self, writes: Sequence[ConditionalUpdate]) -> list[Outcome]:
+        """Does conditional writes in batches with those of concurrent calls."""
+        return await self._coalesced.run(writes)
 
-    async def timed(self, host: str, shard: int) -> list[tuple[datetime, Candidate]]:
-        """Returns the first candidates of a shard that wait for a moment, with it; eventually consistent."""
-        candidates = await self._candidates(host, shard, TIMED, TIMED_READ)
-        moments = ((split_order(candidate.order)[1], candidate) for candidate in candidates)
-        return [(moment, candidate) for moment, candidate in moments if moment is not None]
+    async def close(self) -> None:
+        """Sends the writes that wait."""
+        await self._coalesced.close()
 
-    async def has_open(self, host: str, shard: int) -> bool:
-        """Returns whether the index shows an item of a shard; eventually consistent."""
-        return bool(await self._candidates(host, shard, "", 1))
+    async def look(self, host: str, shard: int, limit: int, now: datetime) -> tuple[list[Candidate], bool]:
+        """Returns the first candidates of a shard, leased ones too; eventually consistent.
+
+        Those that wait for a moment come last. If there are more than `limit` candidates, some more that
+        are due already are read as well.
+
+        Returns:
+            The candidates in the order of the index, and whether they are all.
+        """
+        candidates, is_all = await self._candidates(host, shard, None, limit)
+        if not is_all and candidates and candidates[-1].moment is None:
+            due = Between("queue_order", {"S": TIMED}, {"S": due_bound(now)})
+            candidates += (await self._candidates(host, shard, due, DUE_READ))[0]
+        return candidates, is_all
+
+    async def read_known(
+        self, candidates: Sequence[Candidate]
+    ) -> dict[str, tuple[Candidate, datetime | None] | None]:
+        """Reads the items of candidates; strongly consistent.
+
+        Returns:
+            By id: the candidate as its item is now, and the moment at which its lease ends, or None without a
+            lease; None instead if the item has left the queue.
+        """
+        keys = [frontier_key(self._run_id, candidate.item_id) for candidate in candidates]
+        stored = await read_all(self._gateway, self._table, keys, LEASE_ATTRIBUTES)
+        items = {unescape(item["item_id"]["S"]): item for item in stored}
+        known: dict[str, tuple[Candidate, datetime | None] | None] = {}
+        for candidate in candidates:
+            item = items.get(candidate.item_id)
+            if item is None or "queue_order" not in item:
+                known[candidate.item_id] = None
+                continue
+            current = _candidate(candidate.item_id, candidate.host, item["queue_order"]["S"])
+            ends_at = None
+            if item["status"]["S"] == FrontierStatus.IN_PROGRESS and "lease_expires_at" in item:
+                current = replace(current, expired_token=item["lease_token"]["S"])
+                ends_at = datetime.fromisoformat(item["lease_expires_at"]["S"])
+            known[candidate.item_id] = current, ends_at
+        return known
+
+    async def first_id(self, host: str, shard: int) -> str | None:
+        """Returns the id of the first item of a shard, or None; eventually consistent."""
+        candidates, _ = await self._candidates(host, shard, None, 1)
+        return candidates[0].item_id if candidates else None
 
     def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> ConditionalUpdate:
-        """Builds the write that leases an item, on the condition that it still has the candidate's sort key.
+        """Builds the write that leases an item, if it is where the candidate was seen and no lease runs.
 
         An expired lease counts as a failed attempt. After the last attempt the condition does not hold, and
         `give_up` does.
@@ -153,11 +183,10 @@ class ItemStore:
             "lease_owner": _encoded("lease_owner", lease.owner),
             "lease_expires_at": _encoded("lease_expires_at", lease.ends_at),
             "started_at": _encoded("started_at", lease.begins_at),
-            "queue_order": {"S": timed_order(lease.free_at, LEASED, candidate.rank)},
         }
         increment: dict[Path, Value] = {"attempt": {"N": "1"}}
-        condition = _is_at(candidate)
-        if candidate.kind == LEASED:
+        condition = self._is_free(candidate, lease.begins_at)
+        if candidate.expired_token is not None:
             increment["retry_count"] = {"N": "1"}
             put["last_error"] = {"S": _EXPIRED}
             condition = AllOf((condition, Compare("retry_count", "<", {"N": str(max_attempts - 1)})))
@@ -183,7 +212,7 @@ class ItemStore:
             increment={"retry_count": {"N": "1"}},
             remove=_LEFT_BY_FINAL,
         )
-        condition = AllOf((_is_at(candidate), last_attempt))
+        condition = AllOf((self._is_free(candidate, now), last_attempt))
         return ConditionalUpdate(
             frontier_key(self._run_id, candidate.item_id),
             update,
@@ -224,12 +253,11 @@ class ItemStore:
         Raises:
             InvalidValueError: The error cannot be stored.
         """
-        order = timed_order(at, DELAYED, _rank(item))
         put: dict[Path, Value] = {
             "status": {"S": FrontierStatus.PENDING},
             "scheduled_at": _encoded("scheduled_at", at),
             "last_error": _encoded("last_error", error),
-            "queue_order": {"S": order},
+            "queue_order": {"S": queue_order(rank_of(item), at)},
         }
         update = Update(put=put, increment={"retry_count": {"N": "1"}}, remove=("lease_expires_at",))
         return self._under_lease(item, update)
@@ -244,18 +272,13 @@ class ItemStore:
         Raises:
             InvalidValueError: A new value cannot be stored.
         """
-        order = ready_order(_rank(item))
         put: dict[Path, Value] = {name: _encoded(name, getattr(item, name)) for name in changed}
-        put |= {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": order}}
+        put |= {"status": {"S": FrontierStatus.PENDING}, "queue_order": {"S": queue_order(rank_of(item))}}
         return self._under_lease(item, Update(put=put, remove=("lease_expires_at", "started_at")))
 
-    def renew(self, item: FrontierItem, ends_at: datetime, free_at: datetime) -> ConditionalUpdate:
+    def renew(self, item: FrontierItem, ends_at: datetime) -> ConditionalUpdate:
         """Builds the write that renews a lease."""
-        order = timed_order(free_at, LEASED, _rank(item))
-        put: dict[Path, Value] = {
-            "lease_expires_at": _encoded("lease_expires_at", ends_at),
-            "queue_order": {"S": order},
-        }
+        put: dict[Path, Value] = {"lease_expires_at": _encoded("lease_expires_at", ends_at)}
         return self._under_lease(item, Update(put=put))
 
     def requeue(self, item: FrontierItem, token: str) -> ConditionalUpdate:
@@ -292,20 +315,31 @@ class ItemStore:
         """Decodes an item."""
         return from_item(self._table, item)
 
-    async def _candidates(self, host: str, shard: int, prefix: str, limit: int) -> list[Candidate]:
-        query = Query(
-            self._table,
-            host_queue(self._run_id, host, shard),
-            index="by_queue",
-            sort=BeginsWith("queue_order", {"S": prefix}) if prefix else None,
-        )
+    async def _candidates(
+        self, host: str, shard: int, sort: Condition | None, limit: int
+    ) -> tuple[list[Candidate], bool]:
+        query = Query(self._table, host_queue(self._run_id, host, shard), index="by_queue", sort=sort)
         response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
-        candidates = []
-        for item in response["Items"]:
-            order = item["queue_order"]["S"]
-            kind, _, rank = split_order(order)
-            candidates.append(Candidate(item["item_id"]["S"], host, order, kind, rank))
-        return candidates
+        candidates = [
+            _candidate(unescape(item["item_id"]["S"]), host, item["queue_order"]["S"])
+            for item in response["Items"]
+        ]
+        return candidates, "LastEvaluatedKey" not in response
+
+    def _is_free(self, candidate: Candidate, now: datetime) -> Condition:
+        """The condition that an item is where the candidate was seen, and that no lease of it runs."""
+        is_there = Compare("queue_order", "=", {"S": candidate.order})
+        if candidate.expired_token is None:
+            return AllOf((is_there, Compare("status", "=", {"S": FrontierStatus.PENDING})))
+        skew = timedelta(seconds=self._gateway.config.frontier_max_clock_skew)
+        return AllOf(
+            (
+                is_there,
+                Compare("status", "=", {"S": FrontierStatus.IN_PROGRESS}),
+                Compare("lease_token", "=", {"S": candidate.expired_token}),
+                Compare("lease_expires_at", "<=", _encoded("lease_expires_at", now - skew)),
+            )
+        )
 
     def _final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
         put: dict[Path, Value] = {
@@ -338,7 +372,7 @@ class ItemStore:
                 "status": {"S": FrontierStatus.PENDING},
                 "lease_token": {"S": token},
                 "queue": {"S": host_queue(self._run_id, item.domain, 0)},
-                "queue_order": {"S": ready_order(_rank(item))},
+                "queue_order": {"S": queue_order(rank_of(item))},
             },
             remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT),
         )
@@ -354,6 +388,9 @@ class ItemStore:
 # The attributes that tell the state of an item, and its work.
 STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
 
+# The attributes that tell whether an item can be claimed.
+LEASE_ATTRIBUTES = ("status", "queue_order", "lease_token", "lease_expires_at")
+
 # The attribute that holds the write token of the latest update under a lease.
 _CHANGED_BY = "changed_by"
 
@@ -363,18 +400,21 @@ _LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
 _EXPIRED = "the lease expired: its worker died, hung or lost the connection"
 
 
-def work_of(item: Item, now: datetime) -> Work | None:
+def work_of(item: Item) -> Work | None:
     """Returns the work that an item is for its host; None if the item is not in the queue."""
     if "queue" not in item:
         return None
-    _, moment, _ = split_order(item["queue_order"]["S"])
-    return Work(moment or now, 1 << shard_of(item["queue"]["S"]).bit_length())
+    return Work(item["queue_order"]["S"], 1 << shard_of(item["queue"]["S"]).bit_length())
 
 
-def ready_candidate(item: FrontierItem) -> Candidate:
-    """Returns the candidate that the index will show for a ready item."""
-    item_rank = _rank(item)
-    return Candidate(item.item_id, item.domain, ready_order(item_rank), READY, item_rank)
+def candidate_of(item: FrontierItem, moment: datetime | None) -> Candidate:
+    """Returns the candidate that the index will show for an item that can be claimed from a moment on."""
+    return _candidate(item.item_id, item.domain, queue_order(rank_of(item), moment))
+
+
+def rank_of(item: FrontierItem) -> str:
+    """Returns the rank of an item, which sorts by priority and age."""
+    return rank(item.priority, item.discovered_at)
 
 
 def payload_of(text: str) -> Item:
@@ -386,12 +426,9 @@ def payload_of(text: str) -> Item:
     return {"payload": _encoded("payload", text)}
 
 
-def _is_at(candidate: Candidate) -> Condition:
-    return Compare("queue_order", "=", {"S": candidate.order})
-
-
-def _rank(item: FrontierItem) -> str:
-    return rank(item.priority, item.discovered_at)
+def _candidate(item_id: str, host: str, order: str) -> Candidate:
+    moment, item_rank = split_order(order)
+    return Candidate(item_id, host, order, item_rank, moment)
 
 
 def _encoded(field: str, value: Any) -> Value:

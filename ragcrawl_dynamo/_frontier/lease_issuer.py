@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.item_store import Lease
-from ragcrawl_dynamo._schema.queue_order import LEASED
+from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import CorruptItemError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem
 
 logger = logging.getLogger(__name__)
-
-# Seconds at most for which a process prefers other hosts, after other processes were faster at one.
-_AVOID_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +55,6 @@ class IssuedLease:
 IssuedLeases: TypeAlias = dict[int, IssuedLease]
 
 
-@dataclass
-class IssueResult:
-    """The result of issuing leases.
-
-    Attributes:
-        leases: The leases that were issued, by index into the candidates.
-        refused: How many claims and reservations were refused because another process was faster.
-    """
-
-    leases: IssuedLeases = field(default_factory=dict)
-    refused: int = 0
-
-
 class LeaseIssuer:
     """Issues leases of one run's items to one process.
 
@@ -79,82 +63,140 @@ class LeaseIssuer:
         granted: How many of them were applied.
     """
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, reader: QueueReader) -> None:
         self._run = run
+        self._reader = reader
         self.tried = 0
         self.granted = 0
 
     async def issue(
-        self,
-        candidates: Sequence[Candidate],
-        records: Mapping[str, HostRecord],
-        terms: Sequence[LeaseTerms],
-        now: datetime,
-    ) -> IssueResult:
+        self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms], now: datetime
+    ) -> IssuedLeases:
         """Claims candidates, unless other processes were faster.
 
         Args:
             candidates: The candidates, at most as many as there are terms.
-            records: The hosts of the candidates, as they were read.
             terms: The terms of the lease for each candidate.
             now: When the leases begin.
+
+        Returns:
+            The leases that were issued, by index into the candidates.
+
+        Raises:
+            ServiceError: All claims failed.
         """
-        result = IssueResult()
         leases = [self._lease(lease_terms, now) for lease_terms in terms[: len(candidates)]]
         indexes: dict[str, list[int]] = defaultdict(list)
         for i, candidate in enumerate(candidates):
             indexes[candidate.host].append(i)
-        reserved, lost = await self._reserve(indexes, records, leases, now)
-        result.refused += len(lost)
-        claimed = {i: candidate for i, candidate in enumerate(candidates) if candidate.host not in lost}
-        unused: dict[str, list[str]] = defaultdict(list)
-        misses: dict[str, int] = defaultdict(int)
-        for i, item in (await self._write_claims(claimed, leases, result)).items():
-            host = claimed[i].host
-            if item is not None:
-                has_slot = host in reserved and reserved[host].max_in_flight is not None
-                result.leases[i] = IssuedLease(item, leases[i], has_slot)
-                self._run.counters.move(host, claimed[i].state, "in_progress")
-                continue
-            misses[host] += 1
-            if host in reserved:
-                unused[host].append(leases[i].token)
-        await self._return(unused, reserved, now)
-        # The other candidates of these hosts are as old as those that could not be claimed.
-        self._run.view.drop_candidates(misses)
-        self._avoid((host for host, count in misses.items() if 3 * count > len(indexes[host])), now)
-        return result
+        untried = set(range(len(candidates)))
+        try:
+            reserved, lost = await self._reserve(indexes, leases, now)
+            claimed = {i: candidate for i, candidate in enumerate(candidates) if candidate.host not in lost}
+            outcomes = await self._write_claims(claimed, leases)
+            untried -= {i for i, outcome in outcomes.items() if not isinstance(outcome, Failed)}
+            return await self._take(claimed, leases, outcomes, reserved)
+        finally:
+            bench = self._run.view.bench
+            for host in indexes:
+                if host in bench.hosts:
+                    bench.hosts[host].picked = 0
+                    bench.settle(bench.hosts[host])
+            bench.give_back(candidates[i] for i in untried)
 
     async def _reserve(
-        self,
-        indexes: Mapping[str, Sequence[int]],
-        records: Mapping[str, HostRecord],
-        leases: Sequence[Lease],
-        now: datetime,
+        self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime
     ) -> tuple[dict[str, HostRecord], set[str]]:
         """Reserves leases with limited hosts; returns their new records, and hosts that refused them."""
-        process = self._run.membership.me
+        bench = self._run.view.bench
+        known = {host: bench.hosts[host].record for host in indexes if host in bench.hosts}
+        records = {host: record for host, record in known.items() if record is not None and record.is_limited}
         updates = {
-            host: ReserveLeases({leases[i].token: leases[i].free_at for i in host_indexes}, now, process)
-            for host, host_indexes in indexes.items()
-            if records[host].is_limited
+            host: ReserveLeases({leases[i].token: leases[i].free_at for i in indexes[host]}, now)
+            for host in records
         }
         reserved = await self._run.hosts.try_update(records, updates)
-        for record in reserved.values():
-            self._run.view.close_host(record.host, record.open_at)
-        lost = updates.keys() - reserved.keys()
-        self._avoid(lost, now)
-        return reserved, lost
+        for host in records:
+            # A host that has refused has to be read again.
+            bench.hosts[host].record = reserved.get(host)
+        return reserved, records.keys() - reserved.keys()
+
+    async def _take(
+        self,
+        claimed: Mapping[int, Candidate],
+        leases: Sequence[Lease],
+        outcomes: Mapping[int, Outcome],
+        reserved: Mapping[str, HostRecord],
+    ) -> IssuedLeases:
+        """Notes the outcomes of claims on the workbench; returns the leases that were issued."""
+        run, issued = self._run, {}
+        unused: dict[str, list[str]] = defaultdict(list)
+        refused: dict[str, list[Candidate]] = defaultdict(list)
+        for i, outcome in outcomes.items():
+            candidate, lease = claimed[i], leases[i]
+            item = self._note_claim(candidate, lease, outcome)
+            if item is not None:
+                has_slot = candidate.host in reserved and reserved[candidate.host].max_in_flight is not None
+                issued[i] = IssuedLease(item, lease, has_slot)
+                continue
+            if isinstance(outcome, Refused):
+                refused[candidate.host].append(candidate)
+            if candidate.host in reserved:
+                unused[candidate.host].append(lease.token)
+        try:
+            await self._return(unused, reserved, min((lease.begins_at for lease in leases), default=None))
+            await self._give_up(
+                [
+                    candidate
+                    for candidates in refused.values()
+                    for candidate in candidates
+                    if candidate.expired_token is not None
+                ]
+            )
+            await gather(
+                self._reader.learn(host, candidates)
+                for name, candidates in refused.items()
+                if (host := run.view.bench.hosts.get(name)) is not None
+            )
+        except RagcrawlDynamoError as error:
+            if not issued:
+                raise
+            logger.warning("%d candidates of other processes were not read again: %s", len(refused), error)
+        return issued
+
+    def _note_claim(self, candidate: Candidate, lease: Lease, outcome: Outcome) -> FrontierItem | None:
+        """Notes a claim on the workbench; returns the item that was claimed."""
+        if not isinstance(outcome, Applied) or outcome.item is None:
+            return None
+        run = self._run
+        self.granted += 1
+        if (host := run.view.bench.hosts.get(candidate.host)) is not None:
+            host.wait(replace(candidate, expired_token=lease.token), lease.free_at, is_own=True)
+            host.note_claimed(run.clock.monotonic())
+        try:
+            item = run.items.decode(outcome.item)
+        except CorruptItemError as error:
+            # No worker can decode the item. Its leases will expire until it becomes a dead letter.
+            logger.warning("an item was claimed but cannot be decoded: %s", error)
+            return None
+        run.counters.move(candidate.host, candidate.state, "in_progress")
+        return item
 
     async def _return(
-        self, unused: Mapping[str, Sequence[str]], reserved: Mapping[str, HostRecord], now: datetime
+        self,
+        unused: Mapping[str, Sequence[str]],
+        reserved: Mapping[str, HostRecord],
+        reserved_at: datetime | None,
     ) -> None:
         """Gives reserved leases that are not used back to their hosts."""
-        if not unused:
+        if not unused or reserved_at is None:
             return
-        updates = {host: ReturnLeases(tuple(tokens), now) for host, tokens in unused.items()}
+        updates = {host: ReturnLeases(tuple(tokens), reserved_at) for host, tokens in unused.items()}
+        bench = self._run.view.bench
         try:
-            await self._run.hosts.try_update(reserved, updates)
+            returned = await self._run.hosts.try_update(reserved, updates)
+            for host in updates.keys() & bench.hosts.keys():
+                bench.hosts[host].record = returned.get(host)
         except RagcrawlDynamoError as error:
             logger.warning(
                 "unused leases of %d hosts could not be returned, these hosts wait longer: %s",
@@ -163,37 +205,26 @@ class LeaseIssuer:
             )
 
     async def _write_claims(
-        self, claimed: Mapping[int, Candidate], leases: Sequence[Lease], result: IssueResult
-    ) -> dict[int, FrontierItem | None]:
-        """Claims candidates; returns the items by index, None for those that could not be claimed."""
+        self, claimed: Mapping[int, Candidate], leases: Sequence[Lease]
+    ) -> dict[int, Outcome]:
+        """Writes claims; returns their outcomes by index.
+
+        Raises:
+            ServiceError: All claims failed.
+        """
         items = self._run.items
         max_attempts = self._run.config.frontier_max_attempts
         writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
         outcomes = await items.run(writes)
         self.tried += len(outcomes)
-        taken: dict[int, FrontierItem | None] = {}
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-        for i, outcome in zip(claimed, outcomes, strict=True):
-            taken[i] = None
-            if isinstance(outcome, Applied) and outcome.item is not None:
-                self.granted += 1
-                try:
-                    taken[i] = items.decode(outcome.item)
-                except CorruptItemError as error:
-                    # No worker can decode the item. Its leases will expire until it becomes a dead letter.
-                    logger.warning("an item was claimed but cannot be decoded: %s", error)
-            else:
-                result.refused += 1
         if failures:
             if len(failures) == len(outcomes):
                 raise failures[0].error
             logger.warning(
                 "%d of %d claims failed, the first: %s", len(failures), len(outcomes), failures[0].error
             )
-        await self._give_up(
-            [claimed[i] for i, item in taken.items() if item is None and claimed[i].kind == LEASED]
-        )
-        return taken
+        return dict(zip(claimed, outcomes, strict=True))
 
     async def _give_up(self, candidates: Sequence[Candidate]) -> None:
         """Makes items dead letters if the lease of their last attempt has expired."""
@@ -213,12 +244,6 @@ class LeaseIssuer:
                     candidate.host,
                 )
                 self._run.counters.move(candidate.host, candidate.state, "failed")
-
-    def _avoid(self, hosts: Iterable[str], now: datetime) -> None:
-        """Lets this process prefer other hosts for a few seconds."""
-        for host in hosts:
-            seconds = _AVOID_SECONDS * random.random()  # noqa: S311 # spreads load
-            self._run.view.avoid(host, now + timedelta(seconds=seconds))
 
     def _lease(self, terms: LeaseTerms, now: datetime) -> Lease:
         ends_at = now + timedelta(seconds=terms.seconds)

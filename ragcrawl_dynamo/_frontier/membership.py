@@ -1,14 +1,19 @@
-"""Keeps the processes that claim from a run, so that each of them begins with a share of hosts and shards.
+"""Keeps the processes that claim from a run, so that each of them begins with a share of hosts and items.
 
 Key `#{run_id}` / `member#{process}`. Shares only keep processes from trying the same items. A process with
 nothing left in its share claims from the shares of others, and the conditional writes of the claims decide.
-Shares are assigned by rendezvous hashing, so that few of them move when a process comes or goes.
+
+A process has the hosts of some buckets, and a part of the items of every host whose queue is too long to be
+read at once. Buckets are assigned by rendezvous hashing with a bound: few of them move when a process comes
+or goes, and no process has more than its number.
 """
 
 from __future__ import annotations
 
 import secrets
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,7 +44,7 @@ class Membership:
         self._run_id = run_id
         self._site_id = site_id
         self._ids = [self.me]
-        self._owners: dict[tuple[str, int], str] = {}
+        self._shares: dict[int, frozenset[int]] = {}
         self._read_at: float | None = None
         self._interval = 0.0
 
@@ -48,26 +53,42 @@ class Membership:
         """The number of processes."""
         return len(self._ids)
 
-    def owns(self, host: str, shard: int) -> bool:
-        """Returns whether a shard of a host's queue is in the share of this process."""
-        owner = self._owners.get((host, shard))
-        if owner is None:
-            owner = max(self._ids, key=lambda process: zlib.crc32(f"{process}/{host}/{shard}".encode()))
-            self._owners[host, shard] = owner
-        return owner == self.me
+    @property
+    def is_active(self) -> bool:
+        """Whether this process has claimed."""
+        return self._read_at is not None
+
+    def share(self, buckets: int) -> frozenset[int]:
+        """Returns which of a number of buckets are in the share of this process."""
+        if buckets not in self._shares:
+            self._shares[buckets] = frozenset(
+                bucket for bucket, process in assign(self._ids, buckets).items() if process == self.me
+            )
+        return self._shares[buckets]
+
+    def owns_part(self, item_id: str) -> bool:
+        """Returns whether an item of a long queue is in the share of this process."""
+        return self._number(item_id) == 0
 
     def distance(self, item_id: str) -> int:
         """Returns how late this process should try an item of another process's share, from 1 on.
 
         Each process gives the same items other numbers, so that few processes try one item at the same time.
         """
-        others = zlib.crc32(item_id.encode()) - self._ids.index(self.me)
-        return 1 + others % len(self._ids)
+        return 1 + self._number(item_id)
 
-    async def refresh(self, now: datetime, monotonic: float) -> None:
-        """Gives a sign of life and reads the other processes, if it is time for that."""
+    def _number(self, item_id: str) -> int:
+        others = zlib.crc32(item_id.encode("utf-8", "surrogatepass")) - self._ids.index(self.me)
+        return others % len(self._ids)
+
+    async def refresh(self, now: datetime, monotonic: float) -> bool:
+        """Gives a sign of life and reads the other processes, if it is time for that.
+
+        Returns:
+            Whether other processes claim from the run than before.
+        """
         if self._read_at is not None and monotonic - self._read_at < self._interval:
-            return
+            return False
         self._read_at = monotonic
         sign_of_life: Item = {
             **member_key(self._run_id, self.me),
@@ -86,16 +107,18 @@ class Membership:
             if member["seen_at"]["S"] >= oldest
         ]
         doubled = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
-        self._interval = doubled if ids == self._ids else _SOON_SECONDS
-        if ids != self._ids:
+        is_changed = ids != self._ids
+        self._interval = _SOON_SECONDS if is_changed else doubled
+        if is_changed:
             self._ids = ids if self.me in ids else [*ids, self.me]
-            self._owners.clear()
+            self._shares.clear()
         gone = [
             {name: member[name] for name in self._table.primary_key}
             for member in members
             if member["seen_at"]["S"] < oldest
         ]
         await delete_all(self._gateway, self._table, gone)
+        return is_changed
 
     async def leave(self) -> None:
         """Removes this process, so that others get its share at once."""
@@ -103,3 +126,19 @@ class Membership:
             key = member_key(self._run_id, self.me)
             await self._gateway.call("DeleteItem", requests.delete_request(self._table, key))
             self._read_at = None
+
+
+def assign(processes: Sequence[str], buckets: int) -> dict[int, str]:
+    """Assigns buckets to processes.
+
+    Each bucket goes to the process that its hash prefers, unless that process has its number of buckets
+    already: an equal part, rounded up.
+    """
+    most = -(-buckets // len(processes))
+    counts: Counter[str] = Counter()
+    owners: dict[int, str] = {}
+    for bucket in range(buckets):
+        free = (process for process in processes if counts[process] < most)
+        owners[bucket] = max(free, key=lambda process: zlib.crc32(f"{process}/{bucket}".encode()))
+        counts[owners[bucket]] += 1
+    return owners

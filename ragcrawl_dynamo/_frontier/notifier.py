@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.work import WorkByHost
+from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 
 
 class Notifier:
@@ -15,7 +17,7 @@ class Notifier:
         self._run = run
 
     async def announce(self, work: WorkByHost) -> None:
-        """Puts hosts on the due list and wakes waiting claims. It is called after the items are stored.
+        """Lists hosts as having work, and wakes waiting claims. It is called after the items are stored.
 
         Raises:
             ServiceError: The work of some hosts could not be announced; the next call announces it.
@@ -27,13 +29,11 @@ class Notifier:
         if not view.unannounced:
             return
         announced = dict(view.unannounced)
-        woken, others = await self._run.hosts.announce(announced)
+        updates = await self._run.hosts.announce(announced, view.unwritten_counts.by_host)
         for host, host_work in announced.items():
             if view.unannounced.get(host) == host_work:
                 del view.unannounced[host]
-        view.note_shards({host: record.shards for host, record in (woken | others).items()})
-        if woken:
-            view.due_list_read_at = None
+        self._run.note_updates(updates)
         view.changed.set()
 
     async def announce_left(self) -> None:
@@ -43,6 +43,31 @@ class Notifier:
             ServiceError: It cannot be announced this time either.
         """
         await self.announce(WorkByHost())
+
+    async def flush_counts(self) -> None:
+        """Stores the counts that this process has added up, and takes drained hosts out of the list.
+
+        Raises:
+            ServiceError: Hosts that another process has taken out of the list too early cannot be announced.
+        """
+        bench = self._run.view.bench
+        counted = self._run.view.unwritten_counts.by_host
+        drained = {
+            name: Listed(name, host.order)
+            for name in counted
+            if (host := bench.hosts.get(name)) is not None and host.is_drained and host.order is not None
+        }
+        flushed = await self._run.counters.flush(drained)
+        missed = WorkByHost()
+        for name in flushed.asleep:
+            if name in bench.hosts and not bench.hosts[name].is_drained:
+                # An item came while the host was taken out of the list.
+                flushed.to_wake.append(name)
+            else:
+                bench.remove(name)
+        for name in flushed.to_wake:
+            missed.note(name, Work(queue_order(rank(0.0, self._run.clock.now())), is_changed=True))
+        await self.announce(missed)
 
     async def wait_for_change(self, seconds: float) -> None:
         """Waits a number of seconds, or until this process learns of work."""

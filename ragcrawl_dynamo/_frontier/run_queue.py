@@ -15,7 +15,7 @@ from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.claim_coalescing import ClaimCoalescer
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
-from ragcrawl_dynamo._frontier.counters import FrontierStats, stats_of
+from ragcrawl_dynamo._frontier.counts import FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.dead_letters import DeadLetters
 from ragcrawl_dynamo._frontier.enqueue import Enqueuer
 from ragcrawl_dynamo._frontier.host_updates import SetLimits
@@ -78,11 +78,12 @@ class RunQueue:
             self.run.view.changed.clear()
             self.run.check_clock()
             await self._notifier.announce_left()
-            claims, next_at = await self._claims.claim(terms)
+            is_last = clock.monotonic() >= deadline
+            claims, next_at = await self._claims.claim(terms, is_thorough=is_last)
             await self._flush_if_due()
-            remaining = deadline - clock.monotonic()
-            if claims or remaining <= 0:
+            if claims or is_last:
                 return claims
+            remaining = max(0.0, deadline - clock.monotonic())
             pause = _POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 # spreads load
             if next_at is not None:
                 pause = min(pause, max(0.001, (next_at - clock.now()).total_seconds()))
@@ -216,17 +217,15 @@ class RunQueue:
     async def set_state(self, state: RunState) -> None:
         """See Frontier.pause, resume and cancel."""
         await self.run.control.set_state(state)
-        if state is not RunState.PAUSED:
-            self.run.view.look_again()
+        self.run.view.changed.set()
 
     async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
         """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
         # Refuses what can be no name of a host.
         host_name(host)
-        hosts = self.run.hosts
-        await hosts.ensure(host)
-        await self.run.tasks.uninterrupted(hosts.update({host: SetLimits(limits)}))
-        self.run.view.look_again()
+        await self.run.hosts.ensure(host)
+        await self.run.tasks.uninterrupted(self._set_limits({host: SetLimits(limits)}))
+        self.run.view.changed.set()
 
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
@@ -237,6 +236,7 @@ class RunQueue:
 
     async def close(self) -> None:
         """Waits for the work that is under way, stores the last counts and ends the membership."""
+        await self.run.items.close()
         await self.run.tasks.join()
         try:
             async with asyncio.timeout(self.run.config.health_timeout):
@@ -249,6 +249,10 @@ class RunQueue:
                 error,
             )
         await self.run.tasks.cancel()
+
+    async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
+        self.run.note_updates(await self.run.hosts.update(updates))
+        await self.run.control.note_new_limits()
 
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
@@ -277,4 +281,4 @@ class RunQueue:
             await self._flush()
 
     async def _flush(self) -> None:
-        await self.run.tasks.uninterrupted(self.run.counters.flush())
+        await self.run.tasks.uninterrupted(self._notifier.flush_counts())

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import Claim, note_lost
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import EndLeases, ExtendLeases, HostUpdate
-from ragcrawl_dynamo._frontier.item_store import ready_candidate
+from ragcrawl_dynamo._frontier.item_store import candidate_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo.errors import LeaseLostError, PartialBatchError, RagcrawlDynamoError
@@ -70,6 +71,11 @@ class Return:
     item: FrontierItem
     retry_at: datetime | None = None
 
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that the index will show."""
+        return candidate_of(self.item, self.retry_at)
+
 
 class Settlement:
     """Settles claims of one run and renews their leases."""
@@ -89,10 +95,11 @@ class Settlement:
         ends_at = run.clock.now() + timedelta(seconds=lease_seconds)
         free_at = ends_at + timedelta(seconds=run.config.frontier_max_clock_skew)
         deadline = run.clock.monotonic() + lease_seconds
-        updates = [run.items.renew(claim.item, ends_at, free_at) for claim in claims]
+        updates = [run.items.renew(claim.item, ends_at) for claim in claims]
         written = await self._write(claims, updates, FrontierStatus.IN_PROGRESS)
         for claim in written.done:
             claim.expires_at, claim.deadline = ends_at, deadline
+            run.note_renewed(claim.item, free_at)
         for claim in written.lost:
             note_lost(claim, run.on_lease_lost)
         for claim in written.over:
@@ -124,6 +131,7 @@ class Settlement:
             is_counted: Whether an earlier call has counted the item as completed.
         """
         claim.ended = True
+        self._run.note_ended(claim.item)
         if not is_counted:
             self._run.counters.move(claim.item.domain, "in_progress", "completed")
         await self._tell_hosts([claim], EndLeases)
@@ -145,13 +153,12 @@ class Settlement:
         written = await self._end(claims, updates, FrontierStatus.PENDING, state)
         for claim in (*written.done, *written.already):
             claim.item = by_claim[id(claim)].item
-        if state == "pending":
-            for claim in written.done:
-                run.view.offer(ready_candidate(claim.item))
         work = WorkByHost()
-        now = run.clock.now()
         for claim in (*written.done, *written.already, *(claim for claim, _ in written.unknown)):
-            work.note(claim.item.domain, Work(by_claim[id(claim)].retry_at or now))
+            put_back = by_claim[id(claim)]
+            # The index shows a released item where it was. Only the mark tells others that its lease is over.
+            is_changed = put_back.retry_at is None
+            work.note(claim.item.domain, Work(put_back.candidate.order, is_changed=is_changed))
         if work:
             try:
                 await self._notifier.announce(work)
@@ -160,6 +167,8 @@ class Settlement:
                 logger.warning(
                     "items of %d hosts are back in the queue, but not announced yet: %s", len(work), error
                 )
+        for claim in written.done:
+            run.offer(by_claim[id(claim)].candidate)
         written.raise_if_incomplete()
 
     async def _end(
@@ -176,6 +185,7 @@ class Settlement:
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
+            self._run.note_ended(claim.item, is_lost=claim.lost)
         for claim in written.done:
             self._run.counters.move(claim.item.domain, "in_progress", state)
         await self._tell_hosts(ended, EndLeases)
@@ -187,7 +197,7 @@ class Settlement:
         """Does writes under leases; `status` is the status of the items after the writes."""
         written = _Written()
         refused: list[Claim] = []
-        for claim, outcome in zip(claims, await self._run.items.run(updates), strict=True):
+        for claim, outcome in zip(claims, await self._run.items.run_coalesced(updates), strict=True):
             if isinstance(outcome, Failed):
                 written.unknown.append((claim, outcome.error))
             elif isinstance(outcome, Applied) and outcome.item and outcome.item["status"] == {"S": status}:
@@ -221,9 +231,10 @@ class Settlement:
         if not tokens:
             return
         try:
-            await self._run.hosts.update(
+            updates = await self._run.hosts.update(
                 {host: update(tuple(host_tokens)) for host, host_tokens in tokens.items()}
             )
+            self._run.note_updates(updates)
         except RagcrawlDynamoError as error:
             logger.warning(
                 "%d hosts count ended leases as in flight until they expire: %s", len(tokens), error

@@ -1,9 +1,8 @@
-"""Defines the work of hosts: from when on, and in how many shards, they have items to claim."""
+"""Defines the work of hosts: where in the list of hosts a host belongs, by the items that it has to claim."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,16 +10,19 @@ class Work:
     """The work of a host: items that can be claimed.
 
     Attributes:
-        at: From when on the host has an item to claim.
+        place: The sort key of the best item in its host's queue.
         shards: The least number of shards of the host's queue.
+        is_changed: Whether other processes may know something of the host's items that is no longer true.
     """
 
-    at: datetime
+    place: str
     shards: int = 1
+    is_changed: bool = False
 
     def merged(self, other: Work) -> Work:
         """Returns the work of both together."""
-        return Work(min(self.at, other.at), max(self.shards, other.shards))
+        is_changed = self.is_changed or other.is_changed
+        return Work(min(self.place, other.place), max(self.shards, other.shards), is_changed)
 
 
 class WorkByHost(dict[str, Work]):

@@ -23,7 +23,13 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
-from ragcrawl_dynamo._schema.keys import frontier_key, records_partition, run_partition
+from ragcrawl_dynamo._schema.keys import (
+    control_key,
+    frontier_key,
+    hosts_partition,
+    records_partition,
+    run_partition,
+)
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import ConditionFailedError, InvalidArgumentError, NotFoundError
@@ -109,7 +115,11 @@ class FrontierItemStore:
         deleted = await delete_partition(
             self._gateway, Query(self._table, run_partition(run_id), filter=of_site)
         )
-        await delete_partition(self._gateway, Query(self._table, records_partition(run_id), filter=of_site))
+        # The control last: it says how many buckets there are.
+        control = await self._gateway.call("GetItem", requests.get_request(self._table, control_key(run_id)))
+        buckets = int(control.get("Item", {}).get("buckets", {"N": "0"})["N"])
+        for partition in (*(hosts_partition(run_id, i) for i in range(buckets)), records_partition(run_id)):
+            await delete_partition(self._gateway, Query(self._table, partition, filter=of_site))
         return deleted
 
     def _expiry(self, completed_at: datetime) -> dict[str, Value]:

@@ -11,6 +11,8 @@ access that the key serves. tables.py lists what lies in each table.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
 from ragcrawl_dynamo._utils.urls import normalize_url, url_hash
 from ragcrawl_dynamo.errors import InvalidKeyError
@@ -228,7 +230,7 @@ def frontier_key(run_id: str, item_id: str) -> Key:
 
 
 def records_partition(run_id: str) -> str:
-    """`#{run_id}`: lists a run's control, hosts, counters and processes."""
+    """`#{run_id}`: lists a run's control, counters and processes."""
     return "#" + run_partition(run_id)
 
 
@@ -237,13 +239,26 @@ def control_key(run_id: str) -> Key:
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": "control"}}
 
 
-def host_key(run_id: str, host: str) -> Key:
-    """`#{run_id}` / `host#{host}`: reads and writes the record of one host, with its limits and counts."""
-    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": HOST_PREFIX + host_name(host)}}
+def bucket_of(host: str, buckets: int) -> int:
+    """Returns the bucket of a host, from 0 to `buckets` - 1."""
+    return crc32(host.encode("utf-8", "surrogatepass")) % buckets
+
+
+def hosts_partition(run_id: str, bucket: int) -> str:
+    """`#{run_id}#{bucket}`: lists the host records of a bucket and, in by_queue, its hosts that have work."""
+    return f"{records_partition(run_id)}#{bucket}"
+
+
+def host_key(run_id: str, host: str, bucket: int) -> Key:
+    """`#{run_id}#{bucket}` / `host#{host}`: a host's record: its limits and its counts."""
+    return {
+        "run_id": {"S": hosts_partition(run_id, bucket)},
+        "item_id": {"S": HOST_PREFIX + host_name(host)},
+    }
 
 
 def host_of(key: Key) -> str:
-    """Returns the host of a key `#{run_id}` / `host#{host}`."""
+    """Returns the host of a key `#{run_id}#{bucket}` / `host#{host}`."""
     return unescape(key["item_id"]["S"].removeprefix(HOST_PREFIX))
 
 
@@ -255,11 +270,6 @@ def counter_key(run_id: str, number: int) -> Key:
 def member_key(run_id: str, process: str) -> Key:
     """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
-
-
-def due_list(run_id: str) -> str:
-    """`#{run_id}`: in by_queue, lists the hosts of a run that have work, by the moment when each is due."""
-    return "#" + run_partition(run_id)
 
 
 def host_queue(run_id: str, host: str, shard: int) -> str:

@@ -1,19 +1,19 @@
-"""Builds and reads sort keys of by_queue: the item to claim first sorts first."""
+"""Builds and reads sort keys of by_queue: the item, or the host, to claim from first sorts first."""
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from datetime import datetime
 
 from ragcrawl_dynamo._dynamodb.values import MOMENT_LENGTH, moment_text
 
 # How many characters of a rank are the priority.
 PRIORITY_LENGTH = 16
+RANK_LENGTH = PRIORITY_LENGTH + MOMENT_LENGTH
 
-# In a host's queue, items that can be claimed at once sort before items that wait for a moment: the end of a
-# delay, or the end of a lease.
+# What can be claimed at once sorts before what waits for a moment.
 READY, TIMED = "0", "1"
-DELAYED, LEASED = "d", "l"
 
 
 def rank(priority: float, discovered_at: datetime) -> str:
@@ -26,25 +26,55 @@ def rank(priority: float, discovered_at: datetime) -> str:
     return f"{ascending ^ (2**64 - 1):016x}{moment_text(discovered_at)}"
 
 
-def ready_order(rank: str) -> str:
-    """`0{rank}`: the sort key of an item that can be claimed at once."""
-    return READY + rank
+def queue_order(rank: str, moment: datetime | None = None) -> str:
+    """`0{rank}`, or `1{moment}{rank}`: the sort key of an item that is ready, or waits for a moment.
+
+    A lease does not change it.
+    """
+    return READY + rank if moment is None else f"{TIMED}{moment_text(moment)}{rank}"
 
 
-def timed_order(moment: datetime, kind: str, rank: str) -> str:
-    """`1{moment}{kind}{rank}`: the sort key of an item that can be claimed from a moment on.
+def split_order(order: str) -> tuple[datetime | None, str]:
+    """Returns the moment and the rank of a sort key; the moment is None if there is none to wait for."""
+    if order.startswith(READY):
+        return None, order[1 : 1 + RANK_LENGTH]
+    end = 1 + MOMENT_LENGTH
+    return datetime.fromisoformat(order[1:end]), order[end : end + RANK_LENGTH]
+
+
+def due_bound(moment: datetime) -> str:
+    """`1{moment}~`: sorts behind everything that can be claimed at a moment, and before everything else."""
+    return f"{TIMED}{moment_text(moment)}~"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the entry of a host says besides its place in the list.
+
+    Attributes:
+        has_limits: Whether the host has a delay, a maximum in flight or a block, so that its record has to be
+            read before an item is claimed.
+        shards: Over how many shards the host's queue is spread.
+        mark: Differs after a change that other processes have to notice.
+    """
+
+    has_limits: bool
+    shards: int
+    mark: str
+
+
+def host_order(place: str, facts: HostFacts) -> str:
+    """`{place}{L or U}{shards}#{mark}`: the sort key of a host in the list of hosts.
 
     Args:
-        moment: The moment.
-        kind: What the item waits for: DELAYED for the end of a delay, LEASED for the end of a lease.
-        rank: The rank of the item.
+        place: The sort key of the host's best item in its queue, or one that waits for a moment.
+        facts: The facts.
     """
-    return f"{TIMED}{moment_text(moment)}{kind}{rank}"
+    limits = "L" if facts.has_limits else "U"
+    return f"{place}{limits}{facts.shards:02}#{facts.mark}"
 
 
-def split_order(order: str) -> tuple[str, datetime | None, str]:
-    """Returns the kind, the moment and the rank of a sort key in a host's queue; READY has no moment."""
-    if order.startswith(READY):
-        return READY, None, order[1:]
-    end = 1 + MOMENT_LENGTH
-    return order[end], datetime.fromisoformat(order[1:end]), order[end + 1 :]
+def split_facts(order: str) -> HostFacts:
+    """Returns the facts of a sort key that `host_order` built."""
+    start = len(READY) + RANK_LENGTH + (0 if order.startswith(READY) else MOMENT_LENGTH)
+    return HostFacts(order[start] == "L", int(order[start + 1 : start + 3]), order[start + 4 :])

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from ragcrawl_dynamo._schema.queue_order import HostFacts, host_order
 from ragcrawl_dynamo.models import Entity, UtcDatetime
 
 
@@ -41,6 +42,8 @@ class RunControl(Entity):
         verifying_since: When this process last gave a sign of life.
         finished_by: The token of the proof that the run is finished; None while it is not.
         final_counts: How many items are in which state, as the proof counted them.
+        buckets: Over how many buckets the hosts of the run are spread. It never changes.
+        limits_changed_by: A random name for the latest change of a host's limits.
     """
 
     run: str
@@ -52,15 +55,18 @@ class RunControl(Entity):
     verifying_since: UtcDatetime | None = None
     finished_by: str | None = None
     final_counts: dict[str, int] = Field(default_factory=dict)
+    buckets: int = 1
+    limits_changed_by: str | None = None
 
 
 class HostRecord(Entity):
-    """One host of a run: its limits, its leases in flight, and when it has work.
+    """One host of a run: its limits, its leases in flight, and its place in the list of hosts that have work.
 
     Attributes:
         run: The run.
         host: The name of the host.
         site_id: The site of the run.
+        bucket: The bucket of the host.
         delay: Seconds between the beginnings of two leases.
         max_in_flight: How many leases may run at a time; None for any number.
         next_at: When the next lease may begin, if `delay` is set.
@@ -68,30 +74,42 @@ class HostRecord(Entity):
         slots: The in-flight slots: the leases in flight by token, and the moment at which each one counts as
             lost. They are only kept while `max_in_flight` is set.
         shards: Over how many shards the host's queue is spread.
-        work_at: From when on one of the host's items may be claimable; None while it seems to have none.
-        empty_looks: How many times in a row the host's queue looked empty.
-        reserver: The process that got the latest lease, if the host is limited.
+        place: The host's place in the list: that of the best item that is known; None while the host seems
+            to have no work. No item of the host is claimable before its place says so.
+        mark: Differs after a change that other processes have to notice.
         revision: A random name for the latest update.
     """
 
     run: str
     host: str
     site_id: str
+    bucket: int = 0
     delay: float = 0.0
     max_in_flight: int | None = None
     next_at: UtcDatetime | None = None
     blocked_until: UtcDatetime | None = None
     slots: dict[str, UtcDatetime] = Field(default_factory=dict)
     shards: int = 1
-    work_at: UtcDatetime | None = None
-    empty_looks: int = 0
-    reserver: str = ""
+    place: str | None = None
+    mark: str = ""
     revision: str = ""
+
+    @property
+    def order(self) -> str | None:
+        """The sort key of the host in the list of hosts; None if it is not listed."""
+        if self.place is None:
+            return None
+        return host_order(self.place, HostFacts(self.has_limits, self.shards, self.mark))
 
     @property
     def is_limited(self) -> bool:
         """Whether a lease has to be reserved in this record before an item is claimed."""
         return self.delay > 0 or self.max_in_flight is not None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the host has a limit that can forbid a lease."""
+        return self.is_limited or self.blocked_until is not None
 
     @property
     def open_at(self) -> datetime | None:
@@ -100,13 +118,6 @@ class HostRecord(Entity):
         if self.max_in_flight is not None and (excess := len(self.slots) - self.max_in_flight) >= 0:
             gates.append(sorted(self.slots.values())[excess])
         return max((moment for moment in gates if moment is not None), default=None)
-
-    @property
-    def due(self) -> datetime | None:
-        """When this host is due: when its queue should be read next; None while it seems to have no work."""
-        if self.work_at is None:
-            return None
-        return max(self.work_at, self.open_at or self.work_at)
 
     def allowance(self, now: datetime, wanted: int) -> int:
         """Returns how many leases may begin at a moment, at most `wanted`."""

@@ -24,24 +24,24 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#users` | the versions that share a body |
 | frontier | `{run_id}` / `{item_id}` | a frontier item; a final one expires after `frontier_ttl_days` |
 | frontier | `#{run_id}` / `control` | the control of the run |
-| frontier | `#{run_id}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
+| frontier | `#{run_id}#{bucket}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
 | frontier | `#{run_id}` / `count#{number}` | a shard of the run's counters |
 | frontier | `#{run_id}` / `member#{process}` | a process that claims from the run |
 
 by_site lists a version by its first body part or, if it has none, by its head. by_queue lists open items
-under `{run_id}#{host}#{shard}`, and hosts that have work under `#{run_id}`: the due list.
+under `{run_id}#{host}#{shard}`, and hosts that have work under `#{run_id}#{bucket}`: the list of hosts.
 """
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ragcrawl_dynamo._dynamodb.table import Index, Table
-from ragcrawl_dynamo._dynamodb.values import Key, moment_text
+from ragcrawl_dynamo._dynamodb.values import Key
 from ragcrawl_dynamo._schema.keys import (
     control_key,
-    due_list,
     frontier_key,
     host_key,
+    hosts_partition,
     page_key,
     run_key,
     schema_key,
@@ -79,10 +79,11 @@ def frontier_keys(item: FrontierItem) -> Key:
 
 
 def host_keys(record: HostRecord) -> Key:
-    """Returns the key attributes of a host record, with those of the due list if the host has work."""
-    key = host_key(record.run, record.host)
-    if (due := record.due) is not None:
-        key |= {"queue": {"S": due_list(record.run)}, "queue_order": {"S": moment_text(due)}}
+    """Returns the key attributes of a host record, with those of the list of hosts if the host is listed."""
+    key = host_key(record.run, record.host, record.bucket)
+    if record.order is not None:
+        partition = hosts_partition(record.run, record.bucket)
+        key |= {"queue": {"S": partition}, "queue_order": {"S": record.order}}
     return key
 
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier, InvalidArgumentError, InvalidKeyError
-from ragcrawl_dynamo._frontier.scheduler import LIMITED_CANDIDATE_SECONDS
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.queues import WAYS, claim_all, names, url, urls
 
@@ -42,7 +41,7 @@ async def test_host_max_in_flight_holds_until_leases_end(frontier: Frontier, clo
     clock.advance(11.5)
     assert len(await frontier.claim(10, lease_seconds=30)) == 1
     await frontier.set_host_max_in_flight("a.example", None)
-    clock.advance(LIMITED_CANDIDATE_SECONDS)
+    clock.advance(30)
     assert len(await claim_all(frontier)) == 4
 
 

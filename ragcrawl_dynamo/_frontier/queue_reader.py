@@ -1,0 +1,123 @@
+"""Reads the queues of hosts, and the limits that apply to them, onto the workbench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._schema.queue_order import split_facts
+from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
+
+# How many items of a host one read returns at least, and at most. Leased items are among them.
+_LEAST_ITEMS = 50
+_MOST_ITEMS = 1000
+
+# How many hosts are read at the same time.
+_HOSTS_AT_ONCE = 32
+
+# How many items of other processes' shares are read by key before they are tried, for each wanted item.
+_KNOWN_PER_WANTED = 2
+
+
+class QueueReader:
+    """Reads the queues of one run's hosts."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+
+    async def look(self, hosts: Sequence[HostCandidates], wanted: int, now: datetime) -> None:
+        """Reads what is not known of hosts: their limits first, and the queues of those that are open.
+
+        Args:
+            hosts: The hosts, all of them on the workbench.
+            wanted: How many items are wanted of each host.
+            now: The present moment.
+        """
+        await self._read_limits(hosts)
+        bench = self._run.view.bench
+        open_hosts = [host for host in hosts if bench.hosts.get(host.host) is host and host.has_room(now)]
+
+        async def look(host: HostCandidates) -> None:
+            await self._look_into(host, wanted, now)
+
+        try:
+            await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)
+        finally:
+            for host in hosts:
+                bench.settle(host)
+
+    async def learn(self, host: HostCandidates, candidates: Sequence[Candidate]) -> None:
+        """Reads items by key, and notes which of them can be claimed now, which later, and which never."""
+        known = await self._run.items.read_known(candidates)
+        now = self._run.clock.now()
+        skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
+        for candidate in candidates:
+            if candidate in host.ready:
+                host.ready.remove(candidate)
+            state = known[candidate.item_id]
+            if state is None:
+                host.end(candidate.item_id)
+                continue
+            current, ends_at = state
+            until = current.moment if ends_at is None else ends_at + skew
+            current = self._run.placed(host, current)
+            if until is None or until <= now:
+                host.offer(current)
+            else:
+                host.wait(current, until)
+        self._run.view.bench.settle(host)
+
+    async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
+        bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
+        unknown = [
+            host.host
+            for host in hosts
+            if host.record is None
+            and host.order is not None
+            and (host.must_check or split_facts(host.order).has_limits)
+        ]
+        if not unknown:
+            return
+        _, records = await self._run.hosts.read(unknown)
+        for name in unknown:
+            if name not in records:
+                # Its run was deleted meanwhile.
+                bench.remove(name)
+                continue
+            record = records[name]
+            bench.note_update(record, record.order, monotonic, is_own=False)
+
+    async def _look_into(self, host: HostCandidates, wanted: int, now: datetime) -> None:
+        """Reads the shards of a host's queue."""
+        run = self._run
+        if host.order is None:
+            return
+        least = max(_LEAST_ITEMS, 2 * wanted)
+        limit = min(_MOST_ITEMS, least * run.membership.count + len(host.waiting))
+        shards = range(split_facts(host.order).shards)
+        looks = await gather(run.items.look(host.host, shard, limit, now) for shard in shards)
+        # An item that the index shows further down in one shard than a shard was read may not be the next one.
+        ends = [look[-1].order for look, is_all in looks if not is_all and look]
+        bound = min(ends, default=None)
+        seen = [
+            candidate
+            for look, _ in looks
+            for candidate in look
+            if bound is None or candidate.order <= bound or (candidate.moment or now) <= now
+        ]
+        is_all = not ends
+
+        def distance(candidate: Candidate) -> int:
+            return run.distance(host, candidate, is_all=is_all)
+
+        host.note_look(seen, is_all=is_all, now=now, distance=distance)
+        host.looked_at = run.clock.monotonic()
+        if host.ready or host.waiting:
+            host.empty_looks = 0
+        foreign = [
+            candidate for candidate in host.ready if candidate.distance and not candidate.expired_token
+        ]
+        if foreign:
+            await self.learn(host, foreign[: _KNOWN_PER_WANTED * wanted + 1])

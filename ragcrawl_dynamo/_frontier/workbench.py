@@ -1,0 +1,286 @@
+"""Keeps what one process knows of the hosts of a run, and chooses which host and which item comes next.
+
+It sends no request. A host is served by the priority of its best item; among hosts of one priority, those in
+the share of this process come first, and of these the one that was served longest ago.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
+from ragcrawl_dynamo._schema.records import HostRecord
+
+# Seconds for which candidates are kept, in the share of this process and outside of it. Other processes may
+# add items meanwhile. An item that is better than its host's place moves the host in the list, which is seen
+# sooner.
+OWN_CANDIDATE_SECONDS = 30.0
+CANDIDATE_SECONDS = 5.0
+
+# Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
+_ENTRIES_PER_HOST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a claim tries next.
+
+    Attributes:
+        candidates: The chosen candidates.
+        looks: Hosts whose queues or records have to be read before more can be chosen.
+    """
+
+    candidates: list[Candidate]
+    looks: list[HostCandidates]
+
+
+class Workbench:
+    """The hosts that one process knows.
+
+    Attributes:
+        hosts: The hosts by name.
+        idle: The hosts that are listed as having work now, and have nothing that could be claimed.
+    """
+
+    def __init__(self, process: str) -> None:
+        """`process` is the id of this process."""
+        self._process = process
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all hosts."""
+        self.hosts: dict[str, HostCandidates] = {}
+        self.idle: dict[str, HostCandidates] = {}
+        self._turn = 0
+        self._now = datetime.min.replace(tzinfo=UTC)
+        # (priority, is not own, turn, rank or hash, version, host), and (moment, version, host).
+        self._ready: list[tuple[str, bool, int, str, int, str]] = []
+        self._later: list[tuple[datetime, int, str]] = []
+
+    def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
+        """Notes that the list of hosts shows a host; if its entry changed, forgets what was known of it."""
+        known = self.hosts.get(host)
+        if known is None:
+            known = self.hosts[host] = HostCandidates(host, None, bucket, is_own=is_own)
+        known.seen_at = monotonic
+        if known.order != order:
+            known.forget()
+            known.order = order
+            self.settle(known)
+
+    def note_update(
+        self, record: HostRecord, order_before: str | None, monotonic: float, *, is_own: bool
+    ) -> None:
+        """Notes that this process has read or updated the record of a host.
+
+        Args:
+            record: The record as it is now.
+            order_before: The sort key of the host in the list before the update. If it is not the known one,
+                another process has changed the host, and what was known of it is forgotten.
+            monotonic: The present moment in seconds of the monotonic clock.
+            is_own: Whether the host is in the share of this process. Other hosts are only noted if known.
+        """
+        known = self.hosts.get(record.host)
+        if known is None:
+            if not is_own or record.order is None:
+                return
+            known = self.hosts[record.host] = HostCandidates(record.host, None, record.bucket)
+            # Nothing is in the queue of a host that was not listed, except what this process has added now.
+            known.is_all = order_before is None
+        elif known.order != order_before:
+            known.forget()
+        known.order = record.order
+        known.record = record if record.has_limits else None
+        known.must_check = False
+        known.seen_at = monotonic
+        self.settle(known)
+
+    def remove(self, host: str) -> None:
+        """Forgets a host."""
+        self.idle.pop(host, None)
+        if (known := self.hosts.pop(host, None)) is not None:
+            known.version += 1
+
+    def settle(self, host: HostCandidates) -> None:
+        """Puts a host where it belongs. It is called after each change of the host."""
+        host.version += 1
+        if self.hosts.get(host.host) is not host:
+            return
+        at: datetime | None = None
+        moment = self._listed_for(host)
+        is_idle = not host.ready and host.is_all and host.order is not None and moment is None
+        if is_idle:
+            self.idle[host.host] = host
+        else:
+            self.idle.pop(host.host, None)
+            host.idle_since = None
+        if not host.ready:
+            at = host.next_moment()
+            if host.order is None or is_idle:
+                if at is None:
+                    return
+            elif moment is None:
+                at = None
+            elif at is None or moment < at:
+                at = moment
+        if host.record is not None and (open_at := host.record.open_at) is not None:
+            at = open_at if at is None else max(at, open_at)
+        if at is None or at <= self._now:
+            self._push(host)
+        else:
+            heapq.heappush(self._later, (at, host.version, host.host))
+        self._shrink()
+
+    def choose(self, wanted: int, now: datetime, monotonic: float) -> Choice:
+        """Takes the best candidates.
+
+        Args:
+            wanted: The largest number of candidates.
+            now: The present moment.
+            monotonic: The present moment in seconds of the monotonic clock.
+
+        Returns:
+            The candidates; and hosts that have to be looked into first. `settle` has to be called for each of
+            them afterwards. Nothing is chosen that could come after what the looks may show.
+        """
+        self._wake(now)
+        chosen: list[Candidate] = []
+        looks: list[HostCandidates] = []
+        best_look = ""
+        while len(chosen) + len(looks) < wanted and self._ready:
+            priority, _, _, _, version, name = self._ready[0]
+            host = self.hosts.get(name)
+            if host is None or host.version != version:
+                heapq.heappop(self._ready)
+                continue
+            if looks and priority > best_look:
+                break
+            heapq.heappop(self._ready)
+            if self.needs_look(host, monotonic):
+                best_look = best_look if looks else priority
+                looks.append(host)
+                continue
+            if host.has_room(now):
+                self._turn += 1
+                host.turn = self._turn
+                host.picked += 1
+                host.is_used = True
+                chosen.append(host.ready.pop(0))
+            if host.has_room(now):
+                self.settle(host)
+            # Otherwise the host comes back when its leases have been reserved.
+        return Choice(chosen, looks)
+
+    def needs_look(self, host: HostCandidates, monotonic: float) -> bool:
+        """Returns whether a host's queue or record has to be read before an item of it is chosen."""
+        if host.order is None:
+            return not host.ready
+        if host.record is None and (host.must_check or split_facts(host.order).has_limits):
+            return True
+        if not host.ready:
+            return True
+        if host.looked_at is None:
+            # Only items that this process has added are known. One of others may be better.
+            return not host.is_all and split_order(host.order)[1] < host.ready[0].rank
+        if host.ready[0].distance and host.is_used and not host.is_all:
+            # Items in the share of this process may come further down.
+            return True
+        kept = OWN_CANDIDATE_SECONDS if host.is_own else CANDIDATE_SECONDS
+        return monotonic - host.looked_at > kept
+
+    def supply(self, enough: int, now: datetime) -> int:
+        """Returns how many items can probably be claimed now, at most `enough`.
+
+        A host whose queue was not read yet counts as one item.
+        """
+        self._wake(now)
+        supply = 0
+        for _, _, _, _, version, name in self._ready:
+            host = self.hosts.get(name)
+            if host is not None and host.version == version:
+                supply += 1 if host.record is not None else max(1, len(host.ready))
+                if supply >= enough:
+                    return enough
+        return supply
+
+    def next_moment(self) -> datetime | None:
+        """Returns when a known host may have something to claim next; None if no moment is known."""
+        while self._later:
+            at, version, name = self._later[0]
+            host = self.hosts.get(name)
+            if host is not None and host.version == version:
+                return at
+            heapq.heappop(self._later)
+        return None
+
+    def give_back(self, candidates: Iterable[Candidate]) -> None:
+        """Takes candidates back that were chosen and are not tried."""
+        for candidate in candidates:
+            if (host := self.hosts.get(candidate.host)) is not None:
+                host.picked = 0
+                host.offer(candidate)
+                self.settle(host)
+
+    def set_shares(self, owned: frozenset[int]) -> None:
+        """Notes which buckets are in the share of this process."""
+        for host in self.hosts.values():
+            is_own = host.bucket in owned
+            if host.is_own != is_own:
+                host.is_own = is_own
+                # The distances of its candidates are those of the former shares.
+                host.ready.clear()
+                host.is_all = False
+                self.settle(host)
+
+    def recheck_limits(self) -> None:
+        """Lets the limits of all hosts be read again before the next lease."""
+        for host in self.hosts.values():
+            host.record = None
+            host.must_check = True
+            self.settle(host)
+
+    def _wake(self, now: datetime) -> None:
+        """Moves hosts whose moment has come to those that can be served."""
+        self._now = now
+        while self._later and self._later[0][0] <= now:
+            _, version, name = heapq.heappop(self._later)
+            host = self.hosts.get(name)
+            if host is None or host.version != version:
+                continue
+            host.wake(now)
+            if not host.ready and self._listed_for(host) is None:
+                # Its place in the list says that it has work from now on.
+                host.is_all = False
+            self.settle(host)
+
+    def _listed_for(self, host: HostCandidates) -> datetime | None:
+        """Returns the moment for which a host is listed; None if the moment has come, or there is none."""
+        moment = None if host.order is None else split_order(host.order)[0]
+        return None if moment is None or moment <= self._now else moment
+
+    def _push(self, host: HostCandidates) -> None:
+        rank = host.ready[0].rank if host.ready else ""
+        if host.order is not None and (not rank or host.looked_at is None):
+            listed = split_order(host.order)[1]
+            rank = listed if not rank or (listed < rank and not host.is_all) else rank
+        # Processes that help others begin with different hosts.
+        tie = rank if host.is_own else f"{zlib.crc32(f'{self._process}{host.host}'.encode()):08x}"
+        entry = (rank[:PRIORITY_LENGTH], not host.is_own, host.turn, tie, host.version, host.host)
+        heapq.heappush(self._ready, entry)
+
+    def _shrink(self) -> None:
+        """Drops entries of the heaps that are out of date, if there are many."""
+        if len(self._ready) + len(self._later) <= _ENTRIES_PER_HOST * len(self.hosts) + 1000:
+            return
+        versions = {name: host.version for name, host in self.hosts.items()}
+        self._ready = [entry for entry in self._ready if versions.get(entry[5]) == entry[4]]
+        self._later = [entry for entry in self._later if versions.get(entry[2]) == entry[1]]
+        heapq.heapify(self._ready)
+        heapq.heapify(self._later)
+
+
