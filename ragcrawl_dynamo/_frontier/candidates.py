@@ -1,4 +1,4 @@
-"""Holds what one process knows of the items of one host: which can be claimed, and which wait, and until when."""
+"""Holds what one process knows of the items of one host: which can be claimed, and which have to wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
 # How many ids of items that this process has ended are remembered for each host.
@@ -24,7 +24,7 @@ class Candidate:
         order: The sort key of the item in its host's queue.
         rank: Sorts by priority and age.
         moment: The end of the item's delay; None if it has none.
-        expired_token: The token of the item's lease, if the item can only be claimed after the lease; else None.
+        expired_token: The token of the item's lease, if the item can only be claimed after that lease.
         distance: 0 if the item is in the share of this process. Otherwise, how late this process should try
             it, from 1 on.
     """
@@ -59,6 +59,12 @@ class Candidate:
         if self.expired_token is not None:
             return "in_progress"
         return "pending" if self.moment is None else "delayed"
+
+
+def candidate_at(item_id: str, host: str, order: str) -> Candidate:
+    """Returns the candidate of an item with a sort key."""
+    moment, rank = split_order(order)
+    return Candidate(item_id, host, order, rank, moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class HostCandidates:
         is_used: Whether candidates were chosen since the queue was last read.
         is_own: Whether the host is in the share of this process.
         empty_looks: How many looks in a row have found nothing, though the stored counts say otherwise.
-        idle_since: Since when nothing could be claimed, in seconds of the monotonic clock; None if something can.
+        idle_since: Since when nothing can be claimed, in seconds of the monotonic clock.
         version: Grows with each change that may move the host in the order of the workbench.
         seen_at: When the host was last seen in the list, in seconds of the monotonic clock.
         pace: How fast this process claims items of the host.

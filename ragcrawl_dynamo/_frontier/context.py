@@ -16,6 +16,7 @@ from ragcrawl_dynamo._frontier.host_store import HostStore, Updated
 from ragcrawl_dynamo._frontier.item_store import ItemStore
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
+from ragcrawl_dynamo._frontier.queue_index import QueueIndex
 from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
@@ -48,6 +49,7 @@ class RunContext:
         control: The store of the run's control.
         hosts: The store of the run's hosts.
         items: The store of the run's items.
+        queues: Which items are in the queues of hosts.
         counters: How many items are in which state.
         membership: Which processes claim from the run.
         view: What this process remembers of the run.
@@ -68,6 +70,7 @@ class RunContext:
         self.control = ControlStore(gateway, tables.controls, first_control)
         self.hosts = HostStore(gateway, tables, writes, self.control)
         self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
+        self.queues = QueueIndex(gateway, tables.frontier, self.run_id)
         self.counters = Counters(gateway, tables.frontier, writes, self.hosts, self.view.unwritten_counts)
         self._gateway = gateway
 
@@ -99,7 +102,7 @@ class RunContext:
             host.wait(waiting.candidate, free_at, is_own=True)
 
     def note_ended(self, item: FrontierItem, *, is_lost: bool = False) -> None:
-        """Notes that a lease of this process has ended; what became of an item is not known if it was lost."""
+        """Notes that a lease of this process has ended. What became of the item of a lost one is not known."""
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
             if is_lost:
                 host.waiting.pop(item.item_id, None)

@@ -148,9 +148,8 @@ class Counters:
                 left[host] = by_host[host]
             elif isinstance(outcome, Applied) and host in drained:
                 flushed.asleep.append(host)
-            elif isinstance(outcome, Applied) and outcome.item and "queue" not in outcome.item:
-                if stats_of(outcome.item).open > 0:
-                    flushed.to_wake.append(host)
+            elif isinstance(outcome, Applied) and outcome.item is not None and _is_missed(outcome.item):
+                flushed.to_wake.append(host)
         return left
 
     async def stats(self) -> FrontierStats:
@@ -184,3 +183,8 @@ class Counters:
             remove=("place", "queue", "queue_order"),
         )
         return ConditionalUpdate(key, update, AllOf(conditions), token)
+
+
+def _is_missed(host: Item) -> bool:
+    """Returns whether a host is not listed, although items of it are open by its counts."""
+    return "queue" not in host and stats_of(host).open > 0

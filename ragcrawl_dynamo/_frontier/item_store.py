@@ -11,11 +11,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
@@ -28,7 +27,6 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
-    Between,
     Compare,
     Condition,
     Missing,
@@ -41,15 +39,12 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
-from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
-from ragcrawl_dynamo._schema.queue_order import TIMED, due_bound, queue_order, rank, split_order
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
-
-# How many items of a shard whose moment has come are read besides the ready ones.
-DUE_READ = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,52 +119,6 @@ class ItemStore:
     async def close(self) -> None:
         """Sends the writes that wait."""
         await self._coalesced.close()
-
-    async def look(self, host: str, shard: int, limit: int, now: datetime) -> tuple[list[Candidate], bool]:
-        """Returns the first candidates of a shard, leased ones too; eventually consistent.
-
-        Those that wait for a moment come last. If there are more than `limit` candidates, some more that
-        are due already are read as well.
-
-        Returns:
-            The candidates in the order of the index, and whether they are all.
-        """
-        candidates, is_all = await self._candidates(host, shard, None, limit)
-        if not is_all and candidates and candidates[-1].moment is None:
-            due = Between("queue_order", {"S": TIMED}, {"S": due_bound(now)})
-            candidates += (await self._candidates(host, shard, due, DUE_READ))[0]
-        return candidates, is_all
-
-    async def read_known(
-        self, candidates: Sequence[Candidate]
-    ) -> dict[str, tuple[Candidate, datetime | None] | None]:
-        """Reads the items of candidates; strongly consistent.
-
-        Returns:
-            By id: the candidate as its item is now, and the moment at which its lease ends, or None without a
-            lease; None instead if the item has left the queue.
-        """
-        keys = [frontier_key(self._run_id, candidate.item_id) for candidate in candidates]
-        stored = await read_all(self._gateway, self._table, keys, LEASE_ATTRIBUTES)
-        items = {unescape(item["item_id"]["S"]): item for item in stored}
-        known: dict[str, tuple[Candidate, datetime | None] | None] = {}
-        for candidate in candidates:
-            item = items.get(candidate.item_id)
-            if item is None or "queue_order" not in item:
-                known[candidate.item_id] = None
-                continue
-            current = _candidate(candidate.item_id, candidate.host, item["queue_order"]["S"])
-            ends_at = None
-            if item["status"]["S"] == FrontierStatus.IN_PROGRESS and "lease_expires_at" in item:
-                current = replace(current, expired_token=item["lease_token"]["S"])
-                ends_at = datetime.fromisoformat(item["lease_expires_at"]["S"])
-            known[candidate.item_id] = current, ends_at
-        return known
-
-    async def first_id(self, host: str, shard: int) -> str | None:
-        """Returns the id of the first item of a shard, or None; eventually consistent."""
-        candidates, _ = await self._candidates(host, shard, None, 1)
-        return candidates[0].item_id if candidates else None
 
     def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> ConditionalUpdate:
         """Builds the write that leases an item, if it is where the candidate was seen and no lease runs.
@@ -315,17 +264,6 @@ class ItemStore:
         """Decodes an item."""
         return from_item(self._table, item)
 
-    async def _candidates(
-        self, host: str, shard: int, sort: Condition | None, limit: int
-    ) -> tuple[list[Candidate], bool]:
-        query = Query(self._table, host_queue(self._run_id, host, shard), index="by_queue", sort=sort)
-        response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
-        candidates = [
-            _candidate(unescape(item["item_id"]["S"]), host, item["queue_order"]["S"])
-            for item in response["Items"]
-        ]
-        return candidates, "LastEvaluatedKey" not in response
-
     def _is_free(self, candidate: Candidate, now: datetime) -> Condition:
         """The condition that an item is where the candidate was seen, and that no lease of it runs."""
         is_there = Compare("queue_order", "=", {"S": candidate.order})
@@ -388,9 +326,6 @@ class ItemStore:
 # The attributes that tell the state of an item, and its work.
 STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
 
-# The attributes that tell whether an item can be claimed.
-LEASE_ATTRIBUTES = ("status", "queue_order", "lease_token", "lease_expires_at")
-
 # The attribute that holds the write token of the latest update under a lease.
 _CHANGED_BY = "changed_by"
 
@@ -409,7 +344,7 @@ def work_of(item: Item) -> Work | None:
 
 def candidate_of(item: FrontierItem, moment: datetime | None) -> Candidate:
     """Returns the candidate that the index will show for an item that can be claimed from a moment on."""
-    return _candidate(item.item_id, item.domain, queue_order(rank_of(item), moment))
+    return candidate_at(item.item_id, item.domain, queue_order(rank_of(item), moment))
 
 
 def rank_of(item: FrontierItem) -> str:
@@ -424,11 +359,6 @@ def payload_of(text: str) -> Item:
         InvalidValueError: The payload cannot be stored.
     """
     return {"payload": _encoded("payload", text)}
-
-
-def _candidate(item_id: str, host: str, order: str) -> Candidate:
-    moment, item_rank = split_order(order)
-    return Candidate(item_id, host, order, item_rank, moment)
 
 
 def _encoded(field: str, value: Any) -> Value:

@@ -50,7 +50,7 @@ class QueueReader:
 
     async def learn(self, host: HostCandidates, candidates: Sequence[Candidate]) -> None:
         """Reads items by key, and notes which of them can be claimed now, which later, and which never."""
-        known = await self._run.items.read_known(candidates)
+        known = await self._run.queues.read_known(candidates)
         now = self._run.clock.now()
         skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         for candidate in candidates:
@@ -97,7 +97,7 @@ class QueueReader:
         least = max(_LEAST_ITEMS, 2 * wanted)
         limit = min(_MOST_ITEMS, least * run.membership.count + len(host.waiting))
         shards = range(split_facts(host.order).shards)
-        looks = await gather(run.items.look(host.host, shard, limit, now) for shard in shards)
+        looks = await gather(run.queues.look(host.host, shard, limit, now) for shard in shards)
         # An item that the index shows further down in one shard than a shard was read may not be the next one.
         ends = [look[-1].order for look, is_all in looks if not is_all and look]
         bound = min(ends, default=None)

@@ -85,7 +85,7 @@ class Termination:
         # The first host of each list, then the second one, ...
         listed = [host for row in zip_longest(*(first for first, _ in lists)) for host in row if host]
         looks = await gather(
-            self._run.items.first_id(host.host, shard)
+            self._run.queues.first_id(host.host, shard)
             for host in listed[:_HOSTS_LOOKED_AT]
             for shard in range(split_facts(host.order).shards)
         )

@@ -282,5 +282,3 @@ class Workbench:
         self._later = [entry for entry in self._later if versions.get(entry[2]) == entry[1]]
         heapq.heapify(self._ready)
         heapq.heapify(self._later)
-
-
