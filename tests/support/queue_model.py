@@ -1,0 +1,198 @@
+"""A model of the queue in memory: what is claimable, how much of it hosts allow, and in which order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from tests.support.queues import QUICK
+
+FINAL = {"completed", "failed", "skipped"}
+SKEW = timedelta(seconds=QUICK["frontier_max_clock_skew"])
+MAX_ATTEMPTS = QUICK["frontier_max_attempts"]
+
+# The only delay of a host that the model knows, besides none.
+HOST_DELAY = 2.0
+
+NEVER = -1
+
+
+@dataclass
+class Entry:
+    """What the model knows of a link. `free_at` is a delay's end, or when a lease can be taken over."""
+
+    url: str
+    host: str
+    priority: float
+    discovered_at: datetime
+    state: str = "pending"
+    free_at: datetime | None = None
+    token: str | None = None
+    failures: int = 0
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it waits for nothing: it is ready, its delay is over, or its lease has expired."""
+        if self.state == "pending":
+            return True
+        return self.state in ("delayed", "in_progress") and self.free_at is not None and self.free_at <= now
+
+    def is_claimable(self, now: datetime) -> bool:
+        """Whether it can be leased. If its last attempt has expired, it becomes a dead letter instead."""
+        return self.is_due(now) and not self.is_last_attempt
+
+    @property
+    def is_last_attempt(self) -> bool:
+        return self.state == "in_progress" and self.failures >= MAX_ATTEMPTS - 1
+
+    @property
+    def order(self) -> tuple[float, datetime]:
+        return -self.priority, self.discovered_at
+
+
+@dataclass
+class Host:
+    """What the model knows of a host's limits.
+
+    Limits that change while leases run leave open what counts: what must not be claimed is computed from
+    what counts for certain, and what must be claimable from all that may count.
+
+    Attributes:
+        spaced_lease: When the latest lease began for which a delay counts for certain.
+        any_lease: When the latest lease began.
+        slots: The leases in flight that count for certain, with the moment at which each is lost.
+        possible_slots: All leases in flight that may count.
+    """
+
+    delay: float = 0.0
+    most: int | None = None
+    blocked_until: datetime | None = None
+    spaced_lease: datetime | None = None
+    any_lease: datetime | None = None
+    slots: dict[str, datetime] = field(default_factory=dict)
+    possible_slots: dict[str, datetime] = field(default_factory=dict)
+
+    def at_most(self, now: datetime) -> int:
+        """How many leases may begin."""
+        return self._room(now, self.spaced_lease, self.delay, self.slots)
+
+    def at_least(self, now: datetime) -> int:
+        """How many leases must be possible."""
+        return self._room(now, self.any_lease, HOST_DELAY, self.possible_slots)
+
+    def _room(self, now: datetime, latest: datetime | None, delay: float, slots: dict[str, datetime]) -> int:
+        if self.blocked_until is not None and self.blocked_until > now:
+            return 0
+        room = 1_000_000
+        if self.most is not None:
+            room = max(0, self.most - sum(free_at > now for free_at in slots.values()))
+        if self.delay:
+            is_open = latest is None or (now - latest).total_seconds() >= delay
+            room = min(room, int(is_open))
+        return room
+
+    def begin(self, token: str, now: datetime, free_at: datetime) -> None:
+        self.any_lease = now
+        if self.delay:
+            self.spaced_lease = now
+        if self.most is not None:
+            self.slots[token] = self.possible_slots[token] = free_at
+
+    def extend(self, token: str, free_at: datetime) -> None:
+        self.possible_slots[token] = free_at
+        if self.most is not None:
+            self.slots[token] = free_at
+
+    def end(self, token: str) -> None:
+        self.slots.pop(token, None)
+        self.possible_slots.pop(token, None)
+
+    def set_delay(self, delay: float) -> None:
+        if not self.delay:
+            self.spaced_lease = None
+        self.delay = delay
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a host was served, in leases of one process: not before `earliest` and not after `latest`."""
+
+    earliest: int
+    latest: int
+
+
+@dataclass
+class Turns:
+    """Which hosts one process has served, for how long each of them has had claimable items.
+
+    A host that had none at some moment may be forgotten meanwhile. It may be served before all others then,
+    and must be served before hosts that are served after its return.
+    """
+
+    served: int = 0
+    hosts: dict[str, Turn] = field(default_factory=dict)
+
+    def see(self, hosts: Iterable[str]) -> None:
+        """Notes which hosts have claimable items now."""
+        self.hosts = {host: self.hosts.get(host, Turn(NEVER, self.served)) for host in hosts}
+
+    def serve(self, host: str) -> None:
+        self.served += 1
+        self.hosts[host] = Turn(self.served, self.served)
+
+    def are_reversed(self, first: str, other: str) -> bool:
+        """Whether `first` is served although `other` was certainly served longer ago."""
+        return (
+            other in self.hosts
+            and first in self.hosts
+            and (self.hosts[other].latest < self.hosts[first].earliest)
+        )
+
+
+class Claimable:
+    """What can be claimed at a moment."""
+
+    def __init__(self, entries: Iterable[Entry], hosts: dict[str, Host], now: datetime) -> None:
+        self.by_host: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            if entry.is_claimable(now):
+                self.by_host[entry.host].append(entry)
+        for host_entries in self.by_host.values():
+            host_entries.sort(key=lambda entry: entry.order)
+        self._least = {host: hosts[host].at_least(now) for host in self.by_host}
+        self._most = {host: hosts[host].at_most(now) for host in self.by_host}
+
+    @property
+    def at_least(self) -> int:
+        """How many items must be claimable together."""
+        return sum(min(len(entries), self._least[host]) for host, entries in self.by_host.items())
+
+    @property
+    def at_most(self) -> int:
+        """How many items may be claimed together."""
+        return sum(min(len(entries), self._most[host]) for host, entries in self.by_host.items())
+
+    def hosts(self) -> list[str]:
+        """The hosts of which an item must be claimable."""
+        return [host for host, entries in self.by_host.items() if entries and self._least[host]]
+
+    def take(self, entry: Entry) -> None:
+        """Checks that an item may be claimed, and takes it out."""
+        assert entry in self.by_host[entry.host], f"{entry} is not claimable"
+        assert self._most[entry.host], f"the limits of its host do not allow {entry}"
+        self.by_host[entry.host].remove(entry)
+        self._most[entry.host] -= 1
+        self._least[entry.host] = max(0, self._least[entry.host] - 1)
+
+    def check_order(self, entry: Entry, turns: Turns) -> None:
+        """Checks that an item is the next one: by priority, by the turns of hosts, and by age in its host."""
+        own_first = self.by_host[entry.host][0]
+        assert own_first.order == entry.order, f"{own_first} comes before {entry}"
+        for host in self.hosts():
+            other = self.by_host[host][0]
+            assert other.priority <= entry.priority, f"{other} comes before {entry}"
+            if other.priority == entry.priority and host != entry.host:
+                assert not turns.are_reversed(entry.host, host), (
+                    f"{host} was served longer ago than {entry.host}: {turns.hosts}"
+                )
