@@ -30,7 +30,7 @@ class Process:
     """A process, as far as the queue can tell: a backend of its own, which can be killed."""
 
     def __init__(self, config: DynamoDBConfig, clock: ManualClock | None = None) -> None:
-        self.is_alive = True
+        self.requests_left: int | None = None
         self.backend = DynamoDBBackend(config, clock=clock, client_factory=intercepting(self._around))
 
     async def __aenter__(self) -> Process:
@@ -44,15 +44,21 @@ class Process:
     def frontier(self) -> Frontier:
         return self.backend.frontier("run", "site")
 
+    def die_after(self, requests: int) -> None:
+        """Lets it send so many requests more."""
+        self.requests_left = requests
+
     async def kill(self) -> None:
         """Ends it without another request: it releases nothing, and writes no counts."""
-        self.is_alive = False
+        self.die_after(0)
         with suppress(RagcrawlDynamoError):
             await self.backend.close()
 
     async def _around(self, operation: str, request: dict[str, Any], call: Any) -> Any:
-        if not self.is_alive:
-            raise client_error("AccessDeniedException")
+        if self.requests_left is not None:
+            if self.requests_left == 0:
+                raise client_error("AccessDeniedException")
+            self.requests_left -= 1
         return await call(**request)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import uuid4
 
+from ragcrawl_dynamo import Claim, FrontierItem
+from ragcrawl_dynamo.testing import ManualClock
 from tests.support.queues import QUICK
 
 FINAL = {"completed", "failed", "skipped"}
@@ -104,6 +107,11 @@ class Host:
         if self.most is not None:
             self.slots[token] = free_at
 
+    def note_perhaps(self, token: str, now: datetime, free_at: datetime) -> None:
+        """Notes a lease of which only a process knows that was killed, if it ever began."""
+        self.any_lease = now
+        self.possible_slots[token] = free_at
+
     def end(self, token: str) -> None:
         self.slots.pop(token, None)
         self.possible_slots.pop(token, None)
@@ -196,3 +204,107 @@ class Claimable:
                 assert not turns.are_reversed(entry.host, host), (
                     f"{host} was served longer ago than {entry.host}: {turns.hosts}"
                 )
+
+
+class QueueModel:
+    """What the model knows of a run."""
+
+    def __init__(self, clock: ManualClock, hosts: Iterable[str]) -> None:
+        self.clock = clock
+        self.entries: dict[str, Entry] = {}
+        self.hosts = {name: Host() for name in hosts}
+        self.is_paused = False
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many items are in which state."""
+        return Counter(entry.state for entry in self.entries.values())
+
+    @property
+    def is_finished(self) -> bool:
+        return self.counts.keys() <= FINAL
+
+    def claimable(self) -> Claimable:
+        return Claimable(self.entries.values(), self.hosts, self.clock.now())
+
+    def entry(self, claim: Claim) -> Entry:
+        return self.entries[claim.item.url]
+
+    def note_lease(self, entry: Entry, token: str, seconds: float) -> None:
+        """Notes that a lease begins now."""
+        now = self.clock.now()
+        # A lease that expired is a failed attempt.
+        entry.failures += entry.state == "in_progress"
+        entry.state, entry.token = "in_progress", token
+        entry.free_at = now + timedelta(seconds=seconds) + SKEW
+        self.hosts[entry.host].begin(token, now, entry.free_at)
+
+    def note_orphans(self, items: dict[str, FrontierItem], limit: int, seconds: float) -> None:
+        """Notes the leases of a process that was killed within a claim. Nobody will settle them.
+
+        Args:
+            items: The items of the run by URL.
+            limit: How many items it wanted.
+            seconds: How long the leases last.
+        """
+        now = self.clock.now()
+        claimable = self.claimable()
+        for entry in self.entries.values():
+            item = items[entry.url]
+            token = f"{item.attempt:010}.{item.lease_token}"
+            if item.status == "in_progress" and token != entry.token:
+                claimable.take(entry)
+                self.note_lease(entry, token, seconds)
+        # It may have reserved leases that it did not get to use.
+        for host in self.hosts.values():
+            for _ in range(limit):
+                host.note_perhaps(uuid4().hex, now, now + timedelta(seconds=seconds) + SKEW)
+
+    def note_dead_letters(self, stored: Callable[[], dict[str, FrontierItem]]) -> None:
+        """Items whose last lease expired become dead letters when somebody comes across them.
+
+        Args:
+            stored: Reads the items of the run by URL.
+        """
+        now = self.clock.now()
+        due = [entry for entry in self.entries.values() if entry.is_last_attempt and entry.is_due(now)]
+        items = stored() if due else {}
+        for entry in due:
+            if items[entry.url].status == "failed":
+                entry.state, entry.failures = "failed", MAX_ATTEMPTS
+
+    def note_end(self, claim: Claim, verb: str, *, is_lost: bool) -> None:
+        """Checks that a call had to be refused, or had to be done, and notes what it did."""
+        entry, host = self.entry(claim), self.hosts[claim.item.domain]
+        now = self.clock.now()
+        held = entry.state == "in_progress" and entry.token == claim.token
+        if is_lost:
+            assert not held
+            return
+        if not held:
+            # The same verb again, or one that leaves the item in the same state.
+            assert entry.token == claim.token
+            states = {"complete": "completed", "skip": "skipped", "give_up": "failed"}
+            if verb in ("release", "put_back", "to_end"):
+                assert entry.state in ("pending", "delayed")
+            assert entry.state == states.get(verb, entry.state)
+            assert verb != "renew"
+            return
+        if verb == "renew":
+            entry.free_at = now + timedelta(seconds=30) + SKEW
+            if claim.has_slot:
+                host.extend(claim.token, entry.free_at)
+            return
+        host.end(claim.token)
+        if verb in ("release", "put_back", "to_end"):
+            assert verb != "put_back" or claim.item.priority == 5.0
+            assert verb != "to_end" or claim.item.discovered_at >= now
+            entry.state, entry.priority = "pending", claim.item.priority
+            entry.discovered_at = claim.item.discovered_at
+        elif verb in ("complete", "skip"):
+            entry.state = {"complete": "completed", "skip": "skipped"}[verb]
+        else:
+            entry.failures += 1
+            entry.state = "failed"
+            if verb == "fail" and entry.failures < MAX_ATTEMPTS:
+                entry.state, entry.free_at = "delayed", now + timedelta(seconds=6)
