@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier, RagcrawlDynamoError
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.fakes import Around, intercepting
+from tests.support.fakes import Around, client_error, intercepting
 from tests.support.queues import QUICK
 
 BATCHES = {"conditional_batches": "partiql", "retry_base_delay": 0.001, **QUICK}
@@ -24,6 +24,42 @@ async def opened(
     factory = open_client if around is None else intercepting(around)
     async with DynamoDBBackend(config, clock=clock, client_factory=factory) as backend:
         yield backend.frontier("run", "site")
+
+
+class Process:
+    """A process, as far as the queue can tell: a backend of its own, which can be killed."""
+
+    def __init__(self, config: DynamoDBConfig, clock: ManualClock | None = None) -> None:
+        self.requests_left: int | None = None
+        self.backend = DynamoDBBackend(config, clock=clock, client_factory=intercepting(self._around))
+
+    async def __aenter__(self) -> Process:
+        await self.backend.initialize()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.kill()
+
+    @property
+    def frontier(self) -> Frontier:
+        return self.backend.frontier("run", "site")
+
+    def die_after(self, requests: int) -> None:
+        """Lets it send so many requests more."""
+        self.requests_left = requests
+
+    async def kill(self) -> None:
+        """Ends it without another request: it releases nothing, and writes no counts."""
+        self.die_after(0)
+        with suppress(RagcrawlDynamoError):
+            await self.backend.close()
+
+    async def _around(self, operation: str, request: dict[str, Any], call: Any) -> Any:
+        if self.requests_left is not None:
+            if self.requests_left == 0:
+                raise client_error("AccessDeniedException")
+            self.requests_left -= 1
+        return await call(**request)
 
 
 def is_of_index(operation: str, request: dict[str, Any]) -> bool:

@@ -106,3 +106,17 @@ async def test_worker_process_that_gets_sigterm_leaves_no_lease(
     assert (output.decode().split(), process.returncode) == (["closed"], 143)
     # Its leases had ten minutes to go.
     assert sorted(names(await frontier.claim(wait_seconds=10))) == sorted(urls(3))
+
+
+@on_dynamodb_local
+async def test_worker_counts_every_item_that_it_completes(config: DynamoDBConfig) -> None:
+    async with opened(config) as frontier:
+        await frontier.add(urls(100))
+
+        async def handle(claim: Claim) -> None:
+            await asyncio.sleep(0.02)
+
+        async with frontier.worker(concurrency=16) as worker:
+            await worker.run(handle)
+        assert (worker.completed, worker.failed, worker.lost) == (100, 0, 0)
+        assert (await frontier.stats()).completed == 100

@@ -1,0 +1,54 @@
+"""What leases cost in write units: an item's place in the index is not written when it is leased."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.engines import on_dynamodb_local
+from tests.support.queues import url, urls
+
+pytestmark = on_dynamodb_local
+
+
+@pytest_asyncio.fixture
+async def counted(config: DynamoDBConfig) -> AsyncIterator[DynamoDBBackend]:
+    """A process whose clock stands still, so that it gives no sign of life and writes no counts meanwhile."""
+    single = config.model_copy(update={"conditional_batches": "item"})
+    async with DynamoDBBackend(single, clock=ManualClock()) as backend:
+        yield backend
+
+
+async def write_units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> float:
+    before = sum(each.write_units for each in backend.metrics().values())
+    await operation
+    return sum(each.write_units for each in backend.metrics().values()) - before
+
+
+@pytest.mark.parametrize("hosts", [1, 20])
+async def test_write_units_of_claim_and_renew_are_one_each(counted: DynamoDBBackend, hosts: int) -> None:
+    frontier = counted.frontier("run", "site")
+    await frontier.add(link for i in range(hosts) for link in urls(40 // hosts, f"h{i}.example"))
+    # What a process does once.
+    claims = await frontier.claim(1)
+    assert await write_units(counted, frontier.renew(claims, 120)) == 1
+
+    async def claim() -> None:
+        claims.extend(await frontier.claim(10))
+
+    assert await write_units(counted, claim()) == 10
+    assert len(claims) == 11
+    assert await write_units(counted, frontier.renew(claims, 120)) == 11
+
+
+async def test_write_units_of_a_lease_of_a_limited_host_are_one_more(counted: DynamoDBBackend) -> None:
+    frontier = counted.frontier("run", "site")
+    await frontier.set_host_max_in_flight("a.example", 5)
+    await frontier.add([url(i) for i in range(10)])
+    await frontier.claim(1)
+    assert await write_units(counted, frontier.claim(1)) == 2
