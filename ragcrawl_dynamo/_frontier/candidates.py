@@ -120,7 +120,9 @@ class HostCandidates:
         must_check: Whether the record has to be read, whatever the list of hosts says of limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
+        last_turn: The turn before that.
         picked: How many candidates were chosen for the claim that is under way.
+        tried: The ids of these candidates.
         is_used: Whether candidates were chosen since the queue was last read.
         is_own: Whether the host is in the share of this process.
         empty_looks: How many looks in a row have found nothing, though the stored counts say otherwise.
@@ -141,7 +143,9 @@ class HostCandidates:
     must_check: bool = False
     record: HostRecord | None = None
     turn: int = 0
+    last_turn: int = 0
     picked: int = 0
+    tried: set[str] = field(default_factory=set)
     is_used: bool = False
     is_own: bool = True
     empty_looks: int = 0
@@ -150,23 +154,50 @@ class HostCandidates:
     seen_at: float = 0.0
     pace: Pace | None = None
     _earliest: datetime | None = None
+    _ready_ids: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         """Forgets the items and the limits, after another process has changed them."""
-        self.ready.clear()
+        self.forget_ready()
         self.waiting.clear()
         self.ended.clear()
         self._earliest = None
-        self.is_all = False
         self.looked_at = None
         self.must_check = False
         self.record = None
 
     def offer(self, candidate: Candidate) -> None:
         """Adds an item that can be claimed."""
-        self.waiting.pop(candidate.item_id, None)
+        self.drop(candidate.item_id)
+        self.tried.discard(candidate.item_id)
         self.ended.pop(candidate.item_id, None)
         bisect.insort(self.ready, candidate, key=claim_order)
+        self._ready_ids.add(candidate.item_id)
+
+    def take(self) -> Candidate:
+        """Takes the first item that can be claimed."""
+        candidate = self.ready.pop(0)
+        self._ready_ids.remove(candidate.item_id)
+        self.tried.add(candidate.item_id)
+        return candidate
+
+    def end_claim(self) -> None:
+        """Notes that the claim that was under way has ended."""
+        self.picked = 0
+        self.tried.clear()
+
+    def drop(self, item_id: str) -> None:
+        """Forgets an item, whether it can be claimed or waits."""
+        self.waiting.pop(item_id, None)
+        if item_id in self._ready_ids:
+            self._ready_ids.remove(item_id)
+            self.ready = [candidate for candidate in self.ready if candidate.item_id != item_id]
+
+    def forget_ready(self) -> None:
+        """Forgets the items that can be claimed, so that the queue is read again."""
+        self.ready.clear()
+        self._ready_ids.clear()
+        self.is_all = False
 
     def is_before_last(self, candidate: Candidate) -> bool:
         """Returns whether a candidate comes before one that is known, so that nothing unknown precedes it."""
@@ -174,13 +205,14 @@ class HostCandidates:
 
     def wait(self, candidate: Candidate, until: datetime, *, is_own: bool = False) -> None:
         """Adds an item that can be claimed from a moment on; `is_own` if this process has leased it."""
+        self.drop(candidate.item_id)
         self.ended.pop(candidate.item_id, None)
         self.waiting[candidate.item_id] = Waiting(until, candidate, is_own)
         self._earliest = until if self._earliest is None else min(until, self._earliest)
 
     def end(self, item_id: str) -> None:
         """Notes that an item has left the queue."""
-        self.waiting.pop(item_id, None)
+        self.drop(item_id)
         self.ended[item_id] = None
         if len(self.ended) > _ENDED_REMEMBERED:
             del self.ended[next(iter(self.ended))]
@@ -223,19 +255,27 @@ class HostCandidates:
             now: The present moment.
             distance: Returns the distance of a candidate.
         """
-        self.ready.clear()
+        expired = {
+            candidate.item_id: candidate for candidate in self.ready if candidate.expired_token is not None
+        }
+        self.forget_ready()
         waiting, self.waiting = self.waiting, {}
         self._earliest = None
         for candidate in seen:
-            if candidate.item_id in self.ended:
+            # An index may show an item twice while the item moves.
+            item_id = candidate.item_id
+            if item_id in self.ended or item_id in self.tried or item_id in self._ready_ids:
                 continue
-            known = waiting.get(candidate.item_id)
+            known = waiting.get(item_id)
             if known is not None and known.candidate.order == candidate.order:
                 self.wait(known.candidate, known.until, is_own=known.is_own)
             elif candidate.moment is not None and candidate.moment > now:
                 self.wait(replace(candidate, distance=distance(candidate)), candidate.moment)
             else:
+                if item_id in expired and expired[item_id].order == candidate.order:
+                    candidate = expired[item_id]
                 self.ready.append(replace(candidate, distance=distance(candidate)))
+                self._ready_ids.add(item_id)
         # The index may not show the items that this process has leased yet, or only further down.
         for item_id, known in waiting.items():
             if item_id not in self.waiting and (known.is_own or not is_all):

@@ -102,7 +102,7 @@ class RunContext:
             host.wait(waiting.candidate, free_at, is_own=True)
 
     def note_ended(self, item: FrontierItem, *, is_lost: bool = False) -> None:
-        """Notes that a lease of this process has ended. What became of the item of a lost one is not known."""
+        """Notes that a lease of this process has ended. What became of a lost item is not known."""
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
             if is_lost:
                 host.waiting.pop(item.item_id, None)

@@ -12,7 +12,7 @@ from ragcrawl_dynamo._utils.concurrency import gather
 
 # How many hosts one read returns, and how many the read that only looks for better hosts.
 _PAGE = 250
-_HEAD = 25
+_HEAD = 20
 
 # How many buckets are read further at a time, if more hosts are needed.
 _BUCKETS_AT_ONCE = 4
@@ -26,8 +26,8 @@ _PAGE_SECONDS = 0.05
 # Hosts that will have work so soon are read too, so that a waiting claim knows when to try again.
 _AHEAD = timedelta(seconds=2)
 
-# Seconds by which an index may lag (AWS gives no bound; "usually well under a second"). A host that was listed so
-# recently is not taken for gone.
+# Seconds by which an index may lag (AWS gives no bound, but says "usually well under a second"). A host that
+# was listed so recently is not taken for gone.
 _LAG_SECONDS = 2.0
 
 
@@ -37,7 +37,7 @@ class _Pass:
 
     Attributes:
         bucket: The bucket.
-        begun_at: When the list was last read from its beginning, in seconds of the monotonic clock; None before.
+        begun_at: When it was begun to read the list to its end, by the monotonic clock; None before.
         head_at: When its beginning was last read.
         last: The host that was read last.
         is_complete: Whether the list was read to its end.
@@ -62,13 +62,14 @@ class HostLists:
     async def refill(self, wanted: int, now: datetime) -> None:
         """Reads lists until the workbench has work for a number of items, or all is read.
 
-        It reads the lists in the share of this process first.
+        It reads the lists in the share of this process first. The beginnings of all lists are read once a
+        second, so that an urgent item waits for no process that has no time for it.
         """
         share = self._run.share
         own = [part for part in self._all() if part.bucket in share]
         others = [part for part in self._all() if part.bucket not in share]
+        await self._refresh([part for part in self._all() if self._is_old(part)], now)
         for parts in (own, others):
-            await self._refresh([part for part in parts if self._is_old(part)], now)
             while self._run.view.bench.supply(wanted, now) < wanted:
                 if not (further := self._further(parts)):
                     break
@@ -78,7 +79,7 @@ class HostLists:
 
     async def refresh(self, now: datetime) -> None:
         """Reads the beginnings of all lists again, and long lists further if it is time for that."""
-        await self._refresh(self._all(), now)
+        await self._refresh(self._all(), now, is_thorough=True)
         await gather(self._read(part, now) for part in self._further(self._all()))
 
     def clear(self) -> None:
@@ -104,12 +105,13 @@ class HostLists:
         unread.sort(key=lambda part: part.last.order if part.last is not None else "")
         return unread[:_BUCKETS_AT_ONCE]
 
-    async def _refresh(self, parts: Iterable[_Pass], now: datetime) -> None:
-        """Reads the beginnings of lists."""
+    async def _refresh(self, parts: Iterable[_Pass], now: datetime, *, is_thorough: bool = False) -> None:
+        """Reads the beginnings of lists; those of other processes' shares only so far as urgent hosts are."""
 
         async def read_head(part: _Pass) -> None:
             part.head_at = self._run.clock.monotonic()
-            if part.begun_at is None or (part.is_complete and part.pages <= 1):
+            is_short = part.begun_at is None or (part.is_complete and part.pages <= 1)
+            if is_short and (part.bucket in self._run.share or is_thorough):
                 _begin(part)
                 await self._read(part, now)
             else:

@@ -1,4 +1,4 @@
-"""Looks again at hosts that are listed as having work and seem to have nothing, and takes them out of the way.
+"""Looks again at hosts that are listed as having work and seem to have nothing, and moves them away.
 
 An item that is added to a host whose place in the list is not behind that of the item changes nothing in the
 list. So a claim that would return nothing reads the queues of these hosts again. A host that has nothing for
@@ -60,7 +60,8 @@ class IdleHosts:
             return True
         hosts = [host for host in bench.idle.values() if self._is_worth_a_look(host)]
         hosts = sorted(hosts, key=lambda host: host.looked_at or 0.0)[:_LOOKS]
-        await self._reader.look(hosts, wanted, now)
+        full = [host for host in bench.forget_full(_LOOKS, now) if host not in hosts]
+        await self._reader.look([*hosts, *full], wanted, now)
         if bench.supply(1, now):
             return True
         moved = await self._move([host for host in hosts if self._is_idle_for_long(host)], now)

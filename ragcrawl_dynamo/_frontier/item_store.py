@@ -1,9 +1,9 @@
 """Reads queue items, and builds their conditional writes: items are added, leased, and settled or renewed.
 
 Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, leased or not. Its
-sort key there, `queue_order`, says its priority, its age and the end of its delay; a lease does not change it.
-The index only shows candidates: a claim is a write on the condition that the item still has the sort key that
-the index showed, and no lease that runs.
+sort key there, `queue_order`, says its priority, its age and the end of its delay; a lease does not change
+it. The index only shows candidates: a claim is a write on the condition that the item still has the sort key
+that the index showed, and no lease that runs.
 """
 
 from __future__ import annotations

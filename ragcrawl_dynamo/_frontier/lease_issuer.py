@@ -17,7 +17,6 @@ from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._schema.records import HostRecord
-from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import CorruptItemError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem
 
@@ -98,10 +97,7 @@ class LeaseIssuer:
             return await self._take(claimed, leases, outcomes, reserved)
         finally:
             bench = self._run.view.bench
-            for host in indexes:
-                if host in bench.hosts:
-                    bench.hosts[host].picked = 0
-                    bench.settle(bench.hosts[host])
+            bench.end_claim(indexes)
             bench.give_back(candidates[i] for i in untried)
 
     async def _reserve(
@@ -129,9 +125,9 @@ class LeaseIssuer:
         reserved: Mapping[str, HostRecord],
     ) -> IssuedLeases:
         """Notes the outcomes of claims on the workbench; returns the leases that were issued."""
-        run, issued = self._run, {}
+        issued: IssuedLeases = {}
         unused: dict[str, list[str]] = defaultdict(list)
-        refused: dict[str, list[Candidate]] = defaultdict(list)
+        refused: list[Candidate] = []
         for i, outcome in outcomes.items():
             candidate, lease = claimed[i], leases[i]
             item = self._note_claim(candidate, lease, outcome)
@@ -140,24 +136,14 @@ class LeaseIssuer:
                 issued[i] = IssuedLease(item, lease, has_slot)
                 continue
             if isinstance(outcome, Refused):
-                refused[candidate.host].append(candidate)
+                refused.append(candidate)
             if candidate.host in reserved:
                 unused[candidate.host].append(lease.token)
         try:
             await self._return(unused, reserved, min((lease.begins_at for lease in leases), default=None))
-            await self._give_up(
-                [
-                    candidate
-                    for candidates in refused.values()
-                    for candidate in candidates
-                    if candidate.expired_token is not None
-                ]
-            )
-            await gather(
-                self._reader.learn(host, candidates)
-                for name, candidates in refused.items()
-                if (host := run.view.bench.hosts.get(name)) is not None
-            )
+            await self._give_up([candidate for candidate in refused if candidate.expired_token is not None])
+            if refused:
+                await self._reader.learn(refused)
         except RagcrawlDynamoError as error:
             if not issued:
                 raise

@@ -1,7 +1,7 @@
 """Reads the queues of hosts: what by_queue shows of them, and by key which of their items are leased.
 
-by_queue lists the open items of a shard under `{run_id}#{host}#{shard}`, leased or not. An item leaves it when
-it becomes final.
+by_queue lists the open items of a shard under `{run_id}#{host}#{shard}`, leased or not. An item leaves it
+when it becomes final.
 """
 
 from __future__ import annotations

@@ -48,14 +48,17 @@ class QueueReader:
             for host in hosts:
                 bench.settle(host)
 
-    async def learn(self, host: HostCandidates, candidates: Sequence[Candidate]) -> None:
+    async def learn(self, candidates: Sequence[Candidate]) -> None:
         """Reads items by key, and notes which of them can be claimed now, which later, and which never."""
         known = await self._run.queues.read_known(candidates)
         now = self._run.clock.now()
         skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
-        for candidate in candidates:
-            if candidate in host.ready:
-                host.ready.remove(candidate)
+        bench = self._run.view.bench
+        hosts = [bench.hosts.get(candidate.host) for candidate in candidates]
+        for candidate, host in zip(candidates, hosts, strict=True):
+            if host is None:
+                continue
+            host.drop(candidate.item_id)
             state = known[candidate.item_id]
             if state is None:
                 host.end(candidate.item_id)
@@ -67,7 +70,9 @@ class QueueReader:
                 host.offer(current)
             else:
                 host.wait(current, until)
-        self._run.view.bench.settle(host)
+        for host in {host.host: host for host in hosts if host is not None}.values():
+            host.turn = host.last_turn
+            bench.settle(host)
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
@@ -98,7 +103,7 @@ class QueueReader:
         limit = min(_MOST_ITEMS, least * run.membership.count + len(host.waiting))
         shards = range(split_facts(host.order).shards)
         looks = await gather(run.queues.look(host.host, shard, limit, now) for shard in shards)
-        # An item that the index shows further down in one shard than a shard was read may not be the next one.
+        # An item further down in one shard than another shard was read may not be the next one.
         ends = [look[-1].order for look, is_all in looks if not is_all and look]
         bound = min(ends, default=None)
         seen = [
@@ -120,4 +125,4 @@ class QueueReader:
             candidate for candidate in host.ready if candidate.distance and not candidate.expired_token
         ]
         if foreign:
-            await self.learn(host, foreign[: _KNOWN_PER_WANTED * wanted + 1])
+            await self.learn(foreign[: _KNOWN_PER_WANTED * wanted + 1])

@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 # How many times one claim chooses at most. It chooses again if other processes were faster at what it chose,
 # or if it has found more when it looked at hosts again that seemed to have nothing.
-_ATTEMPTS = 8
+_ATTEMPTS = 40
+
+# How many items are read by key after other processes were faster, so that those are tried that are free.
+_CHECKED = 25
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Scheduler:
 
         Args:
             terms: The terms of the leases.
-            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns no
-                lease. Otherwise that is done once a second.
+            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns fewer
+                leases than wanted. Otherwise that is done once a second.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
@@ -75,17 +78,20 @@ class Scheduler:
             run.view.bench.set_shares(run.share)
         if not is_open:
             return result
-        is_confirmed = not is_thorough and not self._idle.is_due()
+        may_look_again = is_thorough or self._idle.is_due()
         for _ in range(_ATTEMPTS):
             unserved = [i for i in range(len(terms)) if i not in result.leases]
             try:
                 now = run.clock.now()
                 chosen = await self._choose(len(unserved), now)
                 if not chosen:
-                    if result.leases or is_confirmed or not await self._idle.look_again(len(unserved), now):
+                    if not may_look_again or not await self._idle.look_again(len(unserved), now):
                         break
+                    may_look_again = not result.leases
                     continue
                 issued = await self.issuer.issue(chosen, [terms[i] for i in unserved], now)
+                if len(issued) < len(chosen):
+                    await self._check(now)
             except RagcrawlDynamoError as error:
                 # Items that are claimed already must reach the caller.
                 if not result.leases:
@@ -114,6 +120,18 @@ class Scheduler:
             bench.give_back(chosen)
             raise
         return chosen
+
+    async def _check(self, now: datetime) -> None:
+        """Reads the items by key that come next: other processes may have leased many of them."""
+        candidates = await self._choose(_CHECKED, now)
+        try:
+            unknown = [candidate for candidate in candidates if candidate.expired_token is None]
+            if unknown:
+                await self._reader.learn(unknown)
+        finally:
+            known = [candidate for candidate in candidates if candidate.expired_token is not None]
+            self._run.view.bench.give_back(known)
+            self._run.view.bench.end_claim({candidate.host for candidate in candidates})
 
     async def _read_control(self) -> bool:
         """Reads the run's control; returns whether items can be claimed.

@@ -151,8 +151,9 @@ class Workbench:
         self._wake(now)
         chosen: list[Candidate] = []
         looks: list[HostCandidates] = []
+        later: list[HostCandidates] = []
         best_look = ""
-        while len(chosen) + len(looks) < wanted and self._ready:
+        while len(chosen) + len(looks) + len(later) < wanted and self._ready:
             priority, _, _, _, version, name = self._ready[0]
             host = self.hosts.get(name)
             if host is None or host.version != version:
@@ -165,15 +166,21 @@ class Workbench:
                 best_look = best_look if looks else priority
                 looks.append(host)
                 continue
+            if looks:
+                # It comes after them, but they may have nothing.
+                later.append(host)
+                continue
             if host.has_room(now):
                 self._turn += 1
-                host.turn = self._turn
+                host.last_turn, host.turn = host.turn, self._turn
                 host.picked += 1
                 host.is_used = True
-                chosen.append(host.ready.pop(0))
+                chosen.append(host.take())
             if host.has_room(now):
                 self.settle(host)
             # Otherwise the host comes back when its leases have been reserved.
+        for host in later:
+            self.settle(host)
         return Choice(chosen, looks)
 
     def needs_look(self, host: HostCandidates, monotonic: float) -> bool:
@@ -222,8 +229,16 @@ class Workbench:
         """Takes candidates back that were chosen and are not tried."""
         for candidate in candidates:
             if (host := self.hosts.get(candidate.host)) is not None:
-                host.picked = 0
+                host.end_claim()
+                host.turn = host.last_turn
                 host.offer(candidate)
+                self.settle(host)
+
+    def end_claim(self, hosts: Iterable[str]) -> None:
+        """Notes that the claim that has chosen candidates of hosts has ended."""
+        for name in hosts:
+            if (host := self.hosts.get(name)) is not None:
+                host.end_claim()
                 self.settle(host)
 
     def set_shares(self, owned: frozenset[int]) -> None:
@@ -233,9 +248,23 @@ class Workbench:
             if host.is_own != is_own:
                 host.is_own = is_own
                 # The distances of its candidates are those of the former shares.
-                host.ready.clear()
-                host.is_all = False
+                host.forget_ready()
                 self.settle(host)
+
+    def forget_full(self, most: int, now: datetime) -> list[HostCandidates]:
+        """Forgets the records of hosts that have their maximum in flight, and returns these hosts.
+
+        Another process may have ended leases of them.
+        """
+        full = [
+            host
+            for host in self.hosts.values()
+            if host.record is not None and host.record.max_in_flight is not None and not host.has_room(now)
+        ][:most]
+        for host in full:
+            host.record = None
+            host.must_check = True
+        return full
 
     def recheck_limits(self) -> None:
         """Lets the limits of all hosts be read again before the next lease."""
