@@ -33,14 +33,16 @@ async def one_host_and_many(lab: Lab) -> list[Row]:
     rows = []
     requests: list[float] = []
     for full in (400, 2000):
-        links = lab.size(full, 100)
+        links = lab.size(full, 40)
         of_one, of_many = [], []
+        are_complete = True
         for _ in range(ROUNDS):
-            done, cost = await _drained(lab, [page(0, i) for i in range(links)])
-            of_one.append(done.pages_per_second)
+            one, cost = await _drained(lab, [page(0, i) for i in range(links)])
+            of_one.append(one.pages_per_second)
             requests.append(cost.requests)
-            done, _ = await _drained(lab, [page(host) for host in range(links)])
-            of_many.append(done.pages_per_second)
+            many, _ = await _drained(lab, [page(host) for host in range(links)])
+            of_many.append(many.pages_per_second)
+            are_complete &= one.is_complete and many.is_complete
         # The machine drifts: what is compared ran one after the other.
         ratio = statistics.median(many / one for many, one in zip(of_many, of_one, strict=True))
         rows.append(
@@ -49,8 +51,8 @@ async def one_host_and_many(lab: Lab) -> list[Row]:
                 f"added by another process; median of {ROUNDS}",
                 "ratio ≥ 0.6 (stretch 0.8)",
                 f"{statistics.median(of_one):,.0f} / {statistics.median(of_many):,.0f} pages/s, "
-                f"ratio {ratio:.2f}",
-                ratio >= 0.6,
+                f"ratio {ratio:.2f}" + "; not all was crawled in a minute" * (not are_complete),
+                are_complete and ratio >= 0.6,
             )
         )
     # The larger of the two runs.
