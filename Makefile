@@ -73,7 +73,7 @@ bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-cra
 bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
 
-bench-frontier: install fetch-dynamodb-local  ## Contention, requests and units of the frontier's queue.
+bench-frontier: install fetch-dynamodb-local  ## What the frontier's queue promises, and what is measured of it (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.

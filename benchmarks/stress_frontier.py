@@ -3,11 +3,12 @@
 Worker processes share one run on DynamoDB Local. Each page is known by its number, has links to others, and
 lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random; every
 second a random worker gets SIGKILL and is replaced. Workers write what they do into files, line by line,
-before and after they do it; at the end the table must agree with these, and no host may ever have been over
-its limits.
+before and after they do it. At the end the table must agree with these: no page is lost, none was held twice
+at a time, and no host was ever over its limits.
 
-    python -m benchmarks.stress_frontier                     # 20,000 links, some minutes
+    python -m benchmarks.stress_frontier                     # 200 large hosts, then 2,000 small ones
     python -m benchmarks.stress_frontier --links 600 --seed 1
+    python -m benchmarks.stress_frontier --hosts 2000 --limited 0.5
 """
 
 import argparse
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_loca
 ROOT = Path(__file__).parent.parent
 RUN, SITE = "stress", "site"
 
-# One host in ten of each kind has this limit.
+# A limited host has one of these limits.
 DELAY = 0.4
 MAX_IN_FLIGHT = 2
 
@@ -55,12 +56,14 @@ class Web:
     Attributes:
         links: Pages.
         hosts: Hosts over which they are spread.
+        limited: Share of the hosts that have a limit, in tenths: half of them a delay, the others a maximum.
         failures: Share of handlers that raise.
         seed: Of everything random.
     """
 
     links: int
     hosts: int
+    limited: float
     failures: float
     seed: int
 
@@ -77,7 +80,9 @@ class Web:
 
     def limits(self, host: int) -> tuple[float, int | None]:
         """Delay and maximum in flight of a host."""
-        return (DELAY if host % 10 == 0 else 0.0), (MAX_IN_FLIGHT if host % 10 == 1 else None)
+        if host % 10 >= round(10 * self.limited):
+            return 0.0, None
+        return (DELAY, None) if (host // 10 + host) % 2 else (0.0, MAX_IN_FLIGHT)
 
 
 def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
@@ -145,6 +150,16 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
             await worker.run(handle)
 
 
+class Violation(NamedTuple):
+    """Something that must not happen."""
+
+    kind: str
+    what: str
+
+
+LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED = "lost", "held twice", "over a limit", "counted wrongly"
+
+
 @dataclass
 class Outcome:
     """What happened, and what is in the table."""
@@ -157,19 +172,23 @@ class Outcome:
     finished: bool
     items: dict[str, Any]
     events: list[dict[str, Any]]
-    violations: list[str] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
 
 
 async def prepare(config: DynamoDBConfig, web: Web) -> None:
     """Sets the hosts' limits and adds the first page."""
     async with DynamoDBBackend(config) as backend:
         frontier = backend.frontier(RUN, SITE)
-        for host in range(web.hosts):
+
+        async def limit(host: int) -> None:
             delay, most = web.limits(host)
             if delay:
                 await frontier.set_host_delay(f"h{host}.example", delay)
             if most is not None:
                 await frontier.set_host_max_in_flight(f"h{host}.example", most)
+
+        for first in range(0, web.hosts, 20):
+            await asyncio.gather(*map(limit, range(first, min(first + 20, web.hosts))))
         await frontier.add([web.url(0)])
 
 
@@ -272,42 +291,51 @@ def leases(outcome: Outcome) -> list[Held]:
 def check(outcome: Outcome, web: Web) -> Counter[str]:
     """Compares the table with the log; what does not agree is a violation."""
     figures: Counter[str] = Counter()
-    wrong = outcome.violations
     held = leases(outcome)
     by_item: defaultdict[str, list[Held]] = defaultdict(list)
     by_host: defaultdict[str, list[Held]] = defaultdict(list)
     for each in held:
         by_item[each.item].append(each)
         by_host[each.host].append(each)
+
+    def wrong(kind: str, what: str) -> None:
+        outcome.violations.append(Violation(kind, what))
+
     if outcome.stats != outcome.recounted:
-        wrong.append(f"a recount differs from the counters of the finished run: {outcome.stats}")
+        wrong(MISCOUNTED, f"a recount differs from the counters of the finished run: {outcome.stats}")
     if not outcome.finished:
-        wrong.append("the run is not finished")
+        wrong(LOST, "the run is not finished")
     expected = {web.url(page) for page in range(web.links)}
     urls = Counter(item.url for item in outcome.items.values())
-    wrong += [f"{url} is in the queue {n} times" for url, n in urls.items() if n != 1]
-    wrong += [f"{url} is missing" for url in expected - urls.keys()]
-    wrong += [f"{item.url} is {item.status}" for item in outcome.items.values() if not item.status.is_final]
+    for url, count in urls.items():
+        if count != 1:
+            wrong(MISCOUNTED, f"{url} is in the queue {count} times")
+    for url in expected - urls.keys():
+        wrong(LOST, f"{url} is missing")
     for item in outcome.items.values():
         figures[item.status] += 1
+        if not item.status.is_final:
+            wrong(LOST, f"{item.url} is {item.status}")
         tokens = sorted(by_item[item.item_id], key=lambda each: each.token)
         last = f"{item.attempt:010}.{item.lease_token}"
         if item.status == "completed" and (not tokens or tokens[-1].token != last or not tokens[-1].returned):
-            wrong.append(f"{item.url} was completed under a lease whose handler did not return")
+            wrong(LOST, f"{item.url} was completed under a lease whose handler did not return")
         for before, after in pairwise(tokens):
             if after.begin < before.end:
-                wrong.append(f"{item.url} was held twice at a time")
+                wrong(HELD_TWICE, f"{item.url} was held twice at a time")
     for host, its_leases in by_host.items():
         delay, most = web.limits(int(host[1:].partition(".")[0]))
         if delay:
             began = sorted(each.lease_began for each in its_leases)
             gaps = [after - before for before, after in pairwise(began)]
-            figures["delays kept"] += len(gaps)
-            wrong += [f"{host}: leases began {gap:.3f} s apart" for gap in gaps if gap < delay]
+            figures["delays kept"] += sum(gap >= delay for gap in gaps)
+            for gap in gaps:
+                if gap < delay:
+                    wrong(OVER_LIMIT, f"{host}: leases began {gap:.3f} s apart")
         if most is not None:
             figures["leases of hosts with a maximum"] += len(its_leases)
             if (seen := most_at_once(its_leases)) > most:
-                wrong.append(f"{host}: {seen} in flight")
+                wrong(OVER_LIMIT, f"{host}: {seen} in flight")
     figures["leases"] = len(held)
     figures["leases of killed workers"] = sum(not each.returned for each in held)
     return figures
@@ -323,11 +351,33 @@ def most_at_once(its_leases: list[Held]) -> int:
     return most
 
 
+def stress(endpoint: str, web: Web, args: argparse.Namespace) -> bool:
+    """Runs one web to its end and prints what happened; returns whether nothing was wrong."""
+    outcome = run(endpoint, web, args.processes, args.concurrency, args.kill_every, args.limit)
+    figures = check(outcome, web)
+    size = f"{web.links:,} links on {web.hosts:,} hosts, {web.limited:.0%} of them limited"
+    table = Table(f"{args.processes} processes, {size}, seed {web.seed}", "")
+    table.add_row("seconds", f"{outcome.seconds:.0f}")
+    table.add_row("workers killed", f"{outcome.kills}")
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure:,}")
+    table.add_row("counted by stats(), recount()", f"{outcome.stats.total:,}, {outcome.recounted.total:,}")
+    kinds = Counter(violation.kind for violation in outcome.violations)
+    for kind in (LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED):
+        table.add_row(kind, f"{kinds[kind]:,}")
+    table.add_row("violations", f"{len(outcome.violations):,}")
+    console.print(table)
+    for violation in outcome.violations[:20]:
+        console.print(f"{violation.kind}: {violation.what}")
+    return not outcome.violations
+
+
 def main() -> None:
     """Runs and prints; fails where anything is wrong."""
     parser = argparse.ArgumentParser(description="Stress the frontier on DynamoDB Local.")
-    parser.add_argument("--links", type=int, default=20_000)
-    parser.add_argument("--hosts", type=int, default=200)
+    parser.add_argument("--links", type=int, help="20,000; without options, then 10,000 more")
+    parser.add_argument("--hosts", type=int, help="200; without options, then 2,000")
+    parser.add_argument("--limited", type=float, help="share of hosts with limits: 0.2, then 0.5")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--kill-every", type=float, default=1.0)
@@ -335,23 +385,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which it is given up")
     args = parser.parse_args()
-    web = Web(args.links, args.hosts, args.failures, args.seed)
+    sizes = [(args.links or 20_000, args.hosts or 200, 0.2 if args.limited is None else args.limited)]
+    if args.links is args.hosts is args.limited is None:
+        sizes.append((10_000, 2_000, 0.5))
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
-        outcome = run(endpoint, web, args.processes, args.concurrency, args.kill_every, args.limit)
-    figures = check(outcome, web)
-    table = Table(
-        f"{args.processes} processes, {args.links:,} links on {args.hosts} hosts, seed {args.seed}", ""
-    )
-    table.add_row("seconds", f"{outcome.seconds:.0f}")
-    table.add_row("workers killed", f"{outcome.kills}")
-    for name, figure in figures.items():
-        table.add_row(name, f"{figure:,}")
-    table.add_row("counted by stats(), recount()", f"{outcome.stats.total:,}, {outcome.recounted.total:,}")
-    table.add_row("violations", f"{len(outcome.violations)}")
-    console.print(table)
-    for each in outcome.violations[:20]:
-        console.print(each)
-    if outcome.violations:
+        results = [stress(endpoint, Web(*size, args.failures, args.seed), args) for size in sizes]
+    if not all(results):
         sys.exit(1)
 
 

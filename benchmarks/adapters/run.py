@@ -16,7 +16,7 @@ import tempfile
 from typing import Any
 
 from benchmarks.bodies import ROOT
-from benchmarks.speed.run import described, markdown
+from benchmarks.machine import described, markdown
 from ragcrawl_dynamo.testing import run_dynamodb_local
 from tests.adapters.site import serve
 

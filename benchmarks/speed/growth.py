@@ -17,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import described, markdown
 from benchmarks.memory import resident_bytes
-from benchmarks.speed.run import ROOT, described, draw, markdown
+from benchmarks.speed.run import ROOT, draw
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 

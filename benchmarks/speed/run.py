@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -18,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from rich.console import Console
 
 from benchmarks import cycle, frontier
 from benchmarks.bodies import fetch_corpus
+from benchmarks.machine import described, markdown
 from benchmarks.speed.subject import make_pages
 from examples.crawl_docs import PAGE_PATH
 from ragcrawl_dynamo import DynamoDBBackend, Page
@@ -242,11 +241,6 @@ def table_of(workload: Workload, rounds: Rounds) -> list[str]:
     return markdown([lines[0], *body])
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
-    """Rows, the first of which is the head, as lines of a table."""
-    return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
-
-
 def draw(script: str, data: Any, path: Path) -> None:
     """Draws a plot, by a script of this folder in the peers' environment, which has matplotlib."""
     subprocess.run(
@@ -261,20 +255,6 @@ def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
         verdict = "reached" if median <= most else "**missed**"
         measured = f"{median:.2f} ({least:.2f}-{highest:.2f})"
         yield f"| {workload.what} | ≤ {most:.2f} of {peer} | {measured} | {verdict} |"
-
-
-def described() -> str:
-    """The day, and what it was measured on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{datetime.now(UTC):%Y-%m-%d}: {model}, {os.cpu_count()} cores, {system}"
 
 
 def main(rounds: int, folder: Path) -> None:
