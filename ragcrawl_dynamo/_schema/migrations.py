@@ -215,14 +215,12 @@ def _replacement(table: Table[Any], item: Item, upgraded: Item) -> UpdateItemInp
 
     Other attributes may have changed meanwhile; they keep their values.
     """
-    names = sorted(name for name in {*item, *upgraded} if item.get(name) != upgraded.get(name))
+    update = Update.between(item, upgraded)
+    names = sorted({*map(str, update.put), *update.remove})
     return requests.update_request(
         table,
         {name: item[name] for name in table.primary_key},
-        Update(
-            put={name: upgraded[name] for name in names if name in upgraded},
-            remove=[name for name in names if name not in upgraded],
-        ),
+        update,
         # Do not create an item that was deleted meanwhile.
         AllOf(
             [
