@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from types import NoneType
 
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
-from ragcrawl_dynamo._commit.decision import CommitResult, Decision, decide
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult, Decision, decide
 from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result
 from ragcrawl_dynamo._content.versions import VersionStore
@@ -183,7 +183,10 @@ class Committer:
             self._services.tables.pages, decision.page, {**revision.attributes, **_LONGEST_ORDER}
         )
         if decision.writes_version and fetched.head is None and fetched.version is not None:
-            fetched.head = await self._versions.prepare(fetched.version)
+            is_first = decision.outcome is CommitOutcome.CREATED
+            fetched.head = await self._versions.prepare(
+                fetched.version, in_transaction=True, is_first=is_first
+            )
         outcome = outcome_attributes(decision.result, decision.page.status_code, fetched.version)
         end = None
         if queue is not None:

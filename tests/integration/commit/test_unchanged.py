@@ -235,6 +235,37 @@ async def test_commit_page_unchanged_by_a_superseded_worker_raises_and_writes_fr
     assert (run.stats.pages_crawled, run.stats.pages_unchanged) == (1, 1)
 
 
+class StillClock(ManualClock):
+    """One of its two times does not pass: the machine sleeps, or its time of day is set back."""
+
+    def __init__(self, start: datetime, still: str) -> None:
+        super().__init__(start)
+        self._still = still
+
+    def now(self) -> datetime:
+        return self._start if self._still == "now" else super().now()
+
+    def monotonic(self) -> float:
+        return 0.0 if self._still == "monotonic" else super().monotonic()
+
+
+@pytest.mark.parametrize("still", ["now", "monotonic"])
+async def test_commit_page_unchanged_writes_nothing_if_either_clock_says_that_the_lease_is_over(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock, still: str
+) -> None:
+    other_clock = StillClock(clock.now(), still)
+    async with DynamoDBBackend(config_of(dynamodb_config), clock=other_clock) as other:
+        old = await claim_one(other)
+        clock.advance(12)
+        other_clock.advance(12)
+        new = await claim_one(backend)
+        before = await stored_page(backend)
+        with pytest.raises(LeaseLostError):
+            await other.commit_page(page(), make_version("v2"), claim=old)
+        assert await stored_page(backend) == before
+        assert await backend.commit_page(page(), make_version("v2"), claim=new) == UNCHANGED
+
+
 @pytest.mark.parametrize("status", [200, 304])
 async def test_commit_page_unchanged_does_not_overwrite_what_the_worker_that_superseded_it_committed(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock, status: int
