@@ -5,7 +5,6 @@ The items are written by hand, by a plain client: no code of this package has to
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -23,6 +22,7 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._schema import migrations
+from tests.support.fakes import intercepting
 
 MOMENT = "2026-11-26T23:33:17.705726Z"
 URL = "https://example.org:443/AT%26T"
@@ -195,8 +195,11 @@ async def old(dynamodb_config: DynamoDBConfig) -> DynamoDBConfig:
 
 async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConfig) -> None:
     seen: list[MigrationProgress] = []
+    migrating = DynamoDBBackend(old)
     # A page, and the two hosts that leave their list.
-    assert await DynamoDBBackend(old).migrate(seen.append) == 3
+    assert await migrating.migrate(seen.append) == 3
+    # The items of a run that is proven finished are not read.
+    assert ("Query", f"{old.table_prefix}frontier") not in migrating.metrics()
     assert await version_of(old) == 2
     assert {(each.version, each.table) for each in seen} == {(2, f"{old.table_prefix}pages")}
     async with DynamoDBBackend(old) as backend:
@@ -300,6 +303,29 @@ async def test_migrate_to_version_2_refuses_a_finished_run_that_got_links_again(
     assert caught.value.runs == ("done",)
 
 
+async def test_migrate_to_version_2_leaves_a_run_that_is_opened_meanwhile_in_its_queue(
+    old: DynamoDBConfig,
+) -> None:
+    scans = 0
+
+    async def opens(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal scans
+        if operation == "scan" and "IndexName" in request:
+            scans += 1
+            if scans == 2:
+                # No run was open a moment ago.
+                await put(old, "frontier", control("late"), queued("late", "one"))
+                await put(old, "frontier", listed_host("late", "example.org"))
+        return await call(**request)
+
+    with pytest.raises(OpenRunsError) as caught:
+        await DynamoDBBackend(old, client_factory=intercepting(opens)).migrate()
+    assert caught.value.runs == ("late",)
+    entries = await raw(old, "frontier", IndexName="by_queue")
+    assert sorted(entry["queue"]["S"] for entry in entries) == ["#late", "late#example.org#0"]
+    assert await version_of(old) == 1
+
+
 async def test_migrate_to_version_2_checks_again_after_the_last_step(old: DynamoDBConfig) -> None:
     """An old process opens a run while the pages are rewritten."""
     passes = 0
@@ -379,7 +405,3 @@ async def test_initialize_of_version_1_tables_says_what_to_do(
         with pytest.raises(SchemaVersionError, match=r"version 2, this package has 1: upgrade ragcrawl"):
             await getattr(older, call)()
         await older.close()
-
-
-def test_moments_of_these_items_are_those_of_the_package() -> None:
-    assert datetime.fromisoformat(MOMENT).tzinfo == UTC
