@@ -110,7 +110,8 @@ class Assembly:
         """Writes what is kept in memory, and closes the connections; each step though another one fails."""
         steps: list[Callable[[], Awaitable[None]]] = [
             *(self.pages.close, self.versions.close, self.frontier_items.close),
-            *(self._write_last, self.frontiers.close, self.gateway.close, self.bucket.close),
+            # Commits that end while their queue is closed add to the last stats.
+            *(self.frontiers.close, self._write_last, self.gateway.close, self.bucket.close),
         ]
         async with AsyncExitStack() as stack:
             for step in reversed(steps):

@@ -88,10 +88,11 @@ class DynamoDBBackend(StorageBackend):
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
         """Migrates tables of an older schema version to this one; afterwards initialize() accepts them.
 
-        It runs online: other processes may read and write meanwhile. It is resumable: after an error, or an
-        end of the process, the next call continues from there. It ends when one pass through the tables finds
-        nothing old, so that processes of the older version have to be stopped at last. Tables of this version
-        are not read.
+        It is resumable: after an error, or an end of the process, the next call continues from there. It ends
+        when one pass through the tables finds nothing old. Tables of this version are not read.
+
+        Queues of version 1 are not migrated: finish or cancel all runs, and stop the processes of the older
+        version, before. Sites, runs, pages, versions and the items of finished runs stay.
 
         Args:
             on_progress: Called after each page of a table that was read.
@@ -101,6 +102,7 @@ class DynamoDBBackend(StorageBackend):
 
         Raises:
             SchemaVersionError: The tables are of a newer version than this package.
+            OpenRunsError: The tables are of version 1, and runs are open. It names them.
             SchemaMismatchError: A table has other keys than this version needs.
             ServiceError: A request failed.
         """

@@ -22,6 +22,7 @@
     ├── CorruptContentError           a stored body is incomplete or differs from what was saved
     ├── CorruptItemError              a stored item does not fit its model
     ├── MassDeletionError             a call would delete too large a share of a site; nothing was deleted
+    ├── OpenRunsError                 tables cannot be migrated while runs are open; nothing was changed
     ├── PartialBatchError             some items of a bulk call were not saved; the error has them
     ├── SchemaMismatchError           an existing table differs from what this version needs
     ├── SchemaVersionError            the tables belong to another version of this package
@@ -71,6 +72,7 @@ __all__ = [
     "LeaseLostError",
     "MassDeletionError",
     "NotFoundError",
+    "OpenRunsError",
     "PartialBatchError",
     "RagcrawlDynamoError",
     "RequestRejectedError",
@@ -300,6 +302,18 @@ class MassDeletionError(RagcrawlDynamoError):
             f"{share:g}: if that is intended, pass allow_mass_deletion=True; prune_versions and "
             f"collect_garbage can be tried with dry_run=True"
         )
+
+
+class OpenRunsError(RagcrawlDynamoError):
+    """The tables cannot be migrated while runs are open; nothing was changed. `runs` has the ids of all."""
+
+    def __init__(self, runs: Sequence[str]) -> None:
+        self.runs = tuple(runs)
+        named = ", ".join(map(repr, runs[:10])) + (", ..." if len(runs) > 10 else "")
+        advice = (
+            "finish or cancel them with the version of this package that began them, and stop its processes"
+        )
+        super().__init__(f"{len(runs):,} runs are open ({named}): {advice}")
 
 
 class PartialBatchError(RagcrawlDynamoError):

@@ -36,7 +36,9 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
         "runs": {"CreateTable", "GetItem", "PutItem"},
     },
     "migrator": {
-        name: {"CreateTable", "Scan", "UpdateItem"} | ({"GetItem", "PutItem"} if name == "runs" else set())
+        name: {"CreateTable", "Scan", "UpdateItem"}
+        | ({"GetItem", "PutItem"} if name == "runs" else set())
+        | ({"GetItem", "Query"} if name == "frontier" else set())
         for name in ("sites", "runs", "pages", "versions", "frontier")
     },
     "worker": {
@@ -62,10 +64,10 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
 # Actions of conditional batches. Without these actions, single requests do the same.
 _PARTIQL: dict[str, set[str]] = {"pages": {"PartiQLUpdate"}, "frontier": {"PartiQLInsert", "PartiQLUpdate"}}
 
-# Indexes that a role queries.
+# Indexes that a role reads: the migrator by Scan, the others by Query.
 _ON_INDEXES: dict[str, dict[str, set[str]]] = {
     "admin": {},
-    "migrator": {},
+    "migrator": {"frontier": {"by_queue"}},
     "worker": {
         "runs": {"by_run_id", "by_created_at"},
         "pages": {"by_url"},
@@ -140,7 +142,7 @@ def _table_statements(
     yield name.title(), [table.name], actions
     if indexes := _ON_INDEXES[role].get(name):
         resources = [f"{table.name}/index/{index}" for index in sorted(indexes)]
-        yield f"{name.title()}Indexes", resources, {"Query"}
+        yield f"{name.title()}Indexes", resources, {"Scan" if role == "migrator" else "Query"}
 
 
 def _feature_actions(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[str]:

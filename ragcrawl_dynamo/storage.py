@@ -631,6 +631,9 @@ class StorageBackend(ABC):
         of them or none. If a worker is killed before that, its item will be claimed again. If the lease has
         been lost, the transaction writes nothing.
 
+        An unchanged page takes no transaction: its freshness is written first, and then its item is
+        completed. If a worker is killed in between, its item will be claimed again.
+
         The outcome is one of these:
 
         - created: the page is new.
@@ -658,7 +661,8 @@ class StorageBackend(ABC):
 
         Raises:
             LeaseLostError: The lease of the claim was lost. The page, its versions and the frontier item were
-                not changed; the discovered links may have been added.
+                not changed; the discovered links may have been added. If the page is unchanged, its freshness
+                may have been updated.
             ConflictError: Other writers changed the page each time that it was read. This call did not change
                 the page, its versions and the frontier item; the discovered links may have been added.
             InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given

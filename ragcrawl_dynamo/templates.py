@@ -2,8 +2,9 @@
 
     print(json.dumps(ragcrawl_dynamo.templates.cloudformation(config), indent=2))
 
-Both templates keep the tables when they are removed from a stack. The first `initialize()` or `migrate()`
-records the schema version. `migrate()` treats tables without a recorded version as tables of version 1.
+Both templates keep the tables when they are removed from a stack. Call `migrate()` once after the tables are
+created: it records the schema version. Tables without a recorded version count as tables of version 1, and
+`initialize()` refuses them.
 """
 
 from __future__ import annotations

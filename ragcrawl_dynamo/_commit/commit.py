@@ -1,9 +1,14 @@
-"""Commits a crawled page: first writes its body and its links, then everything else in one transaction.
+"""Commits a crawled page: first writes its body and its links, then everything else.
 
-The transaction writes the version's head, the page, the frontier item and, if the page changed, an entry of
-the change log. If a process is killed before the transaction, the links are in the queue, the item will be
-claimed again, and `collect_garbage` finds the body parts. If the lease has been lost, the transaction writes
-nothing.
+A page that changed is committed in one transaction. It writes the version's head, the page, the frontier item
+and an entry of the change log. If a process is killed before the transaction, the links are in the queue, the
+item will be claimed again, and `collect_garbage` finds the body parts. If the lease has been lost, the
+transaction writes nothing.
+
+A page that did not change needs no transaction, which costs twice the write units. Two writes follow each
+other: the freshness of the page, such as `last_crawled`, and then the end of the claim. If a process is
+killed between them, the item will be claimed again. After the other order, the page would look unseen
+although its item is completed, and a clean-up of unseen pages would mark it as gone.
 """
 
 from __future__ import annotations
@@ -14,15 +19,15 @@ from dataclasses import dataclass, replace
 from types import NoneType
 
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
-from ragcrawl_dynamo._commit.decision import CommitResult, Decision, decide
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult, Decision, decide
 from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result
 from ragcrawl_dynamo._content.versions import VersionStore
+from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
-from ragcrawl_dynamo._dynamodb.expressions import Condition
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
-from ragcrawl_dynamo._dynamodb.transactions import Refusal, Transaction
+from ragcrawl_dynamo._dynamodb.transactions import Transaction
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.claim import Claim, note_lost
@@ -64,19 +69,19 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The writes of the transaction.
+    """The writes of a commit.
 
     Attributes:
         page: The page's item.
-        is_as_read: The condition that no other writer has changed the page since it was read.
-        revision: The write token in the page's item, by which the transaction is recognized.
+        stored: The page as it was read.
+        revision: The write token in the page's item, by which its write is recognized.
         outcome: The attributes that store the outcome in the frontier item.
         end: The write that completes the frontier item; None without a claim.
         entry: The log entry of the change; None if nothing changed, or if changes are not logged.
     """
 
     page: Item
-    is_as_read: Condition
+    stored: StoredPage
     revision: WriteToken
     outcome: Item
     end: ConditionalUpdate | None
@@ -115,7 +120,10 @@ class Committer:
             stored = await self._read(page)
             decision = decide(stored.page, page, version, now)
             prepared = await self._prepare(fetched, decision, stored)
-            result = await self._write(fetched, decision, prepared)
+            if decision.change is None and self._is_leased(fetched.claim):
+                result = await self._write_unchanged(fetched, decision, prepared)
+            else:
+                result = await self._write(fetched, decision, prepared)
             if result is not None:
                 await self._live_stats.flush_if_due()
                 return result
@@ -167,7 +175,7 @@ class Committer:
         return replace(stored, page=without_version)
 
     async def _prepare(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> Prepared:
-        """Stores the body and the links, if no earlier attempt has; builds the writes of the transaction."""
+        """Stores the body and the links, if no earlier attempt has; builds the other writes."""
         page, claim, queue = fetched.page, fetched.claim, fetched.queue
         revision = WriteToken.new(REVISION, length=8)
         # An item that cannot be stored is refused here, before anything is written.
@@ -175,7 +183,10 @@ class Committer:
             self._services.tables.pages, decision.page, {**revision.attributes, **_LONGEST_ORDER}
         )
         if decision.writes_version and fetched.head is None and fetched.version is not None:
-            fetched.head = await self._versions.prepare(fetched.version)
+            is_first = decision.outcome is CommitOutcome.CREATED
+            fetched.head = await self._versions.prepare(
+                fetched.version, in_transaction=True, is_first=is_first
+            )
         outcome = outcome_attributes(decision.result, decision.page.status_code, fetched.version)
         end = None
         if queue is not None:
@@ -191,13 +202,13 @@ class Committer:
         del page_item[CHANGE_ORDER]
         if order is not None:
             page_item[CHANGE_ORDER] = {"N": str(order)}
-        return Prepared(page_item, stored.is_unchanged, revision, outcome, end, entry)
+        return Prepared(page_item, stored, revision, outcome, end, entry)
 
     async def _write(self, fetched: Fetched, decision: Decision, prepared: Prepared) -> CommitResult | None:
         """Runs the transaction; returns None if another writer changed the page or took its log position."""
         tables, end, entry = self._services.tables, prepared.end, prepared.entry
         transaction = Transaction(prepared.revision, marked="page")
-        transaction.put("page", tables.pages, prepared.page, prepared.is_as_read)
+        transaction.put("page", tables.pages, prepared.page, prepared.stored.is_unchanged)
         if end is not None:
             transaction.update("claim", tables.frontier, end.key, end.update, end.condition)
         if decision.writes_version and fetched.head is not None:
@@ -215,20 +226,67 @@ class Committer:
             self._live_stats.note(claim.item, prepared.outcome)
             await queue.note_completed(claim, is_counted=False)
             return decision.result
-        return await self._earlier_result(claim, queue, refusal) if refusal.is_refused("claim") else None
+        if not refusal.is_refused("claim"):
+            return None
+        return await self._earlier_result(claim, queue, refusal.item("claim"), refusal.error)
 
-    async def _earlier_result(self, claim: Claim, queue: RunQueue, refusal: Refusal) -> CommitResult:
-        """Returns the result of an earlier commit under the same lease, whose answer was lost.
+    def _is_leased(self, claim: Claim | None) -> bool:
+        """Returns whether the lease of a claim is running, by this machine's clocks; True without a claim.
+
+        `_write_unchanged` may only be used then: the page was read while no other worker had the item.
+        """
+        if claim is None:
+            return True
+        clock = self._services.clock
+        return not claim.ended and clock.monotonic() < claim.deadline and clock.now() < claim.expires_at
+
+    async def _write_unchanged(
+        self, fetched: Fetched, decision: Decision, prepared: Prepared
+    ) -> CommitResult | None:
+        """Writes the freshness of a page, then ends its claim; None if another writer changed the page."""
+        if not await self._pages.rewrite(prepared.stored, prepared.page, prepared.revision):
+            return None
+        claim, queue, end = fetched.claim, fetched.queue, prepared.end
+        if claim is None or queue is None or end is None:
+            return decision.result
+        # If the caller is cancelled, what has begun is ended, counted and told to the host.
+        return await queue.run.tasks.uninterrupted(self._end_claim(claim, queue, decision, prepared, end))
+
+    async def _end_claim(
+        self, claim: Claim, queue: RunQueue, decision: Decision, prepared: Prepared, end: ConditionalUpdate
+    ) -> CommitResult:
+        """Ends the claim of a page whose freshness is written.
 
         Raises:
             LeaseLostError: The lease was lost, or another call ended it.
         """
-        item = refusal.item("claim")
+        if await queue.end_commit(end):
+            self._live_stats.note(claim.item, prepared.outcome)
+            await queue.note_completed(claim, is_counted=False)
+            return decision.result
+        request = requests.get_request(self._services.tables.frontier, end.key)
+        response = await self._services.gateway.call("GetItem", request)
+        return await self._earlier_result(claim, queue, response.get("Item", {}), None)
+
+    async def _earlier_result(
+        self, claim: Claim, queue: RunQueue, item: Item, refusal: Exception | None
+    ) -> CommitResult:
+        """Returns the result of an earlier commit under the same lease, whose answer was lost.
+
+        Args:
+            claim: The claim.
+            queue: The queue of its run.
+            item: The frontier item, which has refused to be completed.
+            refusal: The error of the refusal, if there is one.
+
+        Raises:
+            LeaseLostError: The lease was lost, or another call ended it.
+        """
         is_same_lease = item.get("lease_token") == {"S": claim.item.lease_token or ""}
         result = recorded_result(item) if is_same_lease else None
         if result is None:
             note_lost(claim, self._services.on_lease_lost)
         await queue.note_completed(claim, is_counted=True)
         if result is None:
-            raise LeaseLostError([claim]) from refusal.error
+            raise LeaseLostError([claim]) from refusal
         return result

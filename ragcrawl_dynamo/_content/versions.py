@@ -55,6 +55,9 @@ VersionId: TypeAlias = tuple[str, str, str]
 # more (docs/design.md, "Bodies").
 INLINE_BYTES = 4096
 
+# Bytes that one write unit writes.
+_WRITE_UNIT = 1024
+
 # Seconds between the parts of a body and its head: later, a collection of garbage may have removed the parts.
 _LONGEST_SAVE = 3600.0
 
@@ -120,8 +123,16 @@ class VersionStore:
             raise PartialBatchError(saved, failures) from failures[0][1]
         return saved
 
-    async def prepare(self, version: PageVersion) -> Item:
+    async def prepare(
+        self, version: PageVersion, *, in_transaction: bool = False, is_first: bool = False
+    ) -> Item:
         """Writes a version's body, and returns the head that shows it. The caller writes the head.
+
+        Args:
+            version: The version.
+            in_transaction: Whether a transaction writes the head. It takes twice the write units, so the body
+                is in the head only if the head needs no more units with it.
+            is_first: Whether the version is the first one of its page. No equal body is searched for then.
 
         Raises:
             InvalidInputError: The version cannot be stored. Nothing was written.
@@ -133,10 +144,13 @@ class VersionStore:
         longest = Manifest(0, 0, bytes(32), 0, body_location(key, _LONGEST_GENERATION), _LONGEST_OBJECT_KEY)
         head = to_item(self._table, version, {"body": longest.to_attribute(), **site_entry(key)})
         manifest, data = await self._packed(version)
-        inline: Item = {**head, "body": manifest.to_attribute(), "content": {"B": data}}
-        if item_size(inline) <= INLINE_BYTES:
+        without_body: Item = {**head, "body": manifest.to_attribute()}
+        inline: Item = {**without_body, "content": {"B": data}}
+        paid_bytes = -(-item_size(without_body) // _WRITE_UNIT) * _WRITE_UNIT
+        if item_size(inline) <= (min(paid_bytes, INLINE_BYTES) if in_transaction else INLINE_BYTES):
             return inline
-        if (shared := await self._join_equal(key, version.site_id, manifest)) is not None:
+        shared = None if is_first else await self._join_equal(key, version.site_id, manifest)
+        if shared is not None:
             return {**head, "body": shared.to_attribute()}
         manifest = await self.bodies.write(key, manifest, data)
         # Either clock can stand still: one while the machine sleeps, the other while its time is set back.

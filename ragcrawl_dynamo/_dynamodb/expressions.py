@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
-from ragcrawl_dynamo._dynamodb.values import Value
+from ragcrawl_dynamo._dynamodb.values import Item, Value
 
 Path: TypeAlias = str | tuple[str, ...]
 
@@ -148,6 +148,14 @@ class Update:
     union: Mapping[str, Value] = field(default_factory=dict)
     subtract: Mapping[str, Value] = field(default_factory=dict)
     remove: Sequence[str] = ()
+
+    @classmethod
+    def between(cls, before: Item, after: Item) -> Self:
+        """Returns the change of the attributes that differ between two states of an item."""
+        return cls(
+            put={name: value for name, value in after.items() if before.get(name) != value},
+            remove=[name for name in before if name not in after],
+        )
 
     def render(self, to: Placeholders) -> str:
         """Returns the update expression, with placeholders from `to`."""

@@ -100,9 +100,13 @@ def query_request(query: Query, *, limit: int | None = None, start: Key | None =
     return request
 
 
-def scan_request(table: Table[E], *, limit: int | None = None, start: Key | None = None) -> ScanInputTypeDef:
-    """Reads one page of a whole table; for small tables and migrations only."""
-    request: ScanInputTypeDef = {"TableName": table.name, "ConsistentRead": True}
+def scan_request(
+    table: Table[E], *, index: str | None = None, limit: int | None = None, start: Key | None = None
+) -> ScanInputTypeDef:
+    """Reads one page of a whole table or a global index; for small tables and migrations only."""
+    request: ScanInputTypeDef = {"TableName": table.name, "ConsistentRead": index is None}
+    if index is not None:
+        request["IndexName"] = index
     if limit is not None:
         request["Limit"] = limit
     if start is not None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
@@ -139,7 +139,9 @@ class RunQueue:
         depth: int,
         referrer_url: str,
     ) -> ConditionalUpdate | None:
-        """Adds the links of a page; returns the write for the transaction that completes the page's item.
+        """Adds the links of a page; returns the write that completes the page's item.
+
+        A transaction can do the write, or `end_commit`.
 
         Args:
             claim: The claim of the page's item; None if there is none.
@@ -161,8 +163,22 @@ class RunQueue:
         now = self.run.clock.now()
         return self.run.items.finish(claim.item, FrontierStatus.COMPLETED, now, outcome=outcome)
 
+    async def end_commit(self, end: ConditionalUpdate) -> bool:
+        """Completes the item of a committed page by the write that `prepare_commit` built.
+
+        Returns:
+            Whether it did. It does not if the lease is over.
+
+        Raises:
+            RagcrawlDynamoError: It is not known whether it did.
+        """
+        (outcome,) = await self.run.items.run([end])
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return isinstance(outcome, Applied)
+
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
-        """Notes that a transaction has completed an item.
+        """Notes that a commit has completed an item.
 
         Args:
             claim: The claim of the item.

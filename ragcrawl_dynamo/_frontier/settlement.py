@@ -124,7 +124,7 @@ class Settlement:
         (await self._end(claims, updates, status, status)).raise_if_incomplete()
 
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
-        """Notes that a transaction has completed an item.
+        """Notes that a commit has completed an item.
 
         Args:
             claim: The claim of the item.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -33,6 +33,7 @@ from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, vers
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo._utils.validation import check_amount, check_kind, check_several
+from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Page
 
 # The attribute that holds the write token of the latest `mark_seen`.
@@ -52,11 +53,13 @@ class StoredPage:
         page: The page; None if it is not stored.
         revision: The random name of its latest update; None if `save_page` wrote it.
         order: The order of its latest logged change; None if there is none, or if `save_page` wrote it.
+        item: Its item; empty if it is not stored.
     """
 
     page: Page | None = None
     revision: str | None = None
     order: int | None = None
+    item: Item = field(default_factory=dict)
 
     @property
     def is_unchanged(self) -> Condition:
@@ -104,7 +107,27 @@ class PageStore:
         item = await self._gets.get(page_key(site_id, page_id))
         if item is None:
             return StoredPage()
-        return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), change_order(item))
+        return StoredPage(self._decode(item), item.get(REVISION, {}).get("S"), change_order(item), item)
+
+    async def rewrite(self, stored: StoredPage, item: Item, revision: WriteToken) -> bool:
+        """Writes the attributes of a page that differ from the stored ones: one write unit for 1 KB.
+
+        Args:
+            stored: The page as it was read.
+            item: The page's new item, which has the same key and holds `revision`.
+            revision: The write token by which the write is recognized if its answer was lost.
+
+        Returns:
+            Whether it did. It does not if another writer has changed the page since it was read.
+        """
+        key = {name: item[name] for name in self._table.primary_key}
+        update = Update.between(stored.item, item)
+        request = requests.update_request(self._table, key, update, stored.is_unchanged)
+        try:
+            await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as error:
+            return revision.is_in(error.item)
+        return True
 
     async def get_by_url(self, site_id: str, url: str) -> Page | None:
         """Returns the page of a URL, or None; looked up in by_url (eventually consistent)."""

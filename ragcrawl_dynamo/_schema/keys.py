@@ -282,6 +282,16 @@ def shard_of(queue: str) -> int:
     return int(queue.rpartition("#")[2])
 
 
+def run_of_queue(queue: str) -> str:
+    """Returns the run of a partition key of by_queue: that of a host's queue or of a list of hosts."""
+    return unescape(queue.removeprefix("#").partition("#")[0])
+
+
+def is_host_list(queue: str) -> bool:
+    """Returns whether a partition key of by_queue is that of a list of hosts: only those begin with "#"."""
+    return queue.startswith("#")
+
+
 def host_name(host: str) -> str:
     """`{host}`: a host as a part of a key; empty if the URL has none.
 

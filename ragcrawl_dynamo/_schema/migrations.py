@@ -13,7 +13,8 @@ from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.values import Item, Key
-from ragcrawl_dynamo._schema.keys import schema_key
+from ragcrawl_dynamo._schema.keys import schema_key, url_key
+from ragcrawl_dynamo._schema.queue_entries import QueueEntries
 from ragcrawl_dynamo._schema.records import SchemaRecord
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 # The version grows when items change in a way that other versions of this package cannot read. Tables without
 # a schema record have the first version.
 FIRST_VERSION = 1
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 OnProgress: TypeAlias = "Callable[[MigrationProgress], None]"
 
@@ -73,8 +74,16 @@ class Migration:
     upgrade: Callable[[Item], Item]
 
 
-# In the order of their versions. Version 1 is the first, so there is no migration yet.
-MIGRATIONS: tuple[Migration, ...] = ()
+def renew_url_key(item: Item) -> Item:
+    """Returns a page with the key of its URL's present normal form; other items of its table as they are."""
+    if "url_key" not in item:
+        return item
+    return {**item, "url_key": {"S": url_key(item["url"]["S"])}}
+
+
+# In the order of their versions. Version 2 has another normal form of URLs and another layout of queues.
+# Queues are not migrated: no run may be open, and of finished runs only the items are read.
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, "pages", renew_url_key),)
 
 
 class SchemaStore:
@@ -84,6 +93,7 @@ class SchemaStore:
         self._gateway = gateway
         self._tables = tables
         self._table = tables.schema
+        self._queue_entries = QueueEntries(gateway, tables)
 
     @property
     def version(self) -> int:
@@ -120,19 +130,23 @@ class SchemaStore:
     async def migrate(self, on_progress: OnProgress) -> int:
         """Migrates all items to this package's version. A call resumes where an interrupted one stopped.
 
-        Other processes may read and write meanwhile. They may write items of the old form in a part of a
-        table that is already migrated. The table is therefore read again, until a pass finds no such item.
+        Other processes may read and write pages meanwhile. They may write items of the old form in a part of
+        a table that is already migrated. The table is therefore read again, until a pass finds no such item.
 
         Returns:
             How many items were rewritten.
 
         Raises:
             SchemaVersionError: The tables have a newer version.
+            OpenRunsError: The tables have version 1, and runs are open.
             ServiceError: A request failed; the next call resumes there.
         """
         record = await self.read() or SchemaRecord(version=FIRST_VERSION)
         rewritten = 0
         while record.version < SCHEMA_VERSION:
+            if record.version == FIRST_VERSION:
+                # Before each step and before the end, since an old process may open a run meanwhile.
+                rewritten += await self._queue_entries.clear()
             steps = [step for step in MIGRATIONS if step.version == record.version + 1]
             if record.step < len(steps):
                 record, count = await self._look(record, steps[record.step], on_progress)
@@ -215,14 +229,12 @@ def _replacement(table: Table[Any], item: Item, upgraded: Item) -> UpdateItemInp
 
     Other attributes may have changed meanwhile; they keep their values.
     """
-    names = sorted(name for name in {*item, *upgraded} if item.get(name) != upgraded.get(name))
+    update = Update.between(item, upgraded)
+    names = sorted({*map(str, update.put), *update.remove})
     return requests.update_request(
         table,
         {name: item[name] for name in table.primary_key},
-        Update(
-            put={name: upgraded[name] for name in names if name in upgraded},
-            remove=[name for name in names if name not in upgraded],
-        ),
+        update,
         # Do not create an item that was deleted meanwhile.
         AllOf(
             [

@@ -83,7 +83,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 def migrate(
     context: typer.Context, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    """Upgrades tables of an older schema version. After an interruption, call it again."""
+    """Upgrades tables of an older schema version. No run may be open. If it is interrupted, call it again."""
     backend = DynamoDBBackend(config_of(context))
     _, version = asyncio.run(backend.describe_tables())
     wanted = backend.schema_version

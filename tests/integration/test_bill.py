@@ -6,7 +6,7 @@ AWS adds a read unit for each read that finds nothing, which DynamoDB Local does
 from collections.abc import Awaitable
 from typing import Any
 
-from ragcrawl_dynamo import DynamoDBBackend
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
 
@@ -55,6 +55,9 @@ async def test_capacity_units_of_reading_by_key_and_by_index(backend: DynamoDBBa
 
 async def test_capacity_units_of_save_version(backend: DynamoDBBackend) -> None:
     assert await units(backend, backend.save_version(make_version(markdown=dense_text(20)))) == (0, 23)
+    # In its head, a small body takes no item and no index entry of its own.
+    small = make_version(page_id="small", markdown=dense_text(1)[:1800])
+    assert await units(backend, backend.save_version(small)) == (0, 3)
     other = make_version("v2", html=dense_text(20), markdown="")
     # To find an equal body, the page's other heads are read.
     assert await units(backend, backend.save_version(other)) == (1, 23)
@@ -105,3 +108,39 @@ async def test_capacity_units_of_a_site_equal_get_content_usage(backend: DynamoD
     await backend.save_version(make_version("again", "other", markdown=dense_text(100, "1")))
     shared = await backend.get_content_usage("site")
     assert (shared.versions, shared.shared, shared.stored_bytes) == (21, 1, usage.stored_bytes)
+
+
+async def test_capacity_units_of_commit_page_unchanged(dynamodb_config: DynamoDBConfig) -> None:
+    # The engine reports no units for PartiQL batches, whose writes are the same.
+    config = dynamodb_config.model_copy(update={"conditional_batches": "item"})
+    async with DynamoDBBackend(config) as backend:
+        page, version = make_page(status_code=200), make_version(markdown=dense_text(20))
+        await backend.commit_page(page, version)
+        frontier = backend.frontier("run", "site")
+        await frontier.add(["https://example.com/page"])
+        (claim,) = await frontier.claim()
+        # One for the page; one for the frontier item, and one for its entry in the index, which goes.
+        assert await units(backend, backend.commit_page(page, version, claim=claim)) == (1, 3)
+        assert await units(backend, backend.commit_page(page, version)) == (1, 1)
+        not_modified = make_page(status_code=304)
+        assert await units(backend, backend.commit_page(not_modified)) == (1, 1)
+        await backend.commit_page(make_page(status_code=404))
+        assert await units(backend, backend.commit_page(make_page(status_code=404))) == (1, 1)
+
+
+async def test_capacity_units_of_commit_page_new(dynamodb_config: DynamoDBConfig) -> None:
+    """In a transaction DynamoDB Local counts 4 units for 1 KB, where AWS's rule is 2."""
+    async with DynamoDBBackend(dynamodb_config) as backend:
+        # The first commit of a process also takes a shard of the change log.
+        await backend.commit_page(make_page("first", status_code=200), make_version("v1", "first"))
+
+        async def commit(name: str, characters: int) -> tuple[float, float]:
+            text = dense_text(1, name)[:characters]
+            version = make_version("v1", name, markdown=text, content_hash=name)
+            return await units(backend, backend.commit_page(make_page(name, status_code=200), version))
+
+        # Page, log entry, head, and an index entry each of the page and the head.
+        assert await commit("small", 200) == (1, 5 * 4)
+        # With this body the head would take 2 KB: the body gets an item and an index entry of its own.
+        assert await commit("large", 1800) == (1, 4 * 4 + 3)
+        assert (await backend.list_versions("large"))[0].markdown == dense_text(1, "large")[:1800]

@@ -138,7 +138,7 @@ def test_cli_init_alone_creates_tables(call: Call) -> None:
     assert len(call("init", "--json").records[0]["created"]) == 5
     assert call("init").err == "all tables exist already\n"
     (found,) = call("status", "--json").records
-    assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 1, 5)
+    assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 2, 5)
     assert "healthy" in call("status").out
     assert "there are no sites" in call("sites").err
 
@@ -363,15 +363,15 @@ def test_cli_migrate_migrates_tables(
 ) -> None:
     using(config, lambda backend: fill(backend, 3))
     assert "nothing to do" in call("migrate").err
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
-        [schema.Migration(2, "sites", lambda item: {**item, "config": {"M": {"new": {"BOOL": True}}}})],
+        [schema.Migration(3, "sites", lambda item: {**item, "config": {"M": {"new": {"BOOL": True}}}})],
     )
     assert "upgrade the tables with migrate()" in call("sites").err.replace("\n", " ")
-    assert "from schema version 1 to 2" in call("migrate", "--dry-run").err.replace("\n", " ")
-    assert call("migrate", "--yes", "--json").records == [{"rewritten": 1, "schema_version": 2}]
+    assert "from schema version 2 to 3" in call("migrate", "--dry-run").err.replace("\n", " ")
+    assert call("migrate", "--yes", "--json").records == [{"rewritten": 1, "schema_version": 3}]
     assert call("sites", "--json").records[0]["config"] == {"new": True}
 
 

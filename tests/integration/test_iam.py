@@ -261,12 +261,15 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
             await old.close()
         else:
             tables = [table.name.removeprefix(config.table_prefix) for table in old._rooms.tables.all()]
-            monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-            monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(2, name, mark) for name in tables])
+            monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+            monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(3, name, mark) for name in tables])
             await old.migrate()
     if role == "migrator":
-        # What it would rewrite; these tables are empty.
+        # What it would rewrite, and how it would find open runs; these tables are empty.
         needed |= {("dynamodb:UpdateItem", config.table_prefix + name) for name in tables}
+        needed |= {
+            (f"dynamodb:{action}", f"{config.table_prefix}frontier") for action in ("GetItem", "Query")
+        }
     await drop_tables(config)
     assert needed == allowed(policy(config, role))
 

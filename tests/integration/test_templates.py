@@ -9,7 +9,7 @@ from uuid import uuid4
 import aioboto3
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, SchemaVersionError
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.templates import cloudformation, terraform
@@ -97,7 +97,10 @@ async def test_templates_cloudformation_creates_what_initialize_creates(
             recovery = resource["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
             found[name]["backups"] = "ENABLED" if recovery else "DISABLED"
             assert found[name] == table
-        # It is what a backend takes for its own, too.
+        # It is what a backend takes for its own, too, once it has a version.
+        with pytest.raises(SchemaVersionError, match=r"upgrade the tables with migrate\(\)"):
+            await DynamoDBBackend(by_stack).initialize()
+        assert await DynamoDBBackend(by_stack).migrate() == 0
         async with DynamoDBBackend(by_stack) as backend:
             assert await backend.health_check()
         await unprotect(client, by_hand)

@@ -34,16 +34,18 @@ def settings(endpoint: str, prefix: str) -> Any:
     )
 
 
-def work(endpoint: str, prefix: str, step: int | None = None, moment: str = "before") -> None:
-    """Crawls, and dies on the way or at the end.
+def work(
+    endpoint: str, prefix: str, step: int | None = None, moment: str = "before", run_id: str = "run"
+) -> None:
+    """Crawls a run, and dies on the way or at the end.
 
     `step` counts requests from the claim of the first item on; it dies before it sends that one, or after the
     engine has applied it. Without, it crawls to the end.
     """
-    asyncio.run(crawl(endpoint, prefix, step, moment == "after"))
+    asyncio.run(crawl(endpoint, prefix, step, moment == "after", run_id))
 
 
-async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> None:
+async def crawl(endpoint: str, prefix: str, step: int | None, after: bool, run_id: str) -> None:
     sent = 0
     counting = False
 
@@ -60,7 +62,7 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> No
         return answer
 
     async with DynamoDBBackend(settings(endpoint, prefix), client_factory=intercepting(around)) as backend:
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier(run_id, "site")
 
         async def handle(claim: Claim) -> None:
             nonlocal counting
@@ -73,7 +75,7 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool) -> No
                 version_id=f"v{number}",
                 page_id=page.page_id,
                 site_id="site",
-                run_id="run",
+                run_id=run_id,
                 markdown=body,
                 content_hash=f"hash {number}",
                 url=page.url,

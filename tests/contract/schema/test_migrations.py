@@ -43,8 +43,8 @@ def count_up(item: Item) -> Item:
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """This package, two versions later."""
     monkeypatch.setattr(schema, "_PER_PAGE", 25)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
-    steps = (Migration(2, "pages", title_to_etag), Migration(2, "pages", count_up))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    steps = (Migration(3, "pages", title_to_etag), Migration(3, "pages", count_up))
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
 
 
@@ -81,9 +81,9 @@ async def test_initialize_refuses_tables_of_a_newer_schema_version(
     monkeypatch.undo()
     for call in ("initialize", "migrate"):
         older = DynamoDBBackend(dynamodb_config)
-        with pytest.raises(SchemaVersionError, match=r"version 3, this package has 1: upgrade") as caught:
+        with pytest.raises(SchemaVersionError, match=r"version 4, this package has 2: upgrade") as caught:
             await getattr(older, call)()
-        assert (caught.value.found, caught.value.wanted) == (3, 1)
+        assert (caught.value.found, caught.value.wanted) == (4, 2)
         await older.close()
 
 
@@ -100,7 +100,7 @@ async def test_initialize_refuses_tables_of_an_older_schema_version_until_migrat
     assert sum(each.rewritten for each in seen) == 2 * PAGES
     # A second look, that finds nothing, for each step.
     assert sum(each.seen for each in seen) >= 4 * PAGES
-    assert {each.version for each in seen} == {2}
+    assert {each.version for each in seen} == {3}
     await check(dynamodb_config)
     assert await later.migrate() == 0
 
@@ -112,7 +112,7 @@ async def test_schema_version_of_unmarked_tables_is_the_first_unless_they_are_ne
     async with DynamoDBBackend(dynamodb_config) as backend:
         record = await backend._rooms.schema.store.read()
         assert record is not None
-        assert record.version == 3
+        assert record.version == 4
         await fill(backend)
     async with open_client(dynamodb_config) as client:
         await client.delete_item(TableName=f"{dynamodb_config.table_prefix}runs", Key=schema_key())
