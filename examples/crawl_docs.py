@@ -41,7 +41,6 @@ from markdownify import MarkdownConverter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import (
     Claim,
@@ -56,6 +55,7 @@ from ragcrawl_dynamo import (
     StorageBackend,
     StorageConfig,
     create_storage_backend,
+    normalize_url,
 )
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
@@ -178,7 +178,7 @@ def extract(html: str, url: str) -> Extract:
 def links_of(soup: BeautifulSoup, url: str) -> list[str]:
     """Returns all links of a page."""
     hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
-    return sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")})
+    return sorted({normalize_url(href) for href in hrefs if href.startswith("http")})
 
 
 def version_of(item: FrontierItem, html: str, content: Extract, **fields: Any) -> PageVersion:

@@ -15,6 +15,7 @@ from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo._utils.urls import normalize_url
 from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -138,6 +139,7 @@ __all__ = [
     "Worker",
     "WrongEventLoopError",
     "create_storage_backend",
+    "normalize_url",
 ]
 
 __version__ = "0.1.0"

@@ -263,7 +263,8 @@ class StorageBackend(ABC):
 
         Args:
             site_id: The site.
-            url: A URL of any length. URLs are compared in w3lib's canonical form.
+            url: A URL of any length. URLs are compared in the form of `normalize_url`; other texts than
+                absolute http(s) URLs are compared as they are.
         """
 
     @abstractmethod

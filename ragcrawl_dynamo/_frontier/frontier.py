@@ -117,8 +117,8 @@ class Frontier:
         """Returns one item, or None. The read is strongly consistent.
 
         Args:
-            key: The `unique_key` of the item if it has one, or else its URL. URLs are compared in w3lib's
-                canonical form.
+            key: The `unique_key` of the item if it has one, or else its URL. Any
+                spelling of the URL will do.
         """
         check_kind("key", key, str)
         return await self._queue.get(key)

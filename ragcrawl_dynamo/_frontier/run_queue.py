@@ -27,7 +27,7 @@ from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
 from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo._utils.urls import link_id, normalize_url
+from ragcrawl_dynamo._utils.urls import comparable_url, link_id
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
@@ -66,7 +66,7 @@ class RunQueue:
 
     async def get(self, key: str) -> FrontierItem | None:
         """See Frontier.get."""
-        item_ids = list(dict.fromkeys((link_id(key), link_id(normalize_url(key)))))
+        item_ids = list(dict.fromkeys((link_id(key), link_id(comparable_url(key)))))
         items = await self.run.items.read(item_ids)
         return next((items[item_id] for item_id in item_ids if item_id in items), None)
 

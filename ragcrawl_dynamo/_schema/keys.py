@@ -12,7 +12,7 @@ access that the key serves. tables.py lists what lies in each table.
 from __future__ import annotations
 
 from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
-from ragcrawl_dynamo._utils.urls import normalize_url, url_hash
+from ragcrawl_dynamo._utils.urls import comparable_url, url_hash
 from ragcrawl_dynamo.errors import InvalidKeyError
 
 # Every id is a sort key somewhere, of a table or of an index. A sort key may take 1,024 bytes (AWS: "Quotas
@@ -87,7 +87,7 @@ def page_key(site_id: str, page_id: str) -> Key:
 
 def url_key(url: str) -> str:
     """`{SHA-256 of the normalized URL, in hexadecimal}`: in by_url, finds a page by a URL of any length."""
-    return url_hash(normalize_url(url))
+    return url_hash(comparable_url(url))
 
 
 # The change log, in the pages table
