@@ -21,9 +21,10 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._schema.keys import control_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo.errors import ConditionFailedError, FrontierCancelledError
+from ragcrawl_dynamo.errors import AmbiguousIdError, ConditionFailedError, FrontierCancelledError
 
 # Seconds after which a process that reads the whole run, and gave no sign of life, counts as dead.
 _VERIFICATION_SECONDS = 60
@@ -32,11 +33,15 @@ _VERIFICATION_SECONDS = 60
 class ControlStore:
     """Key `#{run_id}` / `control`: one item for each run."""
 
-    def __init__(self, gateway: Gateway, table: Table[RunControl], first: RunControl) -> None:
-        """`first` is the control that `make` stores if there is none."""
+    def __init__(
+        self, gateway: Gateway, table: Table[RunControl], first: RunControl, rules: LinkRules
+    ) -> None:
+        """`first` is the control that `make` stores if there is none, with the names of `rules`."""
         self._gateway = gateway
         self._table = table
         self._first = first
+        self._rules = rules
+        self._is_checked = False
         self.run_id = first.run
         self.key = control_key(first.run)
 
@@ -56,8 +61,51 @@ class ControlStore:
         return self._first
 
     def decode(self, item: Item) -> RunControl:
-        """Decodes the control in an item."""
-        return from_item(self._table, item)
+        """Decodes the control in an item.
+
+        Raises:
+            AmbiguousIdError: It is the control of another site's run.
+        """
+        control = from_item(self._table, item)
+        if control.site_id != self._first.site_id:
+            raise AmbiguousIdError(
+                f"run_id {self.run_id!r} is in use by site {control.site_id!r}, and cannot be used by site "
+                f"{self._first.site_id!r}: run ids must be unique over all sites"
+            )
+        return control
+
+    async def admit(self, item: Item | None) -> RunControl:
+        """Returns the control of the run before links are added; stores the first one if there is none.
+
+        Args:
+            item: The item of the control, as it was just read; None if there is none.
+
+        Raises:
+            AmbiguousIdError: It is the control of another site's run.
+            InvalidArgumentError: The run compares its links by other rules.
+            FrontierCancelledError: The run is cancelled.
+        """
+        control = await self.make() if item is None else self.decode(item)
+        self._rules.check(control)
+        self._is_checked = True
+        if control.state is RunState.CANCELLED:
+            raise FrontierCancelledError
+        return control
+
+    async def check_rules(self) -> None:
+        """Checks once that the run uses the rules of this process.
+
+        Raises:
+            AmbiguousIdError: The run is one of another site.
+            InvalidArgumentError: The run compares its links by other rules.
+        """
+        if not self._is_checked and (control := await self.read()) is not None:
+            self._rules.check(control)
+            self._is_checked = True
+
+    def clear(self) -> None:
+        """Forgets that the rules were checked. It is called after the run's items were deleted."""
+        self._is_checked = False
 
     async def set_state(self, state: RunState) -> None:
         """Pauses, resumes or cancels the run.
@@ -121,14 +169,16 @@ class ControlStore:
     async def _update(
         self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()
     ) -> None:
-        exists = Exists(self._table.partition_key)
-        allowed = exists if condition is None else AllOf((exists, condition))
+        is_own = Compare("site_id", "=", {"S": self._first.site_id})
+        allowed = AllOf((Exists(self._table.partition_key), is_own, *((condition,) if condition else ())))
         update = Update(put=put, remove=remove)
         request = requests.update_request(self._table, self.key, update, allowed)
         try:
             await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             if error.item:
+                # Raises if the control is that of another site's run.
+                self.decode(error.item)
                 raise
             await self.make()
             await self._gateway.call("UpdateItem", request)

@@ -37,10 +37,12 @@ BODY_PARTITIONS = ("#", "$")
 CHANGE_SHARD_PREFIX = "lane#"
 CONSUMER_PREFIX = "consumer#"
 
-# The beginnings of the sort keys of a run's records: its hosts, its counters, and the processes that claim.
+# The beginnings of the sort keys of a run's records: its hosts with their budgets, its counters, and the
+# processes that claim.
 HOST_PREFIX = "host#"
 COUNTER_PREFIX = "count#"
 MEMBER_PREFIX = "member#"
+BUDGET_PREFIX = "budget#"
 
 
 # Sites and runs
@@ -255,6 +257,16 @@ def counter_key(run_id: str, number: int) -> Key:
 def member_key(run_id: str, process: str) -> Key:
     """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
+
+
+def budget_key(run_id: str, host: str) -> Key:
+    """`#{run_id}` / `budget#{host}`: reserves a part of a host's budget of links."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": BUDGET_PREFIX + host_name(host)}}
+
+
+def budget_host(key: Key) -> str:
+    """Returns the host of a key `#{run_id}` / `budget#{host}`."""
+    return unescape(key["item_id"]["S"].removeprefix(BUDGET_PREFIX))
 
 
 def due_list(run_id: str) -> str:

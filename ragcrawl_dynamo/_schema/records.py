@@ -41,6 +41,9 @@ class RunControl(Entity):
         verifying_since: When this process last gave a sign of life.
         finished_by: The token of the proof that the run is finished; None while it is not.
         final_counts: How many items are in which state, as the proof counted them.
+        host_max_items: How many links a host may have in all; None for any number.
+        normalize: The name of the function by which links are compared; None if none was recorded.
+        politeness_key: The name of the function by which links belong to hosts; likewise.
     """
 
     run: str
@@ -52,6 +55,9 @@ class RunControl(Entity):
     verifying_since: UtcDatetime | None = None
     finished_by: str | None = None
     final_counts: dict[str, int] = Field(default_factory=dict)
+    host_max_items: int | None = None
+    normalize: str | None = None
+    politeness_key: str | None = None
 
 
 class HostRecord(Entity):
