@@ -25,13 +25,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from multiprocessing.process import BaseProcess
 from typing import Any
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -48,6 +48,7 @@ from ragcrawl_dynamo import (
     DynamoDBConfig,
     Frontier,
     FrontierItem,
+    InvalidArgumentError,
     Page,
     PageVersion,
     RunStatus,
@@ -176,9 +177,13 @@ def extract(html: str, url: str) -> Extract:
 
 
 def links_of(soup: BeautifulSoup, url: str) -> list[str]:
-    """Returns all links of a page."""
-    hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
-    return sorted({normalize_url(href) for href in hrefs if href.startswith("http")})
+    """Returns all links of a page to http(s) URLs."""
+    links = set()
+    for tag in soup.find_all("a", href=True):
+        # Other URLs, such as mailto:, are refused.
+        with suppress(InvalidArgumentError):
+            links.add(normalize_url(urljoin(url, str(tag["href"]))))
+    return sorted(links)
 
 
 def version_of(item: FrontierItem, html: str, content: Extract, **fields: Any) -> PageVersion:

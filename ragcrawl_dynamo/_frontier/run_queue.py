@@ -242,7 +242,7 @@ class RunQueue:
 
     async def iterate_hosts(self) -> AsyncIterator[HostStatus]:
         """See Frontier.iter_hosts."""
-        await self.run.control.read()
+        await self._check_site()
         await self._flush()
         now = self.run.clock.now()
         async for record, item in self.run.hosts.iterate():
@@ -258,7 +258,7 @@ class RunQueue:
 
     async def recount(self) -> FrontierStats:
         """See Frontier.recount."""
-        await self.run.control.read()
+        await self._check_site()
         await self._flush()
         stats = await self._termination.recount()
         await self._flush()
@@ -288,7 +288,7 @@ class RunQueue:
 
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
-        await self.run.control.read()
+        await self._check_site()
         try:
             return await self._dead_letters.requeue()
         finally:
@@ -314,6 +314,14 @@ class RunQueue:
                 error,
             )
         await self.run.tasks.cancel()
+
+    async def _check_site(self) -> None:
+        """Checks that the run is not one of another site.
+
+        Raises:
+            AmbiguousIdError: It is.
+        """
+        await self.run.control.read()
 
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
