@@ -26,6 +26,9 @@ from ragcrawl_dynamo._schema.keys import control_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo.errors import AmbiguousIdError, ConditionFailedError, FrontierCancelledError
 
+# The fields that record the rules for links.
+_RULES = ("host_max_items", "normalize", "politeness_key")
+
 # Seconds after which a process that reads the whole run, and gave no sign of life, counts as dead.
 _VERIFICATION_SECONDS = 60
 
@@ -50,15 +53,22 @@ class ControlStore:
         response = await self._gateway.call("GetItem", requests.get_request(self._table, self.key))
         return self.decode(response["Item"]) if "Item" in response else None
 
-    async def make(self) -> RunControl:
-        """Stores the first control, unless one is stored; returns the stored one."""
-        item = to_item(self._table, self._first)
-        put = requests.put_request(self._table, item, Missing(self._table.partition_key))
+    async def make(self, *, with_rules: bool = False) -> RunControl:
+        """Stores the first control, unless one is stored; returns the stored one.
+
+        Args:
+            with_rules: Records the rules for links too. Only a process that adds links does: a process that
+                watches the run may not know them.
+        """
+        first = self._first if with_rules else self._first.model_copy(update=dict.fromkeys(_RULES))
+        put = requests.put_request(
+            self._table, to_item(self._table, first), Missing(self._table.partition_key)
+        )
         try:
             await self._gateway.call("PutItem", put)
         except ConditionFailedError as error:
-            return self.decode(error.item) if error.item else self._first
-        return self._first
+            return self.decode(error.item) if error.item else first
+        return first
 
     def decode(self, item: Item) -> RunControl:
         """Decodes the control in an item.
@@ -85,12 +95,28 @@ class ControlStore:
             InvalidArgumentError: The run compares its links by other rules.
             FrontierCancelledError: The run is cancelled.
         """
-        control = await self.make() if item is None else self.decode(item)
+        control = await self.make(with_rules=True) if item is None else self.decode(item)
+        if control.normalize is None:
+            control = await self._record_rules(control)
         self._rules.check(control)
         self._is_checked = True
         if control.state is RunState.CANCELLED:
             raise FrontierCancelledError
         return control
+
+    async def _record_rules(self, control: RunControl) -> RunControl:
+        """Records the rules for links, unless another process has; returns the updated control."""
+        recorded = {name: getattr(self._first, name) for name in _RULES}
+        put: dict[Path, Value] = {
+            name: encode_value(value, model="RunControl", field=name)
+            for name, value in recorded.items()
+            if value is not None
+        }
+        try:
+            await self._update(put, Missing("normalize"))
+        except ConditionFailedError as error:
+            return self.decode(error.item) if error.item else control
+        return control.model_copy(update=recorded)
 
     async def check_rules(self) -> None:
         """Checks once that the run uses the rules of this process.

@@ -179,6 +179,21 @@ async def test_process_with_another_normalize_is_refused(
     assert await other.is_finished()
 
 
+async def test_process_that_watches_a_run_leaves_its_rules_to_the_crawlers(
+    backend: DynamoDBBackend, elsewhere: DynamoDBBackend
+) -> None:
+    watching = elsewhere.frontier("run", "site")
+    assert await watching.is_finished()
+    await watching.pause()
+    await watching.resume()
+    crawling = backend.frontier("run", "site", normalize=keeping_fragments, host_max_items=2)
+    results = await crawling.add([f"http://a.example/#!/{i}" for i in range(3)])
+    assert [result.added for result in results] == [True, True, False]
+    with pytest.raises(InvalidArgumentError, match="normalize: run 'run' uses"):
+        await watching.add(["http://a.example/"])
+    assert (await crawling.stats()).total == 2
+
+
 async def test_same_rules_in_another_process_are_accepted(
     backend: DynamoDBBackend, elsewhere: DynamoDBBackend
 ) -> None:
