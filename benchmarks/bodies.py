@@ -18,10 +18,16 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from rich.console import Console
 from rich.table import Table
-from w3lib.url import canonicalize_url
 
 from examples.crawl_docs import PAGE_PATH, SITE_ID, digest, extract, pydoc_server, version_of
-from ragcrawl_dynamo import DynamoDBBackend, FrontierItem, Page, PageVersion, RagcrawlDynamoError
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    FrontierItem,
+    Page,
+    PageVersion,
+    RagcrawlDynamoError,
+    normalize_url,
+)
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import encode_fields
 from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
@@ -49,7 +55,7 @@ class Result:
 async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
     """Every page of the site, as the demo would store it."""
     async with pydoc_server() as start_url, aiohttp.ClientSession() as http:
-        queue = deque([canonicalize_url(urljoin(start_url, "index.html"))])
+        queue = deque([normalize_url(urljoin(start_url, "index.html"))])
         seen = set(queue)
         pairs = []
         while queue:

@@ -25,13 +25,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from multiprocessing.process import BaseProcess
 from typing import Any
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -41,7 +41,6 @@ from markdownify import MarkdownConverter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from w3lib.url import canonicalize_url
 
 from ragcrawl_dynamo import (
     Claim,
@@ -49,6 +48,7 @@ from ragcrawl_dynamo import (
     DynamoDBConfig,
     Frontier,
     FrontierItem,
+    InvalidArgumentError,
     Page,
     PageVersion,
     RunStatus,
@@ -56,6 +56,7 @@ from ragcrawl_dynamo import (
     StorageBackend,
     StorageConfig,
     create_storage_backend,
+    normalize_url,
 )
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
@@ -176,9 +177,13 @@ def extract(html: str, url: str) -> Extract:
 
 
 def links_of(soup: BeautifulSoup, url: str) -> list[str]:
-    """Returns all links of a page."""
-    hrefs = (urldefrag(urljoin(url, str(tag["href"]))).url for tag in soup.find_all("a", href=True))
-    return sorted({canonicalize_url(href) for href in hrefs if href.startswith("http")})
+    """Returns all links of a page to http(s) URLs."""
+    links = set()
+    for tag in soup.find_all("a", href=True):
+        # Other URLs, such as mailto:, are refused.
+        with suppress(InvalidArgumentError):
+            links.add(normalize_url(urljoin(url, str(tag["href"]))))
+    return sorted(links)
 
 
 def version_of(item: FrontierItem, html: str, content: Extract, **fields: Any) -> PageVersion:

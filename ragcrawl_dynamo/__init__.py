@@ -15,6 +15,8 @@ from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo._utils.domains import registrable_domain
+from ragcrawl_dynamo._utils.urls import normalize_url
 from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -35,6 +37,7 @@ from ragcrawl_dynamo.errors import (
     DeadlineExceededError,
     EndpointUnreachableError,
     FrontierCancelledError,
+    HostBudgetError,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidInputError,
@@ -102,6 +105,7 @@ __all__ = [
     "FrontierStats",
     "FrontierStatus",
     "GarbageReport",
+    "HostBudgetError",
     "HostStatus",
     "InvalidArgumentError",
     "InvalidCursorError",
@@ -140,6 +144,8 @@ __all__ = [
     "Worker",
     "WrongEventLoopError",
     "create_storage_backend",
+    "normalize_url",
+    "registrable_domain",
 ]
 
 __version__ = "0.1.0"

@@ -19,19 +19,12 @@ from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.arguments import HostLimits
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
-from ragcrawl_dynamo.models import (
-    CrawlRun,
-    FrontierItem,
-    FrontierStatus,
-    Page,
-    PageVersion,
-    RunStatus,
-    Site,
-)
+from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["DynamoDBBackend", "create_storage_backend"]
@@ -351,8 +344,9 @@ class DynamoDBBackend(StorageBackend):
         *,
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
+        also: Iterable[str] = (),
     ) -> CommitResult:
-        return await self._rooms.committer.commit(page, version, claim, discovered)
+        return await self._rooms.committer.commit(page, version, claim, discovered, also)
 
     # Changes
 
@@ -374,10 +368,19 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     def frontier(
-        self, run_id: str, site_id: str, *, host_delay: float = 0.0, host_max_in_flight: int | None = None
+        self,
+        run_id: str,
+        site_id: str,
+        *,
+        host_delay: float = 0.0,
+        host_max_in_flight: int | None = None,
+        host_max_items: int | None = None,
+        normalize: Callable[[str], str] | None = None,
+        politeness_key: Callable[[str], str] | None = None,
     ) -> Frontier:
-        limits = HostLimits.checked(host_delay, host_max_in_flight)
-        return self._rooms.frontiers.get(run_id, site_id, limits)
+        limits = HostLimits.checked(host_delay, host_max_in_flight, host_max_items)
+        rules = LinkRules.checked(normalize, politeness_key)
+        return self._rooms.frontiers.get(run_id, site_id, limits, rules)
 
 
 def create_storage_backend(

@@ -7,6 +7,7 @@
     │   └── WrongEventLoopError
     ├── InvalidInputError             the call cannot succeed as it is; nothing was sent (also a ValueError)
     │   ├── ContentTooLargeError
+    │   ├── HostBudgetError
     │   ├── InvalidArgumentError
     │   ├── InvalidCursorError
     │   ├── InvalidKeyError
@@ -63,6 +64,7 @@ __all__ = [
     "DeadlineExceededError",
     "EndpointUnreachableError",
     "FrontierCancelledError",
+    "HostBudgetError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "InvalidInputError",
@@ -179,6 +181,10 @@ class ContentTooLargeError(InvalidInputError):
             f"max_content_bytes is {limit:,}: raise it, or shorten the body",
             model="PageVersion",
         )
+
+
+class HostBudgetError(InvalidInputError):
+    """The host of a link has as many links as the run's `host_max_items` allows."""
 
 
 class NotFoundError(RagcrawlDynamoError):

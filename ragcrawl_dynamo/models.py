@@ -210,7 +210,8 @@ class FrontierItem(Entity):
 
     Some requests consist of more than a URL. For them, `unique_key` replaces the normalized URL: requests
     with the same key are the same item. `payload` holds the rest of the request as text, which the queue does
-    not read.
+    not read. `domain` is the host, with the port if it is not the default one, or what the run's
+    `politeness_key` returns.
     """
 
     item_id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Self
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
@@ -263,7 +263,8 @@ class StorageBackend(ABC):
 
         Args:
             site_id: The site.
-            url: A URL of any length. URLs are compared in w3lib's canonical form.
+            url: A URL of any length. URLs are compared in the form of `normalize_url`; other texts than
+                absolute http(s) URLs are compared as they are.
         """
 
     @abstractmethod
@@ -623,6 +624,7 @@ class StorageBackend(ABC):
         *,
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
+        also: Iterable[str] = (),
     ) -> CommitResult:
         """Saves a page and its version, and completes its frontier item, atomically.
 
@@ -653,7 +655,10 @@ class StorageBackend(ABC):
             version: The content of the page. None if the server sent none, as with 304, 404 and 410.
             claim: The claim of the page's frontier item. The commit completes it.
             discovered: Links found on the page. They go to the frontier of the claim's run, or else of the
-                version's run.
+                version's run. Relative links are resolved against `page.url`. Links that cannot be added are
+                logged. If the run is cancelled, no link is added.
+            also: Other URLs of the page, such as those of a redirect. After the transaction, their items are
+                completed as by `Frontier.complete(also=...)`.
 
         Returns:
             What the commit made of the page. If the answer was lost, repeat the commit under the same claim:
@@ -668,7 +673,8 @@ class StorageBackend(ABC):
             InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given
                 without a claim and a version; or `version` is None, but there is no stored content that could
                 be unchanged.
-            PartialBatchError: Some discovered links may not have been added; nothing else was changed.
+            PartialBatchError: Some discovered links may not have been added, and nothing else was changed; or
+                some items of `also` were not completed, after everything else was done. Repeat the call.
         """
 
     # Changes
@@ -758,11 +764,19 @@ class StorageBackend(ABC):
         *,
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
+        host_max_items: int | None = None,
+        normalize: Callable[[str], str] | None = None,
+        politeness_key: Callable[[str], str] | None = None,
     ) -> Frontier:
         """Returns the queue of a run. Every call returns the same object, so that tasks share it.
 
         `save_frontier_item` and `update_frontier_status` bypass the queue: a pending item that they saved
         enters the queue only when nothing else is left.
+
+        `host_max_items`, `normalize` and `politeness_key` are recorded with the run by the first process that
+        adds a link. Pass the same two functions in every process that adds or looks up links, or sets limits
+        of hosts. A process with other ones is refused at that call (InvalidArgumentError). Processes that
+        only claim or read counts need not pass them.
 
         Args:
             run_id: The run. Run ids must be unique over all sites.
@@ -771,9 +785,22 @@ class StorageBackend(ABC):
                 own. The first process that uses the queue stores the value with the run.
             host_max_in_flight: How many leases one host may have at a time; None for any number. It is stored
                 like `host_delay`.
+            host_max_items: How many links one host may have in all, so that a calendar or a trap of made-up
+                URLs ends; None for any number. The result of each further link has a `HostBudgetError`. Over
+                all processes, no host gets more. It can get fewer: a part of the budget is lost when a
+                process is killed while it adds links. Links that `complete(also=...)` adds do not count. An
+                `add` takes one request more, and one write unit for each host.
+            normalize: Returns the form by which links are compared; `normalize_url` by default. It gets the
+                URL of a link, which is an absolute http(s) URL. Use it to keep fragments, to keep the order
+                of parameters, or to drop tracking parameters. What is crawled is the link as it was added.
+                It must be a function of a module, of which the name is recorded, as `module:name`.
+            politeness_key: Returns what takes the host's place in the queue: items with one key share a
+                queue, a delay, limits and a budget. It gets the normal form of a link. The default is the
+                host with its port. `registrable_domain` takes all hosts of a domain together. It must be a
+                function of a module, like `normalize`.
 
         Raises:
             InvalidKeyError: An id is empty or too long.
-            InvalidArgumentError: A limit is negative or too large, or differs from that of an earlier
-                call in this process.
+            InvalidArgumentError: A limit is negative or too large, a function has no name that other
+                processes can compare, or an argument differs from that of an earlier call in this process.
         """

@@ -112,9 +112,11 @@ class Committer:
         version: PageVersion | None,
         claim: Claim | None,
         discovered: Iterable[str | FrontierItem],
+        also: Iterable[str] = (),
     ) -> CommitResult:
         """Commits one page; see StorageBackend.commit_page."""
         fetched = self._checked(page, version, claim, discovered)
+        redirected = self._redirected(fetched, also)
         now = self._services.clock.now()
         for failures in range(1, _ATTEMPTS + 1):
             stored = await self._read(page)
@@ -125,6 +127,8 @@ class Committer:
             else:
                 result = await self._write(fetched, decision, prepared)
             if result is not None:
+                if redirected and fetched.queue is not None:
+                    await fetched.queue.end_redirected(redirected)
                 await self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
@@ -160,6 +164,19 @@ class Committer:
             raise InvalidArgumentError("discovered", "needs a claim or a version: the links go to its run")
         queue = None if run_id is None else self._frontiers.queue(run_id, page.site_id)
         return Fetched(page, version, claim, queue, links)
+
+    def _redirected(self, fetched: Fetched, also: Iterable[str]) -> dict[str, FrontierItem]:
+        """Returns the items of the other URLs of a page, completed.
+
+        Raises:
+            InvalidInputError: A URL is no absolute http(s) URL, or there is no run.
+        """
+        urls = check_several("also", also, str)
+        if not urls:
+            return {}
+        if fetched.queue is None:
+            raise InvalidArgumentError("also", "needs a claim or a version: the URLs go to its run")
+        return fetched.queue.redirected(urls, [] if fetched.claim is None else [fetched.claim])
 
     async def _read(self, page: Page) -> StoredPage:
         """Reads the stored page; without a current version that was never saved."""

@@ -8,11 +8,13 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from ragcrawl_dynamo._utils.urls import normalize_url
 from ragcrawl_dynamo._utils.validation import (
     MAX_DELAY_SECONDS,
     check_count,
     check_kind,
     check_moment,
+    check_name,
     check_seconds,
     first_of,
 )
@@ -27,6 +29,9 @@ MAX_LEASE_SECONDS = 7 * 86_400
 MAX_IN_FLIGHT = 1000
 MAX_CLAIMED = 10_000
 
+# The largest budget of links of a host.
+MAX_HOST_ITEMS = 10**12
+
 # How much of an error is stored.
 _ERROR_CHARACTERS = 1000
 
@@ -38,13 +43,15 @@ class HostLimits:
     Attributes:
         delay: Seconds between the beginnings of two leases of the host's items.
         max_in_flight: How many leases of the host's items may run at the same time; None for any number.
+        max_items: How many links the host may have in all; None for any number.
     """
 
     delay: float = 0.0
     max_in_flight: int | None = None
+    max_items: int | None = None
 
     @classmethod
-    def checked(cls, host_delay: Any, host_max_in_flight: Any) -> Self:
+    def checked(cls, host_delay: Any, host_max_in_flight: Any, host_max_items: Any = None) -> Self:
         """Returns the limits that a caller has given.
 
         Raises:
@@ -53,7 +60,9 @@ class HostLimits:
         delay = check_seconds("host_delay", host_delay, MAX_DELAY_SECONDS)
         if host_max_in_flight is not None:
             check_count("host_max_in_flight", host_max_in_flight, MAX_IN_FLIGHT)
-        return cls(delay, host_max_in_flight)
+        if host_max_items is not None:
+            check_count("host_max_items", host_max_items, MAX_HOST_ITEMS)
+        return cls(delay, host_max_in_flight, host_max_items)
 
 
 def check_lease(seconds: Any, max_clock_skew: float) -> float:
@@ -69,6 +78,40 @@ def check_lease(seconds: Any, max_clock_skew: float) -> float:
             f"must be more than {lower_bound:g}, twice frontier_max_clock_skew, not {seconds!r}",
         )
     return float(seconds)
+
+
+def check_claim_options(limit: Any, worker_id: Any, wait_seconds: Any) -> str:
+    """Checks the options of `Frontier.claim`; returns the name of the worker.
+
+    Raises:
+        InvalidArgumentError: An option is outside its limits.
+    """
+    check_count("limit", limit, MAX_CLAIMED)
+    check_seconds("wait_seconds", wait_seconds, MAX_DELAY_SECONDS)
+    return check_name("worker_id", worker_id)
+
+
+def check_retry_in(retry_in: Any) -> float | None:
+    """Returns the seconds until the next attempt; None for the default.
+
+    Raises:
+        InvalidArgumentError: They are outside their limits.
+    """
+    return None if retry_in is None else check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
+
+
+def check_limit(**limit: Any) -> dict[str, Any]:
+    """Returns a limit of a host as a field of HostRecord: `seconds`, `count` or `until`.
+
+    Raises:
+        InvalidArgumentError: It is outside its limits.
+    """
+    if "seconds" in limit:
+        return {"delay": check_seconds("seconds", limit["seconds"], MAX_DELAY_SECONDS)}
+    if "until" in limit:
+        return {"blocked_until": check_moment("until", limit["until"])}
+    count = limit["count"]
+    return {"max_in_flight": None if count is None else check_count("count", count, MAX_IN_FLIGHT)}
 
 
 def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before: Any) -> dict[str, Any]:
@@ -91,6 +134,21 @@ def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before:
         "priority": float(priority),
         "scheduled_at": None if not_before is None else check_moment("not_before", not_before),
     }
+
+
+def check_base_url(base_url: Any) -> str | None:
+    """Returns the URL against which relative links are resolved; None if there is none.
+
+    Raises:
+        InvalidArgumentError: It is no absolute http(s) URL.
+    """
+    if base_url is None:
+        return None
+    try:
+        normalize_url(base_url)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError("base_url", str(error).removeprefix("url: ")) from None
+    return str(base_url)
 
 
 def link_item(fields: dict[str, Any]) -> FrontierItem:

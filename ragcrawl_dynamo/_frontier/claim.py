@@ -26,7 +26,8 @@ class AddResult:
         url: The URL as it was given.
         item_id: The id of the link's item; None if `error` is set.
         added: Whether the link is new to the run.
-        error: Why the link cannot be stored; None if it can.
+        error: Why the link is refused: it is no absolute http(s) URL, it cannot be stored, or its host has
+            as many links as `host_max_items` allows (HostBudgetError). None if it is not refused.
         status: The status of the item, if the item was already stored and this process had to look it up.
     """
 
@@ -96,7 +97,7 @@ class HostStatus:
     """A host of a run: its limits and its items.
 
     Attributes:
-        host: The host name, with the port if the URL has one.
+        host: The host name, with the port if it is not the default one; or the `politeness_key`.
         delay: Seconds between the beginnings of two leases; 0 means no delay.
         max_in_flight: How many leases may run at the same time; None for any number.
         in_flight: How many leases are running. They are only counted while `max_in_flight` is set.

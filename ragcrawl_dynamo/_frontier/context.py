@@ -14,6 +14,7 @@ from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.host_store import HostStore, Updated
 from ragcrawl_dynamo._frontier.item_store import ItemStore
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
 from ragcrawl_dynamo._frontier.queue_index import QueueIndex
@@ -41,6 +42,7 @@ class RunContext:
 
     Attributes:
         first_control: The control that is stored if the run has none yet.
+        rules: How the run's links are compared, and to which host each belongs.
         run_id: The run.
         site_id: The site of the run.
         config: The settings of the backend.
@@ -56,9 +58,10 @@ class RunContext:
         tasks: Work that continues if its caller is cancelled.
     """
 
-    def __init__(self, services: FrontierServices, first_control: RunControl) -> None:
+    def __init__(self, services: FrontierServices, first_control: RunControl, rules: LinkRules) -> None:
         gateway, tables, writes = services.gateway, services.tables, services.writes
         self.first_control = first_control
+        self.rules = rules
         self.run_id = first_control.run
         self.site_id = first_control.site_id
         self.config = gateway.config
@@ -67,7 +70,7 @@ class RunContext:
         self.tasks = Tasks()
         self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
         self.view = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
-        self.control = ControlStore(gateway, tables.controls, first_control)
+        self.control = ControlStore(gateway, tables.controls, first_control, rules)
         self.hosts = HostStore(gateway, tables, writes, self.control)
         self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
         self.queues = QueueIndex(gateway, tables.frontier, self.run_id)

@@ -21,9 +21,13 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._schema.keys import control_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo.errors import ConditionFailedError, FrontierCancelledError
+from ragcrawl_dynamo.errors import AmbiguousIdError, ConditionFailedError, FrontierCancelledError
+
+# The fields that record the rules for links.
+_RULES = ("host_max_items", "normalize", "politeness_key")
 
 # Seconds after which a process that reads the whole run, and gave no sign of life, counts as dead.
 _VERIFICATION_SECONDS = 60
@@ -32,11 +36,15 @@ _VERIFICATION_SECONDS = 60
 class ControlStore:
     """Key `#{run_id}` / `control`: one item for each run."""
 
-    def __init__(self, gateway: Gateway, table: Table[RunControl], first: RunControl) -> None:
-        """`first` is the control that `make` stores if there is none."""
+    def __init__(
+        self, gateway: Gateway, table: Table[RunControl], first: RunControl, rules: LinkRules
+    ) -> None:
+        """`first` is the control that `make` stores if there is none, with the names of `rules`."""
         self._gateway = gateway
         self._table = table
         self._first = first
+        self._rules = rules
+        self._is_checked = False
         self.run_id = first.run
         self.site_id = first.site_id
         self.key = control_key(first.run)
@@ -50,33 +58,94 @@ class ControlStore:
         return self.decode(response["Item"]) if "Item" in response else None
 
     def forget(self) -> None:
-        """Forgets the number of buckets, after the control was deleted."""
+        """Forgets what is known of the control, after it was deleted."""
         self.buckets, self._knows_buckets = self._first.buckets, False
+        self._is_checked = False
 
     async def know_buckets(self) -> None:
         """Reads how many buckets the run has, unless that is known."""
         if not self._knows_buckets:
             await self.read()
 
-    async def make(self) -> RunControl:
-        """Stores the first control, unless one is stored; returns the stored one."""
-        item = to_item(self._table, self._first)
+    async def note_new_limits(self) -> None:
+        """Lets all processes read the limits of hosts again. It is called after limits are stored."""
+        await self._update(WriteToken.new("limits_changed_by").assignment)
+
+    async def make(self, *, with_rules: bool = False) -> RunControl:
+        """Stores the first control, unless one is stored; returns the stored one.
+
+        Args:
+            with_rules: Records the rules for links too. Only a process that adds links does: a process that
+                watches the run may not know them.
+        """
+        first = self._first if with_rules else self._first.model_copy(update=dict.fromkeys(_RULES))
+        item = to_item(self._table, first)
         put = requests.put_request(self._table, item, Missing(self._table.partition_key))
         try:
             await self._gateway.call("PutItem", put)
         except ConditionFailedError as error:
-            return self.decode(error.item) if error.item else self._first
+            return self.decode(error.item) if error.item else first
         return self.decode(item)
 
     def decode(self, item: Item) -> RunControl:
-        """Decodes the control in an item."""
+        """Decodes the control in an item.
+
+        Raises:
+            AmbiguousIdError: It is the control of another site's run.
+        """
         control = from_item(self._table, item)
+        if control.site_id != self._first.site_id:
+            raise AmbiguousIdError(
+                f"run_id {self.run_id!r} is in use by site {control.site_id!r}, and cannot be used by site "
+                f"{self._first.site_id!r}: run ids must be unique over all sites"
+            )
         self.buckets, self._knows_buckets = control.buckets, True
         return control
 
-    async def note_new_limits(self) -> None:
-        """Lets all processes read the limits of hosts again. It is called after limits are stored."""
-        await self._update(WriteToken.new("limits_changed_by").assignment)
+    async def admit(self, item: Item | None) -> RunControl:
+        """Returns the control of the run before links are added; stores the first one if there is none.
+
+        Args:
+            item: The item of the control, as it was just read; None if there is none.
+
+        Raises:
+            AmbiguousIdError: It is the control of another site's run.
+            InvalidArgumentError: The run compares its links by other rules.
+            FrontierCancelledError: The run is cancelled.
+        """
+        control = await self.make(with_rules=True) if item is None else self.decode(item)
+        if control.normalize is None:
+            control = await self._record_rules(control)
+        self._rules.check(control)
+        self._is_checked = True
+        if control.state is RunState.CANCELLED:
+            raise FrontierCancelledError
+        return control
+
+    async def _record_rules(self, control: RunControl) -> RunControl:
+        """Records the rules for links, unless another process has; returns the updated control."""
+        recorded = {name: getattr(self._first, name) for name in _RULES}
+        put: dict[Path, Value] = {
+            name: encode_value(value, model="RunControl", field=name)
+            for name, value in recorded.items()
+            if value is not None
+        }
+        try:
+            await self._update(put, Missing("normalize"))
+        except ConditionFailedError as error:
+            return self.decode(error.item) if error.item else control
+        return control.model_copy(update=recorded)
+
+    async def check_rules(self) -> None:
+        """Checks once that the run uses the rules of this process.
+
+        Raises:
+            AmbiguousIdError: The run is one of another site.
+            InvalidArgumentError: The run compares its links by other rules.
+        """
+        if not self._is_checked and (control := await self.read()) is not None:
+            self._rules.check(control)
+            self._is_checked = True
 
     async def set_state(self, state: RunState) -> None:
         """Pauses, resumes or cancels the run.
@@ -140,14 +209,16 @@ class ControlStore:
     async def _update(
         self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()
     ) -> None:
-        exists = Exists(self._table.partition_key)
-        allowed = exists if condition is None else AllOf((exists, condition))
+        is_own = Compare("site_id", "=", {"S": self._first.site_id})
+        allowed = AllOf((Exists(self._table.partition_key), is_own, *((condition,) if condition else ())))
         update = Update(put=put, remove=remove)
         request = requests.update_request(self._table, self.key, update, allowed)
         try:
             await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             if error.item:
+                # Raises if the control is that of another site's run.
+                self.decode(error.item)
                 raise
             await self.make()
             await self._gateway.call("UpdateItem", request)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, Failed, Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    Applied,
+    ConditionalInsert,
+    Failed,
+    Outcome,
+    Refused,
+)
 from ragcrawl_dynamo._frontier.claim import AddResult
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_budget import HostBudget
 from ragcrawl_dynamo._frontier.host_updates import shards_for
 from ragcrawl_dynamo._frontier.item_store import candidate_of, work_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import split_facts
-from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url, url_hash
+from ragcrawl_dynamo._utils.urls import join_url, link_id, url_hash
 from ragcrawl_dynamo.errors import (
+    HostBudgetError,
     InvalidArgumentError,
     InvalidInputError,
     PartialBatchError,
@@ -33,29 +43,38 @@ _SET_BY_QUEUE = {
 class Enqueuer:
     """Adds links to the queue of one run."""
 
-    def __init__(self, run: RunContext, notifier: Notifier) -> None:
+    def __init__(self, run: RunContext, notifier: Notifier, budget: HostBudget) -> None:
         self._run = run
         self._notifier = notifier
+        self._budget = budget
 
-    async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
+    async def add(
+        self, links: Iterable[str | FrontierItem], common: dict[str, Any], base_url: str | None
+    ) -> list[AddResult]:
         """Adds links; returns a result for each link, in their order.
 
         Args:
             links: URLs, or items of this run.
             common: Fields for the items that are built from URLs.
+            base_url: The URL against which relative URLs are resolved; None refuses them.
 
         Raises:
-            InvalidArgumentError: An item belongs to another run or site.
+            AmbiguousIdError: The run is one of another site.
+            FrontierCancelledError: The run is cancelled.
+            InvalidArgumentError: The run compares its links by other rules.
             PartialBatchError: Some links may not have been added; all others were.
         """
         run = self._run
         results: list[AddResult | None] = []
+        urls: list[Any] = []
         indexes: dict[str, int] = {}
         new: dict[str, FrontierItem] = {}
         for i, link in enumerate(links):
             url = link.url if isinstance(link, FrontierItem) else link
+            urls.append(url)
+            fields = {"discovered_at": run.view.next_moment(run.clock.now()), **common}
             try:
-                item = self._item(link, {"discovered_at": run.view.next_moment(run.clock.now()), **common})
+                item = self._item(link, fields, base_url)
             except InvalidInputError as error:
                 results.append(AddResult(url, None, added=False, error=error))
                 continue
@@ -68,26 +87,44 @@ class Enqueuer:
         if not new:
             return [result for result in results if result is not None]
         work = WorkByHost()
-        for item_id, result in (await self._take_known(new, work)).items():
+        known, limit = await self._take_known(new, work)
+        over_budget = {} if limit is None else await self._take_over_budget(new, limit)
+        for item_id, result in (known | over_budget).items():
             results[indexes[item_id]] = result
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
-        for item_id, outcome in (await self._insert(new, work)).items():
+        outcomes = await self._insert(new, work)
+        if limit is not None:
+            refused = [item_id for item_id, outcome in outcomes.items() if isinstance(outcome, Refused)]
+            await self._budget.give_back(Counter(new[item_id].domain for item_id in refused))
+        for item_id, outcome in outcomes.items():
             if isinstance(outcome, Failed):
                 failures.append((new[item_id], outcome.error))
                 continue
             added = isinstance(outcome, Applied)
             results[indexes[item_id]] = AddResult(new[item_id].url, item_id, added=added)
             run.view.seen_links.add(item_id)
-        complete = [result for result in results if result is not None]
+        complete = [
+            # Another spelling of a link has the result of the link, with its own URL.
+            replace(over_budget.get(result.item_id or "", result), url=url)
+            for url, result in zip(urls, results, strict=True)
+            if result is not None
+        ]
         if failures:
             raise PartialBatchError(len(complete), failures) from failures[0][1]
         return complete
 
-    async def _take_known(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, AddResult]:
-        """Removes stored items from `new`; returns their results, and adds their work to `work`."""
+    async def _take_known(
+        self, new: dict[str, FrontierItem], work: WorkByHost
+    ) -> tuple[dict[str, AddResult], int | None]:
+        """Removes stored items from `new`, and adds their work to `work`.
+
+        Returns:
+            The results of the stored items, and how many links a host may have; None for any number.
+        """
         run = self._run
-        states, is_closed = await run.items.read_states(list(new))
-        if is_closed:
+        states, control_item = await run.items.read_states(list(new))
+        control = await run.control.admit(control_item)
+        if control.verifying or control.finished_by:
             # Removes the proof before an item is added: this process may be killed right after it adds one.
             await run.control.reopen()
         results: dict[str, AddResult] = {}
@@ -99,9 +136,22 @@ class Enqueuer:
             if (queued := work_of(state)) is not None:
                 work.note(item.domain, queued)
             run.view.seen_links.add(item_id)
+        return results, control.host_max_items
+
+    async def _take_over_budget(self, new: dict[str, FrontierItem], limit: int) -> dict[str, AddResult]:
+        """Removes items that the budgets of their hosts do not allow from `new`; returns their results."""
+        left = await self._budget.reserve(Counter(item.domain for item in new.values()), limit)
+        results: dict[str, AddResult] = {}
+        for item_id, item in list(new.items()):
+            left[item.domain] -= 1
+            if left[item.domain] < 0:
+                reason = f"host {item.domain!r} has the {limit:,} links that host_max_items allows"
+                error = HostBudgetError("url", reason)
+                results[item_id] = AddResult(item.url, None, added=False, error=error)
+                del new[item_id]
         return results
 
-    def _item(self, link: str | FrontierItem, common: dict[str, Any]) -> FrontierItem:
+    def _item(self, link: str | FrontierItem, common: dict[str, Any], base_url: str | None) -> FrontierItem:
         """Builds the item of a link.
 
         Raises:
@@ -123,7 +173,9 @@ class Enqueuer:
             raise InvalidArgumentError(
                 "links", f"a link must be a URL or a FrontierItem, not {type(link).__name__}"
             )
-        normalized = normalize_url(fields["url"])
+        if base_url is not None:
+            fields["url"] = join_url(base_url, fields["url"])
+        normalized, host = run.rules.apply(fields["url"])
         item = FrontierItem(
             **fields,
             item_id=link_id(fields.get("unique_key") or normalized),
@@ -131,7 +183,7 @@ class Enqueuer:
             site_id=run.site_id,
             normalized_url=normalized,
             url_hash=url_hash(normalized),
-            domain=host_of_url(normalized),
+            domain=host,
         )
         # An item that cannot be stored is refused here, so that it fails alone.
         run.items.encode(item, 1)

@@ -7,15 +7,8 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
-from ragcrawl_dynamo._frontier.arguments import (
-    MAX_CLAIMED,
-    MAX_IN_FLIGHT,
-    check_lease,
-    check_link_options,
-    check_new_values,
-    error_text,
-    link_item,
-)
+from ragcrawl_dynamo._frontier import arguments
+from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
@@ -23,15 +16,7 @@ from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
 from ragcrawl_dynamo._schema.records import RunState
-from ragcrawl_dynamo._utils.validation import (
-    MAX_DELAY_SECONDS,
-    check_count,
-    check_kind,
-    check_moment,
-    check_name,
-    check_seconds,
-    check_several,
-)
+from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 __all__ = ["Frontier"]
@@ -55,6 +40,7 @@ class Frontier:
     - `BackendStateError`: the backend is not open, or it is open in another event loop.
     - `ServiceError`: DynamoDB refused the request or cannot be reached.
     - `InvalidInputError`: an argument has a wrong type, or is outside its limits.
+    - `AmbiguousIdError`: another site uses the run id.
     """
 
     def __init__(self, queue: RunQueue) -> None:
@@ -79,7 +65,7 @@ class Frontier:
             **fields: Fields of FrontierItem: `depth`, `referrer_url`, `priority`, `scheduled_at`,
                 `discovered_at`, `unique_key`, `payload`. The queue sets all other fields in `add`.
         """
-        return link_item({**fields, "url": url, "run_id": self.run_id, "site_id": self.site_id})
+        return arguments.link_item({**fields, "url": url, "run_id": self.run_id, "site_id": self.site_id})
 
     async def add(
         self,
@@ -89,36 +75,42 @@ class Frontier:
         referrer_url: str | None = None,
         priority: float | None = None,
         not_before: datetime | None = None,
+        base_url: str | None = None,
     ) -> list[AddResult]:
         """Adds links that are new to the run. Links that the run has already keep their state.
 
         Args:
-            links: Any number of URLs, or of items that `link` built. The queue sets the normalized URL and
-                the hash of an item by its URL. It sets its id by its `unique_key`, or else by its normalized
-                URL. The options below do not apply to items.
+            links: Any number of absolute http(s) URLs, or of items that `link` built. URLs with one normal
+                form are one link (`normalize_url`). The queue sets the normalized URL and the hash of an item
+                by its URL. It sets its id by its `unique_key`, or else by its normalized URL. Of the options
+                below only `base_url` applies to items.
             depth: How many links the pages are away from the seeds of the run.
             referrer_url: The URL of the page with the links.
             priority: Items with a higher priority are claimed sooner; 0 by default.
             not_before: The items cannot be claimed before this moment.
+            base_url: The URL of the page with the links: relative links are resolved against it.
 
         Returns:
             A result for each link, in the order of `links`. The result of a link that cannot be stored has
-            the error.
+            the error: it is no absolute http(s) URL, or its host has `host_max_items` links.
 
         Raises:
-            InvalidArgumentError: An option is outside its limits, or an item belongs to another run or site.
+            FrontierCancelledError: The run was cancelled; nothing was added.
+            InvalidArgumentError: An option is outside its limits, or the run has another `normalize` or
+                `politeness_key`; nothing was added.
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
         """
-        common = check_link_options(depth, referrer_url, priority, not_before)
-        return await self._queue.add(check_several("links", links, object), common)
+        common = arguments.check_link_options(depth, referrer_url, priority, not_before)
+        links = check_several("links", links, object)
+        return await self._queue.add(links, common, arguments.check_base_url(base_url))
 
     async def get(self, key: str) -> FrontierItem | None:
         """Returns one item, or None. The read is strongly consistent.
 
         Args:
-            key: The `unique_key` of the item if it has one, or else its URL. URLs are compared in w3lib's
-                canonical form.
+            key: The `unique_key` of the item if it has one, or else its URL. Any
+                spelling of the URL will do.
         """
         check_kind("key", key, str)
         return await self._queue.get(key)
@@ -151,10 +143,8 @@ class Frontier:
             ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than
                 `frontier_max_clock_skew`.
         """
-        check_count("limit", limit, MAX_CLAIMED)
-        check_lease(lease_seconds, self._max_skew)
-        check_seconds("wait_seconds", wait_seconds, MAX_DELAY_SECONDS)
-        terms = LeaseTerms(lease_seconds, check_name("worker_id", worker_id))
+        owner = arguments.check_claim_options(limit, worker_id, wait_seconds)
+        terms = LeaseTerms(arguments.check_lease(lease_seconds, self._max_skew), owner)
         return await self._queue.claim([terms] * limit, wait_seconds)
 
     async def renew(self, claims: Claim | Sequence[Claim], lease_seconds: float) -> None:
@@ -168,23 +158,30 @@ class Frontier:
             LeaseLostError: Some leases were lost; the error has their claims. All other leases were renewed.
             PartialBatchError: It is not known whether some leases were renewed; the error has their claims.
         """
-        check_lease(lease_seconds, self._max_skew)
+        arguments.check_lease(lease_seconds, self._max_skew)
         await self._queue.renew(check_claims(claims, self.run_id), lease_seconds)
 
-    async def complete(self, claims: Claim | Sequence[Claim], *, payload: str | None = None) -> None:
+    async def complete(
+        self, claims: Claim | Sequence[Claim], *, payload: str | None = None, also: Iterable[str] = ()
+    ) -> None:
         """Completes items whose work is done. Repeating the call is safe.
 
         Args:
             claims: One claim or several.
             payload: A text that replaces the payload of the items; None keeps it.
+            also: More URLs whose work is done, such as the target of a redirect: their items are completed
+                after those of the claims, except those that others have leased. A URL that is new to the run
+                is added as completed.
 
         Raises:
-            InvalidInputError: The payload cannot be stored; nothing was changed.
-            LeaseLostError: Some leases were lost; the error has their claims. All other items were completed.
-            PartialBatchError: It is not known whether some items were completed; the error has their claims.
+            InvalidInputError: The payload or a URL is not valid; nothing was changed.
+            LeaseLostError: Some leases were lost; the error has their claims. All other claims were settled,
+                and the items of `also` were left.
+            PartialBatchError: It is not known whether some items were completed; the error has their claims,
+                or the items themselves if they are of `also`.
         """
         check_kind("payload", payload, str, NoneType)
-        await self._queue.end(check_claims(claims, self.run_id), FrontierStatus.COMPLETED, None, payload)
+        await self._queue.complete(check_claims(claims, self.run_id), payload, also)
 
     async def fail(
         self,
@@ -209,9 +206,8 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        if retry_in is not None:
-            check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
-        await self._queue.fail(check_claim(claim, self.run_id), error_text(error), retry_in, retry=retry)
+        delay = arguments.check_retry_in(retry_in)
+        await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
 
     async def skip(self, claim: Claim, reason: str) -> None:
         """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.
@@ -258,7 +254,7 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        fields = check_new_values(payload, priority)
+        fields = arguments.check_new_values(payload, priority)
         await self._queue.put_back(check_claim(claim, self.run_id), fields, to_end=to_end)
 
     def worker(
@@ -298,6 +294,9 @@ class Frontier:
     async def is_finished(self) -> bool:
         """Returns whether every item is completed, failed or skipped. True is proven, never assumed.
 
+        A cancelled run is finished when none of its items is leased. A claim that was under way when the run
+        was cancelled can get a lease after that.
+
         As long as the queue's index shows open items, the call takes one request or a few. When it shows
         none, the call reads all items of the run, strongly consistent (one read unit for 4 KB). If none is
         open, the proof is stored until an item is added.
@@ -312,7 +311,7 @@ class Frontier:
         proof that the run is finished: the counts of a finished run are exact.
 
         Args:
-            host: Counts items of this host only, written as in `FrontierItem.domain`; None for all.
+            host: Counts items of this host only, as for `set_host_delay`; None for all.
         """
         return await self._queue.stats(host)
 
@@ -349,7 +348,10 @@ class Frontier:
         await self._queue.set_state(RunState.RUNNING)
 
     async def cancel(self) -> None:
-        """Cancels the run for good: the next claim of every worker raises. Held claims can be settled."""
+        """Cancels the run for good: the next claim of every worker raises, and so does `add`.
+
+        Held claims can be settled. When none is left, the run is finished.
+        """
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:
@@ -370,11 +372,11 @@ class Frontier:
         at most. A handler begins later, by its own latency.
 
         Args:
-            host: The host name, written as in `FrontierItem.domain`: in lower case, with the port if the URL
-                has one.
+            host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs. If
+                the run has a `politeness_key`, a URL, or the key itself.
             seconds: The delay, from 0 to a year; 0 means no delay.
         """
-        await self._queue.set_limits(host, delay=check_seconds("seconds", seconds, MAX_DELAY_SECONDS))
+        await self._queue.set_limits(host, **arguments.check_limit(seconds=seconds))
 
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
         """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
@@ -386,9 +388,7 @@ class Frontier:
             host: The host name, as for `set_host_delay`.
             count: The number of leases, from 1 to 1,000; None for any number.
         """
-        if count is not None:
-            check_count("count", count, MAX_IN_FLIGHT)
-        await self._queue.set_limits(host, max_in_flight=count)
+        await self._queue.set_limits(host, **arguments.check_limit(count=count))
 
     async def block_host(self, host: str, until: datetime) -> None:
         """Blocks a host: no lease of its items begins before a moment. It is stored like the delay.
@@ -397,4 +397,4 @@ class Frontier:
             host: The host name, as for `set_host_delay`.
             until: The end of the block. A moment in the past unblocks the host.
         """
-        await self._queue.set_limits(host, blocked_until=check_moment("until", until))
+        await self._queue.set_limits(host, **arguments.check_limit(until=until))

@@ -10,6 +10,7 @@ from ragcrawl_dynamo._frontier.arguments import HostLimits
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._frontier.context import FrontierServices
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._schema.keys import run_partition, site_partition
 from ragcrawl_dynamo._schema.records import RunControl
@@ -31,19 +32,19 @@ class Frontiers:
         self.services = FrontierServices(gateway, tables, writes, clock, on_lease_lost)
         self._open: dict[tuple[str, str], tuple[RunQueue, Frontier]] = {}
 
-    def get(self, run_id: str, site_id: str, limits: HostLimits) -> Frontier:
+    def get(self, run_id: str, site_id: str, limits: HostLimits, rules: LinkRules) -> Frontier:
         """Returns the frontier of a run, and opens it if needed; see StorageBackend.frontier."""
-        return self._get(run_id, site_id, limits)[1]
+        return self._get(run_id, site_id, limits, rules)[1]
 
     def queue(self, run_id: str, site_id: str) -> RunQueue:
         """Returns the queue of a run, for other parts of this package."""
-        return self._get(run_id, site_id, HostLimits())[0]
+        return self._get(run_id, site_id, HostLimits(), LinkRules())[0]
 
     def clear(self, run_id: str) -> None:
         """Clears what this process remembers of a run, after the run's items were deleted."""
         for (open_run_id, _), (queue, _) in self._open.items():
             if open_run_id == run_id:
-                queue.run.clear()
+                queue.clear()
 
     async def close_run(self, run_id: str, site_id: str) -> None:
         """Closes the queue of one run, so that a long-lived process does not keep all queues open."""
@@ -58,7 +59,9 @@ class Frontiers:
             for queue, _ in opened.values():
                 stack.push_async_callback(queue.close)
 
-    def _get(self, run_id: str, site_id: str, limits: HostLimits) -> tuple[RunQueue, Frontier]:
+    def _get(
+        self, run_id: str, site_id: str, limits: HostLimits, rules: LinkRules
+    ) -> tuple[RunQueue, Frontier]:
         check_kind("run_id", run_id, str)
         check_kind("site_id", site_id, str)
         opened = self._open.get((run_id, site_id))
@@ -66,20 +69,32 @@ class Frontiers:
             # Raises if an id is not valid.
             run_partition(run_id)
             site_partition(site_id)
+            names = rules.names()
             control = RunControl(
                 run=run_id,
                 site_id=site_id,
                 host_delay=limits.delay,
                 host_max_in_flight=limits.max_in_flight,
                 buckets=self.services.gateway.config.frontier_buckets,
+                host_max_items=limits.max_items,
+                normalize=names["normalize"],
+                politeness_key=names["politeness_key"],
             )
-            queue = RunQueue(self.services, control)
+            queue = RunQueue(self.services, control, rules)
             opened = self._open[run_id, site_id] = queue, Frontier(queue)
             return opened
-        first = opened[0].run.first_control
-        if limits not in (HostLimits(), HostLimits(first.host_delay, first.host_max_in_flight)):
+        run = opened[0].run
+        first = run.first_control
+        first_limits = HostLimits(first.host_delay, first.host_max_in_flight, first.host_max_items)
+        if limits not in (HostLimits(), first_limits):
             raise InvalidArgumentError(
                 "host_delay",
                 "this process has opened the run's frontier with other limits: pass the same ones, or none",
+            )
+        if rules not in (LinkRules(), run.rules):
+            raise InvalidArgumentError(
+                "normalize",
+                "this process has opened the run's frontier with another normalize or politeness_key: pass "
+                "the same ones, or none",
             )
         return opened

@@ -44,6 +44,7 @@ from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 
@@ -78,22 +79,20 @@ class ItemStore:
         self._coalesced = CoalescedWrites(gateway, table, writes)
         self._run_id = run_id
 
-    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], bool]:
+    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], Item | None]:
         """Reads the state of those of the given items that are stored; strongly consistent.
 
         Returns:
-            The attributes in STATE_ATTRIBUTES of each item, by id; and whether the run is finished or being
-            proven so, which the same request reads.
+            The attributes in STATE_ATTRIBUTES of each item, by id; and the control of the run, if there is
+            one, which the same request reads.
         """
-        control = control_key(self._run_id)
-        keys = [control, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
-        attributes = (*STATE_ATTRIBUTES, "verifying", "finished_by")
-        items = await read_all(self._gateway, self._table, keys, attributes)
-        is_closed = any(item.keys() & {"verifying", "finished_by"} for item in items)
-        states = {
-            unescape(item["item_id"]["S"]): item for item in items if item["run_id"] != control["run_id"]
-        }
-        return states, is_closed
+        key = control_key(self._run_id)
+        keys = [key, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
+        items = await read_all(
+            self._gateway, self._table, keys, (*STATE_ATTRIBUTES, *RunControl.model_fields)
+        )
+        control = next((item for item in items if item["run_id"] == key["run_id"]), None)
+        return {unescape(item["item_id"]["S"]): item for item in items if item is not control}, control
 
     def encode(self, item: FrontierItem, shards: int) -> ConditionalInsert:
         """Builds the write that adds an item.
@@ -159,7 +158,7 @@ class ItemStore:
                 "last_error": {"S": _EXPIRED},
             },
             increment={"retry_count": {"N": "1"}},
-            remove=_LEFT_BY_FINAL,
+            remove=LEFT_BY_FINAL,
         )
         condition = AllOf((self._is_free(candidate, now), last_attempt))
         return ConditionalUpdate(
@@ -194,7 +193,7 @@ class ItemStore:
         if error is not None:
             put["last_error"] = _encoded("last_error", error)
         increment: dict[Path, Value] = {"retry_count": {"N": "1"}} if status is FrontierStatus.FAILED else {}
-        return self._under_lease(item, Update(put=put, increment=increment, remove=_LEFT_BY_FINAL))
+        return self._under_lease(item, Update(put=put, increment=increment, remove=LEFT_BY_FINAL))
 
     def retry(self, item: FrontierItem, at: datetime, error: str) -> ConditionalUpdate:
         """Builds the write that ends a lease after a failure, and delays the item until a moment.
@@ -330,7 +329,7 @@ STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
 _CHANGED_BY = "changed_by"
 
 # The attributes that an item loses when it leaves the queue.
-_LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
+LEFT_BY_FINAL = ("queue", "queue_order", "lease_expires_at")
 
 _EXPIRED = "the lease expired: its worker died, hung or lost the connection"
 

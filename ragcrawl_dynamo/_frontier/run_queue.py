@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,17 +19,20 @@ from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
 from ragcrawl_dynamo._frontier.counts import FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.dead_letters import DeadLetters
 from ragcrawl_dynamo._frontier.enqueue import Enqueuer
+from ragcrawl_dynamo._frontier.host_budget import HostBudget
 from ragcrawl_dynamo._frontier.host_updates import SetLimits
 from ragcrawl_dynamo._frontier.item_store import payload_of
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
+from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._frontier.notifier import Notifier
+from ragcrawl_dynamo._frontier.redirects import Redirects
 from ragcrawl_dynamo._frontier.scheduler import Scheduler
 from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
 from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo._utils.urls import link_id, normalize_url
-from ragcrawl_dynamo.errors import RagcrawlDynamoError
+from ragcrawl_dynamo._utils.urls import link_id
+from ragcrawl_dynamo.errors import FrontierCancelledError, InvalidInputError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
@@ -45,28 +49,37 @@ class RunQueue:
         scheduler: The part that claims items.
     """
 
-    def __init__(self, services: FrontierServices, control: RunControl) -> None:
-        """`control` is the control that is stored if the run has none yet."""
-        self.run = run = RunContext(services, control)
+    def __init__(self, services: FrontierServices, control: RunControl, rules: LinkRules) -> None:
+        """`control` is the control that is stored if the run has none yet, with the names of `rules`."""
+        self.run = run = RunContext(services, control, rules)
         notifier = Notifier(run)
         self.scheduler = Scheduler(run)
         self._notifier = notifier
-        self._enqueuer = Enqueuer(run, notifier)
+        self._budget = HostBudget(services, run)
+        self._enqueuer = Enqueuer(run, notifier, self._budget)
+        self._redirects = Redirects(services, run)
         self._settlement = Settlement(run, notifier)
         self._termination = Termination(run, notifier)
         self._dead_letters = DeadLetters(run, notifier)
         self._claims = ClaimCoalescer(run, self.scheduler, self.release)
 
-    async def add(self, links: Iterable[str | FrontierItem], common: dict[str, Any]) -> list[AddResult]:
+    async def add(
+        self, links: Iterable[str | FrontierItem], common: dict[str, Any], base_url: str | None = None
+    ) -> list[AddResult]:
         """See Frontier.add; `common` has fields for the items that are built from URLs."""
         await self._notifier.announce_left()
-        results = await self._enqueuer.add(links, common)
+        results = await self._enqueuer.add(links, common, base_url)
         await self._flush_if_due()
         return results
 
     async def get(self, key: str) -> FrontierItem | None:
         """See Frontier.get."""
-        item_ids = list(dict.fromkeys((link_id(key), link_id(normalize_url(key)))))
+        await self.run.control.check_rules()
+        item_ids = [link_id(key)]
+        # A unique_key need not be a URL.
+        with suppress(InvalidInputError):
+            item_ids.append(link_id(self.run.rules.apply(key)[0]))
+        item_ids = list(dict.fromkeys(item_ids))
         items = await self.run.items.read(item_ids)
         return next((items[item_id] for item_id in item_ids if item_id in items), None)
 
@@ -92,6 +105,31 @@ class RunQueue:
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
         """See Frontier.renew."""
         await self.run.tasks.uninterrupted(self._settlement.renew(claims, lease_seconds))
+
+    async def complete(self, claims: Sequence[Claim], payload: str | None, also: Iterable[str]) -> None:
+        """See Frontier.complete."""
+        items = self._redirects.items(also, claims)
+        await self.end(claims, FrontierStatus.COMPLETED, None, payload)
+        await self.end_redirected(items)
+
+    def redirected(self, also: Iterable[str], claims: Sequence[Claim]) -> dict[str, FrontierItem]:
+        """Returns completed items for `end_redirected`, by id.
+
+        Raises:
+            InvalidInputError: A URL is no absolute http(s) URL, or its item cannot be stored.
+        """
+        return self._redirects.items(also, claims)
+
+    async def end_redirected(self, items: Mapping[str, FrontierItem]) -> None:
+        """Completes items that nobody has leased, and adds those that are not stored.
+
+        Raises:
+            PartialBatchError: Some items were not completed.
+        """
+        if items:
+            await self.run.control.check_rules()
+            await self.run.tasks.uninterrupted(self._redirects.complete(items))
+            await self._flush_if_due()
 
     async def end(
         self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
@@ -157,7 +195,7 @@ class RunQueue:
             PartialBatchError: Some links may not have been added.
         """
         if links:
-            await self.add(links, check_link_options(depth, referrer_url, None, None))
+            await self._add_discovered(links, check_link_options(depth, referrer_url, None, None))
         if claim is None:
             return None
         now = self.run.clock.now()
@@ -172,10 +210,24 @@ class RunQueue:
         Raises:
             RagcrawlDynamoError: It is not known whether it did.
         """
-        (outcome,) = await self.run.items.run([end])
+        (outcome,) = await self.run.items.run_coalesced([end])
         if isinstance(outcome, Failed):
             raise outcome.error
         return isinstance(outcome, Applied)
+
+    async def _add_discovered(self, links: Sequence[str | FrontierItem], common: dict[str, Any]) -> None:
+        """Adds the links of a page. Links that cannot be added are logged: they do not keep the page back."""
+        try:
+            results = await self.add(links, common, common["referrer_url"])
+        except FrontierCancelledError:
+            logger.info("run %r is cancelled: the links of a page are not added", self.run.run_id)
+            return
+        errors = [result.error for result in results if result.error is not None]
+        if errors:
+            logger.info(
+                "%d of %d links of %s are not added, the first one because of %s",
+                *(len(errors), len(results), common["referrer_url"], errors[0]),
+            )
 
     async def note_completed(self, claim: Claim, *, is_counted: bool) -> None:
         """Notes that a commit has completed an item.
@@ -201,10 +253,13 @@ class RunQueue:
         await self._flush()
         if host is None:
             return await self._termination.stats()
+        host = self.run.rules.host(host)
+        await self.run.control.check_rules()
         return FrontierStats.estimated(stats_of(await self.run.hosts.get_item(host) or {}))
 
     async def iterate_hosts(self) -> AsyncIterator[HostStatus]:
         """See Frontier.iter_hosts."""
+        await self._check_site()
         await self._flush()
         now = self.run.clock.now()
         async for record, item in self.run.hosts.iterate():
@@ -220,6 +275,7 @@ class RunQueue:
 
     async def recount(self) -> FrontierStats:
         """See Frontier.recount."""
+        await self._check_site()
         await self._flush()
         stats = await self._termination.recount()
         await self._flush()
@@ -237,18 +293,26 @@ class RunQueue:
 
     async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
         """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
-        # Refuses what can be no name of a host.
+        host = self.run.rules.host(host)
+        # Refuses a host that is too long.
         host_name(host)
+        await self.run.control.check_rules()
         await self.run.hosts.ensure(host)
         await self.run.tasks.uninterrupted(self._set_limits({host: SetLimits(limits)}))
         self.run.view.changed.set()
 
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
+        await self._check_site()
         try:
             return await self._dead_letters.requeue()
         finally:
             await self._flush_if_due()
+
+    def clear(self) -> None:
+        """Clears what this process remembers of the run, after the run's items were deleted."""
+        self.run.clear()
+        self._budget.clear()
 
     async def close(self) -> None:
         """Waits for the work that is under way, stores the last counts and ends the membership."""
@@ -269,6 +333,14 @@ class RunQueue:
     async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
         self.run.note_updates(await self.run.hosts.update(updates))
         await self.run.control.note_new_limits()
+
+    async def _check_site(self) -> None:
+        """Checks that the run is not one of another site.
+
+        Raises:
+            AmbiguousIdError: It is.
+        """
+        await self.run.control.read()
 
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))

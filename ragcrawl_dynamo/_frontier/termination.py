@@ -12,6 +12,7 @@ from itertools import zip_longest
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._dynamodb.values import Item, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.cancellation import holds_no_lease
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import NAMES, FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.item_store import STATE_ATTRIBUTES, work_of
@@ -19,6 +20,7 @@ from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.tally import Tally
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_facts, split_order
+from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.models import FrontierStatus
 
@@ -55,6 +57,8 @@ class Termination:
         control = await self._run.control.read()
         if control is not None and control.finished_by:
             return True
+        if control is not None and control.state is RunState.CANCELLED:
+            return await holds_no_lease(self._run)
         if await self._remembered_are_open() or await self._index_shows_open():
             return False
         return await self._verify()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
-from ragcrawl_dynamo._utils.urls import normalize_url, url_hash
+from ragcrawl_dynamo._utils.urls import comparable_url, url_hash
 from ragcrawl_dynamo.errors import InvalidKeyError
 
 # Every id is a sort key somewhere, of a table or of an index. A sort key may take 1,024 bytes (AWS: "Quotas
@@ -39,10 +39,12 @@ BODY_PARTITIONS = ("#", "$")
 CHANGE_SHARD_PREFIX = "lane#"
 CONSUMER_PREFIX = "consumer#"
 
-# The beginnings of the sort keys of a run's records: its hosts, its counters, and the processes that claim.
+# The beginnings of the sort keys of a run's records: its hosts with their budgets, its counters, and the
+# processes that claim.
 HOST_PREFIX = "host#"
 COUNTER_PREFIX = "count#"
 MEMBER_PREFIX = "member#"
+BUDGET_PREFIX = "budget#"
 
 
 # Sites and runs
@@ -89,7 +91,7 @@ def page_key(site_id: str, page_id: str) -> Key:
 
 def url_key(url: str) -> str:
     """`{SHA-256 of the normalized URL, in hexadecimal}`: in by_url, finds a page by a URL of any length."""
-    return url_hash(normalize_url(url))
+    return url_hash(comparable_url(url))
 
 
 # The change log, in the pages table
@@ -270,6 +272,16 @@ def counter_key(run_id: str, number: int) -> Key:
 def member_key(run_id: str, process: str) -> Key:
     """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
+
+
+def budget_key(run_id: str, host: str) -> Key:
+    """`#{run_id}` / `budget#{host}`: reserves a part of a host's budget of links."""
+    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": BUDGET_PREFIX + host_name(host)}}
+
+
+def budget_host(key: Key) -> str:
+    """Returns the host of a key `#{run_id}` / `budget#{host}`."""
+    return unescape(key["item_id"]["S"].removeprefix(BUDGET_PREFIX))
 
 
 def host_queue(run_id: str, host: str, shard: int) -> str:

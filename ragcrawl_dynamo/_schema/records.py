@@ -44,6 +44,9 @@ class RunControl(Entity):
         final_counts: How many items are in which state, as the proof counted them.
         buckets: Over how many buckets the hosts of the run are spread. It never changes.
         limits_changed_by: A random name for the latest change of a host's limits.
+        host_max_items: How many links a host may have in all; None for any number.
+        normalize: The name of the function by which links are compared; None if none was recorded.
+        politeness_key: The name of the function by which links belong to hosts; likewise.
     """
 
     run: str
@@ -57,6 +60,9 @@ class RunControl(Entity):
     final_counts: dict[str, int] = Field(default_factory=dict)
     buckets: int = 1
     limits_changed_by: str | None = None
+    host_max_items: int | None = None
+    normalize: str | None = None
+    politeness_key: str | None = None
 
 
 class HostRecord(Entity):

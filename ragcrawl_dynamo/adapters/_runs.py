@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, RagcrawlDynamoError, RunStatus, Site
+from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, RagcrawlDynamoError, RunState, RunStatus, Site
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ async def close_run(backend: DynamoDBBackend, site_id: str, run_id: str) -> None
     try:
         frontier = backend.frontier(run_id, site_id)
         if await frontier.is_finished() and (await frontier.stats()).total:
-            await backend.complete_run(site_id, run_id)
+            is_cancelled = await frontier.state() is RunState.CANCELLED
+            status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
+            await backend.complete_run(site_id, run_id, status)
     except RagcrawlDynamoError as error:
         logger.warning("run %r has ended, but its end is not recorded: %s", run_id, error)

@@ -199,7 +199,7 @@ def test_cli_shows_markup_as_it_is(call: Call, config: DynamoDBConfig) -> None:
     using(config, odd)
     assert "[/b]" in call("sites").out
     assert "[red]x" in call("sites").out
-    assert "::1:8000" in call("frontier", "stats", "[/b]", "[/i]", "--hosts").out
+    assert "[::1]:8000" in call("frontier", "stats", "[/b]", "[/i]", "--hosts").out
     assert "site '[/b]' has no pages" in call("pages", "[/b]").err
     assert "there is no page [/]" in call("page", "show", "[/b]", "[/]").err
 

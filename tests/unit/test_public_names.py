@@ -36,6 +36,7 @@ def test_public_names_are_these() -> None:
             "Worker",
             "LeaseKeeper",
         ),
+        *("normalize_url", "registrable_domain"),
         *("CommitOutcome", "CommitResult"),
         *("ChangeKind", "ChangeSlice", "PageChange"),
         *(

@@ -10,7 +10,7 @@ from itemadapter import ItemAdapter
 from pydantic import ValidationError
 
 from ragcrawl_dynamo import InvalidArgumentError, Page, PageVersion
-from ragcrawl_dynamo._utils.urls import link_id, normalize_url
+from ragcrawl_dynamo._utils.urls import comparable_url, link_id
 from ragcrawl_dynamo._utils.validation import first_of
 from ragcrawl_dynamo.adapters.scrapy.crawl import Crawl
 
@@ -82,7 +82,7 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError("item", f"cannot be encoded as JSON: {error}") from error
     content_hash = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    url = normalize_url(fields["url"])
+    url = comparable_url(fields["url"])
     ids = {"page_id": link_id(url), "site_id": site_id}
     try:
         version = PageVersion.model_validate(

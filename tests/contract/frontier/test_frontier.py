@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragcrawl_dynamo import (
+    AmbiguousIdError,
     DynamoDBBackend,
     DynamoDBConfig,
     Frontier,
@@ -35,6 +36,56 @@ async def test_claim_returns_nothing_while_paused_and_raises_when_cancelled(fron
             await call
     assert await frontier.state() is RunState.CANCELLED
     assert not await frontier.is_finished()
+
+
+async def test_cancelled_run_is_finished_when_nothing_is_leased(
+    backend: DynamoDBBackend, frontier: Frontier, config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    await frontier.add(urls(4))
+    one, two, _ = await frontier.claim(3, lease_seconds=10)
+    async with DynamoDBBackend(config, clock=clock) as elsewhere:
+        other = elsewhere.frontier("run", "site")
+        await other.cancel()
+        for each in (frontier, other):
+            assert not await each.is_finished()
+        await frontier.complete(one)
+        await frontier.fail(two, "x")
+        assert not await other.is_finished()
+        # The worker of the third item has died.
+        clock.advance(10.5)
+        assert not await other.is_finished()
+        clock.advance(0.6)
+        for each in (other, frontier):
+            assert await each.is_finished()
+    assert (await frontier.stats()).completed == 1
+
+
+async def test_run_id_of_another_site_is_refused(backend: DynamoDBBackend, frontier: Frontier) -> None:
+    await frontier.add(urls(2))
+    (claim,) = await frontier.claim(1)
+    other = backend.frontier("run", "other-site")
+    for call in (
+        other.add([url(5)]),
+        other.claim(),
+        other.get(url(0)),
+        other.is_finished(),
+        other.stats(),
+        other.stats("a.example"),
+        other.state(),
+        other.pause(),
+        other.cancel(),
+        other.recount(),
+        other.requeue_failed(),
+        other.set_host_delay("a.example", 5),
+    ):
+        with pytest.raises(AmbiguousIdError, match="'run' is in use by site 'site'"):
+            await call
+    with pytest.raises(AmbiguousIdError):
+        _ = [host async for host in other.iter_hosts()]
+    assert set(await items(backend)) == set(urls(2))
+    assert await frontier.state() is RunState.RUNNING
+    await frontier.complete(claim)
+    assert [host.delay async for host in frontier.iter_hosts()] == [0]
 
 
 async def test_pause_is_seen_by_the_next_claim_of_another_process(

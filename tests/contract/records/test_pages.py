@@ -72,6 +72,16 @@ async def test_get_page_by_url_with_any_spelling_of_the_url(backend: DynamoDBBac
     assert await backend.get_page_by_url("site", "HTTPS://example.com/a?y=2&x=1#top") == page
 
 
+@pytest.mark.parametrize(
+    "url", ["/about", "", "mailto:a@b", "http:/x", "http://[", "file:///etc/hosts", "a\nb"]
+)
+async def test_get_page_by_url_with_a_url_that_no_frontier_takes(backend: DynamoDBBackend, url: str) -> None:
+    page = make_page(url=url)
+    await backend.save_page(page)
+    assert await backend.get_page_by_url("site", url) == page
+    assert await backend.mark_seen("site", [url]) == 1
+
+
 async def test_get_page_by_url_after_the_url_moved_to_another_page(backend: DynamoDBBackend) -> None:
     await backend.save_page(make_page("old", url="https://example.com/a"))
     await backend.save_page(make_page("old", url="https://example.com/b"))

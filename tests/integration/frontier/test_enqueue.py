@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStats, PartialBatchError
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    DynamoDBConfig,
+    FrontierStats,
+    HostBudgetError,
+    PartialBatchError,
+)
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
 from tests.support.queues import claim_all, items, names, requests, url, urls
@@ -53,6 +59,35 @@ async def test_frontier_add_by_many_at_once_adds_links_once(
         assert await one.recount() == FrontierStats(pending=60)
         assert await one.stats() == FrontierStats(pending=60)
     assert len(await items(backend)) == 60
+
+
+@on_dynamodb_local
+async def test_host_max_items_is_exact_over_processes_that_add_at_once(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
+        frontiers = [each.frontier("run", "site", host_max_items=50) for each in (one, two)]
+        calls = [frontiers[i % 2].add(urls(20, first=20 * i)) for i in range(8)]
+        results = [result for part in await asyncio.gather(*calls) for result in part]
+        assert sum(result.added for result in results) == 50
+        assert all(isinstance(result.error, HostBudgetError) for result in results if not result.added)
+        # Further links take one request, the read of what is stored, once the budget is known to be used up.
+        before = requests(one)
+        assert not any(result.added for result in await frontiers[0].add(urls(20, first=1000)))
+        assert requests(one) - before <= 3
+    assert len(await items(backend)) == 50
+
+
+@on_dynamodb_local
+async def test_host_max_items_counts_links_that_are_added_twice_at_once_once(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
+        frontiers = [each.frontier("run", "site", host_max_items=100) for each in (one, two)]
+        await asyncio.gather(*(each.add(urls(50)) for each in frontiers))
+        results = await frontiers[0].add(urls(60, first=50))
+        assert sum(result.added for result in results) == 50
+    assert len(await items(backend)) == 100
 
 
 @on_dynamodb_local

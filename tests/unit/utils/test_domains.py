@@ -1,0 +1,31 @@
+"""The registrable domain of a URL."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragcrawl_dynamo import InvalidArgumentError, registrable_domain
+
+
+@pytest.mark.parametrize(
+    ("url", "domain"),
+    [
+        ("http://example.org/", "example.org"),
+        ("https://WWW.a.Example.co.uk.:8080/x", "example.co.uk"),
+        ("http://user@www.example.org/", "example.org"),
+        ("http://alice.github.io/", "alice.github.io"),
+        ("http://a.b\u00fccher.de/", "xn--bcher-kva.de"),
+        ("http://www.\u5546\u6807.\u4e2d\u56fd/", "xn--czr694b.xn--fiqs8s"),
+        ("http://localhost:3000/", "localhost"),
+        ("http://co.uk/", "co.uk"),
+        ("http://127.0.0.1:8080/", "127.0.0.1"),
+        ("http://[::1]:8080/", "[::1]"),
+    ],
+)
+def test_registrable_domain_follows_the_public_suffix_list(url: str, domain: str) -> None:
+    assert registrable_domain(url) == domain
+
+
+def test_registrable_domain_refuses_what_is_no_url() -> None:
+    with pytest.raises(InvalidArgumentError, match="must be an absolute http or https URL"):
+        registrable_domain("www.example.org")
