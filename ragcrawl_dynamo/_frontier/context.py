@@ -104,15 +104,20 @@ class RunContext:
         if host is not None and (waiting := host.waiting.get(item.item_id)) is not None:
             host.wait(waiting.candidate, free_at, is_own=True)
 
-    def note_ended(self, item: FrontierItem, *, is_lost: bool = False) -> None:
-        """Notes that a lease of this process has ended. What became of a lost item is not known."""
+    def note_ended(self, item: FrontierItem) -> None:
+        """Notes that this process has ended the lease of an item."""
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
-            if is_lost:
-                host.waiting.pop(item.item_id, None)
-                host.is_all = False
-            else:
-                host.end(item.item_id)
+            host.end(item.item_id)
             self.view.bench.settle(host)
+
+    def note_lost(self, item: FrontierItem) -> None:
+        """Notes that the lease of an item was lost. What became of the item is not known."""
+        host = self.view.bench.hosts.get(item.domain)
+        if host is not None and (waiting := host.waiting.get(item.item_id)) is not None:
+            if waiting.candidate.expired_token == item.lease_token:
+                host.drop(item.item_id)
+                host.is_all = False
+                self.view.bench.settle(host)
 
     def placed(self, host: HostCandidates, candidate: Candidate) -> Candidate:
         """Returns a candidate with its distance."""

@@ -102,6 +102,7 @@ class Settlement:
             run.note_renewed(claim.item, free_at)
         for claim in written.lost:
             note_lost(claim, run.on_lease_lost)
+            run.note_lost(claim.item)
         for claim in written.over:
             claim.ended = True
         await self._tell_hosts(written.done, lambda tokens: ExtendLeases(tokens, free_at))
@@ -185,8 +186,10 @@ class Settlement:
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
-            self._run.note_ended(claim.item, is_lost=claim.lost)
+        for claim in (*written.already, *written.lost):
+            self._run.note_lost(claim.item)
         for claim in written.done:
+            self._run.note_ended(claim.item)
             self._run.counters.move(claim.item.domain, "in_progress", state)
         await self._tell_hosts(ended, EndLeases)
         return written

@@ -193,14 +193,18 @@ class Claimable:
         self._most[entry.host] -= 1
         self._least[entry.host] = max(0, self._least[entry.host] - 1)
 
-    def check_order(self, entry: Entry, turns: Turns) -> None:
-        """Checks that an item is the next one: by priority, by the turns of hosts, and by age in its host."""
+    def check_order(self, entry: Entry, turns: Turns, together: set[str]) -> None:
+        """Checks that an item is the next one: by priority, by the turns of hosts, and by age in its host.
+
+        The hosts that are served `together` by one call may be in any order: an item whose lease was lost by a
+        process that is dead is tried twice.
+        """
         own_first = self.by_host[entry.host][0]
         assert own_first.order == entry.order, f"{own_first} comes before {entry}"
         for host in self.hosts():
             other = self.by_host[host][0]
             assert other.priority <= entry.priority, f"{other} comes before {entry}"
-            if other.priority == entry.priority and host != entry.host:
+            if other.priority == entry.priority and host not in together:
                 assert not turns.are_reversed(entry.host, host), (
                     f"{host} was served longer ago than {entry.host}: {turns.hosts}"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
@@ -191,16 +191,27 @@ class QueueMachine(RuleBasedStateMachine):
         if is_alone:
             assert len(claims) >= at_least, f"{len(claims)} claims, but {claimable.at_least} are claimable"
         crawler.turns.see(claimable.hosts())
-        for claim in claims:
+        together = {claim.item.domain for claim in claims}
+        for claim in self.in_order(claims):
             entry = self.model.entry(claim)
             if is_alone and (self.clock.now() - self.alone_since).total_seconds() >= GONE_SECONDS:
-                claimable.check_order(entry, crawler.turns)
+                claimable.check_order(entry, crawler.turns, together)
             claimable.take(entry)
             crawler.turns.serve(entry.host)
             self.model.note_lease(entry, claim.token, seconds)
             assert claim.item.retry_count == entry.failures
             self.claims.append(claim)
         crawler.turns.see(claimable.hosts())
+
+    def in_order(self, claims: list[Claim]) -> list[Claim]:
+        """The claims of one call, those of each host among themselves by priority and age.
+
+        An item whose lease was lost may come later in the list, since it was tried twice.
+        """
+        by_host: dict[str, list[Claim]] = defaultdict(list)
+        for claim in sorted(claims, key=lambda claim: self.model.entry(claim).order):
+            by_host[claim.item.domain].append(claim)
+        return [by_host[claim.item.domain].pop(0) for claim in claims]
 
     # What is drawn must not depend on what was claimed, in which the queue is free.
     @rule(
