@@ -1,7 +1,7 @@
 """Lets Crawlee and Scrapy crawl many small hosts, with their default storages and with DynamoDB Local.
 
-Every host is an address of this machine's loopback network (127.1.0.1, 127.1.0.2, ...), which Linux has without
-any setup. All crawls of a round follow one another, so that they meet the same load.
+Every host is an address of this machine's loopback network (127.1.0.1, 127.1.0.2, ...), which Linux has
+without any setup. All crawls of a round follow one another, so that they meet the same load.
 
     python -m benchmarks.adapters.broad [--crawlers scrapy] [--hosts 200] [--pages 5] [--rounds 1]
 

@@ -25,7 +25,10 @@ async def crawl() -> int:
         crawler = BeautifulSoupCrawler(
             storage_client=client,
             configuration=Configuration(storage_dir=folder or "unused"),
-            concurrency_settings=ConcurrencySettings(desired_concurrency=8, max_concurrency=8),
+            # A fixed number: Crawlee lowers it while the machine is busy, and the local engine keeps it busy.
+            concurrency_settings=ConcurrencySettings(
+                min_concurrency=8, desired_concurrency=8, max_concurrency=8
+            ),
             configure_logging=False,
         )
 

@@ -29,7 +29,11 @@ def arguments() -> tuple[list[str], DynamoDBConfig | None, str]:
     if storage != "dynamodb":
         return urls.split(","), None, location if storage == "own" else ""
     prefix, conditional_batches = rest
-    return urls.split(","), local_config(location, table_prefix=prefix, conditional_batches=conditional_batches), ""
+    return (
+        urls.split(","),
+        local_config(location, table_prefix=prefix, conditional_batches=conditional_batches),
+        "",
+    )
 
 
 def measured(crawl: Callable[[], int]) -> None:

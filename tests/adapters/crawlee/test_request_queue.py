@@ -41,6 +41,8 @@ async def test_crawlee_request_queue_tells_other_processes_what_is_handled(
 ) -> None:
     await queue.add_requests([url(1), url(2)])
     assert await handle_all(queue) == ["1", "2"]
+    # Requests are settled in the background, until the queue is finished.
+    assert await queue.is_finished()
     other_queue = await RequestQueue.open(storage_client=other_client)
     added = await other_queue.add_request(url(2))
     assert added is not None
