@@ -61,6 +61,7 @@ class Settler:
                 await settle()
             except LeaseLostError as error:
                 logger.warning("%s", error)
+                return
             except RagcrawlDynamoError as error:
                 if self._is_closing.is_set():
                     logger.error(
