@@ -15,7 +15,7 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -82,9 +82,7 @@ async def serve_hosts(hosts: int, pages: int) -> AsyncIterator[list[str]]:
         yield [f"http://{address}:{port}/p/0" for address, port in names]
 
 
-async def measure(
-    endpoint: str, crawlers: list[str], hosts: int, pages: int, rounds: int
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
+async def measure(endpoint: str, crawlers: list[str], hosts: int, pages: int, rounds: int) -> Rounds:
     """Returns the measurements of all crawls, by crawler and storage."""
     results: Rounds = {name: {} for name in crawlers}
     async with serve_hosts(hosts, pages) as urls:
@@ -109,13 +107,25 @@ async def create_tables(endpoint: str, prefix: str) -> None:
         pass
 
 
+def median_seconds(runs: list[dict[str, Any]]) -> float:
+    """Returns the median of the seconds of crawls."""
+    return float(statistics.median(run["seconds"] for run in runs))
+
+
+def verdicts(results: Rounds) -> Iterator[str]:
+    """Yields a sentence for each crawler: whether the promise is kept."""
+    for name, storages in results.items():
+        times = median_seconds(storages["dynamodb"]) / median_seconds(storages["own"])
+        yield f"{name}: {times:.1f}, {'kept' if times <= PROMISE else '**missed**'}."
+
+
 def rows(results: Rounds) -> list[list[str]]:
-    """Returns a table of medians, the pages of which are those that the crawl stored."""
+    """Returns a table of medians."""
     table = [["crawler", "storage", "seconds", "times the default", "pages/s", "CPU, ms", "requests"]]
     for name, storages in results.items():
-        default = statistics.median(run["seconds"] for run in storages["own"])
+        default = median_seconds(storages["own"])
         for storage, runs in storages.items():
-            seconds = statistics.median(run["seconds"] for run in runs)
+            seconds = median_seconds(runs)
             pages = statistics.median(run["pages"] for run in runs)
             requests = statistics.median(run["requests"] / run["pages"] for run in runs)
             table.append(
@@ -137,6 +147,7 @@ def main(crawlers: list[str], hosts: int, pages: int, rounds: int) -> None:
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         results = asyncio.run(measure(endpoint, crawlers, hosts, pages, rounds))
     print("\n".join(markdown(rows(results))))
+    print(*verdicts(results))
     for name, storages in results.items():
         print(name, json.dumps(storages["dynamodb"][-1]))
 

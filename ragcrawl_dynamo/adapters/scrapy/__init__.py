@@ -40,6 +40,8 @@ What differs from Scrapy's own scheduler:
 - **DUPEFILTER_CLASS** gets no requests. `enqueue_request` returns True for duplicates; the stat
   `dupefilter/filtered` counts them.
 - **Retries and redirects** by Scrapy's own middlewares stay in their process, under the same lease.
+- **Debug logs** of botocore are off unless their level is set, because Scrapy has all messages made and drops
+  them later.
 - **Leases** can be lost while a request is crawled, if its process is suspended. Another process crawls the
   request too.
 """
