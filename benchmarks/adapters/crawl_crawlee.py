@@ -1,4 +1,4 @@
-"""Crawls with Crawlee's BeautifulSoupCrawler, which stores in files or in DynamoDB."""
+"""Crawls with Crawlee's BeautifulSoupCrawler, which stores in files, in memory or in DynamoDB."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -6,18 +6,18 @@ from contextlib import AsyncExitStack
 from crawlee import ConcurrencySettings
 from crawlee.configuration import Configuration
 from crawlee.crawlers import BeautifulSoupCrawler, BeautifulSoupCrawlingContext
-from crawlee.storage_clients import FileSystemStorageClient, StorageClient
+from crawlee.storage_clients import FileSystemStorageClient, MemoryStorageClient, StorageClient
 
 from benchmarks.adapters.measured import arguments, measured
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 
 
 async def crawl() -> int:
-    """Crawls a site, pushes the text of its pages, and returns the number of pages."""
-    url, config, folder = arguments()
+    """Crawls sites, pushes the text of its pages, and returns the number of pages."""
+    urls, config, folder = arguments()
     async with AsyncExitStack() as stack:
         if config is None:
-            client: StorageClient = FileSystemStorageClient()
+            client: StorageClient = FileSystemStorageClient() if folder else MemoryStorageClient()
         else:
             client = await stack.enter_async_context(
                 DynamoDBStorageClient(config, site_id="docs", run_id="monday", item_key="url")
@@ -25,7 +25,10 @@ async def crawl() -> int:
         crawler = BeautifulSoupCrawler(
             storage_client=client,
             configuration=Configuration(storage_dir=folder or "unused"),
-            concurrency_settings=ConcurrencySettings(desired_concurrency=8, max_concurrency=8),
+            # A fixed number: Crawlee lowers it while the machine is busy, and the local engine keeps it busy.
+            concurrency_settings=ConcurrencySettings(
+                min_concurrency=8, desired_concurrency=8, max_concurrency=8
+            ),
             configure_logging=False,
         )
 
@@ -36,7 +39,7 @@ async def crawl() -> int:
             )
             await context.enqueue_links()
 
-        statistics = await crawler.run([url])
+        statistics = await crawler.run(urls)
         return statistics.requests_finished
 
 

@@ -17,7 +17,7 @@ def main() -> None:
     install()
     setup_logging(level=logging.ERROR)
     logging.disable(logging.WARNING)
-    url, config, folder = arguments()
+    urls, config, folder = arguments()
     if config is None:
         storage = StorageConfig.duckdb(f"{folder}/crawl.duckdb")
     else:
@@ -30,7 +30,7 @@ def main() -> None:
         storage.fail_if_unavailable = True
     job = CrawlJob(
         CrawlerConfig(
-            seeds=[url],
+            seeds=urls,
             site_id="docs",
             allowed_domains=["localhost"],
             max_depth=100,

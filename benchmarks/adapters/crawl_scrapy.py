@@ -7,8 +7,8 @@ from examples.adapters.scrapy_crawl import Docs
 
 
 def crawl() -> int:
-    """Crawls a site, and returns the number of pages."""
-    url, config, folder = arguments()
+    """Crawls sites, and returns the number of pages."""
+    urls, config, folder = arguments()
     settings: dict[str, object] = {
         "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
         "TELNETCONSOLE_ENABLED": False,
@@ -22,7 +22,7 @@ def crawl() -> int:
         settings["RAGCRAWL_DYNAMO_RUN_ID"] = "monday"
     process = CrawlerProcess(settings)
     crawler = process.create_crawler(Docs)
-    process.crawl(crawler, start_urls=[url])
+    process.crawl(crawler, start_urls=urls)
     process.start()
     return int(crawler.stats.get_value("item_scraped_count", 0))
 

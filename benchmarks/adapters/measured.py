@@ -1,12 +1,13 @@
 """Measures the crawl of a process, and prints the measurements as one line of JSON.
 
-python -m benchmarks.adapters.crawl_scrapy URL own FOLDER
-python -m benchmarks.adapters.crawl_scrapy URL dynamodb ENDPOINT PREFIX partiql
+python -m benchmarks.adapters.crawl_scrapy URL,URL own FOLDER
+python -m benchmarks.adapters.crawl_scrapy URL,URL dynamodb ENDPOINT PREFIX partiql
 """
 
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
@@ -19,16 +20,20 @@ ITEM_OPERATIONS = {
 }
 
 
-def arguments() -> tuple[str, DynamoDBConfig | None, str]:
-    """Returns the URL, the settings of DynamoDB, and a folder.
+def arguments() -> tuple[list[str], DynamoDBConfig | None, str]:
+    """Returns the URLs, the settings of DynamoDB, and a folder.
 
-    Without settings the crawler uses its own storage in the folder.
+    Without settings the crawler uses its own storage in the folder, or in memory if there is no folder.
     """
-    _, url, storage, location, *rest = sys.argv
-    if storage == "own":
-        return url, None, location
+    _, urls, storage, location, *rest = sys.argv
+    if storage != "dynamodb":
+        return urls.split(","), None, location if storage == "own" else ""
     prefix, conditional_batches = rest
-    return url, local_config(location, table_prefix=prefix, conditional_batches=conditional_batches), ""
+    return (
+        urls.split(","),
+        local_config(location, table_prefix=prefix, conditional_batches=conditional_batches),
+        "",
+    )
 
 
 def measured(crawl: Callable[[], int]) -> None:
@@ -36,6 +41,7 @@ def measured(crawl: Callable[[], int]) -> None:
 
     Requests and units are those of items, not those of tables.
     """
+    operations: Counter[str] = Counter()
     totals = {"requests": 0.0, "read_units": 0.0, "write_units": 0.0, "commit_units": 0.0}
     close = DynamoDBBackend.close
 
@@ -43,6 +49,7 @@ def measured(crawl: Callable[[], int]) -> None:
         await close(self)
         for (operation, _), metrics in self.metrics().items():
             if operation in ITEM_OPERATIONS:
+                operations[operation] += metrics.requests
                 totals["requests"] += metrics.requests
                 totals["read_units"] += metrics.read_units
                 # DynamoDB Local counts 4 units for 1 KB in a transaction, where AWS's rule is 2.
@@ -61,6 +68,7 @@ def measured(crawl: Callable[[], int]) -> None:
                 "seconds": time.perf_counter() - start,
                 "cpu": time.process_time() - cpu_start,
                 **totals,
+                "operations": operations,
             }
         )
     )

@@ -3,18 +3,19 @@
 Units are measured with single requests, because DynamoDB Local reports none for PartiQL batches. Both write
 the same. Requests and CPU are measured with PartiQL batches.
 
-    python -m benchmarks.adapters.run [--rounds 3] [--pages 127]
+    python -m benchmarks.adapters.run [--rounds 3] [--pages 127] [--hosts 200] [--pages-of-host 5]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 from typing import Any
 
+from benchmarks.adapters import broad
+from benchmarks.adapters.broad import crawl, create_tables
 from benchmarks.bodies import ROOT
 from benchmarks.machine import described, markdown
 from ragcrawl_dynamo.testing import run_dynamodb_local
@@ -28,21 +29,6 @@ CRAWLERS = {
 }
 
 
-async def crawl(crawler: str, *args: str) -> dict[str, Any]:
-    """Runs a crawl in a process of its own, and returns its measurements."""
-    process = await asyncio.create_subprocess_exec(
-        *(str(ROOT / f".venv-{crawler}/bin/python"), "-m", f"benchmarks.adapters.crawl_{crawler}", *args),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    if process.returncode:
-        raise SystemExit(errors.decode()[-3000:])
-    measurements: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
-    return measurements
-
-
 async def measure(endpoint: str, pages: int, rounds: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Returns the measurements of all crawls, by crawler and storage."""
     crawls: dict[str, dict[str, list[dict[str, Any]]]] = {
@@ -52,12 +38,14 @@ async def measure(endpoint: str, pages: int, rounds: int) -> dict[str, dict[str,
         for number in range(rounds):
             for name, results in crawls.items():
                 subfolder = tempfile.mkdtemp(dir=folder)
-                results["own"].append(await crawl(name, site.url, "own", subfolder))
+                results["own"].append(await crawl(name, [site.url], "own", subfolder))
                 # ragcrawl's settings have no `conditional_batches`, and its adapter sends none.
                 for storage, batches in (("dynamodb", "auto"), ("units", "item")):
                     prefix = f"{name}{number}{batches}_"
+                    if name != "ragcrawl":
+                        await create_tables(endpoint, prefix)
                     results[storage].append(
-                        await crawl(name, site.url, "dynamodb", endpoint, prefix, batches)
+                        await crawl(name, [site.url], "dynamodb", endpoint, prefix, batches)
                     )
                 for storage, runs in results.items():
                     # Scrapy's own filter lets the first page pass twice.
@@ -95,10 +83,13 @@ def rows(crawls: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
     return table
 
 
-def main(rounds: int, pages: int) -> None:
+def main(rounds: int, pages: int, hosts: int, pages_of_host: int) -> None:
     """Measures, and writes docs/adapters/costs.md."""
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         crawls = asyncio.run(measure(endpoint, pages, rounds))
+        broad_crawls = asyncio.run(
+            broad.measure(endpoint, list(broad.STORAGES), hosts, pages_of_host, rounds)
+        )
     text = [
         "# What a page costs each crawler",
         "",
@@ -114,6 +105,18 @@ def main(rounds: int, pages: int) -> None:
         "Most other write units are those of the queue: a link is added, leased and finished, and each of "
         "these writes changes an index too. ragcrawl has its queue in memory, and saves a page and its "
         "version separately. [What it costs](../cost.md) has the bill of a million pages.",
+        "",
+        "## Many small hosts",
+        "",
+        f"The same spiders crawl {hosts} hosts with {pages_of_host} pages each; every host has its own "
+        "address on this machine. They start with the first page of each host. The tables exist before the "
+        "crawl. Crawlee runs 8 handlers at a time, because its automatic concurrency depends on how busy the "
+        "machine is, and DynamoDB Local runs on the same machine. CPU and requests are per page.",
+        "",
+        *markdown(broad.rows(broad_crawls)),
+        "",
+        f"A crawl should take at most {broad.PROMISE:g} times the seconds that it takes with the crawler's "
+        f"default storage. {' '.join(broad.verdicts(broad_crawls))}",
     ]
     (ROOT / "docs" / "adapters" / "costs.md").write_text("\n".join(text) + "\n")
 
@@ -122,5 +125,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=127)
+    parser.add_argument("--hosts", type=int, default=200)
+    parser.add_argument("--pages-of-host", type=int, default=5)
     options = parser.parse_args()
-    main(options.rounds, options.pages)
+    main(options.rounds, options.pages, options.hosts, options.pages_of_host)

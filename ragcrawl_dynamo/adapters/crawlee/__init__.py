@@ -27,6 +27,9 @@ What differs from Crawlee's other storages:
   newest one replaces the others. Such a dataset is listed by the hash of that field, and `list_changes`
   returns every change.
 - **Failed requests** without retries left become dead letters of the frontier. They count as handled.
+- **Handled requests** are written in the background: `mark_request_as_handled` does not wait for it.
+  `is_finished`, `get_metadata`, `get_request` and the end of the storage client do. The requests of a process
+  that is killed before are handled again.
 - **`forefront`** does not move a request that is pending already.
 - **`was_already_handled`** can be False for a request that another process has handled in the meantime.
 - **Times in metadata** are those of this process, except `created_at`.

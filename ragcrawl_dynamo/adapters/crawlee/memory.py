@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from ragcrawl_dynamo import Claim
+from ragcrawl_dynamo._frontier.seen_links import SeenLinks
 
 if TYPE_CHECKING:
     from crawlee import Request
@@ -31,11 +32,15 @@ class QueueMemory:
         ready: Requests that are claimed and not in progress yet, the next one first.
         in_front: How many requests this process put into the front of the queue since its last claim. They go
             before those in `ready`.
+        stored_keys: Unique keys of requests that are known to be in the queue.
+        changes: How often this process has changed the queue.
     """
 
     def __init__(self, handled_limit: int) -> None:
-        """`handled_limit` is how many handled requests are remembered."""
+        """`handled_limit` is how many handled requests are remembered, and how many stored ones."""
         self._handled_limit = handled_limit
+        self.stored_keys = SeenLinks(handled_limit)
+        self.changes = 0
         self._handled: OrderedDict[str, None] = OrderedDict()
         self.clear()
 
@@ -44,6 +49,7 @@ class QueueMemory:
         self.claims: dict[str, Claim] = {}
         self.ready: list[ClaimedRequest] = []
         self.in_front = 0
+        self.stored_keys.clear()
         self._handled.clear()
         self.forget_answers()
 
@@ -54,6 +60,7 @@ class QueueMemory:
 
     def forget_answers(self) -> None:
         """Forgets that the queue was empty or unfinished, because it has changed."""
+        self.changes += 1
         self._empty_until = self._unfinished_until = 0.0
 
     def note_handled(self, unique_key: str) -> None:

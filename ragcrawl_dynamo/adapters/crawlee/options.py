@@ -10,8 +10,8 @@ class RequestQueueOptions(TypedDict, total=False):
     """Keyword arguments of `DynamoDBStorageClient` for its request queues. All of them are optional.
 
     Attributes:
-        prefetch: Number of requests that are claimed at a time, 8 by default. Their leases run while they
-            wait to be handled, and are renewed.
+        prefetch: Number of requests that are claimed ahead, 16 by default. Their leases run while they wait
+            to be handled, and are renewed.
         lease_seconds: Seconds after which others get the requests of a killed process, 60 by default.
         host_delay: Seconds between two requests to a host, by all processes together; 0 by default.
         host_max_in_flight: Requests to a host at a time, by all processes together. None, the default, sets
@@ -28,7 +28,7 @@ class RequestQueueOptions(TypedDict, total=False):
 class RequestQueueSettings:
     """The options with their defaults. `RequestQueueOptions` describes the fields."""
 
-    prefetch: int = 8
+    prefetch: int = 16
     lease_seconds: float = 60.0
     host_delay: float = 0.0
     host_max_in_flight: int | None = None

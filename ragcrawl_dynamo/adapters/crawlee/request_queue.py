@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -22,25 +23,29 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from ragcrawl_dynamo import (
-    AddResult,
     Claim,
     CrawlRun,
     DynamoDBBackend,
     FrontierItem,
+    InvalidInputError,
     LeaseLostError,
-    PartialBatchError,
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo.adapters._runs import close_run
+from ragcrawl_dynamo.adapters.crawlee.adder import RequestAdder
 from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
 from ragcrawl_dynamo.adapters.crawlee.serialization import payload_of, request_of
+from ragcrawl_dynamo.adapters.crawlee.settler import Settle, Settler
 
 if TYPE_CHECKING:
     from crawlee import Request
 
 logger = logging.getLogger(__name__)
+
+# Seconds to wait for settlements before the queue is read.
+_JOIN_SECONDS = 5.0
 
 # Earlier versions of Crawlee have only `is_empty`, which tells whether a queue is finished too.
 _HAS_IS_FINISHED = hasattr(RequestQueueClient, "is_finished")
@@ -60,9 +65,12 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             host_max_in_flight=settings.host_max_in_flight,
         )
         self._keeper = self._frontier.keeper(self._on_lost, lease_seconds=settings.lease_seconds)
+        self._adder = RequestAdder(self._frontier)
+        self._settler = Settler()
         self._memory = QueueMemory(backend.config.frontier_seen_cache)
         self._times = StorageTimes(run.created_at)
         self._claiming = asyncio.Lock()
+        self._refilling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases."""
@@ -72,7 +80,11 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Releases unfinished requests, and records the end of the run if it is finished."""
+        """Settles handled requests, releases all others, and records the end of the run if it is finished."""
+        if self._refilling is not None:
+            await asyncio.gather(self._refilling, return_exceptions=True)
+        await self._adder.join()
+        await self._settler.close()
         await self._keeper.__aexit__(kind, error, trace)
         self._memory.clear()
         try:
@@ -83,6 +95,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def get_metadata(self) -> RequestQueueMetadata:
+        await self._settler.join(_JOIN_SECONDS)
         stats = await self._frontier.stats()
         handled = stats.completed + stats.failed + stats.skipped
         pending = stats.pending + stats.delayed + stats.in_progress
@@ -104,6 +117,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def purge(self) -> None:
+        await self._settler.join(_JOIN_SECONDS)
         for claim in self._keeper.held:
             self._keeper.let_go(claim)
         self._memory.clear()
@@ -118,35 +132,37 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         response = AddRequestsResponse(processed_requests=[], unprocessed_requests=[])
         accepted: list[tuple[Request, FrontierItem]] = []
         for request in requests:
+            if request.unique_key in self._memory.stored_keys:
+                response.processed_requests.append(self._processed(request, was_added=False))
+                continue
             try:
                 accepted.append((request, self._item(request, forefront=forefront)))
             except ValueError as error:
                 response.unprocessed_requests.append(_refused(request, error))
-        results = await self._add([item for _, item in accepted])
+        results = await self._adder.add([item for _, item in accepted])
         for (request, _), result in zip(accepted, results, strict=True):
             if result is None:
                 response.unprocessed_requests.append(_unprocessed(request))
             elif result.error is not None:
                 response.unprocessed_requests.append(_refused(request, result.error))
             else:
+                self._memory.stored_keys.add(request.unique_key)
                 is_final = result.status is not None and result.status.is_final
                 response.processed_requests.append(
-                    ProcessedRequest(
-                        unique_key=request.unique_key,
-                        was_already_present=not result.added,
-                        was_already_handled=self._memory.is_handled(request.unique_key) or is_final,
-                    )
+                    self._processed(request, was_added=result.added, is_final=is_final)
                 )
         if forefront:
             self._note_in_front(
                 sum(not processed.was_already_present for processed in response.processed_requests)
             )
-        self._note_change()
+        if any(not processed.was_already_present for processed in response.processed_requests):
+            self._note_change()
         return response
 
     @override
     async def get_request(self, unique_key: str) -> Request | None:
         self._times.note_access()
+        await self._settler.join(_JOIN_SECONDS)
         item = await self._frontier.get(unique_key)
         if item is None:
             return None
@@ -158,12 +174,14 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     @override
     async def fetch_next_request(self) -> Request | None:
         self._times.note_access()
-        async with self._claiming:
-            await self._claim()
-            if not self._memory.ready:
-                return None
-            claim, request = self._memory.ready.pop(0)
-        self._memory.claims[request.unique_key] = claim
+        memory = self._memory
+        await self._claim_if_none_ready()
+        if not memory.ready:
+            return None
+        claim, request = memory.ready.pop(0)
+        memory.claims[request.unique_key] = claim
+        if len(memory.ready) <= self._settings.prefetch // 2 and not memory.is_empty():
+            self._refill()
         return request
 
     @override
@@ -176,11 +194,11 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             request.handled_at = datetime.now(UTC)
         if request.state is RequestState.ERROR:
             reason = f"failed after {request.retry_count} retries"
-            settlement = self._frontier.fail(claim, reason, retry=False)
+            settle: Settle = partial(self._frontier.fail, claim, reason, retry=False)
         else:
-            settlement = self._frontier.complete(claim, payload=payload_of(request))
-        if not await self._settle(request, settlement):
-            return None
+            settle = partial(self._complete, claim, payload_of(request))
+        self._memory.claims.pop(request.unique_key, None)
+        await self._settler.start(claim, settle)
         self._memory.note_handled(request.unique_key)
         self._times.note_change()
         return ProcessedRequest(
@@ -207,10 +225,9 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     async def is_empty(self) -> bool:
         """Returns whether no request can be fetched now. To find out, it claims the next requests."""
         self._times.note_access()
-        async with self._claiming:
-            await self._claim()
-            if self._memory.ready:
-                return False
+        await self._claim_if_none_ready()
+        if self._memory.ready:
+            return False
         return _HAS_IS_FINISHED or await self.is_finished()
 
     @override
@@ -218,44 +235,69 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         """Returns whether all requests are handled, those in progress in other processes included."""
         if self._memory.is_unfinished():
             return False
+        # To claim a request costs less than to prove that there is none.
+        await self._claim_if_none_ready()
+        if self._memory.is_unfinished() or not await self._settler.join(_JOIN_SECONDS):
+            return False
         finished = await self._frontier.is_finished()
         if not finished:
             self._memory.note_unfinished()
         return finished
 
-    async def _add(self, items: list[FrontierItem]) -> list[AddResult | None]:
-        """Adds items. Returns None for each item that may not have been added."""
+    async def _claim_if_none_ready(self) -> None:
+        memory = self._memory
+        if memory.ready and not memory.in_front:
+            return
+        async with self._claiming:
+            while (memory.in_front or not memory.ready) and not memory.is_empty():
+                await self._claim()
+
+    def _refill(self) -> None:
+        """Claims the next requests in the background, unless that is being done."""
+        if self._refilling is None or self._refilling.done():
+            self._refilling = asyncio.create_task(self._claim_ahead())
+
+    async def _claim_ahead(self) -> None:
         try:
-            return [*await self._frontier.add(items)]
-        except PartialBatchError as error:
-            logger.warning("%d requests may not have been added: %s", len(error.failures), error)
-            failed = {item.unique_key for item, _ in error.failures}
-        # All others were added: this call finds their results.
-        results = iter(await self._frontier.add([item for item in items if item.unique_key not in failed]))
-        return [None if item.unique_key in failed else next(results) for item in items]
+            async with self._claiming:
+                if len(self._memory.ready) <= self._settings.prefetch // 2:
+                    await self._claim()
+        except RagcrawlDynamoError as error:
+            # Whoever needs a request claims again, and gets the error.
+            logger.warning("no requests could be claimed ahead: %s", error)
 
     async def _claim(self) -> None:
-        """Claims the next requests, unless some are ready or there were none a moment ago."""
+        """Claims the next requests: those in the front of the queue, or else those after the ready ones."""
         memory = self._memory
-        while (memory.in_front or not memory.ready) and not memory.is_empty():
-            # Requests in the front of the queue go before those that were claimed earlier.
-            count = memory.in_front or self._settings.prefetch
-            claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
-            claimed: list[ClaimedRequest] = []
-            invalid: list[tuple[Claim, str]] = []
-            for claim in claims:
-                try:
-                    claimed.append(ClaimedRequest(claim, request_of(claim.item)))
-                except ValidationError as error:
-                    invalid.append((claim, f"is not a request: {error}"))
-            self._keeper.hold(claim for claim, _ in claimed)
-            memory.ready[:0] = claimed
-            memory.in_front = 0
-            if not claims:
-                memory.note_empty()
-            for claim, reason in invalid:
-                logger.error("item %s %s", claim.item.item_id, reason)
-                await self._frontier.fail(claim, reason, retry=False)
+        in_front, changes = memory.in_front, memory.changes
+        count = in_front or self._settings.prefetch - len(memory.ready)
+        claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
+        claimed: list[ClaimedRequest] = []
+        invalid: list[tuple[Claim, str]] = []
+        for claim in claims:
+            try:
+                claimed.append(ClaimedRequest(claim, request_of(claim.item)))
+            except ValidationError as error:
+                invalid.append((claim, f"is not a request: {error}"))
+        self._keeper.hold(claim for claim, _ in claimed)
+        # Requests in the front of the queue go before those that were claimed earlier.
+        memory.ready.extend(claimed)
+        memory.ready.sort(key=lambda ready: -ready.claim.item.priority)
+        memory.in_front -= in_front
+        # What was added in the meantime may not have been seen.
+        if not claims and memory.changes == changes:
+            memory.note_empty()
+        for claim, reason in invalid:
+            logger.error("item %s %s", claim.item.item_id, reason)
+            await self._frontier.fail(claim, reason, retry=False)
+
+    async def _complete(self, claim: Claim, payload: str) -> None:
+        try:
+            await self._frontier.complete(claim, payload=payload)
+        except InvalidInputError as error:
+            # The handler has run: its request must not be handled again.
+            logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
+            await self._frontier.complete(claim)
 
     def _open_claim(self, request: Request) -> Claim | None:
         """Returns the claim of a request in progress."""
@@ -273,6 +315,13 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         # Not earlier: after any other error Crawlee repeats the call.
         self._memory.claims.pop(request.unique_key, None)
         return is_settled
+
+    def _processed(self, request: Request, *, was_added: bool, is_final: bool = False) -> ProcessedRequest:
+        return ProcessedRequest(
+            unique_key=request.unique_key,
+            was_already_present=not was_added,
+            was_already_handled=self._memory.is_handled(request.unique_key) or is_final,
+        )
 
     def _item(self, request: Request, *, forefront: bool) -> FrontierItem:
         return self._frontier.link(

@@ -20,7 +20,7 @@ restarted process resumes the crawl. A new run id starts a new crawl.
 | RAGCRAWL_DYNAMO_LEASE_SECONDS | seconds until others get the requests of a killed process | 60 |
 | RAGCRAWL_DYNAMO_HOST_DELAY | seconds between requests to a host, by all processes | DOWNLOAD_DELAY |
 | RAGCRAWL_DYNAMO_HOST_MAX_IN_FLIGHT | requests to a host at a time, by all processes | no limit |
-| RAGCRAWL_DYNAMO_PREFETCH | requests that are claimed ahead | CONCURRENT_REQUESTS |
+| RAGCRAWL_DYNAMO_PREFETCH | requests that are claimed ahead | twice CONCURRENT_REQUESTS |
 
 A request is completed after its callback has ended, the pipelines have processed its items, and its new
 requests are stored. A request fails if its download fails, if its last response has one of RETRY_HTTP_CODES,
@@ -40,6 +40,8 @@ What differs from Scrapy's own scheduler:
 - **DUPEFILTER_CLASS** gets no requests. `enqueue_request` returns True for duplicates; the stat
   `dupefilter/filtered` counts them.
 - **Retries and redirects** by Scrapy's own middlewares stay in their process, under the same lease.
+- **Debug logs** of botocore are off unless their level is set, because Scrapy has all messages made and drops
+  them later.
 - **Leases** can be lost while a request is crawled, if its process is suspended. Another process crawls the
   request too.
 """

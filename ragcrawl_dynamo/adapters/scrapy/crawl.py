@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,8 @@ CLAIM_TOKEN = "ragcrawl_dynamo_claim"  # noqa: S105 # the name of a token
 # Key in the meta of a request: Scrapy sets it for start requests.
 IS_START = "is_start_request"
 
+_CLIENT_LOGGERS = ("aiobotocore", "botocore")
+
 
 class Crawl:
     """What the components of one crawler share.
@@ -36,8 +39,9 @@ class Crawl:
     _crawls: ClassVar[WeakKeyDictionary[Crawler, Crawl]] = WeakKeyDictionary()
 
     def __init__(self, crawler: Crawler) -> None:
+        _quiet_the_client()
         self.settings = CrawlSettings.from_crawler(crawler)
-        self.memory = CrawlMemory()
+        self.memory = CrawlMemory(self.settings.config.frontier_seen_cache)
         self.backend = DynamoDBBackend(self.settings.config)
         self._is_open = False
         self._opening = asyncio.Lock()
@@ -63,3 +67,15 @@ class Crawl:
 
     async def _on_closed(self) -> None:
         await self.backend.close()
+
+
+def _quiet_the_client() -> None:
+    """Disables the debug logs of the client of DynamoDB, unless the user has set their level.
+
+    Scrapy gives all messages to its handlers, which drop those below LOG_LEVEL. The client would make some 20
+    of them for each request.
+    """
+    for name in _CLIENT_LOGGERS:
+        client_logger = logging.getLogger(name)
+        if client_logger.level == logging.NOTSET:
+            client_logger.setLevel(logging.INFO)

@@ -1,11 +1,12 @@
-"""The exchange: a background task that moves requests between the memory of a process and the frontier."""
+"""The exchange: background tasks that move requests between the memory of a process and the frontier."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from ragcrawl_dynamo import (
     Claim,
@@ -23,13 +24,16 @@ from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
 
 logger = logging.getLogger(__name__)
 
-# Seconds until the task looks again for requests of other processes. They are doubled while there are none.
+# Seconds until the exchange looks again for requests of other processes, doubled while there are none.
 _POLL_SECONDS = 0.25
 _MAX_POLL_SECONDS = 2.0
 
 
 class FrontierExchange:
-    """Adds new requests to the frontier, settles the claims of crawled ones, and claims the next ones."""
+    """Adds new requests to the frontier, settles the claims of crawled ones, and claims the next ones.
+
+    One task writes and another one claims, so that the engine gets requests while others are written.
+    """
 
     def __init__(
         self, crawl: Crawl, frontier: Frontier, serializer: RequestSerializer, engine: Engine
@@ -40,19 +44,20 @@ class FrontierExchange:
         self._serializer = serializer
         self._engine = engine
         self._keeper = frontier.keeper(self._on_lost, lease_seconds=crawl.settings.lease_seconds)
-        self._has_work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._has_output = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Starts the task, and the renewal of leases."""
+        """Starts the tasks, and the renewal of leases."""
         await self._keeper.__aenter__()
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._write_always()), asyncio.create_task(self._claim_always())]
 
     async def stop(self) -> None:
-        """Stops the task, writes what is left to write, and releases requests that were not crawled."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Stops the tasks, writes what is left to write, and releases requests that were not crawled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.collect_crawled()
         try:
             await self._write()
@@ -62,9 +67,14 @@ class FrontierExchange:
             logger.error("not everything was written at the end of the crawl: %s", error)
         await self._keeper.__aexit__(None, None, None)
 
-    def wake(self) -> None:
-        """Lets the task work now."""
-        self._has_work.set()
+    def note_output(self) -> None:
+        """Lets the exchange write now."""
+        self._has_output.set()
+
+    def note_taken(self) -> None:
+        """Lets the exchange claim now, if the engine has taken half of the requests that waited for it."""
+        if self._has_room_for_claims():
+            self._has_room.set()
 
     def collect_crawled(self) -> None:
         """Marks the claims of all requests that the engine has crawled to be settled."""
@@ -75,32 +85,45 @@ class FrontierExchange:
         for token, (_, request) in list(self._memory.held.items()):
             if token not in waiting and request not in in_progress:
                 self._memory.settle(token)
-                self.wake()
+                self.note_output()
 
-    async def _run(self) -> None:
+    async def _write_always(self) -> None:
+        while True:
+            await self._has_output.wait()
+            self._has_output.clear()
+            if await self._attempt(self._write()) is None:
+                self._has_output.set()
+                await asyncio.sleep(_MAX_POLL_SECONDS)
+            # An added request can be claimed, and a settled one can be the last one.
+            self._has_room.set()
+
+    async def _claim_always(self) -> None:
         pause = _POLL_SECONDS
         while True:
-            self._has_work.clear()
-            try:
-                await self._write()
-                has_claimed = await self._claim()
-                pause = _POLL_SECONDS if has_claimed else min(2 * pause, _MAX_POLL_SECONDS)
-                if not has_claimed:
-                    await self._check_finished()
-            except FrontierCancelledError as error:
-                logger.info("%s", error)
-                self._memory.cancel()
-                self._engine.wake()
-            except RagcrawlDynamoError as error:
-                logger.error("requests cannot be exchanged with DynamoDB, it is tried again: %s", error)
-                pause = _MAX_POLL_SECONDS
-            except Exception:  # without this task the spider would wait forever
-                logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
-                pause = _MAX_POLL_SECONDS
+            self._has_room.clear()
+            has_claimed = await self._attempt(self._claim())
+            if has_claimed:
+                pause = _POLL_SECONDS
+            else:
+                pause = _MAX_POLL_SECONDS if has_claimed is None else min(2 * pause, _MAX_POLL_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._has_work.wait()
+                    await self._has_room.wait()
                     pause = _POLL_SECONDS
+
+    async def _attempt(self, exchange: Coroutine[Any, Any, bool]) -> bool | None:
+        """Returns what an exchange returns, or None if it has failed, so that it must be tried again."""
+        try:
+            return await exchange
+        except FrontierCancelledError as error:
+            logger.info("%s", error)
+            self._memory.cancel()
+            self._engine.wake()
+        except RagcrawlDynamoError as error:
+            logger.error("requests cannot be exchanged with DynamoDB, it is tried again: %s", error)
+        except Exception:  # without its task the spider would wait forever
+            logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
+        return None
 
     async def _check_finished(self) -> None:
         """Notes that the crawl is finished, if no process has anything left to do."""
@@ -109,8 +132,11 @@ class FrontierExchange:
             self._memory.is_finished = not self._memory.is_busy
             self._engine.wake()
 
-    async def _write(self) -> None:
-        """Adds new requests, and then settles claims: first the requests that a crawled one has yielded."""
+    async def _write(self) -> bool:
+        """Adds new requests, and then settles claims: first the requests that a crawled one has yielded.
+
+        Returns True.
+        """
         memory = self._memory
         settlements, items = memory.to_settle[:], memory.to_add[:]
         if items:
@@ -122,6 +148,7 @@ class FrontierExchange:
                 raise failure
         await self._settle(settlements)
         del memory.to_settle[: len(settlements)]
+        return True
 
     async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
         try:
@@ -132,24 +159,32 @@ class FrontierExchange:
             if result.error is not None:
                 logger.error("request %s cannot be stored: %s", item.url, result.error)
                 self._engine.count("unstorable")
-            elif not result.added:
+                continue
+            self._memory.stored_keys.add(item.unique_key or "")
+            if not result.added:
                 self._engine.count("filtered", prefix="dupefilter")
         return None
 
     async def _settle(self, settlements: list[Settlement]) -> None:
         """Settles claims by the outcomes of their requests. Skips those that an earlier try has settled."""
         completed: list[Claim] = []
+        settling: list[Awaitable[None]] = []
         for claim, outcome in settlements:
             if claim.ended:
                 continue
             if outcome is None:
                 completed.append(claim)
             elif outcome.kind == "failed":
-                await self._count_settled("failed", self._frontier.fail(claim, outcome.reason))
+                settling.append(self._count_settled("failed", self._frontier.fail(claim, outcome.reason)))
             else:
-                await self._count_settled("skipped", self._frontier.skip(claim, outcome.reason))
+                settling.append(self._count_settled("skipped", self._frontier.skip(claim, outcome.reason)))
         if completed:
-            await self._count_settled("completed", self._frontier.complete(completed), len(completed))
+            completion = self._frontier.complete(completed)
+            settling.append(self._count_settled("completed", completion, len(completed)))
+        # An error of one settlement must not cancel the others.
+        for error in await asyncio.gather(*settling, return_exceptions=True):
+            if error is not None:
+                raise error
 
     async def _count_settled(self, stat: str, settlement: Awaitable[None], count: int = 1) -> None:
         """Awaits the settlement of claims, and counts them. Lost leases are counted apart."""
@@ -162,11 +197,17 @@ class FrontierExchange:
         self._engine.count("lost", lost)
         self._engine.count(stat, count - lost)
 
+    def _has_room_for_claims(self) -> bool:
+        return len(self._memory.waiting) <= self._settings.prefetch // 2
+
     async def _claim(self) -> bool:
-        """Claims requests that can be crawled soon. Returns False if there were none."""
-        free = self._settings.prefetch - len(self._memory.waiting)
-        if free <= 0:
+        """Claims requests that can be crawled soon. Returns False if there were none.
+
+        It also notes that the crawl is finished, if no process has anything left to do.
+        """
+        if not self._has_room_for_claims():
             return True
+        free = self._settings.prefetch - len(self._memory.waiting)
         claims = await self._frontier.claim(free, lease_seconds=self._settings.lease_seconds)
         invalid: list[tuple[Claim, str]] = []
         for claim in claims:
@@ -184,6 +225,8 @@ class FrontierExchange:
         for claim, reason in invalid:
             logger.error("item %s %s", claim.item.item_id, reason)
             await self._frontier.fail(claim, reason, retry=False)
+        if not claims:
+            await self._check_finished()
         return bool(claims)
 
     def _on_lost(self, claim: Claim, reason: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ragcrawl_dynamo import Claim, FrontierItem
+from ragcrawl_dynamo._frontier.seen_links import SeenLinks
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -44,10 +45,13 @@ class CrawlMemory:
         in_memory: Requests that cannot be stored.
         to_add: Items that are to be added to the frontier.
         to_settle: Claims that are to be settled.
+        stored_keys: Unique keys of requests that are known to be in the frontier.
         is_finished: Whether no process has anything left to crawl.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stored_keys: int = 0) -> None:
+        """`stored_keys` is how many unique keys are remembered."""
+        self.stored_keys = SeenLinks(stored_keys)
         self.clear()
 
     def clear(self) -> None:
@@ -57,6 +61,7 @@ class CrawlMemory:
         self.in_memory: deque[Request] = deque()
         self.to_add: list[FrontierItem] = []
         self.to_settle: list[Settlement] = []
+        self.stored_keys.clear()
         self.is_finished = False
         self._outcomes: dict[str, Outcome] = {}
 

@@ -75,20 +75,27 @@ class FrontierScheduler(BaseScheduler):
             return True
         # An errback may have copied the meta of the request that has failed.
         request.meta.pop(CLAIM_TOKEN, None)
+        unique_key = self._serializer.key_of(request)
+        if unique_key in self._memory.stored_keys:
+            self._engine.count("filtered", prefix="dupefilter")
+            return True
         try:
-            self._memory.to_add.append(self._serializer.item_of(request))
+            self._memory.to_add.append(self._serializer.item_of(request, unique_key))
         except (TypeError, ValueError) as error:
             logger.warning("%s stays in memory, because it cannot be stored: %s", request, error)
             self._engine.count("in_memory")
             self._memory.in_memory.append(request)
         self._memory.is_finished = False
-        self._exchange.wake()
+        self._exchange.note_output()
         return True
 
     @override
     def next_request(self) -> Request | None:
         self._exchange.collect_crawled()
-        return self._memory.next_request()
+        request = self._memory.next_request()
+        if request is not None:
+            self._exchange.note_taken()
+        return request
 
     async def _open(self, spider: Spider) -> None:
         settings = self._crawl.settings

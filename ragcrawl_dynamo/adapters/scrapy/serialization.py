@@ -29,16 +29,24 @@ class RequestSerializer:
         self._spider = spider
         self._frontier = frontier
 
-    def item_of(self, request: Request) -> FrontierItem:
+    def key_of(self, request: Request) -> str:
+        """Returns the unique key of a request. A request that must not be filtered gets a new one."""
+        fingerprint: str = self._crawler.request_fingerprinter.fingerprint(request).hex()
+        if request.dont_filter and not request.meta.get(IS_START):
+            return f"{fingerprint}-{secrets.token_hex(8)}"
+        return fingerprint
+
+    def item_of(self, request: Request, unique_key: str) -> FrontierItem:
         """Returns a request as an item for the frontier.
+
+        Args:
+            request: The request.
+            unique_key: Its key by `key_of`.
 
         Raises:
             TypeError: It holds a value that cannot be stored.
             ValueError: Its callback is not a method of the spider, or a field cannot be stored.
         """
-        unique_key = self._crawler.request_fingerprinter.fingerprint(request).hex()
-        if request.dont_filter and not request.meta.get(IS_START):
-            unique_key += f"-{secrets.token_hex(8)}"
         return self._frontier.link(
             request.url,
             unique_key=unique_key,

@@ -54,7 +54,7 @@ class CrawlSettings:
         site_id = settings.get("RAGCRAWL_DYNAMO_SITE_ID") or spider_name
         host_delay = settings.getfloat("RAGCRAWL_DYNAMO_HOST_DELAY", settings.getfloat("DOWNLOAD_DELAY"))
         max_in_flight = settings.get("RAGCRAWL_DYNAMO_HOST_MAX_IN_FLIGHT")
-        prefetch = settings.getint("RAGCRAWL_DYNAMO_PREFETCH") or settings.getint("CONCURRENT_REQUESTS")
+        prefetch = settings.getint("RAGCRAWL_DYNAMO_PREFETCH") or 2 * settings.getint("CONCURRENT_REQUESTS")
         return cls(
             config=config or StorageConfig.from_env().backend,
             site_id=site_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ async def handle_all(queue: RequestQueue) -> list[str]:
         names.append(request.url.removeprefix(url("")))
         await queue.mark_request_as_handled(request)
     return names
+
+
+async def remaining(queue: RequestQueue) -> AsyncIterator[Request]:
+    """Fetches the requests that are left."""
+    while (request := await queue.fetch_next_request()) is not None:
+        yield request
 
 
 async def wait_until(ask: Callable[[], Awaitable[T]], expected: T) -> None:

@@ -9,9 +9,9 @@ from crawlee import Request
 from crawlee._request import RequestState
 from crawlee.storages import RequestQueue
 
-from ragcrawl_dynamo import BackendStateError, FrontierStatus
+from ragcrawl_dynamo import AddResult, BackendStateError, FrontierItem, FrontierStatus
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBRequestQueueClient, DynamoDBStorageClient
-from tests.adapters.crawlee.requests import handle_all, url, user_fields, wait_until
+from tests.adapters.crawlee.requests import handle_all, remaining, url, user_fields, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -41,6 +41,8 @@ async def test_crawlee_request_queue_tells_other_processes_what_is_handled(
 ) -> None:
     await queue.add_requests([url(1), url(2)])
     assert await handle_all(queue) == ["1", "2"]
+    # Requests are settled in the background, until the queue is finished.
+    assert await queue.is_finished()
     other_queue = await RequestQueue.open(storage_client=other_client)
     added = await other_queue.add_request(url(2))
     assert added is not None
@@ -238,3 +240,53 @@ async def test_crawlee_request_queue_keeps_other_requests_if_an_item_cannot_be_g
     request = await queue.fetch_next_request()
     assert request is not None
     assert request.url == url(2)
+
+
+async def test_crawlee_request_queue_adds_the_requests_of_concurrent_calls_together(
+    queue: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(queue._client, DynamoDBRequestQueueClient)
+    frontier = queue._client._frontier
+    add = frontier.add
+    batches: list[int] = []
+
+    async def count(links: list[FrontierItem]) -> list[AddResult]:
+        batches.append(len(links))
+        return await add(links)
+
+    monkeypatch.setattr(frontier, "add", count)
+    names = [*range(9), 0, 1]
+    added = await asyncio.gather(*(queue.add_request(url(name)) for name in names))
+    assert sum(batches) == len(names)
+    assert len(batches) <= 2
+    assert [not result.was_already_present for result in added if result] == [True] * 9 + [False] * 2
+    # Requests that are known to be stored are not sent again.
+    await queue.add_request(url(0))
+    assert sum(batches) == len(names)
+
+
+async def test_crawlee_request_queue_claims_ahead_while_requests_are_handled(queue: RequestQueue) -> None:
+    await queue.add_requests([url(number) for number in range(40)], wait_for_all_requests_to_be_added=True)
+    assert isinstance(queue._client, DynamoDBRequestQueueClient)
+    ready = queue._client._memory.ready
+    for _ in range(8):
+        assert await queue.fetch_next_request() is not None
+
+    async def is_refilled() -> bool:
+        return len(ready) == 16
+
+    await wait_until(is_refilled, True)
+    rest = [request.url async for request in remaining(queue)]
+    assert rest == [url(number) for number in range(8, 40)]
+
+
+async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_stored(
+    queue: RequestQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queue.add_request(url(1))
+    request = await queue.fetch_next_request()
+    assert request is not None
+    request.user_data["x"] = "y" * 500_000
+    await queue.mark_request_as_handled(request)
+    assert await queue.is_finished()
+    assert f"request {url(1)} is handled, but stored as it was before" in caplog.text

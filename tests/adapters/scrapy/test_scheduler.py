@@ -84,6 +84,16 @@ async def test_scrapy_scheduler_keeps_the_delay_of_a_host_over_two_spiders(
 
 
 @on_dynamodb_local
+async def test_scrapy_scheduler_keeps_the_debug_logs_of_the_dynamodb_client_away(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    site.pages = 1
+    stats = await crawl(dynamodb_config, "Plain", site.url, LOG_LEVEL="DEBUG")
+    assert "[scrapy.core.engine] DEBUG: Crawled (200)" in stats["log"]
+    assert "[botocore" not in stats["log"]
+
+
+@on_dynamodb_local
 async def test_scrapy_scheduler_crawls_links_of_others_and_gives_up_what_is_not_a_request(
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
