@@ -8,9 +8,10 @@ by moment. A record is updated only if it is as it was read.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,6 +42,9 @@ from ragcrawl_dynamo._schema.queue_order import due_bound, host_order, split_fac
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import ThrottledError
+
+# How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
+_PER_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +134,37 @@ class HostStore:
     async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
         """Iterates over all hosts of the run with their items, by bucket and name; strongly consistent."""
         await self._control.know_buckets()
-        only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
         for bucket in range(self.buckets):
-            query = Query(self._table, hosts_partition(self._run_id, bucket), sort=only_hosts)
-            start = None
-            while True:
-                response = await self._gateway.call("Query", requests.query_request(query, start=start))
-                for item in response["Items"]:
-                    yield from_item(self._table, item), item
-                if (start := response.get("LastEvaluatedKey")) is None:
-                    break
+            async for host in self._iterate(bucket, _PER_PAGE):
+                yield host
+
+    async def iterate_by_name(self) -> AsyncIterator[tuple[HostRecord, Item]]:
+        """Iterates over all hosts of the run with their items, by name; strongly consistent."""
+        await self._control.know_buckets()
+        readers = [self._iterate(bucket, _PER_PAGE // 4) for bucket in range(self.buckets)]
+        firsts = [await anext(reader, None) for reader in readers]
+        heap = [(first[0].host, i, first) for i, first in enumerate(firsts) if first is not None]
+        heapq.heapify(heap)
+        while heap:
+            _, i, host = heap[0]
+            yield host
+            following = await anext(readers[i], None)
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (following[0].host, i, following))
+
+    async def _iterate(self, bucket: int, per_page: int) -> AsyncGenerator[tuple[HostRecord, Item], None]:
+        only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
+        query = Query(self._table, hosts_partition(self._run_id, bucket), sort=only_hosts)
+        start = None
+        while True:
+            request = requests.query_request(query, limit=per_page, start=start)
+            response = await self._gateway.call("Query", request)
+            for item in response["Items"]:
+                yield from_item(self._table, item), item
+            if (start := response.get("LastEvaluatedKey")) is None:
+                return
 
     async def get_item(self, host: str) -> Item | None:
         """Returns the item of one host, with its counts, or None; strongly consistent."""

@@ -262,7 +262,7 @@ class RunQueue:
         await self._check_site()
         await self._flush()
         now = self.run.clock.now()
-        async for record, item in self.run.hosts.iterate():
+        async for record, item in self.run.hosts.iterate_by_name():
             yield HostStatus(
                 host=record.host,
                 delay=record.delay,
