@@ -91,7 +91,9 @@ async def test_is_finished_wakes_a_host_that_has_left_the_list_too_early(config:
         hosts = frontier._queue.run.hosts
         (listed,), _ = await hosts.read_list(hosts.bucket_of("a.example"), clock.now(), 10)
         table, key = frontier._queue.run.hosts._table, hosts.key("a.example")
-        unlisting = requests.update_request(table, key, Update(remove=["place", "queue", "queue_order"]), None)
+        unlisting = requests.update_request(
+            table, key, Update(remove=["place", "queue", "queue_order"]), None
+        )
         await hosts._gateway.call("UpdateItem", unlisting)
         assert listed.host == "a.example"
         assert await frontier.claim() == []
