@@ -150,7 +150,7 @@ class ItemTooLargeError(InvalidInputError):
     """
 
     def __init__(self, largest: tuple[str, int], *, model: str, record: str, size: int, limit: int) -> None:
-        """`largest` is the largest field, a name and a number of bytes, `record` the key of the record as text."""
+        """`largest` is the name and size of the largest field, `record` the key of the record as text."""
         self.size = size
         self.limit = limit
         field, field_size = largest

@@ -31,9 +31,8 @@ class Frontier:
     older one.
 
     Items are claimed by priority, the highest first. Among hosts whose best items have one priority, the host
-    that this process served longest ago comes next; within a host, the oldest item. The order is exact over
-    all that one process sees. Several processes share the hosts, and see an urgent item of another one's
-    share within about a second.
+    that this process served longest ago comes next; within a host, the oldest item. Several processes share
+    the hosts, and see an urgent item of another one's share within about a second.
 
     Besides the errors that a method names, every method may raise:
 
