@@ -5,10 +5,13 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
+
+# The longest time in seconds for which the queue of a host that is listed as having work is not read.
+LONGEST_PAUSE = 60.0
 
 # How many ids of items that this process has ended are remembered for each host.
 _ENDED_REMEMBERED = 2000
@@ -126,7 +129,10 @@ class HostCandidates:
         tried: The ids of these candidates.
         is_used: Whether candidates were chosen since the queue was last read.
         is_own: Whether the host is in the share of this process.
-        empty_looks: How many looks in a row have found nothing, though the stored counts say otherwise.
+        empty_looks: How many looks in a row have shown nothing that can be claimed.
+        distrusted: How many times in a row the host could not leave the list because of its counts.
+        leave_at: When it is next tried to take the host out of the list, by the monotonic clock.
+        leave_pause: How many seconds after that it is tried again.
         idle_since: Since when nothing can be claimed, in seconds of the monotonic clock.
         version: Grows with each change that may move the host in the order of the workbench.
         seen_at: When the host was last seen in the list, in seconds of the monotonic clock.
@@ -151,6 +157,9 @@ class HostCandidates:
     is_used: bool = False
     is_own: bool = True
     empty_looks: int = 0
+    distrusted: int = 0
+    leave_at: float | None = None
+    leave_pause: float = 1.0
     idle_since: float | None = None
     version: int = 0
     seen_at: float = 0.0
@@ -241,7 +250,21 @@ class HostCandidates:
     @property
     def is_drained(self) -> bool:
         """Whether the host is listed and has no open item, as far as this process knows."""
-        return self.order is not None and self.is_all and not self.ready and not self.waiting
+        return self.order is not None and self.is_all and not (self.ready or self.waiting or self.tried)
+
+    @property
+    def pause(self) -> timedelta:
+        """How long the queue is not read after it has shown nothing: 1, 2, 4, ... up to 60 seconds."""
+        return timedelta(seconds=min(LONGEST_PAUSE, 2.0 ** max(0, self.empty_looks - 1)))
+
+    def is_due_to_leave(self, monotonic: float) -> bool:
+        """Returns whether to try now to take the drained host out of the list; it is assumed to be tried."""
+        if self.leave_at is not None and monotonic < self.leave_at:
+            return False
+        is_due = self.leave_at is not None
+        self.leave_pause = min(LONGEST_PAUSE, 2 * self.leave_pause) if is_due else 1.0
+        self.leave_at = monotonic + self.leave_pause
+        return is_due
 
     def next_moment(self) -> datetime | None:
         """Returns when the next waiting item can be claimed, or an earlier moment; None if none waits."""
@@ -287,6 +310,9 @@ class HostCandidates:
         self.is_all = is_all
         self.is_used = False
         self.wake(now)
+        self.empty_looks = 0 if self.ready else self.empty_looks + 1
+        if self.ready or self.waiting:
+            self.distrusted = 0
 
 
 def claim_order(candidate: Candidate) -> tuple[str, int, float]:

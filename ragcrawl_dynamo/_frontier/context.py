@@ -133,6 +133,10 @@ class RunContext:
         is_own = host.is_own if is_all else membership.owns_part(candidate.item_id)
         return 0 if is_own or membership.count == 1 else membership.distance(candidate.item_id)
 
+    def owns(self, host: str) -> bool:
+        """Returns whether this process claims, and a host is in its share."""
+        return self.membership.is_active and self.hosts.bucket_of(host) in self.share
+
     @property
     def share(self) -> frozenset[int]:
         """The buckets in the share of this process."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,8 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, FrontierStats, UnwrittenCounts, stats_of
-from ragcrawl_dynamo._frontier.host_store import HostStore, Listed
+from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, records_partition
 
 # The number of shards over which the counts of a run are spread.
@@ -49,10 +50,12 @@ class Flushed:
     Attributes:
         asleep: The hosts that were taken out of the list.
         to_wake: The hosts that are not listed, although they have open items by their counts.
+        open: The hosts that are listed and have open items by their counts.
     """
 
     asleep: list[str] = field(default_factory=list)
     to_wake: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
 
 
 class Counters:
@@ -99,47 +102,53 @@ class Counters:
             unwritten.since = monotonic
         return monotonic - unwritten.since >= FLUSH_SECONDS
 
-    async def flush(self, drained: Mapping[str, Listed]) -> Flushed:
+    async def flush(
+        self,
+        find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
+        only: Container[str] | None = None,
+    ) -> Flushed:
         """Stores the counts in memory. Those that could not be stored are kept for the next call.
 
         Args:
-            drained: Hosts that have no open item, as far as this process knows. Those of them whose counts
-                say so too are taken out of the list.
+            find_drained: Returns which of some hosts have no open item, as far as this process knows. Those
+                whose counts say so too are taken out of the list.
+            only: The hosts whose counts are stored; None for all, with those of the run.
         """
         unwritten, flushed = self._unwritten, Flushed()
         # One flush at a time: the record keeps only this process's latest write token.
         async with self._lock:
-            if not unwritten.by_host and not any(unwritten.total.values()):
+            by_host, total = unwritten.take(only)
+            if not by_host and not any(total.values()):
                 return flushed
-            by_host, total = unwritten.by_host, unwritten.total
-            unwritten.clear()
-            updates = self._additions(by_host, drained)
-            outcome, *outcomes = await self._writes.run([self._addition(self._own_shard, total), *updates])
-            if isinstance(outcome, Refused):
-                outcome = await self._make_shard(total)
-            if isinstance(outcome, Failed):
-                unwritten.total.update(total)
-            left = _note_outcomes(by_host, outcomes, drained, flushed)
-            if left:
-                # The host was not as it was seen, or others have not counted yet what they add or end.
-                outcomes = await self._writes.run(self._additions(left, {}))
-                left = _note_outcomes(left, outcomes, {}, flushed)
-            for host, counts in left.items():
-                unwritten.by_host[host].update(counts)
+            drained = find_drained(by_host)
+            try:
+                updates = self._additions(by_host, drained)
+                if only is None:
+                    updates.insert(0, self._addition(self._own_shard, total))
+                outcomes = await self._writes.run(updates)
+                if only is None and isinstance(outcome := outcomes.pop(0), Applied | Refused):
+                    total = await self._make_shard(total) if isinstance(outcome, Refused) else Counter()
+                by_host = _note_outcomes(by_host, outcomes, drained, flushed)
+                if by_host:
+                    # The host was not as it was seen, or others have not counted yet what they add or end.
+                    outcomes = await self._writes.run(self._additions(by_host, {}))
+                    by_host = _note_outcomes(by_host, outcomes, {}, flushed)
+            finally:
+                unwritten.put_back(by_host, total)
         return flushed
 
     @property
     def _own_shard(self) -> Key:
         return counter_key(self._hosts.run_id, self._shard)
 
-    async def _make_shard(self, total: Counter[str]) -> Outcome:
-        """Stores the shard of this process if there is none, and adds to it."""
+    async def _make_shard(self, total: Counter[str]) -> Counter[str]:
+        """Stores the shard of this process and adds to it; returns what was not added."""
         token = WriteToken.new("made_by")
         zeros: Item = {name: {"N": "0"} for name in NAMES}
         site: Item = {"site_id": {"S": self._hosts.site_id}, **token.attributes}
         new_shard = ConditionalInsert({**self._own_shard, **zeros, **site}, token)
         _, outcome = await self._writes.run([new_shard, self._addition(self._own_shard, total)])
-        return outcome
+        return total if isinstance(outcome, Failed) else Counter()
 
     def _additions(
         self, by_host: Mapping[str, Counter[str]], drained: Mapping[str, Listed]
@@ -195,11 +204,6 @@ def _note_outcomes(
             left[host] = counts
         elif isinstance(outcome, Applied) and host in drained:
             flushed.asleep.append(host)
-        elif isinstance(outcome, Applied) and outcome.item is not None and _is_missed(outcome.item):
-            flushed.to_wake.append(host)
+        elif isinstance(outcome, Applied) and outcome.item is not None and stats_of(outcome.item).open > 0:
+            (flushed.open if "queue" in outcome.item else flushed.to_wake).append(host)
     return left
-
-
-def _is_missed(host: Item) -> bool:
-    """Returns whether a host is not listed, although items of it are open by its counts."""
-    return "queue" not in host and stats_of(host).open > 0

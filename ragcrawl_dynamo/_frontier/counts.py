@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,3 +74,18 @@ class UnwrittenCounts:
         self.by_host: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.total: Counter[str] = Counter()
         self.since: float | None = None
+
+    def take(self, only: Container[str] | None) -> tuple[dict[str, Counter[str]], Counter[str]]:
+        """Takes the amounts of some hosts, or all amounts with those of the run."""
+        if only is not None:
+            hosts = [host for host in self.by_host if host in only]
+            return {host: self.by_host.pop(host) for host in hosts}, Counter()
+        taken = dict(self.by_host), self.total
+        self.clear()
+        return taken
+
+    def put_back(self, by_host: Mapping[str, Counter[str]], total: Counter[str]) -> None:
+        """Adds amounts that were taken and not stored."""
+        self.total.update(total)
+        for host, counts in by_host.items():
+            self.by_host[host].update(counts)

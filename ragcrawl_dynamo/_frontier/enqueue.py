@@ -291,6 +291,7 @@ class Enqueuer:
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 run.offer(candidate)
+        await self._notifier.flush_of({host for host in work if not run.owns(host)})
         return outcomes
 
     def _shards(self, host: str) -> int:

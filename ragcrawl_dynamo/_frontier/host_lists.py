@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._utils.concurrency import gather
 
 # How many hosts one read returns, and how many the read that only looks for better hosts.

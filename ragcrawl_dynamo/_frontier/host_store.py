@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,9 +34,9 @@ from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.control_store import ControlStore
-from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES
+from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_updates import AnnounceWork, HostUpdate
-from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._frontier.work import Listed, Work
 from ragcrawl_dynamo._schema.keys import HOST_PREFIX, bucket_of, host_key, host_of, hosts_partition
 from ragcrawl_dynamo._schema.queue_order import due_bound, host_order, split_facts
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
@@ -49,19 +49,6 @@ _MOSTLY_NEW = 0.9
 
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
 _PER_PAGE = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A host in the list of hosts.
-
-    Attributes:
-        host: The name of the host.
-        order: Its sort key in the list.
-    """
-
-    host: str
-    order: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,16 +239,14 @@ class HostStore:
         """
         return await self._writes.run([self._move(listed, place) for listed, place in moves])
 
-    async def announce(
-        self, work: Mapping[str, Work], counts: MutableMapping[str, Counter[str]]
-    ) -> list[Updated]:
+    async def announce(self, work: Mapping[str, Work], unwritten: UnwrittenCounts) -> list[Updated]:
         """Lists hosts, and stores those that are new. It is called after the items are stored.
 
         It also removes the proof that the run is finished.
 
         Args:
             work: The work of the hosts.
-            counts: Amounts by which their stored counts have to be increased. Those of new hosts are taken.
+            unwritten: Amounts by which stored counts have to be increased. Those of new hosts are taken.
 
         Returns:
             The hosts as they are now.
@@ -279,13 +264,13 @@ class HostStore:
             for host, update in updates.items()
             if host not in records
         }
-        taken = {host: counts.pop(host, Counter()) for host in new}
+        taken = {host: unwritten.by_host.pop(host, Counter()) for host in new}
         outcomes = await self._writes.run([self._insert(new[host], taken[host]) for host in new])
         # Another process may have stored a new host first, perhaps with another place.
         inserted = {host for host, outcome in zip(new, outcomes, strict=True) if isinstance(outcome, Applied)}
         self._share_new = len(inserted) / max(1, len(work))
         for host in new.keys() - inserted:
-            counts.setdefault(host, Counter()).update(taken[host])
+            unwritten.by_host[host].update(taken[host])
         _raise_if_failed(outcomes)
         other_updates = {
             host: update

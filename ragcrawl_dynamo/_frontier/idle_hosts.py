@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Refused
-from ragcrawl_dynamo._frontier.candidates import HostCandidates
+from ragcrawl_dynamo._frontier.candidates import LONGEST_PAUSE, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_lists import HostLists
-from ragcrawl_dynamo._frontier.host_store import Listed
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
-from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order
 
 # How many hosts one claim looks at again at most, those first that were not looked at for the longest time.
@@ -32,10 +32,6 @@ _INTERVAL = 1.0
 
 # Seconds for which a host had nothing before it is moved.
 _IDLE_SECONDS = 1.0
-
-# The longest time for which a host with open items is not looked at, and a host that looks empty although its
-# counts say otherwise. Such a host is looked at again after 1, 2, 4, ... seconds.
-_LONGEST_SECONDS = 60.0
 
 
 class IdleHosts:
@@ -74,13 +70,13 @@ class IdleHosts:
             elif not is_listed:
                 bench.remove(host.host)
         if missed:
-            self._run.note_updates(await self._run.hosts.announce(missed, {}))
+            self._run.note_updates(await self._run.hosts.announce(missed, UnwrittenCounts()))
         return bool(bench.supply(1, now))
 
     def _is_worth_a_look(self, host: HostCandidates) -> bool:
-        if not host.empty_looks or host.looked_at is None:
+        if not host.distrusted or host.looked_at is None:
             return True
-        pause = min(_LONGEST_SECONDS, 2.0 ** (host.empty_looks - 1))
+        pause = min(LONGEST_PAUSE, 2.0 ** (host.distrusted - 1))
         return self._run.clock.monotonic() - host.looked_at >= pause
 
     def _is_idle_for_long(self, host: HostCandidates) -> bool:
@@ -110,7 +106,7 @@ class IdleHosts:
                 moved.append((host, place is not None))
             elif isinstance(outcome, Refused):
                 # Its counts say that an item is open; or another process has moved it, which the list shows.
-                host.empty_looks += place is None
+                host.distrusted += place is None
             bench.settle(host)
         return moved
 
@@ -120,5 +116,5 @@ def _place(host: HostCandidates, now: datetime) -> str | None:
     if not host.waiting:
         return None
     ranks = [waiting.candidate.rank for waiting in host.waiting.values()]
-    latest = now + timedelta(seconds=_LONGEST_SECONDS)
+    latest = now + timedelta(seconds=LONGEST_PAUSE)
     return queue_order(min(ranks), min(host.next_moment() or latest, latest))

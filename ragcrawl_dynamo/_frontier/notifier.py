@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container, Sequence
 
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.host_store import Listed
-from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+
+# How many drained hosts are taken out of the list with a flush of counts, besides those with counts to store.
+_LEAVING_AT_ONCE = 50
 
 
 class Notifier:
@@ -29,7 +33,7 @@ class Notifier:
             return
         announced, view.unannounced = view.unannounced, WorkByHost()
         try:
-            updates = await self._run.hosts.announce(announced, view.unwritten_counts.by_host)
+            updates = await self._run.hosts.announce(announced, view.unwritten_counts)
         except BaseException:
             view.unannounced.note_all(announced)
             raise
@@ -57,18 +61,26 @@ class Notifier:
         Raises:
             ServiceError: Hosts that another process has taken out of the list too early cannot be announced.
         """
-        await self._run.tasks.uninterrupted(self._flush())
+        await self._run.tasks.uninterrupted(self._flush(None))
 
-    async def _flush(self) -> None:
-        bench = self._run.view.bench
-        counted = self._run.view.unwritten_counts.by_host
-        drained = {
-            name: Listed(name, host.order)
-            for name in counted
-            if (host := bench.hosts.get(name)) is not None and host.is_drained and host.order is not None
-        }
-        flushed = await self._run.counters.flush(drained)
+    async def flush_of(self, hosts: Container[str]) -> None:
+        """Stores the counts of some hosts; see `flush`.
+
+        Another process may be about to take the host of an added item out of the list, because all items that
+        it knows have ended. It does not if the counts say that there is another one.
+        """
+        if any(host in hosts for host in self._run.view.unwritten_counts.by_host):
+            await self._run.tasks.uninterrupted(self._flush(hosts))
+
+    async def _flush(self, only: Container[str] | None) -> None:
+        run = self._run
+        bench = run.view.bench
+        flushed = await run.counters.flush(bench.drained, only)
+        if only is None:
+            flushed.asleep += await self._leave(bench.idle_drained(_LEAVING_AT_ONCE, run.clock.monotonic()))
         missed = WorkByHost()
+        for name in flushed.open:
+            bench.doubt(name)
         for name in flushed.asleep:
             if name in bench.hosts and not bench.hosts[name].is_drained:
                 # An item came while the host was taken out of the list.
@@ -76,8 +88,21 @@ class Notifier:
             else:
                 bench.remove(name)
         for name in flushed.to_wake:
-            missed.note(name, Work(queue_order(rank(0.0, self._run.clock.now())), is_changed=True))
-        await self.announce(missed)
+            missed.note(name, Work(queue_order(rank(0.0, run.clock.now())), is_changed=True))
+        if missed:
+            await self.announce(missed)
+
+    async def _leave(self, hosts: Sequence[Listed]) -> list[str]:
+        """Takes drained hosts out of the list whose counts are stored; returns those that have left it.
+
+        A host whose counts say that items are open stays.
+        """
+        outcomes = await self._run.hosts.move([(listed, None) for listed in hosts]) if hosts else []
+        return [
+            listed.host
+            for listed, outcome in zip(hosts, outcomes, strict=True)
+            if isinstance(outcome, Applied)
+        ]
 
     async def wait_for_change(self, seconds: float) -> None:
         """Waits a number of seconds, or until this process learns of work."""

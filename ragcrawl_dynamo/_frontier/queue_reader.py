@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 
@@ -146,8 +146,6 @@ class QueueReader:
 
         host.note_look(seen, is_all=is_all, now=now, distance=distance)
         host.looked_at = run.clock.monotonic()
-        if host.ready or host.waiting:
-            host.empty_looks = 0
         free = [candidate for candidate in host.ready if candidate.expired_token is None]
         unsure = [candidate for candidate in free if candidate.item_id in host.doubtful]
         host.doubtful.clear()

@@ -25,6 +25,19 @@ class Work:
         return Work(min(self.place, other.place), max(self.shards, other.shards), is_changed)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A host in the list of hosts.
+
+    Attributes:
+        host: The name of the host.
+        order: Its sort key in the list.
+    """
+
+    host: str
+    order: str
+
+
 class WorkByHost(dict[str, Work]):
     """Work that has to be announced to other processes, by host."""
 

@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
@@ -119,10 +121,14 @@ class Workbench:
             self.idle[host.host] = host
         else:
             self.idle.pop(host.host, None)
-            host.idle_since = None
+            host.idle_since = host.leave_at = None
         if not host.ready:
             at = next_moment
-            if host.order is None or is_idle:
+            if is_idle:
+                # The list does not show what other processes add to it.
+                pause = self._now + host.pause
+                at = pause if at is None else min(at, pause)
+            elif host.order is None:
                 if at is None:
                     return
             elif moment is None:
@@ -227,6 +233,27 @@ class Workbench:
                 return at
             heapq.heappop(self._later)
         return None
+
+    def drained(self, hosts: Iterable[str]) -> dict[str, Listed]:
+        """Returns which of some hosts are in the share of this process and drained."""
+        known = [host for name in hosts if (host := self.hosts.get(name)) is not None]
+        return {
+            host.host: Listed(host.host, host.order)
+            for host in known
+            if host.is_drained and host.is_own and host.order is not None
+        }
+
+    def idle_drained(self, most: int, monotonic: float) -> list[Listed]:
+        """Returns hosts of the share of this process that are drained and have been idle for a second."""
+        drained = (host for host in self.idle.values() if host.is_drained and host.is_own)
+        leaving = (host for host in drained if host.is_due_to_leave(monotonic))
+        return [Listed(host.host, host.order or "") for host in islice(leaving, most)]
+
+    def doubt(self, host: str) -> None:
+        """Lets the queue of a host be read again, if it is idle."""
+        if (known := self.idle.get(host)) is not None:
+            known.is_all = False
+            self.settle(known)
 
     def give_back(self, candidates: Iterable[Candidate]) -> None:
         """Takes candidates back that were chosen and are not tried."""

@@ -31,7 +31,8 @@ async def test_capacity_units_of_a_link_from_add_to_complete(
 
         before = units()
         await frontier.add(urls(10, first=100))
-        assert units() - before == 20
+        # Two for each item, and one for the counts of the host, which another process may be about to drain.
+        assert units() - before == 21
         before = units()
         claims = await frontier.claim(10)
         # One for the item, whose index entry stays; and a sign of life of the process.
