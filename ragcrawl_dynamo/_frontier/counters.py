@@ -86,12 +86,9 @@ class Counters:
         self._unwritten.by_host[host].update(moved)
         self._unwritten.total.update(moved)
 
-    def correct(self, total: Counter[str], by_host: Mapping[str, Counter[str]]) -> None:
-        """Adds the differences that a recount has found."""
-        self._unwritten.total.update(total)
-        for host, difference in by_host.items():
-            if any(difference.values()):
-                self._unwritten.by_host[host].update(difference)
+    def correct(self, total: Counter[str], by_host: Iterable[tuple[str, Counter[str]]]) -> None:
+        """Adds differences that a recount has found."""
+        self._unwritten.put_back(dict(by_host), total)
 
     def is_due(self, monotonic: float) -> bool:
         """Returns whether the counts in memory should be stored. It is called after each move."""
@@ -200,10 +197,11 @@ def _note_outcomes(
     """Notes which hosts have left the list, or have to be listed; returns the counts that were not stored."""
     left: dict[str, Counter[str]] = {}
     for (host, counts), outcome in zip(by_host.items(), outcomes, strict=True):
-        if isinstance(outcome, Failed) or (isinstance(outcome, Refused) and host in drained):
+        if not isinstance(outcome, Applied):
+            # A host that refuses plain counts is about to be stored.
             left[host] = counts
-        elif isinstance(outcome, Applied) and host in drained:
+        elif host in drained:
             flushed.asleep.append(host)
-        elif isinstance(outcome, Applied) and outcome.item is not None and stats_of(outcome.item).open > 0:
+        elif outcome.item is not None and stats_of(outcome.item).open > 0:
             (flushed.open if "queue" in outcome.item else flushed.to_wake).append(host)
     return left

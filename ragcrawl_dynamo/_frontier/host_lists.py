@@ -42,6 +42,7 @@ class _Pass:
         last: The host that was read last.
         is_complete: Whether the list was read to its end.
         pages: How many pages were read.
+        read_by: The number of the claim that has last read the list from its beginning to its end.
     """
 
     bucket: int
@@ -50,6 +51,7 @@ class _Pass:
     last: Listed | None = None
     is_complete: bool = False
     pages: int = 0
+    read_by: int = 0
 
 
 class HostLists:
@@ -58,6 +60,8 @@ class HostLists:
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._passes: list[_Pass] = []
+        # The number of the claim, or of a later choice of it.
+        self._claim = 0
 
     async def refill(self, wanted: int, now: datetime) -> None:
         """Reads lists until the workbench has work for a number of items, or all is read.
@@ -65,6 +69,7 @@ class HostLists:
         It reads the lists in the share of this process first. The beginnings of all lists are read once a
         second, so that an urgent item waits for no process that has no time for it.
         """
+        self._claim += 1
         share = self._run.share
         own = [part for part in self._all() if part.bucket in share]
         others = [part for part in self._all() if part.bucket not in share]
@@ -78,8 +83,12 @@ class HostLists:
                 return
 
     async def refresh(self, now: datetime) -> None:
-        """Reads the beginnings of all lists again, and long lists further if it is time for that."""
-        await self._refresh(self._all(), now, is_thorough=True)
+        """Reads the beginnings of all lists again, and long lists further if it is time for that.
+
+        Lists that the last `refill` has read to their end are left out.
+        """
+        unread = [part for part in self._all() if part.read_by != self._claim]
+        await self._refresh(unread, now, is_thorough=True)
         await gather(self._read(part, now) for part in self._further(self._all()))
 
     def clear(self) -> None:
@@ -130,6 +139,8 @@ class HostLists:
         if hosts:
             part.last = hosts[-1]
         if part.is_complete:
+            if part.pages == 1:
+                part.read_by = self._claim
             self._drop_missing(part)
 
     def _see(self, part: _Pass, hosts: Iterable[Listed]) -> None:

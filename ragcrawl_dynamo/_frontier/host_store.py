@@ -136,7 +136,7 @@ class HostStore:
         await self._control.know_buckets()
         readers = [self._iterate(bucket, _PER_PAGE // 4, None) for bucket in range(self.buckets)]
         firsts = [await anext(reader, None) for reader in readers]
-        heap = [(host_of(first), i, first) for i, first in enumerate(firsts) if first is not None]
+        heap = [(first["item_id"]["S"], i, first) for i, first in enumerate(firsts) if first is not None]
         heapq.heapify(heap)
         while heap:
             _, i, item = heap[0]
@@ -145,7 +145,7 @@ class HostStore:
             if following is None:
                 heapq.heappop(heap)
             else:
-                heapq.heapreplace(heap, (host_of(following), i, following))
+                heapq.heapreplace(heap, (following["item_id"]["S"], i, following))
 
     async def _iterate(
         self, bucket: int, per_page: int, attributes: Sequence[str] | None

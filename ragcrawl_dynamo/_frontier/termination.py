@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._dynamodb.values import Item, unescape
@@ -77,7 +77,7 @@ class Termination:
             async with aclosing(self._run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
                 async for items in pages:
                     tally.count((item["domain"]["S"], _state(item)) for item in items)
-            return self._correct(tally, stored)
+            return await self._correct(tally, stored)
 
     async def _index_shows_open(self) -> bool:
         """Returns whether one of the first hosts of the lists has an open item."""
@@ -119,7 +119,7 @@ class Termination:
                 counts = {name: tally.total[name] for name in NAMES} if is_proven else None
                 is_finished = await run.control.end_verification(token, counts)
             if is_finished:
-                self._correct(tally, stored)
+                await self._correct(tally, stored)
         return is_finished
 
     async def _read_run(self, token: WriteToken, tally: Tally) -> bool:
@@ -184,12 +184,16 @@ class Termination:
         tally.subtract_stored(by_host)
         return stored
 
-    def _correct(self, tally: Tally, stored: FrontierStats) -> FrontierStats:
+    async def _correct(self, tally: Tally, stored: FrontierStats) -> FrontierStats:
         """Corrects the stored counts by the differences; returns the exact counts."""
         exact = FrontierStats(**tally.total)
         total = Counter(asdict(exact))
         total.subtract(asdict(stored))
-        self._run.counters.correct(total, dict(tally.differences()))
+        self._run.counters.correct(total, ())
+        differences = tally.differences()
+        while some := list(islice(differences, _HOSTS_AT_ONCE)):
+            self._run.counters.correct(Counter(), some)
+            await self._notifier.flush()
         return exact
 
 

@@ -120,6 +120,7 @@ async def test_worker_takes_few_requests_and_units_for_a_page_of_a_small_host(co
             crawled = frontier_worker.completed
         used = list(backend.metrics().values())
         assert crawled >= pages - 51
-        assert sum(each.requests for each in used) / crawled <= 1.5
+        # 1.3 on an idle machine. The lists of hosts are read once a second, however few pages that is.
+        assert sum(each.requests for each in used) / crawled <= 2
         assert sum(each.write_units for each in used) / crawled <= 9
         assert sum(each.read_units for each in used) / crawled <= 1
