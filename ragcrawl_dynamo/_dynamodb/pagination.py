@@ -38,7 +38,7 @@ T = TypeVar("T")
 _MIN_FILTERED = 100
 
 # Ranges that are read at once; each holds at most one page of 1 MB and its successor.
-_RANGES_IN_FLIGHT = 4
+RANGES_IN_FLIGHT = 4
 
 
 class Slice(list[T], Generic[T]):
@@ -177,7 +177,7 @@ async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIte
 
 
 async def read_pages(
-    gateway: Gateway, query: Query, *, rest_counts: bool = False
+    gateway: Gateway, query: Query, *, rest_counts: bool = False, ranges: int = RANGES_IN_FLIGHT
 ) -> AsyncGenerator[tuple[int, list[Item]], None]:
     """Yields a whole partition of a table, ascending, page by page as (count, items).
 
@@ -189,6 +189,7 @@ async def read_pages(
         gateway: The gateway.
         query: A query of the table itself, ascending, that returns the sort key.
         rest_counts: Whether all pages but the first have a count only.
+        ranges: How many ranges are read at once. Each holds two pages in memory.
     """
     response = await gateway.call("Query", requests.query_request(query))
     yield response["Count"], response["Items"]
@@ -204,7 +205,7 @@ async def read_pages(
     waiting = deque(readers)
     try:
         while running or waiting:
-            while waiting and len(running) < _RANGES_IN_FLIGHT:
+            while waiting and len(running) < ranges:
                 running.append(waiting.popleft())
                 running[-1].read_ahead()
             reader = running[0]

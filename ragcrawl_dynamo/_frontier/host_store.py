@@ -48,7 +48,7 @@ _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
 
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
-_PER_PAGE = 500
+_PER_PAGE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,38 +137,43 @@ class HostStore:
         hosts = [Listed(host_of(item), item["queue_order"]["S"]) for item in response["Items"]]
         return hosts, "LastEvaluatedKey" not in response
 
-    async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
-        """Iterates over all hosts of the run with their items, by bucket and name; strongly consistent."""
+    async def iterate_counts(self) -> AsyncIterator[tuple[str, Item]]:
+        """Iterates over all hosts of the run with their counts, in no order; strongly consistent."""
         await self._control.know_buckets()
         for bucket in range(self.buckets):
-            async for host in self._iterate(bucket, _PER_PAGE):
-                yield host
+            async for item in self._iterate(bucket, _PER_PAGE, NAMES):
+                yield host_of(item), item
 
-    async def iterate_by_name(self) -> AsyncIterator[tuple[HostRecord, Item]]:
+    async def iterate(self) -> AsyncIterator[tuple[HostRecord, Item]]:
         """Iterates over all hosts of the run with their items, by name; strongly consistent."""
         await self._control.know_buckets()
-        readers = [self._iterate(bucket, _PER_PAGE // 4) for bucket in range(self.buckets)]
+        readers = [self._iterate(bucket, _PER_PAGE // 4, None) for bucket in range(self.buckets)]
         firsts = [await anext(reader, None) for reader in readers]
-        heap = [(first[0].host, i, first) for i, first in enumerate(firsts) if first is not None]
+        heap = [(host_of(first), i, first) for i, first in enumerate(firsts) if first is not None]
         heapq.heapify(heap)
         while heap:
-            _, i, host = heap[0]
-            yield host
+            _, i, item = heap[0]
+            yield from_item(self._table, item), item
             following = await anext(readers[i], None)
             if following is None:
                 heapq.heappop(heap)
             else:
-                heapq.heapreplace(heap, (following[0].host, i, following))
+                heapq.heapreplace(heap, (host_of(following), i, following))
 
-    async def _iterate(self, bucket: int, per_page: int) -> AsyncGenerator[tuple[HostRecord, Item], None]:
+    async def _iterate(
+        self, bucket: int, per_page: int, attributes: Sequence[str] | None
+    ) -> AsyncGenerator[Item, None]:
+        """Iterates over the hosts of a bucket by name; with their keys and some attributes, or with all."""
         only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
-        query = Query(self._table, hosts_partition(self._run_id, bucket), sort=only_hosts)
+        names = None if attributes is None else (*self._table.primary_key, *attributes)
+        partition = hosts_partition(self._run_id, bucket)
+        query = Query(self._table, partition, sort=only_hosts, attributes=names)
         start = None
         while True:
             request = requests.query_request(query, limit=per_page, start=start)
             response = await self._gateway.call("Query", request)
             for item in response["Items"]:
-                yield from_item(self._table, item), item
+                yield item
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
 

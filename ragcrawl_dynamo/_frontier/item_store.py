@@ -255,7 +255,7 @@ class ItemStore:
             filter=AnyOf(conditions) if conditions else None,
             attributes=names,
         )
-        async with aclosing(read_pages(self._gateway, query)) as pages:
+        async with aclosing(read_pages(self._gateway, query, ranges=_RANGES)) as pages:
             async for _, items in pages:
                 yield items
 
@@ -324,6 +324,9 @@ class ItemStore:
 
 # The attributes that tell the state of an item, and its work.
 STATE_ATTRIBUTES = ("status", "domain", "queue", "queue_order")
+
+# How many ranges of a run are read at once. With four, the pages take 20 MB of memory.
+_RANGES = 2
 
 # The attribute that holds the write token of the latest update under a lease.
 _CHANGED_BY = "changed_by"

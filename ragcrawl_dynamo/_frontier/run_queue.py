@@ -268,7 +268,7 @@ class RunQueue:
         await self._check_site()
         await self._notifier.flush()
         now = self.run.clock.now()
-        async for record, item in self.run.hosts.iterate_by_name():
+        async for record, item in self.run.hosts.iterate():
             yield HostStatus(
                 host=record.host,
                 delay=record.delay,

@@ -176,8 +176,8 @@ class Termination:
         """Subtracts the stored counts of all hosts from a tally; returns the stored counts of the run."""
         stored = await self._run.counters.stats()
         by_host: dict[str, Counter[str]] = {}
-        async for record, item in self._run.hosts.iterate():
-            by_host[record.host] = Counter(asdict(stats_of(item)))
+        async for host, item in self._run.hosts.iterate_counts():
+            by_host[host] = Counter(asdict(stats_of(item)))
             if len(by_host) >= _HOSTS_AT_ONCE:
                 tally.subtract_stored(by_host)
                 by_host.clear()
