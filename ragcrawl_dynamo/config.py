@@ -69,8 +69,9 @@ class DynamoDBConfig(BaseModel):
         frontier_max_clock_skew: The largest difference in seconds between the clocks of any two workers. An
             item is claimed again only when its lease has been over for that long. A worker refuses to claim
             if its clock is provably off by more.
-        frontier_buckets: Over how many lists the hosts of a new run are spread. One list takes 1,000 write
-            units a second; an idle worker reads every list once a second.
+        frontier_buckets: Over how many lists the hosts of a new run are spread; the run keeps this number.
+            One list takes 1,000 write units a second; a host takes one when it comes, and one when it goes.
+            Every worker reads the beginning of every list once a second, an idle one up to twice.
         frontier_seen_cache: How many links of a run a process remembers as known; about 150 bytes each.
         tags: Tags of the tables, set when they are created.
         point_in_time_recovery: Enables continuous backups of every table.

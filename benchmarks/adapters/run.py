@@ -102,9 +102,9 @@ def main(rounds: int, pages: int, hosts: int, pages_of_host: int) -> None:
         *markdown(rows(crawls)),
         "",
         "A commit writes a page, its version and its change in one transaction, which costs twice the units. "
-        "Most other write units are those of the queue: a link is added, leased and finished, and each of "
-        "these writes changes an index too. ragcrawl has its queue in memory, and saves a page and its "
-        "version separately. [What it costs](../cost.md) has the bill of a million pages.",
+        "Most other write units are those of the queue: a link is added, leased and finished, and the first "
+        "and the last of these writes change an index too. ragcrawl has its queue in memory, and saves a "
+        "page and its version separately. [What it costs](../cost.md) has the bill of a million pages.",
         "",
         "## Many small hosts",
         "",

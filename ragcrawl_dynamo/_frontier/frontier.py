@@ -297,9 +297,11 @@ class Frontier:
         A cancelled run is finished when none of its items is leased. A claim that was under way when the run
         was cancelled can get a lease after that.
 
-        As long as the queue's index shows open items, the call takes one request or a few. When it shows
-        none, the call reads all items of the run, strongly consistent (one read unit for 4 KB). If none is
-        open, the proof is stored until an item is added.
+        As long as items are open that an earlier call has seen, the call takes two requests. Otherwise it
+        looks for open items in the queue's index: one request for each of `frontier_buckets`, and one for
+        each of up to 32 hosts. When the index shows none, the call reads all items and hosts of the run,
+        strongly consistent (one read unit for 4 KB). If no item is open, the proof is stored until one is
+        added. Counts by host that outgrow 2 MB lie in a temporary file meanwhile.
         """
         return await self._queue.is_finished()
 
@@ -321,6 +323,8 @@ class Frontier:
 
     async def recount(self) -> FrontierStats:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
+
+        Its memory only grows with the number of hosts whose counts have to be corrected.
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
         done but not counted yet is counted twice, until the next recount or the end of the run.

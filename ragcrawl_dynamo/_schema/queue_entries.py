@@ -80,7 +80,7 @@ class QueueEntries:
     async def _remove(self, entry: Item) -> bool:
         """Takes one entry out of the index; returns whether it was still there."""
         key: Key = {name: entry[name] for name in self._table.primary_key}
-        # A host without `work_at` is one that seems to have no work.
+        # In version 1 a host without `work_at` is one that seems to have no work.
         update = Update(remove=("queue", "queue_order", "work_at"))
         is_as_listed = Compare("queue_order", "=", entry["queue_order"])
         request = requests.update_request(self._table, key, update, is_as_listed)

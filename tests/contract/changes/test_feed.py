@@ -277,7 +277,7 @@ async def test_change_feed_switched_off_logs_nothing(
 async def test_change_log_shard_is_handed_to_the_next_process(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
-    """Many processes, one after the other, need one lane; so a reader's cursor does not grow."""
+    """Many processes, one after the other, need one shard; so a reader's cursor does not grow."""
     cursor = await present(backend)
     for i in range(4):
         async with DynamoDBBackend(dynamodb_config, clock=clock) as other:

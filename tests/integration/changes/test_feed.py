@@ -105,7 +105,7 @@ async def test_list_changes_has_a_late_commit_further_on(
         await late
         found, cursor = await names(backend, cursor)
         assert found == ["late"]
-        # It kept its lane.
+        # It kept its shard.
         await commit(writer, "next")
     assert (await names(backend, cursor))[0] == ["next"]
     assert gate.sent["late"] == 2

@@ -82,8 +82,8 @@ async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
             assert len(set(changed)) == len(changed) == commit_worker.PAGES
         return code
 
-    # The first commit's requests: page, body, links (known, added, woken), the site's lane of changes (found,
-    # made), transaction; and what follows.
+    # The first commit's requests: page, body, links (known, added, announced), the site's shard of changes
+    # (found, made), transaction; and what follows.
     steps = [(step, moment) for step in range(1, 12) for moment in ("before", "after")]
     codes = []
     # Most of the time they wait for the lease of the killed worker to end.

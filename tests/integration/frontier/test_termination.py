@@ -28,7 +28,7 @@ async def test_is_finished_is_false_while_an_item_is_open_that_the_index_hides(
         later = clock.now() + timedelta(seconds=30) if state == "delayed" else None
         await frontier.add([url(1)], not_before=later)
         claims = await frontier.claim(lease_seconds=20) if state == "in_progress" else []
-        # It looks twice, and lets the host sleep.
+        # It looks again and again, and finds nothing.
         for _ in range(3):
             assert await blind.claim() == []
             assert not await blind.is_finished()

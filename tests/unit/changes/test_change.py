@@ -113,8 +113,8 @@ def test_next_order_grows_whatever_the_clock_does() -> None:
     st.dictionaries(st.text("0123456789abcdef", min_size=1), st.integers(1, 10**12)),
     st.one_of(st.none(), st.text(max_size=20)),
 )
-def test_feed_cursor_round_trip(lanes: dict[str, int], listing: str | None) -> None:
-    cursor = FeedCursor(START, lanes, listing)
+def test_feed_cursor_round_trip(shards: dict[str, int], listing: str | None) -> None:
+    cursor = FeedCursor(START, shards, listing)
     text = cursor.encode(["table", "site"])
     assert FeedCursor.decode(text, ["table", "site"]) == cursor
     with pytest.raises(InvalidCursorError, match="belongs to another site"):
