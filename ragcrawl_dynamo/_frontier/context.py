@@ -113,11 +113,12 @@ class RunContext:
     def note_lost(self, item: FrontierItem) -> None:
         """Notes that the lease of an item was lost. What became of the item is not known."""
         host = self.view.bench.hosts.get(item.domain)
-        if host is not None and (waiting := host.waiting.get(item.item_id)) is not None:
-            if waiting.candidate.expired_token == item.lease_token:
-                host.drop(item.item_id)
-                host.is_all = False
-                self.view.bench.settle(host)
+        waiting = None if host is None else host.waiting.get(item.item_id)
+        if host is None or waiting is None or waiting.candidate.expired_token != item.lease_token:
+            return
+        host.drop(item.item_id)
+        host.is_all = False
+        self.view.bench.settle(host)
 
     def placed(self, host: HostCandidates, candidate: Candidate) -> Candidate:
         """Returns a candidate with its distance."""

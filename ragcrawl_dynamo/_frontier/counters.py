@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalUpdate,
     ConditionalWrites,
     Failed,
+    Outcome,
     Refused,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
@@ -112,45 +113,41 @@ class Counters:
                 return flushed
             by_host, total = unwritten.by_host, unwritten.total
             unwritten.clear()
-            await self._flush_total(total)
-            left = await self._flush_hosts(by_host, drained, flushed)
-            # The host was not as it was seen, or other processes have counted items that they add or end.
-            left = await self._flush_hosts(left, {}, flushed)
+            updates = self._additions(by_host, drained)
+            outcome, *outcomes = await self._writes.run([self._addition(self._own_shard, total), *updates])
+            if isinstance(outcome, Refused):
+                outcome = await self._make_shard(total)
+            if isinstance(outcome, Failed):
+                unwritten.total.update(total)
+            left = _note_outcomes(by_host, outcomes, drained, flushed)
+            if left:
+                # The host was not as it was seen, or others have not counted yet what they add or end.
+                outcomes = await self._writes.run(self._additions(left, {}))
+                left = _note_outcomes(left, outcomes, {}, flushed)
             for host, counts in left.items():
                 unwritten.by_host[host].update(counts)
         return flushed
 
-    async def _flush_total(self, total: Counter[str]) -> None:
-        shard = counter_key(self._hosts.run_id, self._shard)
-        (outcome,) = await self._writes.run([self._addition(shard, total)])
-        if isinstance(outcome, Refused):
-            token = WriteToken.new("made_by")
-            site: Item = {"site_id": {"S": self._hosts.site_id}, **token.attributes}
-            zeros: Item = {name: {"N": "0"} for name in NAMES}
-            new_shard = ConditionalInsert({**shard, **zeros, **site}, token)
-            _, outcome = await self._writes.run([new_shard, self._addition(shard, total)])
-        if isinstance(outcome, Failed):
-            self._unwritten.total.update(total)
+    @property
+    def _own_shard(self) -> Key:
+        return counter_key(self._hosts.run_id, self._shard)
 
-    async def _flush_hosts(
-        self, by_host: Mapping[str, Counter[str]], drained: Mapping[str, Listed], flushed: Flushed
-    ) -> dict[str, Counter[str]]:
-        """Stores the counts of hosts; returns those that were not stored."""
-        if not by_host:
-            return {}
-        updates = [
+    async def _make_shard(self, total: Counter[str]) -> Outcome:
+        """Stores the shard of this process if there is none, and adds to it."""
+        token = WriteToken.new("made_by")
+        zeros: Item = {name: {"N": "0"} for name in NAMES}
+        site: Item = {"site_id": {"S": self._hosts.site_id}, **token.attributes}
+        new_shard = ConditionalInsert({**self._own_shard, **zeros, **site}, token)
+        _, outcome = await self._writes.run([new_shard, self._addition(self._own_shard, total)])
+        return outcome
+
+    def _additions(
+        self, by_host: Mapping[str, Counter[str]], drained: Mapping[str, Listed]
+    ) -> list[ConditionalUpdate]:
+        return [
             self._addition(self._hosts.key(host), counts, drained.get(host))
             for host, counts in by_host.items()
         ]
-        left: dict[str, Counter[str]] = {}
-        for host, outcome in zip(by_host, await self._writes.run(updates), strict=True):
-            if isinstance(outcome, Failed) or (isinstance(outcome, Refused) and host in drained):
-                left[host] = by_host[host]
-            elif isinstance(outcome, Applied) and host in drained:
-                flushed.asleep.append(host)
-            elif isinstance(outcome, Applied) and outcome.item is not None and _is_missed(outcome.item):
-                flushed.to_wake.append(host)
-        return left
 
     async def stats(self) -> FrontierStats:
         """Returns the stored counts of the run; strongly consistent."""
@@ -183,6 +180,24 @@ class Counters:
             remove=("place", "queue", "queue_order"),
         )
         return ConditionalUpdate(key, update, AllOf(conditions), token)
+
+
+def _note_outcomes(
+    by_host: Mapping[str, Counter[str]],
+    outcomes: Sequence[Outcome],
+    drained: Mapping[str, Listed],
+    flushed: Flushed,
+) -> dict[str, Counter[str]]:
+    """Notes which hosts have left the list, or have to be listed; returns the counts that were not stored."""
+    left: dict[str, Counter[str]] = {}
+    for (host, counts), outcome in zip(by_host.items(), outcomes, strict=True):
+        if isinstance(outcome, Failed) or (isinstance(outcome, Refused) and host in drained):
+            left[host] = counts
+        elif isinstance(outcome, Applied) and host in drained:
+            flushed.asleep.append(host)
+        elif isinstance(outcome, Applied) and outcome.item is not None and _is_missed(outcome.item):
+            flushed.to_wake.append(host)
+    return left
 
 
 def _is_missed(host: Item) -> bool:

@@ -6,8 +6,8 @@ when it becomes final.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -16,7 +16,7 @@ from ragcrawl_dynamo._dynamodb.expressions import Between, Condition
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
-from ragcrawl_dynamo._dynamodb.values import unescape
+from ragcrawl_dynamo._dynamodb.values import Key, unescape
 from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._schema.keys import frontier_key, host_queue
 from ragcrawl_dynamo._schema.queue_order import TIMED, due_bound
@@ -29,6 +29,21 @@ _DUE_READ = 25
 _LEASE_ATTRIBUTES = ("status", "queue_order", "lease_token", "lease_expires_at")
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a read of a shard has shown.
+
+    Attributes:
+        candidates: The first items, in the order of the index.
+        due: Some of the items further down whose moment has come.
+        is_all: Whether there are no others.
+    """
+
+    candidates: list[Candidate]
+    due: list[Candidate]
+    is_all: bool
+
+
 class QueueIndex:
     """The queues of one run's hosts, as by_queue shows them."""
 
@@ -37,20 +52,29 @@ class QueueIndex:
         self._table = table
         self._run_id = run_id
 
-    async def look(self, host: str, shard: int, limit: int, now: datetime) -> tuple[list[Candidate], bool]:
-        """Returns the first candidates of a shard, leased ones too; eventually consistent.
+    async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
+        """Reads the first items of a shard, leased ones too; eventually consistent.
 
-        Those that wait for a moment come last. If there are more than `limit` candidates, some more that
-        are due already are read as well.
-
-        Returns:
-            The candidates in the order of the index, and whether they are all.
+        Args:
+            host: The host.
+            shard: The shard.
+            wanted: How many items are wanted that are not known.
+            known: The ids of items that are known to be leased or to have left the queue.
+            now: The present moment.
         """
-        candidates, is_all = await self._candidates(host, shard, None, limit)
-        if not is_all and candidates and candidates[-1].moment is None:
-            due = Between("queue_order", {"S": TIMED}, {"S": due_bound(now)})
-            candidates += (await self._candidates(host, shard, due, _DUE_READ))[0]
-        return candidates, is_all
+        candidates: list[Candidate] = []
+        missing, start = wanted, None
+        while missing > 0:
+            page, start = await self._read(host, shard, None, missing, start)
+            candidates += page
+            missing -= sum(candidate.item_id not in known for candidate in page)
+            if start is None:
+                return Look(candidates, [], is_all=True)
+        due: list[Candidate] = []
+        if candidates[-1].moment is None:
+            is_due = Between("queue_order", {"S": TIMED}, {"S": due_bound(now)})
+            due, _ = await self._read(host, shard, is_due, _DUE_READ)
+        return Look(candidates, due, is_all=False)
 
     async def read_known(
         self, candidates: Sequence[Candidate]
@@ -80,16 +104,17 @@ class QueueIndex:
 
     async def first_id(self, host: str, shard: int) -> str | None:
         """Returns the id of the first item of a shard, or None; eventually consistent."""
-        candidates, _ = await self._candidates(host, shard, None, 1)
+        candidates, _ = await self._read(host, shard, None, 1)
         return candidates[0].item_id if candidates else None
 
-    async def _candidates(
-        self, host: str, shard: int, sort: Condition | None, limit: int
-    ) -> tuple[list[Candidate], bool]:
+    async def _read(
+        self, host: str, shard: int, sort: Condition | None, limit: int, start: Key | None = None
+    ) -> tuple[list[Candidate], Key | None]:
+        """Reads one page of a shard; returns its items, and the key after which the next page begins."""
         query = Query(self._table, host_queue(self._run_id, host, shard), index="by_queue", sort=sort)
-        response = await self._gateway.call("Query", requests.query_request(query, limit=limit))
+        response = await self._gateway.call("Query", requests.query_request(query, limit=limit, start=start))
         candidates = [
             candidate_at(unescape(item["item_id"]["S"]), host, item["queue_order"]["S"])
             for item in response["Items"]
         ]
-        return candidates, "LastEvaluatedKey" not in response
+        return candidates, response.get("LastEvaluatedKey")

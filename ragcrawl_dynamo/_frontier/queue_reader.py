@@ -10,9 +10,8 @@ from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._schema.queue_order import split_facts
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 
-# How many items of a host one read returns at least, and at most. Leased items are among them.
+# How many items of a shard one read returns at least, besides those that are known to be leased.
 _LEAST_ITEMS = 50
-_MOST_ITEMS = 1000
 
 # How many hosts are read at the same time.
 _HOSTS_AT_ONCE = 32
@@ -99,19 +98,22 @@ class QueueReader:
         run = self._run
         if host.order is None:
             return
-        least = max(_LEAST_ITEMS, 2 * wanted)
-        limit = min(_MOST_ITEMS, least * run.membership.count + len(host.waiting))
+        wanted_of_shard = max(_LEAST_ITEMS, 2 * wanted) * run.membership.count
+        known = host.waiting.keys() | host.ended.keys() | host.tried
         shards = range(split_facts(host.order).shards)
-        looks = await gather(run.queues.look(host.host, shard, limit, now) for shard in shards)
+        looks = await gather(
+            run.queues.look(host.host, shard, wanted_of_shard, known, now) for shard in shards
+        )
         # An item further down in one shard than another shard was read may not be the next one.
-        ends = [look[-1].order for look, is_all in looks if not is_all and look]
+        ends = [look.candidates[-1].order for look in looks if not look.is_all]
         bound = min(ends, default=None)
         seen = [
             candidate
-            for look, _ in looks
-            for candidate in look
-            if bound is None or candidate.order <= bound or (candidate.moment or now) <= now
+            for look in looks
+            for candidate in look.candidates
+            if bound is None or candidate.order <= bound
         ]
+        seen += [candidate for look in looks for candidate in look.due]
         is_all = not ends
 
         def distance(candidate: Candidate) -> int:

@@ -112,6 +112,7 @@ class Workbench:
         if self.hosts.get(host.host) is not host:
             return
         at: datetime | None = None
+        next_moment = host.next_moment()
         moment = self._listed_for(host)
         is_idle = not host.ready and host.is_all and host.order is not None and moment is None
         if is_idle:
@@ -120,7 +121,7 @@ class Workbench:
             self.idle.pop(host.host, None)
             host.idle_since = None
         if not host.ready:
-            at = host.next_moment()
+            at = next_moment
             if host.order is None or is_idle:
                 if at is None:
                     return
@@ -132,7 +133,9 @@ class Workbench:
             at = open_at if at is None else max(at, open_at)
         if at is None or at <= self._now:
             self._push(host)
-        else:
+            # A waiting item may be better than those that can be claimed now.
+            at = next_moment
+        if at is not None and at > self._now:
             heapq.heappush(self._later, (at, host.version, host.host))
         self._shrink()
 

@@ -89,12 +89,12 @@ async def test_frontier_add_resolves_relative_links_against_base_url(frontier: F
     )
     assert [result.url for result in results] == [*links, "x"]
     assert [result.added for result in results] == [True, True, True, True, False, True, True]
-    assert names(await frontier.claim(10)) == [
+    assert sorted(names(await frontier.claim(10))) == [
+        "http://a.example/AT%26T",
+        "http://a.example/a/b?c",
         "http://a.example/a/x",
         "http://a.example/c?d#e",
-        "http://a.example/AT%26T",
         "http://b.example/",
-        "http://a.example/a/b?c",
         "http://c.example/",
     ]
     for base in ("/a", "mailto:a@b", 5):

@@ -15,6 +15,7 @@ from ragcrawl_dynamo import (
     HostBudgetError,
     PartialBatchError,
 )
+from ragcrawl_dynamo._frontier.candidates import Pace
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
 from tests.support.queues import claim_all, items, names, requests, url, urls
@@ -94,11 +95,15 @@ async def test_host_max_items_counts_links_that_are_added_twice_at_once_once(
 async def test_frontier_add_spreads_a_large_host_over_shards(config: DynamoDBConfig) -> None:
     async with opened(config) as frontier:
         await frontier.add(urls(500))
+        assert len(await frontier.claim(50)) == 50
+        # As if it was claimed from so fast that one shard could not keep up.
+        frontier._queue.run.view.bench.hosts["a.example"].pace = Pace(since=0.0, per_second=500.0)
         await frontier.add(urls(500, first=500))
-        claims = await claim_all(frontier)
-        assert len(claims) == 1000
         _, records = await frontier._queue.run.hosts.read(["a.example"])
-        assert records["a.example"].shards == 16
+        assert records["a.example"].shards == 4
+        await frontier.add([frontier.link(url(5000), priority=9.0)])
+        assert names(await frontier.claim(1)) == [url(5000)]
+        assert len(await claim_all(frontier)) == 950
 
 
 @on_dynamodb_local

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.expressions import Update
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import Index, is_of_index, is_whole_run, opened
@@ -56,24 +58,44 @@ async def test_is_finished_reads_the_whole_run_once_not_at_every_poll(config: Dy
         for _ in range(5):
             assert not await poller.is_finished()
         # It remembers what was open, and asks for that.
+        assert scans == 0
+        (first, *claims) = await claim_all(frontier)
+        await frontier.complete(claims)
+        for _ in range(5):
+            assert not await poller.is_finished()
         assert scans == 1
-        index.shows = "truth"
-        await frontier.complete(await claim_all(frontier))
+        await frontier.complete(first)
         for _ in range(5):
             assert await poller.is_finished()
         assert scans == 2
 
 
 @on_dynamodb_local
-async def test_is_finished_wakes_a_host_that_went_to_sleep_too_early(config: DynamoDBConfig) -> None:
+async def test_claim_keeps_a_host_listed_whose_items_the_index_hides(config: DynamoDBConfig) -> None:
     index = Index(shows="nothing")
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
         await frontier.add([url(1)])
-        for _ in range(3):
+        for _ in range(8):
             assert await blind.claim() == []
             clock.advance(1.1)
-        # All believe that the host has no work.
+        # Its counts say that it has an item, so that it stays in the list.
+        assert names(await frontier.claim()) == [url(1)]
+
+
+@on_dynamodb_local
+async def test_is_finished_wakes_a_host_that_has_left_the_list_too_early(config: DynamoDBConfig) -> None:
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier:
+        await frontier.add([url(1)])
+        hosts = frontier._queue.run.hosts
+        (listed,), _ = await hosts.read_list(hosts.bucket_of("a.example"), clock.now(), 10)
+        table, key = frontier._queue.run.hosts._table, hosts.key("a.example")
+        unlisting = requests.update_request(
+            table, key, Update(remove=["place", "queue", "queue_order"]), None
+        )
+        await hosts._gateway.call("UpdateItem", unlisting)
+        assert listed.host == "a.example"
         assert await frontier.claim() == []
         assert not await frontier.is_finished()
         assert names(await frontier.claim()) == [url(1)]
