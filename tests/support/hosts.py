@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,11 @@ def candidate(
 ) -> Candidate:
     """An item that was found `age` seconds before the start."""
     return candidate_at(name, host, queue_order(rank(priority, at(-age)), ready_at))
+
+
+def leased(item: Candidate, token: str = "token") -> Candidate:
+    """An item that can be claimed after a lease."""
+    return replace(item, expired_token=token)
 
 
 def listed(
