@@ -179,7 +179,7 @@ class Workbench:
                 host.picked += 1
                 host.is_used = True
                 chosen.append(host.take())
-            if host.has_room(now):
+            if not host.picked or host.has_room(now):
                 self.settle(host)
             # Otherwise the host comes back when its leases have been reserved.
         for host in later:

@@ -149,6 +149,13 @@ def test_delayed_items_of_a_limited_host_wait_for_both_moments() -> None:
     assert workbench(late).next_moment() == at(9)
 
 
+def test_host_is_not_lost_when_the_clock_is_set_back() -> None:
+    bench = workbench(host_with("a0", host="a", record=record("a", blocked_until=at(10))))
+    assert bench.supply(1, at(10)) == 1
+    assert choose(bench, now=at(9)).candidates == []
+    assert names(choose(bench, now=at(10)).candidates) == ["a0"]
+
+
 # When a look is needed.
 
 
