@@ -1,0 +1,112 @@
+"""A run whose tables are dictionaries: for what one process decides by itself, in virtual time."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Outcome
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_store import Listed, Updated
+from ragcrawl_dynamo._frontier.local_view import LocalView
+from ragcrawl_dynamo._frontier.membership import Membership
+from ragcrawl_dynamo._frontier.queue_index import Look
+from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._schema.queue_order import due_bound
+from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.factories import START
+from tests.support.hosts import record
+
+
+class FakeHosts:
+    """The lists of hosts, each a sorted list of sort keys and names; `reads` are the reads of lists."""
+
+    def __init__(self, buckets: int) -> None:
+        self.buckets = buckets
+        self.lists: dict[int, list[tuple[str, str]]] = {bucket: [] for bucket in range(buckets)}
+        self.records: dict[str, HostRecord] = {}
+        self.reads: list[tuple[int, int, str | None]] = []
+        self.moves: list[tuple[Listed, str | None]] = []
+        self.move_outcomes: dict[str, Outcome] = {}
+        self.announced: list[Mapping[str, Work]] = []
+
+    async def read_list(
+        self, bucket: int, until: datetime, limit: int, after: Listed | None = None
+    ) -> tuple[list[Listed], bool]:
+        self.reads.append((bucket, limit, after and after.host))
+        due = sorted(entry for entry in self.lists[bucket] if entry[0] <= due_bound(until))
+        start = 0 if after is None else bisect_left(due, (after.order, after.host + "\0"))
+        page = due[start : start + limit]
+        return [Listed(host, order) for order, host in page], start + limit >= len(due)
+
+    async def read(self, hosts: Iterable[str]) -> tuple[None, dict[str, HostRecord]]:
+        return None, {host: self.records[host] for host in hosts if host in self.records}
+
+    async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
+        self.moves += moves
+        return [self.move_outcomes[listed.host] for listed, _ in moves]
+
+    async def announce(self, work: Mapping[str, Work], counts: object) -> list[Updated]:
+        self.announced.append(dict(work))
+        return [Updated(None, record(host, place=host_work.place)) for host, host_work in work.items()]
+
+
+class FakeQueues:
+    """The queues of hosts by host and shard; `looks` are the hosts that were looked into."""
+
+    def __init__(self) -> None:
+        self.shards: defaultdict[tuple[str, int], list[Candidate]] = defaultdict(list)
+        self.leases: dict[str, tuple[str, datetime]] = {}
+        self.looks: list[str] = []
+        self.known: list[str] = []
+        self.due: list[Candidate] = []
+
+    async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
+        self.looks.append(host)
+        items = sorted(self.shards[host, shard], key=lambda item: item.order)
+        unknown = [item for item in items if item.item_id not in known]
+        if len(unknown) < wanted:
+            return Look(items, [], is_all=True)
+        end = items.index(unknown[wanted - 1]) + 1
+        return Look(items[:end], self.due, is_all=False)
+
+    async def read_known(
+        self, candidates: Sequence[Candidate]
+    ) -> dict[str, tuple[Candidate, datetime | None] | None]:
+        self.known += [candidate.item_id for candidate in candidates]
+        stored = {item.item_id: item for items in self.shards.values() for item in items}
+        return {
+            candidate.item_id: (stored[candidate.item_id], self.leases.get(candidate.item_id, ("", None))[1])
+            if candidate.item_id in stored
+            else None
+            for candidate in candidates
+        }
+
+
+class FakeRun(RunContext):
+    """A run with a clock that stands still, and fakes for its hosts and queues."""
+
+    def __init__(self, buckets: int = 4, processes: int = 1) -> None:
+        nothing = cast("Any", None)
+        self.clock: ManualClock = ManualClock(START)
+        self.config = cast("Any", SimpleNamespace(frontier_max_clock_skew=2.0, frontier_max_attempts=5))
+        self.membership = Membership(nothing, nothing, "run", "site")
+        self.membership._ids = [self.membership.me, *(f"other{i}" for i in range(1, processes))]
+        self.view = LocalView(10, self.membership.me)
+        self.fake_hosts, self.fake_queues = FakeHosts(buckets), FakeQueues()
+        self.hosts = cast("Any", self.fake_hosts)
+        self.queues = cast("Any", self.fake_queues)
+
+    def set_share(self, *buckets: int) -> None:
+        """Sets which buckets are in the share of this process."""
+        self.membership._shares[self.fake_hosts.buckets] = frozenset(buckets)
+
+    def list_host(self, host: str, order: str, bucket: int = 0) -> None:
+        """Lists a host."""
+        self.fake_hosts.lists[bucket].append((order, host))
