@@ -112,7 +112,7 @@ class LeaseIssuer:
             for host in records
         }
         reserved = await self._run.hosts.try_update(records, updates)
-        for host in records:
+        for host in records.keys() & bench.hosts.keys():
             # A host that has refused has to be read again.
             bench.hosts[host].record = reserved.get(host)
         return reserved, records.keys() - reserved.keys()

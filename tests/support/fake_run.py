@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_store import Listed, Updated
+from ragcrawl_dynamo._frontier.host_updates import HostUpdate
+from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
 from ragcrawl_dynamo._frontier.queue_index import Look
 from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.queue_order import due_bound
 from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo.errors import CorruptItemError
+from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.factories import START
+from tests.support.factories import START, make_item
 from tests.support.hosts import record
 
 
@@ -32,14 +37,18 @@ class FakeHosts:
         self.lists: dict[int, list[tuple[str, str]]] = {bucket: [] for bucket in range(buckets)}
         self.records: dict[str, HostRecord] = {}
         self.reads: list[tuple[int, int, str | None]] = []
+        self.during_move: Callable[[], None] | None = None
         self.moves: list[tuple[Listed, str | None]] = []
         self.move_outcomes: dict[str, Outcome] = {}
+        self.updates: list[dict[str, HostUpdate]] = []
+        self.changed: set[str] = set()
+        self.during_update: Callable[[], None] | None = None
         self.announced: list[Mapping[str, Work]] = []
 
     async def read_list(
         self, bucket: int, until: datetime, limit: int, after: Listed | None = None
     ) -> tuple[list[Listed], bool]:
-        self.reads.append((bucket, limit, after and after.host))
+        self.reads.append((bucket, limit, after.host if after is not None else None))
         due = sorted(entry for entry in self.lists[bucket] if entry[0] <= due_bound(until))
         start = 0 if after is None else bisect_left(due, (after.order, after.host + "\0"))
         page = due[start : start + limit]
@@ -50,7 +59,19 @@ class FakeHosts:
 
     async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
         self.moves += moves
+        if self.during_move is not None:
+            self.during_move()
         return [self.move_outcomes[listed.host] for listed, _ in moves]
+
+    async def try_update(
+        self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
+    ) -> dict[str, HostRecord]:
+        self.updates.append(dict(updates))
+        if self.during_update is not None:
+            self.during_update()
+        return {
+            host: update.apply(records[host]) for host, update in updates.items() if host not in self.changed
+        }
 
     async def announce(self, work: Mapping[str, Work], counts: object) -> list[Updated]:
         self.announced.append(dict(work))
@@ -65,6 +86,7 @@ class FakeQueues:
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.looks: list[str] = []
         self.known: list[str] = []
+        self.error: Exception | None = None
         self.due: list[Candidate] = []
 
     async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
@@ -79,6 +101,8 @@ class FakeQueues:
     async def read_known(
         self, candidates: Sequence[Candidate]
     ) -> dict[str, tuple[Candidate, datetime | None] | None]:
+        if self.error is not None:
+            raise self.error
         self.known += [candidate.item_id for candidate in candidates]
         stored = {item.item_id: item for items in self.shards.values() for item in items}
         return {
@@ -87,6 +111,47 @@ class FakeQueues:
             else None
             for candidate in candidates
         }
+
+
+class FakeItems:
+    """The items by id; `outcomes` are those of claims and `give_up`s that are not applied."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.claims: list[str] = []
+        self.given_up: list[str] = []
+
+    def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> tuple[str, Candidate, str]:
+        return "claim", candidate, lease.token
+
+    def give_up(
+        self, candidate: Candidate, token: str, now: datetime, max_attempts: int
+    ) -> tuple[str, Candidate, str]:
+        return "give up", candidate, token
+
+    async def run(self, writes: Sequence[tuple[str, Candidate, str]]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for kind, candidate, token in writes:
+            (self.claims if kind == "claim" else self.given_up).append(candidate.item_id)
+            applied = Applied({"item_id": {"S": candidate.item_id}, "lease_token": {"S": token}})
+            outcomes.append(self.outcomes.get(f"{kind} {candidate.item_id}", applied))
+        return outcomes
+
+    def decode(self, item: Item) -> FrontierItem:
+        if item["item_id"]["S"] == "corrupt":
+            raise CorruptItemError("corrupt")
+        return make_item(item["item_id"]["S"], lease_token=item["lease_token"]["S"])
+
+
+class FakeCounters:
+    """Notes how items move between states."""
+
+    def __init__(self) -> None:
+        self.during_move: Callable[[], None] | None = None
+        self.moves: list[tuple[str, str | None, str | None]] = []
+
+    def move(self, host: str, before: str | None, after: str | None) -> None:
+        self.moves.append((host, before, after))
 
 
 class FakeRun(RunContext):
@@ -102,6 +167,9 @@ class FakeRun(RunContext):
         self.fake_hosts, self.fake_queues = FakeHosts(buckets), FakeQueues()
         self.hosts = cast("Any", self.fake_hosts)
         self.queues = cast("Any", self.fake_queues)
+        self.fake_items, self.fake_counters = FakeItems(), FakeCounters()
+        self.items = cast("Any", self.fake_items)
+        self.counters = cast("Any", self.fake_counters)
 
     def set_share(self, *buckets: int) -> None:
         """Sets which buckets are in the share of this process."""

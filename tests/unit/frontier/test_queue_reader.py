@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ragcrawl_dynamo._frontier.candidates import HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
@@ -19,7 +20,7 @@ def run_with(*hosts: HostCandidates, processes: int = 1) -> tuple[FakeRun, Queue
     return run, QueueReader(run)
 
 
-def unread(**fields: object) -> HostCandidates:
+def unread(**fields: Any) -> HostCandidates:
     return known(is_all=False, **{"looked_at": None, **fields})
 
 
