@@ -57,6 +57,7 @@ class Workbench:
         self.hosts: dict[str, HostCandidates] = {}
         self.idle: dict[str, HostCandidates] = {}
         self._turn = 0
+        self._version = 0
         self._now = datetime.min.replace(tzinfo=UTC)
         # (priority, is not own, turn, rank or hash, version, host), and (moment, version, host).
         self._ready: list[tuple[str, bool, int, str, int, str]] = []
@@ -103,12 +104,12 @@ class Workbench:
     def remove(self, host: str) -> None:
         """Forgets a host."""
         self.idle.pop(host, None)
-        if (known := self.hosts.pop(host, None)) is not None:
-            known.version += 1
+        self.hosts.pop(host, None)
 
     def settle(self, host: HostCandidates) -> None:
         """Puts a host where it belongs. It is called after each change of the host."""
-        host.version += 1
+        self._version += 1
+        host.version = self._version
         if self.hosts.get(host.host) is not host:
             return
         at: datetime | None = None

@@ -372,6 +372,15 @@ def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
     assert (bench.idle, bench.hosts) == ({}, {})
 
 
+def test_host_that_was_forgotten_and_is_seen_again_has_its_new_place() -> None:
+    bench = workbench(host_with("b0", host="b", priority=1))
+    bench.see("a", listed(2), 0, 0.0, is_own=True)
+    bench.remove("a")
+    bench.see("a", listed(0), 0, 0.0, is_own=True)
+    choice = choose(bench)
+    assert (names(choice.candidates), looks(choice)) == (["b0"], ["a"])
+
+
 # What is noted of hosts.
 
 
