@@ -238,7 +238,8 @@ class HostCandidates:
     @property
     def is_drained(self) -> bool:
         """Whether the host is listed and has no open item, as far as this process knows."""
-        return self.order is not None and self.is_all and not self.ready and not self.waiting
+        is_empty = self.is_all and not (self.ready or self.waiting or self.tried)
+        return self.order is not None and is_empty
 
     def next_moment(self) -> datetime | None:
         """Returns when the next waiting item can be claimed, or an earlier moment; None if none waits."""

@@ -108,6 +108,9 @@ def test_host_is_drained_once_nothing_is_known_of_it() -> None:
     assert not known(candidate("a")).is_drained
     assert not known(is_all=False).is_drained
     assert not known(order=None).is_drained
+    claimed = known(candidate("a"))
+    claimed.take()
+    assert not claimed.is_drained
     host = known()
     host.wait(candidate("a"), at(9))
     assert not host.is_drained
