@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Self
@@ -112,6 +113,19 @@ def check_limit(**limit: Any) -> dict[str, Any]:
         return {"blocked_until": check_moment("until", limit["until"])}
     count = limit["count"]
     return {"max_in_flight": None if count is None else check_count("count", count, MAX_IN_FLIGHT)}
+
+
+def check_links(links: Any) -> Iterable[Any]:
+    """Returns links.
+
+    Raises:
+        InvalidArgumentError: They are one link, or no iterable.
+    """
+    if isinstance(links, str | bytes | FrontierItem) or not isinstance(links, Iterable):
+        raise InvalidArgumentError(
+            "links", f"must be a collection, not a {type(links).__name__}: put a single link into a list"
+        )
+    return links
 
 
 def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before: Any) -> dict[str, Any]:

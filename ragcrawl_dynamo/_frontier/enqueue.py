@@ -39,6 +39,10 @@ _SET_BY_QUEUE = {
     *("attempt", "lease_owner", "lease_token", "lease_expires_at"),
 }
 
+# A call that adds so many links does not look for known ones first, if so many were new in the call before.
+_MANY_LINKS = 100
+_MOSTLY_NEW = 0.9
+
 
 class Enqueuer:
     """Adds links to the queue of one run."""
@@ -47,6 +51,8 @@ class Enqueuer:
         self._run = run
         self._notifier = notifier
         self._budget = budget
+        # The share of links that were new in the last call, of those that this process did not know.
+        self._share_new = 0.0
 
     async def add(
         self, links: Iterable[str | FrontierItem], common: dict[str, Any], base_url: str | None
@@ -93,6 +99,8 @@ class Enqueuer:
             results[indexes[item_id]] = result
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
         outcomes = await self._insert(new, work)
+        added_count = sum(isinstance(outcome, Applied) for outcome in outcomes.values())
+        self._share_new = added_count / (len(outcomes) + len(known))
         if limit is not None:
             refused = [item_id for item_id, outcome in outcomes.items() if isinstance(outcome, Refused)]
             await self._budget.give_back(Counter(new[item_id].domain for item_id in refused))
@@ -122,7 +130,9 @@ class Enqueuer:
             The results of the stored items, and how many links a host may have; None for any number.
         """
         run = self._run
-        states, control_item = await run.items.read_states(list(new))
+        # An insert of a known link costs five times a read, and says the same.
+        read = [] if len(new) >= _MANY_LINKS and self._share_new >= _MOSTLY_NEW else list(new)
+        states, control_item = await run.items.read_states(read)
         control = await run.control.admit(control_item)
         if control.verifying or control.finished_by:
             # Removes the proof before an item is added: this process may be killed right after it adds one.

@@ -16,7 +16,7 @@ from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
 from ragcrawl_dynamo._schema.records import RunState
-from ragcrawl_dynamo._utils.validation import check_kind, check_several
+from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 __all__ = ["Frontier"]
@@ -76,19 +76,21 @@ class Frontier:
         priority: float | None = None,
         not_before: datetime | None = None,
         base_url: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> list[AddResult]:
         """Adds links that are new to the run. Links that the run has already keep their state.
 
         Args:
-            links: Any number of absolute http(s) URLs, or of items that `link` built. URLs with one normal
-                form are one link (`normalize_url`). The queue sets the normalized URL and the hash of an item
-                by its URL. It sets its id by its `unique_key`, or else by its normalized URL. Of the options
-                below only `base_url` applies to items.
+            links: Any number of absolute http(s) URLs, or of items that `link` built; they are added in
+                batches of 5,000. URLs with one normal form are one link (`normalize_url`). The queue sets the
+                normalized URL and the hash of an item by its URL, and its id by its `unique_key` or else by
+                its normalized URL. The first four options below do not apply to items.
             depth: How many links the pages are away from the seeds of the run.
             referrer_url: The URL of the page with the links.
             priority: Items with a higher priority are claimed sooner; 0 by default.
             not_before: The items cannot be claimed before this moment.
             base_url: The URL of the page with the links: relative links are resolved against it.
+            on_progress: Called after each batch with the number of links so far.
 
         Returns:
             A result for each link, in the order of `links`. The result of a link that cannot be stored has
@@ -102,15 +104,14 @@ class Frontier:
                 added. Repeating the call is safe.
         """
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
-        links = check_several("links", links, object)
-        return await self._queue.add(links, common, arguments.check_base_url(base_url))
+        links = arguments.check_links(links)
+        return await self._queue.add(links, common, arguments.check_base_url(base_url), on_progress)
 
     async def get(self, key: str) -> FrontierItem | None:
         """Returns one item, or None. The read is strongly consistent.
 
         Args:
-            key: The `unique_key` of the item if it has one, or else its URL. Any
-                spelling of the URL will do.
+            key: The `unique_key` of the item if it has one, or else its URL, in any spelling.
         """
         check_kind("key", key, str)
         return await self._queue.get(key)

@@ -43,6 +43,10 @@ from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import ThrottledError
 
+# An announcement of so many hosts does not read them first, if so many were new in the one before.
+_MANY_HOSTS = 100
+_MOSTLY_NEW = 0.9
+
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
 _PER_PAGE = 500
 
@@ -85,6 +89,8 @@ class HostStore:
         self._control = control
         self.run_id = self._run_id = control.run_id
         self.site_id = control.site_id
+        # The share of hosts that were new in the last announcement.
+        self._share_new = 0.0
 
     @property
     def buckets(self) -> int:
@@ -255,7 +261,9 @@ class HostStore:
         Returns:
             The hosts as they are now.
         """
-        control, records = await self.read(work)
+        # An insert of a known host costs five times a read, and says the same.
+        are_new = len(work) >= _MANY_HOSTS and self._share_new >= _MOSTLY_NEW
+        control, records = await self.read([] if are_new else work)
         if control is None:
             control = await self._control.make()
         if control.verifying or control.finished_by:
@@ -270,6 +278,7 @@ class HostStore:
         outcomes = await self._writes.run([self._insert(new[host], taken[host]) for host in new])
         # Another process may have stored a new host first, perhaps with another place.
         inserted = {host for host, outcome in zip(new, outcomes, strict=True) if isinstance(outcome, Applied)}
+        self._share_new = len(inserted) / max(1, len(work))
         for host in new.keys() - inserted:
             counts.setdefault(host, Counter()).update(taken[host])
         _raise_if_failed(outcomes)

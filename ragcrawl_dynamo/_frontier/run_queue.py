@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
@@ -32,10 +33,18 @@ from ragcrawl_dynamo._frontier.termination import Termination
 from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.urls import link_id
-from ragcrawl_dynamo.errors import FrontierCancelledError, InvalidInputError, RagcrawlDynamoError
+from ragcrawl_dynamo.errors import (
+    FrontierCancelledError,
+    InvalidInputError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+)
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
+
+# How many links one batch of `add` has.
+_LINKS_AT_ONCE = 5000
 
 # Seconds after which a waiting claim looks for items that other processes have added.
 _POLL_SECONDS = 1.0
@@ -64,12 +73,33 @@ class RunQueue:
         self._claims = ClaimCoalescer(run, self.scheduler, self.release)
 
     async def add(
-        self, links: Iterable[str | FrontierItem], common: dict[str, Any], base_url: str | None = None
+        self,
+        links: Iterable[str | FrontierItem],
+        common: dict[str, Any],
+        base_url: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> list[AddResult]:
         """See Frontier.add; `common` has fields for the items that are built from URLs."""
         await self._notifier.announce_left()
-        results = await self._enqueuer.add(links, common, base_url)
-        await self._flush_if_due()
+        results: list[AddResult] = []
+        failures: list[tuple[Any, RagcrawlDynamoError]] = []
+        saved = taken = 0
+        remaining = iter(links)
+        while batch := list(islice(remaining, _LINKS_AT_ONCE)):
+            try:
+                added = await self._enqueuer.add(batch, common, base_url)
+            except PartialBatchError as error:
+                saved += error.saved
+                failures += error.failures
+            else:
+                saved += len(added)
+                results += added
+            await self._flush_if_due()
+            taken += len(batch)
+            if on_progress is not None:
+                on_progress(taken)
+        if failures:
+            raise PartialBatchError(saved, failures) from failures[0][1]
         return results
 
     async def get(self, key: str) -> FrontierItem | None:
