@@ -22,6 +22,9 @@ from ragcrawl_dynamo._schema.records import HostRecord
 OWN_CANDIDATE_SECONDS = 30.0
 CANDIDATE_SECONDS = 5.0
 
+# Seconds after a change of limits for which the lists may not show it yet (AWS gives no bound).
+_LIMITS_SECONDS = 5.0
+
 # Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
 
@@ -56,6 +59,7 @@ class Workbench:
         """Forgets all hosts."""
         self.hosts: dict[str, HostCandidates] = {}
         self.idle: dict[str, HostCandidates] = {}
+        self._limits_changed_at: float | None = None
         self._turn = 0
         self._version = 0
         self._now = datetime.min.replace(tzinfo=UTC)
@@ -64,7 +68,7 @@ class Workbench:
         self._later: list[tuple[datetime, int, str]] = []
 
     def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
-        """Notes that the list of hosts shows a host; if its entry changed, forgets what was known of it."""
+        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items."""
         known = self.hosts.get(host)
         if known is None:
             known = self.hosts[host] = HostCandidates(host, None, bucket, is_own=is_own)
@@ -72,6 +76,9 @@ class Workbench:
         if known.order != order:
             known.forget()
             known.order = order
+            changed_at = self._limits_changed_at
+            # The limits are kept: the record that was read may be newer than the entry.
+            known.must_check |= changed_at is not None and monotonic - changed_at < _LIMITS_SECONDS
             self.settle(known)
 
     def note_update(
@@ -167,7 +174,7 @@ class Workbench:
                 break
             heapq.heappop(self._ready)
             if self.needs_look(host, monotonic):
-                best_look = best_look if looks else priority
+                best_look = priority
                 looks.append(host)
                 continue
             if looks:
@@ -270,8 +277,12 @@ class Workbench:
             host.must_check = True
         return full
 
-    def recheck_limits(self) -> None:
-        """Lets the limits of all hosts be read again before the next lease."""
+    def recheck_limits(self, monotonic: float) -> None:
+        """Lets the limits of all hosts be read again before the next lease.
+
+        So are those of hosts that the lists show soon after: an entry may be older than the change.
+        """
+        self._limits_changed_at = monotonic
         for host in self.hosts.values():
             host.record = None
             host.must_check = True

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
-from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_store import Listed, Updated
@@ -20,8 +20,9 @@ from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
 from ragcrawl_dynamo._frontier.queue_index import Look
 from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._schema.keys import host_key
 from ragcrawl_dynamo._schema.queue_order import due_bound
-from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo.errors import CorruptItemError
 from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.testing import ManualClock
@@ -31,6 +32,8 @@ from tests.support.hosts import record
 
 class FakeHosts:
     """The lists of hosts, each a sorted list of sort keys and names; `reads` are the reads of lists."""
+
+    run_id, site_id = "run", "site"
 
     def __init__(self, buckets: int) -> None:
         self.buckets = buckets
@@ -53,6 +56,9 @@ class FakeHosts:
         start = 0 if after is None else bisect_left(due, (after.order, after.host + "\0"))
         page = due[start : start + limit]
         return [Listed(host, order) for order, host in page], start + limit >= len(due)
+
+    def key(self, host: str) -> Key:
+        return host_key("run", host, 0)
 
     async def read(self, hosts: Iterable[str]) -> tuple[None, dict[str, HostRecord]]:
         return None, {host: self.records[host] for host in hosts if host in self.records}
@@ -169,7 +175,17 @@ class FakeRun(RunContext):
         self.queues = cast("Any", self.fake_queues)
         self.fake_items, self.fake_counters = FakeItems(), FakeCounters()
         self.items = cast("Any", self.fake_items)
+        self.fake_control: RunControl | None = None
+        self.control = cast("Any", SimpleNamespace(read=self._read_control))
+        self.is_membership_changed = False
+        self.membership.refresh = self._refresh_membership  # type: ignore[method-assign] # it sends requests
         self.counters = cast("Any", self.fake_counters)
+
+    async def _read_control(self) -> RunControl | None:
+        return self.fake_control
+
+    async def _refresh_membership(self, now: datetime, monotonic: float) -> bool:
+        return self.is_membership_changed
 
     def set_share(self, *buckets: int) -> None:
         """Sets which buckets are in the share of this process."""

@@ -143,13 +143,15 @@ def test_end_claim_forgets_what_was_tried() -> None:
 
 
 def test_forget_keeps_nothing_that_another_process_may_have_changed() -> None:
-    host = known(candidate("a"), record=record(delay=3), must_check=True)
+    host = known(candidate("a"))
     host.wait(candidate("b"), at(9))
     host.end("c")
     host.forget()
     host.order = None
     assert (host.ready, host.waiting, host.ended, host.is_all) == ([], {}, {}, False)
-    assert (host.looked_at, host.record, host.must_check, host.next_moment()) == (None, None, False, None)
+    assert (host.looked_at, host.next_moment()) == (None, None)
+    host.wait(candidate("d"), at(20))
+    assert host.next_moment() == at(20)
     # An item that was known before is one more item.
     host.offer(candidate("a"))
     assert names(host.ready) == ["a"]

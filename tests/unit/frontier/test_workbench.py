@@ -208,11 +208,18 @@ def test_own_addition_is_chosen_without_a_look_unless_another_item_may_be_better
 
 
 def test_host_is_served_by_the_priority_that_the_list_shows_before_it_was_read() -> None:
-    bench = workbench(
-        host_with("a0", host="a", is_all=False, looked_at=None, order=listed(9)),
-        host_with("b0", host="b", priority=5),
-    )
-    assert looks(choose(bench)) == ["a"]
+    def bench_with(*, is_all: bool, looked_at: float | None) -> Workbench:
+        return workbench(
+            host_with("a0", host="a", is_all=is_all, looked_at=looked_at, order=listed(9)),
+            host_with("b0", host="b", priority=5),
+        )
+
+    choice = choose(bench_with(is_all=False, looked_at=None))
+    assert (choice.candidates, looks(choice)) == ([], ["a"])
+    # Once all is known, the list shows no better item than those.
+    for looked_at in (None, 0.0):
+        assert names(choose(bench_with(is_all=True, looked_at=looked_at)).candidates) == ["b0", "a0"]
+    assert names(choose(bench_with(is_all=False, looked_at=0.0), 1).candidates) == ["b0"]
 
 
 def test_limits_have_to_be_known_before_an_item_is_chosen() -> None:
@@ -229,6 +236,9 @@ def test_deep_queue_is_looked_at_again_before_items_of_other_shares() -> None:
     for is_used, is_all, must_look in ((True, False, True), (False, False, False), (True, True, False)):
         host = known(foreign, is_all=is_all, is_used=is_used)
         assert bool(choose(workbench(host), 1).looks) == must_look
+    both = known(foreign, replace(candidate("foreign, too"), distance=1), is_all=False)
+    choice = choose(workbench(both))
+    assert (names(choice.candidates), looks(choice)) == (["foreign"], [both.host])
     own = known(candidate("own"), is_all=False, is_used=True)
     assert names(choose(workbench(own), 1).candidates) == ["own"]
 
@@ -302,6 +312,11 @@ def test_host_that_is_listed_for_a_moment_is_looked_at_then() -> None:
     assert bench.next_moment() == at(5)
     assert bench.idle == {}
     assert looks(choose(bench, now=at(5))) == ["a"]
+    # The look shows nothing.
+    bench.hosts["a"].is_all = True
+    bench.settle(bench.hosts["a"])
+    assert choose(bench, now=at(5)) == Choice([], [])
+    assert list(bench.idle) == ["a"]
 
 
 def test_host_that_is_listed_for_a_moment_is_looked_at_then_though_all_was_known() -> None:
@@ -337,6 +352,25 @@ def test_host_that_is_listed_earlier_than_its_items_wait_is_looked_at_at_the_ear
     bench = workbench(host)
     assert bench.next_moment() == at(3)
     assert looks(choose(bench, now=at(3))) == ["a"]
+
+
+def test_host_is_not_looked_at_when_a_lease_ends_that_was_renewed() -> None:
+    host = known(host="a", order=listed(ready_at=at(9)))
+    host.wait(candidate("leased", host="a"), at(3))
+    bench = workbench(host)
+    host.wait(candidate("leased", host="a"), at(60))
+    assert choose(bench, now=at(3)) == Choice([], [])
+    assert (host.is_all, bench.next_moment()) == (True, at(9))
+
+
+def test_host_is_not_looked_at_for_an_item_that_has_left_the_queue() -> None:
+    host = known(host="a")
+    host.wait(candidate("ended", host="a"), at(3))
+    bench = workbench(host)
+    host.end("ended")
+    bench.settle(host)
+    assert choose(bench, now=at(3)) == Choice([], [])
+    assert host.is_drained
 
 
 def test_host_that_is_not_listed_waits_for_its_items_only() -> None:
@@ -391,6 +425,17 @@ def test_see_forgets_a_host_whose_entry_has_changed() -> None:
     bench.see("a", listed(mark="1"), 0, 8.0, is_own=True)
     assert (bench.hosts["a"].ready, bench.hosts["a"].seen_at) == ([], 8.0)
     assert looks(choose(bench)) == ["a"]
+
+
+def test_see_keeps_the_limits_since_the_list_may_be_older_than_the_record() -> None:
+    limits = record("a", blocked_until=at(60))
+    bench = workbench(host_with("a0", host="a", order=listed(has_limits=True), record=limits))
+    bench.see("a", listed(), 0, 7.0, is_own=True)
+    assert bench.hosts["a"].record == limits
+    assert choose(bench) == Choice([], [])
+    checked = workbench(host_with("b0", host="b", must_check=True))
+    checked.see("b", listed(mark="1"), 0, 7.0, is_own=True)
+    assert checked.hosts["b"].must_check
 
 
 def test_see_notes_a_new_host_with_its_share() -> None:
@@ -450,6 +495,12 @@ def test_give_back_restores_the_item_and_the_turn() -> None:
     bench.give_back(first)
     assert bench.hosts["a"].picked == 0
     assert names(choose(bench, 2).candidates) == ["a0", "b0"]
+    bench.end_claim(["a", "b"])
+    second = choose(bench, 1).candidates
+    assert names(second) == ["a1"]
+    bench.give_back(second)
+    # Of both, this one was served longer ago.
+    assert [host.turn for host in bench.hosts.values()] == [3, 4]
     # A host that was forgotten meanwhile takes nothing back.
     bench.remove("b")
     bench.give_back([candidate("b0", host="b")])
@@ -479,9 +530,21 @@ def test_recheck_limits_lets_records_be_read_again() -> None:
     bench = workbench(
         host_with("a0", host="a", record=record("a", blocked_until=at(60))), host_with("b0", host="b")
     )
-    bench.recheck_limits()
+    bench.recheck_limits(0.0)
     assert sorted(looks(choose(bench))) == ["a", "b"]
     assert bench.hosts["a"].record is None
+
+
+def test_limits_that_the_lists_do_not_show_yet_are_read() -> None:
+    for seconds, must_check in ((4.9, True), (5, False)):
+        bench = Workbench("me")
+        bench.recheck_limits(1.0)
+        bench.see("a", listed(), 0, 1 + seconds, is_own=True)
+        assert bench.hosts["a"].must_check == must_check
+        # An entry that has not changed since the record was read is no reason to read it again.
+        bench.note_update(record("a", place=listed()[:-4]), listed(), 1.0, is_own=True)
+        bench.see("a", listed(), 0, 1.0, is_own=True)
+        assert not bench.hosts["a"].must_check
 
 
 def test_forget_full_forgets_the_records_of_hosts_at_their_maximum() -> None:
@@ -525,10 +588,13 @@ def test_heaps_do_not_grow_with_the_number_of_changes() -> None:
     bench = workbench(
         host_with("a0", host="a"), host_with("b0", host="b", record=record("b", blocked_until=at(9)))
     )
-    for _ in range(5000):
-        for host in bench.hosts.values():
-            bench.settle(host)
-    assert len(bench._ready) + len(bench._later) <= 1010
+    for settled in "ab":
+        for _ in range(3000):
+            bench.settle(bench.hosts[settled])
+        # The entry of the other one is still there.
+        assert len(bench._ready) + len(bench._later) <= 1009
+        assert bench.supply(9, START) == 1
+        assert bench.next_moment() == at(9)
     assert names(choose(bench, now=at(9)).candidates) == ["a0", "b0"]
 
 
