@@ -94,6 +94,14 @@ def test_wait_replaces_the_moment_of_an_item() -> None:
     assert (host.ready, host.next_moment()) == ([], at(50))
 
 
+def test_item_that_waits_again_has_not_ended() -> None:
+    host = known()
+    host.end("a")
+    host.wait(candidate("a"), at(5))
+    look(host, [candidate("a")])
+    assert list(host.waiting) == ["a"]
+
+
 def test_end_remembers_the_latest_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ENDED_REMEMBERED", 3)
     host = known(candidate("i3"))
@@ -234,8 +242,10 @@ def test_look_keeps_the_lease_of_an_item_that_is_where_it_was() -> None:
     look(host, [candidate("a")])
     assert (host.ready, host.waiting["a"].candidate, host.waiting["a"].is_own) == ([], item, False)
     # After a failure the item has another place, so its lease is over.
-    look(host, [candidate("a", ready_at=at(5))])
-    assert host.waiting["a"].until == at(5)
+    for is_own in (True, False):
+        host.wait(item, at(60), is_own=is_own)
+        look(host, [candidate("a", ready_at=at(5))])
+        assert (host.waiting["a"].until, host.waiting["a"].is_own) == (at(5), False)
     host.wait(item, at(60))
     look(host, [candidate("a", priority=1)])
     assert names(host.ready) == ["a"]
