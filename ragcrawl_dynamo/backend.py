@@ -37,10 +37,9 @@ class DynamoDBBackend(StorageBackend):
         config: Its settings.
         client_factory: Makes the AWS client; replaced in tests.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
-        on_request: Called after every request that was answered or has failed, retries included. It is
-            called in the event loop, so it must be quick. What it raises is logged.
-        on_lease_lost: Called once with each claim whose lease proves to be lost when it is renewed, ended or
-            committed; likewise.
+        on_request: Called in the event loop after every request that was answered or has failed, retries
+            included. What it raises is logged.
+        on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
     """
 
     def __init__(

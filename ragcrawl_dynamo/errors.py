@@ -149,13 +149,11 @@ class ItemTooLargeError(InvalidInputError):
         limit: The number of bytes that an item may take.
     """
 
-    def __init__(
-        self, largest_field: tuple[str, int], *, model: str, record: str, size: int, limit: int
-    ) -> None:
-        """`largest_field` is a name and a number of bytes, `record` the key of the record as text."""
+    def __init__(self, largest: tuple[str, int], *, model: str, record: str, size: int, limit: int) -> None:
+        """`largest` is the name and size of the largest field, `record` the key of the record as text."""
         self.size = size
         self.limit = limit
-        field, field_size = largest_field
+        field, field_size = largest
         super().__init__(
             field,
             f"{record} takes {size:,} bytes, an item may take {limit:,}; "
@@ -216,8 +214,7 @@ class ClockSkewError(RagcrawlDynamoError):
     """This machine's clock is too far off to judge leases.
 
     Attributes:
-        offset: How many seconds the clock is off at least, by the times in DynamoDB's answers. Negative if
-            the clock is behind.
+        offset: How many seconds the clock is ahead at least, by the times in DynamoDB's answers.
     """
 
     def __init__(self, offset: float, bound: float) -> None:
@@ -254,9 +251,8 @@ class CorruptContentError(RagcrawlDynamoError):
         self.page_id = page_id
         self.version_id = version_id
         self.site_id = site_id
-        super().__init__(
-            f"the body of version {version_id!r} of page {page_id!r} of site {site_id!r} is damaged: {reason}"
-        )
+        version = f"version {version_id!r} of page {page_id!r} of site {site_id!r}"
+        super().__init__(f"the body of {version} is damaged: {reason}")
 
 
 class CorruptItemError(RagcrawlDynamoError):
@@ -316,10 +312,8 @@ class OpenRunsError(RagcrawlDynamoError):
     def __init__(self, runs: Sequence[str]) -> None:
         self.runs = tuple(runs)
         named = ", ".join(map(repr, runs[:10])) + (", ..." if len(runs) > 10 else "")
-        advice = (
-            "finish or cancel them with the version of this package that began them, and stop its processes"
-        )
-        super().__init__(f"{len(runs):,} runs are open ({named}): {advice}")
+        advice = "finish or cancel them with the version of this package that began them"
+        super().__init__(f"{len(runs):,} runs are open ({named}): {advice}, and stop its processes")
 
 
 class PartialBatchError(RagcrawlDynamoError):

@@ -123,7 +123,7 @@ def check_links(links: Any) -> Iterable[Any]:
     """
     if isinstance(links, str | bytes | FrontierItem) or not isinstance(links, Iterable):
         raise InvalidArgumentError(
-            "links", f"must be a collection, not a {type(links).__name__}: put a single link into a list"
+            "links", f"must be a collection, not a {type(links).__name__}: put a single value into a list"
         )
     return links
 

@@ -115,6 +115,7 @@ class HostCandidates:
         ready: The items that can be claimed, in priority order.
         waiting: The items that cannot be claimed yet, by id.
         ended: The ids of items that this process has ended. The index may still show them.
+        doubtful: The ids of items that this process has leased, before the host was forgotten.
         is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
         looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
         must_check: Whether the record has to be read, whatever the list of hosts says of limits.
@@ -138,6 +139,7 @@ class HostCandidates:
     ready: list[Candidate] = field(default_factory=list)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     ended: dict[str, None] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
     is_all: bool = False
     looked_at: float | None = None
     must_check: bool = False
@@ -159,6 +161,7 @@ class HostCandidates:
     def forget(self) -> None:
         """Forgets the items, after another process has changed them."""
         self.forget_ready()
+        self.doubtful.update(item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
         self.waiting.clear()
         self.ended.clear()
         self._earliest = None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
@@ -22,6 +25,7 @@ from ragcrawl_dynamo._frontier.item_store import candidate_of, work_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import split_facts
+from ragcrawl_dynamo._utils.concurrency import read_ahead
 from ragcrawl_dynamo._utils.urls import join_url, link_id, url_hash
 from ragcrawl_dynamo.errors import (
     HostBudgetError,
@@ -39,7 +43,11 @@ _SET_BY_QUEUE = {
     *("attempt", "lease_owner", "lease_token", "lease_expires_at"),
 }
 
-# A call that adds so many links does not look for known ones first, if so many were new in the call before.
+# How many links one batch has, and how many batches are added ahead of the first unfinished one.
+_LINKS_PER_BATCH = 1000
+_BATCHES_AHEAD = 3
+
+# A batch of so many links does not look for known ones first, if so many were new in the batch before.
 _MANY_LINKS = 100
 _MOSTLY_NEW = 0.9
 
@@ -55,14 +63,64 @@ class Enqueuer:
         self._share_new = 0.0
 
     async def add(
-        self, links: Iterable[str | FrontierItem], common: dict[str, Any], base_url: str | None
+        self,
+        links: Iterable[str | FrontierItem],
+        common: dict[str, Any],
+        base_url: str | None,
+        on_progress: Callable[[int], object] | None,
     ) -> list[AddResult]:
-        """Adds links; returns a result for each link, in their order.
+        """Adds links in batches; returns a result for each link, in their order.
 
         Args:
             links: URLs, or items of this run.
             common: Fields for the items that are built from URLs.
             base_url: The URL against which relative URLs are resolved; None refuses them.
+            on_progress: Called after each batch with the number of links so far.
+
+        Raises:
+            AmbiguousIdError: The run is one of another site.
+            FrontierCancelledError: The run is cancelled.
+            InvalidArgumentError: The run compares its links by other rules.
+            PartialBatchError: Some links may not have been added; all others were.
+        """
+        remaining = iter(links)
+
+        async def batches() -> AsyncIterator[Callable[[], Awaitable[list[AddResult] | PartialBatchError]]]:
+            while batch := list(islice(remaining, _LINKS_PER_BATCH)):
+                yield partial(self._try_batch, batch, common, base_url)
+
+        results: list[AddResult] = []
+        failures: list[tuple[Any, RagcrawlDynamoError]] = []
+        saved = 0
+        async with aclosing(read_ahead(batches(), _BATCHES_AHEAD)) as added_batches:
+            async for added in added_batches:
+                if isinstance(added, PartialBatchError):
+                    saved += added.saved
+                    failures += added.failures
+                else:
+                    saved += len(added)
+                    results += added
+                if on_progress is not None:
+                    on_progress(saved + len(failures))
+        if failures:
+            raise PartialBatchError(saved, failures) from failures[0][1]
+        return results
+
+    async def _try_batch(
+        self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
+    ) -> list[AddResult] | PartialBatchError:
+        """Adds a batch of links. The other batches go on if some of its links fail."""
+        try:
+            return await self._add_batch(links, common, base_url)
+        except PartialBatchError as error:
+            return error
+        finally:
+            await self._notifier.flush_if_due()
+
+    async def _add_batch(
+        self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
+    ) -> list[AddResult]:
+        """Adds links; returns a result for each link, in their order.
 
         Raises:
             AmbiguousIdError: The run is one of another site.
@@ -100,7 +158,7 @@ class Enqueuer:
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
         outcomes = await self._insert(new, work)
         added_count = sum(isinstance(outcome, Applied) for outcome in outcomes.values())
-        self._share_new = added_count / (len(outcomes) + len(known))
+        self._share_new = added_count / max(1, len(outcomes) + len(known))
         if limit is not None:
             refused = [item_id for item_id, outcome in outcomes.items() if isinstance(outcome, Refused)]
             await self._budget.give_back(Counter(new[item_id].domain for item_id in refused))

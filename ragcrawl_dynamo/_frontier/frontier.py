@@ -30,10 +30,9 @@ class Frontier:
     expires can be claimed again; the fencing token of the newer lease then refuses every write under the
     older one.
 
-    The items of one host are claimed by priority, the highest first, and within a priority by age, the oldest
-    first. The order is exact for a host with up to 64 links. The queue of a larger host is spread over
-    several shards; there the order is exact within a shard, and nearly so over all of them. A claim considers
-    several hosts, and takes the first items of all of them in the same order.
+    Items are claimed by priority, the highest first. Among hosts whose best items have one priority, the host
+    that this process served longest ago comes next; within a host, the oldest item. Several processes share
+    the hosts, and see an urgent item of another one's share within about a second.
 
     Besides the errors that a method names, every method may raise:
 
@@ -82,7 +81,7 @@ class Frontier:
 
         Args:
             links: Any number of absolute http(s) URLs, or of items that `link` built; they are added in
-                batches of 5,000. URLs with one normal form are one link (`normalize_url`). The queue sets the
+                batches of 1,000. URLs with one normal form are one link (`normalize_url`). The queue sets the
                 normalized URL and the hash of an item by its URL, and its id by its `unique_key` or else by
                 its normalized URL. The first four options below do not apply to items.
             depth: How many links the pages are away from the seeds of the run.

@@ -24,15 +24,15 @@ class Notifier:
         """
         view = self._run.view
         # Work that an earlier call could not announce may be due sooner.
-        for host, host_work in work.items():
-            view.unannounced.note(host, host_work)
+        view.unannounced.note_all(work)
         if not view.unannounced:
             return
-        announced = dict(view.unannounced)
-        updates = await self._run.hosts.announce(announced, view.unwritten_counts.by_host)
-        for host, host_work in announced.items():
-            if view.unannounced.get(host) == host_work:
-                del view.unannounced[host]
+        announced, view.unannounced = view.unannounced, WorkByHost()
+        try:
+            updates = await self._run.hosts.announce(announced, view.unwritten_counts.by_host)
+        except BaseException:
+            view.unannounced.note_all(announced)
+            raise
         self._run.note_updates(updates)
         view.changed.set()
 
@@ -44,12 +44,22 @@ class Notifier:
         """
         await self.announce(WorkByHost())
 
-    async def flush_counts(self) -> None:
+    async def flush_if_due(self) -> None:
+        """Stores the counts that this process has added up, if it is time for that; see `flush`."""
+        if self._run.counters.is_due(self._run.clock.monotonic()):
+            await self.flush()
+
+    async def flush(self) -> None:
         """Stores the counts that this process has added up, and takes drained hosts out of the list.
+
+        It runs to its end even if the caller is cancelled.
 
         Raises:
             ServiceError: Hosts that another process has taken out of the list too early cannot be announced.
         """
+        await self._run.tasks.uninterrupted(self._flush())
+
+    async def _flush(self) -> None:
         bench = self._run.view.bench
         counted = self._run.view.unwritten_counts.by_host
         drained = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._schema.queue_order import split_facts
+from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 
 # How many items of a shard one read returns at least, besides those that are known to be leased.
@@ -18,6 +20,14 @@ _HOSTS_AT_ONCE = 32
 
 # How many items of other processes' shares are read by key before they are tried, for each wanted item.
 _KNOWN_PER_WANTED = 2
+
+
+def _is_overrated(host: HostCandidates) -> bool:
+    """Returns whether a host is listed with a higher priority than that of its best item."""
+    if host.order is None or not host.is_own or not host.ready or host.ready[0].moment is not None:
+        return False
+    moment, rank = split_order(host.order)
+    return moment is None and rank[:PRIORITY_LENGTH] < host.ready[0].rank[:PRIORITY_LENGTH]
 
 
 class QueueReader:
@@ -43,6 +53,7 @@ class QueueReader:
 
         try:
             await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)
+            await self._lower([host for host in open_hosts if _is_overrated(host)])
         finally:
             for host in hosts:
                 bench.settle(host)
@@ -72,6 +83,20 @@ class QueueReader:
         for host in {host.host: host for host in hosts if host is not None}.values():
             host.turn = host.last_turn
             bench.settle(host)
+
+    async def _lower(self, hosts: Sequence[HostCandidates]) -> None:
+        """Moves hosts down to the place of their best item.
+
+        Otherwise a new item of the same priority as the place would not move the host, and other processes
+        would not notice it.
+        """
+        moves = [(Listed(host.host, host.order or ""), host.ready[0].order) for host in hosts]
+        outcomes = await self._run.hosts.move(moves) if moves else []
+        for host, outcome in zip(hosts, outcomes, strict=True):
+            if isinstance(outcome, Applied) and outcome.item is not None:
+                host.order = outcome.item["queue_order"]["S"]
+                # The revision of the record has changed.
+                host.record = None
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
@@ -123,8 +148,10 @@ class QueueReader:
         host.looked_at = run.clock.monotonic()
         if host.ready or host.waiting:
             host.empty_looks = 0
-        foreign = [
-            candidate for candidate in host.ready if candidate.distance and not candidate.expired_token
-        ]
-        if foreign:
-            await self.learn(foreign[: _KNOWN_PER_WANTED * wanted + 1])
+        free = [candidate for candidate in host.ready if candidate.expired_token is None]
+        unsure = [candidate for candidate in free if candidate.item_id in host.doubtful]
+        host.doubtful.clear()
+        foreign = [candidate for candidate in free if candidate.distance and candidate not in unsure]
+        unsure += foreign[: _KNOWN_PER_WANTED * wanted + 1]
+        if unsure:
+            await self.learn(unsure)

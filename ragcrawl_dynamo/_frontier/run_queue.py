@@ -8,7 +8,6 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
@@ -36,15 +35,11 @@ from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.errors import (
     FrontierCancelledError,
     InvalidInputError,
-    PartialBatchError,
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 logger = logging.getLogger(__name__)
-
-# How many links one batch of `add` has.
-_LINKS_AT_ONCE = 5000
 
 # Seconds after which a waiting claim looks for items that other processes have added.
 _POLL_SECONDS = 1.0
@@ -81,26 +76,7 @@ class RunQueue:
     ) -> list[AddResult]:
         """See Frontier.add; `common` has fields for the items that are built from URLs."""
         await self._notifier.announce_left()
-        results: list[AddResult] = []
-        failures: list[tuple[Any, RagcrawlDynamoError]] = []
-        saved = taken = 0
-        remaining = iter(links)
-        while batch := list(islice(remaining, _LINKS_AT_ONCE)):
-            try:
-                added = await self._enqueuer.add(batch, common, base_url)
-            except PartialBatchError as error:
-                saved += error.saved
-                failures += error.failures
-            else:
-                saved += len(added)
-                results += added
-            await self._flush_if_due()
-            taken += len(batch)
-            if on_progress is not None:
-                on_progress(taken)
-        if failures:
-            raise PartialBatchError(saved, failures) from failures[0][1]
-        return results
+        return await self._enqueuer.add(links, common, base_url, on_progress)
 
     async def get(self, key: str) -> FrontierItem | None:
         """See Frontier.get."""
@@ -123,7 +99,7 @@ class RunQueue:
             await self._notifier.announce_left()
             is_last = clock.monotonic() >= deadline
             claims, next_at = await self._claims.claim(terms, is_thorough=is_last)
-            await self._flush_if_due()
+            await self._notifier.flush_if_due()
             if claims or is_last:
                 return claims
             remaining = max(0.0, deadline - clock.monotonic())
@@ -159,7 +135,7 @@ class RunQueue:
         if items:
             await self.run.control.check_rules()
             await self.run.tasks.uninterrupted(self._redirects.complete(items))
-            await self._flush_if_due()
+            await self._notifier.flush_if_due()
 
     async def end(
         self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
@@ -173,7 +149,7 @@ class RunQueue:
             payload_attribute = payload_of(payload)
         updates = [items.finish(claim.item, status, now, error, payload_attribute) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
-        await self._flush_if_due()
+        await self._notifier.flush_if_due()
 
     async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> None:
         """See Frontier.fail."""
@@ -268,19 +244,19 @@ class RunQueue:
         """
         work = self._settlement.note_completed(claim, is_counted=is_counted)
         await self.run.tasks.uninterrupted(work)
-        await self._flush_if_due()
+        await self._notifier.flush_if_due()
 
     async def is_finished(self) -> bool:
         """See Frontier.is_finished."""
         await self._notifier.announce_left()
-        await self._flush()
+        await self._notifier.flush()
         is_finished = await self._termination.is_finished()
-        await self._flush()
+        await self._notifier.flush()
         return is_finished
 
     async def stats(self, host: str | None) -> FrontierStats:
         """See Frontier.stats."""
-        await self._flush()
+        await self._notifier.flush()
         if host is None:
             return await self._termination.stats()
         host = self.run.rules.host(host)
@@ -290,7 +266,7 @@ class RunQueue:
     async def iterate_hosts(self) -> AsyncIterator[HostStatus]:
         """See Frontier.iter_hosts."""
         await self._check_site()
-        await self._flush()
+        await self._notifier.flush()
         now = self.run.clock.now()
         async for record, item in self.run.hosts.iterate_by_name():
             yield HostStatus(
@@ -306,9 +282,9 @@ class RunQueue:
     async def recount(self) -> FrontierStats:
         """See Frontier.recount."""
         await self._check_site()
-        await self._flush()
+        await self._notifier.flush()
         stats = await self._termination.recount()
-        await self._flush()
+        await self._notifier.flush()
         return stats
 
     async def state(self) -> RunState:
@@ -337,7 +313,7 @@ class RunQueue:
         try:
             return await self._dead_letters.requeue()
         finally:
-            await self._flush_if_due()
+            await self._notifier.flush_if_due()
 
     def clear(self) -> None:
         """Clears what this process remembers of the run, after the run's items were deleted."""
@@ -350,7 +326,7 @@ class RunQueue:
         await self.run.tasks.join()
         try:
             async with asyncio.timeout(self.run.config.health_timeout):
-                await self._flush()
+                await self._notifier.flush()
                 await self.run.membership.leave()
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning(
@@ -374,7 +350,7 @@ class RunQueue:
 
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
-        await self._flush_if_due()
+        await self._notifier.flush_if_due()
 
     def _with(self, claim: Claim, changed: dict[str, Any]) -> FrontierItem:
         """Returns the item of a claim with new values.
@@ -393,10 +369,3 @@ class RunQueue:
         doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
         delay = min(config.frontier_max_retry_delay, doubled)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
-
-    async def _flush_if_due(self) -> None:
-        if self.run.counters.is_due(self.run.clock.monotonic()):
-            await self._flush()
-
-    async def _flush(self) -> None:
-        await self.run.tasks.uninterrupted(self._notifier.flush_counts())

@@ -32,3 +32,8 @@ class WorkByHost(dict[str, Work]):
         """Adds work of a host."""
         noted = self.get(host)
         self[host] = work if noted is None else noted.merged(work)
+
+    def note_all(self, work: WorkByHost) -> None:
+        """Adds the work of several hosts."""
+        for host, host_work in work.items():
+            self.note(host, host_work)
