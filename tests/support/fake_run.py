@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
@@ -67,7 +68,7 @@ class FakeHosts:
         self.moves += moves
         if self.during_move is not None:
             self.during_move()
-        return [self.move_outcomes[listed.host] for listed, _ in moves]
+        return [self.move_outcomes.get(listed.host, Refused()) for listed, _ in moves]
 
     async def try_update(
         self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
@@ -97,7 +98,9 @@ class FakeQueues:
 
     async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
         self.looks.append(host)
-        items = sorted(self.shards[host, shard], key=lambda item: item.order)
+        # The index shows no leases.
+        shown = (replace(item, expired_token=None) for item in self.shards[host, shard])
+        items = sorted(shown, key=lambda item: item.order)
         unknown = [item for item in items if item.item_id not in known]
         if len(unknown) < wanted:
             return Look(items, [], is_all=True)

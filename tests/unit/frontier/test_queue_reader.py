@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ragcrawl_dynamo._frontier.candidates import HostCandidates
+import pytest
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.host_store import Listed
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
@@ -138,6 +142,54 @@ async def test_look_reads_a_few_items_of_other_shares_by_key() -> None:
     run.fake_queues.shards["own", 0] = [candidate("o", host="own")]
     await reader.look([own], 2, START)
     assert "o" not in run.fake_queues.known
+
+
+async def test_look_moves_a_host_down_that_is_listed_with_a_higher_priority_than_it_has() -> None:
+    host = unread(order=listed(2))
+    run, reader = run_with(host)
+    low = candidate("a", 1, 5)
+    run.fake_queues.shards[HOST, 0] = [low, candidate("b")]
+    run.fake_hosts.move_outcomes[HOST] = Applied({"queue_order": {"S": listed(1, 5)}})
+    await reader.look([host], 1, START)
+    assert run.fake_hosts.moves == [(Listed(HOST, listed(2)), low.order)]
+    assert host.order == listed(1, 5)
+    # The next look finds it in its place.
+    await reader.look([host], 1, START)
+    assert len(run.fake_hosts.moves) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "items"),
+    [
+        ({"order": listed(1, 99)}, [candidate("a", 1)]),
+        ({"order": listed(0)}, [candidate("a", 1)]),
+        ({"order": listed(2), "is_own": False}, [candidate("a", 1)]),
+        ({"order": listed(2)}, []),
+        ({"order": listed(2)}, [candidate("a", 1, ready_at=START)]),
+        ({"order": listed(2, ready_at=at(9))}, [candidate("a", 1)]),
+    ],
+)
+async def test_look_does_not_move_other_hosts_down(fields: dict[str, Any], items: list[Candidate]) -> None:
+    host = unread(**fields)
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = items
+    await reader.look([host], 1, START)
+    assert run.fake_hosts.moves == []
+
+
+async def test_look_reads_leases_by_key_that_were_forgotten() -> None:
+    host = unread()
+    host.wait(candidate("own"), at(60), is_own=True)
+    host.wait(candidate("foreign"), at(60))
+    host.forget()
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("foreign"), leased(candidate("own"))]
+    run.fake_queues.leases = {"own": ("token", at(20))}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.known == ["own"]
+    assert (names(host.ready), host.waiting["own"].until) == (["foreign"], at(22))
+    await reader.look([host], 1, START)
+    assert run.fake_queues.known == ["own"]
 
 
 async def test_learn_notes_what_became_of_items() -> None:
