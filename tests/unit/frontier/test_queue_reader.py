@@ -158,6 +158,17 @@ async def test_look_moves_a_host_down_that_is_listed_with_a_higher_priority_than
     assert len(run.fake_hosts.moves) == 1
 
 
+async def test_item_that_came_just_before_a_host_was_moved_down_is_found() -> None:
+    host = unread(order=listed(2))
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("a", 1)]
+    urgent = candidate("urgent", 2)
+    run.fake_hosts.during_move = lambda: run.fake_queues.shards[HOST, 0].append(urgent)
+    run.fake_hosts.move_outcomes[HOST] = Applied({"queue_order": {"S": listed(1)}})
+    await reader.look([host], 1, START)
+    assert names(host.ready) == ["urgent", "a"]
+
+
 @pytest.mark.parametrize(
     ("fields", "items"),
     [
