@@ -43,7 +43,7 @@ class Writes:
         if isinstance(write, ConditionalInsert):
             self.written.append(("new shard", Counter(), False))
             return Applied()
-        name = cast("str", write.key["item_id"].get("S", ""))
+        name = write.key["item_id"].get("S", "")
         name = "count" if name.startswith("count#") else name.removeprefix("host#")
         amounts = {str(key): int(value["N"]) for key, value in write.update.increment.items()}
         self.written.append((name, Counter(amounts), "queue" in write.update.remove))
