@@ -99,21 +99,18 @@ class IdleHosts:
         Returns:
             The hosts that were moved, each with whether it is still listed.
         """
-        run, bench = self._run, self._run.view.bench
         moves = [(Listed(host.host, host.order or ""), _place(host, now)) for host in hosts]
         moved: list[tuple[HostCandidates, bool]] = []
-        outcomes = await run.hosts.move(moves)
+        outcomes = await self._run.hosts.move(moves)
         for host, (_, place), outcome in zip(hosts, moves, outcomes, strict=True):
             if isinstance(outcome, Applied) and outcome.item is not None:
                 if place is not None:
                     host.order = outcome.item["queue_order"]["S"]
                     host.record = None
-                host.seen_at = run.clock.monotonic()
                 moved.append((host, place is not None))
             elif isinstance(outcome, Refused):
                 # Its counts say that an item is open; or another process has moved it, which the list shows.
                 host.empty_looks += place is None
-            bench.settle(host)
         return moved
 
 

@@ -64,7 +64,7 @@ async def test_host_is_not_looked_at_if_the_lists_show_work() -> None:
 
 
 async def test_item_that_moved_no_host_is_found() -> None:
-    idle = Idle("a")
+    idle = Idle("a", "b")
     assert not await idle.look_again()
     idle.queues.shards["a", 0] = [candidate("new", host="a")]
     assert await idle.look_again(5)
@@ -151,7 +151,7 @@ async def test_host_with_items_that_wait_moves_to_their_moment_within_a_minute(
     assert not await idle.look_again(1)
     assert [place for _, place in idle.store.moves] == [place]
     host = idle.bench.hosts["a"]
-    assert (host.order, host.seen_at) == (place + "U01#", 1.0)
+    assert host.order == place + "U01#"
     assert idle.bench.next_moment() == at(min(until, moved_to))
     assert (idle.bench.idle, idle.store.announced) == ({}, [])
 
@@ -186,6 +186,38 @@ async def test_host_whose_move_failed_is_moved_the_next_time() -> None:
     await idle.look_again(0.1)
     assert len(idle.store.moves) == 2
     assert idle.bench.hosts["a"].empty_looks == 0
+
+
+async def test_host_that_another_process_has_moved_is_looked_at_again_at_once() -> None:
+    idle = Idle("a")
+    idle.queues.shards["a", 0] = [candidate("late", host="a", ready_at=at(30))]
+    await idle.look_again()
+    await idle.look_again(1)
+    assert len(idle.store.moves) == 1
+    await idle.look_again(0.1)
+    assert idle.queues.looks == ["a"]
+
+
+async def test_record_of_a_limited_host_is_read_again_after_its_move() -> None:
+    order = listed(has_limits=True)
+    idle = Idle("a", order=order)
+    idle.store.records["a"] = record("a", place=PLACE, delay=3)
+    idle.queues.shards["a", 0] = [candidate("late", host="a", ready_at=at(30))]
+    await idle.look_again()
+    moved = queue_order(rank(0, START), at(30))
+    idle.store.during_move = lambda: idle.store.records.update(a=record("a", place=moved, delay=3))
+    idle.store.move_outcomes["a"] = Applied({"queue_order": {"S": moved + "L01#"}})
+    await idle.look_again(1)
+    assert idle.bench.hosts["a"].record == idle.store.records["a"]
+    assert list(idle.bench.hosts["a"].waiting) == ["late"]
+
+
+async def test_idle_host_at_its_maximum_is_looked_at_once() -> None:
+    idle = Idle("a", order=listed(has_limits=True))
+    idle.bench.hosts["a"].record = record("a", max_in_flight=1, slots={"token": at(60)})
+    idle.store.records["a"] = record("a", max_in_flight=1, place=PLACE)
+    await idle.look_again()
+    assert idle.queues.looks == ["a"]
 
 
 async def test_hosts_at_their_maximum_are_read_again() -> None:
