@@ -16,6 +16,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Outcome,
     Refused,
 )
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_store import Listed
@@ -34,6 +35,7 @@ class Writes:
 
     def __init__(self, **outcomes: list[Outcome]) -> None:
         self.outcomes: dict[str, list[Outcome]] = {"count": [LISTED], **outcomes}
+        self.conditions: list[dict[Any, Any]] = []
         self.written: list[tuple[str, Counter[str], bool]] = []
 
     async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
@@ -47,6 +49,10 @@ class Writes:
         name = "count" if name.startswith("count#") else name.removeprefix("host#")
         amounts = {str(key): int(value["N"]) for key, value in write.update.increment.items()}
         self.written.append((name, Counter(amounts), "queue" in write.update.remove))
+        if isinstance(write.condition, AllOf):
+            compared = [part for part in write.condition.conditions if isinstance(part, Compare)]
+            assert {part.operator for part in compared} == {"="}
+            self.conditions.append({part.path: part.value for part in compared})
         outcomes = self.outcomes[name]
         return outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
 
@@ -135,6 +141,11 @@ async def test_flush_takes_a_drained_host_out_of_the_list() -> None:
         counters.move(host, "in_progress", "completed")
     flushed = await counters.flush({"a": Listed("a", listed())})
     assert [is_removed for _, _, is_removed in writes.written] == [False, True, False]
+    # It leaves only if nothing of it is open then, and nobody has moved it.
+    none: Any = {"N": "0"}
+    (condition,) = writes.conditions
+    open_now = {"pending": none, "delayed": none, "in_progress": {"N": "1"}}
+    assert condition == {"queue_order": {"S": listed()}, **open_now}
     assert (flushed.asleep, flushed.to_wake) == (["a"], [])
 
 

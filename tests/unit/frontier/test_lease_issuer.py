@@ -74,6 +74,12 @@ async def test_leases_of_limited_hosts_are_reserved_first() -> None:
     assert issuing.bench.hosts["b"].record == record("b", delay=3, next_at=at(3))
 
 
+async def test_block_that_is_over_needs_no_reservation() -> None:
+    issuing = Issuing(a=(("a0",), {"blocked_until": START}))
+    assert len(await issuing.issue()) == 1
+    assert issuing.run.fake_hosts.updates == [{}]
+
+
 async def test_host_that_another_process_has_changed_is_not_claimed_from() -> None:
     issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
     issuing.run.fake_hosts.changed = {"a"}
