@@ -52,6 +52,9 @@ class Writes:
         if isinstance(write.condition, AllOf):
             compared = [part for part in write.condition.conditions if isinstance(part, Compare)]
             assert {part.operator for part in compared} == {"="}
+            # The write is done once, and other updates of the record notice it.
+            assert write.token.is_absent in write.condition.conditions
+            assert "revision" in write.update.put
             self.conditions.append({part.path: part.value for part in compared})
         outcomes = self.outcomes[name]
         return outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
@@ -84,14 +86,26 @@ async def test_claim_that_is_not_thorough_looks_again_once_a_second() -> None:
     assert await claiming.claim(1, is_thorough=False) == ["new"]
 
 
-async def test_claim_looks_again_no_more_once_it_has_something() -> None:
+async def test_claim_looks_again_until_it_has_something_and_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     claiming = Claiming(a="a0")
     await claiming.claim(1)
-    claiming.queues.shards["a", 0].append(candidate("new", host="a"))
-    looks = len(claiming.queues.looks)
-    assert await claiming.claim(5) == ["new"]
-    # Once before it found the new item, once after.
-    assert len(claiming.queues.looks) - looks <= 2
+    looks = 0
+
+    async def look_again(wanted: int, now: datetime) -> bool:
+        nonlocal looks
+        looks += 1
+        # Each look finds one more item; the first of them is leased already.
+        host = claiming.bench.hosts["a"]
+        host.offer(candidate(f"new{looks}", host="a"))
+        claiming.bench.settle(host)
+        return True
+
+    monkeypatch.setattr(claiming.scheduler._idle, "look_again", look_again)
+    claiming.writes.outcomes["claim new1"] = Refused()
+    assert await claiming.claim(9) == ["new2", "new3"]
+    assert looks == 3
 
 
 async def test_claim_chooses_again_if_other_processes_were_faster() -> None:
