@@ -13,7 +13,7 @@ from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
 from tests.support.fake_run import FakeRun
-from tests.support.hosts import at, candidate, listed, record
+from tests.support.hosts import at, candidate, leased, listed, record
 
 BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
 
@@ -199,3 +199,52 @@ async def test_host_that_is_drained_is_moved_out_of_the_list() -> None:
     claiming.run.clock.advance(1)
     assert await claiming.claim(1) == []
     assert claiming.bench.hosts == {}
+
+
+async def test_leases_that_are_issued_later_belong_to_the_terms_that_were_left() -> None:
+    claiming = Claiming(a="a0 a1 a2")
+    claiming.writes.outcomes["claim a1"] = Refused()
+    claiming.queues.leases["a1"] = ("token", at(20))
+    assert await claiming.claim(2) == ["a0", "a2"]
+
+
+async def test_claim_takes_no_more_than_wanted_after_a_look() -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    claiming.run.list_host("b", listed(-1))
+    claiming.queues.shards["b", 0] = [candidate(f"b{i}", -1, 9 - i, "b") for i in range(3)]
+    claiming.run.clock.advance(1)
+    assert await claiming.claim(2) == ["a1", "b0"]
+    assert claiming.writes.claims == ["a0", "a1", "b0"]
+
+
+async def test_claim_tries_expired_leases_without_reading_them_by_key() -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    host = claiming.bench.hosts["a"]
+    host.offer(leased(candidate("expired", age=-5, host="a")))
+    claiming.bench.settle(host)
+    claiming.writes.outcomes["claim a1"] = Refused()
+    claiming.queues.leases["a1"] = ("token", at(20))
+    assert await claiming.claim(1) == ["expired"]
+    assert "expired" not in claiming.queues.known
+
+
+async def test_host_has_room_again_after_items_of_it_were_read_by_key() -> None:
+    claiming = Claiming()
+    claiming.run.list_host("a", listed(has_limits=True))
+    claiming.run.fake_hosts.records["a"] = record("a", place=listed()[:-4], max_in_flight=1)
+    claiming.queues.shards["a", 0] = [candidate(f"a{i}", age=9 - i, host="a") for i in range(3)]
+    claiming.writes.outcomes["claim a0"] = Refused()
+    claiming.queues.leases["a0"] = ("token", at(20))
+    assert await claiming.claim(1, is_thorough=False) == ["a1"]
+
+
+async def test_change_of_limits_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    claiming = Claiming(a="a0 a1")
+    changes: list[float] = []
+    monkeypatch.setattr(claiming.bench, "recheck_limits", changes.append)
+    for changed_by in (None, "x", "x", "y"):
+        claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by=changed_by)
+        await claiming.claim(1)
+    assert len(changes) == 2
