@@ -77,8 +77,10 @@ class Workbench:
             known.forget()
             known.order = order
             changed_at = self._limits_changed_at
-            # The limits are kept: the record that was read may be newer than the entry.
+            # The record that was read may be newer than the entry, or older.
+            known.must_check |= known.record is not None
             known.must_check |= changed_at is not None and monotonic - changed_at < _LIMITS_SECONDS
+            known.record = None
             self.settle(known)
 
     def note_update(

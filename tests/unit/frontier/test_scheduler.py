@@ -175,7 +175,6 @@ async def test_limits_that_were_changed_are_read_before_the_next_lease() -> None
     claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by="y")
     # The list shows the host as it was before.
     assert await claiming.claim(1) == []
-    assert claiming.bench.next_moment() == at(9)
 
 
 async def test_claim_notes_the_shares_after_processes_came_or_went() -> None:
