@@ -121,6 +121,7 @@ class Workbench:
         host.version = self._version
         if self.hosts.get(host.host) is not host:
             return
+        host.wake(self._now)
         at: datetime | None = None
         next_moment = host.next_moment()
         moment = self._listed_for(host)

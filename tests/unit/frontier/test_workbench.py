@@ -149,6 +149,16 @@ def test_delayed_items_of_a_limited_host_wait_for_both_moments() -> None:
     assert workbench(late).next_moment() == at(9)
 
 
+def test_waiting_item_is_not_passed_over_when_its_host_opens_sooner_than_it_should() -> None:
+    host = host_with("a0", host="a", record=record("a", blocked_until=at(20)))
+    host.wait(candidate("urgent", priority=1, host="a"), at(10))
+    bench = workbench(host)
+    assert choose(bench, now=at(12)).candidates == []
+    host.record = None
+    bench.settle(host)
+    assert names(choose(bench, now=at(12)).candidates) == ["urgent", "a0"]
+
+
 def test_host_is_not_lost_when_the_clock_is_set_back() -> None:
     bench = workbench(host_with("a0", host="a", record=record("a", blocked_until=at(10))))
     assert bench.supply(1, at(10)) == 1
