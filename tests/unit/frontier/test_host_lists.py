@@ -170,3 +170,55 @@ async def test_lists_are_as_many_as_the_run_has_once_that_is_known() -> None:
     taken_reads(run)
     await lists.refill(1, START)
     assert [bucket for bucket, _, _ in taken_reads(run)] == [0, 1]
+
+
+async def test_lists_are_continued_by_their_next_host_not_by_their_number() -> None:
+    run = FakeRun(buckets=6)
+    run.set_share(*range(6))
+    for bucket in range(6):
+        for i in range(6):
+            run.list_host(f"b{bucket}h{i}", listed(0, 100 + 10 * bucket - i), bucket)
+    lists = HostLists(run)
+    await lists.refill(18, START)
+    taken_reads(run)
+    await lists.refill(19, START)
+    assert [bucket for bucket, _, _ in taken_reads(run)] == [5, 4, 3, 2]
+
+
+async def test_list_of_one_page_is_read_once_a_second_whatever_is_missing() -> None:
+    run, lists = run_with(2)
+    await lists.refill(99, START)
+    taken_reads(run)
+    run.clock.advance(0.9)
+    await lists.refill(99, run.clock.now())
+    assert taken_reads(run) == []
+
+
+async def test_heads_of_other_lists_show_hosts_that_will_have_work_soon() -> None:
+    run, lists = run_with(0, 0, share=(0,))
+    run.list_host("soon", listed(ready_at=at(2)), 1)
+    await lists._refresh(lists._all(), START)
+    assert list(run.view.bench.hosts) == ["soon"]
+
+
+async def test_hosts_further_down_are_kept_while_a_list_is_read_again() -> None:
+    run, lists = run_with(7, 1)
+    await lists.refresh(START)
+    await lists.refresh(START)
+    await lists.refresh(START)
+    assert len(run.view.bench.hosts) == 8
+    for second in (10, 11, 12):
+        # The list is read again page by page; that of the other bucket at once.
+        run.clock.advance(10 if second == 10 else 0.1)
+        await lists.refresh(run.clock.now())
+        assert len(run.view.bench.hosts) == 8
+
+
+async def test_pause_of_a_list_grows_with_its_pages_not_with_its_passes() -> None:
+    run, lists = run_with(70)
+    for _ in range(4):
+        await lists.refill(99, run.clock.now())
+        taken_reads(run)
+        run.clock.advance(1.25)
+    await lists.refill(99, run.clock.now())
+    assert len(taken_reads(run)) >= 24
