@@ -168,15 +168,13 @@ class HostCandidates:
     _ready_ids: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
-        """Forgets the items and the limits, after another process has changed them."""
+        """Forgets the items, after another process has changed them."""
         self.forget_ready()
         self.doubtful.update(item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
         self.waiting.clear()
         self.ended.clear()
         self._earliest = None
         self.looked_at = None
-        self.must_check = False
-        self.record = None
 
     def offer(self, candidate: Candidate) -> None:
         """Adds an item that can be claimed."""

@@ -60,7 +60,9 @@ class IdleHosts:
         await self._reader.look([*hosts, *full], wanted, now)
         if bench.supply(1, now):
             return True
-        moved = await self._move([host for host in hosts if self._is_idle_for_long(host)], now)
+        # The queue of a host whose limits allow no lease was not read.
+        idle = [host for host in hosts if host.has_room(now) and self._is_idle_for_long(host)]
+        moved = await self._move(idle, now)
         await self._reader.look([host for host, _ in moved], wanted, now)
         missed = WorkByHost()
         for host, is_listed in moved:
@@ -93,21 +95,18 @@ class IdleHosts:
         Returns:
             The hosts that were moved, each with whether it is still listed.
         """
-        run, bench = self._run, self._run.view.bench
         moves = [(Listed(host.host, host.order or ""), _place(host, now)) for host in hosts]
         moved: list[tuple[HostCandidates, bool]] = []
-        outcomes = await run.hosts.move(moves)
+        outcomes = await self._run.hosts.move(moves)
         for host, (_, place), outcome in zip(hosts, moves, outcomes, strict=True):
             if isinstance(outcome, Applied) and outcome.item is not None:
                 if place is not None:
                     host.order = outcome.item["queue_order"]["S"]
-                host.seen_at = run.clock.monotonic()
-                host.record = None
+                    host.record = None
                 moved.append((host, place is not None))
             elif isinstance(outcome, Refused):
                 # Its counts say that an item is open; or another process has moved it, which the list shows.
                 host.distrusted += place is None
-            bench.settle(host)
         return moved
 
 

@@ -53,7 +53,9 @@ class QueueReader:
 
         try:
             await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)
-            await self._lower([host for host in open_hosts if _is_overrated(host)])
+            lowered = await self._lower([host for host in open_hosts if _is_overrated(host)])
+            # An item that was added just before the move did not move the host.
+            await gather_bounded(look, lowered, _HOSTS_AT_ONCE)
         finally:
             for host in hosts:
                 bench.settle(host)
@@ -84,19 +86,22 @@ class QueueReader:
             host.turn = host.last_turn
             bench.settle(host)
 
-    async def _lower(self, hosts: Sequence[HostCandidates]) -> None:
-        """Moves hosts down to the place of their best item.
+    async def _lower(self, hosts: Sequence[HostCandidates]) -> list[HostCandidates]:
+        """Moves hosts down to the place of their best item; returns those that were moved.
 
         Otherwise a new item of the same priority as the place would not move the host, and other processes
         would not notice it.
         """
         moves = [(Listed(host.host, host.order or ""), host.ready[0].order) for host in hosts]
+        lowered: list[HostCandidates] = []
         outcomes = await self._run.hosts.move(moves) if moves else []
         for host, outcome in zip(hosts, outcomes, strict=True):
             if isinstance(outcome, Applied) and outcome.item is not None:
                 host.order = outcome.item["queue_order"]["S"]
                 # The revision of the record has changed.
                 host.record = None
+                lowered.append(host)
+        return lowered
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()

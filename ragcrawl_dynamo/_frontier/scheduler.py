@@ -144,7 +144,7 @@ class Scheduler:
             return True
         if control.limits_changed_by != self._limits:
             self._limits = control.limits_changed_by
-            self._run.view.bench.recheck_limits()
+            self._run.view.bench.recheck_limits(self._run.clock.monotonic())
         if control.state is RunState.CANCELLED:
             raise FrontierCancelledError
         return control.state is RunState.RUNNING

@@ -24,6 +24,9 @@ from ragcrawl_dynamo._schema.records import HostRecord
 OWN_CANDIDATE_SECONDS = 30.0
 CANDIDATE_SECONDS = 5.0
 
+# Seconds after a change of limits for which the lists may not show it yet (AWS gives no bound).
+_LIMITS_SECONDS = 5.0
+
 # Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
 
@@ -58,14 +61,16 @@ class Workbench:
         """Forgets all hosts."""
         self.hosts: dict[str, HostCandidates] = {}
         self.idle: dict[str, HostCandidates] = {}
+        self._limits_changed_at: float | None = None
         self._turn = 0
+        self._version = 0
         self._now = datetime.min.replace(tzinfo=UTC)
         # (priority, is not own, turn, rank or hash, version, host), and (moment, version, host).
         self._ready: list[tuple[str, bool, int, str, int, str]] = []
         self._later: list[tuple[datetime, int, str]] = []
 
     def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
-        """Notes that the list of hosts shows a host; if its entry changed, forgets what was known of it."""
+        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items."""
         known = self.hosts.get(host)
         if known is None:
             known = self.hosts[host] = HostCandidates(host, None, bucket, is_own=is_own)
@@ -73,6 +78,11 @@ class Workbench:
         if known.order != order:
             known.forget()
             known.order = order
+            changed_at = self._limits_changed_at
+            # The record that was read may be newer than the entry, or older.
+            known.must_check |= known.record is not None
+            known.must_check |= changed_at is not None and monotonic - changed_at < _LIMITS_SECONDS
+            known.record = None
             self.settle(known)
 
     def note_update(
@@ -105,14 +115,15 @@ class Workbench:
     def remove(self, host: str) -> None:
         """Forgets a host."""
         self.idle.pop(host, None)
-        if (known := self.hosts.pop(host, None)) is not None:
-            known.version += 1
+        self.hosts.pop(host, None)
 
     def settle(self, host: HostCandidates) -> None:
         """Puts a host where it belongs. It is called after each change of the host."""
-        host.version += 1
+        self._version += 1
+        host.version = self._version
         if self.hosts.get(host.host) is not host:
             return
+        host.wake(self._now)
         at: datetime | None = None
         next_moment = host.next_moment()
         moment = self._listed_for(host)
@@ -172,7 +183,7 @@ class Workbench:
                 break
             heapq.heappop(self._ready)
             if self.needs_look(host, monotonic):
-                best_look = best_look if looks else priority
+                best_look = priority
                 looks.append(host)
                 continue
             if looks:
@@ -185,7 +196,7 @@ class Workbench:
                 host.picked += 1
                 host.is_used = True
                 chosen.append(host.take())
-            if host.has_room(now):
+            if not host.picked or host.has_room(now):
                 self.settle(host)
             # Otherwise the host comes back when its leases have been reserved.
         for host in later:
@@ -296,8 +307,12 @@ class Workbench:
             host.must_check = True
         return full
 
-    def recheck_limits(self) -> None:
-        """Lets the limits of all hosts be read again before the next lease."""
+    def recheck_limits(self, monotonic: float) -> None:
+        """Lets the limits of all hosts be read again before the next lease.
+
+        So are those of hosts that the lists show soon after: an entry may be older than the change.
+        """
+        self._limits_changed_at = monotonic
         for host in self.hosts.values():
             host.record = None
             host.must_check = True

@@ -1,90 +1,270 @@
-"""Chooses candidates by priority, age and share; the module under test is pure."""
+"""What one process knows of the items of a host; the module under test is pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, choose, distant_bound
-from ragcrawl_dynamo._frontier.item_store import ready_candidate
-from tests.support.factories import START, make_item
+import pytest
 
-
-def candidate(name: str, host: str = "a.example", priority: float = 0.0, age: float = 0.0) -> Candidate:
-    item = make_item(name, domain=host, priority=priority, discovered_at=START - timedelta(seconds=age))
-    return ready_candidate(item)
+from ragcrawl_dynamo._frontier import candidates as module
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, Pace
+from tests.support.factories import START
+from tests.support.hosts import at, candidate, known, leased, names, record
 
 
-def known(*candidates: Candidate, is_all: bool = True, open_at: datetime = START) -> HostCandidates:
-    return HostCandidates(START, list(candidates), is_all, is_limited=False, open_at=open_at)
+def look(host: HostCandidates, seen: Iterable[Candidate], *, is_all: bool = True, seconds: float = 0) -> None:
+    host.note_look(seen, is_all=is_all, now=at(seconds), distance=lambda candidate: 0)
 
 
-def names(candidates: list[Candidate]) -> list[str]:
-    return [chosen.item_id for chosen in candidates]
+def test_candidate_order_is_by_priority_then_share_then_age() -> None:
+    urgent, old, young = candidate("urgent", priority=1), candidate("old", age=50), candidate("young")
+    assert urgent.claim_order < old.claim_order < young.claim_order
+    foreign = [replace(item, distance=1) for item in (urgent, old, young)]
+    # Another process begins with the old one of its share.
+    assert foreign[0].claim_order < young.claim_order < foreign[2].claim_order < foreign[1].claim_order
+    assert foreign[1].claim_order < replace(young, distance=2).claim_order
 
 
-def test_choose_takes_the_highest_priority_of_all_hosts_then_the_oldest() -> None:
-    hosts = {
-        "a.example": known(candidate("urgent", priority=2), candidate("old", age=50)),
-        "b.example": known(candidate("older", "b.example", age=60), candidate("young", "b.example")),
-    }
-    choice = choose(hosts, {"a.example": 9, "b.example": 9}, 3, 9)
-    assert names(choice.candidates) == ["urgent", "older", "old"]
-    assert not choice.held_back
-    # Chosen candidates are removed from the lists.
-    assert names(hosts["b.example"].candidates) == ["young"]
+def test_candidate_state_is_the_one_it_is_counted_in() -> None:
+    delayed = candidate("i", ready_at=START)
+    states = [item.state for item in (candidate("i"), delayed, leased(delayed))]
+    assert states == ["pending", "delayed", "in_progress"]
 
 
-def test_choose_takes_no_more_of_a_host_than_it_allows() -> None:
-    hosts = {
-        "a.example": known(*(candidate(f"a{i}", priority=5) for i in range(5))),
-        "b.example": known(candidate("b0", "b.example")),
-        "c.example": known(candidate("c0", "c.example")),
-    }
-    choice = choose(hosts, {"a.example": 2, "b.example": 1}, 9, 9)
-    assert names(choice.candidates) == ["a0", "a1", "b0"]
+def test_offer_keeps_the_order_and_takes_each_item_once() -> None:
+    host = known(candidate("c", age=10), candidate("a", priority=1), candidate("b", age=20))
+    host.offer(candidate("b", age=5))
+    assert names(host.ready) == ["a", "c", "b"]
+    assert [host.take().item_id for _ in range(3)] == ["a", "c", "b"]
 
 
-def test_choose_takes_few_of_what_other_processes_are_about_to_claim() -> None:
-    near, far = candidate("near"), replace(candidate("far", "b.example"), distance=2)
-    hosts = {"a.example": known(near), "b.example": known(far)}
-    choice = choose(hosts, {"a.example": 1, "b.example": 1}, 2, 1)
-    assert names(choice.candidates) == ["near"]
-    assert choice.held_back
-    assert names(choose(hosts, {"b.example": 1}, 2, 1).candidates) == ["far"]
+def test_offer_takes_back_an_item_that_waited_ended_or_was_tried() -> None:
+    host = known(candidate("tried"))
+    host.take()
+    host.wait(candidate("waits"), at(9))
+    host.end("ended")
+    for name in ("tried", "waits", "ended"):
+        host.offer(candidate(name))
+    assert (host.tried, host.waiting, host.ended) == (set(), {}, {})
+    assert len(host.ready) == 3
 
 
-def test_candidate_of_another_share_is_tried_from_the_other_end() -> None:
-    old, young = candidate("old", age=50), candidate("young")
-    assert old.claim_order < young.claim_order
-    helper = [replace(item, distance=1) for item in (old, young)]
-    assert helper[1].claim_order < helper[0].claim_order
-    # The priority counts more than the share.
-    assert replace(candidate("urgent", priority=1), distance=3).claim_order < old.claim_order
+def test_is_before_last_tells_whether_nothing_unknown_comes_before_an_item() -> None:
+    host = known(candidate("b", age=20), candidate("d", age=5), is_all=False)
+    assert host.is_before_last(candidate("c", age=10))
+    assert not host.is_before_last(candidate("e", age=1))
+    assert not host.is_before_last(host.ready[-1])
+    assert not known().is_before_last(candidate("a"))
 
 
-def test_distant_bound_doubles_with_each_attempt() -> None:
-    far = [replace(candidate(f"i{i}"), distance=2) for i in range(12)]
-    near = [replace(candidate(f"n{i}"), distance=1) for i in range(12)]
-    assert [distant_bound([known(*far, *near)], 4, attempt) for attempt in range(3)] == [3, 6, 12]
-    assert distant_bound([known(*near)], 4, 0) == 1
+def test_wake_offers_items_whose_moment_has_come() -> None:
+    host = known()
+    host.wait(candidate("a"), at(5))
+    host.wait(candidate("b", priority=1), at(3))
+    host.wait(candidate("c"), at(9))
+    assert host.next_moment() == at(3)
+    host.wake(at(2.9))
+    assert host.ready == []
+    host.wake(at(5))
+    assert names(host.ready) == ["b", "a"]
+    assert host.next_moment() == at(9)
+    host.wake(at(9))
+    assert (host.next_moment(), host.waiting) == (None, {})
 
 
-def test_host_candidates_offer_keeps_the_order() -> None:
-    hosts = known(candidate("b", age=20), candidate("d", age=5), is_all=False)
-    hosts.offer(candidate("c", age=10))
-    # The queue may have unknown items that come before this one.
-    hosts.offer(candidate("e", age=1))
-    assert names(hosts.candidates) == ["b", "c", "d"]
-    whole = known(candidate("b", age=20))
-    whole.offer(candidate("e", age=1))
-    assert names(whole.candidates) == ["b", "e"]
-    empty = known()
-    empty.offer(candidate("a"))
-    assert empty.candidates == []
+def test_next_moment_may_be_too_early_after_an_item_is_dropped_but_never_too_late() -> None:
+    host = known()
+    host.wait(candidate("a"), at(3))
+    host.wait(candidate("b"), at(9))
+    host.drop("a")
+    host.wake(at(3))
+    assert (host.ready, host.next_moment()) == ([], at(9))
+    host.drop("b")
+    assert host.next_moment() is None
 
 
-def test_host_candidates_supply_is_what_the_limits_allow() -> None:
-    hosts = known(candidate("a"), candidate("b"), open_at=START)
-    assert (hosts.supply(START), hosts.supply(START - timedelta(seconds=1))) == (2, 0)
-    assert replace(hosts, is_limited=True).supply(START) == 1
+def test_wait_replaces_the_moment_of_an_item() -> None:
+    host = known(candidate("a"))
+    host.wait(candidate("a"), at(5))
+    assert host.ready == []
+    # A lease that is renewed ends later.
+    host.wait(candidate("a"), at(50), is_own=True)
+    host.wake(at(5))
+    assert (host.ready, host.next_moment()) == ([], at(50))
+
+
+def test_item_that_waits_again_has_not_ended() -> None:
+    host = known()
+    host.end("a")
+    host.wait(candidate("a"), at(5))
+    look(host, [candidate("a")])
+    assert list(host.waiting) == ["a"]
+
+
+def test_end_remembers_the_latest_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ENDED_REMEMBERED", 3)
+    host = known(candidate("i3"))
+    for i in range(4):
+        host.end(f"i{i}")
+    assert list(host.ended) == ["i1", "i2", "i3"]
+    assert host.ready == []
+
+
+def test_host_is_drained_once_nothing_is_known_of_it() -> None:
+    assert known().is_drained
+    assert not known(candidate("a")).is_drained
+    assert not known(is_all=False).is_drained
+    assert not known(order=None).is_drained
+    claimed = known(candidate("a"))
+    claimed.take()
+    assert not claimed.is_drained
+    host = known()
+    host.wait(candidate("a"), at(9))
+    assert not host.is_drained
+
+
+def test_has_room_as_long_as_the_record_allows_more_than_was_picked() -> None:
+    host = known()
+    assert host.has_room(START)
+    host.record = record(max_in_flight=2, slots={"t": at(9)})
+    assert host.has_room(START)
+    host.picked = 1
+    assert not host.has_room(START)
+    assert host.has_room(at(9))
+    host.record = record(delay=3)
+    assert not host.has_room(START)
+    host.end_claim()
+    assert host.has_room(START)
+    host.record = record(blocked_until=at(9))
+    assert (host.has_room(at(8)), host.has_room(at(9))) == (False, True)
+
+
+def test_end_claim_forgets_what_was_tried() -> None:
+    host = known(candidate("a"))
+    host.take()
+    look(host, [candidate("a")])
+    assert host.ready == []
+    host.end_claim()
+    look(host, [candidate("a")])
+    assert names(host.ready) == ["a"]
+
+
+def test_forget_keeps_nothing_that_another_process_may_have_changed() -> None:
+    host = known(candidate("a"))
+    host.wait(candidate("b"), at(9))
+    host.end("c")
+    host.forget()
+    host.order = None
+    assert (host.ready, host.waiting, host.ended, host.is_all) == ([], {}, {}, False)
+    assert (host.looked_at, host.next_moment()) == (None, None)
+    host.wait(candidate("d"), at(20))
+    assert host.next_moment() == at(20)
+    # An item that was known before is one more item.
+    host.offer(candidate("a"))
+    assert names(host.ready) == ["a"]
+
+
+def test_pace_is_measured_over_a_second_or_longer() -> None:
+    host = known()
+    assert host.pace is None
+    for tick in range(10):
+        host.note_claimed(tick / 10)
+    assert host.pace is not None
+    assert host.pace.per_second == 0.0
+    host.note_claimed(1.0)
+    assert host.pace == Pace(1.0, 0, 11.0)
+    host.note_claimed(5.0)
+    assert host.pace.per_second == 0.25
+
+
+def test_look_replaces_what_was_known() -> None:
+    host = known(candidate("gone"), is_used=True)
+    look(host, [candidate("b"), candidate("a", priority=1), candidate("d", ready_at=at(9))])
+    assert names(host.ready) == ["a", "b"]
+    assert {name: waiting.until for name, waiting in host.waiting.items()} == {"d": at(9)}
+    assert (host.is_all, host.is_used) == (True, False)
+    look(host, [candidate("b")], is_all=False)
+    assert not host.is_all
+
+
+def test_look_offers_items_whose_moment_has_come() -> None:
+    host = known()
+    look(host, [candidate("d", ready_at=at(9))], seconds=9)
+    assert names(host.ready) == ["d"]
+    assert host.waiting == {}
+
+
+def test_look_gives_each_item_its_distance() -> None:
+    host = known()
+    seen = [candidate("a", age=9), candidate("b"), candidate("c", ready_at=at(9))]
+    host.note_look(
+        seen, is_all=False, now=START, distance=lambda item: {"a": 2, "b": 0, "c": 3}[item.item_id]
+    )
+    assert [(item.item_id, item.distance) for item in host.ready] == [("b", 0), ("a", 2)]
+    assert host.waiting["c"].candidate.distance == 3
+
+
+@pytest.mark.parametrize("is_all", [True, False])
+def test_look_does_not_offer_what_this_process_knows_better(is_all: bool) -> None:
+    host = known(candidate("tried"))
+    host.take()
+    host.end("ended")
+    host.wait(candidate("leased"), at(60), is_own=True)
+    seen = [candidate(name) for name in ("tried", "ended", "leased", "new", "new")]
+    look(host, seen, is_all=is_all)
+    assert names(host.ready) == ["new"]
+    assert (host.waiting["leased"].until, host.waiting["leased"].is_own) == (at(60), True)
+
+
+def test_look_shows_no_item_twice_while_the_index_moves_it() -> None:
+    host = known()
+    look(host, [candidate("a"), candidate("a", ready_at=at(9))])
+    assert names(host.ready) == ["a"]
+    assert host.waiting == {}
+
+
+def test_look_keeps_own_leases_that_the_index_does_not_show() -> None:
+    for is_all in (True, False):
+        host = known()
+        host.wait(candidate("own"), at(60), is_own=True)
+        host.wait(candidate("foreign"), at(50))
+        look(host, [], is_all=is_all)
+        # A foreign item may be further down, unless the queue was read to its end.
+        assert set(host.waiting) == ({"own"} if is_all else {"own", "foreign"})
+        assert host.next_moment() == (at(60) if is_all else at(50))
+
+
+def test_look_keeps_the_lease_of_an_item_that_is_where_it_was() -> None:
+    host = known()
+    item = leased(candidate("a"))
+    host.wait(item, at(60))
+    look(host, [candidate("a")])
+    assert (host.ready, host.waiting["a"].candidate, host.waiting["a"].is_own) == ([], item, False)
+    # After a failure the item has another place, so its lease is over.
+    for is_own in (True, False):
+        host.wait(item, at(60), is_own=is_own)
+        look(host, [candidate("a", ready_at=at(5))])
+        assert (host.waiting["a"].until, host.waiting["a"].is_own) == (at(5), False)
+    host.wait(item, at(60))
+    look(host, [candidate("a", priority=1)])
+    assert names(host.ready) == ["a"]
+    assert host.waiting == {}
+
+
+def test_look_keeps_the_token_of_an_expired_lease() -> None:
+    host = known()
+    host.wait(leased(candidate("a")), at(5))
+    host.wake(at(5))
+    look(host, [candidate("a"), candidate("b")], seconds=6)
+    assert [item.expired_token for item in host.ready] == ["token", None]
+    # With another place it is another life of the item.
+    look(host, [candidate("a", priority=1)], seconds=6)
+    assert [item.expired_token for item in host.ready] == [None]
+
+
+def test_look_wakes_leases_that_have_ended_meanwhile() -> None:
+    host = known()
+    host.wait(leased(candidate("a")), at(5))
+    look(host, [candidate("a")], seconds=5)
+    assert [item.expired_token for item in host.ready] == ["token"]

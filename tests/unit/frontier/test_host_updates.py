@@ -2,118 +2,153 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any
-
 import pytest
 
 from ragcrawl_dynamo._frontier.host_updates import (
     MAX_SHARDS,
-    SECOND_LOOK,
     AnnounceWork,
     EndLeases,
     ExtendLeases,
-    NoteEmptyQueue,
     ReserveLeases,
     ReturnLeases,
     SetLimits,
     shards_for,
 )
-from ragcrawl_dynamo._schema.records import HostRecord
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_facts, split_order
 from tests.support.factories import START
+from tests.support.hosts import at, record
 
-
-def host(**fields: Any) -> HostRecord:
-    return HostRecord(**{"run": "run", "host": "a.example", "site_id": "site", **fields})
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+BETTER, SAME, WORSE = (queue_order(rank(priority, START)) for priority in (2, 1, 0))
 
 
 def test_host_record_without_limits_allows_what_is_asked() -> None:
-    assert not host().is_limited
-    assert host().allowance(START, 25) == 25
+    assert not record().is_limited
+    assert not record().has_limits
+    assert record().open_at is None
+    assert record().allowance(START, 25) == 25
 
 
 def test_host_record_delay_allows_one_lease_at_a_time() -> None:
-    record = host(delay=3, work_at=START)
-    assert record.is_limited
-    assert record.allowance(START, 25) == 1
-    record = ReserveLeases({"a": at(60)}, START, "me").apply(record)
-    assert (record.allowance(at(2.9), 25), record.allowance(at(3), 25)) == (0, 1)
-    assert (record.due, record.reserver) == (at(3), "me")
+    host = record(delay=3)
+    assert host.is_limited
+    assert host.allowance(START, 25) == 1
+    host = ReserveLeases({"a": at(60)}, START).apply(host)
+    assert (host.allowance(at(2.9), 25), host.allowance(at(3), 25)) == (0, 1)
+    assert (host.open_at, host.slots) == (at(3), {})
 
 
 def test_host_record_max_in_flight_counts_leases_until_they_end() -> None:
-    record = ReserveLeases({"a": at(10)}, START, "me").apply(host(max_in_flight=2, work_at=START))
-    assert record.allowance(START, 25) == 1
-    record = ReserveLeases({"b": at(20)}, START, "me").apply(record)
-    assert (record.allowance(at(9), 25), record.allowance(at(10), 25)) == (0, 1)
-    assert record.due == at(10)
-    assert EndLeases(("a",)).apply(record).due == START
-    assert ExtendLeases(("a",), at(50)).apply(record).due == at(20)
+    host = ReserveLeases({"a": at(10)}, START).apply(record(max_in_flight=2))
+    assert (host.allowance(START, 25), host.open_at) == (1, None)
+    host = ReserveLeases({"b": at(20)}, START).apply(host)
+    assert (host.allowance(at(9), 25), host.allowance(at(10), 25)) == (0, 1)
+    assert (host.open_at, host.next_at) == (at(10), None)
+    assert EndLeases(("a",)).apply(host).open_at is None
+    assert ExtendLeases(("a",), at(50)).apply(host).open_at == at(20)
     # The next reservation drops leases that count as lost.
-    assert set(ReserveLeases({"c": at(90)}, at(15), "me").apply(record).slots) == {"b", "c"}
+    assert set(ReserveLeases({"c": at(90)}, at(15)).apply(host).slots) == {"b", "c"}
 
 
 def test_host_record_smaller_max_in_flight_waits_for_surplus_leases() -> None:
-    record = host(max_in_flight=1, work_at=START, slots={"a": at(10), "b": at(20), "c": at(30)})
-    assert record.open_at == at(30)
-    assert record.allowance(at(25), 5) == 0
+    host = record(max_in_flight=1, slots={"a": at(10), "b": at(20), "c": at(30)})
+    assert host.open_at == at(30)
+    assert host.allowance(at(25), 5) == 0
+    assert host.allowance(at(30), 5) == 1
 
 
 def test_host_record_block_overrides_other_limits() -> None:
-    record = host(blocked_until=at(60), work_at=START)
-    assert (record.allowance(at(59), 5), record.allowance(at(60), 5)) == (0, 5)
-    assert record.due == at(60)
+    host = record(blocked_until=at(60), delay=3, next_at=at(5))
+    assert (host.allowance(at(59), 5), host.allowance(at(60), 5)) == (0, 1)
+    assert host.open_at == at(60)
+    # A block alone is no reason to reserve leases, but to read the record.
+    blocked = record(blocked_until=at(60))
+    assert (blocked.is_limited, blocked.has_limits) == (False, True)
+
+
+def test_host_record_delay_that_was_removed_holds_nobody_up() -> None:
+    assert record(delay=0, next_at=at(60)).open_at is None
 
 
 def test_host_record_gives_back_an_unused_reservation() -> None:
-    reserved = ReserveLeases({"a": at(60)}, START, "me").apply(host(delay=3, max_in_flight=5, work_at=START))
+    reserved = ReserveLeases({"a": at(60)}, START).apply(record(delay=3, max_in_flight=5))
     back = ReturnLeases(("a",), START).apply(reserved)
     assert (back.slots, back.allowance(START, 5)) == ({}, 1)
     # A lease that began since keeps its slot, and its delay.
-    later = ReturnLeases(("a",), START).apply(ReserveLeases({"b": at(60)}, at(3), "other").apply(reserved))
+    later = ReturnLeases(("a",), START).apply(ReserveLeases({"b": at(60)}, at(3)).apply(reserved))
     assert (set(later.slots), later.next_at) == ({"b"}, at(6))
 
 
-def test_host_record_sleeps_after_two_empty_looks() -> None:
-    record = host(work_at=START)
-    once = NoteEmptyQueue(START, None).apply(record)
-    assert once.due == at(SECOND_LOOK)
-    assert NoteEmptyQueue(at(1), None).apply(once).due is None
-    assert NoteEmptyQueue(at(1), at(50)).apply(once).due == at(50)
-    assert NoteEmptyQueue(START, at(0.5)).apply(record).due == at(0.5)
+def test_extend_leases_counts_nothing_without_a_maximum() -> None:
+    assert ExtendLeases(("a",), at(50)).apply(record(delay=3)).slots == {}
+    # A lease that counted as lost counts again.
+    assert ExtendLeases(("a",), at(50)).apply(record(max_in_flight=1)).slots == {"a": at(50)}
 
 
-@pytest.mark.parametrize(
-    "state", [{"work_at": None}, {"work_at": at(100)}, {"work_at": at(1), "empty_looks": 1}]
-)
-def test_host_record_is_woken_by_work(state: dict[str, Any]) -> None:
-    record = AnnounceWork(at(5)).apply(host(**state))
-    assert record.work_at is not None
-    assert record.work_at <= at(5)
-    # After an announcement, the queue is trusted only after two empty looks again.
-    assert NoteEmptyQueue(at(5), None).apply(record).due == at(5 + SECOND_LOOK)
+def test_announce_work_lists_a_host_that_is_not_listed() -> None:
+    host = AnnounceWork(Work(WORSE)).apply(record())
+    assert host.order is not None
+    assert split_order(host.order) == split_order(WORSE)
 
 
-def test_host_record_that_is_awake_is_not_changed_by_waking() -> None:
-    record = host(work_at=START, shards=4)
-    assert AnnounceWork(at(5), 2).apply(record) == record
-    assert AnnounceWork(at(5), 8).apply(record).shards == 8
+@pytest.mark.parametrize(("place", "expected"), [(BETTER, BETTER), (SAME, SAME), (WORSE, SAME)])
+def test_announce_work_moves_a_host_only_forward(place: str, expected: str) -> None:
+    host = record(place=SAME, shards=4)
+    announced = AnnounceWork(Work(place)).apply(host)
+    assert announced.place == expected
+    # An update that changes nothing is not written.
+    assert (announced == host) == (place >= SAME)
 
 
-def test_shards_for_grows_in_powers_of_two() -> None:
-    shards = [shards_for(links) for links in (0, 1, 64, 65, 128, 129, 1000, 10**6)]
-    assert shards == [1, 1, 1, 2, 2, 4, 16, MAX_SHARDS]
+def test_announce_work_moves_a_host_that_waits_forward() -> None:
+    waits = record(place=queue_order(rank(5, START), at(60)))
+    assert AnnounceWork(Work(WORSE)).apply(waits).place == WORSE
+    earlier = queue_order(rank(0, START), at(30))
+    assert AnnounceWork(Work(earlier)).apply(waits).place == earlier
+    assert AnnounceWork(Work(queue_order(rank(9, START), at(90)))).apply(waits) == waits
 
 
-def test_host_update_set_limits_leaves_everything_else() -> None:
-    record = host(work_at=START, slots={"a": at(10)})
-    limited = SetLimits({"delay": 2.0, "max_in_flight": 1}).apply(record)
+def test_announce_work_adds_shards_and_never_removes_any() -> None:
+    host = record(place=SAME, shards=4)
+    assert [AnnounceWork(Work(SAME, shards)).apply(host).shards for shards in (1, 4, 8)] == [4, 4, 8]
+
+
+def test_announce_work_marks_the_host_if_others_have_to_notice() -> None:
+    host = record(place=SAME)
+    orders = {AnnounceWork(Work(WORSE, is_changed=True)).apply(host).order for _ in range(8)}
+    assert host.order not in orders
+    assert AnnounceWork(Work(WORSE)).apply(host).order == host.order
+
+
+def test_set_limits_leaves_everything_else() -> None:
+    host = record(place=SAME, slots={"a": at(10)}, shards=4)
+    limited = SetLimits({"delay": 2.0, "max_in_flight": 1}).apply(host)
     assert (limited.delay, limited.max_in_flight, limited.slots) == (2.0, 1, {"a": at(10)})
-    assert limited.work_at == START
+    assert (limited.place, limited.shards) == (SAME, 4)
+    assert limited.order is not None
+    assert split_facts(limited.order).has_limits
+
+
+def test_set_limits_marks_the_host_and_lists_it_as_ready() -> None:
+    waits = record(place=queue_order(rank(5, START), at(60)), delay=60.0)
+    weaker = SetLimits({"delay": 0.0}).apply(waits)
+    assert weaker.place == queue_order(rank(5, START))
+    assert weaker.mark != waits.mark
+    assert SetLimits({"delay": 0.0}).apply(record()).place is None
+
+
+def test_work_of_one_host_is_merged() -> None:
+    work = WorkByHost()
+    work.note("a.example", Work(WORSE, 4))
+    work.note("a.example", Work(BETTER, 2, is_changed=True))
+    work.note("a.example", Work(SAME))
+    work.note("b.example", Work(SAME))
+    assert work == {"a.example": Work(BETTER, 4, is_changed=True), "b.example": Work(SAME)}
+
+
+def test_shards_for_is_a_power_of_two_above_the_rate() -> None:
+    rates = (0, 1, 199.9, 200, 399, 400, 799, 800, 6399, 6400, 10**9)
+    assert [shards_for(rate) for rate in rates] == [1, 1, 1, 2, 2, 4, 4, 8, 32, MAX_SHARDS, MAX_SHARDS]
 
 
 def test_host_update_shows_what_it_does_in_a_log() -> None:

@@ -5,29 +5,71 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcrawl_dynamo._schema import queue_order
+from ragcrawl_dynamo._schema.queue_order import (
+    PRIORITY_LENGTH,
+    RANK_LENGTH,
+    HostFacts,
+    due_bound,
+    host_order,
+    queue_order,
+    rank,
+    split_facts,
+    split_order,
+)
 from tests.support.factories import moments, storable_floats
 
+ranks = st.builds(rank, storable_floats, moments)
+places = st.builds(queue_order, ranks, st.none() | moments)
+facts = st.builds(HostFacts, st.booleans(), st.integers(1, 32), st.text("0123456789abcdef", max_size=4))
 
-@given(
-    st.tuples(storable_floats, moments),
-    st.tuples(storable_floats, moments),
-)
+
+@given(st.tuples(storable_floats, moments), st.tuples(storable_floats, moments))
 def test_rank_sorts_the_highest_priority_first_then_the_oldest(
     one: tuple[float, datetime], other: tuple[float, datetime]
 ) -> None:
-    by_rank = queue_order.rank(*one) < queue_order.rank(*other)
+    by_rank = rank(*one) < rank(*other)
     assert by_rank == ((-one[0], one[1]) < (-other[0], other[1]))
 
 
-@given(moments, moments, storable_floats, st.sampled_from([queue_order.DELAYED, queue_order.LEASED]))
-def test_timed_order_sorts_by_time_and_can_be_split(
-    moment: datetime, other: datetime, priority: float, kind: str
+@given(storable_floats, storable_floats, moments, moments)
+def test_rank_begins_with_the_priority(one: float, other: float, found: datetime, later: datetime) -> None:
+    both = rank(one, found), rank(other, later)
+    assert [len(text) for text in both] == [RANK_LENGTH, RANK_LENGTH]
+    assert (both[0][:PRIORITY_LENGTH] == both[1][:PRIORITY_LENGTH]) == (one == other)
+
+
+@given(ranks, st.none() | moments)
+def test_queue_order_can_be_split(ranked: str, moment: datetime | None) -> None:
+    assert split_order(queue_order(ranked, moment)) == (moment, ranked)
+
+
+@given(ranks, ranks, moments, moments)
+def test_queue_order_sorts_ready_items_first_then_those_that_wait_by_moment(
+    one: str, other: str, moment: datetime, later: datetime
 ) -> None:
-    rank = queue_order.rank(priority, other)
-    assert queue_order.split_order(queue_order.ready_order(rank)) == (queue_order.READY, None, rank)
-    order = queue_order.timed_order(moment, kind, rank)
-    assert queue_order.split_order(order) == (kind, moment, rank)
-    assert queue_order.ready_order(rank) < order
-    if moment < other:
-        assert order < queue_order.timed_order(other, queue_order.DELAYED, rank)
+    assert queue_order(one) < queue_order(other, moment)
+    assert (queue_order(one) < queue_order(other)) == (one < other)
+    by_order = queue_order(one, moment) < queue_order(other, later)
+    assert by_order == ((moment, one) < (later, other))
+
+
+@given(places, moments)
+def test_due_bound_is_behind_what_can_be_claimed_at_the_moment_only(place: str, moment: datetime) -> None:
+    waits_until, _ = split_order(place)
+    assert (place < due_bound(moment)) == (waits_until is None or waits_until <= moment)
+
+
+@given(places, places, facts, facts, moments)
+def test_host_order_sorts_as_its_place(
+    one: str, other: str, of_one: HostFacts, of_other: HostFacts, moment: datetime
+) -> None:
+    if one != other:
+        assert (host_order(one, of_one) < host_order(other, of_other)) == (one < other)
+    assert (host_order(one, of_one) < due_bound(moment)) == (one < due_bound(moment))
+
+
+@given(places, facts)
+def test_host_order_can_be_split(place: str, of_host: HostFacts) -> None:
+    order = host_order(place, of_host)
+    assert split_order(order) == split_order(place)
+    assert split_facts(order) == of_host

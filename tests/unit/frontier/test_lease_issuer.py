@@ -1,0 +1,183 @@
+"""What becomes of candidates that are claimed; with writes that are scripted, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Failed, Refused
+from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
+from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
+from ragcrawl_dynamo._frontier.queue_reader import QueueReader
+from ragcrawl_dynamo.errors import ThrottledError
+from tests.support.factories import START
+from tests.support.fake_run import FakeRun
+from tests.support.hosts import at, candidate, known, leased, names, record
+
+THROTTLED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", table=None))
+
+
+class Issuing:
+    """A run in which the items of hosts are chosen, and then claimed."""
+
+    def __init__(self, **hosts: Any) -> None:
+        self.run = FakeRun()
+        self.issuer = LeaseIssuer(self.run, QueueReader(self.run))
+        self.bench = self.run.view.bench
+        for name, (items, host_record) in hosts.items():
+            queue = [candidate(item, age=9 - i, host=name) for i, item in enumerate(items)]
+            self.run.fake_queues.shards[name, 0] = queue
+            host = known(*queue, host=name, record=host_record and record(name, **host_record))
+            self.bench.hosts[name] = host
+            self.bench.settle(host)
+
+    async def issue(self, count: int = 9, *, seconds: float = 30) -> IssuedLeases:
+        chosen = self.bench.choose(count, START, 0.0).candidates
+        return await self.issuer.issue(chosen, [LeaseTerms(seconds, f"w{i}") for i in range(count)], START)
+
+
+async def test_issued_leases_are_noted_on_the_workbench_and_counted() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["a0", "a1"]
+    lease = issued[0].lease
+    # Other processes wait until the clocks cannot differ by so much.
+    assert (lease.owner, lease.begins_at, lease.ends_at, lease.free_at) == ("w0", START, at(30), at(32))
+    host = issuing.bench.hosts["a"]
+    waits = host.waiting["a0"]
+    assert (waits.until, waits.is_own, waits.candidate.expired_token) == (at(32), True, lease.token)
+    assert issuing.run.fake_counters.moves == [("a", "pending", "in_progress")] * 2
+    assert (issuing.issuer.tried, issuing.issuer.granted, host.tried, host.picked) == (2, 2, set(), 0)
+    assert not issued[0].has_slot
+    assert host.pace is not None
+    assert host.pace.count == 2
+
+
+async def test_leases_of_limited_hosts_are_reserved_first() -> None:
+    issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 2}), b=(("b0",), {"delay": 3}), c=(("c0",), None))
+    issued = await issuing.issue()
+    (updates,) = issuing.run.fake_hosts.updates
+    by_item = {lease.item.item_id: lease for lease in issued.values()}
+    tokens = {by_item[name].lease.token: at(32) for name in ("a0", "a1")}
+    assert updates["a"] == ReserveLeases(tokens, START)
+    assert updates.keys() == {"a", "b"}
+    assert {name: lease.has_slot for name, lease in by_item.items()} == {
+        "a0": True,
+        "a1": True,
+        "b0": False,
+        "c0": False,
+    }
+    hosts = issuing.bench.hosts
+    assert hosts["a"].record is not None
+    assert hosts["a"].record.slots == tokens
+    assert issuing.bench.hosts["b"].record == record("b", delay=3, next_at=at(3))
+
+
+async def test_block_that_is_over_needs_no_reservation() -> None:
+    issuing = Issuing(a=(("a0",), {"blocked_until": START}))
+    assert len(await issuing.issue()) == 1
+    assert issuing.run.fake_hosts.updates == [{}]
+
+
+async def test_host_that_another_process_has_changed_is_not_claimed_from() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
+    issuing.run.fake_hosts.changed = {"a"}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    assert issuing.run.fake_items.claims == ["b0"]
+    # Its record is read again, and its item is tried again.
+    host = issuing.bench.hosts["a"]
+    assert (host.record, names(host.ready)) == (None, ["a0"])
+
+
+async def test_host_that_is_forgotten_while_leases_are_reserved_is_no_error() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}))
+    issuing.run.fake_hosts.during_update = lambda: issuing.bench.remove("a")
+    assert len(await issuing.issue()) == 1
+
+
+async def test_refused_claim_is_read_again_and_its_reserved_lease_returned() -> None:
+    issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 5}))
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_queues.leases = {"a0": ("token", at(20))}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["a1"]
+    reserve, give_back = issuing.run.fake_hosts.updates
+    assert isinstance(reserve["a"], ReserveLeases)
+    unused = set(reserve["a"].tokens) - {issued[1].lease.token}
+    assert give_back == {"a": ReturnLeases(tuple(unused), START)}
+    host = issuing.bench.hosts["a"]
+    assert host.record is not None
+    assert set(host.record.slots) == {issued[1].lease.token}
+    assert (host.waiting["a0"].until, host.waiting["a0"].is_own) == (at(22), False)
+    assert (issuing.issuer.tried, issuing.issuer.granted) == (2, 1)
+    assert issuing.run.fake_items.given_up == []
+
+
+async def test_failed_claims_are_tried_again_later() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["a1"]
+    assert names(issuing.bench.hosts["a"].ready) == ["a0"]
+    assert issuing.run.fake_queues.known == []
+
+
+async def test_claim_raises_if_all_writes_failed_and_forgets_nothing() -> None:
+    issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 5}))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED, "claim a1": THROTTLED}
+    with pytest.raises(ThrottledError):
+        await issuing.issue()
+    host = issuing.bench.hosts["a"]
+    assert (names(host.ready), host.picked) == (["a0", "a1"], 0)
+
+
+async def test_item_whose_last_lease_has_expired_becomes_a_dead_letter() -> None:
+    issuing = Issuing(a=((), None))
+    host = issuing.bench.hosts["a"]
+    for item in ("dead", "alive"):
+        host.offer(leased(candidate(item, host="a")))
+    host.offer(candidate("new", host="a"))
+    issuing.bench.settle(host)
+    issuing.run.fake_items.outcomes = {
+        "claim dead": Refused(),
+        "claim alive": Refused(),
+        "claim new": Refused(),
+        "give up alive": Refused(),
+    }
+    assert await issuing.issue() == {}
+    # Only an item that was leased can be given up.
+    assert sorted(issuing.run.fake_items.given_up) == ["alive", "dead"]
+    assert issuing.run.fake_counters.moves == [("a", "in_progress", "failed")]
+    assert sorted(issuing.run.fake_queues.known) == ["alive", "dead", "new"]
+
+
+async def test_expired_lease_that_is_claimed_again_is_counted_once() -> None:
+    issuing = Issuing(a=((), None))
+    issuing.bench.hosts["a"].offer(leased(candidate("a0", host="a")))
+    issuing.bench.settle(issuing.bench.hosts["a"])
+    assert len(await issuing.issue()) == 1
+    assert issuing.run.fake_counters.moves == [("a", "in_progress", "in_progress")]
+
+
+async def test_item_that_cannot_be_decoded_is_not_issued_and_waits_for_its_lease() -> None:
+    issuing = Issuing(a=(("corrupt",), {"max_in_flight": 5}))
+    assert await issuing.issue() == {}
+    host = issuing.bench.hosts["a"]
+    assert host.waiting["corrupt"].until == at(32)
+    assert issuing.run.fake_counters.moves == []
+    assert host.record is not None
+    assert host.record.slots == {}
+
+
+async def test_issued_leases_are_returned_though_refused_items_cannot_be_read() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_queues.error = THROTTLED.error
+    assert len(await issuing.issue()) == 1
+    issuing = Issuing(a=(("a0",), None))
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_queues.error = THROTTLED.error
+    with pytest.raises(ThrottledError):
+        await issuing.issue()

@@ -1,0 +1,235 @@
+"""What is read of hosts, and what is noted of it; with queues in memory, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._frontier.queue_reader import QueueReader
+from tests.support.factories import START
+from tests.support.fake_run import FakeRun
+from tests.support.hosts import HOST, at, candidate, known, leased, listed, names, record
+
+
+def run_with(*hosts: HostCandidates, processes: int = 1) -> tuple[FakeRun, QueueReader]:
+    run = FakeRun(processes=processes)
+    for host in hosts:
+        run.view.bench.hosts[host.host] = host
+        run.view.bench.settle(host)
+    return run, QueueReader(run)
+
+
+def unread(**fields: Any) -> HostCandidates:
+    return known(is_all=False, **{"looked_at": None, **fields})
+
+
+async def test_look_reads_a_queue_to_its_end() -> None:
+    host = unread(empty_looks=3)
+    run, reader = run_with(host)
+    run.clock.advance(7)
+    run.fake_queues.shards[HOST, 0] = [candidate("b", age=1), candidate("a", age=2)]
+    await reader.look([host], 1, START)
+    assert (names(host.ready), host.is_all, host.looked_at, host.empty_looks) == (["a", "b"], True, 7.0, 0)
+    assert names(run.view.bench.choose(9, START, 7.0).candidates) == ["a", "b"]
+
+
+async def test_look_that_shows_nothing_is_no_reason_to_look_again_soon() -> None:
+    host = unread(empty_looks=3)
+    run, reader = run_with(host)
+    await reader.look([host], 1, START)
+    assert (host.is_all, host.empty_looks) == (True, 3)
+    run.fake_queues.shards[HOST, 0] = [candidate("a", ready_at=at(9))]
+    await reader.look([host], 1, START)
+    assert host.empty_looks == 0
+
+
+async def test_look_reads_more_the_more_is_wanted_and_the_more_processes_there_are() -> None:
+    for wanted, processes, count in ((1, 1, 50), (25, 1, 50), (40, 1, 80), (1, 2, 100)):
+        host = unread()
+        run, reader = run_with(host, processes=processes)
+        run.fake_queues.shards[HOST, 0] = [candidate(f"i{i}", age=999 - i) for i in range(300)]
+        await reader.look([host], wanted, START)
+        assert (len(host.ready), host.is_all) == (count, False)
+
+
+async def test_look_reads_past_what_is_known_to_be_leased_tried_or_ended() -> None:
+    host = unread()
+    host.wait(candidate("i0"), at(9), is_own=True)
+    host.end("i1")
+    host.tried.add("i2")
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate(f"i{i}", age=999 - i) for i in range(99)]
+    await reader.look([host], 1, START)
+    assert names(host.ready) == [f"i{i}" for i in range(3, 53)]
+
+
+async def test_look_into_several_shards_keeps_only_what_nothing_unread_can_precede() -> None:
+    host = unread(order=listed(shards=3))
+    run, reader = run_with(host)
+    shards = run.fake_queues.shards
+    # The first shard is deep and old, so that what the second one shows at its end comes after unread items.
+    shards[HOST, 0] = [candidate(f"a{i}", age=999 - i) for i in range(60)]
+    shards[HOST, 1] = [candidate(f"b{i}", age=990.5 - 2 * i) for i in range(60)]
+    shards[HOST, 2] = [candidate("c0", age=970), candidate("c1", age=20), candidate("later", ready_at=at(9))]
+    due = candidate("due", ready_at=START)
+    run.fake_queues.due = [due]
+    await reader.look([host], 1, START)
+    everything = sorted((item for shard in shards.values() for item in shard), key=lambda item: item.rank)
+    ready = [name for name in names(host.ready) if name != "due"]
+    assert ready == names(everything)[: len(ready)]
+    assert ready[-1] == "a49"
+    assert "due" in names(host.ready)
+    assert (host.is_all, host.waiting) == (False, {})
+
+
+async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> None:
+    order = listed(has_limits=True)
+    closed, free = unread(host="a", order=order), unread(host="b", order=order)
+    run, reader = run_with(closed, free)
+    run.fake_hosts.records = {
+        "a": record("a", blocked_until=at(9), place=order[:-4]),
+        "b": record("b", delay=3, place=order[:-4]),
+    }
+    await reader.look([closed, free], 1, START)
+    assert run.fake_queues.looks == ["b"]
+    assert (closed.record, free.record) == (run.fake_hosts.records["a"], run.fake_hosts.records["b"])
+    assert run.view.bench.next_moment() == at(9)
+
+
+async def test_look_reads_the_record_again_if_it_has_to_be_checked() -> None:
+    host = unread(must_check=True)
+    run, reader = run_with(host)
+    run.fake_hosts.records = {HOST: record(place=host.order and host.order[:-4], mark="")}
+    await reader.look([host], 1, START)
+    assert not host.must_check
+    assert run.view.bench.choose(9, START, 0.0).looks == []
+
+
+async def test_look_forgets_a_host_that_is_not_stored_any_more() -> None:
+    host = unread(order=listed(has_limits=True))
+    run, reader = run_with(host)
+    await reader.look([host], 1, START)
+    assert (run.view.bench.hosts, run.fake_queues.looks) == ({}, [])
+
+
+async def test_look_at_a_host_that_is_not_listed_reads_nothing() -> None:
+    host = unread(order=None, must_check=True)
+    run, reader = run_with(host)
+    await reader.look([host], 1, START)
+    assert run.fake_queues.looks == []
+
+
+async def test_look_reads_a_few_items_of_other_shares_by_key() -> None:
+    host = unread(is_own=False)
+    run, reader = run_with(host, processes=2)
+    items = [candidate(f"i{i}", age=i) for i in range(9)]
+    run.fake_queues.shards[HOST, 0] = items
+    run.fake_queues.leases = {"i0": ("token", at(20)), "i1": ("token", at(-3))}
+    await reader.look([host], 2, START)
+    assert len(run.fake_queues.known) == 5
+    # The lease of one runs; that of the other is over by more than the clocks differ.
+    for name, is_ready in (("i0", False), ("i1", True)):
+        if name in run.fake_queues.known:
+            assert (name in names(host.ready)) == is_ready
+    # Those in the share of this process are not read.
+    own = unread(host="own")
+    run.view.bench.hosts["own"] = own
+    run.fake_queues.shards["own", 0] = [candidate("o", host="own")]
+    await reader.look([own], 2, START)
+    assert "o" not in run.fake_queues.known
+
+
+async def test_look_moves_a_host_down_that_is_listed_with_a_higher_priority_than_it_has() -> None:
+    host = unread(order=listed(2))
+    run, reader = run_with(host)
+    low = candidate("a", 1, 5)
+    run.fake_queues.shards[HOST, 0] = [low, candidate("b")]
+    run.fake_hosts.move_outcomes[HOST] = Applied({"queue_order": {"S": listed(1, 5)}})
+    await reader.look([host], 1, START)
+    assert run.fake_hosts.moves == [(Listed(HOST, listed(2)), low.order)]
+    assert host.order == listed(1, 5)
+    # The next look finds it in its place.
+    await reader.look([host], 1, START)
+    assert len(run.fake_hosts.moves) == 1
+
+
+async def test_item_that_came_just_before_a_host_was_moved_down_is_found() -> None:
+    host = unread(order=listed(2))
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("a", 1)]
+    urgent = candidate("urgent", 2)
+    run.fake_hosts.during_move = lambda: run.fake_queues.shards[HOST, 0].append(urgent)
+    run.fake_hosts.move_outcomes[HOST] = Applied({"queue_order": {"S": listed(1)}})
+    await reader.look([host], 1, START)
+    assert names(host.ready) == ["urgent", "a"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "items"),
+    [
+        ({"order": listed(1, 99)}, [candidate("a", 1)]),
+        ({"order": listed(0)}, [candidate("a", 1)]),
+        ({"order": listed(2), "is_own": False}, [candidate("a", 1)]),
+        ({"order": listed(2)}, []),
+        ({"order": listed(2)}, [candidate("a", 1, ready_at=START)]),
+        ({"order": listed(2, ready_at=at(9))}, [candidate("a", 1)]),
+    ],
+)
+async def test_look_does_not_move_other_hosts_down(fields: dict[str, Any], items: list[Candidate]) -> None:
+    host = unread(**fields)
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = items
+    await reader.look([host], 1, START)
+    assert run.fake_hosts.moves == []
+
+
+async def test_look_reads_leases_by_key_that_were_forgotten() -> None:
+    host = unread()
+    host.wait(candidate("own"), at(60), is_own=True)
+    host.wait(candidate("foreign"), at(60))
+    host.forget()
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("foreign"), leased(candidate("own"))]
+    run.fake_queues.leases = {"own": ("token", at(20))}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.known == ["own"]
+    assert (names(host.ready), host.waiting["own"].until) == (["foreign"], at(22))
+    await reader.look([host], 1, START)
+    assert run.fake_queues.known == ["own"]
+
+
+async def test_learn_notes_what_became_of_items() -> None:
+    host = known(
+        *(candidate(name) for name in ("free", "leased", "over", "moved", "gone")), turn=5, last_turn=4
+    )
+    run, reader = run_with(host)
+    moved = candidate("moved", ready_at=at(9))
+    run.fake_queues.shards[HOST, 0] = [
+        *(
+            leased(candidate(name)) if name in ("leased", "over") else candidate(name)
+            for name in ("free", "leased", "over")
+        ),
+        moved,
+    ]
+    run.fake_queues.leases = {"leased": ("token", at(-1.9)), "over": ("token", at(-2))}
+    await reader.learn([*host.ready, candidate("i", host="unknown")])
+    assert [(item.item_id, item.expired_token) for item in host.ready] == [("free", None), ("over", "token")]
+    # A lease counts as over once the clocks cannot differ by so much.
+    waiting = {name: (waits.until, waits.candidate) for name, waits in host.waiting.items()}
+    assert waiting == {"leased": (at(0.1), leased(candidate("leased"))), "moved": (at(9), moved)}
+    assert list(host.ended) == ["gone"]
+    # Its turn is the one before: nothing was claimed.
+    assert host.turn == 4
+
+
+async def test_learn_takes_items_with_their_distance() -> None:
+    host = known(is_own=False)
+    run, reader = run_with(host, processes=2)
+    run.fake_queues.shards[HOST, 0] = [candidate("a")]
+    await reader.learn([replace(candidate("a"), distance=7)])
+    assert [item.distance for item in host.ready] == [run.membership.distance("a")]

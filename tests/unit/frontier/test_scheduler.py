@@ -1,0 +1,249 @@
+"""How a claim chooses, looks, and chooses again; with tables in memory, in virtual time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
+from ragcrawl_dynamo._frontier import scheduler as module
+from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
+from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
+from ragcrawl_dynamo._schema.records import RunControl, RunState
+from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
+from tests.support.fake_run import FakeRun
+from tests.support.hosts import at, candidate, leased, listed, record
+
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+
+
+class Claiming:
+    """A run with hosts of free items, of which no process knows anything."""
+
+    def __init__(self, **hosts: str) -> None:
+        self.run = FakeRun(buckets=1)
+        self.run.set_share(0)
+        self.scheduler = Scheduler(self.run)
+        self.bench, self.queues, self.writes = self.run.view.bench, self.run.fake_queues, self.run.fake_items
+        for age, (host, items) in enumerate(hosts.items()):
+            self.run.list_host(host, listed(age=99 - age))
+            self.run.fake_hosts.move_outcomes[host] = Refused()
+            for i, item in enumerate(items.split()):
+                self.queues.shards[host, 0].append(candidate(item, age=99 - age - i / 100, host=host))
+
+    async def result(self, count: int, *, is_thorough: bool = True) -> ClaimResult:
+        return await self.scheduler.claim([LeaseTerms(30, "w")] * count, is_thorough=is_thorough)
+
+    async def claim(self, count: int, *, is_thorough: bool = True) -> list[str]:
+        leases = (await self.result(count, is_thorough=is_thorough)).leases
+        return [leases[i].item.item_id for i in range(len(leases))]
+
+
+async def test_claim_takes_the_best_of_all_hosts_in_turns() -> None:
+    claiming = Claiming(a="a0 a1 a2", b="b0 b1", c="c0")
+    assert await claiming.claim(4) == ["a0", "b0", "c0", "a1"]
+    assert await claiming.claim(9) == ["b1", "a2"]
+    assert await claiming.claim(1) == []
+    result = await claiming.result(1)
+    # The leases end after 30 seconds, and the clocks may differ by two.
+    assert (result.leases, result.next_at) == ({}, at(32))
+
+
+async def test_claim_shares_what_it_wants_among_the_hosts_that_it_looks_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted: list[tuple[int, int]] = []
+    claiming = Claiming(a="a0", b="b0", c="c0")
+    look = claiming.scheduler._reader.look
+
+    async def note(hosts: list[object], count: int, now: object) -> None:
+        wanted.append((len(hosts), count))
+        await look(hosts, count, now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(claiming.scheduler._reader, "look", note)
+    await claiming.claim(10)
+    assert wanted[0] == (3, 4)
+
+
+async def test_claim_looks_again_at_idle_hosts_only_if_it_would_return_nothing_more() -> None:
+    claiming = Claiming(a="a0 a1")
+    assert await claiming.claim(1) == ["a0"]
+    assert claiming.queues.looks == ["a"]
+    assert await claiming.claim(1) == ["a1"]
+    assert claiming.queues.looks == ["a"]
+    claiming.queues.shards["a", 0].append(candidate("new", host="a"))
+    assert await claiming.claim(1) == ["new"]
+    assert claiming.queues.looks == ["a", "a"]
+
+
+async def test_claim_that_is_not_thorough_looks_again_once_a_second() -> None:
+    claiming = Claiming(a="a0")
+    assert await claiming.claim(9, is_thorough=False) == ["a0"]
+    claiming.queues.shards["a", 0].append(candidate("new", host="a"))
+    assert await claiming.claim(1, is_thorough=False) == []
+    claiming.run.clock.advance(1)
+    assert await claiming.claim(1, is_thorough=False) == ["new"]
+
+
+async def test_claim_looks_again_until_it_has_something_and_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claiming = Claiming(a="a0")
+    await claiming.claim(1)
+    looks = 0
+
+    async def look_again(wanted: int, now: datetime) -> bool:
+        nonlocal looks
+        looks += 1
+        # Each look finds one more item; the first of them is leased already.
+        host = claiming.bench.hosts["a"]
+        host.offer(candidate(f"new{looks}", host="a"))
+        claiming.bench.settle(host)
+        return True
+
+    monkeypatch.setattr(claiming.scheduler._idle, "look_again", look_again)
+    claiming.writes.outcomes["claim new1"] = Refused()
+    assert await claiming.claim(9) == ["new2", "new3"]
+    assert looks == 3
+
+
+async def test_claim_chooses_again_if_other_processes_were_faster() -> None:
+    claiming = Claiming(a=" ".join(f"a{i:02}" for i in range(60)))
+    for i in range(30):
+        claiming.writes.outcomes[f"claim a{i:02}"] = Refused()
+        claiming.queues.leases[f"a{i:02}"] = ("token", at(20))
+    assert await claiming.claim(2) == ["a30", "a31"]
+    # It has read by key what it had not tried yet.
+    assert len(claiming.writes.claims) < 10
+
+
+async def test_claim_chooses_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ATTEMPTS", 3)
+    claiming = Claiming(a="a0")
+    # A lease that nobody has, and that is refused all the same.
+    claiming.writes.outcomes["claim a0"] = Refused()
+    assert await claiming.claim(1) == []
+    assert claiming.writes.claims == ["a0"] * 3
+
+
+async def test_candidates_are_given_back_if_a_look_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    claiming.run.list_host("b", listed(priority=-1))
+
+    async def fail(*arguments: object) -> None:
+        raise BUSY
+
+    claiming.run.clock.advance(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(claiming.queues, "look", fail)
+        with pytest.raises(ThrottledError):
+            await claiming.claim(2)
+    assert await claiming.claim(1) == ["a1"]
+
+
+async def test_claim_returns_what_it_has_if_a_later_request_fails() -> None:
+    claiming = Claiming(a="a0 a1")
+    claiming.writes.outcomes["claim a1"] = Failed(BUSY)
+    assert await claiming.claim(2) == ["a0"]
+    with pytest.raises(ThrottledError):
+        await claiming.claim(2)
+    del claiming.writes.outcomes["claim a1"]
+    assert await claiming.claim(2) == ["a1"]
+
+
+async def test_claim_from_a_paused_run_is_empty_and_from_a_cancelled_one_an_error() -> None:
+    claiming = Claiming(a="a0")
+    claiming.run.fake_control = RunControl(run="run", site_id="site", state=RunState.PAUSED)
+    assert await claiming.claim(1) == []
+    claiming.run.fake_control = RunControl(run="run", site_id="site", state=RunState.CANCELLED)
+    with pytest.raises(FrontierCancelledError):
+        await claiming.claim(1)
+    assert claiming.writes.claims == []
+    claiming.run.fake_control = RunControl(run="run", site_id="site")
+    assert await claiming.claim(1) == ["a0"]
+
+
+async def test_limits_that_were_changed_are_read_before_the_next_lease() -> None:
+    claiming = Claiming(a="a0 a1")
+    claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by="x")
+    place = listed(age=99)[:-4]
+    claiming.run.fake_hosts.records["a"] = record("a", place=place)
+    assert await claiming.claim(1) == ["a0"]
+    claiming.run.fake_hosts.records["a"] = record("a", place=place, blocked_until=at(9))
+    claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by="y")
+    # The list shows the host as it was before.
+    assert await claiming.claim(1) == []
+
+
+async def test_claim_notes_the_shares_after_processes_came_or_went() -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    claiming.run.set_share()
+    await claiming.claim(1)
+    assert claiming.bench.hosts["a"].is_own
+    claiming.run.is_membership_changed = True
+    await claiming.claim(1)
+    assert not claiming.bench.hosts["a"].is_own
+
+
+async def test_host_that_is_drained_is_moved_out_of_the_list() -> None:
+    claiming = Claiming(a="a0")
+    await claiming.claim(1)
+    claiming.queues.shards["a", 0].clear()
+    claiming.bench.hosts["a"].end("a0")
+    claiming.run.fake_hosts.move_outcomes["a"] = Applied({})
+    assert await claiming.claim(1) == []
+    claiming.run.clock.advance(1)
+    assert await claiming.claim(1) == []
+    assert claiming.bench.hosts == {}
+
+
+async def test_leases_that_are_issued_later_belong_to_the_terms_that_were_left() -> None:
+    claiming = Claiming(a="a0 a1 a2")
+    claiming.writes.outcomes["claim a1"] = Refused()
+    claiming.queues.leases["a1"] = ("token", at(20))
+    assert await claiming.claim(2) == ["a0", "a2"]
+
+
+async def test_claim_takes_no_more_than_wanted_after_a_look() -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    claiming.run.list_host("b", listed(-1))
+    claiming.queues.shards["b", 0] = [candidate(f"b{i}", -1, 9 - i, "b") for i in range(3)]
+    claiming.run.clock.advance(1)
+    assert await claiming.claim(2) == ["a1", "b0"]
+    assert claiming.writes.claims == ["a0", "a1", "b0"]
+
+
+async def test_claim_tries_expired_leases_without_reading_them_by_key() -> None:
+    claiming = Claiming(a="a0 a1")
+    await claiming.claim(1)
+    host = claiming.bench.hosts["a"]
+    host.offer(leased(candidate("expired", age=-5, host="a")))
+    claiming.bench.settle(host)
+    claiming.writes.outcomes["claim a1"] = Refused()
+    claiming.queues.leases["a1"] = ("token", at(20))
+    assert await claiming.claim(1) == ["expired"]
+    assert "expired" not in claiming.queues.known
+
+
+async def test_host_has_room_again_after_items_of_it_were_read_by_key() -> None:
+    claiming = Claiming()
+    claiming.run.list_host("a", listed(has_limits=True))
+    claiming.run.fake_hosts.records["a"] = record("a", place=listed()[:-4], max_in_flight=1)
+    claiming.queues.shards["a", 0] = [candidate(f"a{i}", age=9 - i, host="a") for i in range(3)]
+    claiming.writes.outcomes["claim a0"] = Refused()
+    claiming.queues.leases["a0"] = ("token", at(20))
+    assert await claiming.claim(1, is_thorough=False) == ["a1"]
+
+
+async def test_change_of_limits_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    claiming = Claiming(a="a0 a1")
+    changes: list[float] = []
+    monkeypatch.setattr(claiming.bench, "recheck_limits", changes.append)
+    for changed_by in (None, "x", "x", "y"):
+        claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by=changed_by)
+        await claiming.claim(1)
+    assert len(changes) == 2
