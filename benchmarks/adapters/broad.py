@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from benchmarks.bodies import ROOT
-from benchmarks.speed.run import markdown
+from benchmarks.machine import markdown
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 from tests.adapters.site import Site
