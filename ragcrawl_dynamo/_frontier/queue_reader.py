@@ -62,11 +62,18 @@ class QueueReader:
 
     async def learn(self, candidates: Sequence[Candidate]) -> None:
         """Reads items by key, and notes which of them can be claimed now, which later, and which never."""
-        known = await self._run.queues.read_known(candidates)
-        now = self._run.clock.now()
-        skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         bench = self._run.view.bench
         hosts = [bench.hosts.get(candidate.host) for candidate in candidates]
+        try:
+            known = await self._run.queues.read_known(candidates)
+        except BaseException:
+            # The candidates may have been taken already: only the index knows them now.
+            for host in hosts:
+                if host is not None:
+                    host.is_all = False
+            raise
+        now = self._run.clock.now()
+        skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         for candidate, host in zip(candidates, hosts, strict=True):
             if host is None:
                 continue

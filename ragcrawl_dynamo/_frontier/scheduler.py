@@ -90,6 +90,9 @@ class Scheduler:
                     may_look_again = not result.leases
                     continue
                 issued = await self.issuer.issue(chosen, [terms[i] for i in unserved], now)
+                result.leases |= {unserved[i]: lease for i, lease in issued.items()}
+                if len(result.leases) == len(terms):
+                    break
                 if len(issued) < len(chosen):
                     await self._check(now)
             except RagcrawlDynamoError as error:
@@ -97,9 +100,6 @@ class Scheduler:
                 if not result.leases:
                     raise
                 logger.warning("a claim returns fewer items because a request failed: %s", error)
-                break
-            result.leases |= {unserved[i]: lease for i, lease in issued.items()}
-            if len(result.leases) == len(terms):
                 break
         result.next_at = run.view.bench.next_moment()
         return result

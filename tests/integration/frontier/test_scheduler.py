@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import ClockSkewError, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats
 from ragcrawl_dynamo.testing import ManualClock
@@ -110,3 +111,28 @@ async def test_claim_with_a_wrong_clock_raises(config: DynamoDBConfig) -> None:
         await frontier.add(urls(3))
         with pytest.raises(ClockSkewError, match=r"clock is at least .* s ahead of DynamoDB's"):
             await frontier.claim()
+
+
+@on_dynamodb_local
+async def test_claim_returns_its_leases_if_what_it_reads_afterwards_fails(config: DynamoDBConfig) -> None:
+    """Another process was faster at some of the items, and what became of them cannot be read."""
+    is_broken = False
+
+    async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if is_broken and operation == "batch_get_item":
+            raise EndpointConnectionError(endpoint_url="down")
+        return await call(**request)
+
+    quick = config.model_copy(update={"retry_attempts": 1})
+    async with opened(config) as faster, opened(quick, fails) as frontier:
+        await frontier.add(urls(20))
+        # It knows all items.
+        (first,) = await frontier.claim(1)
+        assert len(await faster.claim(5)) == 5
+        is_broken = True
+        claims = await frontier.claim(10)
+        is_broken = False
+        assert claims
+        assert (await frontier.recount()).in_progress == 6 + len(claims)
+        await frontier.complete([first, *claims])
+        assert len(await claim_all(frontier)) == 14 - len(claims)
