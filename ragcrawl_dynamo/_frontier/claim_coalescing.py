@@ -87,6 +87,10 @@ class ClaimCoalescer:
             indexes = range(first, first + len(call.terms))
             first = indexes.stop
             claims = [self._claim(result.leases[i]) for i in indexes if i in result.leases]
+            # The claim may have taken long. A worker would have to stop at once.
+            late = [claim for claim in claims if self._is_late(claim)]
+            self._give_back(late)
+            claims = [claim for claim in claims if claim not in late]
             if call.result.done():
                 # The caller was cancelled meanwhile.
                 self._give_back(claims)
@@ -103,6 +107,10 @@ class ClaimCoalescer:
             has_slot=issued.has_slot,
             deadline=clock.monotonic() + seconds,
         )
+
+    def _is_late(self, claim: Claim) -> bool:
+        """Returns whether a lease has no more time left than clocks may differ."""
+        return claim.deadline - self._run.clock.monotonic() <= self._run.config.frontier_max_clock_skew
 
     def _give_back(self, claims: list[Claim]) -> None:
         if claims:

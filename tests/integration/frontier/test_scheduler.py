@@ -13,7 +13,7 @@ from ragcrawl_dynamo import ClockSkewError, DynamoDBBackend, DynamoDBConfig, Fro
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import Index, opened
-from tests.support.queues import claim_all, names, requests, urls
+from tests.support.queues import claim_all, items, names, requests, urls
 
 
 @on_dynamodb_local
@@ -136,3 +136,28 @@ async def test_claim_returns_its_leases_if_what_it_reads_afterwards_fails(config
         assert (await frontier.recount()).in_progress == 6 + len(claims)
         await frontier.complete([first, *claims])
         assert len(await claim_all(frontier)) == 14 - len(claims)
+
+
+@on_dynamodb_local
+async def test_claim_that_took_too_long_gives_its_items_back(
+    config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    clock = ManualClock()
+    is_slow = False
+
+    async def slow(operation: str, request: dict[str, Any], call: Any) -> Any:
+        answer = await call(**request)
+        if is_slow and operation == "batch_execute_statement":
+            clock.advance(4.5)
+        return answer
+
+    async with opened(config, slow, clock) as frontier:
+        await frontier.add(urls(3))
+        is_slow = True
+        # The lease would end half a second later, and clocks may differ by a second.
+        assert await frontier.claim(1, lease_seconds=5) == []
+        is_slow = False
+        await frontier._queue.run.tasks.join()
+        (item,) = [item for item in (await items(backend)).values() if item.attempt]
+        assert (item.status, item.retry_count) == ("pending", 0)
+        assert len(await frontier.claim(3, lease_seconds=5)) == 3
