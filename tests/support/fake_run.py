@@ -14,13 +14,13 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome, Refus
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.host_store import Listed, Updated
+from ragcrawl_dynamo._frontier.host_store import Updated
 from ragcrawl_dynamo._frontier.host_updates import HostUpdate
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
 from ragcrawl_dynamo._frontier.queue_index import Look
-from ragcrawl_dynamo._frontier.work import Work
+from ragcrawl_dynamo._frontier.work import Listed, Work
 from ragcrawl_dynamo._schema.keys import host_key
 from ragcrawl_dynamo._schema.queue_order import due_bound
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
@@ -173,6 +173,8 @@ class FakeRun(RunContext):
         self.membership = Membership(nothing, nothing, "run", "site")
         self.membership._ids = [self.membership.me, *(f"other{i}" for i in range(1, processes))]
         self.view = LocalView(10, self.membership.me)
+        # The workbench knows the time from the first claim on.
+        self.view.bench.supply(0, START)
         self.fake_hosts, self.fake_queues = FakeHosts(buckets), FakeQueues()
         self.hosts = cast("Any", self.fake_hosts)
         self.queues = cast("Any", self.fake_queues)

@@ -196,8 +196,8 @@ class Claimable:
     def check_order(self, entry: Entry, turns: Turns, together: set[str]) -> None:
         """Checks that an item is the next one: by priority, by the turns of hosts, and by age in its host.
 
-        The hosts that are served `together` by one call may be in any order: an item whose lease was lost by a
-        process that is dead is tried twice.
+        The hosts that are served `together` by one call may be in any order: an item whose lease was lost by
+        a process that is dead is tried twice.
         """
         own_first = self.by_host[entry.host][0]
         assert own_first.order == entry.order, f"{own_first} comes before {entry}"

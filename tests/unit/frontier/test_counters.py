@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -19,7 +20,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
-from ragcrawl_dynamo._frontier.host_store import Listed
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.fake_run import FakeHosts
 from tests.support.hosts import listed
@@ -65,6 +66,11 @@ def counters_on(writes: Writes) -> tuple[Counters, UnwrittenCounts]:
     return Counters(nothing, nothing, cast("Any", writes), cast("Any", FakeHosts(1)), unwritten), unwritten
 
 
+def drained(*names: str) -> Callable[[Iterable[str]], dict[str, Listed]]:
+    """Says which hosts are drained."""
+    return lambda hosts: {host: Listed(host, listed()) for host in hosts if host in names}
+
+
 def test_moves_are_added_up_for_each_host_and_for_the_run() -> None:
     counters, unwritten = counters_on(Writes())
     counters.move("a", None, "pending")
@@ -85,34 +91,34 @@ def test_counts_are_due_a_second_after_the_first_move() -> None:
 def test_corrections_are_stored_with_the_next_counts() -> None:
     counters, unwritten = counters_on(Writes())
     counters.move("a", None, "pending")
-    counters.correct(Counter(pending=3), {"a": Counter(pending=2), "b": Counter(pending=0)})
+    counters.correct(Counter(pending=3), [("a", Counter(pending=2)), ("b", Counter(completed=1))])
     assert unwritten.total == Counter(pending=4)
-    assert unwritten.by_host == {"a": Counter(pending=3)}
+    assert unwritten.by_host == {"a": Counter(pending=3), "b": Counter(completed=1)}
 
 
 async def test_flush_stores_the_amounts_once() -> None:
     writes = Writes(a=[LISTED], b=[EMPTY])
     counters, _ = counters_on(writes)
-    await counters.flush({})
+    await counters.flush(drained())
     assert writes.written == []
     counters.move("a", None, "pending")
     counters.move("b", "in_progress", "completed")
-    flushed = await counters.flush({})
+    flushed = await counters.flush(drained())
     assert writes.written == [
         ("count", Counter(pending=1, in_progress=-1, completed=1), False),
         ("a", Counter(pending=1), False),
         ("b", Counter(in_progress=-1, completed=1), False),
     ]
     assert (flushed.asleep, flushed.to_wake) == ([], [])
-    await counters.flush({})
+    await counters.flush(drained())
     assert len(writes.written) == 3
 
 
 async def test_flush_stores_a_correction_of_the_run_alone() -> None:
     writes = Writes()
     counters, _ = counters_on(writes)
-    counters.correct(Counter(pending=3), {})
-    await counters.flush({})
+    counters.correct(Counter(pending=3), [])
+    await counters.flush(drained())
     assert writes.written == [("count", Counter(pending=3), False)]
 
 
@@ -120,7 +126,7 @@ async def test_flush_stores_the_shard_of_the_run_if_there_is_none() -> None:
     writes = Writes(a=[LISTED], count=[Refused(), LISTED])
     counters, unwritten = counters_on(writes)
     counters.move("a", None, "pending")
-    await counters.flush({})
+    await counters.flush(drained())
     assert [name for name, _, _ in writes.written] == ["count", "a", "new shard", "count"]
     assert not unwritten.total
 
@@ -130,7 +136,7 @@ async def test_flush_keeps_what_could_not_be_stored() -> None:
     counters, unwritten = counters_on(writes)
     counters.move("a", None, "pending")
     counters.move("b", None, "pending")
-    await counters.flush({})
+    await counters.flush(drained())
     # A host is tried twice.
     assert [name for name, _, _ in writes.written] == ["count", "a", "b", "a"]
     assert unwritten.by_host == {"a": Counter(pending=1)}
@@ -142,7 +148,7 @@ async def test_flush_takes_a_drained_host_out_of_the_list() -> None:
     counters, _ = counters_on(writes)
     for host in "ab":
         counters.move(host, "in_progress", "completed")
-    flushed = await counters.flush({"a": Listed("a", listed())})
+    flushed = await counters.flush(drained("a"))
     assert [is_removed for _, _, is_removed in writes.written] == [False, True, False]
     # It leaves only if nothing of it is open then, and nobody has moved it.
     none: Any = {"N": "0"}
@@ -157,7 +163,7 @@ async def test_flush_counts_a_host_that_was_drained_and_is_not_any_more() -> Non
     counters, unwritten = counters_on(writes)
     for host in "ab":
         counters.move(host, "in_progress", "completed")
-    flushed = await counters.flush({host: Listed(host, listed()) for host in "ab"})
+    flushed = await counters.flush(drained(*"ab"))
     assert [is_removed for _, _, is_removed in writes.written] == [False, True, True, False, False]
     # One of them has left the list although an item of it is open.
     assert (flushed.asleep, flushed.to_wake) == ([], ["b"])
@@ -165,14 +171,90 @@ async def test_flush_counts_a_host_that_was_drained_and_is_not_any_more() -> Non
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_missed"), [(LISTED, False), (NOT_LISTED, True), (EMPTY, False), (Refused(), False)]
+    ("outcome", "to_wake", "is_open"),
+    [(LISTED, [], ["a"]), (NOT_LISTED, ["a"], []), (EMPTY, [], []), (Applied(), [], [])],
 )
-async def test_flush_notices_hosts_that_are_not_listed_and_have_open_items(
-    outcome: Outcome, is_missed: bool
+async def test_flush_notices_hosts_with_open_items_and_whether_they_are_listed(
+    outcome: Outcome, to_wake: list[str], is_open: list[str]
 ) -> None:
     counters, unwritten = counters_on(Writes(a=[outcome]))
-    counters.move("a", None, "pending")
-    flushed = await counters.flush({})
-    assert flushed.to_wake == (["a"] if is_missed else [])
-    # A host that is not stored any more is not counted.
+    counters.move("a", "in_progress", "completed")
+    flushed = await counters.flush(drained())
+    assert (flushed.asleep, flushed.to_wake, flushed.open) == ([], to_wake, is_open)
     assert not unwritten.by_host
+
+
+async def test_flush_keeps_the_counts_of_a_host_that_is_not_stored_yet() -> None:
+    writes = Writes(a=[Refused(), Refused(), LISTED])
+    counters, unwritten = counters_on(writes)
+    counters.move("a", None, "pending")
+    flushed = await counters.flush(drained())
+    assert (flushed.to_wake, unwritten.by_host) == ([], {"a": Counter(pending=1)})
+    # Those of the run were stored.
+    assert not unwritten.total
+    await counters.flush(drained())
+    assert not unwritten.by_host
+    assert [amounts for name, amounts, _ in writes.written if name == "a"] == [Counter(pending=1)] * 3
+
+
+async def test_flush_of_some_hosts_leaves_the_others_and_the_run() -> None:
+    writes = Writes(a=[LISTED], b=[LISTED])
+    counters, unwritten = counters_on(writes)
+    for host in "ab":
+        counters.move(host, None, "pending")
+    await counters.flush(drained(), {"a", "unknown"})
+    assert writes.written == [("a", Counter(pending=1), False)]
+    assert unwritten.by_host == {"b": Counter(pending=1)}
+    assert unwritten.total == Counter(pending=2)
+    await counters.flush(drained(), {"a"})
+    assert len(writes.written) == 1
+
+
+async def test_counts_are_put_back_if_a_flush_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Writes(a=[LISTED])
+    counters, unwritten = counters_on(writes)
+    counters.move("a", None, "pending")
+
+    async def fail(updates: object) -> list[Outcome]:
+        # It counts further meanwhile.
+        counters.move("a", "pending", "in_progress")
+        raise FAILED.error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writes, "run", fail)
+        with pytest.raises(ThrottledError):
+            await counters.flush(drained())
+    counted = Counter(pending=0, in_progress=1)
+    assert (unwritten.by_host, unwritten.total) == ({"a": counted}, counted)
+    # The lock is free.
+    await counters.flush(drained())
+    assert not unwritten.by_host
+
+
+async def test_flush_asks_which_hosts_are_drained_after_the_flush_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes = Writes(a=[EMPTY])
+    counters, _ = counters_on(writes)
+    is_stored, asked = asyncio.Event(), list[list[str]]()
+    run = writes.run
+
+    async def slow(updates: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
+        await is_stored.wait()
+        return await run(updates)
+
+    def find(hosts: Iterable[str]) -> dict[str, Listed]:
+        asked.append(list(hosts))
+        return {}
+
+    monkeypatch.setattr(writes, "run", slow)
+    counters.move("a", None, "pending")
+    first = asyncio.create_task(counters.flush(find))
+    await asyncio.sleep(0)
+    counters.move("a", "pending", "completed")
+    second = asyncio.create_task(counters.flush(find))
+    await asyncio.sleep(0)
+    assert asked == [["a"]]
+    is_stored.set()
+    await asyncio.gather(first, second)
+    assert asked == [["a"], ["a"]]

@@ -135,15 +135,32 @@ async def test_host_that_its_list_does_not_show_is_forgotten_after_the_lag_of_th
 
 async def test_refresh_reads_lists_of_one_page_to_their_end_whoever_has_them() -> None:
     run, lists = run_with(2, 4, 3, share=(0,))
+    await lists.refill(1, START)
+    assert taken_reads(run) == [(0, 3, None), (1, 2, None), (2, 2, None)]
+    # The list that this claim has read to its end is left out.
     await lists.refresh(START)
-    assert taken_reads(run) == [(0, 3, None), (1, 3, None), (2, 3, None), (1, 3, "b1h2")]
+    assert taken_reads(run) == [(1, 3, None), (2, 3, None), (1, 3, "b1h2")]
+    # The next claim reads nothing before it looks again.
+    await lists.refill(1, START)
+    assert taken_reads(run) == []
     await lists.refresh(START)
     assert taken_reads(run) == [(0, 3, None), (1, 2, None), (2, 3, None)]
 
 
+async def test_refresh_leaves_out_no_list_that_was_read_page_by_page() -> None:
+    run, lists = run_with(4, 2)
+    await lists.refill(99, START)
+    assert taken_reads(run) == [(0, 3, None), (1, 3, None), (0, 3, "b0h2")]
+    await lists.refresh(START)
+    # Its beginning may have changed while the rest was read.
+    assert taken_reads(run) == [(0, 2, None)]
+
+
 async def test_refresh_goes_through_long_lists_again_page_by_page() -> None:
     run, lists = run_with(7)
-    for expected in ([(0, 3, None), (0, 3, "b0h2")], [(0, 2, None), (0, 3, "b0h5")], [(0, 2, None)]):
+    await lists.refill(1, START)
+    assert taken_reads(run) == [(0, 3, None)]
+    for expected in ([(0, 2, None), (0, 3, "b0h2")], [(0, 2, None), (0, 3, "b0h5")], [(0, 2, None)]):
         await lists.refresh(START)
         assert taken_reads(run) == expected
     run.clock.advance(1)

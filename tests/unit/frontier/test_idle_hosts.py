@@ -23,7 +23,7 @@ THROTTLED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", t
 
 
 class Idle:
-    """A run with idle hosts, which are listed as having work."""
+    """A run with idle hosts, which are listed as having work, and whose pauses last for a minute."""
 
     def __init__(self, *hosts: str, order: str = listed()) -> None:  # text
         self.run = FakeRun(buckets=1)
@@ -37,6 +37,7 @@ class Idle:
             self.bench.see(host, order, 0, 0.0, is_own=True)
             self.bench.hosts[host].is_all = True
             self.bench.hosts[host].looked_at = 0.0
+            self.bench.hosts[host].empty_looks = 7
             self.bench.settle(self.bench.hosts[host])
             self.store.move_outcomes[host] = Refused()
 
@@ -116,15 +117,15 @@ async def test_item_that_came_just_before_the_move_is_announced(has_limits: bool
 
 async def test_closed_host_is_not_moved_before_its_queue_was_read() -> None:
     idle = Idle("a", order=listed(has_limits=True))
-    idle.bench.hosts["a"].record = record("a", delay=60, next_at=at(60), place=PLACE)
+    idle.bench.hosts["a"].record = record("a", delay=50, next_at=at(50), place=PLACE)
     idle.bench.settle(idle.bench.hosts["a"])
     idle.queues.shards["a", 0] = [candidate("new", host="a")]
     await idle.look_again()
-    await idle.look_again(59)
+    await idle.look_again(49)
     assert (idle.store.moves, idle.queues.looks) == ([], [])
     assert await idle.look_again(1)
     assert idle.queues.looks == ["a"]
-    assert names(idle.bench.choose(1, at(60), 60.0).candidates) == ["new"]
+    assert names(idle.bench.choose(1, at(50), 50.0).candidates) == ["new"]
 
 
 async def test_item_that_came_just_before_the_move_and_waits_is_announced_too() -> None:
@@ -170,12 +171,15 @@ async def test_host_that_moved_to_a_moment_and_got_an_item_is_announced() -> Non
 async def test_host_whose_counts_say_that_it_has_items_is_looked_at_less_and_less_often() -> None:
     idle = Idle("a")
     looked_at = []
-    for second in range(140):
+    for second in range(124):
         await idle.look_again(1)
         if idle.queues.looks:
             looked_at.append(second)
     pauses = [later - earlier for earlier, later in pairwise(looked_at)]
-    assert pauses == [1, 1, 2, 4, 8, 16, 32, 60]
+    assert pauses == [1, 1, 2, 4, 8, 16, 32]
+    # After a minute, a claim that has enough to choose from looks at it too.
+    looks = [idle.bench.choose(1, at(looked_at[-1] + 1 + seconds), 0.0).looks for seconds in (59, 60)]
+    assert looks == [[], [idle.bench.hosts["a"]]]
 
 
 async def test_host_whose_move_failed_is_moved_the_next_time() -> None:
@@ -185,7 +189,7 @@ async def test_host_whose_move_failed_is_moved_the_next_time() -> None:
     await idle.look_again(1)
     await idle.look_again(0.1)
     assert len(idle.store.moves) == 2
-    assert idle.bench.hosts["a"].empty_looks == 0
+    assert idle.bench.hosts["a"].distrusted == 0
 
 
 async def test_host_that_another_process_has_moved_is_looked_at_again_at_once() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
-from ragcrawl_dynamo._frontier.host_store import Listed
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
+from ragcrawl_dynamo._frontier.work import Listed
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import HOST, at, candidate, known, leased, listed, names, record
@@ -38,12 +38,17 @@ async def test_look_reads_a_queue_to_its_end() -> None:
     assert names(run.view.bench.choose(9, START, 7.0).candidates) == ["a", "b"]
 
 
-async def test_look_that_shows_nothing_is_no_reason_to_look_again_soon() -> None:
-    host = unread(empty_looks=3)
+async def test_each_look_that_shows_nothing_makes_the_pause_longer() -> None:
+    host = unread(empty_looks=3, distrusted=2)
     run, reader = run_with(host)
     await reader.look([host], 1, START)
-    assert (host.is_all, host.empty_looks) == (True, 3)
+    assert (host.is_all, host.empty_looks, host.distrusted) == (True, 4, 2)
+    assert run.view.bench.next_moment() == at(8)
+    # An item that waits cannot be claimed either, but the host has something.
     run.fake_queues.shards[HOST, 0] = [candidate("a", ready_at=at(9))]
+    await reader.look([host], 1, START)
+    assert (host.empty_looks, host.distrusted) == (5, 0)
+    run.fake_queues.shards[HOST, 0] = [candidate("b")]
     await reader.look([host], 1, START)
     assert host.empty_looks == 0
 
@@ -91,6 +96,7 @@ async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> No
     order = listed(has_limits=True)
     closed, free = unread(host="a", order=order), unread(host="b", order=order)
     run, reader = run_with(closed, free)
+    run.fake_queues.shards["b", 0] = [candidate("b0", host="b")]
     run.fake_hosts.records = {
         "a": record("a", blocked_until=at(9), place=order[:-4]),
         "b": record("b", delay=3, place=order[:-4]),
@@ -105,6 +111,7 @@ async def test_look_reads_the_record_again_if_it_has_to_be_checked() -> None:
     host = unread(must_check=True)
     run, reader = run_with(host)
     run.fake_hosts.records = {HOST: record(place=host.order and host.order[:-4], mark="")}
+    run.fake_queues.shards[HOST, 0] = [candidate("a")]
     await reader.look([host], 1, START)
     assert not host.must_check
     assert run.view.bench.choose(9, START, 0.0).looks == []

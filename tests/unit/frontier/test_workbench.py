@@ -18,6 +18,7 @@ from tests.support.hosts import at, candidate, known, listed, names, record
 
 def workbench(*hosts: HostCandidates) -> Workbench:
     bench = Workbench("me")
+    bench.supply(0, START)
     for host in hosts:
         bench.hosts[host.host] = host
         bench.settle(host)
@@ -170,7 +171,7 @@ def test_host_is_not_lost_when_the_clock_is_set_back() -> None:
 
 
 def test_host_that_was_never_looked_at_needs_a_look() -> None:
-    bench = Workbench("me")
+    bench = workbench()
     bench.see("a", listed(), 0, 0.0, is_own=True)
     choice = choose(bench)
     assert (choice.candidates, looks(choice)) == ([], ["a"])
@@ -316,7 +317,7 @@ def test_hosts_that_come_after_a_look_count_as_wanted_items() -> None:
 
 
 def test_host_that_is_listed_for_a_moment_is_looked_at_then() -> None:
-    bench = Workbench("me")
+    bench = workbench()
     bench.see("a", listed(ready_at=at(5)), 0, 0.0, is_own=True)
     assert choose(bench, now=at(4.9)) == Choice([], [])
     assert bench.next_moment() == at(5)
@@ -448,7 +449,7 @@ def test_see_lets_limits_be_read_again_that_the_list_does_not_show() -> None:
 
 
 def test_see_notes_a_new_host_with_its_share() -> None:
-    bench = Workbench("me")
+    bench = workbench()
     bench.see("a", listed(), 3, 7.0, is_own=False)
     host = bench.hosts["a"]
     assert (host.bucket, host.is_own, host.order, host.seen_at) == (3, False, listed(), 7.0)
@@ -480,7 +481,7 @@ def test_note_update_keeps_the_record_of_a_host_with_limits_only() -> None:
 
 
 def test_note_update_notes_own_listed_hosts_only() -> None:
-    bench = Workbench("me")
+    bench = workbench()
     bench.note_update(record("a", place=listed()[:-4]), None, 7.0, is_own=False)
     bench.note_update(record("b"), None, 7.0, is_own=True)
     assert bench.hosts == {}
@@ -546,7 +547,7 @@ def test_recheck_limits_lets_records_be_read_again() -> None:
 
 def test_limits_that_the_lists_do_not_show_yet_are_read() -> None:
     for seconds, must_check in ((4.9, True), (5, False)):
-        bench = Workbench("me")
+        bench = workbench()
         bench.recheck_limits(1.0)
         bench.see("a", listed(), 0, 1 + seconds, is_own=True)
         assert bench.hosts["a"].must_check == must_check
