@@ -79,8 +79,6 @@ class HostLists:
                 if not (further := self._further(parts)):
                     break
                 await gather(self._read(part, now) for part in further)
-            if self._run.view.bench.supply(wanted, now) >= wanted:
-                return
 
     async def refresh(self, now: datetime) -> None:
         """Reads the beginnings of all lists again, and long lists further if it is time for that.
@@ -132,7 +130,7 @@ class HostLists:
     async def _read(self, part: _Pass, now: datetime) -> None:
         """Reads the next page of a list."""
         if part.begun_at is None:
-            part.begun_at = part.head_at = self._run.clock.monotonic()
+            part.begun_at = self._run.clock.monotonic()
         hosts, part.is_complete = await self._run.hosts.read_list(part.bucket, now + _AHEAD, _PAGE, part.last)
         part.pages += 1
         self._see(part, hosts)
