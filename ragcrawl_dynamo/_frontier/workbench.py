@@ -132,7 +132,9 @@ class Workbench:
             self.idle[host.host] = host
         else:
             self.idle.pop(host.host, None)
-            host.idle_since = host.leave_at = None
+            if host.ready or host.looked_at is None or moment is not None:
+                # Otherwise it is only looked at again after its pause.
+                host.idle_since = host.leave_at = None
         if not host.ready:
             at = next_moment
             if is_idle:

@@ -124,6 +124,21 @@ def test_host_is_drained_once_nothing_is_known_of_it() -> None:
     assert not host.is_drained
 
 
+def test_pause_grows_with_each_look_that_shows_nothing_up_to_a_minute() -> None:
+    pauses = [known(empty_looks=looks).pause.total_seconds() for looks in range(9)]
+    assert pauses == [1, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert known(empty_looks=1000).pause.total_seconds() == 60
+
+
+def test_host_is_due_to_leave_a_second_after_it_was_first_asked_and_then_ever_more_seldom() -> None:
+    host = known()
+    due = [tenth / 10 for tenth in range(1900) if host.is_due_to_leave(tenth / 10)]
+    assert due == [1, 3, 7, 15, 31, 63, 123, 183]
+    # It had an item meanwhile.
+    host.leave_at = None
+    assert [seconds for seconds in (200, 200.9, 201, 202, 203) if host.is_due_to_leave(seconds)] == [201, 203]
+
+
 def test_has_room_as_long_as_the_record_allows_more_than_was_picked() -> None:
     host = known()
     assert host.has_room(START)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._frontier.workbench import CANDIDATE_SECONDS, OWN_CANDIDATE_SECONDS, Choice, Workbench
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, listed, names, record
@@ -27,6 +29,13 @@ def workbench(*hosts: HostCandidates) -> Workbench:
 
 def choose(bench: Workbench, wanted: int = 99, now: datetime = START, monotonic: float = 0.0) -> Choice:
     return bench.choose(wanted, now, monotonic)
+
+
+def note_empty_look(bench: Workbench, host: HostCandidates, seconds: float) -> None:
+    """Notes that a host's queue was read and has shown nothing new."""
+    host.note_look([], is_all=True, now=at(seconds), distance=lambda _: 0)
+    host.looked_at = 0.0
+    bench.settle(host)
 
 
 def looks(choice: Choice) -> list[str]:
@@ -129,7 +138,8 @@ def test_closed_host_comes_back_when_its_limits_allow_a_lease() -> None:
     assert names(choose(bench, now=at(3)).candidates) == ["a0"]
     assert bench.next_moment() == at(5)
     assert names(choose(bench, now=at(7)).candidates) == ["b0", "c0"]
-    assert bench.next_moment() is None
+    # Nothing is known of the last one any more: its queue is read again after its pause.
+    assert bench.next_moment() == at(8)
 
 
 def test_closed_host_does_not_hold_up_hosts_of_a_lower_priority() -> None:
@@ -145,7 +155,7 @@ def test_delayed_items_of_a_limited_host_wait_for_both_moments() -> None:
     host.wait(candidate("early", host="a"), at(1))
     bench = workbench(host)
     assert bench.next_moment() == at(3)
-    late = known(host="b", record=record("b", delay=3, next_at=at(3)))
+    late = known(host="b", record=record("b", delay=3, next_at=at(3)), empty_looks=7)
     late.wait(candidate("late", host="b"), at(9))
     assert workbench(late).next_moment() == at(9)
 
@@ -339,7 +349,7 @@ def test_host_that_is_listed_for_a_moment_is_looked_at_then_though_all_was_known
 
 
 def test_items_that_wait_come_when_their_moment_comes() -> None:
-    host = known(host="a")
+    host = known(host="a", empty_looks=7)
     host.wait(candidate("late", host="a"), at(5))
     bench = workbench(host)
     assert list(bench.idle) == ["a"]
@@ -375,7 +385,7 @@ def test_host_is_not_looked_at_when_a_lease_ends_that_was_renewed() -> None:
 
 
 def test_host_is_not_looked_at_for_an_item_that_has_left_the_queue() -> None:
-    host = known(host="a")
+    host = known(host="a", empty_looks=7)
     host.wait(candidate("ended", host="a"), at(3))
     bench = workbench(host)
     host.end("ended")
@@ -401,6 +411,99 @@ def test_idle_host_that_gets_an_item_is_idle_no_more() -> None:
     host.offer(candidate("new", host="a"))
     bench.settle(host)
     assert (bench.idle, host.idle_since) == ({}, None)
+
+
+def test_idle_host_stays_idle_while_it_is_looked_at_again_unless_others_have_changed_it() -> None:
+    host = known(host="a", idle_since=4.0, leave_at=5.0)
+    bench = workbench(host)
+    assert looks(choose(bench, now=at(1))) == ["a"]
+    bench.settle(host)
+    assert (bench.idle, host.idle_since, host.leave_at) == ({}, 4.0, 5.0)
+    note_empty_look(bench, host, 1)
+    assert (list(bench.idle), host.idle_since, host.leave_at) == (["a"], 4.0, 5.0)
+    bench.see("a", listed(mark="1"), 0, 0.0, is_own=True)
+    assert (bench.idle, host.idle_since, host.leave_at) == ({}, None, None)
+
+
+def test_busy_process_looks_at_an_idle_host_again_after_longer_and_longer_pauses() -> None:
+    idle = known(host="a", empty_looks=1)
+    busy = host_with(*(f"b{i}" for i in range(300)), host="b")
+    bench = workbench(idle, busy)
+    looked_at = []
+    for second in range(260):
+        choice = choose(bench, 1, now=at(second))
+        if choice.looks:
+            looked_at.append(second)
+            assert (names(choice.candidates), looks(choice)) == ([], ["a"])
+            note_empty_look(bench, idle, second)
+            choice = choose(bench, 1, now=at(second))
+        assert [item.host for item in choice.candidates] == ["b"]
+    assert [later - earlier for earlier, later in pairwise([0, *looked_at])] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        60,
+        60,
+        60,
+    ]
+
+
+def test_pause_of_an_idle_host_ends_early_for_an_item_that_waits_and_begins_anew_after_it() -> None:
+    host = known(host="a", empty_looks=4)
+    host.wait(candidate("late", host="a"), at(3))
+    bench = workbench(host)
+    assert bench.next_moment() == at(3)
+    assert names(choose(bench, now=at(3)).candidates) == ["late"]
+    assert bench.next_moment() == at(11)
+
+
+def test_host_that_was_idle_before_the_first_choice_is_looked_at_then() -> None:
+    bench = Workbench("me")
+    bench.hosts["a"] = known(host="a", empty_looks=7)
+    bench.settle(bench.hosts["a"])
+    assert looks(choose(bench)) == ["a"]
+
+
+def test_idle_host_that_is_doubted_is_looked_at_before_its_pause_is_over() -> None:
+    bench = workbench(known(host="a", empty_looks=7), host_with("b0", host="b"))
+    for host in ("a", "b", "unknown"):
+        bench.doubt(host)
+    choice = choose(bench)
+    assert looks(choice) == ["a"]
+    # One that is not idle is looked at when its items are used up.
+    assert bench.hosts["b"].is_all
+
+
+def test_drained_are_hosts_of_the_own_share_without_an_open_item() -> None:
+    waits, used = known(host="waits"), known(host="used", is_all=False)
+    waits.wait(candidate("late", host="waits"), at(9))
+    bench = workbench(
+        known(host="a"),
+        known(host="b"),
+        known(host="foreign", is_own=False),
+        known(host="not listed", order=None),
+        host_with("i", host="ready"),
+        waits,
+        used,
+    )
+    assert bench.drained([*bench.hosts, "unknown"]) == {name: Listed(name, listed()) for name in "ab"}
+    assert bench.drained(["b"]) == {"b": Listed("b", listed())}
+
+
+def test_drained_hosts_that_were_idle_for_a_second_are_due_to_leave() -> None:
+    waits = known(host="waits")
+    waits.wait(candidate("late", host="waits"), at(9))
+    bench = workbench(*(known(host=name) for name in "abc"), known(host="foreign", is_own=False), waits)
+    assert bench.idle_drained(9, 5.0) == []
+    assert bench.idle_drained(9, 5.9) == []
+    assert bench.idle_drained(2, 6.0) == [Listed(name, listed()) for name in "ab"]
+    # Those that were not tried are tried the next time; the others after two seconds.
+    assert [host.host for host in bench.idle_drained(9, 6.0)] == ["c"]
+    assert bench.idle_drained(9, 7.9) == []
+    assert [host.host for host in bench.idle_drained(9, 8.0)] == ["a", "b", "c"]
 
 
 def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
@@ -581,7 +684,7 @@ def test_supply_counts_items_of_free_hosts_and_one_of_each_other_host() -> None:
         host_with("a0", "a1", "a2", host="a"),
         host_with("b0", "b1", host="b", record=record("b", delay=3)),
         known(host="c", is_all=False),
-        known(host="idle"),
+        known(host="idle", empty_looks=7),
         host_with("d0", host="d", record=record("d", blocked_until=at(9))),
     )
     assert bench.supply(99, START) == 5
@@ -656,6 +759,21 @@ class Model:
         return chosen
 
 
+def choose_after_looks(bench: Workbench, wanted: int, now: float) -> list[Candidate]:
+    """Chooses as a claim does. Idle hosts are looked at after their pauses, and have nothing new."""
+    chosen: list[Candidate] = []
+    while True:
+        choice = choose(bench, wanted - len(chosen), at(now))
+        chosen += choice.candidates
+        if not choice.looks:
+            return chosen
+        for host in choice.looks:
+            assert not host.ready
+            host.is_all = True
+            host.empty_looks += 1
+            bench.settle(host)
+
+
 @given(steps)
 def test_choice_is_the_first_of_all_items_sorted(steps: list[tuple[str, str, int, int]]) -> None:
     model, now = Model(), 0.0
@@ -681,14 +799,18 @@ def test_choice_is_the_first_of_all_items_sorted(steps: list[tuple[str, str, int
         else:
             expected_back = dict(model.items), dict(model.turns)
             expected = model.choose(priority, now)
-            choice = choose(bench, priority, at(now))
-            assert (names(choice.candidates), choice.looks) == (expected, [])
+            chosen = choose_after_looks(bench, priority, now)
+            assert names(chosen) == expected
             if amount:
                 bench.end_claim("abc")
-            elif len({item.host for item in choice.candidates}) == len(choice.candidates):
+            elif len({item.host for item in chosen}) == len(chosen):
                 # Given back, as if they had not been chosen.
-                bench.give_back(choice.candidates)
+                bench.give_back(chosen)
                 model.items, model.turns = expected_back
-    assert names(choose(bench, 99, at(now)).candidates) == model.choose(99, now)
-    moments = [max(since, model.open_at[item.host]) for item, since in model.items.values()]
-    assert bench.next_moment() == min((at(moment) for moment in moments), default=None)
+    assert names(choose_after_looks(bench, 99, now)) == model.choose(99, now)
+    # The next moment is that of an item, or that of a look at an idle host.
+    moments = [at(max(since, model.open_at[item.host])) for item, since in model.items.values()]
+    looks = [max(at(now) + host.pause, at(model.open_at[host.host])) for host in bench.idle.values()]
+    moment = bench.next_moment()
+    assert moment is None or at(now) < moment <= min(moments + looks)
+    assert looks or moment == min(moments, default=None)
