@@ -210,6 +210,17 @@ async def test_look_reads_leases_by_key_that_were_forgotten() -> None:
     assert run.fake_queues.known == ["own"]
 
 
+async def test_item_that_is_in_doubt_is_read_by_key_after_the_next_look_only() -> None:
+    host = unread(doubtful={"own"})
+    run, reader = run_with(host)
+    await reader.look([host], 1, START)
+    assert host.doubtful == set()
+    # It is somebody else's now, as far as this process knows.
+    run.fake_queues.shards[HOST, 0] = [candidate("own")]
+    await reader.look([host], 1, START)
+    assert (names(host.ready), run.fake_queues.known) == (["own"], [])
+
+
 async def test_learn_notes_what_became_of_items() -> None:
     host = known(
         *(candidate(name) for name in ("free", "leased", "over", "moved", "gone")), turn=5, last_turn=4
