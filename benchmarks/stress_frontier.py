@@ -267,6 +267,7 @@ class Held:
     begin: float
     end: float
     lease_began: float
+    expires_at: float
     returned: bool
 
 
@@ -282,6 +283,7 @@ def leases(outcome: Outcome) -> list[Held]:
             begin=each["at"],
             end=ends[name]["at"] if name in ends else outcome.deaths.get(each["pid"], each["at"]),
             lease_began=each["started_at"],
+            expires_at=each["expires_at"],
             returned=name in ends,
         )
         for name, each in begins.items()
@@ -322,7 +324,13 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
             wrong(LOST, f"{item.url} was completed under a lease whose handler did not return")
         for before, after in pairwise(tokens):
             if after.begin < before.end:
-                wrong(HELD_TWICE, f"{item.url} was held twice at a time")
+                overlap, late = before.end - after.begin, before.end - before.expires_at
+                wrong(
+                    HELD_TWICE,
+                    f"{item.url} was held twice for {overlap:.3f} s: the handler of lease {before.token} ended "
+                    f"{late:.3f} s after the end of the lease when it began, {before.end - before.begin:.3f} s "
+                    f"after it began, and {'returned' if before.returned else 'was killed'}",
+                )
     for host, its_leases in by_host.items():
         delay, most = web.limits(int(host[1:].partition(".")[0]))
         if delay:

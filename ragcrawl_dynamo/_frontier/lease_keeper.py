@@ -18,6 +18,9 @@ __all__ = ["LeaseKeeper"]
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two looks at the leases, at least.
+_SHORTEST_PAUSE = 0.01
+
 # A lease is renewed after a third of its time, so that two renewals can fail before it ends.
 _PARTS = 3
 
@@ -110,11 +113,17 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         renewed_after = self._lease.seconds / _PARTS
         while True:
-            await self._clock.sleep(min(renewed_after / 2, 1.0))
+            await self._clock.sleep(self._pause(renewed_after))
             try:
                 await self._renew_aging(renewed_after)
             except Exception:  # without this task every lease would expire
                 logger.exception("an error in the renewal of leases; it continues")
+
+    def _pause(self, renewed_after: float) -> float:
+        """Returns the seconds until leases are looked at next: no later than the first one counts as lost."""
+        now = self._clock.monotonic()
+        left = [claim.deadline - self._lease.margin - now for claim in self.held]
+        return max(_SHORTEST_PAUSE, min([renewed_after / 2, 1.0, *left]))
 
     async def _renew_aging(self, renewed_after: float) -> None:
         """Renews leases that are old enough, and drops those that could not be renewed in time."""

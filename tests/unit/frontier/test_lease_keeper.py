@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo import Claim, LeaseKeeper, LeaseLostError
+from ragcrawl_dynamo import Claim, EndpointUnreachableError, LeaseKeeper, LeaseLostError
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
@@ -86,3 +86,26 @@ async def test_lease_keeper_goes_on_after_an_error_that_nobody_expects() -> None
         await pass_seconds(clock, 40)
         assert [claim.item.item_id for claim in keeper.held] == ["i0"]
     assert renewals.renewed
+
+
+async def test_lease_keeper_reports_a_lost_lease_in_time() -> None:
+    """Other workers may claim the item as soon as the lease is over by all clocks."""
+    clock = ManualClock()
+    lost_at: list[float] = []
+
+    class Unreachable:
+        async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+            raise EndpointUnreachableError("down", code="down", operation="UpdateItem", table=None)
+
+    (claim,) = Renewals(clock).claims(1)
+    claim.deadline = 5.0
+    lease = LeaseSettings(seconds=5.0, margin=0.1)
+    async with LeaseKeeper(
+        Unreachable(), clock, lease, lambda claim, why: lost_at.append(clock.monotonic())
+    ) as keeper:
+        keeper.hold([claim])
+        while not lost_at:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            clock.advance(0.0625)
+    assert 4.8 < lost_at[0] <= 4.9625
