@@ -423,6 +423,12 @@ def test_idle_host_stays_idle_while_it_is_looked_at_again_unless_others_have_cha
     assert (list(bench.idle), host.idle_since, host.leave_at) == (["a"], 4.0, 5.0)
     bench.see("a", listed(mark="1"), 0, 0.0, is_own=True)
     assert (bench.idle, host.idle_since, host.leave_at) == ({}, None, None)
+    # Nor was one idle that was moved to a later moment.
+    moved = known(host="b", idle_since=4.0, leave_at=5.0)
+    bench = workbench(moved)
+    moved.order = listed(ready_at=at(30))
+    bench.settle(moved)
+    assert (bench.idle, moved.idle_since, moved.leave_at) == ({}, None, None)
 
 
 def test_busy_process_looks_at_an_idle_host_again_after_longer_and_longer_pauses() -> None:
