@@ -325,11 +325,11 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
         for before, after in pairwise(tokens):
             if after.begin < before.end:
                 overlap, late = before.end - after.begin, before.end - before.expires_at
+                seconds, how = before.end - before.begin, "returned" if before.returned else "was killed"
                 wrong(
                     HELD_TWICE,
-                    f"{item.url} was held twice for {overlap:.3f} s: the handler of lease {before.token} ended "
-                    f"{late:.3f} s after the end of the lease when it began, {before.end - before.begin:.3f} s "
-                    f"after it began, and {'returned' if before.returned else 'was killed'}",
+                    f"{item.url} was held twice for {overlap:.3f} s: the handler of lease {before.token} "
+                    f"{how} after {seconds:.3f} s, {late:.3f} s after the first end of the lease",
                 )
     for host, its_leases in by_host.items():
         delay, most = web.limits(int(host[1:].partition(".")[0]))

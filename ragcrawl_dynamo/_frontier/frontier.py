@@ -298,19 +298,18 @@ class Frontier:
         was cancelled can get a lease after that.
 
         As long as items are open that an earlier call has seen, the call takes two requests. Otherwise it
-        looks for open items in the queue's index: one request for each of `frontier_buckets`, and one for
-        each of up to 32 hosts. When the index shows none, the call reads all items and hosts of the run,
-        strongly consistent (one read unit for 4 KB). If no item is open, the proof is stored until one is
-        added. Counts by host that outgrow 2 MB lie in a temporary file meanwhile.
+        looks for open items in the index: one request for each of `frontier_buckets`, and for each of up to
+        32 hosts. When the index shows none, it reads all items and hosts of the run, strongly consistent (one
+        read unit for 4 KB), with a temporary file for counts. The proof is stored until an item is added.
         """
         return await self._queue.is_finished()
 
     async def stats(self, host: str | None = None) -> FrontierStats:
         """Returns how many items are in which state. The cost does not grow with the number of items.
 
-        The counts lag: another process adds its updates about a second later, with its next call. The updates
-        of the last second of a killed process are never added. `recount` corrects the counts, and so does the
-        proof that the run is finished: the counts of a finished run are exact.
+        The counts lag: another process adds its updates about a second later, with its next call. Those of
+        the last second of a killed process are never added. `recount` and the proof that the run is finished
+        correct the counts, so that those of a finished run are exact.
 
         Args:
             host: Counts items of this host only, as for `set_host_delay`; None for all.
@@ -323,8 +322,6 @@ class Frontier:
 
     async def recount(self) -> FrontierStats:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
-
-        Its memory only grows with the number of hosts whose counts have to be corrected.
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
         done but not counted yet is counted twice, until the next recount or the end of the run.
@@ -359,9 +356,7 @@ class Frontier:
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:
-        """Puts all dead letters back into the queue, each with all its attempts; returns how many.
-
-        The call reads all items of the run (one read unit for 4 KB).
+        """Puts all dead letters back into the queue, each with all its attempts; returns how many. It reads the whole run.
 
         Raises:
             PartialBatchError: Some items may not have been put back; the error has them. Repeat the call.
