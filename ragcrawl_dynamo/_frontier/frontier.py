@@ -356,9 +356,7 @@ class Frontier:
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:
-        """Puts all dead letters back into the queue with all their attempts, and returns how many.
-
-        The call reads all items of the run (one read unit for 4 KB).
+        """Puts dead letters back into the queue with all their attempts; returns how many. Reads the run.
 
         Raises:
             PartialBatchError: Some items may not have been put back; the error has them. Repeat the call.
