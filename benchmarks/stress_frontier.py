@@ -327,9 +327,10 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
                 overlap, late = before.end - after.begin, before.end - before.expires_at
                 wrong(
                     HELD_TWICE,
-                    f"{item.url} was held twice for {overlap:.3f} s: the handler of lease {before.token} ended "
-                    f"{late:.3f} s after the end of the lease when it began, {before.end - before.begin:.3f} s "
-                    f"after it began, and {'returned' if before.returned else 'was killed'}",
+                    f"{item.url} was held twice for {overlap:.3f} s: the handler of lease {before.token} "
+                    f"ended {late:.3f} s after the end of the lease when it began, "
+                    f"{before.end - before.begin:.3f} s after it began, "
+                    f"and {'returned' if before.returned else 'was killed'}",
                 )
     for host, its_leases in by_host.items():
         delay, most = web.limits(int(host[1:].partition(".")[0]))
