@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -169,3 +170,68 @@ async def test_frontier_add_again_repairs_what_a_killed_process_left(config: Dyn
         assert [each.added for each in await frontier.add([url(1)])] == [False]
         assert not await frontier.is_finished()
         assert names(await frontier.claim()) == [url(1)]
+
+
+@on_dynamodb_local
+async def test_frontier_add_takes_an_iterator_in_batches_and_reports_progress(config: DynamoDBConfig) -> None:
+    progress: list[int] = []
+    taken = 0
+
+    def links() -> Iterator[str]:
+        nonlocal taken
+        for link in (*urls(2400), "mailto:a@b.example", *urls(99, first=2350)):
+            taken += 1
+            yield link
+
+    def note(count: int) -> None:
+        progress.append(count)
+        # An iterator may be longer than what fits into memory.
+        assert taken <= count + 4000
+
+    async with opened(config) as frontier:
+        results = await frontier.add(links(), on_progress=note)
+        assert progress == [1000, 2000, 2500]
+        assert [result.added for result in results] == [True] * 2400 + [False] * 51 + [True] * 49
+        assert results[2400].error is not None
+        assert (await frontier.stats()).pending == 2449
+
+
+@on_dynamodb_local
+async def test_frontier_add_goes_on_after_a_batch_in_which_links_failed(config: DynamoDBConfig) -> None:
+    failures = 0
+
+    async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal failures
+        if operation == "batch_execute_statement" and url(700) in str(request) and failures < 2:
+            failures += 1
+            raise EndpointConnectionError(endpoint_url="down")
+        return await call(**request)
+
+    async with opened(config.model_copy(update={"retry_attempts": 2}), fails) as frontier:
+        with pytest.raises(PartialBatchError) as caught:
+            await frontier.add(urls(1500))
+        failed = [item.url for item, _ in caught.value.failures]
+        assert url(700) in failed
+        assert caught.value.saved + len(failed) == 1500
+        assert (await frontier.stats()).pending == caught.value.saved
+        results = await frontier.add(urls(1500))
+        assert [result.url for result in results if result.added] == failed
+
+
+@on_dynamodb_local
+async def test_frontier_counts_are_right_while_they_are_stored_and_hosts_are_announced(
+    config: DynamoDBConfig,
+) -> None:
+    async with opened(config) as frontier:
+
+        async def add(number: int) -> None:
+            for i in range(6):
+                await frontier.add([url(1, f"h{number}-{i}.example")])
+
+        async def store() -> None:
+            for _ in range(30):
+                await frontier.stats()
+
+        await asyncio.gather(*(add(number) for number in range(15)), store())
+        assert (await frontier.stats()).pending == 90
+        assert [host.stats.pending async for host in frontier.iter_hosts()] == [1] * 90

@@ -138,3 +138,27 @@ async def test_claim_keeps_at_once_the_limits_that_another_process_sets(config: 
         assert await other.claim(5) == []
         clock.advance(20)
         assert len(await other.claim(5)) == 1
+
+
+@pytest.mark.parametrize("leased", [1, 2], ids=["all others ended", "another one leased"])
+@pytest.mark.parametrize("is_killed", [False, True], ids=["alive", "killed"])
+async def test_claim_of_a_busy_process_finds_a_link_that_another_one_has_added(
+    config: DynamoDBConfig, leased: int, is_killed: bool
+) -> None:
+    """The link moves no host in the list, and its process may be killed right after `add`."""
+    clock = ManualClock()
+    async with opened(config, clock=clock) as busy, opened(config, clock=clock) as adding:
+        await busy.add([*urls(leased, HOST), *urls(200, "other.example")])
+        claims = await busy.claim(2 * leased)
+        first = next(claim for claim in claims if claim.item.domain == HOST)
+        await adding.add([url(9, HOST)])
+        if is_killed:
+            # What it has not stored by now is lost.
+            adding._queue.run.view.clear()
+        await busy.complete(first)
+        found: list[str] = []
+        for _ in range(5):
+            clock.advance(1.1)
+            found += names(await busy.claim(2))
+        assert url(9, HOST) in found
+        assert len(found) == 10
