@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ FIRST_VERSION = 1
 SCHEMA_VERSION = 2
 
 OnProgress: TypeAlias = "Callable[[MigrationProgress], None]"
+
+# Seconds between reads of a missing schema record. The process that creates the tables stores it
+# as soon as they are active, which others may see a little earlier.
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 # Items that one request reads, and items that are rewritten at the same time.
 _PER_PAGE = 200
@@ -116,6 +121,8 @@ class SchemaStore:
             SchemaVersionError: The tables have another version.
         """
         record = await self.read()
+        if record is None and not is_new:
+            record = await self._read_later()
         default_version = SCHEMA_VERSION if is_new else FIRST_VERSION
         version = default_version if record is None else record.version
         if version != SCHEMA_VERSION:
@@ -126,6 +133,14 @@ class SchemaStore:
             except (ConditionFailedError, AccessDeniedError) as error:
                 # Another process stored it first, or this role may not write it. Another role may.
                 logger.debug("the schema version was not stored: %s", error)
+
+    async def _read_later(self) -> SchemaRecord | None:
+        """Reads the schema record again and again: another process may have just created the tables."""
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            if (record := await self.read()) is not None:
+                return record
+        return None
 
     async def migrate(self, on_progress: OnProgress) -> int:
         """Migrates all items to this package's version. A call resumes where an interrupted one stopped.

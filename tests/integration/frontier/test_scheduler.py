@@ -124,7 +124,9 @@ async def test_claim_returns_its_leases_if_what_it_reads_afterwards_fails(config
         return await call(**request)
 
     quick = config.model_copy(update={"retry_attempts": 1})
-    async with opened(config) as faster, opened(quick, fails) as frontier:
+    # It stands still, so that neither learns of the other one.
+    clock = ManualClock()
+    async with opened(config, clock=clock) as faster, opened(quick, fails, clock) as frontier:
         await frontier.add(urls(20))
         # It knows all items.
         (first,) = await frontier.claim(1)

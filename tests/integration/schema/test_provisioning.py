@@ -18,6 +18,7 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import to_item
+from ragcrawl_dynamo._schema.keys import schema_key
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.testing import drop_tables
 from tests.support import initialize_worker, processes
@@ -264,3 +265,24 @@ async def test_initialize_accepts_a_throttled_create_table_that_was_applied(conf
     async with DynamoDBBackend(quick, client_factory=intercepting(throttled_once)) as backend:
         assert await backend.health_check()
     assert len(refused) == 5
+
+
+@on_dynamodb_local
+async def test_initialize_waits_for_the_version_that_another_process_is_about_to_store(
+    config: DynamoDBConfig,
+) -> None:
+    async with DynamoDBBackend(config) as creating, asyncio.TaskGroup() as tasks:
+        store = creating._rooms.schema.store
+        record = await store.read()
+        assert record is not None
+        gateway, table = store._gateway, store._table
+        await gateway.call("DeleteItem", requests.delete_request(table, schema_key()))
+
+        async def initialize() -> None:
+            async with DynamoDBBackend(config):
+                pass
+
+        initializing = tasks.create_task(initialize())
+        await asyncio.sleep(0.3)
+        assert not initializing.done()
+        await store._write(record, None)
