@@ -13,6 +13,9 @@ from ragcrawl_dynamo._schema.records import HostRecord
 # The longest time in seconds for which the queue of a host that is listed as having work is not read.
 LONGEST_PAUSE = 60.0
 
+# The shortest one for a drained host. Counts are stored every second.
+_DRAINED_PAUSE = 5.0
+
 # How many ids of items that this process has ended are remembered for each host.
 _ENDED_REMEMBERED = 2000
 
@@ -252,8 +255,12 @@ class HostCandidates:
 
     @property
     def pause(self) -> timedelta:
-        """How long the queue is not read after it has shown nothing: 1, 2, 4, ... up to 60 seconds."""
-        return timedelta(seconds=min(LONGEST_PAUSE, 2.0 ** max(0, self.empty_looks - 1)))
+        """How long the queue is not read after it has shown nothing: 1, 2, 4, ... up to 60 seconds.
+
+        A drained host leaves the list with the next counts, so it is not read for 5 seconds.
+        """
+        least = _DRAINED_PAUSE if self.is_drained else 1.0
+        return timedelta(seconds=min(LONGEST_PAUSE, max(least, 2.0 ** min(self.empty_looks - 1, 10))))
 
     def is_due_to_leave(self, monotonic: float) -> bool:
         """Returns whether to try now to take the drained host out of the list; it is assumed to be tried."""

@@ -125,9 +125,15 @@ def test_host_is_drained_once_nothing_is_known_of_it() -> None:
 
 
 def test_pause_grows_with_each_look_that_shows_nothing_up_to_a_minute() -> None:
-    pauses = [known(empty_looks=looks).pause.total_seconds() for looks in range(9)]
+    # Its item is being claimed.
+    pauses = [known(empty_looks=looks, tried={"a"}).pause.total_seconds() for looks in range(9)]
     assert pauses == [1, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert known(empty_looks=1000).pause.total_seconds() == 60
+    assert known(empty_looks=10**6).pause.total_seconds() == 60
+
+
+def test_pause_of_a_drained_host_is_long_enough_for_it_to_leave_the_list() -> None:
+    pauses = [known(empty_looks=looks).pause.total_seconds() for looks in range(9)]
+    assert pauses == [5, 5, 5, 5, 8, 16, 32, 60, 60]
 
 
 def test_host_is_due_to_leave_a_second_after_it_was_first_asked_and_then_ever_more_seldom() -> None:
