@@ -48,7 +48,7 @@ _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
 
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
-_PER_PAGE = 250
+_PER_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
