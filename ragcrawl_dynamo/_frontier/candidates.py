@@ -259,8 +259,8 @@ class HostCandidates:
 
         A drained host leaves the list with the next counts, so it is not read for 5 seconds.
         """
-        least = _DRAINED_PAUSE if self.is_drained else 1.0
-        return timedelta(seconds=min(LONGEST_PAUSE, max(least, 2.0 ** min(self.empty_looks - 1, 10))))
+        seconds = pause_after(self.empty_looks)
+        return timedelta(seconds=max(_DRAINED_PAUSE, seconds) if self.is_drained else seconds)
 
     def is_due_to_leave(self, monotonic: float) -> bool:
         """Returns whether to try now to take the drained host out of the list; it is assumed to be tried."""
@@ -318,6 +318,12 @@ class HostCandidates:
         self.empty_looks = 0 if self.ready else self.empty_looks + 1
         if self.ready or self.waiting:
             self.distrusted = 0
+
+
+def pause_after(times: int) -> float:
+    """Returns how many seconds to wait after something has failed so many times: 1, 2, 4, ... up to 60."""
+    # The bound keeps the power from overflowing.
+    return min(LONGEST_PAUSE, 2.0 ** max(0, min(times - 1, 10)))
 
 
 def claim_order(candidate: Candidate) -> tuple[str, int, float]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Refused
-from ragcrawl_dynamo._frontier.candidates import LONGEST_PAUSE, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import LONGEST_PAUSE, HostCandidates, pause_after
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_lists import HostLists
@@ -78,8 +78,7 @@ class IdleHosts:
     def _is_worth_a_look(self, host: HostCandidates) -> bool:
         if not host.distrusted or host.looked_at is None:
             return True
-        pause = min(LONGEST_PAUSE, 2.0 ** (host.distrusted - 1))
-        return self._run.clock.monotonic() - host.looked_at >= pause
+        return self._run.clock.monotonic() - host.looked_at >= pause_after(host.distrusted)
 
     def _is_idle_for_long(self, host: HostCandidates) -> bool:
         monotonic = self._run.clock.monotonic()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ragcrawl_dynamo._frontier import candidates as module
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, Pace
+from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, Pace, pause_after
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, leased, names, record
 
@@ -129,6 +129,12 @@ def test_pause_grows_with_each_look_that_shows_nothing_up_to_a_minute() -> None:
     pauses = [known(empty_looks=looks, tried={"a"}).pause.total_seconds() for looks in range(9)]
     assert pauses == [1, 1, 2, 4, 8, 16, 32, 60, 60]
     assert known(empty_looks=10**6).pause.total_seconds() == 60
+
+
+def test_pause_after_failures_is_bounded_however_many_there_are() -> None:
+    assert [pause_after(times) for times in (0, 1, 2, 3, 7)] == [1, 1, 2, 4, 60]
+    # As many as a run of some weeks has.
+    assert pause_after(10**6) == 60
 
 
 def test_pause_of_a_drained_host_is_long_enough_for_it_to_leave_the_list() -> None:

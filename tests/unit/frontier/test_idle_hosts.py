@@ -182,6 +182,15 @@ async def test_host_whose_counts_say_that_it_has_items_is_looked_at_less_and_les
     assert looks == [[], [idle.bench.hosts["a"]]]
 
 
+async def test_host_whose_counts_stay_wrong_for_days_is_looked_at_once_a_minute() -> None:
+    idle = Idle("a")
+    await idle.look_again(1)
+    idle.bench.hosts["a"].distrusted = 5000
+    await idle.look_again(1)
+    assert not idle.queues.looks
+    assert idle.bench.choose(1, at(62), 0.0).looks == [idle.bench.hosts["a"]]
+
+
 async def test_host_whose_move_failed_is_moved_the_next_time() -> None:
     idle = Idle("a")
     await idle.look_again()
