@@ -202,9 +202,14 @@ class ControlStore:
             return bool(counts) and proof.is_in(error.item)
         return counts is not None
 
-    async def reopen(self) -> None:
-        """Removes the proof that the run is finished, also one that another process is at."""
-        await self._update({}, remove=("verifying", "verifying_since", "finished_by"))
+    async def reopen(self, control: RunControl | None) -> None:
+        """Removes the proof that the run is finished, also one that another process is at.
+
+        Args:
+            control: The control as it was just read. It is only written if it has such a proof.
+        """
+        if control is not None and (control.verifying or control.finished_by):
+            await self._update({}, remove=("verifying", "verifying_since", "finished_by"))
 
     async def _update(
         self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()

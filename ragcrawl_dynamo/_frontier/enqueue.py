@@ -192,9 +192,8 @@ class Enqueuer:
         read = [] if len(new) >= _MANY_LINKS and self._share_new >= _MOSTLY_NEW else list(new)
         states, control_item = await run.items.read_states(read)
         control = await run.control.admit(control_item)
-        if control.verifying or control.finished_by:
-            # Removes the proof before an item is added: this process may be killed right after it adds one.
-            await run.control.reopen()
+        # Removes the proof before an item is added: this process may be killed right after it adds one.
+        await run.control.reopen(control)
         results: dict[str, AddResult] = {}
         for item_id, state in states.items():
             item = new.pop(item_id)

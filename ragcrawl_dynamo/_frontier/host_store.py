@@ -256,8 +256,7 @@ class HostStore:
         control, records = await self.read([] if are_new else work)
         if control is None:
             control = await self._control.make()
-        if control.verifying or control.finished_by:
-            await self._control.reopen()
+        await self._control.reopen(control)
         updates = {host: AnnounceWork(host_work) for host, host_work in work.items()}
         new = {
             host: update.apply(self._new(control, host))

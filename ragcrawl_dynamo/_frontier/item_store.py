@@ -43,7 +43,7 @@ from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
-from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_order
 from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
@@ -153,7 +153,7 @@ class ItemStore:
         last_attempt = Compare("retry_count", ">=", {"N": str(max_attempts - 1)})
         update = Update(
             put={
-                **self._final(FrontierStatus.FAILED, now),
+                **self.final(FrontierStatus.FAILED, now),
                 "lease_token": {"S": token},
                 "last_error": {"S": _EXPIRED},
             },
@@ -188,7 +188,7 @@ class ItemStore:
         Raises:
             InvalidValueError: The error cannot be stored.
         """
-        put = self._final(status, now)
+        put = self.final(status, now)
         put.update(outcome or {})
         if error is not None:
             put["last_error"] = _encoded("last_error", error)
@@ -278,7 +278,8 @@ class ItemStore:
             )
         )
 
-    def _final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
+    def final(self, status: FrontierStatus, now: datetime) -> dict[Path, Value]:
+        """Returns the attributes that an item gets when it becomes final; it loses LEFT_BY_FINAL."""
         put: dict[Path, Value] = {
             "status": {"S": status},
             "completed_at": _encoded("completed_at", now),
@@ -342,6 +343,15 @@ def work_of(item: Item) -> Work | None:
     if "queue" not in item:
         return None
     return Work(item["queue_order"]["S"], 1 << shard_of(item["queue"]["S"]).bit_length())
+
+
+def state_of(item: Item) -> str:
+    """Returns the state in which an item is counted."""
+    status = item["status"]["S"]
+    if status == FrontierStatus.PENDING and "queue_order" in item:
+        moment, _ = split_order(item["queue_order"]["S"])
+        return status if moment is None else "delayed"
+    return status
 
 
 def candidate_of(item: FrontierItem, moment: datetime | None) -> Candidate:

@@ -7,15 +7,14 @@ from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, ConditionalUpdate, Failed
-from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Path, Update
-from ragcrawl_dynamo._dynamodb.values import Item, Value, moment_text
+from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Update
+from ragcrawl_dynamo._dynamodb.values import Item, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
-from ragcrawl_dynamo._frontier.item_store import LEFT_BY_FINAL
+from ragcrawl_dynamo._frontier.item_store import LEFT_BY_FINAL, state_of
 from ragcrawl_dynamo._schema.attributes import expiry
 from ragcrawl_dynamo._schema.keys import frontier_key
-from ragcrawl_dynamo._schema.queue_order import split_order
 from ragcrawl_dynamo._utils.urls import link_id, url_hash
 from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.errors import PartialBatchError, RagcrawlDynamoError
@@ -96,7 +95,7 @@ class Redirects:
                     failures.append((item, outcome.error))
                 elif isinstance(outcome, Applied):
                     state = states.get(item.item_id)
-                    before = None if state is None else _counted_as(state)
+                    before = None if state is None else state_of(state)
                     host = item.domain if state is None else state["domain"]["S"]
                     run.counters.move(host, before, "completed")
                     run.view.seen_links.add(item.item_id)
@@ -107,9 +106,7 @@ class Redirects:
                 del remaining[item.item_id]
             if absent:
                 # A process may have proven meanwhile that the run is finished, and counted its items.
-                control_now = await run.control.read()
-                if control_now is not None and (control_now.verifying or control_now.finished_by):
-                    await run.control.reopen()
+                await run.control.reopen(await run.control.read())
         if failures:
             raise PartialBatchError(len(items) - len(failures), failures) from failures[0][1]
 
@@ -118,8 +115,7 @@ class Redirects:
         run = self._run
         for host in {item.domain for item in absent}:
             await run.hosts.ensure(host)
-        if control is not None and control.keys() & {"verifying", "finished_by"}:
-            await run.control.reopen()
+        await run.control.reopen(None if control is None else run.control.decode(control))
 
     def _addition(self, item: FrontierItem, now: datetime) -> ConditionalInsert:
         token = WriteToken.new("added_by")
@@ -138,12 +134,7 @@ class Redirects:
             lost = now - timedelta(seconds=run.config.frontier_max_clock_skew)
             as_read.append(Compare("lease_expires_at", "<", {"S": moment_text(lost)}))
         token = WriteToken.new("changed_by")
-        put: dict[Path, Value] = {
-            "status": {"S": FrontierStatus.COMPLETED},
-            "completed_at": {"S": moment_text(now)},
-            **token.assignment,
-        }
-        put.update(expiry(run.config.frontier_ttl_days, now))
+        put = run.items.final(FrontierStatus.COMPLETED, now) | token.assignment
         update = Update(put=put, remove=LEFT_BY_FINAL)
         return ConditionalUpdate(frontier_key(run.run_id, item.item_id), update, AllOf(as_read), token)
 
@@ -153,11 +144,3 @@ _ABSENT: Item = {"status": {"S": FrontierStatus.PENDING}}
 
 def _is_pending(state: Item) -> bool:
     return state["status"] == {"S": FrontierStatus.PENDING}
-
-
-def _counted_as(state: Item) -> str:
-    """Returns the state in which a stored item is counted."""
-    if _is_pending(state) and "queue_order" in state:
-        moment, _ = split_order(state["queue_order"]["S"])
-        return "pending" if moment is None else "delayed"
-    return str(state["status"]["S"])

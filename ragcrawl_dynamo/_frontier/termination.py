@@ -15,11 +15,11 @@ from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.cancellation import holds_no_lease
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import NAMES, FrontierStats, stats_of
-from ragcrawl_dynamo._frontier.item_store import STATE_ATTRIBUTES, work_of
+from ragcrawl_dynamo._frontier.item_store import STATE_ATTRIBUTES, state_of, work_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.tally import Tally
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
-from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_facts, split_order
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_facts
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.models import FrontierStatus
@@ -76,7 +76,7 @@ class Termination:
             stored = await self._subtract_stored(tally)
             async with aclosing(self._run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
                 async for items in pages:
-                    tally.count((item["domain"]["S"], _state(item)) for item in items)
+                    tally.count((item["domain"]["S"], state_of(item)) for item in items)
             return await self._correct(tally, stored)
 
     async def _index_shows_open(self) -> bool:
@@ -138,7 +138,7 @@ class Termination:
         work = WorkByHost()
         async with aclosing(run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:
             async for items in pages:
-                tally.count((item["domain"]["S"], _state(item)) for item in items)
+                tally.count((item["domain"]["S"], state_of(item)) for item in items)
                 if run.clock.monotonic() - last_sign_at > _SIGN_OF_LIFE_SECONDS:
                     last_sign_at = run.clock.monotonic()
                     if not await run.control.keep_verification(token, run.clock.now()):
@@ -195,12 +195,3 @@ class Termination:
             self._run.counters.correct(Counter(), some)
             await self._notifier.flush()
         return exact
-
-
-def _state(item: Item) -> str:
-    """Returns the state in which an item is counted."""
-    status = item["status"]["S"]
-    if status == FrontierStatus.PENDING and "queue_order" in item:
-        moment, _ = split_order(item["queue_order"]["S"])
-        return status if moment is None else "delayed"
-    return status
