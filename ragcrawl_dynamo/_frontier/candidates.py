@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
+from ragcrawl_dynamo._frontier.work import Listed
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
 # The longest time in seconds for which the queue of a host that is listed as having work is not read.
@@ -247,6 +249,27 @@ class HostCandidates:
     def has_room(self, now: datetime) -> bool:
         """Returns whether the limits allow one more lease than those that are chosen."""
         return self.record is None or self.record.allowance(now, self.picked + 1) > self.picked
+
+    @property
+    def entry(self) -> Listed:
+        """The entry of the host in the list of hosts, as it was last seen; like no other if there is none."""
+        return Listed(self.host, self.order or "")
+
+    def note_move(self, outcome: Outcome) -> bool:
+        """Notes that this process wanted to move the host in the list; returns whether it did."""
+        if not isinstance(outcome, Applied) or outcome.item is None:
+            return False
+        self.order = outcome.item["queue_order"]["S"]
+        # The revision of the record has changed.
+        self.record = None
+        return True
+
+    @property
+    def lacks_record(self) -> bool:
+        """Whether the record has to be read before a lease: the host may have limits that are not known."""
+        if self.record is not None or self.order is None:
+            return False
+        return self.must_check or split_facts(self.order).has_limits
 
     @property
     def is_drained(self) -> bool:

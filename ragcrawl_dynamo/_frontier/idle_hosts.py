@@ -21,7 +21,7 @@ from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
-from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
+from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order
 
 # How many hosts one claim looks at again at most, those first that were not looked at for the longest time.
@@ -94,15 +94,13 @@ class IdleHosts:
         Returns:
             The hosts that were moved, each with whether it is still listed.
         """
-        moves = [(Listed(host.host, host.order or ""), _place(host, now)) for host in hosts]
+        moves = [(host.entry, _place(host, now)) for host in hosts]
         moved: list[tuple[HostCandidates, bool]] = []
         outcomes = await self._run.hosts.move(moves)
         for host, (_, place), outcome in zip(hosts, moves, outcomes, strict=True):
-            if isinstance(outcome, Applied) and outcome.item is not None:
-                if place is not None:
-                    host.order = outcome.item["queue_order"]["S"]
-                    host.record = None
-                moved.append((host, place is not None))
+            if isinstance(outcome, Applied):
+                is_listed = place is not None and host.note_move(outcome)
+                moved.append((host, is_listed))
             elif isinstance(outcome, Refused):
                 # Its counts say that an item is open; or another process has moved it, which the list shows.
                 host.distrusted += place is None

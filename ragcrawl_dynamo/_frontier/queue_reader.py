@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
-from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 
@@ -99,26 +97,12 @@ class QueueReader:
         Otherwise a new item of the same priority as the place would not move the host, and other processes
         would not notice it.
         """
-        moves = [(Listed(host.host, host.order or ""), host.ready[0].order) for host in hosts]
-        lowered: list[HostCandidates] = []
-        outcomes = await self._run.hosts.move(moves) if moves else []
-        for host, outcome in zip(hosts, outcomes, strict=True):
-            if isinstance(outcome, Applied) and outcome.item is not None:
-                host.order = outcome.item["queue_order"]["S"]
-                # The revision of the record has changed.
-                host.record = None
-                lowered.append(host)
-        return lowered
+        outcomes = await self._run.hosts.move([(host.entry, host.ready[0].order) for host in hosts])
+        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome)]
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
-        unknown = [
-            host.host
-            for host in hosts
-            if host.record is None
-            and host.order is not None
-            and (host.must_check or split_facts(host.order).has_limits)
-        ]
+        unknown = [host.host for host in hosts if host.lacks_record]
         if not unknown:
             return
         _, records = await self._run.hosts.read(unknown)

@@ -15,7 +15,7 @@ from itertools import islice
 
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.work import Listed
-from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
 # Seconds for which candidates are kept, in the share of this process and outside of it. Other processes may
@@ -209,9 +209,7 @@ class Workbench:
         """Returns whether a host's queue or record has to be read before an item of it is chosen."""
         if host.order is None:
             return not host.ready
-        if host.record is None and (host.must_check or split_facts(host.order).has_limits):
-            return True
-        if not host.ready:
+        if host.lacks_record or not host.ready:
             return True
         if host.looked_at is None:
             # Only items that this process has added are known. One of others may be better.
@@ -249,18 +247,14 @@ class Workbench:
 
     def drained(self, hosts: Iterable[str]) -> dict[str, Listed]:
         """Returns which of some hosts are in the share of this process and drained."""
-        known = [host for name in hosts if (host := self.hosts.get(name)) is not None]
-        return {
-            host.host: Listed(host.host, host.order)
-            for host in known
-            if host.is_drained and host.is_own and host.order is not None
-        }
+        known = (host for name in hosts if (host := self.hosts.get(name)) is not None)
+        return {host.host: host.entry for host in known if host.is_drained and host.is_own}
 
     def idle_drained(self, most: int, monotonic: float) -> list[Listed]:
         """Returns hosts of the share of this process that are drained and have been idle for a second."""
         drained = (host for host in self.idle.values() if host.is_drained and host.is_own)
-        leaving = (host for host in drained if host.is_due_to_leave(monotonic))
-        return [Listed(host.host, host.order or "") for host in islice(leaving, most)]
+        leaving = (host.entry for host in drained if host.is_due_to_leave(monotonic))
+        return list(islice(leaving, most))
 
     def doubt(self, host: str) -> None:
         """Lets the queue of a host be read again, if it is idle."""
