@@ -133,12 +133,18 @@ class Enqueuer:
         urls: list[Any] = []
         indexes: dict[str, int] = {}
         new: dict[str, FrontierItem] = {}
+        shards: dict[str, int] = {}
+        inserts: dict[str, ConditionalInsert] = {}
         for i, link in enumerate(links):
             url = link.url if isinstance(link, FrontierItem) else link
             urls.append(url)
             fields = {"discovered_at": run.view.next_moment(run.clock.now()), **common}
             try:
                 item = self._item(link, fields, base_url)
+                if item.domain not in shards:
+                    shards[item.domain] = self._shards(item.domain)
+                # An item that cannot be stored is refused here, so that it fails alone.
+                insert = run.items.encode(item, shards[item.domain])
             except InvalidInputError as error:
                 results.append(AddResult(url, None, added=False, error=error))
                 continue
@@ -146,6 +152,7 @@ class Enqueuer:
                 results.append(AddResult(url, item.item_id, added=False))
                 continue
             new[item.item_id] = item
+            inserts[item.item_id] = insert
             indexes[item.item_id] = i
             results.append(None)
         if not new:
@@ -156,7 +163,11 @@ class Enqueuer:
         for item_id, result in (known | over_budget).items():
             results[indexes[item_id]] = result
         failures: list[tuple[Any, RagcrawlDynamoError]] = []
-        outcomes = await self._insert(new, work)
+        # Runs to its end even if the caller is cancelled: an item that is added must be announced.
+        insertion = self._insert_and_announce(
+            list(new.values()), [inserts[item_id] for item_id in new], shards, work
+        )
+        outcomes = dict(zip(new, await run.tasks.uninterrupted(insertion), strict=True))
         added_count = sum(isinstance(outcome, Applied) for outcome in outcomes.values())
         self._share_new = added_count / max(1, len(outcomes) + len(known))
         if limit is not None:
@@ -223,7 +234,6 @@ class Enqueuer:
 
         Raises:
             InvalidArgumentError: The link is neither a URL nor an item of this run, or its URL is not valid.
-            InvalidInputError: The item cannot be stored.
         """
         run = self._run
         if isinstance(link, FrontierItem):
@@ -243,7 +253,7 @@ class Enqueuer:
         if base_url is not None:
             fields["url"] = join_url(base_url, fields["url"])
         normalized, host = run.rules.apply(fields["url"])
-        item = FrontierItem(
+        return FrontierItem(
             **fields,
             item_id=link_id(fields.get("unique_key") or normalized),
             run_id=run.run_id,
@@ -252,19 +262,6 @@ class Enqueuer:
             url_hash=url_hash(normalized),
             domain=host,
         )
-        # An item that cannot be stored is refused here, so that it fails alone.
-        run.items.encode(item, 1)
-        return item
-
-    async def _insert(self, new: dict[str, FrontierItem], work: WorkByHost) -> dict[str, Outcome]:
-        """Inserts items, and announces their work and `work`; returns the outcomes by item id."""
-        shards = {item.domain: self._shards(item.domain) for item in new.values()}
-        inserts = [self._run.items.encode(item, shards[item.domain]) for item in new.values()]
-        # Runs to its end even if the caller is cancelled: an item that is added must be announced.
-        outcomes = await self._run.tasks.uninterrupted(
-            self._insert_and_announce(list(new.values()), inserts, shards, work)
-        )
-        return dict(zip(new, outcomes, strict=True))
 
     async def _insert_and_announce(
         self,
@@ -273,6 +270,7 @@ class Enqueuer:
         shards: dict[str, int],
         work: WorkByHost,
     ) -> list[Outcome]:
+        """Inserts items, and announces their work and `work`; returns the outcomes in order."""
         run = self._run
         outcomes = await run.items.run(inserts)
         candidates = [candidate_of(item, item.scheduled_at) for item in items]
