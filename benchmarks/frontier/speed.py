@@ -23,7 +23,6 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 
 CONCURRENCY = 50
 HOSTS = 50_000
-LINKS_PER_ADD = 5_000
 ROUNDS = 3
 
 

@@ -74,7 +74,7 @@ class HostStore:
         self._table = tables.hosts
         self._writes = writes
         self._control = control
-        self.run_id = self._run_id = control.run_id
+        self.run_id = control.run_id
         self.site_id = control.site_id
         # The share of hosts that were new in the last announcement.
         self._share_new = 0.0
@@ -90,7 +90,7 @@ class HostStore:
 
     def key(self, host: str) -> Key:
         """Returns the key of a host's record."""
-        return host_key(self._run_id, host, self.bucket_of(host))
+        return host_key(self.run_id, host, self.bucket_of(host))
 
     async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
         """Returns the run's control and those of the given hosts that are stored; strongly consistent."""
@@ -115,11 +115,11 @@ class HostStore:
             The hosts in the order of the list, and whether they are the last ones.
         """
         sort = Compare("queue_order", "<=", {"S": due_bound(until)})
-        query = Query(self._table, hosts_partition(self._run_id, bucket), index="by_queue", sort=sort)
+        query = Query(self._table, hosts_partition(self.run_id, bucket), index="by_queue", sort=sort)
         start = None
         if after is not None:
             order: Item = {"queue": {"S": query.partition}, "queue_order": {"S": after.order}}
-            start = host_key(self._run_id, after.host, bucket) | order
+            start = host_key(self.run_id, after.host, bucket) | order
         response = await self._gateway.call("Query", requests.query_request(query, limit=limit, start=start))
         hosts = [Listed(host_of(item), item["queue_order"]["S"]) for item in response["Items"]]
         return hosts, "LastEvaluatedKey" not in response
@@ -153,7 +153,7 @@ class HostStore:
         """Iterates over the hosts of a bucket by name; with their keys and some attributes, or with all."""
         only_hosts = BeginsWith("item_id", {"S": HOST_PREFIX})
         names = None if attributes is None else (*self._table.primary_key, *attributes)
-        partition = hosts_partition(self._run_id, bucket)
+        partition = hosts_partition(self.run_id, bucket)
         query = Query(self._table, partition, sort=only_hosts, attributes=names)
         start = None
         while True:
@@ -293,7 +293,7 @@ class HostStore:
 
     def _new(self, control: RunControl, host: str) -> HostRecord:
         return HostRecord(
-            run=self._run_id,
+            run=self.run_id,
             host=host,
             site_id=control.site_id,
             bucket=self.bucket_of(host),

@@ -20,14 +20,6 @@ _HOSTS_AT_ONCE = 32
 _KNOWN_PER_WANTED = 2
 
 
-def _is_overrated(host: HostCandidates) -> bool:
-    """Returns whether a host is listed with a higher priority than that of its best item."""
-    if host.order is None or not host.is_own or not host.ready or host.ready[0].moment is not None:
-        return False
-    moment, rank = split_order(host.order)
-    return moment is None and rank[:PRIORITY_LENGTH] < host.ready[0].rank[:PRIORITY_LENGTH]
-
-
 class QueueReader:
     """Reads the queues of one run's hosts."""
 
@@ -149,3 +141,11 @@ class QueueReader:
         unsure += foreign[: _KNOWN_PER_WANTED * wanted + 1]
         if unsure:
             await self.learn(unsure)
+
+
+def _is_overrated(host: HostCandidates) -> bool:
+    """Returns whether a host is listed with a higher priority than that of its best item."""
+    if host.order is None or not host.is_own or not host.ready or host.ready[0].moment is not None:
+        return False
+    moment, rank = split_order(host.order)
+    return moment is None and rank[:PRIORITY_LENGTH] < host.ready[0].rank[:PRIORITY_LENGTH]

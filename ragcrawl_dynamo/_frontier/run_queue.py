@@ -318,6 +318,7 @@ class RunQueue:
     def clear(self) -> None:
         """Clears what this process remembers of the run, after the run's items were deleted."""
         self.run.clear()
+        self.scheduler.clear()
         self._budget.clear()
 
     async def close(self) -> None:

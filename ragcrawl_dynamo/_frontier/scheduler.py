@@ -104,6 +104,10 @@ class Scheduler:
         result.next_at = run.view.bench.next_moment()
         return result
 
+    def clear(self) -> None:
+        """Forgets how far the lists of hosts were read, after the run's items were deleted."""
+        self._lists.clear()
+
     async def _choose(self, wanted: int, now: datetime) -> list[Candidate]:
         """Takes the best candidates from the workbench, after it is filled so far that they are the best."""
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
