@@ -99,10 +99,11 @@ def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
 
 
 class Log:
-    """A file to which lines are appended whole, so that SIGKILL leaves those that were written."""
+    """A file to which lines are appended at once, so that SIGKILL leaves those that were written."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / f"{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        # The number of a dead process can be given again.
+        self._file, _ = tempfile.mkstemp(".log", dir=folder)
 
     def write(self, event: str, claim: Claim) -> None:
         """Notes that something happens to a claim now."""
@@ -251,7 +252,9 @@ def run(
             each.kill()
         seconds = time.time() - started
         files = sorted(Path(folder).glob("*.log"))
-        events = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+        # A line that SIGKILL has cut off has no end. What it was to note has not happened yet.
+        lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+        events = [json.loads(line) for line in lines]
     stats, recounted, finished, items = asyncio.run(inspect(config))
     asyncio.run(drop_tables(config))
     return Outcome(seconds, kills, deaths, stats, recounted, finished, items, events)
