@@ -267,9 +267,9 @@ class HostCandidates:
     @property
     def lacks_record(self) -> bool:
         """Whether the record has to be read before a lease: the host may have limits that are not known."""
-        if self.record is not None or self.order is None:
+        if self.record is not None:
             return False
-        return self.must_check or split_facts(self.order).has_limits
+        return self.must_check or (self.order is not None and split_facts(self.order).has_limits)
 
     @property
     def is_drained(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -68,15 +68,12 @@ class LeaseIssuer:
         self.tried = 0
         self.granted = 0
 
-    async def issue(
-        self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms], now: datetime
-    ) -> IssuedLeases:
-        """Claims candidates, unless other processes were faster.
+    async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
+        """Claims candidates, unless other processes were faster. The leases begin now.
 
         Args:
             candidates: The candidates, at most as many as there are terms.
             terms: The terms of the lease for each candidate.
-            now: When the leases begin.
 
         Returns:
             The leases that were issued, by index into the candidates.
@@ -84,6 +81,7 @@ class LeaseIssuer:
         Raises:
             ServiceError: All claims failed.
         """
+        now = self._run.clock.now()
         leases = [self._lease(lease_terms, now) for lease_terms in terms[: len(candidates)]]
         indexes: dict[str, list[int]] = defaultdict(list)
         for i, candidate in enumerate(candidates):
@@ -94,7 +92,7 @@ class LeaseIssuer:
             claimed = {i: candidate for i, candidate in enumerate(candidates) if candidate.host not in lost}
             outcomes = await self._write_claims(claimed, leases)
             untried -= {i for i, outcome in outcomes.items() if not isinstance(outcome, Failed)}
-            return await self._take(claimed, leases, outcomes, reserved)
+            return await self._take(claimed, leases, outcomes, reserved, now)
         finally:
             bench = self._run.view.bench
             bench.end_claim(indexes)
@@ -103,9 +101,14 @@ class LeaseIssuer:
     async def _reserve(
         self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime
     ) -> tuple[dict[str, HostRecord], set[str]]:
-        """Reserves leases with limited hosts; returns their new records, and hosts that refused them."""
+        """Reserves leases with limited hosts; returns their new records, and hosts that allow no leases now.
+
+        What is known of a host may have changed since the candidates were chosen: this process may have read
+        its record anew, or noticed that it has to.
+        """
         bench = self._run.view.bench
-        known = {host: bench.hosts[host].record for host in indexes if host in bench.hosts}
+        lost = {host for host, chosen in indexes.items() if not bench.allows(host, len(chosen), now)}
+        known = {host: bench.hosts[host].record for host in indexes if host not in lost}
         records = {host: record for host, record in known.items() if record is not None and record.is_limited}
         updates = {
             host: ReserveLeases({leases[i].token: leases[i].free_at for i in indexes[host]}, now)
@@ -115,7 +118,7 @@ class LeaseIssuer:
         for host in records.keys() & bench.hosts.keys():
             # A host that has refused has to be read again.
             bench.hosts[host].record = reserved.get(host)
-        return reserved, records.keys() - reserved.keys()
+        return reserved, lost | (records.keys() - reserved.keys())
 
     async def _take(
         self,
@@ -123,8 +126,13 @@ class LeaseIssuer:
         leases: Sequence[Lease],
         outcomes: Mapping[int, Outcome],
         reserved: Mapping[str, HostRecord],
+        reserved_at: datetime,
     ) -> IssuedLeases:
-        """Notes the outcomes of claims on the workbench; returns the leases that were issued."""
+        """Notes the outcomes of claims on the workbench; returns the leases that were issued.
+
+        Raises:
+            ServiceError: All claims failed, or nothing was issued and refused items could not be read.
+        """
         issued: IssuedLeases = {}
         unused: dict[str, list[str]] = defaultdict(list)
         refused: list[Candidate] = []
@@ -140,7 +148,8 @@ class LeaseIssuer:
             if candidate.host in reserved:
                 unused[candidate.host].append(lease.token)
         try:
-            await self._return(unused, reserved, min((lease.begins_at for lease in leases), default=None))
+            await self._return(unused, reserved, reserved_at)
+            _raise_if_all_failed(outcomes.values())
             await self._give_up([candidate for candidate in refused if candidate.expired_token is not None])
             if refused:
                 await self._reader.learn(refused)
@@ -172,10 +181,10 @@ class LeaseIssuer:
         self,
         unused: Mapping[str, Sequence[str]],
         reserved: Mapping[str, HostRecord],
-        reserved_at: datetime | None,
+        reserved_at: datetime,
     ) -> None:
         """Gives reserved leases that are not used back to their hosts."""
-        if not unused or reserved_at is None:
+        if not unused:
             return
         updates = {host: ReturnLeases(tuple(tokens), reserved_at) for host, tokens in unused.items()}
         bench = self._run.view.bench
@@ -183,6 +192,9 @@ class LeaseIssuer:
             returned = await self._run.hosts.try_update(reserved, updates)
             for host in updates.keys() & bench.hosts.keys():
                 bench.hosts[host].record = returned.get(host)
+            await self._run.hosts.update(
+                {host: update for host, update in updates.items() if host not in returned}
+            )
         except RagcrawlDynamoError as error:
             logger.warning(
                 "unused leases of %d hosts could not be returned, these hosts wait longer: %s",
@@ -193,11 +205,7 @@ class LeaseIssuer:
     async def _write_claims(
         self, claimed: Mapping[int, Candidate], leases: Sequence[Lease]
     ) -> dict[int, Outcome]:
-        """Writes claims; returns their outcomes by index.
-
-        Raises:
-            ServiceError: All claims failed.
-        """
+        """Writes claims; returns their outcomes by index."""
         items = self._run.items
         max_attempts = self._run.config.frontier_max_attempts
         writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
@@ -205,8 +213,6 @@ class LeaseIssuer:
         self.tried += len(outcomes)
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if failures:
-            if len(failures) == len(outcomes):
-                raise failures[0].error
             logger.warning(
                 "%d of %d claims failed, the first: %s", len(failures), len(outcomes), failures[0].error
             )
@@ -235,3 +241,14 @@ class LeaseIssuer:
         ends_at = now + timedelta(seconds=terms.seconds)
         free_at = ends_at + timedelta(seconds=self._run.config.frontier_max_clock_skew)
         return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at)
+
+
+def _raise_if_all_failed(outcomes: Collection[Outcome]) -> None:
+    """Raises the first error if all claims failed.
+
+    Raises:
+        ServiceError: All claims failed.
+    """
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    if failures and len(failures) == len(outcomes):
+        raise failures[0].error

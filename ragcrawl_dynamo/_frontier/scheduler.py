@@ -89,7 +89,7 @@ class Scheduler:
                         break
                     may_look_again = not result.leases
                     continue
-                issued = await self.issuer.issue(chosen, [terms[i] for i in unserved], now)
+                issued = await self.issuer.issue(chosen, [terms[i] for i in unserved])
                 result.leases |= {unserved[i]: lease for i, lease in issued.items()}
                 if len(result.leases) == len(terms):
                     break

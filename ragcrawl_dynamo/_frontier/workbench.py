@@ -207,10 +207,10 @@ class Workbench:
 
     def needs_look(self, host: HostCandidates, monotonic: float) -> bool:
         """Returns whether a host's queue or record has to be read before an item of it is chosen."""
-        if host.order is None:
-            return not host.ready
         if host.lacks_record or not host.ready:
             return True
+        if host.order is None:
+            return False
         if host.looked_at is None:
             # Only items that this process has added are known. One of others may be better.
             return not host.is_all and split_order(host.order)[1] < host.ready[0].rank
@@ -219,6 +219,13 @@ class Workbench:
             return True
         kept = OWN_CANDIDATE_SECONDS if host.is_own else CANDIDATE_SECONDS
         return monotonic - host.looked_at > kept
+
+    def allows(self, host: str, leases: int, now: datetime) -> bool:
+        """Returns whether a host's limits are known, as far as it has any, and allow so many leases now."""
+        known = self.hosts.get(host)
+        if known is None or known.lacks_record:
+            return False
+        return known.record is None or known.record.allowance(now, leases) >= leases
 
     def supply(self, enough: int, now: datetime) -> int:
         """Returns how many items can probably be claimed now, at most `enough`.

@@ -80,6 +80,11 @@ class FakeHosts:
             host: update.apply(records[host]) for host, update in updates.items() if host not in self.changed
         }
 
+    async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
+        if updates:
+            self.updates.append(dict(updates))
+        return []
+
     async def announce(self, work: Mapping[str, Work], counts: object) -> list[Updated]:
         self.announced.append(dict(work))
         return [Updated(None, record(host, place=host_work.place)) for host, host_work in work.items()]
@@ -128,6 +133,7 @@ class FakeItems:
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.claims: list[str] = []
+        self.during_run: Callable[[], None] | None = None
         self.given_up: list[str] = []
 
     def claim(self, candidate: Candidate, lease: Lease, max_attempts: int) -> tuple[str, Candidate, str]:
@@ -139,6 +145,8 @@ class FakeItems:
         return "give up", candidate, token
 
     async def run(self, writes: Sequence[tuple[str, Candidate, str]]) -> list[Outcome]:
+        if self.during_run is not None:
+            self.during_run()
         outcomes: list[Outcome] = []
         for kind, candidate, token in writes:
             (self.claims if kind == "claim" else self.given_up).append(candidate.item_id)

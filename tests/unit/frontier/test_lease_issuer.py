@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Failed, Refused
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
@@ -33,8 +34,13 @@ class Issuing:
             self.bench.settle(host)
 
     async def issue(self, count: int = 9, *, seconds: float = 30) -> IssuedLeases:
-        chosen = self.bench.choose(count, START, 0.0).candidates
-        return await self.issuer.issue(chosen, [LeaseTerms(seconds, f"w{i}") for i in range(count)], START)
+        return await self.issue_to(self.choose(count), seconds=seconds)
+
+    def choose(self, count: int = 9) -> list[Candidate]:
+        return self.bench.choose(count, START, 0.0).candidates
+
+    async def issue_to(self, chosen: list[Candidate], *, seconds: float = 30) -> IssuedLeases:
+        return await self.issuer.issue(chosen, [LeaseTerms(seconds, f"w{i}") for i in range(9)])
 
 
 async def test_issued_leases_are_noted_on_the_workbench_and_counted() -> None:
@@ -91,6 +97,62 @@ async def test_host_that_another_process_has_changed_is_not_claimed_from() -> No
     assert (host.record, names(host.ready)) == (None, ["a0"])
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"delay": 3, "next_at": at(0.001)},
+        {"max_in_flight": 2, "slots": {"other": at(9)}},
+        {"blocked_until": at(5)},
+    ],
+)
+async def test_limits_that_were_read_after_the_choice_are_kept(limits: dict[str, Any]) -> None:
+    # The links that this process adds to a host let it read the record, in which another has reserved.
+    issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 2}), b=(("b0",), None))
+    chosen = issuing.choose()
+    assert names(chosen) == ["a0", "b0", "a1"]
+    host = issuing.bench.hosts["a"]
+    newer = record("a", place=chosen[0].order, **limits)
+    issuing.bench.note_update(newer, host.order, 0.0, is_own=True)
+    issued = await issuing.issue_to(chosen)
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    assert issuing.run.fake_items.claims == ["b0"]
+    assert issuing.run.fake_hosts.updates == [{}]
+    assert (names(host.ready), host.record, host.picked) == (["a0", "a1"], newer, 0)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_limits_that_became_unknown_after_the_choice_forbid_leases(is_listed: bool) -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}))
+    host = issuing.bench.hosts["a"]
+    if not is_listed:
+        host.order = None
+    chosen = issuing.choose()
+    issuing.bench.recheck_limits(0.0)
+    assert await issuing.issue_to(chosen) == {}
+    assert (issuing.run.fake_items.claims, names(host.ready)) == ([], ["a0"])
+    assert issuing.bench.choose(1, START, 0.0).looks == [host]
+
+
+async def test_leases_begin_when_they_are_reserved_not_when_items_are_chosen() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}))
+    chosen = issuing.choose()
+    issuing.run.clock.advance(2)
+    issued = await issuing.issue_to(chosen)
+    assert (issued[0].lease.begins_at, issued[0].lease.ends_at) == (at(2), at(32))
+    host_record = issuing.bench.hosts["a"].record
+    assert host_record is not None
+    assert host_record.next_at == at(5)
+
+
+async def test_host_that_is_forgotten_after_the_choice_is_not_claimed_from() -> None:
+    # It may have limits.
+    issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
+    chosen = issuing.choose()
+    issuing.bench.remove("a")
+    assert [lease.item.item_id for lease in (await issuing.issue_to(chosen)).values()] == ["b0"]
+    assert issuing.run.fake_items.claims == ["b0"]
+
+
 async def test_host_that_is_forgotten_while_leases_are_reserved_is_no_error() -> None:
     issuing = Issuing(a=(("a0",), {"delay": 3}))
     issuing.run.fake_hosts.during_update = lambda: issuing.bench.remove("a")
@@ -131,6 +193,23 @@ async def test_claim_raises_if_all_writes_failed_and_forgets_nothing() -> None:
         await issuing.issue()
     host = issuing.bench.hosts["a"]
     assert (names(host.ready), host.picked) == (["a0", "a1"], 0)
+    # Nobody holds the reserved leases.
+    assert host.record is not None
+    assert host.record.slots == {}
+
+
+async def test_unused_leases_are_returned_to_a_host_that_was_changed_meanwhile() -> None:
+    # Otherwise its slots would be taken until the leases end.
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}))
+    hosts = issuing.run.fake_hosts
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_items.during_run = lambda: hosts.changed.add("a")
+    assert await issuing.issue() == {}
+    reserve, tried, returned = hosts.updates
+    assert isinstance(reserve["a"], ReserveLeases)
+    assert tried == returned == {"a": ReturnLeases(tuple(reserve["a"].tokens), START)}
+    # The record is read again before the next lease.
+    assert issuing.bench.hosts["a"].record is None
 
 
 async def test_item_whose_last_lease_has_expired_becomes_a_dead_letter() -> None:
