@@ -62,7 +62,11 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
 }
 
 # Actions of conditional batches. Without these actions, single requests do the same.
-_PARTIQL: dict[str, set[str]] = {"pages": {"PartiQLUpdate"}, "frontier": {"PartiQLInsert", "PartiQLUpdate"}}
+_PARTIQL: dict[str, set[str]] = {
+    "pages": {"PartiQLUpdate"},
+    "versions": {"PartiQLInsert"},
+    "frontier": {"PartiQLInsert", "PartiQLUpdate"},
+}
 
 # Indexes that a role reads: the migrator by Scan, the others by Query.
 _ON_INDEXES: dict[str, dict[str, set[str]]] = {

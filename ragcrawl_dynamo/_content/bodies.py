@@ -16,9 +16,19 @@ from ragcrawl_dynamo._content.body_items import (
 )
 from ragcrawl_dynamo._content.packing import ContentError, Manifest
 from ragcrawl_dynamo._dynamodb import requests
-from ragcrawl_dynamo._dynamodb.batching import delete_all, put_all, read_all
+from ragcrawl_dynamo._dynamodb.batching import BYTES_PER_BATCH, delete_all, put_all, read_all
+from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    STATEMENTS_PER_BATCH,
+    ConditionalInsert,
+    Failed,
+    Refused,
+    SingleWrites,
+    conditional_writes,
+)
 from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._schema.keys import body_location
@@ -29,7 +39,9 @@ from ragcrawl_dynamo.models import PageVersion
 # Parts of one request: an answer has 16 MB at most.
 _PARTS_PER_READ = 40
 
-_FREE = Missing("page_id")
+# First parts of up to this size are written in batches: 25 of them fill one.
+_BYTES_TOGETHER = BYTES_PER_BATCH // STATEMENTS_PER_BATCH
+
 _NOT_CLOSED = Missing("closed")
 _NO_USERS = Missing("users")
 _CLOSE = Update(put={"closed": {"BOOL": True}})
@@ -50,12 +62,18 @@ class BodyStore:
         self._table = table
         self._objects = objects
         self._clock = clock
+        self._single = SingleWrites(gateway, table)
+        self._together = CoalescedWrites(gateway, table, conditional_writes(gateway, table))
+
+    async def close(self) -> None:
+        """Sends the requests that wait to be sent."""
+        await self._together.close()
 
     async def write(self, head: Key, manifest: Manifest, data: bytes) -> Manifest:
         """Writes a body for a version whose head is not written yet; returns the manifest with its location.
 
         The first part goes first. It is listed under the site, so that a collection of garbage finds what a
-        killed worker leaves.
+        killed worker leaves. The small ones of concurrent calls go together.
         """
         token, written_at = writer_token(), self._seconds()
         object_key = self._new_object_key(len(data))
@@ -68,14 +86,15 @@ class BodyStore:
         body = BodyId.first_of(head)
         parts = items(body)
         location = None
-        try:
-            await self._gateway.call("PutItem", requests.put_request(self._table, parts[0], _FREE))
-        except ConditionFailedError as error:
-            if not token.is_in(error.item):
-                # Another body is there: of this version as it was, or of a worker that was killed.
-                location = body_location(head, str(token.value["S"]))
-                parts = items(BodyId(head, location))
-                await self._gateway.call("PutItem", requests.put_request(self._table, parts[0]))
+        writes = self._together if item_size(parts[0]) <= _BYTES_TOGETHER else self._single
+        (outcome,) = await writes.run([ConditionalInsert(parts[0], token)])
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        if isinstance(outcome, Refused):
+            # Another body is there: of this version as it was, or of a worker that was killed.
+            location = body_location(head, str(token.value["S"]))
+            parts = items(BodyId(head, location))
+            await self._gateway.call("PutItem", requests.put_request(self._table, parts[0]))
         for failure in (await put_all(self._gateway, self._table, parts[1:])).values():
             raise failure
         if object_key is not None:

@@ -91,6 +91,7 @@ class VersionStore:
 
     async def close(self) -> None:
         """Sends the requests that wait to be sent."""
+        await self.bodies.close()
         await self._puts.close()
         await self._loader.close()
 

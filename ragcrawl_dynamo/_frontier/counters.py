@@ -50,7 +50,8 @@ class Flushed:
     Attributes:
         asleep: The hosts that were taken out of the list.
         to_wake: The hosts that are not listed, although they have open items by their counts.
-        open: The hosts that are listed and have open items by their counts.
+        open: The hosts that are listed and have open items by their counts, but had none as far as this
+            process knew.
     """
 
     asleep: list[str] = field(default_factory=list)
@@ -130,6 +131,7 @@ class Counters:
                     # The host was not as it was seen, or others have not counted yet what they add or end.
                     outcomes = await self._writes.run(self._additions(by_host, {}))
                     by_host = _note_outcomes(by_host, outcomes, {}, flushed)
+                flushed.open = [host for host in flushed.open if host in drained]
             finally:
                 unwritten.put_back(by_host, total)
         return flushed

@@ -62,8 +62,8 @@ class Scheduler:
 
         Args:
             terms: The terms of the leases.
-            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns fewer
-                leases than wanted. Otherwise that is done once a second.
+            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns no
+                lease. Otherwise, and before it returns fewer leases than wanted, that is done once a second.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
@@ -78,16 +78,19 @@ class Scheduler:
             run.view.bench.set_shares(run.share)
         if not is_open:
             return result
-        may_look_again = is_thorough or self._idle.is_due()
+        is_due, has_looked = self._idle.is_due(), False
         for _ in range(_ATTEMPTS):
             unserved = [i for i in range(len(terms)) if i not in result.leases]
             try:
                 now = run.clock.now()
                 chosen = await self._choose(len(unserved), now)
                 if not chosen:
-                    if not may_look_again or not await self._idle.look_again(len(unserved), now):
+                    is_enough = bool(result.leases) and (has_looked or not is_due)
+                    if is_enough or not (is_thorough or is_due):
                         break
-                    may_look_again = not result.leases
+                    has_looked = True
+                    if not await self._idle.look_again(len(unserved), now):
+                        break
                     continue
                 issued = await self.issuer.issue(chosen, [terms[i] for i in unserved])
                 result.leases |= {unserved[i]: lease for i, lease in issued.items()}

@@ -46,6 +46,8 @@ class FrontierExchange:
         self._keeper = frontier.keeper(self._on_lost, lease_seconds=crawl.settings.lease_seconds)
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
+        # Whether the last claim has returned as many requests as wanted.
+        self._may_have_more = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -72,8 +74,12 @@ class FrontierExchange:
         self._has_output.set()
 
     def note_taken(self) -> None:
-        """Lets the exchange claim now, if the engine has taken half of the requests that waited for it."""
-        if self._has_room_for_claims():
+        """Lets the exchange claim now, if the engine has taken half of the requests that waited for it.
+
+        If the last claim returned fewer than wanted, the exchange claims after a pause, or when requests are
+        added.
+        """
+        if self._may_have_more and self._has_room_for_claims():
             self._has_room.set()
 
     def collect_crawled(self) -> None:
@@ -91,17 +97,21 @@ class FrontierExchange:
         while True:
             await self._has_output.wait()
             self._has_output.clear()
-            if await self._attempt(self._write()) is None:
+            has_added = await self._attempt(self._write())
+            if has_added is None:
                 self._has_output.set()
                 await asyncio.sleep(_MAX_POLL_SECONDS)
             # An added request can be claimed, and a settled one can be the last one.
-            self._has_room.set()
+            if has_added or not self._memory.is_busy:
+                self._has_room.set()
 
     async def _claim_always(self) -> None:
         pause = _POLL_SECONDS
         while True:
             self._has_room.clear()
             has_claimed = await self._attempt(self._claim())
+            # The engine may have taken them already.
+            self.note_taken()
             if has_claimed:
                 pause = _POLL_SECONDS
             else:
@@ -125,17 +135,19 @@ class FrontierExchange:
             logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
         return None
 
-    async def _check_finished(self) -> None:
-        """Notes that the crawl is finished, if no process has anything left to do."""
-        if not self._memory.is_busy and await self._frontier.is_finished():
-            # The engine may have yielded a request in the meantime.
-            self._memory.is_finished = not self._memory.is_busy
-            self._engine.wake()
+    async def _check_finished(self) -> bool:
+        """Notes that the crawl is finished, and returns True, if no process has anything left to do."""
+        if self._memory.is_busy or not await self._frontier.is_finished():
+            return False
+        # The engine may have yielded a request in the meantime.
+        self._memory.is_finished = not self._memory.is_busy
+        self._engine.wake()
+        return self._memory.is_finished
 
     async def _write(self) -> bool:
         """Adds new requests, and then settles claims: first the requests that a crawled one has yielded.
 
-        Returns True.
+        Returns whether there were new requests.
         """
         memory = self._memory
         settlements, items = memory.to_settle[:], memory.to_add[:]
@@ -148,7 +160,7 @@ class FrontierExchange:
                 raise failure
         await self._settle(settlements)
         del memory.to_settle[: len(settlements)]
-        return True
+        return bool(items)
 
     async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
         try:
@@ -207,8 +219,12 @@ class FrontierExchange:
         """
         if not self._has_room_for_claims():
             return True
+        if await self._check_finished():
+            return False
         free = self._settings.prefetch - len(self._memory.waiting)
+        self._may_have_more = False
         claims = await self._frontier.claim(free, lease_seconds=self._settings.lease_seconds)
+        self._may_have_more = len(claims) == free
         invalid: list[tuple[Claim, str]] = []
         for claim in claims:
             try:
@@ -225,8 +241,6 @@ class FrontierExchange:
         for claim, reason in invalid:
             logger.error("item %s %s", claim.item.item_id, reason)
             await self._frontier.fail(claim, reason, retry=False)
-        if not claims:
-            await self._check_finished()
         return bool(claims)
 
     def _on_lost(self, claim: Claim, reason: str) -> None:

@@ -172,15 +172,17 @@ async def test_flush_counts_a_host_that_was_drained_and_is_not_any_more() -> Non
 
 @pytest.mark.parametrize(
     ("outcome", "to_wake", "is_open"),
-    [(LISTED, [], ["a"]), (NOT_LISTED, ["a"], []), (EMPTY, [], []), (Applied(), [], [])],
+    [(LISTED, [], ["a"]), (NOT_LISTED, ["a", "b"], []), (EMPTY, [], []), (Applied(), [], [])],
 )
 async def test_flush_notices_hosts_with_open_items_and_whether_they_are_listed(
     outcome: Outcome, to_wake: list[str], is_open: list[str]
 ) -> None:
-    counters, unwritten = counters_on(Writes(a=[outcome]))
-    counters.move("a", "in_progress", "completed")
-    flushed = await counters.flush(drained())
-    assert (flushed.asleep, flushed.to_wake, flushed.open) == ([], to_wake, is_open)
+    # It is known that the other host has open items.
+    counters, unwritten = counters_on(Writes(a=[Refused(), outcome], b=[outcome]))
+    for host in "ab":
+        counters.move(host, "in_progress", "completed")
+    flushed = await counters.flush(drained("a"))
+    assert (flushed.asleep, sorted(flushed.to_wake), flushed.open) == ([], to_wake, is_open)
     assert not unwritten.by_host
 
 
