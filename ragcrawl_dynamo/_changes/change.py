@@ -151,7 +151,8 @@ class FeedCursor:
     """How far a reader of a site's changes has come.
 
     Attributes:
-        taken_at: When nothing but the changes beyond the cursor was left to read.
+        taken_at: When the oldest change beyond the cursor was logged, or an earlier moment. If there was no
+            such change, when the cursor was taken.
         next_numbers: By shard, the first sequence number that the reader has not read.
         listing: Cursor of the listing of all pages with which a reader begins; "" before it, None after it.
     """

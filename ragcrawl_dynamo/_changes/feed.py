@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -161,7 +161,8 @@ class ChangeFeed:
         entries, next_numbers = merged(parts, limit)
         is_whole = len(entries) == sum(len(part.entries) for part in parts)
         is_end = is_whole and all(part.is_end for part in parts)
-        return await self._changes(site_id, entries), FeedCursor(now, next_numbers), is_end
+        taken_at = unread_since(parts, next_numbers, position.taken_at, now)
+        return await self._changes(site_id, entries), FeedCursor(taken_at, next_numbers), is_end
 
     async def _changes(self, site_id: str, entries: Sequence[LogEntry]) -> list[PageChange]:
         """Returns what a reader gets for entries; their pages are read after them."""
@@ -227,3 +228,25 @@ def merged(parts: Sequence[ShardPart], limit: int) -> tuple[list[LogEntry], dict
         if n + 1 < len(part.entries):
             heapq.heappush(heap, (part.entries[n + 1].logged_at, i, n + 1))
     return entries, next_numbers
+
+
+def unread_since(
+    parts: Sequence[ShardPart], next_numbers: Mapping[str, int], taken_at: datetime, now: datetime
+) -> datetime:
+    """Returns when the oldest entry that is left to read was logged, or an earlier moment.
+
+    Args:
+        parts: What was read of the shards.
+        next_numbers: By shard, the sequence number that follows the entries that the reader gets.
+        taken_at: That moment by the cursor before.
+        now: The present moment, which is returned if no entry is left.
+    """
+    moments = [now]
+    for part in parts:
+        unread = part.entries[next_numbers[part.shard] - part.first :]
+        if unread:
+            moments.append(unread[0].logged_at)
+        elif not part.is_end:
+            # The next entry was not read yet. It is not older than the one before.
+            moments.append(part.entries[-1].logged_at if part.entries else taken_at)
+    return min(moments)

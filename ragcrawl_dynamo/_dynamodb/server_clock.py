@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+# Seconds for which what answers have proved is kept at least, and twice that at most.
+_KEPT_SECONDS = 60.0
+
+# Nothing is proved: at least so many seconds ahead, at most so many.
+_UNKNOWN = (-math.inf, math.inf)
+
 
 class ServerClock:
-    """Keeps how wrong this machine's clock is, as far as the `Date` header of the latest answer proves it.
+    """Keeps how wrong this machine's clock is, as far as the `Date` headers of answers prove it.
 
-    The header has whole seconds, rounded down. It was written between the request and the answer.
+    A header has whole seconds, rounded down. It was written between the request and the answer. Several of
+    them, at different parts of a second, prove the offset to the duration of the fastest request.
 
     Attributes:
         offset: Seconds by which the clock is ahead for certain; negative if it is behind.
@@ -20,6 +28,9 @@ class ServerClock:
         self.offset = 0.0
         self._header = ""
         self._server_time = 0.0
+        self._since = 0.0
+        # Between how many seconds ahead the clock is, by recent answers and by those before.
+        self._recent = self._before = _UNKNOWN
 
     def observe(self, sent: float, received: float, metadata: Mapping[str, Any]) -> None:
         """Uses an answer that came between two moments of this machine's clock (seconds since 1970)."""
@@ -32,6 +43,19 @@ class ServerClock:
             except ValueError:
                 return
             self._header = header
-        ahead = sent - (self._server_time + 1)
-        behind = received - self._server_time
-        self.offset = max(0.0, ahead) + min(0.0, behind)
+        answer = (sent - (self._server_time + 1), received - self._server_time)
+        if sent - self._since >= _KEPT_SECONDS:
+            self._before, self._recent, self._since = self._recent, answer, sent
+        else:
+            self._recent = _both(self._recent, answer)
+        least, most = _both(self._recent, self._before)
+        if least > most:
+            # The clock was set meanwhile.
+            self._before, self._recent, self._since = _UNKNOWN, answer, sent
+            least, most = answer
+        self.offset = max(0.0, least) + min(0.0, most)
+
+
+def _both(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Returns the bounds of what lies within both bounds."""
+    return max(one[0], other[0]), min(one[1], other[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
@@ -191,6 +192,41 @@ async def test_list_changes_refuses_an_expired_cursor(backend: DynamoDBBackend, 
     clock.advance(timedelta(hours=2).total_seconds())
     with pytest.raises(ChangesExpiredError, match="change_retention_days = 30: start anew without one"):
         await backend.list_changes("site", cursor=cursor)
+
+
+async def test_list_changes_refuses_a_cursor_before_changes_that_have_expired(
+    backend: DynamoDBBackend, clock: ManualClock
+) -> None:
+    cursor = await present(backend)
+    for i in range(12):
+        await commit(backend, f"p{i}", "1")
+    clock.advance(timedelta(days=29).total_seconds())
+    part = await backend.list_changes("site", 10, cursor)
+    assert len(part) == 10
+    # The two changes that are left are as old as the others.
+    clock.advance(timedelta(hours=22).total_seconds())
+    assert len(await backend.list_changes("site", 1, part.cursor)) == 1
+    clock.advance(timedelta(hours=3).total_seconds())
+    with pytest.raises(ChangesExpiredError):
+        await backend.list_changes("site", 10, part.cursor)
+
+
+async def test_iter_changes_tells_a_slow_consumer_that_changes_have_expired(
+    backend: DynamoDBBackend, clock: ManualClock
+) -> None:
+    await backend.save_change_cursor("site", "indexer", await present(backend))
+    for i in range(12):
+        await commit(backend, f"p{i}", "1")
+    clock.advance(timedelta(days=29).total_seconds())
+    handled = 0
+    async with aclosing(backend.iter_changes("site", "indexer", limit=5)) as changes:
+        async for _ in changes:
+            handled += 1
+            if handled == 7:
+                break
+    clock.advance(timedelta(days=2).total_seconds())
+    with pytest.raises(ChangesExpiredError):
+        assert [each async for each in backend.iter_changes("site", "indexer")]
 
 
 async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDBBackend) -> None:

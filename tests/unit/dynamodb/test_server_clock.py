@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -41,8 +41,32 @@ def test_server_clock_ignores_an_answer_without_a_date(headers: dict[str, Any]) 
     assert clock.offset == 0.0
 
 
-def test_server_clock_uses_the_latest_answer() -> None:
+def test_server_clock_forgets_what_it_knew_of_a_clock_that_was_set() -> None:
     clock = ServerClock()
     clock.observe(SERVER + 100, SERVER + 101, metadata())
     clock.observe(SERVER + 0.1, SERVER + 0.2, metadata())
     assert clock.offset == 0.0
+    clock.observe(SERVER - 5.0, SERVER - 4.5, metadata())
+    assert clock.offset == pytest.approx(-4.5)
+
+
+@pytest.mark.parametrize("offset", [-1.4, -0.3, 0.0, 0.6, 1.9])
+def test_server_clock_knows_the_offset_by_many_answers_to_the_duration_of_a_request(offset: float) -> None:
+    clock, now = ServerClock(), SERVER
+    for i in range(300):
+        now += 0.73
+        answered = START + timedelta(seconds=int(now + 0.005 - SERVER))
+        clock.observe(now + offset, now + offset + 0.01, metadata(answered))
+        if i >= 100:
+            assert clock.offset == pytest.approx(offset, abs=0.03)
+
+
+def test_server_clock_forgets_what_is_two_minutes_old() -> None:
+    clock = ServerClock()
+    clock.observe(SERVER + 2.5, SERVER + 2.6, metadata())
+    assert clock.offset == pytest.approx(1.5)
+    # It was a second ahead at least, and is as far as it can be told by these.
+    for seconds, known in ((59, 1.5), (61, 1.5), (119, 1.5), (122, 0.7)):
+        later = SERVER + seconds
+        clock.observe(later + 1.7, later + 1.8, metadata(START + timedelta(seconds=seconds)))
+        assert clock.offset == pytest.approx(known), seconds
