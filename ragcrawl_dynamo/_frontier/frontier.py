@@ -96,6 +96,7 @@ class Frontier:
             the error: it is no absolute http(s) URL, or its host has `host_max_items` links.
 
         Raises:
+            ClockSkewError: See `claim`; nothing was added.
             FrontierCancelledError: The run was cancelled; nothing was added.
             InvalidArgumentError: An option is outside its limits, or the run has another `normalize` or
                 `politeness_key`; nothing was added.
@@ -140,8 +141,8 @@ class Frontier:
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than
-                `frontier_max_clock_skew`.
+            ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than half
+                of `frontier_max_clock_skew`.
         """
         owner = arguments.check_claim_options(limit, worker_id, wait_seconds)
         terms = LeaseTerms(arguments.check_lease(lease_seconds, self._max_skew), owner)
@@ -152,9 +153,11 @@ class Frontier:
 
         Args:
             claims: One claim or several.
-            lease_seconds: In how many seconds from now the leases end; the limits are those of `claim`.
+            lease_seconds: In how many seconds from now the leases end; the limits are those of `claim`. A
+                lease that ends later keeps its end.
 
         Raises:
+            ClockSkewError: See `claim`.
             LeaseLostError: Some leases were lost; the error has their claims. All other leases were renewed.
             PartialBatchError: It is not known whether some leases were renewed; the error has their claims.
         """
@@ -184,12 +187,7 @@ class Frontier:
         await self._queue.complete(check_claims(claims, self.run_id), payload, also)
 
     async def fail(
-        self,
-        claim: Claim,
-        error: str | BaseException,
-        *,
-        retry_in: float | None = None,
-        retry: bool = True,
+        self, claim: Claim, error: str | BaseException, *, retry_in: float | None = None, retry: bool = True
     ) -> None:
         """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 

@@ -58,6 +58,7 @@ class Lease:
         begins_at: When the lease begins.
         ends_at: When the worker has to stop, unless it renews the lease.
         free_at: When other workers may claim the item: `frontier_max_clock_skew` after `ends_at`.
+        deadline: `ends_at` by the monotonic clock, in seconds.
     """
 
     token: str
@@ -65,6 +66,7 @@ class Lease:
     begins_at: datetime
     ends_at: datetime
     free_at: datetime
+    deadline: float
 
 
 class ItemStore:

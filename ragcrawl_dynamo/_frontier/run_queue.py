@@ -75,6 +75,7 @@ class RunQueue:
         on_progress: Callable[[int], object] | None = None,
     ) -> list[AddResult]:
         """See Frontier.add; `common` has fields for the items that are built from URLs."""
+        self.run.check_clock()
         await self._notifier.announce_left()
         return await self._enqueuer.add(links, common, base_url, on_progress)
 
