@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
 from ragcrawl_dynamo._frontier.work import Listed
-from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order, split_place
 from ragcrawl_dynamo._schema.records import HostRecord
 
 # The longest time in seconds for which the queue of a host that is listed as having work is not read.
@@ -180,6 +180,19 @@ class HostCandidates:
         self.ended.clear()
         self._earliest = None
         self.looked_at = None
+
+    def expect_only_item(self) -> None:
+        """Notes the only item of the host that the list names, so that the queue need not be read for it."""
+        if self.order is None or not (item_id := split_facts(self.order).only_item):
+            return
+        if item_id in self.doubtful or item_id in self.tried:
+            return
+        candidate = candidate_at(item_id, self.host, split_place(self.order))
+        if candidate.moment is None:
+            self.offer(candidate)
+        else:
+            self.wait(candidate, candidate.moment)
+        self.is_all = True
 
     def offer(self, candidate: Candidate) -> None:
         """Adds an item that can be claimed."""

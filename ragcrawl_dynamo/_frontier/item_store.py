@@ -344,7 +344,8 @@ def work_of(item: Item) -> Work | None:
     """Returns the work that an item is for its host; None if the item is not in the queue."""
     if "queue" not in item:
         return None
-    return Work(item["queue_order"]["S"], 1 << shard_of(item["queue"]["S"]).bit_length())
+    shards = 1 << shard_of(item["queue"]["S"]).bit_length()
+    return Work(item["queue_order"]["S"], shards, item_id=unescape(item["item_id"]["S"]))
 
 
 def state_of(item: Item) -> str:

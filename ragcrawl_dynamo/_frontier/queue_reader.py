@@ -36,7 +36,12 @@ class QueueReader:
         """
         await self._read_limits(hosts)
         bench = self._run.view.bench
-        open_hosts = [host for host in hosts if bench.hosts.get(host.host) is host and host.has_room(now)]
+        monotonic = self._run.clock.monotonic()
+        open_hosts = [
+            host
+            for host in hosts
+            if bench.hosts.get(host.host) is host and host.has_room(now) and bench.needs_look(host, monotonic)
+        ]
 
         async def look(host: HostCandidates) -> None:
             await self._look_into(host, wanted, now)

@@ -70,7 +70,10 @@ class Workbench:
         self._later: list[tuple[datetime, int, str]] = []
 
     def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
-        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items."""
+        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items.
+
+        If the entry names the only item of a host in the share of this process, that is known then.
+        """
         known = self.hosts.get(host)
         if known is None:
             known = self.hosts[host] = HostCandidates(host, None, bucket, is_own=is_own)
@@ -83,6 +86,8 @@ class Workbench:
             known.must_check |= known.record is not None
             known.must_check |= changed_at is not None and monotonic - changed_at < _LIMITS_SECONDS
             known.record = None
+            if is_own:
+                known.expect_only_item()
             self.settle(known)
 
     def note_update(

@@ -11,6 +11,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Listed
+from ragcrawl_dynamo._schema.queue_order import split_place
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import HOST, at, candidate, known, leased, listed, names, record
@@ -98,8 +99,8 @@ async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> No
     run, reader = run_with(closed, free)
     run.fake_queues.shards["b", 0] = [candidate("b0", host="b")]
     run.fake_hosts.records = {
-        "a": record("a", blocked_until=at(9), place=order[:-4]),
-        "b": record("b", delay=3, place=order[:-4]),
+        "a": record("a", blocked_until=at(9), place=split_place(order)),
+        "b": record("b", delay=3, place=split_place(order)),
     }
     await reader.look([closed, free], 1, START)
     assert run.fake_queues.looks == ["b"]
@@ -107,10 +108,21 @@ async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> No
     assert run.view.bench.next_moment() == at(9)
 
 
+async def test_look_reads_no_queue_of_a_limited_host_whose_only_item_is_known() -> None:
+    order = listed(has_limits=True, only_item="a0")
+    host = unread(host="a", order=order)
+    host.expect_only_item()
+    run, reader = run_with(host)
+    run.fake_hosts.records = {"a": record("a", delay=3, place=split_place(order), only_item="a0", mark="")}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.looks == []
+    assert names(run.view.bench.choose(9, START, 0.0).candidates) == ["a0"]
+
+
 async def test_look_reads_the_record_again_if_it_has_to_be_checked() -> None:
     host = unread(must_check=True)
     run, reader = run_with(host)
-    run.fake_hosts.records = {HOST: record(place=host.order and host.order[:-4], mark="")}
+    run.fake_hosts.records = {HOST: record(place=host.order and split_place(host.order), mark="")}
     run.fake_queues.shards[HOST, 0] = [candidate("a")]
     await reader.look([host], 1, START)
     assert not host.must_check

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._frontier.workbench import CANDIDATE_SECONDS, OWN_CANDIDATE_SECONDS, Choice, Workbench
+from ragcrawl_dynamo._schema.queue_order import split_place
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, listed, names, record
 
@@ -556,8 +557,53 @@ def test_see_notes_a_new_host_with_its_share() -> None:
     assert (host.bucket, host.is_own, host.order, host.seen_at) == (3, False, listed(), 7.0)
 
 
+def test_see_notes_the_only_item_of_an_own_host_so_that_its_queue_is_not_read() -> None:
+    bench = workbench()
+    bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=True)
+    chosen = choose(bench)
+    assert (names(chosen.candidates), chosen.looks) == (["a0"], [])
+    (item,) = chosen.candidates
+    assert (item.order, item.host, item.distance) == (split_place(listed()), "a", 0)
+    # Nothing else is in the queue, as far as the list says.
+    assert bench.hosts["a"].is_all
+    bench.see("a", listed(mark="1"), 0, 8.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+
+
+def test_see_notes_the_moment_of_an_only_item() -> None:
+    bench = workbench()
+    bench.see("a", listed(ready_at=at(9), only_item="a0"), 0, 7.0, is_own=True)
+    assert (choose(bench), bench.next_moment()) == (Choice([], []), at(9))
+    assert names(bench.choose(9, at(9), 9.0).candidates) == ["a0"]
+
+
+def test_queue_of_a_host_with_an_only_item_is_read_in_other_shares_and_after_a_lease_was_forgotten() -> None:
+    bench = workbench()
+    bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=False)
+    assert looks(choose(bench)) == ["a"]
+    own = host_with("b0", host="b", order=listed(mark="1"))
+    bench = workbench(own)
+    (item,) = choose(bench).candidates
+    bench.end_claim(["b"])
+    own.wait(item, at(30), is_own=True)
+    bench.settle(own)
+    # Another process has changed the host.
+    bench.see("b", listed(only_item="b0"), 0, 7.0, is_own=True)
+    assert looks(choose(bench)) == ["b"]
+
+
+def test_limits_of_a_host_with_an_only_item_are_read_first() -> None:
+    bench = workbench()
+    order = listed(only_item="a0", has_limits=True)
+    bench.see("a", order, 0, 7.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+    limited = record("a", place=split_place(order), only_item="a0", delay=3)
+    bench.note_update(limited, order, 7.0, is_own=True)
+    assert names(choose(bench).candidates) == ["a0"]
+
+
 def test_note_update_keeps_what_is_known_if_nobody_else_has_changed_the_host() -> None:
-    place = listed()[:-4]
+    place = split_place(listed())
     bench = workbench(host_with("a0", host="a", order=listed(9), must_check=True))
     after = record("a", place=place)
     bench.note_update(after, listed(9), 7.0, is_own=True)
@@ -569,13 +615,13 @@ def test_note_update_keeps_what_is_known_if_nobody_else_has_changed_the_host() -
 
 def test_note_update_keeps_the_record_of_a_host_with_limits_only() -> None:
     bench = workbench(host_with("a0", host="a"))
-    limited = record("a", place=listed()[:-4], delay=3)
+    limited = record("a", place=split_place(listed()), delay=3)
     bench.note_update(limited, listed(), 7.0, is_own=True)
     assert bench.hosts["a"].record == limited
-    blocked = record("a", place=listed()[:-4], blocked_until=at(9))
+    blocked = record("a", place=split_place(listed()), blocked_until=at(9))
     bench.note_update(blocked, limited.order, 7.0, is_own=True)
     assert (bench.hosts["a"].record, bench.next_moment()) == (blocked, at(9))
-    free = record("a", place=listed()[:-4])
+    free = record("a", place=split_place(listed()))
     bench.note_update(free, blocked.order, 7.0, is_own=True)
     assert bench.hosts["a"].record is None
     assert names(choose(bench).candidates) == ["a0"]
@@ -583,10 +629,10 @@ def test_note_update_keeps_the_record_of_a_host_with_limits_only() -> None:
 
 def test_note_update_notes_own_listed_hosts_only() -> None:
     bench = workbench()
-    bench.note_update(record("a", place=listed()[:-4]), None, 7.0, is_own=False)
+    bench.note_update(record("a", place=split_place(listed())), None, 7.0, is_own=False)
     bench.note_update(record("b"), None, 7.0, is_own=True)
     assert bench.hosts == {}
-    new, old = record("c", place=listed()[:-4], bucket=5), record("d", place=listed()[:-4])
+    new, old = record("c", place=split_place(listed()), bucket=5), record("d", place=split_place(listed()))
     bench.note_update(new, None, 7.0, is_own=True)
     bench.note_update(old, old.order, 7.0, is_own=True)
     # Nothing but what this process adds is in the queue of a host that was not listed.
@@ -653,7 +699,7 @@ def test_limits_that_the_lists_do_not_show_yet_are_read() -> None:
         bench.see("a", listed(), 0, 1 + seconds, is_own=True)
         assert bench.hosts["a"].must_check == must_check
         # An entry that has not changed since the record was read is no reason to read it again.
-        bench.note_update(record("a", place=listed()[:-4]), listed(), 1.0, is_own=True)
+        bench.note_update(record("a", place=split_place(listed())), listed(), 1.0, is_own=True)
         bench.see("a", listed(), 0, 1.0, is_own=True)
         assert not bench.hosts["a"].must_check
 
