@@ -334,7 +334,7 @@ class RunQueue:
             logger.warning(
                 "run %r: the last counts or the end of the membership were not stored: %s",
                 self.run.run_id,
-                error,
+                str(error) or "no answer within health_timeout",
             )
         await self.run.tasks.cancel()
 
