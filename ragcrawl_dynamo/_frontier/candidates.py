@@ -129,7 +129,7 @@ class HostCandidates:
         must_check: Whether the record has to be read, whatever the list of hosts says of limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
-        last_turn: The turn before that.
+        last_turn: The turn to return to if none of the chosen candidates is claimed.
         picked: How many candidates were chosen for the claim that is under way.
         tried: The ids of these candidates.
         is_used: Whether candidates were chosen since the queue was last read.
@@ -247,6 +247,7 @@ class HostCandidates:
 
     def note_claimed(self, monotonic: float) -> None:
         """Notes that this process has claimed an item."""
+        self.last_turn = self.turn
         if self.pace is None:
             self.pace = Pace(monotonic)
         self.pace.note(monotonic)

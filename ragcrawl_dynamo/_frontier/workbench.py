@@ -199,7 +199,9 @@ class Workbench:
                 continue
             if host.has_room(now):
                 self._turn += 1
-                host.last_turn, host.turn = host.turn, self._turn
+                if not host.picked:
+                    host.last_turn = host.turn
+                host.turn = self._turn
                 host.picked += 1
                 host.is_used = True
                 chosen.append(host.take())

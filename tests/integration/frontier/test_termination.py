@@ -26,7 +26,8 @@ async def test_is_finished_is_false_while_an_item_is_open_that_the_index_hides(
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
         later = clock.now() + timedelta(seconds=30) if state == "delayed" else None
-        await frontier.add([url(1)], not_before=later)
+        # The list would name the item of a host that has only one.
+        await frontier.add(urls(2), not_before=later)
         claims = await frontier.claim(lease_seconds=20) if state == "in_progress" else []
         # It looks again and again, and finds nothing.
         for _ in range(3):
@@ -77,12 +78,21 @@ async def test_claim_keeps_a_host_listed_whose_items_the_index_hides(config: Dyn
     index = Index(shows="nothing")
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
-        await frontier.add([url(1)])
+        await frontier.add(urls(2))
         for _ in range(8):
             assert await blind.claim() == []
             clock.advance(1.1)
-        # Its counts say that it has an item, so that it stays in the list.
-        assert names(await frontier.claim()) == [url(1)]
+        # Its counts say that it has items, so that it stays in the list.
+        assert names(await frontier.claim()) == urls(2)
+
+
+@on_dynamodb_local
+async def test_claim_finds_the_only_item_of_a_host_whose_queue_the_index_hides(
+    config: DynamoDBConfig,
+) -> None:
+    async with opened(config) as frontier, opened(config, Index(shows="nothing")) as blind:
+        await frontier.add([url(1)])
+        assert names(await blind.claim()) == [url(1)]
 
 
 @on_dynamodb_local
