@@ -129,7 +129,8 @@ class HostCandidates:
         must_check: Whether the record has to be read, whatever the list of hosts says of limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
-        last_turn: The turn to return to if none of the chosen candidates is claimed.
+        last_turn: The turn before the claim that is under way.
+        is_served: Whether that claim has claimed an item.
         picked: How many candidates were chosen for the claim that is under way.
         tried: The ids of these candidates.
         is_used: Whether candidates were chosen since the queue was last read.
@@ -157,6 +158,7 @@ class HostCandidates:
     record: HostRecord | None = None
     turn: int = 0
     last_turn: int = 0
+    is_served: bool = False
     picked: int = 0
     tried: set[str] = field(default_factory=set)
     is_used: bool = False
@@ -212,6 +214,7 @@ class HostCandidates:
     def end_claim(self) -> None:
         """Notes that the claim that was under way has ended."""
         self.picked = 0
+        self.is_served = False
         self.tried.clear()
 
     def drop(self, item_id: str) -> None:
@@ -247,7 +250,7 @@ class HostCandidates:
 
     def note_claimed(self, monotonic: float) -> None:
         """Notes that this process has claimed an item."""
-        self.last_turn = self.turn
+        self.is_served = True
         if self.pace is None:
             self.pace = Pace(monotonic)
         self.pace.note(monotonic)

@@ -95,8 +95,8 @@ class LeaseIssuer:
             return await self._take(claimed, leases, outcomes, reserved, now)
         finally:
             bench = self._run.view.bench
-            bench.end_claim(indexes)
             bench.give_back(candidates[i] for i in untried)
+            bench.end_claim(indexes)
 
     async def _reserve(
         self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime

@@ -68,6 +68,7 @@ class QueueReader:
                     host.is_all = False
             raise
         now = self._run.clock.now()
+        free: set[str] = set()
         skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         for candidate, host in zip(candidates, hosts, strict=True):
             if host is None:
@@ -82,10 +83,13 @@ class QueueReader:
             current = self._run.placed(host, current)
             if until is None or until <= now:
                 host.offer(current)
+                free.add(host.host)
             else:
                 host.wait(current, until)
-        for host in {host.host: host for host in hosts if host is not None}.values():
-            host.turn = host.last_turn
+        for name, host in {host.host: host for host in hosts if host is not None}.items():
+            # An item that turns out to be free comes next, even if a later one of its host was claimed.
+            if name in free or not host.is_served:
+                host.turn = host.last_turn
             bench.settle(host)
 
     async def _lower(self, hosts: Sequence[HostCandidates]) -> list[HostCandidates]:

@@ -277,13 +277,15 @@ class Workbench:
             self.settle(known)
 
     def give_back(self, candidates: Iterable[Candidate]) -> None:
-        """Takes candidates back that were chosen and are not tried."""
+        """Takes candidates back that were chosen and are not tried, at the end of a claim."""
+        hosts: set[str] = set()
         for candidate in candidates:
             if (host := self.hosts.get(candidate.host)) is not None:
-                host.end_claim()
-                host.turn = host.last_turn
+                if not host.is_served:
+                    host.turn = host.last_turn
                 host.offer(candidate)
-                self.settle(host)
+                hosts.add(candidate.host)
+        self.end_claim(hosts)
 
     def end_claim(self, hosts: Iterable[str]) -> None:
         """Notes that the claim that has chosen candidates of hosts has ended."""

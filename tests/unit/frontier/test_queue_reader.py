@@ -257,6 +257,19 @@ async def test_learn_notes_what_became_of_items() -> None:
     assert host.turn == 4
 
 
+@pytest.mark.parametrize(("is_served", "is_free", "turn"), [(0, 0, 4), (0, 1, 4), (1, 0, 5), (1, 1, 4)])
+async def test_host_whose_claim_was_refused_keeps_its_turn_unless_another_item_was_claimed(
+    is_served: int, is_free: int, turn: int
+) -> None:
+    # A free item comes before those of other hosts: the one that was claimed may come after it.
+    host = known(candidate("refused"), turn=5, last_turn=4, is_served=bool(is_served))
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [leased(candidate("refused"))]
+    run.fake_queues.leases = {"refused": ("token", at(-9 if is_free else 9))}
+    await reader.learn(host.ready)
+    assert host.turn == turn
+
+
 async def test_learn_takes_items_with_their_distance() -> None:
     host = known(is_own=False)
     run, reader = run_with(host, processes=2)

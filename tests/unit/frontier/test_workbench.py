@@ -664,32 +664,20 @@ def test_give_back_restores_the_item_and_the_turn() -> None:
     assert list(bench.hosts) == ["a"]
 
 
-def test_host_keeps_its_turn_if_none_of_several_candidates_was_claimed() -> None:
-    bench = workbench(host_with("a0", "a1", host="a", age=9), host_with("b0", "b1", host="b", age=5))
-    for name in "ab":
-        (item,) = choose(bench, 1).candidates
-        assert item.host == name
-        bench.hosts[name].note_claimed(0.0)
-        bench.end_claim([name])
-    chosen = choose(bench, 3).candidates
-    assert names(chosen) == ["a1", "b1"]
-    before = [1, 2]
-    bench.give_back(chosen)
-    assert [host.turn for host in bench.hosts.values()] == before
-    many = workbench(host_with("a0", "a1", "a2", host="a", age=9))
-    bench.hosts["a"] = many.hosts["a"]
-    bench.settle(bench.hosts["a"])
-    chosen = bench.choose(4, START, 0.0).candidates
-    assert [each.host for each in chosen] == ["a", "b", "a", "a"]
-    bench.give_back(chosen)
-    assert [host.turn for host in bench.hosts.values()] == [0, 2]
-    # One of them was claimed: it is the host's turn no more.
-    chosen = bench.choose(4, START, 0.0).candidates
-    bench.hosts["a"].note_claimed(0.0)
-    served = bench.hosts["a"].turn
-    bench.end_claim(["a", "b"])
-    bench.give_back([each for each in chosen if each.item_id != "a0"])
-    assert [host.turn for host in bench.hosts.values()] == [served, 2]
+@pytest.mark.parametrize("claimed", [[], ["a1"]])
+def test_host_keeps_its_turn_if_none_of_its_candidates_was_claimed(claimed: list[str]) -> None:
+    bench = workbench(host_with("a0", "a1", "a2", host="a", age=9), host_with("b0", host="b", age=5))
+    host = bench.hosts["a"]
+    host.turn = 7
+    bench.settle(host)
+    chosen = choose(bench).candidates
+    assert names(chosen) == ["b0", "a0", "a1", "a2"]
+    latest = host.turn
+    for _ in claimed:
+        host.note_claimed(0.0)
+    bench.give_back(each for each in chosen if each.item_id not in claimed)
+    assert host.turn == (latest if claimed else 7)
+    assert (host.is_served, host.picked, host.tried) == (False, 0, set())
 
 
 def test_end_claim_of_a_forgotten_host_does_nothing() -> None:
