@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
-from tests.support.aws import Lag, Settings, SimulatedAWS, simulated_aws
+from tests.support.aws import Lag, Settings, simulated_aws
 from tests.support.aws.process import run_simulated_aws
-from tests.support.aws.raw import RawTable, item, raw_table
+from tests.support.aws.raw import RawTable, Time, code_of, item, raw_table, simulation
 
 # Every write is as late as every other one.
 LATE = Lag(5.0, 5.0)
-
-
-class Time:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@asynccontextmanager
-async def simulation(
-    engine: str, settings: Settings, time: Time | None = None
-) -> AsyncIterator[tuple[SimulatedAWS, RawTable]]:
-    async with simulated_aws(engine, settings, time or Time()) as aws, raw_table(aws.url) as table:
-        yield aws, table
-
-
-async def code_of(call: Awaitable[Any]) -> str:
-    with pytest.raises(ClientError) as raised:
-        await call
-    return str(raised.value.response["Error"]["Code"])
 
 
 def put(table: RawTable) -> Awaitable[Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import pytest
+from botocore.exceptions import ClientError
+
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import local_config
+from tests.support.aws.proxy import SimulatedAWS, simulated_aws
+from tests.support.aws.settings import Settings
 from tests.support.aws.writes import Item
 
 
@@ -88,3 +93,27 @@ async def raw_table(endpoint: str) -> AsyncIterator[RawTable]:
             yield RawTable(client, name)
         finally:
             await client.delete_table(TableName=name)
+
+
+class Time:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def simulation(
+    engine: str, settings: Settings, time: Time | None = None
+) -> AsyncIterator[tuple[SimulatedAWS, RawTable]]:
+    async with simulated_aws(engine, settings, time or Time()) as aws, raw_table(aws.url) as table:
+        yield aws, table
+
+
+async def code_of(call: Awaitable[Any]) -> str:
+    with pytest.raises(ClientError) as raised:
+        await call
+    return str(raised.value.response["Error"]["Code"])
