@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 from tests.support.aws import Limits, Settings, SimulatedAWS
 from tests.support.aws.raw import RawTable, Time, code_of, item, simulation
 
+pytestmark = pytest.mark.aws
+
 LIMITS = Limits(read_units=10, write_units=10)
 THROTTLED = {"ThrottlingException", "ProvisionedThroughputExceededException"}
 

@@ -14,6 +14,8 @@ from tests.support.aws import Lag, Settings, simulated_aws
 from tests.support.aws.process import run_simulated_aws
 from tests.support.aws.raw import RawTable, Time, code_of, item, raw_table, simulation
 
+pytestmark = pytest.mark.aws
+
 # Every write is as late as every other one.
 LATE = Lag(5.0, 5.0)
 
