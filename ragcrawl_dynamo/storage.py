@@ -332,8 +332,8 @@ class StorageBackend(ABC):
         """Sets `last_seen` of pages to now, for pages that are known to exist without a fetch.
 
         Use it if another page links to them or a sitemap lists them. The pages are looked up by URL in an
-        eventually consistent index, which lags a little. If several workers mark a page, the latest moment is
-        kept.
+        eventually consistent index, which lags a little: a new page may not be found. A page that has another
+        URL by now is not marked. If several workers mark a page, the latest moment is kept.
 
         Args:
             site_id: The site.
