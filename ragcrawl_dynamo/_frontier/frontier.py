@@ -101,6 +101,10 @@ class Frontier:
                 `politeness_key`; nothing was added.
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
+
+        If the process is killed during the call, some links may be stored that no worker knows of. They are
+        crawled before the run is finished, with one exception: if the run was proven to be finished during
+        the call, such a link stays pending until it is added again, or until `recount`.
         """
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
         links = arguments.check_links(links)
@@ -325,6 +329,9 @@ class Frontier:
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
         done but not counted yet is counted twice, until the next recount or the end of the run.
+
+        If the run was finished and an item is open after all, the item is put into the queue, and the run is
+        no longer finished. See `add`.
         """
         return await self._queue.recount()
 
