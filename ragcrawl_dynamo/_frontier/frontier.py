@@ -129,6 +129,10 @@ class Frontier:
     ) -> list[Claim]:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
+        The items of other processes are found in an eventually consistent index: an item that was just added
+        is claimable once the index shows it, usually well within a second. With `wait_seconds` the call waits
+        for it.
+
         Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
         all processes together.
 
