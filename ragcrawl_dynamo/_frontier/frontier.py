@@ -102,6 +102,10 @@ class Frontier:
                 `politeness_key`; nothing was added.
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
+
+        If the process is killed during the call, some links may be stored that no worker knows of. They are
+        crawled before the run is finished, with one exception: if the run was proven to be finished during
+        the call, such a link stays pending until it is added again, or until `recount`.
         """
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
         links = arguments.check_links(links)
@@ -125,6 +129,10 @@ class Frontier:
         wait_seconds: float = 0.0,
     ) -> list[Claim]:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
+
+        The items of other processes are found in an eventually consistent index: an item that was just added
+        is claimable once the index shows it, usually well within a second. With `wait_seconds` the call waits
+        for it.
 
         Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
         all processes together.
@@ -323,6 +331,9 @@ class Frontier:
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
         done but not counted yet is counted twice, until the next recount or the end of the run.
+
+        If the run was finished and an item is open after all, the item is put into the queue, and the run is
+        no longer finished. See `add`.
         """
         return await self._queue.recount()
 

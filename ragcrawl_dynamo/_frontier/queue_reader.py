@@ -99,7 +99,8 @@ class QueueReader:
         would not notice it.
         """
         outcomes = await self._run.hosts.move([(host.entry, host.ready[0].order) for host in hosts])
-        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome)]
+        now = self._run.clock.monotonic()
+        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome, now)]
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
@@ -110,7 +111,7 @@ class QueueReader:
         for name in unknown:
             if name not in records:
                 # Its run was deleted meanwhile.
-                bench.remove(name)
+                bench.remove(name, monotonic)
                 continue
             record = records[name]
             bench.note_update(record, record.order, monotonic, is_own=False)
@@ -145,7 +146,8 @@ class QueueReader:
         host.looked_at = run.clock.monotonic()
         free = [candidate for candidate in host.ready if candidate.expired_token is None]
         unsure = [candidate for candidate in free if candidate.item_id in host.doubtful]
-        host.doubtful.clear()
+        for candidate in unsure:
+            host.doubtful.pop(candidate.item_id)
         foreign = [candidate for candidate in free if candidate.distance and candidate not in unsure]
         unsure += foreign[: _KNOWN_PER_WANTED * wanted + 1]
         if unsure:

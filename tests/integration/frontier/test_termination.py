@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo import DynamoDBConfig, FrontierStats
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.expressions import Exists, Update
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support import killed_adder, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import Index, is_of_index, is_whole_run, opened
 from tests.support.queues import claim_all, names, url, urls
@@ -167,3 +169,26 @@ async def test_is_finished_of_two_processes_at_once_agrees(config: DynamoDBConfi
         assert all(answers)
         await two.add([url(9)])
         assert not await one.is_finished()
+
+
+@on_dynamodb_local
+async def test_recount_of_a_finished_run_queues_the_link_of_a_process_that_was_killed_within_add(
+    config: DynamoDBConfig,
+) -> None:
+    async with opened(config) as frontier:
+        await frontier.add([url(1)])
+        await frontier.complete(await frontier.claim())
+        adder = processes.start(killed_adder.add, config, url(2, "b.example"))
+        assert await processes.ended(adder) == -signal.SIGKILL
+        # Nobody knows of the link: `add` has not returned.
+        assert await frontier.is_finished()
+        assert await frontier.claim() == []
+        assert (await frontier.recount()).pending == 1
+        assert not await frontier.is_finished()
+        claims = await frontier.claim()
+        assert names(claims) == [url(2, "b.example")]
+        await frontier.complete(claims)
+        assert await frontier.is_finished()
+        # Nothing is open: the run stays finished.
+        assert await frontier.recount() == FrontierStats(completed=2)
+        assert await frontier.is_finished()

@@ -65,7 +65,7 @@ async def test_look_reads_more_the_more_is_wanted_and_the_more_processes_there_a
 
 async def test_look_reads_past_what_is_known_to_be_leased_tried_or_ended() -> None:
     host = unread()
-    host.wait(candidate("i0"), at(9), is_own=True)
+    host.wait(candidate("i0", age=999), at(9), is_own=True)
     host.end("i1")
     host.tried.add("i2")
     run, reader = run_with(host)
@@ -222,15 +222,41 @@ async def test_look_reads_leases_by_key_that_were_forgotten() -> None:
     assert run.fake_queues.known == ["own"]
 
 
-async def test_item_that_is_in_doubt_is_read_by_key_after_the_next_look_only() -> None:
-    host = unread(doubtful={"own"})
+async def test_item_that_is_in_doubt_is_read_by_key_once_as_soon_as_the_index_shows_it() -> None:
+    host = unread(doubtful={"own": None})
     run, reader = run_with(host)
     await reader.look([host], 1, START)
-    assert host.doubtful == set()
-    # It is somebody else's now, as far as this process knows.
+    assert run.fake_queues.known == []
     run.fake_queues.shards[HOST, 0] = [candidate("own")]
+    for _ in range(2):
+        await reader.look([host], 1, START)
+        assert (names(host.ready), run.fake_queues.known) == (["own"], ["own"])
+
+
+async def test_item_that_this_process_has_put_back_is_not_tried_where_a_late_index_shows_it() -> None:
+    host = unread()
+    run, reader = run_with(host)
+    now, before = candidate("a", ready_at=at(30)), candidate("a")
+    host.wait(now, at(30))
+    run.fake_queues.shards[HOST, 0] = [now]
+    run.fake_queues.late[HOST, 0] = [before]
     await reader.look([host], 1, START)
-    assert (names(host.ready), run.fake_queues.known) == (["own"], [])
+    assert (host.ready, host.waiting["a"].until, run.fake_queues.known) == ([], at(30), ["a"])
+
+
+async def test_item_that_this_process_has_ended_is_not_tried_after_its_host_has_changed() -> None:
+    host = known(candidate("a"))
+    run, reader = run_with(host)
+    host.end("a")
+    run.view.bench.see(HOST, listed(mark="1"), 0, 0.0, is_own=True)
+    run.fake_queues.late[HOST, 0] = [candidate("a")]
+    await reader.look([host], 1, START)
+    assert (host.ready, run.fake_queues.known) == ([], ["a"])
+    # Another process has put it back into the queue.
+    run.view.bench.see(HOST, listed(mark="2"), 0, 0.0, is_own=True)
+    run.fake_queues.shards[HOST, 0] = [candidate("a")]
+    await reader.look([host], 1, START)
+    assert names(host.ready) == ["a"]
 
 
 async def test_learn_notes_what_became_of_items() -> None:

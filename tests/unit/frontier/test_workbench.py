@@ -508,13 +508,13 @@ def test_drained_hosts_that_were_idle_for_a_second_are_due_to_leave() -> None:
 def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
     host = host_with("a0", host="a")
     bench = workbench(host)
-    bench.remove("a")
+    bench.remove("a", 0.0)
     bench.settle(host)
     assert choose(bench) == Choice([], [])
     idle = known(host="b")
     bench = workbench(idle)
-    bench.remove("b")
-    bench.remove("b")
+    bench.remove("b", 0.0)
+    bench.remove("b", 0.0)
     bench.settle(idle)
     assert (bench.idle, bench.hosts) == ({}, {})
 
@@ -522,7 +522,7 @@ def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
 def test_host_that_was_forgotten_and_is_seen_again_has_its_new_place() -> None:
     bench = workbench(host_with("b0", host="b", priority=1))
     bench.see("a", listed(2), 0, 0.0, is_own=True)
-    bench.remove("a")
+    bench.remove("a", 0.0)
     bench.see("a", listed(0), 0, 0.0, is_own=True)
     choice = choose(bench)
     assert (names(choice.candidates), looks(choice)) == (["b0"], ["a"])
@@ -538,6 +538,62 @@ def test_see_forgets_a_host_whose_entry_has_changed() -> None:
     bench.see("a", listed(mark="1"), 0, 8.0, is_own=True)
     assert (bench.hosts["a"].ready, bench.hosts["a"].seen_at) == ([], 8.0)
     assert looks(choose(bench)) == ["a"]
+
+
+def test_see_ignores_the_places_that_this_process_has_replaced() -> None:
+    bench = workbench(host_with("a0", host="a", order=listed(9)))
+    after = record("a", place=split_place(listed(8)))
+    bench.note_update(after, listed(9), 1.0, is_own=True)
+    host = bench.hosts["a"]
+    for seconds, order, ready in (
+        (2.0, listed(9), ["a0"]),
+        (15.9, listed(9), ["a0"]),
+        # Another process may have brought it back to that place.
+        (16.0, listed(9), []),
+    ):
+        bench.see("a", order, 0, seconds, is_own=True)
+        assert (names(host.ready), host.seen_at) == (ready, seconds)
+    assert host.order == listed(9)
+    # A place that the host has again is not past.
+    for order in (listed(8), listed(9)):
+        bench.note_update(record("a", place=split_place(order)), host.order, 17.0, is_own=True)
+    bench.see("a", listed(8), 0, 18.0, is_own=True)
+    assert (host.order, list(host.past_orders)) == (listed(9), [listed(8)])
+
+
+def test_see_ignores_the_entry_of_a_host_that_this_process_has_taken_out_of_the_list() -> None:
+    for seconds, is_ignored in ((14.9, True), (15.0, False)):
+        bench = workbench(host_with("a0", host="a"))
+        bench.remove("a", 0.0)
+        bench.see("a", listed(), 0, seconds, is_own=True)
+        assert (bench.hosts == {}) == is_ignored
+
+
+def test_host_that_is_listed_again_is_known_with_what_this_process_has_ended() -> None:
+    bench = workbench(host_with("a0", host="a"), host_with("b0", host="b"))
+    for name in "ab":
+        bench.hosts[name].end(f"{name}0")
+        bench.remove(name, 0.0)
+    bench.see("a", listed(mark="1"), 0, 1.0, is_own=False)
+    host = bench.hosts["a"]
+    assert (list(host.doubtful), host.is_own, looks(choose(bench))) == (["a0"], False, ["a"])
+    # This process lists the other one again, and knows all of its items.
+    bench.note_update(record("b", place=listed(mark="1")[:-5]), None, 1.0, is_own=True)
+    assert (list(bench.hosts["b"].doubtful), bench.hosts["b"].is_all) == (["b0"], True)
+
+
+def test_host_that_the_list_does_not_show_comes_back_with_its_old_entry() -> None:
+    bench = workbench(host_with("a0", host="a"))
+    bench.remove("a", 0.0, has_left=False)
+    bench.see("a", listed(), 0, 1.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+
+
+def test_hosts_that_have_left_are_remembered_for_the_lag_of_the_index() -> None:
+    bench = workbench(*(host_with(host=f"h{i}") for i in range(40)))
+    for i in range(40):
+        bench.remove(f"h{i}", float(i))
+    assert list(bench._left) == [f"h{i}" for i in range(25, 40)]
 
 
 def test_see_lets_limits_be_read_again_that_the_list_does_not_show() -> None:
@@ -659,7 +715,7 @@ def test_give_back_restores_the_item_and_the_turn() -> None:
     # Of both, this one was served longer ago.
     assert [host.turn for host in bench.hosts.values()] == [3, 4]
     # A host that was forgotten meanwhile takes nothing back.
-    bench.remove("b")
+    bench.remove("b", 0.0)
     bench.give_back([candidate("b0", host="b")])
     assert list(bench.hosts) == ["a"]
 
@@ -709,7 +765,7 @@ def test_recheck_limits_lets_records_be_read_again() -> None:
 
 
 def test_limits_that_the_lists_do_not_show_yet_are_read() -> None:
-    for seconds, must_check in ((4.9, True), (5, False)):
+    for seconds, must_check in ((14.9, True), (15, False)):
         bench = workbench()
         bench.recheck_limits(1.0)
         bench.see("a", listed(), 0, 1 + seconds, is_own=True)
@@ -750,7 +806,7 @@ def test_supply_counts_items_of_free_hosts_and_one_of_each_other_host() -> None:
     assert bench.supply(99, START) == 5
     assert bench.supply(4, START) == 4
     assert bench.supply(99, at(9)) == 6
-    bench.remove("a")
+    bench.remove("a", 0.0)
     assert bench.supply(99, at(9)) == 3
     # An entry that is out of date does not count.
     bench.settle(bench.hosts["c"])
