@@ -28,15 +28,27 @@ class Call(Protocol):
 
     @overload
     async def __call__(
-        self, operation: Literal["GetItem"], request: t.GetItemInputTypeDef
+        self,
+        operation: Literal["GetItem"],
+        request: t.GetItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.GetItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["PutItem"], request: t.PutItemInputTypeDef
+        self,
+        operation: Literal["PutItem"],
+        request: t.PutItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.PutItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["UpdateItem"], request: t.UpdateItemInputTypeDef
+        self,
+        operation: Literal["UpdateItem"],
+        request: t.UpdateItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.UpdateItemOutputTypeDef: ...
     @overload
     async def __call__(
