@@ -129,7 +129,7 @@ class Committer:
             if result is not None:
                 if redirected and fetched.queue is not None:
                     await fetched.queue.end_redirected(redirected)
-                await self._live_stats.flush_if_due()
+                self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(

@@ -142,6 +142,9 @@ class HostCandidates:
         version: Grows with each change that may move the host in the order of the workbench.
         seen_at: When the host was last seen in the list, in seconds of the monotonic clock.
         pace: How fast this process claims items of the host.
+        paused_until: Nothing is claimed before, since DynamoDB throttles what is written about the host; None
+            if it does not.
+        throttled: How many claims in a row were throttled.
     """
 
     host: str
@@ -169,6 +172,8 @@ class HostCandidates:
     version: int = 0
     seen_at: float = 0.0
     pace: Pace | None = None
+    paused_until: datetime | None = None
+    throttled: int = 0
     _earliest: datetime | None = None
     _ready_ids: set[str] = field(default_factory=set)
 

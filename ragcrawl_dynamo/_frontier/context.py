@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -109,6 +109,10 @@ class RunContext:
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
             host.end(item.item_id)
             self.view.bench.settle(host)
+
+    def pause_host(self, host: str, seconds: float) -> None:
+        """Lets claims leave out a host for some seconds: DynamoDB throttles what is written about it."""
+        self.view.bench.pause(host, self.clock.now() + timedelta(seconds=seconds))
 
     def note_lost(self, item: FrontierItem) -> None:
         """Notes that the lease of an item was lost. What became of the item is not known."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Failed, Refused
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
+from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo.errors import ThrottledError
@@ -24,7 +25,8 @@ class Issuing:
 
     def __init__(self, **hosts: Any) -> None:
         self.run = FakeRun()
-        self.issuer = LeaseIssuer(self.run, QueueReader(self.run))
+        self.issuer = LeaseIssuer(self.run, QueueReader(self.run), cast("Any", self))
+        self.uncertain: list[str] = []
         self.bench = self.run.view.bench
         for name, (items, host_record) in hosts.items():
             queue = [candidate(item, age=9 - i, host=name) for i, item in enumerate(items)]
@@ -32,6 +34,9 @@ class Issuing:
             host = known(*queue, host=name, record=host_record and record(name, **host_record))
             self.bench.hosts[name] = host
             self.bench.settle(host)
+
+    def check(self, candidate: Candidate, lease: Lease) -> None:
+        self.uncertain.append(candidate.item_id)
 
     async def issue(self, count: int = 9, *, seconds: float = 30) -> IssuedLeases:
         return await self.issue_to(self.choose(count), seconds=seconds)
@@ -205,6 +210,7 @@ async def test_unused_leases_are_returned_to_a_host_that_was_changed_meanwhile()
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
     issuing.run.fake_items.during_run = lambda: hosts.changed.add("a")
     assert await issuing.issue() == {}
+    await issuing.run.tasks.join()
     reserve, tried, returned = hosts.updates
     assert isinstance(reserve["a"], ReserveLeases)
     assert tried == returned == {"a": ReturnLeases(tuple(reserve["a"].tokens), START)}

@@ -43,7 +43,11 @@ class Flushing:
             self.bench.settle(host)
 
     async def flush(
-        self, find_drained: Callable[[Iterable[str]], Mapping[str, Listed]], only: Container[str] | None
+        self,
+        find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
+        only: Container[str] | None,
+        *,
+        once: bool = False,
     ) -> Flushed:
         self.calls.append((find_drained(["a"]), only))
         if self.during_flush is not None:

@@ -8,8 +8,10 @@ import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
 from ragcrawl_dynamo._frontier import scheduler as module
+from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
 from tests.support.fake_run import FakeRun
@@ -24,13 +26,16 @@ class Claiming:
     def __init__(self, **hosts: str) -> None:
         self.run = FakeRun(buckets=1)
         self.run.set_share(0)
-        self.scheduler = Scheduler(self.run)
+        self.scheduler = Scheduler(self.run, UnusedLeases(self.run, self.release))
         self.bench, self.queues, self.writes = self.run.view.bench, self.run.fake_queues, self.run.fake_items
         for age, (host, items) in enumerate(hosts.items()):
             self.run.list_host(host, listed(age=99 - age))
             self.run.fake_hosts.move_outcomes[host] = Refused()
             for i, item in enumerate(items.split()):
                 self.queues.shards[host, 0].append(candidate(item, age=99 - age - i / 100, host=host))
+
+    async def release(self, claims: list[Claim]) -> None:
+        """Releases nothing."""
 
     async def result(self, count: int, *, is_thorough: bool = True) -> ClaimResult:
         return await self.scheduler.claim([LeaseTerms(30, "w")] * count, is_thorough=is_thorough)
