@@ -31,6 +31,7 @@ from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,
+    DeadlineExceededError,
     RagcrawlDynamoError,
     RequestRejectedError,
     ServerFaultError,
@@ -387,6 +388,11 @@ def is_throttled(outcome: Outcome) -> TypeGuard[Failed]:
         and isinstance(outcome.error, ThrottledError)
         and not outcome.may_be_applied
     )
+
+
+def is_held_up(outcome: Outcome) -> bool:
+    """Tells whether a write failed for lack of capacity, or because there was no answer in time."""
+    return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError | DeadlineExceededError)
 
 
 def key_of(table: Table[Any], write: Write) -> KeyValues:

@@ -215,7 +215,8 @@ class Gateway:
                     with attempt:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            raise self._error_mapper.map(error, operation, table, last_error) from error
+            seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
+            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from error
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         """Sends a request once."""

@@ -26,7 +26,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalWrites,
     Failed,
     Outcome,
-    is_throttled,
+    is_held_up,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -176,7 +176,7 @@ class HostStore:
         records: Mapping[str, HostRecord],
         updates: Mapping[str, HostUpdate],
         *,
-        on_throttled: Callable[[str], None] | None = None,
+        on_held_up: Callable[[str], None] | None = None,
         seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         """Updates hosts, unless another process has changed them since they were read.
@@ -184,15 +184,15 @@ class HostStore:
         Args:
             records: The hosts as they were read.
             updates: The updates.
-            on_throttled: If given, updates that DynamoDB throttles are not tried again; it is called with
-                each of their hosts.
+            on_held_up: If given, updates that DynamoDB throttles are not tried again. It is called with
+                their hosts, and with those for which there was no answer in time.
             seconds: How long a request may take, `call_timeout` by default.
 
         Returns:
             The updated records. Hosts that another process has changed are left out.
 
         Raises:
-            ServiceError: All updates failed that were not throttled.
+            ServiceError: All updates failed that were not held up.
         """
         updated: dict[str, HostRecord] = {}
         writes: dict[str, ConditionalUpdate] = {}
@@ -204,14 +204,14 @@ class HostStore:
                 continue
             updated[host] = after.model_copy(update={"revision": secrets.token_hex(6)})
             writes[host] = self._write(before, updated[host])
-        is_once = on_throttled is not None
+        is_once = on_held_up is not None
         outcomes = await self._writes.run(list(writes.values()), once=is_once, seconds=seconds)
         others: list[Outcome] = []
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 del updated[host]
-            if on_throttled is not None and is_throttled(outcome):
-                on_throttled(host)
+            if on_held_up is not None and is_held_up(outcome):
+                on_held_up(host)
             else:
                 others.append(outcome)
         _raise_if_all_failed(others)

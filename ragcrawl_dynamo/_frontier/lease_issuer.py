@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused, is_throttled
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused, is_held_up
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
@@ -65,6 +65,7 @@ class LeaseIssuer:
     Attributes:
         tried: How many conditional writes were sent to claim items.
         granted: How many of them were applied.
+        is_beaten: Whether other processes were faster at some of the latest candidates.
     """
 
     def __init__(self, run: RunContext, reader: QueueReader, unused: UnusedLeases) -> None:
@@ -73,12 +74,13 @@ class LeaseIssuer:
         self._unused = unused
         self.tried = 0
         self.granted = 0
+        self.is_beaten = False
 
     async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
         """Claims candidates, unless other processes were faster. The leases begin now.
 
         It does not wait for candidates whose writes DynamoDB throttles, and no longer than half of the time
-        for which a lease is worth something. Hosts that are throttled wait on the workbench.
+        for which a lease is worth something. The hosts of those that are held up wait on the workbench.
 
         Args:
             candidates: The candidates, at most as many as there are terms.
@@ -88,7 +90,7 @@ class LeaseIssuer:
             The leases that were issued, by index into the candidates.
 
         Raises:
-            ServiceError: All claims failed that were not throttled.
+            ServiceError: All claims failed that were not held up.
         """
         now = self._run.clock.now()
         end = self._run.clock.monotonic() + self._seconds(terms[: len(candidates)])
@@ -99,6 +101,7 @@ class LeaseIssuer:
         untried = set(range(len(candidates)))
         try:
             reserved, lost = await self._reserve(indexes, leases, now, end)
+            self.is_beaten = not lost <= self._run.view.bench.paused.keys()
             claimed = {i: candidate for i, candidate in enumerate(candidates) if candidate.host not in lost}
             outcomes = await self._write_claims(claimed, leases, end)
             untried -= {i for i, outcome in outcomes.items() if not isinstance(outcome, Failed)}
@@ -124,14 +127,14 @@ class LeaseIssuer:
             host: ReserveLeases({leases[i].token: leases[i].free_at for i in indexes[host]}, now)
             for host in records
         }
-        throttled: set[str] = set()
+        held_up: set[str] = set()
         reserved = await self._run.hosts.try_update(
-            records, updates, on_throttled=throttled.add, seconds=self._left(end)
+            records, updates, on_held_up=held_up.add, seconds=self._left(end)
         )
-        for host in (records.keys() & bench.hosts.keys()) - throttled:
+        for host in (records.keys() & bench.hosts.keys()) - held_up:
             # A host that has refused has to be read again.
             bench.hosts[host].record = reserved.get(host)
-        self._pause(throttled)
+        self._pause(held_up)
         return reserved, lost | (records.keys() - reserved.keys())
 
     async def _take(
@@ -150,6 +153,7 @@ class LeaseIssuer:
         issued: IssuedLeases = {}
         unused: dict[str, list[str]] = defaultdict(list)
         refused: list[Candidate] = []
+        uncertain: list[tuple[Candidate, Lease]] = []
         for i, outcome in outcomes.items():
             candidate, lease = claimed[i], leases[i]
             item = self._note_claim(candidate, lease, outcome)
@@ -160,9 +164,11 @@ class LeaseIssuer:
             if isinstance(outcome, Refused):
                 refused.append(candidate)
             elif isinstance(outcome, Failed) and outcome.may_be_applied:
-                self._unused.check(candidate, lease)
+                uncertain.append((candidate, lease))
             if candidate.host in reserved:
                 unused[candidate.host].append(lease.token)
+        self.is_beaten |= bool(refused)
+        self._unused.check(uncertain)
         try:
             await self._return(unused, reserved, reserved_at)
             _raise_if_all_failed(outcomes.values())
@@ -210,7 +216,7 @@ class LeaseIssuer:
         bench = self._run.view.bench
         returned: dict[str, HostRecord] = {}
         try:
-            returned = await self._run.hosts.try_update(reserved, updates, on_throttled=lambda _: None)
+            returned = await self._run.hosts.try_update(reserved, updates, on_held_up=lambda _: None)
         except RagcrawlDynamoError as error:
             logger.debug("unused leases are returned later: %s", error)
         for host in updates.keys() & bench.hosts.keys():
@@ -231,7 +237,7 @@ class LeaseIssuer:
     async def _write_claims(
         self, claimed: Mapping[int, Candidate], leases: Sequence[Lease], end: float
     ) -> dict[int, Outcome]:
-        """Writes claims; returns their outcomes by index. Hosts that are throttled are paused."""
+        """Writes claims; returns their outcomes by index. Hosts that are held up are paused."""
         items = self._run.items
         max_attempts = self._run.config.frontier_max_attempts
         writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
@@ -241,7 +247,7 @@ class LeaseIssuer:
             {
                 candidate.host
                 for candidate, outcome in zip(claimed.values(), outcomes, strict=True)
-                if is_throttled(outcome)
+                if is_held_up(outcome)
             }
         )
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
@@ -272,7 +278,7 @@ class LeaseIssuer:
                 self._run.counters.move(candidate.host, candidate.state, "failed")
 
     def _pause(self, hosts: Iterable[str]) -> None:
-        """Lets throttled hosts wait, the longer the more claims in a row were throttled."""
+        """Lets hosts wait, the longer the more claims in a row were held up."""
         for name in hosts:
             if (host := self._run.view.bench.hosts.get(name)) is not None:
                 host.throttled += 1
@@ -294,12 +300,12 @@ class LeaseIssuer:
 
 
 def _raise_if_all_failed(outcomes: Collection[Outcome]) -> None:
-    """Raises the first error if all claims failed, except for those that were throttled.
+    """Raises the first error if all claims failed, except for those that were held up.
 
     Raises:
         ServiceError: They failed.
     """
-    others = [outcome for outcome in outcomes if not is_throttled(outcome)]
+    others = [outcome for outcome in outcomes if not is_held_up(outcome)]
     failures = [outcome for outcome in others if isinstance(outcome, Failed)]
     if failures and len(failures) == len(others):
         raise failures[0].error

@@ -41,7 +41,7 @@ class ClaimResult:
     Attributes:
         leases: The leases that were issued, by index into the terms.
         next_at: When an item may be claimable; None if no moment is known.
-        throttled: The error of a claim that got nothing, if hosts wait because DynamoDB throttles them.
+        throttled: The error of a claim that got nothing, if hosts wait because DynamoDB holds them up.
     """
 
     leases: IssuedLeases = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Scheduler:
                 result.leases |= {unserved[i]: lease for i, lease in issued.items()}
                 if len(result.leases) == len(terms):
                     break
-                if len(issued) < len(chosen) and not run.view.bench.paused:
+                if self.issuer.is_beaten:
                     await self._check(now)
             except RagcrawlDynamoError as error:
                 # Items that are claimed already must reach the caller.
@@ -165,8 +165,8 @@ class Scheduler:
 def _throttled(hosts: Sequence[str]) -> ThrottledError:
     names = ", ".join(hosts[:3])
     return ThrottledError(
-        f"nothing was claimed, since DynamoDB throttles what is written about {len(hosts)} hosts, such as "
-        f"{names}: raise the capacity, or claim fewer items at once",
+        f"nothing was claimed: DynamoDB throttles what is written about {len(hosts)} hosts, such as {names}, "
+        f"or does not answer in time: raise the capacity, or claim fewer items at once",
         code="Throttled",
         operation="claim",
         table=None,

@@ -8,37 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.item_store import Lease
+from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierStatus
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which an item is read again whose claim seemed not to be applied. DynamoDB may do a write after
-# its client gave up.
+# Seconds after which an item is read again whose claim seemed not to be applied. DynamoDB may do a write
+# after its client gave up.
 _LATE_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Uncertain:
-    """A claim that may be applied.
-
-    Attributes:
-        candidate: What was claimed.
-        lease: The lease that the item has if the claim is applied.
-        read_again: Whether to read the item once more if it does not have the lease.
-    """
-
-    candidate: Candidate
-    lease: Lease
-    read_again: bool = True
 
 
 class UnusedLeases:
@@ -48,84 +33,73 @@ class UnusedLeases:
         """`release` releases claims."""
         self._run = run
         self._release = release
-        self._claims: list[Claim] = []
-        self._uncertain: list[_Uncertain] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
+        self._closing = asyncio.Event()
 
-    def give_back(self, claims: Iterable[Claim]) -> None:
+    def give_back(self, claims: Sequence[Claim]) -> None:
         """Gives back claims."""
-        self._claims += claims
-        self._start()
+        if claims:
+            self._tasks.spawn(self._give_back(claims))
 
-    def check(self, candidate: Candidate, lease: Lease) -> None:
-        """Gives back the lease of a candidate, if its claim was applied although it seems to have failed."""
-        self._uncertain.append(_Uncertain(candidate, lease))
-        self._start()
+    def check(self, tried: Sequence[tuple[Candidate, Lease]]) -> None:
+        """Gives back the leases of candidates, where a claim was applied although it seems to have failed."""
+        if tried:
+            self._tasks.spawn(self._check(tried))
 
     async def close(self) -> None:
         """Tries once more to give back what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            await self._give_back()
-        except RagcrawlDynamoError as error:
-            logger.warning("leases could not be given back and will expire: %s", error)
-        self._claims, self._uncertain = [], []
+        self._closing.set()
+        await self._tasks.join()
+        self._closing.clear()
 
-    def _start(self) -> None:
-        if (self._claims or self._uncertain) and (self._task is None or self._task.done()):
-            self._task = self._run.tasks.spawn(self._work())
-
-    async def _work(self) -> None:
-        failures = 0
-        while self._claims or self._uncertain:
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
+        left, failures, is_last = list(claims), 0, False
+        while left and not is_last:
+            is_last = self._closing.is_set()
             try:
-                await self._give_back()
-                failures = 0
-                pause = _LATE_SECONDS
+                await self._release(left)
             except RagcrawlDynamoError as error:
                 failures += 1
-                pause = full_jitter(self._run.config, failures)
-                logger.warning("leases could not be given back yet: %s", error)
-            self._drop_expired()
-            if self._claims or self._uncertain:
-                await self._run.clock.sleep(pause)
+                logger.warning("%d unused leases are not given back yet: %s", len(left), error)
+            # Other processes may claim the items of those that are over.
+            now = self._run.clock.now()
+            left = [claim for claim in left if not claim.ended and claim.expires_at > now]
+            if left and not is_last:
+                await self._pause(full_jitter(self._run.config, failures))
 
-    async def _give_back(self) -> None:
-        """Reads the items of uncertain claims, and releases the claims.
+    async def _check(self, tried: Sequence[tuple[Candidate, Lease]]) -> None:
+        left = await self._find(tried)
+        if left:
+            await self._pause(_LATE_SECONDS)
+            await self._find(left)
 
-        Raises:
-            RagcrawlDynamoError: Some claims are not released.
-        """
-        if self._uncertain:
-            await self._read_uncertain()
-        if not self._claims:
-            return
-        try:
-            await self._release(list(self._claims))
-        finally:
-            self._claims = [claim for claim in self._claims if not claim.ended]
-
-    async def _read_uncertain(self) -> None:
+    async def _find(self, tried: Sequence[tuple[Candidate, Lease]]) -> list[tuple[Candidate, Lease]]:
+        """Reads items, and gives back the leases that they have; returns the other ones."""
         run = self._run
-        some, self._uncertain = self._uncertain, []
         try:
-            items = await run.items.read(list({one.candidate.item_id for one in some}))
-        except BaseException:
-            self._uncertain += some
-            raise
-        for one in some:
-            lease, item = one.lease, items.get(one.candidate.item_id)
+            items = await run.items.read(list({candidate.item_id for candidate, _ in tried}))
+        except RagcrawlDynamoError as error:
+            logger.warning("it is not known whether %d claims were applied: %s", len(tried), error)
+            return list(tried)
+        claims: list[Claim] = []
+        left: list[tuple[Candidate, Lease]] = []
+        for candidate, lease in tried:
+            item = items.get(candidate.item_id)
             if item is None or item.lease_token != lease.token:
-                if one.read_again:
-                    self._uncertain.append(_Uncertain(one.candidate, lease, read_again=False))
+                left.append((candidate, lease))
             elif item.status is FrontierStatus.IN_PROGRESS:
-                run.counters.move(one.candidate.host, one.candidate.state, "in_progress")
-                self._claims.append(Claim(item=item, worker_id=lease.owner, expires_at=lease.ends_at))
+                run.counters.move(candidate.host, candidate.state, "in_progress")
+                claims.append(Claim(item=item, worker_id=lease.owner, expires_at=lease.ends_at))
+        self.give_back(claims)
+        return left
 
-    def _drop_expired(self) -> None:
-        """Forgets leases that are over: other processes may claim the items."""
-        now = self._run.clock.now()
-        self._claims = [claim for claim in self._claims if claim.expires_at > now]
-        self._uncertain = [one for one in self._uncertain if one.lease.ends_at > now]
+    async def _pause(self, seconds: float) -> None:
+        """Waits, unless the run is being closed."""
+        sleep = asyncio.ensure_future(self._run.clock.sleep(seconds))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((sleep, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            closing.cancel()
+            await asyncio.gather(sleep, closing, return_exceptions=True)

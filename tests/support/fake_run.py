@@ -77,14 +77,14 @@ class FakeHosts:
         records: Mapping[str, HostRecord],
         updates: Mapping[str, HostUpdate],
         *,
-        on_throttled: Callable[[str], None],
+        on_held_up: Callable[[str], None],
         seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         self.updates.append(dict(updates))
         if self.during_update is not None:
             self.during_update()
         for host in self.throttled & updates.keys():
-            on_throttled(host)
+            on_held_up(host)
         lost = self.changed | self.throttled
         return {host: update.apply(records[host]) for host, update in updates.items() if host not in lost}
 

@@ -30,6 +30,8 @@ LISTED = Applied({"queue": {"S": "q"}, "pending": {"N": "5"}})
 NOT_LISTED = Applied({"pending": {"N": "5"}})
 EMPTY = Applied({"pending": {"N": "0"}, "completed": {"N": "9"}})
 
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+
 
 class Writes:
     """Gives each key its outcomes, one after the other; the last one again and again."""
@@ -264,3 +266,13 @@ async def test_flush_asks_which_hosts_are_drained_after_the_flush_before_it(
     is_stored.set()
     await asyncio.gather(first, second)
     assert asked == [["a"], ["a"]]
+
+
+async def test_flush_in_the_background_sends_throttled_counts_once() -> None:
+    writes = Writes(a=[Failed(BUSY, may_be_applied=False)], b=[EMPTY])
+    counters, unwritten = counters_on(writes)
+    counters.move("a", None, "pending")
+    counters.move("b", None, "pending")
+    await counters.flush(drained(), once=True)
+    assert set(writes.once) == {True}
+    assert unwritten.by_host == {"a": Counter(pending=1)}

@@ -12,12 +12,14 @@ from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
-from ragcrawl_dynamo.errors import ThrottledError
+from ragcrawl_dynamo.errors import ServerFaultError, ThrottledError
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import at, candidate, known, leased, names, record
 
-THROTTLED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", table=None))
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+THROTTLED = Failed(BUSY, may_be_applied=False)
+DOWN = Failed(ServerFaultError("down", code="Down", operation="UpdateItem", table=None))
 
 
 class Issuing:
@@ -35,8 +37,8 @@ class Issuing:
             self.bench.hosts[name] = host
             self.bench.settle(host)
 
-    def check(self, candidate: Candidate, lease: Lease) -> None:
-        self.uncertain.append(candidate.item_id)
+    def check(self, tried: list[tuple[Candidate, Lease]]) -> None:
+        self.uncertain += [candidate.item_id for candidate, _ in tried]
 
     async def issue(self, count: int = 9, *, seconds: float = 30) -> IssuedLeases:
         return await self.issue_to(self.choose(count), seconds=seconds)
@@ -184,7 +186,7 @@ async def test_refused_claim_is_read_again_and_its_reserved_lease_returned() -> 
 
 async def test_failed_claims_are_tried_again_later() -> None:
     issuing = Issuing(a=(("a0", "a1"), None))
-    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED}
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN}
     issued = await issuing.issue()
     assert [lease.item.item_id for lease in issued.values()] == ["a1"]
     assert names(issuing.bench.hosts["a"].ready) == ["a0"]
@@ -193,8 +195,8 @@ async def test_failed_claims_are_tried_again_later() -> None:
 
 async def test_claim_raises_if_all_writes_failed_and_forgets_nothing() -> None:
     issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 5}))
-    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED, "claim a1": THROTTLED}
-    with pytest.raises(ThrottledError):
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN, "claim a1": DOWN}
+    with pytest.raises(ServerFaultError):
         await issuing.issue()
     host = issuing.bench.hosts["a"]
     assert (names(host.ready), host.picked) == (["a0", "a1"], 0)
@@ -259,10 +261,58 @@ async def test_item_that_cannot_be_decoded_is_not_issued_and_waits_for_its_lease
 async def test_issued_leases_are_returned_though_refused_items_cannot_be_read() -> None:
     issuing = Issuing(a=(("a0", "a1"), None))
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
-    issuing.run.fake_queues.error = THROTTLED.error
+    issuing.run.fake_queues.error = DOWN.error
     assert len(await issuing.issue()) == 1
     issuing = Issuing(a=(("a0",), None))
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
-    issuing.run.fake_queues.error = THROTTLED.error
-    with pytest.raises(ThrottledError):
+    issuing.run.fake_queues.error = DOWN.error
+    with pytest.raises(ServerFaultError):
         await issuing.issue()
+
+
+async def test_throttled_hosts_wait_and_the_others_are_issued() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None), b=(("b0",), None))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED, "claim a1": THROTTLED}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    host = issuing.bench.hosts["a"]
+    # Nothing was refused, nothing is uncertain, and the items come next when the host does.
+    assert (issuing.run.fake_queues.known, issuing.uncertain, names(host.ready)) == ([], [], ["a0", "a1"])
+    assert host.paused_until is not None
+    assert START <= host.paused_until <= at(4)
+    assert issuing.choose() == []
+    issuing.run.clock.advance(4)
+    issuing.run.fake_items.outcomes = {}
+    assert len(await issuing.issue_to(issuing.bench.choose(9, at(4), 4.0).candidates)) > 0
+    assert (host.throttled, issuing.bench.paused) == (0, {})
+
+
+async def test_claims_that_are_all_throttled_raise_nothing() -> None:
+    issuing = Issuing(a=(("a0",), None))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED}
+    assert await issuing.issue() == {}
+
+
+async def test_throttled_reservation_lets_the_host_wait_and_keeps_its_record() -> None:
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}), b=(("b0",), None))
+    host = issuing.bench.hosts["a"]
+    known_record = host.record
+    issuing.run.fake_hosts.throttled = {"a"}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    assert (host.record, names(host.ready), list(issuing.bench.paused)) == (known_record, ["a0"], ["a"])
+
+
+async def test_claims_of_which_nobody_knows_whether_they_were_applied_are_checked() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN}
+    assert len(await issuing.issue()) == 1
+    assert issuing.uncertain == ["a0"]
+
+
+async def test_claims_take_no_longer_than_half_of_the_useful_time_of_a_lease() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
+    issuing.run.fake_hosts.during_update = lambda: issuing.run.clock.advance(6)
+    await issuing.issue(seconds=30)
+    # Half of 28 seconds, of which the reservation has taken six.
+    assert issuing.run.fake_items.seconds == [8]

@@ -109,3 +109,22 @@ async def test_lease_keeper_reports_a_lost_lease_in_time() -> None:
                 await asyncio.sleep(0)
             clock.advance(0.0625)
     assert 4.8 < lost_at[0] <= 4.9625
+
+
+async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_are_throttled() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    hot, cold = renewals.claims(2)
+    hot.item.domain, cold.item.domain = "hot", "cold"
+    renew = renewals.renew
+
+    async def throttled(claims: Sequence[Claim], lease_seconds: float) -> None:
+        if claims[0] is hot:
+            await asyncio.Event().wait()
+        await renew(claims, lease_seconds)
+
+    renewals.renew = throttled  # type: ignore[method-assign] # one host does not answer
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
+        keeper.hold([hot, cold])
+        await pass_seconds(clock, 12)
+    assert renewals.renewed == [cold.item.item_id]

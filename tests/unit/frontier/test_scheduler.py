@@ -13,7 +13,7 @@ from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
+from ragcrawl_dynamo.errors import FrontierCancelledError, ServerFaultError, ThrottledError
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import at, candidate, leased, listed, record
 
@@ -168,9 +168,10 @@ async def test_candidates_are_given_back_if_a_look_fails(monkeypatch: pytest.Mon
 
 async def test_claim_returns_what_it_has_if_a_later_request_fails() -> None:
     claiming = Claiming(a="a0 a1")
-    claiming.writes.outcomes["claim a1"] = Failed(BUSY)
+    down = ServerFaultError("down", code="Down", operation="UpdateItem", table=None)
+    claiming.writes.outcomes["claim a1"] = Failed(down)
     assert await claiming.claim(2) == ["a0"]
-    with pytest.raises(ThrottledError):
+    with pytest.raises(ServerFaultError):
         await claiming.claim(2)
     del claiming.writes.outcomes["claim a1"]
     assert await claiming.claim(2) == ["a1"]
@@ -270,3 +271,20 @@ async def test_change_of_limits_is_noticed_once(monkeypatch: pytest.MonkeyPatch)
         claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by=changed_by)
         await claiming.claim(1)
     assert len(changes) == 2
+
+
+async def test_claim_that_gets_nothing_because_of_throttling_says_so_and_when_to_try_again() -> None:
+    claiming = Claiming(a="a0", b="b0")
+    claiming.writes.outcomes = {"claim a0": Failed(BUSY, may_be_applied=False)}
+    result = await claiming.result(2)
+    assert [lease.item.item_id for lease in result.leases.values()] == ["b0"]
+    assert result.throttled is None
+    result = await claiming.result(2)
+    assert (result.leases, result.next_at) == ({}, claiming.bench.next_moment())
+    assert result.throttled is not None
+    assert "1 hosts, such as a" in str(result.throttled)
+    # Items of throttled hosts are not read by key: nobody was faster.
+    assert claiming.queues.known == []
+    claiming.run.clock.advance(4)
+    claiming.writes.outcomes = {}
+    assert await claiming.claim(1) == ["a0"]
