@@ -277,7 +277,7 @@ class Committer:
         Raises:
             LeaseLostError: The lease was lost, or another call ended it.
         """
-        if await queue.end_commit(end):
+        if await queue.end_commit(claim, end):
             self._live_stats.note(claim.item, prepared.outcome)
             await queue.note_completed(claim, is_counted=False)
             return decision.result

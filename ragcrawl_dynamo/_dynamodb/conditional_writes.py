@@ -20,6 +20,7 @@ from ragcrawl_dynamo._dynamodb.batching import (
     key_values,
     read_all,
 )
+from ragcrawl_dynamo._dynamodb.error_mapping import statement_error
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
@@ -33,10 +34,7 @@ from ragcrawl_dynamo.errors import (
     ConditionFailedError,
     DeadlineExceededError,
     RagcrawlDynamoError,
-    RequestRejectedError,
-    ServerFaultError,
     ServiceError,
-    TableNotFoundError,
     ThrottledError,
 )
 
@@ -51,12 +49,6 @@ _SINGLE_IN_FLIGHT = 16
 # AWS: BatchStatementError.
 _REFUSAL_CODES = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
 _STATEMENT_FAULTS = frozenset({"InternalServerError", "TransactionConflict"})
-_ERRORS: dict[str, type[ServiceError]] = {
-    "AccessDenied": AccessDeniedError,
-    "ResourceNotFound": TableNotFoundError,
-    "InternalServerError": ServerFaultError,
-    **dict.fromkeys(THROTTLING_REASONS, ThrottledError),
-}
 
 # An internal error of DynamoDB has a name; a bare 500 is moto's answer to PartiQL with parameters.
 _UNSUPPORTED_CODES = frozenset({"UnknownOperationException", "500"})
@@ -288,9 +280,7 @@ class PartiqlWrites:
         code = str(error.get("Code", "Unknown"))
         if code in _REFUSAL_CODES:
             return Refused()
-        kind = _ERRORS.get(code, RequestRejectedError)
-        message = f"a statement was refused; DynamoDB says: {error.get('Message', 'no message')}"
-        failure = kind(message, code=code, operation="BatchExecuteStatement", table=self._table.name)
+        failure = statement_error(code, error.get("Message", "no message"), self._table.name)
         return Failed(failure, may_be_applied or code == "InternalServerError")
 
 

@@ -14,6 +14,7 @@ from botocore.exceptions import (
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.retry import (
+    THROTTLING_REASONS,
     cancellation_reasons,
     error_code,
     is_retryable,
@@ -44,7 +45,27 @@ _ACCESS_CODES = frozenset(
 )
 # HeadBucket answers without a body, and so without a name for the error.
 _NO_BUCKET = frozenset({"404", "NoSuchBucket"})
+# AWS: BatchStatementError.
+_STATEMENT_ERRORS: dict[str, type[errors.ServiceError]] = {
+    "AccessDenied": errors.AccessDeniedError,
+    "ResourceNotFound": errors.TableNotFoundError,
+    "InternalServerError": errors.ServerFaultError,
+    **dict.fromkeys(THROTTLING_REASONS, errors.ThrottledError),
+}
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+
+
+def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
+    """Returns the error of one statement of a PartiQL batch.
+
+    Args:
+        code: DynamoDB's code of the error.
+        message: DynamoDB's message.
+        table: The full name of the table.
+    """
+    kind = _STATEMENT_ERRORS.get(code, errors.RequestRejectedError)
+    text = f"a statement was refused; DynamoDB says: {message}"
+    return kind(text, code=code, operation="BatchExecuteStatement", table=table)
 
 
 class ErrorMapper:

@@ -56,7 +56,11 @@ class Call(Protocol):
     ) -> t.DeleteItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["Query"], request: t.QueryInputTypeDef
+        self,
+        operation: Literal["Query"],
+        request: t.QueryInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.QueryOutputTypeDef: ...
     @overload
     async def __call__(

@@ -144,7 +144,7 @@ class HostCandidates:
         pace: How fast this process claims items of the host.
         paused_until: Nothing is claimed before, since DynamoDB throttles what is written about the host; None
             if it does not.
-        throttled: How many claims in a row were throttled.
+        held_up: How many claims in a row were held up by throttling, or got no answer in time.
     """
 
     host: str
@@ -173,7 +173,7 @@ class HostCandidates:
     seen_at: float = 0.0
     pace: Pace | None = None
     paused_until: datetime | None = None
-    throttled: int = 0
+    held_up: int = 0
     _earliest: datetime | None = None
     _ready_ids: set[str] = field(default_factory=set)
 

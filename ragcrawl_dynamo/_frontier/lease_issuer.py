@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused, is_held_up
-from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
@@ -134,7 +133,8 @@ class LeaseIssuer:
         for host in (records.keys() & bench.hosts.keys()) - held_up:
             # A host that has refused has to be read again.
             bench.hosts[host].record = reserved.get(host)
-        self._pause(held_up)
+        for host in held_up:
+            self._run.hold_up(host)
         return reserved, lost | (records.keys() - reserved.keys())
 
     async def _take(
@@ -190,7 +190,7 @@ class LeaseIssuer:
         if (host := run.view.bench.hosts.get(candidate.host)) is not None:
             host.wait(replace(candidate, expired_token=lease.token), lease.free_at, is_own=True)
             host.note_claimed(run.clock.monotonic())
-            host.throttled = 0
+            host.held_up = 0
         try:
             item = run.items.decode(outcome.item)
         except CorruptItemError as error:
@@ -243,13 +243,13 @@ class LeaseIssuer:
         writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
         outcomes = await items.run(writes, once=True, seconds=self._left(end))
         self.tried += len(outcomes)
-        self._pause(
-            {
-                candidate.host
-                for candidate, outcome in zip(claimed.values(), outcomes, strict=True)
-                if is_held_up(outcome)
-            }
-        )
+        held_up = {
+            candidate.host
+            for candidate, outcome in zip(claimed.values(), outcomes, strict=True)
+            if is_held_up(outcome)
+        }
+        for host in held_up:
+            self._run.hold_up(host)
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if failures:
             logger.warning(
@@ -276,13 +276,6 @@ class LeaseIssuer:
                     candidate.host,
                 )
                 self._run.counters.move(candidate.host, candidate.state, "failed")
-
-    def _pause(self, hosts: Iterable[str]) -> None:
-        """Lets hosts wait, the longer the more claims in a row were held up."""
-        for name in hosts:
-            if (host := self._run.view.bench.hosts.get(name)) is not None:
-                host.throttled += 1
-                self._run.pause_host(name, full_jitter(self._run.config, host.throttled))
 
     def _seconds(self, terms: Iterable[LeaseTerms]) -> float:
         """Returns how long claims may take, so that the leases have time left, or can be given back."""

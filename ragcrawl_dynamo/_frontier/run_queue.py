@@ -218,7 +218,7 @@ class RunQueue:
         now = self.run.clock.now()
         return self.run.items.finish(claim.item, FrontierStatus.COMPLETED, now, outcome=outcome)
 
-    async def end_commit(self, end: ConditionalUpdate) -> bool:
+    async def end_commit(self, claim: Claim, end: ConditionalUpdate) -> bool:
         """Completes the item of a committed page by the write that `prepare_commit` built.
 
         Returns:
@@ -227,7 +227,11 @@ class RunQueue:
         Raises:
             RagcrawlDynamoError: It is not known whether it did.
         """
-        (outcome,) = await self.run.items.run_coalesced([end])
+
+        def on_throttled(_: int, pause: float) -> None:
+            self.run.pause_host(claim.item.domain, pause)
+
+        (outcome,) = await self.run.items.run_coalesced([end], on_throttled)
         if isinstance(outcome, Failed):
             raise outcome.error
         return isinstance(outcome, Applied)

@@ -284,7 +284,7 @@ async def test_throttled_hosts_wait_and_the_others_are_issued() -> None:
     issuing.run.clock.advance(4)
     issuing.run.fake_items.outcomes = {}
     assert len(await issuing.issue_to(issuing.bench.choose(9, at(4), 4.0).candidates)) > 0
-    assert (host.throttled, issuing.bench.paused) == (0, {})
+    assert (host.held_up, issuing.bench.paused) == (0, {})
 
 
 async def test_claims_that_are_all_throttled_raise_nothing() -> None:

@@ -17,6 +17,7 @@ from ragcrawl_dynamo.errors import FrontierCancelledError, ServerFaultError, Thr
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import at, candidate, leased, listed, record
 
+DOWN = ServerFaultError("down", code="Down", operation="UpdateItem", table=None)
 BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
 
 
@@ -156,20 +157,19 @@ async def test_candidates_are_given_back_if_a_look_fails(monkeypatch: pytest.Mon
     claiming.run.list_host("b", listed(priority=-1))
 
     async def fail(*arguments: object) -> None:
-        raise BUSY
+        raise DOWN
 
     claiming.run.clock.advance(1)
     with monkeypatch.context() as patched:
         patched.setattr(claiming.queues, "look", fail)
-        with pytest.raises(ThrottledError):
+        with pytest.raises(ServerFaultError):
             await claiming.claim(2)
     assert await claiming.claim(1) == ["a1"]
 
 
 async def test_claim_returns_what_it_has_if_a_later_request_fails() -> None:
     claiming = Claiming(a="a0 a1")
-    down = ServerFaultError("down", code="Down", operation="UpdateItem", table=None)
-    claiming.writes.outcomes["claim a1"] = Failed(down)
+    claiming.writes.outcomes["claim a1"] = Failed(DOWN)
     assert await claiming.claim(2) == ["a0"]
     with pytest.raises(ServerFaultError):
         await claiming.claim(2)
