@@ -199,6 +199,8 @@ class Gateway:
             self.metrics.count_retry(operation, table)
             if not is_throttling(error):
                 budget.may_be_applied = True
+            elif budget.on_throttled is not None:
+                budget.on_throttled(pause)
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
                 operation,

@@ -127,7 +127,11 @@ class Call(Protocol):
     ) -> t.BatchExecuteStatementOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["TransactWriteItems"], request: t.TransactWriteItemsInputTypeDef
+        self,
+        operation: Literal["TransactWriteItems"],
+        request: t.TransactWriteItemsInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.TransactWriteItemsOutputTypeDef: ...
     @overload
     async def __call__(

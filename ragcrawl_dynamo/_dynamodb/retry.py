@@ -112,6 +112,7 @@ class Budget:
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
         is_once: Whether what DynamoDB throttles is not sent again.
         seconds: How long the operation may take without progress.
+        on_throttled: Called with the seconds of a pause, when a request is throttled.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Budget:
         self.deadline = 0.0
         self.may_be_applied = False
         self.is_once = is_once
+        self.on_throttled: Callable[[float], None] | None = None
         self.progress()
 
     @property

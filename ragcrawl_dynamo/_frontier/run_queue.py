@@ -227,14 +227,16 @@ class RunQueue:
         Raises:
             RagcrawlDynamoError: It is not known whether it did.
         """
-
-        def on_throttled(_: int, pause: float) -> None:
-            self.run.pause_host(claim.item.domain, pause)
-
-        (outcome,) = await self.run.items.run_coalesced([end], on_throttled)
+        (outcome,) = await self.run.items.run_coalesced(
+            [end], lambda _, seconds: self.pause_host_of(claim, seconds)
+        )
         if isinstance(outcome, Failed):
             raise outcome.error
         return isinstance(outcome, Applied)
+
+    def pause_host_of(self, claim: Claim, seconds: float) -> None:
+        """Lets claims leave out the host of a claim, whose end is throttled, for some seconds."""
+        self.run.pause_host(claim.item.domain, seconds)
 
     async def _add_discovered(self, links: Sequence[str | FrontierItem], common: dict[str, Any]) -> None:
         """Adds the links of a page. Links that cannot be added are logged: they do not keep the page back."""
