@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from ragcrawl_dynamo._commit.run_stats import RunTotals
@@ -30,6 +31,7 @@ class LiveStats:
         self._tasks = Tasks()
         self._totals: dict[tuple[str, str], RunTotals] = {}
         self._kept_since: float | None = None
+        self._flushing: asyncio.Task[None] | None = None
 
     def note(self, item: FrontierItem, outcome: Item) -> None:
         """Counts a frontier item that a commit completed, with the attributes that store its outcome."""
@@ -43,10 +45,12 @@ class LiveStats:
         if self._kept_since is None:
             self._kept_since = self._clock.monotonic()
 
-    async def flush_if_due(self) -> None:
-        """Writes the totals, if they have been kept for long enough."""
-        if self._kept_since is not None and self._clock.monotonic() - self._kept_since >= _FLUSH_SECONDS:
-            await self._tasks.uninterrupted(self.flush())
+    def flush_if_due(self) -> None:
+        """Begins to write the totals, if they have been kept for long enough. Commits do not wait for it."""
+        if self._kept_since is None or (self._flushing is not None and not self._flushing.done()):
+            return
+        if self._clock.monotonic() - self._kept_since >= _FLUSH_SECONDS:
+            self._flushing = self._tasks.spawn(self.flush())
 
     async def flush(self) -> None:
         """Adds the totals to the stored stats of runs that are still open."""

@@ -152,6 +152,9 @@ class HostCandidates:
         past_orders: The sort keys that `order` had before, each with the moment at which it was replaced by
             such a read or write. The list may still show them.
         pace: How fast this process claims items of the host.
+        paused_until: Nothing is claimed before, since DynamoDB throttles what is written about the host; None
+            if it does not.
+        held_up: How many claims in a row were held up by throttling, or got no answer in time.
     """
 
     host: str
@@ -182,6 +185,8 @@ class HostCandidates:
     placed_at: float = -math.inf
     past_orders: dict[str, float] = field(default_factory=dict)
     pace: Pace | None = None
+    paused_until: datetime | None = None
+    held_up: int = 0
     _earliest: datetime | None = None
     _ready_ids: set[str] = field(default_factory=set)
 

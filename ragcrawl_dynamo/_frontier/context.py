@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._frontier.control_store import ControlStore
@@ -109,6 +110,16 @@ class RunContext:
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
             host.end(item.item_id)
             self.view.bench.settle(host)
+
+    def pause_host(self, host: str, seconds: float) -> None:
+        """Lets claims leave out a host for some seconds: DynamoDB throttles what is written about it."""
+        self.view.bench.pause(host, self.clock.now() + timedelta(seconds=seconds))
+
+    def hold_up(self, host: str) -> None:
+        """Lets claims leave out a host that held one up, the longer the more claims in a row it held up."""
+        if (known := self.view.bench.hosts.get(host)) is not None:
+            known.held_up += 1
+            self.pause_host(host, full_jitter(self.config, known.held_up))
 
     def note_lost(self, item: FrontierItem) -> None:
         """Notes that the lease of an item was lost. What became of the item is not known."""

@@ -115,7 +115,7 @@ class Enqueuer:
         except PartialBatchError as error:
             return error
         finally:
-            await self._notifier.flush_if_due()
+            self._notifier.flush_if_due()
 
     async def _add_batch(
         self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None

@@ -9,7 +9,7 @@ that the index showed, and no lease that runs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -109,13 +109,23 @@ class ItemStore:
         extra: Item = {"queue": {"S": queue}, "queue_order": {"S": order}, **token.attributes}
         return ConditionalInsert(to_item(self._table, item, extra), token)
 
-    async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes, each one independent of the others; returns their outcomes in order."""
-        return await self._writes.run(writes)
+    async def run(
+        self,
+        writes: Sequence[ConditionalInsert | ConditionalUpdate],
+        *,
+        once: bool = False,
+        seconds: float | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes, each one independent of the others; see ConditionalWrites.run."""
+        return await self._writes.run(writes, once=once, seconds=seconds)
 
-    async def run_coalesced(self, writes: Sequence[ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes in batches with those of concurrent calls."""
-        return await self._coalesced.run(writes)
+    async def run_coalesced(
+        self,
+        writes: Sequence[ConditionalUpdate],
+        on_throttled: Callable[[int, float], None] | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes in batches with those of concurrent calls; see CoalescedWrites.run."""
+        return await self._coalesced.run(writes, on_throttled)
 
     async def close(self) -> None:
         """Sends the writes that wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -9,6 +10,9 @@ from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
+from ragcrawl_dynamo.errors import ThrottledError
+
+logger = logging.getLogger(__name__)
 
 # How many items of a shard one read returns at least, besides those that are known to be leased.
 _LEAST_ITEMS = 50
@@ -29,6 +33,8 @@ class QueueReader:
     async def look(self, hosts: Sequence[HostCandidates], wanted: int, now: datetime) -> None:
         """Reads what is not known of hosts: their limits first, and the queues of those that are open.
 
+        A host whose queue DynamoDB does not let it read now is paused.
+
         Args:
             hosts: The hosts, all of them on the workbench.
             wanted: How many items are wanted of each host.
@@ -44,7 +50,12 @@ class QueueReader:
         ]
 
         async def look(host: HostCandidates) -> None:
-            await self._look_into(host, wanted, now)
+            try:
+                await self._look_into(host, wanted, now)
+            except ThrottledError as error:
+                # The claim does not wait for it.
+                logger.warning("the queue of host %s is read later: %s", host.host, error)
+                self._run.hold_up(host.host)
 
         try:
             await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)

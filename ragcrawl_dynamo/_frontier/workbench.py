@@ -47,6 +47,7 @@ class Workbench:
     Attributes:
         hosts: The hosts by name.
         idle: The hosts that are listed as having work now, and have nothing that could be claimed.
+        paused: The hosts that wait because DynamoDB throttles what is written about them.
     """
 
     def __init__(self, process: str) -> None:
@@ -61,6 +62,7 @@ class Workbench:
         # Hosts that were forgotten lately, with the moment. What this process has ended of them may still be
         # in the index.
         self._left: dict[str, tuple[float, HostCandidates]] = {}
+        self.paused: dict[str, HostCandidates] = {}
         self._limits_changed_at: float | None = None
         self._turn = 0
         self._version = 0
@@ -134,6 +136,7 @@ class Workbench:
             has_left: Whether the host has left the list, by its record. Otherwise the list does not show it.
         """
         self.idle.pop(host, None)
+        self.paused.pop(host, None)
         if (known := self.hosts.pop(host, None)) is None:
             return
         known.forget()
@@ -187,6 +190,8 @@ class Workbench:
                 at = moment
         if host.record is not None and (open_at := host.record.open_at) is not None:
             at = open_at if at is None else max(at, open_at)
+        if host.paused_until is not None:
+            at = host.paused_until if at is None else max(at, host.paused_until)
         if at is None or at <= self._now:
             self._push(host)
             # A waiting item may be better than those that can be claimed now.
@@ -319,6 +324,14 @@ class Workbench:
                 hosts.add(candidate.host)
         self.end_claim(hosts)
 
+    def pause(self, host: str, until: datetime) -> None:
+        """Lets a host wait, because DynamoDB throttles what is written about it."""
+        known = self.hosts.get(host)
+        if known is not None and (known.paused_until is None or known.paused_until < until):
+            known.paused_until = until
+            self.paused[host] = known
+            self.settle(known)
+
     def end_claim(self, hosts: Iterable[str]) -> None:
         """Notes that the claim that has chosen candidates of hosts has ended."""
         for name in hosts:
@@ -365,6 +378,10 @@ class Workbench:
     def _wake(self, now: datetime) -> None:
         """Moves hosts whose moment has come to those that can be served."""
         self._now = now
+        for known in [host for host in self.paused.values() if (host.paused_until or now) <= now]:
+            known.paused_until = None
+            del self.paused[known.host]
+            self.settle(known)
         while self._later and self._later[0][0] <= now:
             _, version, name = heapq.heappop(self._later)
             host = self.hosts.get(name)
