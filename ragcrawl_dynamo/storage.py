@@ -182,8 +182,9 @@ class StorageBackend(ABC):
         Args:
             site_id: The run's site.
             run_id: The run.
-            **deltas: Fields of CrawlStats. The value is a number to add, a map of numbers to add key by key,
-                or a set to unite with the stored one. `avg_fetch_latency_ms` cannot be added to.
+            **deltas: Fields of CrawlStats. The value is a number to add, or a map of numbers to add key by
+                key. To `domains_crawled`, add the number of hosts that are new to the run.
+                `avg_fetch_latency_ms` and `domains_sample` cannot be added to.
 
         Returns:
             The run after the addition.

@@ -19,6 +19,7 @@ from ragcrawl_dynamo._schema.queue_entries import QueueEntries
 from ragcrawl_dynamo._schema.records import SchemaRecord
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError
+from ragcrawl_dynamo.models import MAX_NAMED
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import UpdateItemInputTypeDef
@@ -86,9 +87,33 @@ def renew_url_key(item: Item) -> Item:
     return {**item, "url_key": {"S": url_key(item["url"]["S"])}}
 
 
-# In the order of their versions. Version 2 has another normal form of URLs and another layout of queues.
-# Queues are not migrated: no run may be open, and of finished runs only the items are read.
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, "pages", renew_url_key),)
+def count_domains(item: Item) -> Item:
+    """Returns a run with the number of its hosts and some of their names, instead of the set of all names."""
+    if _DOMAINS not in item:
+        return item
+    upgraded = dict(item)
+    stats = dict(upgraded["stats"]["M"])
+    # A process of version 1 may have begun a new set after the item was upgraded.
+    sample = [name["S"] for name in stats.get("domains_sample", {"L": []})["L"]]
+    names = sorted({*upgraded.pop(_DOMAINS)["SS"], *sample})
+    count = max(len(names), int(stats.get("domains_crawled", {"N": "0"})["N"]))
+    stats["domains_crawled"] = {"N": str(count)}
+    stats["domains_sample"] = {"L": [{"S": name} for name in names[:MAX_NAMED]]}
+    upgraded["stats"] = {"M": stats}
+    return upgraded
+
+
+# The set of the hosts of a run, which version 1 stores beside the stats. It grew with the run, up to the
+# 400 KB that an item may take.
+_DOMAINS = "stats_domains_crawled"
+
+# In the order of their versions. Version 2 has another normal form of URLs, another layout of queues, and
+# runs that do not grow with their hosts. Queues are not migrated: no run may be open, and of finished runs
+# only the items are read.
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(2, "pages", renew_url_key),
+    Migration(2, "runs", count_domains),
+)
 
 
 class SchemaStore:

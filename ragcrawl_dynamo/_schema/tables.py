@@ -108,8 +108,6 @@ RUNS = Table(
         Index("by_run_id", "run_id"),
         Index("by_created_at", "site_id", "created_at", is_global=False),
     ),
-    # ADD is the only atomic way to add to a set, and works only on top-level attributes (AWS: UpdateItem).
-    lifted={"stats_domains_crawled": ("stats", "domains_crawled")},
 )
 PAGES = Table(
     "pages",
