@@ -79,18 +79,26 @@ class ItemStore:
         self._coalesced = CoalescedWrites(gateway, table, writes)
         self._run_id = run_id
 
-    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], Item | None]:
+    async def read_states(
+        self, item_ids: Sequence[str], *, with_control: bool
+    ) -> tuple[dict[str, Item], Item | None]:
         """Reads the state of those of the given items that are stored; strongly consistent.
 
+        Args:
+            item_ids: The ids of the items.
+            with_control: Whether to read the control of the run by the same request.
+
         Returns:
-            The attributes in STATE_ATTRIBUTES of each item, by id; and the control of the run, if there is
-            one, which the same request reads.
+            The attributes in STATE_ATTRIBUTES of each item, by id; and the control, if it was read and there
+            is one.
         """
+        keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
+        names: tuple[str, ...] = STATE_ATTRIBUTES
         key = control_key(self._run_id)
-        keys = [key, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
-        items = await read_all(
-            self._gateway, self._table, keys, (*STATE_ATTRIBUTES, *RunControl.model_fields)
-        )
+        if with_control:
+            keys.insert(0, key)
+            names += tuple(RunControl.model_fields)
+        items = await read_all(self._gateway, self._table, keys, names)
         control = next((item for item in items if item["run_id"] == key["run_id"]), None)
         return {unescape(item["item_id"]["S"]): item for item in items if item is not control}, control
 

@@ -27,6 +27,7 @@ from ragcrawl_dynamo._schema.keys import (
     control_key,
     frontier_key,
     hosts_partition,
+    members_partition,
     records_partition,
     run_partition,
 )
@@ -118,7 +119,8 @@ class FrontierItemStore:
         # The control last: it says how many buckets there are.
         control = await self._gateway.call("GetItem", requests.get_request(self._table, control_key(run_id)))
         buckets = int(control.get("Item", {}).get("buckets", {"N": "0"})["N"])
-        for partition in (*(hosts_partition(run_id, i) for i in range(buckets)), records_partition(run_id)):
+        hosts = [hosts_partition(run_id, bucket) for bucket in range(buckets)]
+        for partition in (*hosts, members_partition(run_id), records_partition(run_id)):
             await delete_partition(self._gateway, Query(self._table, partition, filter=of_site))
         return deleted
 

@@ -232,7 +232,7 @@ def frontier_key(run_id: str, item_id: str) -> Key:
 
 
 def records_partition(run_id: str) -> str:
-    """`#{run_id}`: lists a run's control, counters and processes."""
+    """`#{run_id}`: lists a run's control and counters."""
     return "#" + run_partition(run_id)
 
 
@@ -269,18 +269,26 @@ def counter_key(run_id: str, number: int) -> Key:
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": f"{COUNTER_PREFIX}{number}"}}
 
 
+def members_partition(run_id: str) -> str:
+    """`#{run_id}#members`: lists the processes that claim from a run."""
+    return f"{records_partition(run_id)}#members"
+
+
 def member_key(run_id: str, process: str) -> Key:
-    """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
-    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
+    """`#{run_id}#members` / `member#{process}`: writes the sign of life of a process that claims."""
+    return {"run_id": {"S": members_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
 
 
-def budget_key(run_id: str, host: str) -> Key:
-    """`#{run_id}` / `budget#{host}`: reserves a part of a host's budget of links."""
-    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": BUDGET_PREFIX + host_name(host)}}
+def budget_key(run_id: str, host: str, bucket: int) -> Key:
+    """`#{run_id}#{bucket}` / `budget#{host}`: reserves a part of a host's budget of links."""
+    return {
+        "run_id": {"S": hosts_partition(run_id, bucket)},
+        "item_id": {"S": BUDGET_PREFIX + host_name(host)},
+    }
 
 
 def budget_host(key: Key) -> str:
-    """Returns the host of a key `#{run_id}` / `budget#{host}`."""
+    """Returns the host of a key `#{run_id}#{bucket}` / `budget#{host}`."""
     return unescape(key["item_id"]["S"].removeprefix(BUDGET_PREFIX))
 
 

@@ -26,7 +26,8 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | frontier | `#{run_id}` / `control` | the control of the run |
 | frontier | `#{run_id}#{bucket}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
 | frontier | `#{run_id}` / `count#{number}` | a shard of the run's counters |
-| frontier | `#{run_id}` / `member#{process}` | a process that claims from the run |
+| frontier | `#{run_id}#members` / `member#{process}` | a process that claims from the run |
+| frontier | `#{run_id}#{bucket}` / `budget#{host}` | how many links of a host were admitted |
 
 by_site lists a version by its first body part or, if it has none, by its head. by_queue lists open items
 under `{run_id}#{host}#{shard}`, and hosts that have work under `#{run_id}#{bucket}`: the list of hosts.

@@ -124,7 +124,7 @@ def test_keys_of_run_records_differ_from_item_keys(run: str, item: str, host: st
         keys.host_key(run, host, bucket),
         keys.counter_key(run, 1),
         keys.member_key(run, "process"),
-        keys.budget_key(run, host),
+        keys.budget_key(run, host, bucket),
     ]
     assert keys.frontier_key(item, host) not in records
     assert len({record["item_id"]["S"] for record in records}) == 5
