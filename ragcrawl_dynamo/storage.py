@@ -563,7 +563,7 @@ class StorageBackend(ABC):
         limit: int = 1000,
         cursor: str | None = None,
     ) -> Slice[FrontierItem]:
-        """Returns a slice of a run's frontier items, ordered by item_id. The reads are strongly consistent.
+        """Returns a slice of a run's frontier items, in no particular order; strongly consistent.
 
         Args:
             run_id: The run.

@@ -184,7 +184,8 @@ def _decode_fields(kinds: _Kinds, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode_id(value: Mapping[str, Any]) -> Any:
-    text = decode_value(value)
+    # What stands before a "#" is no part of the id.
+    text = decode_value(value).rpartition("#")[2]
     return unescape(text) if "~" in text else text
 
 

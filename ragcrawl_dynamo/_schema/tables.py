@@ -22,7 +22,7 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | versions | `{page_id}` / `{version_id}#{site_id}#` | the head of a version |
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}` | a body part |
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#users` | the versions that share a body |
-| frontier | `{run_id}` / `{item_id}` | a frontier item; a final one expires after `frontier_ttl_days` |
+| frontier | `{digit}#{run_id}` / `{item_id}` | an item; a final one expires after `frontier_ttl_days` |
 | frontier | `#{run_id}` / `control` | the control of the run |
 | frontier | `#{run_id}#{bucket}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
 | frontier | `#{run_id}` / `count#{number}` | a shard of the run's counters |

@@ -196,14 +196,15 @@ async def old(dynamodb_config: DynamoDBConfig) -> DynamoDBConfig:
 async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConfig) -> None:
     seen: list[MigrationProgress] = []
     migrating = DynamoDBBackend(old)
-    # A page, two runs, and the two hosts that leave their list.
-    assert await migrating.migrate(seen.append) == 5
+    # A page, two runs, two frontier items, and the two hosts that leave their list.
+    assert await migrating.migrate(seen.append) == 7
     # The items of a run that is proven finished are not read.
     assert ("Query", f"{old.table_prefix}frontier") not in migrating.metrics()
     assert await version_of(old) == 2
     assert {(each.version, each.table) for each in seen} == {
         (2, f"{old.table_prefix}pages"),
         (2, f"{old.table_prefix}runs"),
+        (2, f"{old.table_prefix}frontier"),
     }
     async with DynamoDBBackend(old) as backend:
         site = await backend.get_site("site")
