@@ -10,11 +10,12 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._frontier.control_reads import ControlReads
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import Counters
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._frontier.host_store import HostStore, Updated
 from ragcrawl_dynamo._frontier.item_store import ItemStore
 from ragcrawl_dynamo._frontier.link_rules import LinkRules

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
 from ragcrawl_dynamo.errors import ThrottledError
@@ -46,7 +47,7 @@ class QueueReader:
         open_hosts = [
             host
             for host in hosts
-            if bench.hosts.get(host.host) is host and host.has_room(now) and bench.needs_look(host, monotonic)
+            if bench.hosts.get(host.host) is host and host.has_room(now) and host.needs_look(monotonic)
         ]
 
         async def look(host: HostCandidates) -> None:

@@ -16,7 +16,7 @@ from ragcrawl_dynamo import (
     HostBudgetError,
     PartialBatchError,
 )
-from ragcrawl_dynamo._frontier.candidates import Pace
+from ragcrawl_dynamo._frontier.host_candidates import Pace
 from ragcrawl_dynamo._frontier.membership import Membership
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened

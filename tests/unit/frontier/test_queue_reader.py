@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import split_place
