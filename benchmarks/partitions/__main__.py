@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import json
 import logging
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 from benchmarks.frontier.measure import ROOT, console
 from benchmarks.machine import described, markdown
-from benchmarks.partitions.crawls import Kind, Measured, Scenario, measure, measure_waiting
+from benchmarks.partitions.crawls import Kind, Measured, Scenario, measure, measure_recovery, measure_waiting
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
 # benchmarks/scale.py computes docs/scale.md from it.
@@ -42,11 +43,14 @@ async def main(endpoint: str, scale: float) -> None:
         show(measured, title_of(measured))
     waiting = await measure_waiting(endpoint, WAITING_HOSTS)
     show(waiting, f"a worker that waits, {WAITING_HOSTS} hosts: units a second instead of a page")
+    recovery = await measure_recovery(endpoint)
+    console.print(recovery, highlight=False)
     if scale == 1:
         result = {
             "measured_on": described(),
             "crawls": [crawl.as_json() for crawl in crawls],
             "waiting": waiting.as_json(),
+            "recovery": asdict(recovery),
             "sizes": sizes,
         }
         RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -290,3 +290,56 @@ async def measure_waiting(endpoint: str, hosts: int) -> Measured:
         )
     finally:
         await drop_tables(config)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How long work stands still.
+
+    Attributes:
+        lease_seconds: The leases of a process that is gone.
+        clock_skew: The setting `frontier_max_clock_skew`.
+        after_kill: Seconds from these leases' beginning until others have claimed all of their items.
+        after_resume: Seconds from the end of a pause until a worker that waits has claimed an item.
+    """
+
+    lease_seconds: float
+    clock_skew: float
+    after_kill: float
+    after_resume: float
+
+
+async def measure_recovery(endpoint: str) -> Recovery:
+    """Lets a process vanish that holds 50 leases, and then ends a pause."""
+    config = local_config(endpoint, conditional_batches="auto")
+    scenario = Scenario(20, 100, 0.0, 1)
+    try:
+        async with DynamoDBBackend(config) as gone_backend, DynamoDBBackend(config) as backend:
+            gone, frontier = gone_backend.frontier(RUN, SITE), backend.frontier(RUN, SITE)
+            await gone.add(map(scenario.url, range(scenario.pages)))
+            lease_seconds = 5.0
+            began = time.perf_counter()
+            lost = {claim.item.url for claim in await gone.claim(CONCURRENCY, lease_seconds=lease_seconds)}
+            claimed: dict[str, float] = {}
+
+            async def handle(claim: Claim) -> None:
+                claimed[claim.item.url] = time.perf_counter()
+
+            async def work() -> None:
+                async with frontier.worker(concurrency=CONCURRENCY, grace_seconds=None) as worker:
+                    await worker.run(handle)
+
+            await work()
+            after_kill = max(claimed[url] for url in lost) - began
+            await gone.pause()
+            late = scenario.url(scenario.pages)
+            await gone.add([late])
+            working = asyncio.create_task(work())
+            await asyncio.sleep(3)
+            began = time.perf_counter()
+            await gone.resume()
+            await working
+        skew = config.frontier_max_clock_skew
+        return Recovery(lease_seconds, skew, round(after_kill, 1), round(claimed[late] - began, 1))
+    finally:
+        await drop_tables(config)
