@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
-from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 
 from benchmarks.frontier.measure import ROOT, console
 from benchmarks.machine import described, markdown
 from benchmarks.partitions.crawls import Kind, Measured, Scenario, measure, measure_recovery, measure_waiting
+from benchmarks.partitions.result import RESULT, Measurements
 from ragcrawl_dynamo.testing import run_dynamodb_local
-
-# benchmarks/scale.py computes docs/scale.md from it.
-RESULT = Path(__file__).parent / "measured.json"
 
 # Hosts, pages, and seconds between two leases of a host.
 SIZES = ((1, 1_000, 0.02), (300, 3_000, 1.0), (10_000, 10_000, 1.0))
@@ -46,15 +41,8 @@ async def main(endpoint: str, scale: float) -> None:
     recovery = await measure_recovery(endpoint)
     console.print(recovery, highlight=False)
     if scale == 1:
-        result = {
-            "measured_on": described(),
-            "crawls": [crawl.as_json() for crawl in crawls],
-            "waiting": waiting.as_json(),
-            "recovery": asdict(recovery),
-            "sizes": sizes,
-        }
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        console.print(f"{RESULT.relative_to(ROOT)} is written; now: python -m benchmarks.scale")
+        Measurements(described(), crawls, waiting, recovery, sizes).save()
+        console.print(f"{RESULT.relative_to(ROOT)} is written")
 
 
 def title_of(measured: Measured) -> str:

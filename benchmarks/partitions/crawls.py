@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -97,13 +97,9 @@ class Measured:
     kinds: list[Kind]
     items: list[Kind]
 
-    def as_json(self) -> dict[str, Any]:
-        """Returns it as JSON."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measured:
-        """Reads what `as_json` returned."""
+        """Reads what `dataclasses.asdict` made of it."""
         return cls(
             Scenario(**data["scenario"]),
             data["seconds"],
