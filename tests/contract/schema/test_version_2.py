@@ -196,12 +196,16 @@ async def old(dynamodb_config: DynamoDBConfig) -> DynamoDBConfig:
 async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConfig) -> None:
     seen: list[MigrationProgress] = []
     migrating = DynamoDBBackend(old)
-    # A page, and the two hosts that leave their list.
-    assert await migrating.migrate(seen.append) == 3
+    # A page, two runs, two frontier items, and the two hosts that leave their list.
+    assert await migrating.migrate(seen.append) == 7
     # The items of a run that is proven finished are not read.
     assert ("Query", f"{old.table_prefix}frontier") not in migrating.metrics()
     assert await version_of(old) == 2
-    assert {(each.version, each.table) for each in seen} == {(2, f"{old.table_prefix}pages")}
+    assert {(each.version, each.table) for each in seen} == {
+        (2, f"{old.table_prefix}pages"),
+        (2, f"{old.table_prefix}runs"),
+        (2, f"{old.table_prefix}frontier"),
+    }
     async with DynamoDBBackend(old) as backend:
         site = await backend.get_site("site")
         assert site is not None
@@ -209,7 +213,8 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
         run = await backend.get_run("done")
         assert run is not None
         assert (run.status, run.stats.pages_crawled) == ("partial", 1)
-        assert run.stats.domains_crawled == {"example.org:443"}
+        assert run.stats.domains_crawled == 1
+        assert run.stats.domains_sample == ["example.org:443"]
         assert {run.run_id for run in await backend.list_runs("site")} == {"done", "left"}
         pages = {page.page_id: page async for page in backend.iter_pages("site")}
         assert {page_id: page.url for page_id, page in pages.items()} == {
@@ -255,6 +260,22 @@ async def test_migrate_to_version_2_renews_the_keys_of_urls(
         assert after[page_id] == expected
     assert after["000000000001"] == before["000000000001"]
     assert after["lane#d899063f"] == before["lane#d899063f"]
+
+
+async def test_migrate_to_version_2_keeps_the_number_of_the_hosts_of_a_run(old: DynamoDBConfig) -> None:
+    hosts = [f"host-{i:05}.example.org" for i in range(15_000)]
+    stored = {item["run_id"]["S"]: item for item in await raw(old, "runs")}
+    await put(old, "runs", {**stored["done"], "stats_domains_crawled": {"SS": hosts}})
+    # An interrupted migration has upgraded the run, and then a process of version 1 has added a host.
+    counted = {**number(pages_crawled=1, domains_crawled=7), "domains_sample": {"L": [{"S": "a.example"}]}}
+    await put(old, "runs", {**stored["left"], "stats": {"M": counted}})
+    await DynamoDBBackend(old).migrate()
+    async with DynamoDBBackend(old) as backend:
+        runs = {run.run_id: run.stats async for run in backend.iter_runs("site")}
+    assert (runs["done"].domains_crawled, runs["done"].domains_sample) == (15_000, hosts[:100])
+    assert (runs["left"].domains_crawled, runs["left"].pages_crawled) == (7, 1)
+    assert runs["left"].domains_sample == ["a.example", "example.org:443"]
+    assert all("stats_domains_crawled" not in item for item in await raw(old, "runs"))
 
 
 async def test_migrate_to_version_2_refuses_while_runs_are_open_and_names_them(old: DynamoDBConfig) -> None:
