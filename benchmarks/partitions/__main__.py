@@ -13,8 +13,8 @@ from benchmarks.partitions.crawls import Kind, Measured, Scenario, measure, meas
 from benchmarks.partitions.result import RESULT, Measurements
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
-# Hosts, pages, and seconds between two leases of a host.
-SIZES = ((1, 1_000, 0.02), (300, 3_000, 1.0), (10_000, 10_000, 1.0))
+# Hosts, links, pages that are crawled, and seconds between two leases of a host, if there is a delay.
+SIZES = ((1, 500, 500, 0.02), (300, 900, 900, 1.0), (10_000, 10_000, 1_500, 1.0))
 PROCESSES = (1, 4)
 WAITING_HOSTS = 300
 
@@ -24,11 +24,11 @@ SHOWN = 12
 
 async def main(endpoint: str, scale: float) -> None:
     """Measures and prints; at full size, it also writes the result."""
-    scenarios = [
-        Scenario(hosts, max(100, round(pages * scale)), delay, processes)
-        for (hosts, pages, seconds), delayed, processes in product(SIZES, (False, True), PROCESSES)
-        for delay in [seconds * delayed]
-    ]
+    scenarios = []
+    for (hosts, links, pages, seconds), delayed, processes in product(SIZES, (False, True), PROCESSES):
+        crawled = max(100, round(pages * scale))
+        delay = seconds if delayed else 0.0
+        scenarios.append(Scenario(hosts, max(crawled, links), crawled, delay, processes))
     crawls = []
     sizes: dict[str, float] = {}
     for scenario in scenarios:

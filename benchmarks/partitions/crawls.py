@@ -38,12 +38,14 @@ class Scenario:
 
     Attributes:
         hosts: The number of hosts.
-        pages: The number of pages, of all hosts together.
+        links: The number of links, of all hosts together; one of each host is added before the crawl.
+        pages: After how many of them the crawl is stopped.
         delay: Seconds between two leases of a host; 0 for none.
         processes: Backends of their own, as in so many processes.
     """
 
     hosts: int
+    links: int
     pages: int
     delay: float
     processes: int
@@ -177,7 +179,7 @@ class Crawl:
         await backend.save_site(Site(site_id=SITE, name="Measured", seeds=[]))
         await backend.save_run(CrawlRun(run_id=RUN, site_id=SITE))
         self.units.take()
-        self._known = min(self.scenario.pages, max(SEEDS, self.scenario.hosts))
+        self._known = min(self.scenario.links, max(SEEDS, self.scenario.hosts))
         await self.frontiers[0].add(map(self.scenario.url, range(self._known)))
         await self.frontiers[0].stats()
 
@@ -202,7 +204,7 @@ class Crawl:
         """Returns the links of a page: a new one, while there are, and known ones."""
         known = self._known
         numbers = [self._random.randrange(known) for _ in range(LINKS - 1)]
-        if known < self.scenario.pages:
+        if known < self.scenario.links:
             self._known += 1
             numbers.append(known)
         return [self.scenario.url(number) for number in numbers]
@@ -246,11 +248,13 @@ async def measure(endpoint: str, scenario: Scenario) -> tuple[Measured, dict[str
         async with crawling(config, scenario) as crawl:
             await crawl.begin()
             sizes = sizes_of(crawl.units)
+            # Of the links that are added before, the crawl may leave many.
+            added = crawl.units.take().scaled(min(1.0, scenario.pages / scenario.links))
             began = time.perf_counter()
             await asyncio.gather(*map(crawl.work, range(scenario.processes)))
             seconds = time.perf_counter() - began
         # With what is written when a backend is closed: the last counts and stats.
-        spent = crawl.units.take()
+        spent = crawl.units.take() + added
         measured = Measured(
             scenario,
             round(seconds, 1),
@@ -264,7 +268,7 @@ async def measure(endpoint: str, scenario: Scenario) -> tuple[Measured, dict[str
 
 async def measure_waiting(endpoint: str, hosts: int) -> Measured:
     """Watches a worker for whom no host is due; its "page" is a second."""
-    scenario = Scenario(hosts, 2 * hosts, 3600.0, 1)
+    scenario = Scenario(hosts, 2 * hosts, 2 * hosts, 3600.0, 1)
     config = local_config(endpoint, conditional_batches="auto")
     try:
         async with crawling(config, scenario) as crawl:
@@ -308,7 +312,7 @@ class Recovery:
 async def measure_recovery(endpoint: str) -> Recovery:
     """Lets a process vanish that holds 50 leases, and then ends a pause."""
     config = local_config(endpoint, conditional_batches="auto")
-    scenario = Scenario(20, 100, 0.0, 1)
+    scenario = Scenario(20, 100, 100, 0.0, 1)
     try:
         async with DynamoDBBackend(config) as gone_backend, DynamoDBBackend(config) as backend:
             gone, frontier = gone_backend.frontier(RUN, SITE), backend.frontier(RUN, SITE)

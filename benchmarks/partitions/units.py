@@ -74,6 +74,15 @@ def _nothing() -> defaultdict[Any, float]:
     return defaultdict(float)
 
 
+def _sum(*parts: tuple[Mapping[Any, float], float]) -> defaultdict[Any, float]:
+    """Adds units by key, each part times a factor."""
+    total = _nothing()
+    for units, factor in parts:
+        for key, amount in units.items():
+            total[key] += factor * amount
+    return total
+
+
 @dataclass
 class Spent:
     """Units, of partition key values and of single items."""
@@ -83,9 +92,18 @@ class Spent:
     item_reads: defaultdict[ItemKey, float] = field(default_factory=_nothing)
     item_writes: defaultdict[ItemKey, float] = field(default_factory=_nothing)
 
-    def totals(self) -> tuple[float, float]:
-        """Returns all read and all write units."""
-        return sum(self.reads.values()), sum(self.writes.values())
+    def scaled(self, share: float) -> Spent:
+        """Returns a share of all units."""
+        return Spent(*(_sum((units, share)) for units in self._parts))
+
+    def __add__(self, other: Spent) -> Spent:
+        """Returns the units of both."""
+        pairs = zip(self._parts, other._parts, strict=True)
+        return Spent(*(_sum((first, 1.0), (second, 1.0)) for first, second in pairs))
+
+    @property
+    def _parts(self) -> tuple[defaultdict[Any, float], ...]:
+        return self.reads, self.writes, self.item_reads, self.item_writes
 
 
 class PartitionUnits:

@@ -38,7 +38,7 @@ async def crawl(config: DynamoDBConfig, mode: str) -> tuple[PartitionUnits, list
 
     single = config.model_copy(update={"conditional_batches": mode})
     async with DynamoDBBackend(single, on_request=observe) as backend:
-        scenario = Scenario(hosts=20, pages=60, delay=0.01, processes=1)
+        scenario = Scenario(hosts=20, links=60, pages=60, delay=0.01, processes=1)
         work = Crawl(scenario, [backend], units)
         await work.begin()
         await work.work(0)

@@ -23,14 +23,14 @@ def kinds(item_writes: float) -> list[Kind]:
 
 def crawl(hosts: int, processes: int, item_writes: float, delay: float = 0.0) -> Measured:
     # 250 pages a second, of four processes.
-    return Measured(Scenario(hosts, 1000, delay, processes), 4.0, kinds(item_writes), [])
+    return Measured(Scenario(hosts, 1000, 1000, delay, processes), 4.0, kinds(item_writes), [])
 
 
 MEASURED = Measurements(
     "2026-01-01: a machine",
     [crawl(1, 1, 2.0), crawl(1, 4, 5.0), crawl(10_000, 1, 4.0), crawl(10_000, 4, 4.0)],
     Measured(
-        Scenario(300, 600, 3600.0, 1),
+        Scenario(300, 600, 600, 3600.0, 1),
         10.0,
         [
             Kind("frontier", "{run}", 1, 6.0, 0.0, 6.0, 0.0),
