@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import markdown
 from benchmarks.partitions.crawls import CONCURRENCY, READS_A_SECOND, WRITES_A_SECOND, Kind
 from benchmarks.partitions.result import Measurements
+from benchmarks.partitions.units import READ_BYTES, STORED_BYTES, WRITE_BYTES
 from ragcrawl_dynamo._frontier.membership import assign
 
 ROOT = Path(__file__).parent.parent
@@ -53,11 +54,18 @@ HIGHEST_CEILING = 50_000
 BEGIN = "<!-- {name}: begin; `python -m benchmarks.scale` writes what follows -->\n"
 END = "<!-- {name}: end -->\n"
 
+# Keys that all processes of a run share.
+RUN = "runs {site}"
+RECORDS = "frontier #{run}"
+MEMBERS = "frontier #{run}#members"
+LISTS = "frontier/by_queue #{run}#{n}"
+ITEMS = "frontier {hash}#{run}"
+
 # What raises the ceiling of a kind of keys.
-_SPLITS = "DynamoDB splits it, since its sort keys are hashes; warm throughput"
+_SPLITS = "DynamoDB splits it, since its sort keys are hashes"
 _LISTS = "more `frontier_buckets`"
 _RISES = {
-    "frontier {run}": _SPLITS,
+    "frontier {hash}#{run}": "one of 16; " + _SPLITS,
     "pages {site}": _SPLITS,
     "versions/by_site {site}": _SPLITS,
     "pages #{site}#{n}": "each process has one of its own",
@@ -65,6 +73,7 @@ _RISES = {
     "frontier #{run}#{n}": _LISTS,
     "frontier/by_queue #{run}#{n}": _LISTS,
     "frontier/by_queue {run}#{host}#{n}": "a host without limits gets more shards by its pace, up to 32",
+    "frontier #{run}#members": "it grows with processes, not with pages: see below",
     "frontier #{run}": "it grows with processes, not with pages: see below",
     "runs {site}": "it grows with processes, not with pages: see below",
 }
@@ -150,22 +159,20 @@ def loads(measured: Measurements) -> list[Load]:
         return max(found, default=0.0)
 
     waiting = {name_of(kind): kind.hottest_reads for kind in measured.waiting.kinds}
-    names = {name_of(kind) for crawl in measured.crawls for kind in crawl.kinds}
-    records, run = _named(names, "frontier", "#{run}"), _named(names, "runs", "{site}")
-    lists, items = _named(names, "frontier/by_queue", "#{run}#{n}"), _named(names, "frontier", "{run}")
     # Each process reads the signs of life of all processes.
-    member = next(size for name, size in measured.sizes.items() if "member#" in name) - 100
+    member = next(size for name, size in measured.sizes.items() if "member#" in name) - STORED_BYTES
     return [
-        Load(f"{_code(run)}, writes", WRITES_A_SECOND, a_second(run, "writes")),
-        Load(f"{_code(records)}, writes", WRITES_A_SECOND, a_second(records, "writes")),
+        Load(f"{_code(RUN)}, writes", WRITES_A_SECOND, a_second(RUN, "writes")),
+        Load(f"{_code(RECORDS)}, writes", WRITES_A_SECOND, a_second(RECORDS, "writes")),
+        Load(f"{_code(RECORDS)}, reads", READS_A_SECOND, a_second(RECORDS, "reads")),
         Load(
-            f"{_code(records)}, reads",
+            f"{_code(MEMBERS)}, reads",
             READS_A_SECOND,
-            a_second(records, "reads"),
-            member / 4096 / BEAT_SECONDS,
+            0.0,
+            of_pairs=member / READ_BYTES / BEAT_SECONDS,
         ),
-        Load(f"{_code(lists)}, reads, each list, all waiting", READS_A_SECOND, waiting.get(lists, 0.0)),
-        Load(f"{_code(items)}, reads, all waiting", READS_A_SECOND, waiting.get(items, 0.0)),
+        Load(f"{_code(LISTS)}, reads of each, all waiting", READS_A_SECOND, waiting.get(LISTS, 0.0)),
+        Load(f"{_code(ITEMS)}, reads of each, all waiting", READS_A_SECOND, waiting.get(ITEMS, 0.0)),
     ]
 
 
@@ -245,9 +252,9 @@ def storage(measured: Measurements) -> list[list[str]]:
 
     page = size("pages", "{site} / {id}") + size("pages/by_url", "{site} / {id}")
     version = size("versions", "{id} / {id}") + size("versions/by_site", "{id} / {id}")
-    body = BODY_WRITES * 1024 + 100
+    body = BODY_WRITES * WRITE_BYTES + STORED_BYTES
     parts = [
-        ("links in the queue's table", LINKS, size("frontier", "{run} / {id}")),
+        ("links in the queue's table", LINKS, size("frontier", "{hash}#{run} / {id}")),
         (
             "while they are open: their entries in `by_queue`",
             LINKS,
@@ -269,10 +276,10 @@ def storage(measured: Measurements) -> list[list[str]]:
 def once(measured: Measurements) -> list[list[str]]:
     """What is read and written once in such a run."""
     crawl = measured.crawl(10_000)
-    link = next(size for name, size in measured.sizes.items() if name.startswith("frontier {run} / "))
+    link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.
-    run_bytes = LINKS * (link - 100)
-    reads = run_bytes / 4096
+    run_bytes = LINKS * (link - STORED_BYTES)
+    reads = run_bytes / READ_BYTES
     new = sum(kind.writes for kind in crawl.kinds) + BODY_WRITES
     read = sum(kind.reads for kind in crawl.kinds)
     return [
@@ -351,15 +358,6 @@ def written(page: str, measured: Measurements) -> str:
         if count != 1:
             raise ValueError(f"the page needs the block {name!r} once, not {count} times")
     return page
-
-
-def _named(names: Iterable[str], place: str, pattern: str) -> str:
-    """Returns the name of a kind; the digits of a hash may stand before its pattern."""
-    return next(
-        name
-        for name in sorted(names)
-        if name in (f"{place} {pattern}", f"{place} {{hash}}{pattern}", f"{place} {{hash}}#{pattern}")
-    )
 
 
 def _code(name: str) -> str:

@@ -108,6 +108,8 @@ def test_ceiling_is_what_one_partition_gives(reads: float, writes: float, expect
 def test_kinds_of_keys_name_their_parts() -> None:
     host = host_of(17)
     assert kind_of(keys.run_partition(RUN)) == "{run}"
+    assert {kind_of(partition) for partition in keys.items_partitions(RUN)} == {"{hash}#{run}"}
+    assert kind_of(keys.members_partition(RUN)) == "#{run}#members"
     assert kind_of(keys.records_partition(RUN)) == "#{run}"
     assert kind_of(keys.hosts_partition(RUN, 3)) == "#{run}#{n}"
     assert kind_of(keys.host_queue(RUN, host, 12)) == "{run}#{host}#{n}"
@@ -115,5 +117,3 @@ def test_kinds_of_keys_name_their_parts() -> None:
     assert kind_of(keys.change_shard_partition(SITE, "0123abcd")) == "#{site}#{id}"
     assert kind_of(keys.url_key("https://example.com")) == "{id}"
     assert kind_of(keys.HOST_PREFIX + host) == "host#{host}"
-    # Digits of a hash in front of a key.
-    assert kind_of(f"7f#{RUN}#3") == "{hash}#{run}#{n}"
