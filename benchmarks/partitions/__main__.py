@@ -14,7 +14,7 @@ from benchmarks.partitions.result import RESULT, Measurements
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
 # Hosts, links, pages that are crawled, and seconds between two leases of a host, if there is a delay.
-SIZES = ((1, 500, 500, 0.02), (300, 900, 900, 1.0), (10_000, 10_000, 1_500, 1.0))
+SIZES = ((1, 300, 300, 0.02), (300, 600, 600, 1.0), (10_000, 10_000, 800, 1.0))
 PROCESSES = (1, 4)
 WAITING_HOSTS = 300
 
