@@ -15,6 +15,7 @@ from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.values import Item, Key, unescape
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT
 from ragcrawl_dynamo._schema.keys import frontier_key, schema_key, url_key
 from ragcrawl_dynamo._schema.queue_entries import QueueEntries
 from ragcrawl_dynamo._schema.records import SchemaRecord
@@ -120,8 +121,8 @@ def spread_items(item: Item) -> Item:
 _DOMAINS = "stats_domains_crawled"
 
 # In the order of their versions. Version 2 has another normal form of URLs, another layout of queues, runs
-# that do not grow with their hosts, and items that are spread over partitions. Queues are not migrated: no run
-# may be open, and of finished runs only the items are read.
+# that do not grow with their hosts, and items that are spread over partitions. Queues are not migrated: no
+# run may be open, and of finished runs only the items are read.
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "pages", renew_url_key),
     Migration(2, "runs", count_domains),
@@ -288,7 +289,8 @@ def _has_key_of(table: Table[Any], item: Item, other: Item) -> bool:
 def _move(table: Table[Any], item: Item, moved: Item) -> TransactWriteItemsInputTypeDef:
     """Builds the transaction that gives an item another key, on the condition that it is as it was read."""
     key: Key = {name: item[name] for name in table.primary_key}
-    is_as_read = [Compare(name, "=", value) for name, value in item.items() if name not in key]
+    names = {*item, *table.model.model_fields, EXPIRES_AT, "queue", "queue_order"} - key.keys()
+    is_as_read = [Compare(name, "=", item[name]) if name in item else Missing(name) for name in sorted(names)]
     delete = requests.transact_delete(table, key, AllOf((Exists(table.partition_key), *is_as_read)))
     return requests.transaction_request(uuid4().hex, [delete, requests.transact_put(table, moved)])
 

@@ -118,7 +118,7 @@ async def test_run_does_not_grow_with_the_processes_that_add_to_its_stats(
         await frontier.add([f"https://a.example/{i}" for i in range(20)])
     for i in range(20):
         async with DynamoDBBackend(dynamodb_config) as backend:
-            (claim,) = await backend.frontier("run", "site").claim()
+            (claim,) = await backend.frontier("run", "site").claim(1)
             await commit(backend, claim, f"p{i}")
     async with open_client(dynamodb_config) as client:
         (item,) = [
