@@ -63,6 +63,7 @@ ITEMS = "frontier {hash}#{run}"
 
 # What raises the ceiling of a kind of keys.
 _SPLITS = "DynamoDB splits it, since its sort keys are hashes"
+_PROCESSES = "fewer processes with more handlers: see below"
 _LISTS = "more `frontier_buckets`"
 _RISES = {
     "frontier {hash}#{run}": "one of 16; " + _SPLITS,
@@ -70,12 +71,12 @@ _RISES = {
     "versions/by_site {site}": _SPLITS,
     "pages #{site}#{n}": "each process has one of its own",
     "pages #{site}#{id}": "each process has one of its own",
-    "frontier #{run}#{n}": _LISTS,
+    "frontier #{run}#{n}": _LISTS + "; the record of a host with limits is one item",
     "frontier/by_queue #{run}#{n}": _LISTS,
     "frontier/by_queue {run}#{host}#{n}": "a host without limits gets more shards by its pace, up to 32",
-    "frontier #{run}#members": "it grows with processes, not with pages: see below",
-    "frontier #{run}": "it grows with processes, not with pages: see below",
-    "runs {site}": "it grows with processes, not with pages: see below",
+    "frontier #{run}#members": _PROCESSES,
+    "frontier #{run}": _PROCESSES,
+    "runs {site}": _PROCESSES,
 }
 
 
@@ -106,7 +107,7 @@ def ceilings(measured: Measurements) -> list[list[str]]:
         [
             _code(name),
             *(_rounded(of_kind.get(hosts, math.inf)) for hosts in sizes),
-            _RISES.get(re.sub("{hash}#?", "", name), ""),
+            _RISES.get(name, ""),
         ]
         for name, of_kind in sorted(least.items(), key=lambda entry: min(entry[1].values()))
         if min(of_kind.values()) < HIGHEST_CEILING
@@ -116,7 +117,7 @@ def ceilings(measured: Measurements) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Load:
-    """Units a second that processes put on one key, whatever they crawl.
+    """Units a second that processes put on one key.
 
     Attributes:
         name: The key.
@@ -147,24 +148,22 @@ def loads(measured: Measurements) -> list[Load]:
     """Returns what processes put on the keys that all of them share."""
     busy = [crawl for crawl in measured.crawls if crawl.scenario.processes > 1]
 
-    def a_second(name: str, units: str) -> float:
-        """Units a second and process, of those that work or of one that waits."""
-        found = [getattr(kind, units) for kind in measured.waiting.kinds if name_of(kind) == name]
-        found += [
-            getattr(kind, units) * crawl.scenario.pages / crawl.seconds / crawl.scenario.processes
-            for crawl in busy
-            for kind in crawl.kinds
-            if name_of(kind) == name
-        ]
-        return max(found, default=0.0)
+    def busiest(name: str, units: str) -> tuple[float, float]:
+        """Units a second of each process, and its pages a second, in the crawl with most of these units."""
+        found = []
+        for crawl in busy:
+            rate = crawl.scenario.pages / crawl.seconds / crawl.scenario.processes
+            found += [(getattr(kind, units) * rate, rate) for kind in crawl.kinds if name_of(kind) == name]
+        return max(found, default=(0.0, 0.0))
 
     waiting = {name_of(kind): kind.hottest_reads for kind in measured.waiting.kinds}
+    of_control, rate = busiest(RECORDS, "reads")
     # Each process reads the signs of life of all processes.
     member = next(size for name, size in measured.sizes.items() if "member#" in name) - STORED_BYTES
     return [
-        Load(f"{_code(RUN)}, writes", WRITES_A_SECOND, a_second(RUN, "writes")),
-        Load(f"{_code(RECORDS)}, writes", WRITES_A_SECOND, a_second(RECORDS, "writes")),
-        Load(f"{_code(RECORDS)}, reads", READS_A_SECOND, a_second(RECORDS, "reads")),
+        Load(f"{_code(RUN)}, writes", WRITES_A_SECOND, busiest(RUN, "writes")[0]),
+        Load(f"{_code(RECORDS)}, writes", WRITES_A_SECOND, busiest(RECORDS, "writes")[0]),
+        Load(f"{_code(RECORDS)}, reads, at {rate:.0f} pages/s each", READS_A_SECOND, of_control),
         Load(
             f"{_code(MEMBERS)}, reads",
             READS_A_SECOND,
@@ -208,10 +207,15 @@ def rates(measured: Measurements) -> list[list[str]]:
         if writes >= 0.1
     ]
     reads, writes = (sum(of_place[i] for of_place in places.values()) for i in (0, 1))
+    known = sum(kind.reads for kind in measured.crawl(10_000, 1).kinds)
     hottest = max(writes for _, writes in places.values())
     rows += [
         ["write units a second, all", *(f"{rate * writes:,.0f}" for rate in RATES)],
         ["read units a second, all", *(f"{rate * reads:,.0f}" for rate in RATES)],
+        [
+            "of these, by one process that knows all links",
+            *(f"{rate * known:,.0f}" for rate in RATES),
+        ],
         [
             f"least partitions of the busiest table ({WRITES_A_SECOND:,} write units each)",
             *(f"{math.ceil(rate * hottest / WRITES_A_SECOND):,}" for rate in RATES),

@@ -253,6 +253,8 @@ async def measure(endpoint: str, scenario: Scenario) -> tuple[Measured, dict[str
             began = time.perf_counter()
             await asyncio.gather(*map(crawl.work, range(scenario.processes)))
             seconds = time.perf_counter() - began
+            # A backend that is closed deletes its sign of life.
+            sizes |= sizes_of(crawl.units)
         # With what is written when a backend is closed: the last counts and stats.
         spent = crawl.units.take() + added
         measured = Measured(
@@ -261,7 +263,7 @@ async def measure(endpoint: str, scenario: Scenario) -> tuple[Measured, dict[str
             by_kind(spent, crawl.done),
             items_by_kind(spent, crawl.done),
         )
-        return measured, sizes | sizes_of(crawl.units)
+        return measured, sizes
     finally:
         await drop_tables(config)
 

@@ -76,7 +76,7 @@ def test_scale_loads_of_processes() -> None:
     assert loads["frontier `{hash}#{run}`, reads of each, all waiting"].at(1000) == 6000
     assert loads["frontier/by_queue `#{run}#{n}`, reads of each, all waiting"].full_at == 6000
     # Each of 1,000 processes reads 1,000 signs of life of 96 bytes every 10 seconds.
-    assert loads["frontier `#{run}`, reads"].of_each == pytest.approx(31.25)
+    assert loads["frontier `#{run}`, reads, at 62 pages/s each"].of_each == pytest.approx(31.25)
     of_members = loads["frontier `#{run}#members`, reads"]
     assert of_members.at(1000) == pytest.approx(1000 * 1000 * 96 / 4096 / 10)
 
