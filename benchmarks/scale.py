@@ -77,6 +77,7 @@ _RISES = {
     "frontier #{run}#members": _PROCESSES,
     "frontier #{run}": _PROCESSES,
     "runs {site}": _PROCESSES,
+    "pages #{site}": _PROCESSES,
 }
 
 
@@ -146,7 +147,8 @@ class Load:
 
 def loads(measured: Measurements) -> list[Load]:
     """Returns what processes put on the keys that all of them share."""
-    busy = [crawl for crawl in measured.crawls if crawl.scenario.processes > 1]
+    # Hundreds of processes have more than one host to crawl.
+    busy = [crawl for crawl in measured.crawls if crawl.scenario.processes > 1 and crawl.scenario.hosts > 1]
 
     def busiest(name: str, units: str) -> tuple[float, float]:
         """Units a second of each process, and its pages a second, in the crawl with most of these units."""
