@@ -286,7 +286,7 @@ class Throttle:
     Args:
         aws: The simulation.
         usual: What it does otherwise.
-        begin: Seconds after the start of a round.
+        begin: Seconds after the first commits of a round: workers take a while to start.
         seconds: For so long.
     """
 
@@ -297,10 +297,16 @@ class Throttle:
         self.seconds = seconds
         self.since: float | None = None
         self.until: float | None = None
+        self._first: float | None = None
 
     def __call__(self, elapsed: float) -> None:
         """Does what is due."""
         full = Limits()
+        if self._first is None:
+            if self.aws.events().get("TransactWriteItems"):
+                self._first = elapsed
+            return
+        elapsed -= self._first
         if self.since is None and elapsed >= self.begin:
             scarce = replace(full, read_units=full.read_units / 100, write_units=full.write_units / 100)
             self.aws.configure(replace(self.usual, limits=scarce))
