@@ -79,11 +79,12 @@ async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) ->
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
-    """Deletes items in batches; the keys must differ. Returns their number.
+    """Deletes items in batches; a key that is given twice counts once. Returns the number of distinct keys.
 
     Raises:
         PartialBatchError: Some were not deleted; all others were.
     """
+    keys = list(by_key(table, keys).values())
     failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
     if failed:
         failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
@@ -101,10 +102,12 @@ async def read_all(
 ) -> list[Item]:
     """Reads items by full key, strongly consistent, in the order of the keys; absent ones are left out.
 
+    DynamoDB refuses a request that has a key twice, and an index shows an item twice while the item moves.
+
     Args:
         gateway: The gateway.
         table: The table.
-        keys: The keys, which must differ.
+        keys: The keys. One that is given twice is read and returned once.
         attributes: The names of the attributes to return besides the key; all by default.
         per_batch: The items of one request; fewer if they are large, since an answer has 16 MB at most.
 
@@ -115,9 +118,10 @@ async def read_all(
     async def read(chunk: Sequence[Key]) -> list[Item]:
         return await read_batch(gateway, table, chunk, attributes)
 
-    batches = await gather_bounded(read, chunks(keys, per_batch), BATCHES_IN_FLIGHT)
+    distinct = by_key(table, keys)
+    batches = await gather_bounded(read, chunks(list(distinct.values()), per_batch), BATCHES_IN_FLIGHT)
     items = by_key(table, chain.from_iterable(batches))
-    return [item for key in keys if (item := items.get(key_values(table, key))) is not None]
+    return [items[values] for values in distinct if values in items]
 
 
 def key_values(table: Table[Any], attributes: Item) -> KeyValues:

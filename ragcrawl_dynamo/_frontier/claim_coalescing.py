@@ -86,7 +86,7 @@ class ClaimCoalescer:
         for call in served:
             indexes = range(first, first + len(call.terms))
             first = indexes.stop
-            claims = [self._claim(result.leases[i]) for i in indexes if i in result.leases]
+            claims = [_claim(result.leases[i]) for i in indexes if i in result.leases]
             # The claim may have taken long. A worker would have to stop at once.
             late = [claim for claim in claims if self._is_late(claim)]
             self._give_back(late)
@@ -96,17 +96,6 @@ class ClaimCoalescer:
                 self._give_back(claims)
             else:
                 call.result.set_result((claims, result.next_at))
-
-    def _claim(self, issued: IssuedLease) -> Claim:
-        clock = self._run.clock
-        seconds = (issued.lease.ends_at - clock.now()).total_seconds()
-        return Claim(
-            item=issued.item,
-            worker_id=issued.lease.owner,
-            expires_at=issued.lease.ends_at,
-            has_slot=issued.has_slot,
-            deadline=clock.monotonic() + seconds,
-        )
 
     def _is_late(self, claim: Claim) -> bool:
         """Returns whether a lease has no more time left than clocks may differ."""
@@ -121,3 +110,13 @@ class ClaimCoalescer:
             await self._release(claims)
         except RagcrawlDynamoError as error:
             logger.warning("%d claims could not be released and will expire: %s", len(claims), error)
+
+
+def _claim(issued: IssuedLease) -> Claim:
+    return Claim(
+        item=issued.item,
+        worker_id=issued.lease.owner,
+        expires_at=issued.lease.ends_at,
+        has_slot=issued.has_slot,
+        deadline=issued.lease.deadline,
+    )

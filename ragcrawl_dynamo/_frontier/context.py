@@ -151,9 +151,10 @@ class RunContext:
         """Checks this machine's clock against the times in DynamoDB's answers.
 
         Raises:
-            ClockSkewError: The clock is off by more than `frontier_max_clock_skew`.
+            ClockSkewError: The clock is off by more than half of `frontier_max_clock_skew`. If each of two
+                clocks is off by no more, they differ by that setting at most.
         """
         bound = self.config.frontier_max_clock_skew
         offset = self._gateway.server_clock.offset
-        if abs(offset) > bound and isinstance(self.clock, SystemClock):
+        if abs(offset) > bound / 2 and isinstance(self.clock, SystemClock):
             raise ClockSkewError(offset, bound)

@@ -32,7 +32,7 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, FrontierStats, UnwrittenCounts, stats_of
-from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.host_store import NOT_LISTED, HostStore
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, records_partition
 
@@ -185,7 +185,7 @@ class Counters:
         update = Update(
             put={**token.assignment, **revision.assignment},
             increment=increment,
-            remove=("place", "queue", "queue_order"),
+            remove=NOT_LISTED,
         )
         return ConditionalUpdate(key, update, AllOf(conditions), token)
 

@@ -12,7 +12,7 @@ import heapq
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,9 @@ from ragcrawl_dynamo.errors import ThrottledError
 # An announcement of so many hosts does not read them first, if so many were new in the one before.
 _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
+
+# The attributes that a host loses when it leaves the list.
+NOT_LISTED = ("place", "only_item", "queue", "queue_order")
 
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
 _PER_PAGE = 500
@@ -312,10 +315,11 @@ class HostStore:
         remove: tuple[str, ...] = ()
         is_there: Condition = Compare("queue_order", "=", {"S": listed.order})
         if place is None:
-            remove = ("place", "queue", "queue_order")
+            remove = NOT_LISTED
             is_there = AllOf((is_there, *(Compare(name, "=", {"N": "0"}) for name in OPEN_STATES)))
         else:
-            order = host_order(place, split_facts(listed.order))
+            order = host_order(place, replace(split_facts(listed.order), only_item=""))
+            remove = ("only_item",)
             put |= {"place": {"S": place}, "queue_order": {"S": order}}
         update = Update(put=put, remove=remove)
         return ConditionalUpdate(self.key(listed.host), update, is_there, token)

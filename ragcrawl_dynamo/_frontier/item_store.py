@@ -58,6 +58,7 @@ class Lease:
         begins_at: When the lease begins.
         ends_at: When the worker has to stop, unless it renews the lease.
         free_at: When other workers may claim the item: `frontier_max_clock_skew` after `ends_at`.
+        deadline: `ends_at` by the monotonic clock, in seconds.
     """
 
     token: str
@@ -65,6 +66,7 @@ class Lease:
     begins_at: datetime
     ends_at: datetime
     free_at: datetime
+    deadline: float
 
 
 class ItemStore:
@@ -342,7 +344,8 @@ def work_of(item: Item) -> Work | None:
     """Returns the work that an item is for its host; None if the item is not in the queue."""
     if "queue" not in item:
         return None
-    return Work(item["queue_order"]["S"], 1 << shard_of(item["queue"]["S"]).bit_length())
+    shards = 1 << shard_of(item["queue"]["S"]).bit_length()
+    return Work(item["queue_order"]["S"], shards, item_id=unescape(item["item_id"]["S"]))
 
 
 def state_of(item: Item) -> str:

@@ -95,8 +95,8 @@ class LeaseIssuer:
             return await self._take(claimed, leases, outcomes, reserved, now)
         finally:
             bench = self._run.view.bench
-            bench.end_claim(indexes)
             bench.give_back(candidates[i] for i in untried)
+            bench.end_claim(indexes)
 
     async def _reserve(
         self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime
@@ -240,7 +240,8 @@ class LeaseIssuer:
     def _lease(self, terms: LeaseTerms, now: datetime) -> Lease:
         ends_at = now + timedelta(seconds=terms.seconds)
         free_at = ends_at + timedelta(seconds=self._run.config.frontier_max_clock_skew)
-        return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at)
+        deadline = self._run.clock.monotonic() + terms.seconds
+        return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at, deadline)
 
 
 def _raise_if_all_failed(outcomes: Collection[Outcome]) -> None:

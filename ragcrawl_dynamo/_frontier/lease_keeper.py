@@ -152,7 +152,8 @@ class LeaseKeeper:
                 elif claim.token in self._held:
                     self._lose(claim, "its lease was lost")
         except (RagcrawlDynamoError, TimeoutError) as error:
-            logger.warning("%d leases could not be renewed: %s", len(claims), error)
+            reason = str(error) or "no answer before they count as lost"
+            logger.warning("%d leases could not be renewed: %s", len(claims), reason)
 
     def _lose(self, claim: Claim, why: str) -> None:
         self.let_go(claim)

@@ -82,11 +82,13 @@ class Notifier:
         for name in flushed.open:
             bench.doubt(name)
         for name in flushed.asleep:
-            if name in bench.hosts and not bench.hosts[name].is_drained:
+            host = bench.hosts.get(name)
+            if host is not None and not host.is_drained:
                 # An item came while the host was taken out of the list.
+                host.note_order(None, run.clock.monotonic())
                 flushed.to_wake.append(name)
             else:
-                bench.remove(name)
+                bench.remove(name, run.clock.monotonic())
         for name in flushed.to_wake:
             missed.note(name, Work(queue_order(rank(0.0, run.clock.now())), is_changed=True))
         if missed:

@@ -36,7 +36,12 @@ class QueueReader:
         """
         await self._read_limits(hosts)
         bench = self._run.view.bench
-        open_hosts = [host for host in hosts if bench.hosts.get(host.host) is host and host.has_room(now)]
+        monotonic = self._run.clock.monotonic()
+        open_hosts = [
+            host
+            for host in hosts
+            if bench.hosts.get(host.host) is host and host.has_room(now) and bench.needs_look(host, monotonic)
+        ]
 
         async def look(host: HostCandidates) -> None:
             await self._look_into(host, wanted, now)
@@ -63,6 +68,7 @@ class QueueReader:
                     host.is_all = False
             raise
         now = self._run.clock.now()
+        free: set[str] = set()
         skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         for candidate, host in zip(candidates, hosts, strict=True):
             if host is None:
@@ -77,10 +83,13 @@ class QueueReader:
             current = self._run.placed(host, current)
             if until is None or until <= now:
                 host.offer(current)
+                free.add(host.host)
             else:
                 host.wait(current, until)
-        for host in {host.host: host for host in hosts if host is not None}.values():
-            host.turn = host.last_turn
+        for name, host in {host.host: host for host in hosts if host is not None}.items():
+            # An item that turns out to be free comes next, even if a later one of its host was claimed.
+            if name in free or not host.is_served:
+                host.turn = host.last_turn
             bench.settle(host)
 
     async def _lower(self, hosts: Sequence[HostCandidates]) -> list[HostCandidates]:
@@ -90,7 +99,8 @@ class QueueReader:
         would not notice it.
         """
         outcomes = await self._run.hosts.move([(host.entry, host.ready[0].order) for host in hosts])
-        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome)]
+        now = self._run.clock.monotonic()
+        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome, now)]
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
@@ -101,7 +111,7 @@ class QueueReader:
         for name in unknown:
             if name not in records:
                 # Its run was deleted meanwhile.
-                bench.remove(name)
+                bench.remove(name, monotonic)
                 continue
             record = records[name]
             bench.note_update(record, record.order, monotonic, is_own=False)
@@ -136,7 +146,8 @@ class QueueReader:
         host.looked_at = run.clock.monotonic()
         free = [candidate for candidate in host.ready if candidate.expired_token is None]
         unsure = [candidate for candidate in free if candidate.item_id in host.doubtful]
-        host.doubtful.clear()
+        for candidate in unsure:
+            host.doubtful.pop(candidate.item_id)
         foreign = [candidate for candidate in free if candidate.distance and candidate not in unsure]
         unsure += foreign[: _KNOWN_PER_WANTED * wanted + 1]
         if unsure:

@@ -75,6 +75,7 @@ class RunQueue:
         on_progress: Callable[[int], object] | None = None,
     ) -> list[AddResult]:
         """See Frontier.add; `common` has fields for the items that are built from URLs."""
+        self.run.check_clock()
         await self._notifier.announce_left()
         return await self._enqueuer.add(links, common, base_url, on_progress)
 
@@ -333,7 +334,7 @@ class RunQueue:
             logger.warning(
                 "run %r: the last counts or the end of the membership were not stored: %s",
                 self.run.run_id,
-                error,
+                str(error) or "no answer within health_timeout",
             )
         await self.run.tasks.cancel()
 

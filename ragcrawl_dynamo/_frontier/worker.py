@@ -152,7 +152,7 @@ class Worker:
 
         Raises:
             ServiceError: DynamoDB refused a request or could not be reached, and the retries have ended.
-            ClockSkewError: This machine's clock is off by more than `frontier_max_clock_skew`.
+            ClockSkewError: This machine's clock is off by more than half of `frontier_max_clock_skew`.
             SystemExit: The process got SIGTERM, and the handlers have ended.
         """
         if not self._is_open:

@@ -91,10 +91,14 @@ class FakeHosts:
 
 
 class FakeQueues:
-    """The queues of hosts by host and shard; `looks` are the hosts that were looked into."""
+    """The queues of hosts by host and shard; `looks` are the hosts that were looked into.
+
+    `late` has what the index shows instead, where it is late.
+    """
 
     def __init__(self) -> None:
         self.shards: defaultdict[tuple[str, int], list[Candidate]] = defaultdict(list)
+        self.late: dict[tuple[str, int], list[Candidate]] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.looks: list[str] = []
         self.known: list[str] = []
@@ -104,7 +108,8 @@ class FakeQueues:
     async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
         self.looks.append(host)
         # The index shows no leases.
-        shown = (replace(item, expired_token=None) for item in self.shards[host, shard])
+        stored = self.late.get((host, shard), self.shards[host, shard])
+        shown = (replace(item, expired_token=None) for item in stored)
         items = sorted(shown, key=lambda item: item.order)
         unknown = [item for item in items if item.item_id not in known]
         if len(unknown) < wanted:

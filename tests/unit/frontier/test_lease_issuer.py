@@ -148,14 +148,14 @@ async def test_host_that_is_forgotten_after_the_choice_is_not_claimed_from() -> 
     # It may have limits.
     issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
     chosen = issuing.choose()
-    issuing.bench.remove("a")
+    issuing.bench.remove("a", 0.0)
     assert [lease.item.item_id for lease in (await issuing.issue_to(chosen)).values()] == ["b0"]
     assert issuing.run.fake_items.claims == ["b0"]
 
 
 async def test_host_that_is_forgotten_while_leases_are_reserved_is_no_error() -> None:
     issuing = Issuing(a=(("a0",), {"delay": 3}))
-    issuing.run.fake_hosts.during_update = lambda: issuing.bench.remove("a")
+    issuing.run.fake_hosts.during_update = lambda: issuing.bench.remove("a", 0.0)
     assert len(await issuing.issue()) == 1
 
 

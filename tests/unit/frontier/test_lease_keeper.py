@@ -109,3 +109,16 @@ async def test_lease_keeper_reports_a_lost_lease_in_time() -> None:
                 await asyncio.sleep(0)
             clock.advance(0.0625)
     assert 4.8 < lost_at[0] <= 4.9625
+
+
+async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+
+    class Hanging:
+        async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+            raise TimeoutError
+
+    async with LeaseKeeper(Hanging(), clock, LEASE, lambda claim, why: None) as keeper:
+        keeper.hold(Renewals(clock).claims(1))
+        await pass_seconds(clock, 20)
+    assert "1 leases could not be renewed: no answer before they count as lost" in caplog.text

@@ -17,7 +17,7 @@ from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.fake_run import FakeRun
-from tests.support.hosts import at, candidate, known, listed
+from tests.support.hosts import at, candidate, known, listed, names
 
 BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
 
@@ -70,6 +70,15 @@ async def test_host_that_got_an_item_while_it_left_the_list_is_announced() -> No
     await flushing.notifier.flush()
     assert flushing.store.announced == [{"a": new_work()}]
     assert list(flushing.bench.hosts) == ["a"]
+
+
+async def test_host_that_is_announced_again_keeps_what_this_process_knows_of_it() -> None:
+    flushing = Flushing("a")
+    flushing.flushed.asleep = ["a"]
+    flushing.during_flush = lambda: flushing.add("a")
+    await flushing.notifier.flush()
+    # The index may not show the item yet.
+    assert names(flushing.bench.hosts["a"].ready) == ["new"]
 
 
 async def test_host_that_has_open_items_and_is_not_listed_is_announced() -> None:

@@ -10,6 +10,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refuse
 from ragcrawl_dynamo._frontier import scheduler as module
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
+from ragcrawl_dynamo._schema.queue_order import split_place
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
 from tests.support.fake_run import FakeRun
@@ -186,7 +187,7 @@ async def test_claim_from_a_paused_run_is_empty_and_from_a_cancelled_one_an_erro
 async def test_limits_that_were_changed_are_read_before_the_next_lease() -> None:
     claiming = Claiming(a="a0 a1")
     claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by="x")
-    place = listed(age=99)[:-4]
+    place = split_place(listed(age=99))
     claiming.run.fake_hosts.records["a"] = record("a", place=place)
     assert await claiming.claim(1) == ["a0"]
     claiming.run.fake_hosts.records["a"] = record("a", place=place, blocked_until=at(9))
@@ -250,7 +251,7 @@ async def test_claim_tries_expired_leases_without_reading_them_by_key() -> None:
 async def test_host_has_room_again_after_items_of_it_were_read_by_key() -> None:
     claiming = Claiming()
     claiming.run.list_host("a", listed(has_limits=True))
-    claiming.run.fake_hosts.records["a"] = record("a", place=listed()[:-4], max_in_flight=1)
+    claiming.run.fake_hosts.records["a"] = record("a", place=split_place(listed()), max_in_flight=1)
     claiming.queues.shards["a", 0] = [candidate(f"a{i}", age=9 - i, host="a") for i in range(3)]
     claiming.writes.outcomes["claim a0"] = Refused()
     claiming.queues.leases["a0"] = ("token", at(20))
