@@ -244,7 +244,7 @@ class Committer:
             return decision.result if refusal is None else None
         if refusal is None:
             # Before anything is awaited: the caller may be cancelled, and the page is committed.
-            self._live_stats.note(claim.item, prepared.outcome)
+            self._live_stats.note(claim.item, prepared.outcome, queue)
             await queue.note_completed(claim, is_counted=False)
             return decision.result
         if not refusal.is_refused("claim"):
@@ -282,7 +282,7 @@ class Committer:
             LeaseLostError: The lease was lost, or another call ended it.
         """
         if await queue.end_commit(claim, end):
-            self._live_stats.note(claim.item, prepared.outcome)
+            self._live_stats.note(claim.item, prepared.outcome, queue)
             await queue.note_completed(claim, is_counted=False)
             return decision.result
         request = requests.get_request(self._services.tables.frontier, end.key)

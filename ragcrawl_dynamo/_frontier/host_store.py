@@ -34,6 +34,7 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.control_reads import ControlReads
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_updates import AnnounceWork, HostUpdate
@@ -42,6 +43,7 @@ from ragcrawl_dynamo._schema.keys import HOST_PREFIX, bucket_of, host_key, host_
 from ragcrawl_dynamo._schema.queue_order import due_bound, host_order, split_facts
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import ThrottledError
 
 # An announcement of so many hosts does not read them first, if so many were new in the one before.
@@ -72,12 +74,18 @@ class HostStore:
     """The host records of one run."""
 
     def __init__(
-        self, gateway: Gateway, tables: Tables, writes: ConditionalWrites, control: ControlStore
+        self,
+        gateway: Gateway,
+        tables: Tables,
+        writes: ConditionalWrites,
+        control: ControlStore,
+        reads: ControlReads,
     ) -> None:
         self._gateway = gateway
         self._table = tables.hosts
         self._writes = writes
         self._control = control
+        self._reads = reads
         self.run_id = control.run_id
         self.site_id = control.site_id
         # The share of hosts that were new in the last announcement.
@@ -96,19 +104,28 @@ class HostStore:
         """Returns the key of a host's record."""
         return host_key(self.run_id, host, self.bucket_of(host))
 
-    async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
-        """Returns the run's control and those of the given hosts that are stored; strongly consistent."""
+    async def read(self, hosts: Iterable[str]) -> dict[str, HostRecord]:
+        """Returns the records of those of the given hosts that are stored; strongly consistent."""
         await self._control.know_buckets()
+        keys = [self.key(host) for host in hosts]
+        records = [from_item(self._table, item) for item in await read_all(self._gateway, self._table, keys)]
+        return {record.host: record for record in records}
+
+    async def _read_with_control(
+        self, hosts: Iterable[str]
+    ) -> tuple[RunControl | None, dict[str, HostRecord]]:
+        """Returns the run's control, by a read that begins after the call, and records as `read` does."""
+        await self._control.know_buckets()
+        if not self._reads.may_begin():
+            following, records_read = await gather([self._reads.following(), self.read(hosts)])
+            return following, records_read
         keys = [self._control.key, *(self.key(host) for host in hosts)]
-        control: RunControl | None = None
-        records: dict[str, HostRecord] = {}
-        for item in await read_all(self._gateway, self._table, keys):
-            if item["item_id"] == self._control.key["item_id"]:
-                control = self._control.decode(item)
-            else:
-                record = from_item(self._table, item)
-                records[record.host] = record
-        return control, records
+        items = await read_all(self._gateway, self._table, keys)
+        control = None
+        if items and items[0]["item_id"] == self._control.key["item_id"]:
+            control = self._control.decode(items.pop(0))
+        records = [from_item(self._table, item) for item in items]
+        return control, {record.host: record for record in records}
 
     async def read_list(
         self, bucket: int, until: datetime, limit: int, after: Listed | None = None
@@ -235,7 +252,7 @@ class HostStore:
             return updated
         config = self._gateway.config
         for failures in range(1, config.retry_attempts + 8):
-            _, records = await self.read(remaining)
+            records = await self.read(remaining)
             remaining = {host: update for host, update in remaining.items() if host in records}
             done = await self.try_update(records, remaining)
             updated += [Updated(records[host].order, record) for host, record in done.items()]
@@ -276,7 +293,7 @@ class HostStore:
         """
         # An insert of a known host costs five times a read, and says the same.
         are_new = len(work) >= _MANY_HOSTS and self._share_new >= _MOSTLY_NEW
-        control, records = await self.read([] if are_new else work)
+        control, records = await self._read_with_control([] if are_new else work)
         if control is None:
             control = await self._control.make()
         await self._control.reopen(control)
@@ -308,10 +325,9 @@ class HostStore:
 
     async def ensure(self, host: str) -> None:
         """Stores a host without work, unless it is stored already."""
-        control, records = await self.read([host])
-        if host in records:
+        if host in await self.read([host]):
             return
-        record = self._new(control or await self._control.make(), host)
+        record = self._new(await self._reads.recent() or await self._control.make(), host)
         _raise_if_failed(await self._writes.run([self._insert(record, Counter())]))
 
     def _new(self, control: RunControl, host: str) -> HostRecord:

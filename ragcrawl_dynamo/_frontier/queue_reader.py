@@ -118,7 +118,7 @@ class QueueReader:
         unknown = [host.host for host in hosts if host.lacks_record]
         if not unknown:
             return
-        _, records = await self._run.hosts.read(unknown)
+        records = await self._run.hosts.read(unknown)
         for name in unknown:
             if name not in records:
                 # Its run was deleted meanwhile.

@@ -313,6 +313,7 @@ class RunQueue:
     async def set_state(self, state: RunState) -> None:
         """See Frontier.pause, resume and cancel."""
         await self.run.control.set_state(state)
+        self.run.control_reads.forget()
         self.run.view.changed.set()
 
     async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
@@ -359,6 +360,7 @@ class RunQueue:
     async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
         self.run.note_updates(await self.run.hosts.update(updates))
         await self.run.control.note_new_limits()
+        self.run.control_reads.forget()
 
     async def _check_site(self) -> None:
         """Checks that the run is not one of another site.

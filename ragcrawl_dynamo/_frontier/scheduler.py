@@ -151,7 +151,7 @@ class Scheduler:
         Raises:
             FrontierCancelledError: The run was cancelled.
         """
-        control = await self._run.control.read()
+        control = await self._run.control_reads.recent()
         if control is None:
             return True
         if control.limits_changed_by != self._limits:

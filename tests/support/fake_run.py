@@ -63,8 +63,8 @@ class FakeHosts:
     def key(self, host: str) -> Key:
         return host_key("run", host, 0)
 
-    async def read(self, hosts: Iterable[str]) -> tuple[None, dict[str, HostRecord]]:
-        return None, {host: self.records[host] for host in hosts if host in self.records}
+    async def read(self, hosts: Iterable[str]) -> dict[str, HostRecord]:
+        return {host: self.records[host] for host in hosts if host in self.records}
 
     async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
         self.moves += moves
@@ -215,7 +215,7 @@ class FakeRun(RunContext):
         self.fake_items, self.fake_counters = FakeItems(), FakeCounters()
         self.items = cast("Any", self.fake_items)
         self.fake_control: RunControl | None = None
-        self.control = cast("Any", SimpleNamespace(read=self._read_control))
+        self.control_reads = cast("Any", SimpleNamespace(recent=self._read_control))
         self.is_membership_changed = False
         self.membership.refresh = self._refresh_membership  # type: ignore[method-assign] # it sends requests
         self.counters = cast("Any", self.fake_counters)

@@ -120,6 +120,21 @@ async def test_flush_stores_the_amounts_once() -> None:
     assert len(writes.written) == 3
 
 
+async def test_flush_counts_hosts_that_get_their_first_completed_item() -> None:
+    two = Applied({"pending": {"N": "1"}, "completed": {"N": "2"}})
+    writes = Writes(first=[two, Applied({"pending": {"N": "1"}, "completed": {"N": "3"}})], other=[EMPTY])
+    counters, _ = counters_on(writes)
+    for host in ("first", "first", "other"):
+        counters.move(host, "in_progress", "completed")
+    await counters.flush(drained())
+    # Another process has counted the other host.
+    assert (counters.take_new_hosts(), counters.take_new_hosts()) == (1, 0)
+    counters.move("first", "in_progress", "completed")
+    counters.move("other", "in_progress", "skipped")
+    await counters.flush(drained())
+    assert counters.take_new_hosts() == 0
+
+
 async def test_flush_stores_a_correction_of_the_run_alone() -> None:
     writes = Writes()
     counters, _ = counters_on(writes)
