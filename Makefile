@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -34,6 +34,9 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
+
+test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` runs them too.
+	$(BIN)/python -m pytest -m aws -n 2 -q $(ARGS)
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
@@ -78,6 +81,9 @@ bench-frontier: install fetch-dynamodb-local  ## What the frontier's queue promi
 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+soak-aws: install fetch-dynamodb-local  ## A crawl on a simulated AWS, its workers killed and frozen, throttled for a minute: 20 minutes.
+	$(BIN)/python -m benchmarks.soak_aws $(ARGS)
 
 soak-cancel: install fetch-dynamodb-local  ## 10,000 tasks cancelled at random awaits, against a ledger.
 	$(BIN)/python -m benchmarks.cancel $(ARGS)

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing.context import ForkServerProcess
@@ -161,13 +162,47 @@ class Violation(NamedTuple):
 LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED = "lost", "held twice", "over a limit", "counted wrongly"
 
 
+@dataclass(frozen=True)
+class Treatment:
+    """What happens to the workers.
+
+    Attributes:
+        processes: How many there are.
+        concurrency: Handlers of each.
+        kill_every: Seconds between two kills.
+        limit: Seconds after which the run is given up.
+        freeze_every: Seconds between two workers that stand still for some seconds; None for none.
+    """
+
+    processes: int
+    concurrency: int
+    kill_every: float
+    limit: float
+    freeze_every: float | None = None
+
+
+@dataclass
+class Fates:
+    """What happened to the workers.
+
+    Attributes:
+        seconds: How long the run took.
+        deaths: When a process was killed, by its number.
+        freezes: When a process began to stand still, by its number.
+        errors: How many ended with an error.
+    """
+
+    seconds: float = 0.0
+    deaths: dict[int, float] = field(default_factory=dict)
+    freezes: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    errors: int = 0
+
+
 @dataclass
 class Outcome:
     """What happened, and what is in the table."""
 
-    seconds: float
-    kills: int
-    deaths: dict[int, float]
+    fates: Fates
     stats: FrontierStats
     recounted: FrontierStats
     finished: bool
@@ -209,55 +244,100 @@ async def inspect(config: DynamoDBConfig) -> tuple[FrontierStats, FrontierStats,
         return before, recounted, await frontier.is_finished(), items
 
 
-def run(
-    endpoint: str, web: Web, processes: int, concurrency: int, kill_every: float, limit: float
-) -> Outcome:
+def run(endpoint: str, web: Web, treatment: Treatment) -> Outcome:
     """Runs the workers to the end, killing one now and then."""
     config = settings(endpoint, local_config(endpoint).table_prefix)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ragcrawl_dynamo.testing", "rich.console", "rich.table"])
-    chance = random.Random(web.seed)  # noqa: S311 # a test load
     asyncio.run(prepare(config, web))
     with tempfile.TemporaryDirectory() as folder:
 
         def start() -> ForkServerProcess:
-            process = context.Process(
-                target=work, args=(endpoint, config.table_prefix, folder, web, concurrency)
-            )
-            process.start()
-            return process
+            return start_process(work, endpoint, config.table_prefix, folder, web, treatment.concurrency)
 
-        started = time.time()
-        workers = [start() for _ in range(processes)]
-        deaths: dict[int, float] = {}
-        kills = 0
-        next_kill = started + kill_every
-        while all(each.exitcode != 0 for each in workers) and time.time() < started + limit:
-            time.sleep(0.02)
-            for i, each in enumerate(workers):
-                if each.exitcode is not None and each.exitcode != 0:
-                    workers[i] = start()
-            if time.time() >= next_kill:
-                next_kill += kill_every
-                victim = chance.randrange(processes)
-                pid = workers[victim].pid
-                assert pid is not None  # noqa: S101 # it was started
-                os.kill(pid, signal.SIGKILL)
-                workers[victim].join()
-                deaths[pid] = time.time()
-                kills += 1
-                workers[victim] = start()
-        for each in workers:
-            each.join(max(1.0, started + limit - time.time()))
-            each.kill()
-        seconds = time.time() - started
-        files = sorted(Path(folder).glob("*.log"))
-        # A line that SIGKILL has cut off has no end. What it was to note has not happened yet.
-        lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
-        events = [json.loads(line) for line in lines]
+        fates = drive(start, treatment, web.seed)
+        events = read_events(Path(folder))
     stats, recounted, finished, items = asyncio.run(inspect(config))
     asyncio.run(drop_tables(config))
-    return Outcome(seconds, kills, deaths, stats, recounted, finished, items, events)
+    return Outcome(fates, stats, recounted, finished, items, events)
+
+
+def start_process(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Runs a function in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ragcrawl_dynamo.testing", "rich.console", "rich.table"])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def drive(
+    start: Callable[[], ForkServerProcess],
+    treatment: Treatment,
+    seed: int,
+    tick: Callable[[float], None] = lambda seconds: None,
+) -> Fates:
+    """Keeps workers running until one of them has ended, kills and freezes them, and waits for the others.
+
+    Args:
+        start: Starts a worker.
+        treatment: What happens to them.
+        seed: Of everything random.
+        tick: Is called all the time, with the seconds since the start.
+    """
+    chance = random.Random(seed)  # noqa: S311 # a test load
+    fates = Fates()
+    started = time.time()
+    workers = [start() for _ in range(treatment.processes)]
+    frozen: dict[int, float] = {}
+    next_kill = started + treatment.kill_every
+    next_freeze = started + (treatment.freeze_every or treatment.limit)
+    while all(each.exitcode != 0 for each in workers) and time.time() < started + treatment.limit:
+        time.sleep(0.02)
+        now = time.time()
+        tick(now - started)
+        for i, each in enumerate(workers):
+            if each.exitcode is not None and each.exitcode != 0:
+                fates.errors += 1
+                workers[i] = start()
+        for pid in [pid for pid, until in frozen.items() if until <= now]:
+            del frozen[pid]
+            os.kill(pid, signal.SIGCONT)
+        if now >= next_kill:
+            next_kill += treatment.kill_every
+            victim = chance.randrange(treatment.processes)
+            pid = number_of(workers[victim])
+            os.kill(pid, signal.SIGKILL)
+            workers[victim].join()
+            fates.deaths[pid] = time.time()
+            frozen.pop(pid, None)
+            workers[victim] = start()
+        if treatment.freeze_every is not None and now >= next_freeze:
+            next_freeze += treatment.freeze_every
+            pid = number_of(chance.choice(workers))
+            fates.freezes[pid].append(now)
+            os.kill(pid, signal.SIGSTOP)
+            # Some wake while they hold their leases, some after others have them.
+            frozen[pid] = now + chance.uniform(0.2, 2.0) * LEASE_SECONDS
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    for each in workers:
+        each.join(max(1.0, started + treatment.limit - time.time()))
+        each.kill()
+    fates.seconds = time.time() - started
+    return fates
+
+
+def number_of(process: ForkServerProcess) -> int:
+    """The number of a process that was started."""
+    assert process.pid is not None  # noqa: S101 # it was started
+    return process.pid
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """What the workers have noted."""
+    # A line that SIGKILL has cut off has no end. What it was to note has not happened yet.
+    files = sorted(folder.glob("*.log"))
+    lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+    return [json.loads(line) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -275,16 +355,27 @@ class Held:
 
 
 def leases(outcome: Outcome) -> list[Held]:
-    """Every lease under which a handler ran, from its begin to its end or its worker's death."""
+    """Every lease under which a handler ran, from its begin to its end, or until its worker died or froze.
+
+    A worker that stood still does not know that its leases are lost, and runs on for a moment: what it writes
+    under them is refused.
+    """
+    fates = outcome.fates
     begins = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "begin"}
     ends = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "end"}
+
+    def end(name: str, begin: dict[str, Any]) -> float:
+        ended = ends[name]["at"] if name in ends else fates.deaths.get(begin["pid"], begin["at"])
+        froze = [at for at in fates.freezes.get(begin["pid"], []) if begin["at"] <= at <= ended]
+        return float(min([ended, *froze]))
+
     return [
         Held(
             item=each["item"],
             host=each["host"],
             token=each["token"],
             begin=each["at"],
-            end=ends[name]["at"] if name in ends else outcome.deaths.get(each["pid"], each["at"]),
+            end=end(name, each),
             lease_began=each["started_at"],
             expires_at=each["expires_at"],
             returned=name in ends,
@@ -364,12 +455,13 @@ def most_at_once(its_leases: list[Held]) -> int:
 
 def stress(endpoint: str, web: Web, args: argparse.Namespace) -> bool:
     """Runs one web to its end and prints what happened; returns whether nothing was wrong."""
-    outcome = run(endpoint, web, args.processes, args.concurrency, args.kill_every, args.limit)
+    treatment = Treatment(args.processes, args.concurrency, args.kill_every, args.limit)
+    outcome = run(endpoint, web, treatment)
     figures = check(outcome, web)
     size = f"{web.links:,} links on {web.hosts:,} hosts, {web.limited:.0%} of them limited"
     table = Table(f"{args.processes} processes, {size}, seed {web.seed}", "")
-    table.add_row("seconds", f"{outcome.seconds:.0f}")
-    table.add_row("workers killed", f"{outcome.kills}")
+    table.add_row("seconds", f"{outcome.fates.seconds:.0f}")
+    table.add_row("workers killed", f"{len(outcome.fates.deaths)}")
     for name, figure in figures.items():
         table.add_row(name, f"{figure:,}")
     table.add_row("counted by stats(), recount()", f"{outcome.stats.total:,}, {outcome.recounted.total:,}")

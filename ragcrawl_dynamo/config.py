@@ -67,8 +67,8 @@ class DynamoDBConfig(BaseModel):
         frontier_retry_delay: Seconds until the second attempt of a failed item, doubled for each further one.
         frontier_max_retry_delay: The longest delay of a failed item in seconds.
         frontier_max_clock_skew: The largest difference in seconds between the clocks of any two workers. An
-            item is claimed again only when its lease has been over for that long. A worker refuses to claim
-            if its clock is provably off by more.
+            item is claimed again only when its lease has been over for that long. A worker whose clock is
+            provably off by more than half of it refuses to add, claim and renew.
         frontier_buckets: Over how many lists the hosts of a new run are spread; the run keeps this number.
             One list takes 1,000 write units a second; a host takes one when it comes, and one when it goes.
             Every worker reads the beginning of every list once a second, an idle one up to twice.

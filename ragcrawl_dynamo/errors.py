@@ -221,8 +221,8 @@ class ClockSkewError(RagcrawlDynamoError):
         self.offset = offset
         super().__init__(
             f"this machine's clock is at least {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'} of "
-            f"DynamoDB's, frontier_max_clock_skew is {bound:g} s: synchronize the clock, or raise that "
-            f"setting in every process"
+            f"DynamoDB's, more than half of frontier_max_clock_skew = {bound:g} s: synchronize the clock, or "
+            f"raise that setting in every process"
         )
 
 

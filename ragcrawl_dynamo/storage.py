@@ -96,7 +96,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def list_sites(self, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
-        """Returns a slice of all sites, in no particular order.
+        """Returns a slice of all sites, in no particular order. The reads are strongly consistent.
 
         Args:
             limit: The largest number of sites in the slice.
@@ -109,7 +109,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     def iter_sites(self) -> AsyncIterator[Site]:
-        """Iterates over all sites, in no particular order."""
+        """Iterates over all sites, in no particular order. The reads are strongly consistent."""
 
     @abstractmethod
     async def delete_site(self, site_id: str) -> bool:
@@ -167,7 +167,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     def iter_runs(self, site_id: str) -> AsyncIterator[CrawlRun]:
-        """Iterates over all runs of a site, newest first."""
+        """Iterates over all runs of a site, newest first. The reads are strongly consistent."""
 
     @abstractmethod
     async def get_latest_run(self, site_id: str) -> CrawlRun | None:
@@ -291,7 +291,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     def iter_pages(self, site_id: str, include_tombstones: bool = False) -> AsyncIterator[Page]:
-        """Iterates over all pages of a site, ordered by page_id.
+        """Iterates over all pages of a site, ordered by page_id. The reads are strongly consistent.
 
         Memory is bounded. Parts of a large site are read ahead.
 
@@ -303,6 +303,8 @@ class StorageBackend(ABC):
     @abstractmethod
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
         """Counts the pages of a site. DynamoDB reads them all (one read unit for 4 KB), but returns none.
+
+        The reads are strongly consistent.
 
         Args:
             site_id: The site.
@@ -333,8 +335,8 @@ class StorageBackend(ABC):
         """Sets `last_seen` of pages to now, for pages that are known to exist without a fetch.
 
         Use it if another page links to them or a sitemap lists them. The pages are looked up by URL in an
-        eventually consistent index, which lags a little. If several workers mark a page, the latest moment is
-        kept.
+        eventually consistent index, which lags a little: a new page may not be found. A page that has another
+        URL by now is not marked. If several workers mark a page, the latest moment is kept.
 
         Args:
             site_id: The site.
@@ -349,6 +351,7 @@ class StorageBackend(ABC):
         """Returns the pages that a completed run neither fetched nor marked as seen, longest unseen first.
 
         Pass them to `tombstone_pages`. Its limit protects a site from a run that saw too few of its pages.
+        The method scans the whole site, eventually consistent, and reads the pages that are returned again.
 
         Args:
             site_id: The site.
@@ -478,8 +481,8 @@ class StorageBackend(ABC):
     def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
         """Iterates over the current version of every page of a site, ordered by page_id, with its body.
 
-        Tombstones are left out. Memory is bounded: about forty versions are read ahead, and of each body the
-        first part at most.
+        Tombstones are left out. The reads are strongly consistent. Memory is bounded: about forty versions
+        are read ahead, and of each body the first part at most.
 
         Args:
             site_id: The site.
@@ -490,7 +493,11 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def get_content_usage(self, site_id: str) -> ContentUsage:
-        """Counts a site's versions and their bytes. It reads the head of each version (one read unit)."""
+        """Counts a site's versions and their bytes. It reads the head of each version (one read unit).
+
+        The versions are listed by an eventually consistent index, which lags a little: a version that was
+        just saved may not be counted.
+        """
 
     @abstractmethod
     async def prune_versions(
@@ -504,7 +511,8 @@ class StorageBackend(ABC):
     ) -> PruneReport:
         """Deletes old versions with their bodies. The current version of a page is never deleted.
 
-        A version stays if `keep_last` or `max_age_days` keeps it.
+        A version stays if `keep_last` or `max_age_days` keeps it. An eventually consistent index, which lags
+        a little, tells which pages have versions; strongly consistent reads decide which ones are deleted.
 
         Args:
             site_id: The site.
@@ -531,6 +539,9 @@ class StorageBackend(ABC):
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
         """Deletes bodies that no version uses. Killed workers and replaced versions leave such bodies.
+
+        The bodies are listed by an eventually consistent index, which lags a little; strongly consistent
+        reads decide.
 
         Args:
             site_id: The site.

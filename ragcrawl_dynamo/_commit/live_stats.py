@@ -6,7 +6,9 @@ processes there are, the less often each one writes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import Any
 
 from ragcrawl_dynamo._commit.run_stats import RunTotals
 from ragcrawl_dynamo._dynamodb.values import Item
@@ -37,6 +39,7 @@ class LiveStats:
         self._tasks = Tasks()
         self._totals: dict[tuple[str, str], tuple[RunTotals, RunQueue]] = {}
         self._kept_since: float | None = None
+        self._flushing: asyncio.Task[None] | None = None
 
     def note(self, item: FrontierItem, outcome: Item, queue: RunQueue) -> None:
         """Counts a frontier item that a commit completed.
@@ -56,22 +59,29 @@ class LiveStats:
         if self._kept_since is None:
             self._kept_since = self._clock.monotonic()
 
-    async def flush_if_due(self) -> None:
-        """Writes the totals, if they have been kept for long enough."""
-        if self._kept_since is None:
+    def flush_if_due(self) -> None:
+        """Begins to write the totals, if they have been kept for long enough. Commits do not wait for it."""
+        if self._kept_since is None or (self._flushing is not None and not self._flushing.done()):
             return
         processes = max(queue.run.membership.count for _, queue in self._totals.values())
         seconds = max(_FLUSH_SECONDS, processes / _WRITES_PER_SECOND)
         if self._clock.monotonic() - self._kept_since >= seconds:
-            await self._tasks.uninterrupted(self.flush())
+            self._flushing = self._tasks.spawn(self.flush())
 
     async def flush(self) -> None:
         """Adds the totals to the stored stats of runs that are still open."""
         by_run, self._totals = self._totals, {}
         self._kept_since = None
         for (site_id, run_id), (totals, queue) in by_run.items():
-            deltas = {name: value for name, value in totals.stats() if value and name not in _NOT_LIVE}
-            deltas["domains_crawled"] = queue.run.counters.take_new_hosts()
+            deltas: dict[str, Any] = {
+                name: value for name, value in totals.stats() if value and name not in _NOT_LIVE
+            }
+            if new_hosts := queue.run.counters.take_new_hosts():
+                deltas["domains_crawled"] = new_hosts
+            if not deltas:
+                continue
+            # The counts of the last hosts may be stored later. Then the next call adds these hosts.
+            self._totals.setdefault((site_id, run_id), (RunTotals(), queue))
             try:
                 await self._runs.add_stats(site_id, run_id, deltas, is_live=True)
             except NotFoundError:

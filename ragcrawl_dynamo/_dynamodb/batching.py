@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -79,11 +78,12 @@ async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) ->
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
-    """Deletes items in batches; the keys must differ. Returns their number.
+    """Deletes items in batches; a key that is given twice counts once. Returns the number of distinct keys.
 
     Raises:
         PartialBatchError: Some were not deleted; all others were.
     """
+    keys = list(by_key(table, keys).values())
     failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
     if failed:
         failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
@@ -101,10 +101,12 @@ async def read_all(
 ) -> list[Item]:
     """Reads items by full key, strongly consistent, in the order of the keys; absent ones are left out.
 
+    DynamoDB refuses a request that has a key twice, and an index shows an item twice while the item moves.
+
     Args:
         gateway: The gateway.
         table: The table.
-        keys: The keys, which must differ.
+        keys: The keys. One that is given twice is read and returned once.
         attributes: The names of the attributes to return besides the key; all by default.
         per_batch: The items of one request; fewer if they are large, since an answer has 16 MB at most.
 
@@ -115,9 +117,10 @@ async def read_all(
     async def read(chunk: Sequence[Key]) -> list[Item]:
         return await read_batch(gateway, table, chunk, attributes)
 
-    batches = await gather_bounded(read, chunks(keys, per_batch), BATCHES_IN_FLIGHT)
+    distinct = by_key(table, keys)
+    batches = await gather_bounded(read, chunks(list(distinct.values()), per_batch), BATCHES_IN_FLIGHT)
     items = by_key(table, chain.from_iterable(batches))
-    return [item for key in keys if (item := items.get(key_values(table, key))) is not None]
+    return [items[values] for values in distinct if values in items]
 
 
 def key_values(table: Table[Any], attributes: Item) -> KeyValues:
@@ -156,11 +159,16 @@ async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[SizedWrit
     return {key: error for failed in batches for key, error in failed.items()}
 
 
-async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
-    """Does at most 25 writes of distinct keys; returns the errors of those that were not done."""
+async def write_batch(
+    gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef], *, once: bool = False
+) -> Failures:
+    """Does at most 25 writes of distinct keys; returns the errors of those that were not done.
+
+    If it is to be done once, the writes that DynamoDB leaves over are not sent again.
+    """
     left = list(writes)
     try:
-        async with gateway.permit("BatchWriteItem", table.name) as budget:
+        async with gateway.permit("BatchWriteItem", table.name, once=once) as budget:
             while True:
                 request = requests.batch_write_request(table, left)
                 response = await gateway.call("BatchWriteItem", request, budget=budget)
@@ -183,15 +191,34 @@ async def read_batch(
     left: Sequence[Key] = keys
     async with gateway.permit("BatchGetItem", table.name) as budget:
         while True:
-            request = requests.batch_get_request(table, left, attributes)
-            response = await gateway.call("BatchGetItem", request, budget=budget)
             sent = len(left)
-            items += response.get("Responses", {}).get(table.name, [])
-            unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
-            left = unprocessed["Keys"] if unprocessed else []
+            read, left = await _read(gateway, table, left, attributes, budget)
+            items += read
             if not left:
                 return items
             await _pause(budget, table, "BatchGetItem", sent, len(left))
+
+
+async def read_once(
+    gateway: Gateway, table: Table[Any], keys: Sequence[Key]
+) -> tuple[list[Item], Sequence[Key]]:
+    """Reads at most 100 items of distinct keys, in no order; returns also the keys that were left over."""
+    async with gateway.permit("BatchGetItem", table.name, once=True) as budget:
+        return await _read(gateway, table, keys, None, budget)
+
+
+async def _read(
+    gateway: Gateway,
+    table: Table[Any],
+    keys: Sequence[Key],
+    attributes: Sequence[str] | None,
+    budget: Budget,
+) -> tuple[list[Item], Sequence[Key]]:
+    request = requests.batch_get_request(table, keys, attributes)
+    response = await gateway.call("BatchGetItem", request, budget=budget)
+    unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
+    items: list[Item] = response.get("Responses", {}).get(table.name, [])
+    return items, cast("Sequence[Key]", unprocessed["Keys"]) if unprocessed else []
 
 
 async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, left: int) -> None:
@@ -201,15 +228,19 @@ async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, l
         ThrottledError: All items were left over too often.
     """
     budget.count_batch(sent, left)
-    if budget.is_spent:
-        raise ThrottledError(
-            f"{left} items were left unprocessed {budget.failures} times in a row: raise the capacity, "
-            f"or send less",
-            code="UnprocessedItems",
-            operation=operation,
-            table=table.name,
-        )
-    await asyncio.sleep(budget.pause())
+    if budget.is_spent or budget.is_once:
+        raise left_over(table, operation, left, max(1, budget.failures))
+    await budget.sleep(budget.pause())
+
+
+def left_over(table: Table[Any], operation: str, count: int, times: int) -> ThrottledError:
+    """Returns the error of items that DynamoDB left over, as often as they were sent."""
+    return ThrottledError(
+        f"{count} items were left unprocessed {times} times in a row: raise the capacity, or send less",
+        code="UnprocessedItems",
+        operation=operation,
+        table=table.name,
+    )
 
 
 def _key_of(table: Table[Any], write: WriteRequestTypeDef) -> KeyValues:

@@ -147,6 +147,11 @@ class Measurement:
     left_over: int = 0
     began: float = field(default_factory=time.perf_counter)
 
+    @property
+    def is_left_over(self) -> bool:
+        """Whether DynamoDB left all items undone."""
+        return self.left_over > 0 and self.left_over == _count_items(self.request)
+
     def succeed(self, response: Mapping[str, Any]) -> None:
         """Counts the answer, and reports it."""
         self.left_over = _left_over(response)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
 from ragcrawl_dynamo._frontier.work import Listed
-from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
+from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order, split_place
 from ragcrawl_dynamo._schema.records import HostRecord
 
 # The longest time in seconds for which the queue of a host that is listed as having work is not read.
@@ -17,6 +18,10 @@ LONGEST_PAUSE = 60.0
 
 # The shortest one for a drained host. Counts are stored every second.
 _DRAINED_PAUSE = 5.0
+
+# Seconds for which what this process has written or read by key is trusted more than an index, which may lag
+# (AWS gives no bound, but says "usually well under a second").
+INDEX_LAG_SECONDS = 15.0
 
 # How many ids of items that this process has ended are remembered for each host.
 _ENDED_REMEMBERED = 2000
@@ -123,13 +128,15 @@ class HostCandidates:
         ready: The items that can be claimed, in priority order.
         waiting: The items that cannot be claimed yet, by id.
         ended: The ids of items that this process has ended. The index may still show them.
-        doubtful: The ids of items that this process has leased, before the host was forgotten.
+        doubtful: The ids of items of which this process knew something else than the index shows. They are
+            read by key before they are tried.
         is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
         looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
         must_check: Whether the record has to be read, whatever the list of hosts says of limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
-        last_turn: The turn before that.
+        last_turn: The turn before the claim that is under way.
+        is_served: Whether that claim has claimed an item.
         picked: How many candidates were chosen for the claim that is under way.
         tried: The ids of these candidates.
         is_used: Whether candidates were chosen since the queue was last read.
@@ -141,7 +148,13 @@ class HostCandidates:
         idle_since: Since when nothing can be claimed, in seconds of the monotonic clock.
         version: Grows with each change that may move the host in the order of the workbench.
         seen_at: When the host was last seen in the list, in seconds of the monotonic clock.
+        placed_at: When this process has last read or written the host's place in the list by key.
+        past_orders: The sort keys that `order` had before, each with the moment at which it was replaced by
+            such a read or write. The list may still show them.
         pace: How fast this process claims items of the host.
+        paused_until: Nothing is claimed before, since DynamoDB throttles what is written about the host; None
+            if it does not.
+        held_up: How many claims in a row were held up by throttling, or got no answer in time.
     """
 
     host: str
@@ -150,13 +163,14 @@ class HostCandidates:
     ready: list[Candidate] = field(default_factory=list)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     ended: dict[str, None] = field(default_factory=dict)
-    doubtful: set[str] = field(default_factory=set)
+    doubtful: dict[str, None] = field(default_factory=dict)
     is_all: bool = False
     looked_at: float | None = None
     must_check: bool = False
     record: HostRecord | None = None
     turn: int = 0
     last_turn: int = 0
+    is_served: bool = False
     picked: int = 0
     tried: set[str] = field(default_factory=set)
     is_used: bool = False
@@ -168,18 +182,38 @@ class HostCandidates:
     idle_since: float | None = None
     version: int = 0
     seen_at: float = 0.0
+    placed_at: float = -math.inf
+    past_orders: dict[str, float] = field(default_factory=dict)
     pace: Pace | None = None
+    paused_until: datetime | None = None
+    held_up: int = 0
     _earliest: datetime | None = None
     _ready_ids: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         """Forgets the items, after another process has changed them."""
         self.forget_ready()
-        self.doubtful.update(item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
+        own = (item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
+        for item_id in (*self.ended, *own):
+            _remember(self.doubtful, item_id)
         self.waiting.clear()
         self.ended.clear()
         self._earliest = None
         self.looked_at = None
+        self.empty_looks = self.distrusted = 0
+
+    def expect_only_item(self) -> None:
+        """Notes the only item of the host that the list names, so that the queue need not be read for it."""
+        if self.order is None or not (item_id := split_facts(self.order).only_item):
+            return
+        if item_id in self.doubtful or item_id in self.tried:
+            return
+        candidate = candidate_at(item_id, self.host, split_place(self.order))
+        if candidate.moment is None:
+            self.offer(candidate)
+        else:
+            self.wait(candidate, candidate.moment)
+        self.is_all = True
 
     def offer(self, candidate: Candidate) -> None:
         """Adds an item that can be claimed."""
@@ -199,6 +233,7 @@ class HostCandidates:
     def end_claim(self) -> None:
         """Notes that the claim that was under way has ended."""
         self.picked = 0
+        self.is_served = False
         self.tried.clear()
 
     def drop(self, item_id: str) -> None:
@@ -228,12 +263,11 @@ class HostCandidates:
     def end(self, item_id: str) -> None:
         """Notes that an item has left the queue."""
         self.drop(item_id)
-        self.ended[item_id] = None
-        if len(self.ended) > _ENDED_REMEMBERED:
-            del self.ended[next(iter(self.ended))]
+        _remember(self.ended, item_id)
 
     def note_claimed(self, monotonic: float) -> None:
         """Notes that this process has claimed an item."""
+        self.is_served = True
         if self.pace is None:
             self.pace = Pace(monotonic)
         self.pace.note(monotonic)
@@ -255,11 +289,24 @@ class HostCandidates:
         """The entry of the host in the list of hosts, as it was last seen; like no other if there is none."""
         return Listed(self.host, self.order or "")
 
-    def note_move(self, outcome: Outcome) -> bool:
+    def note_order(self, order: str | None, monotonic: float) -> None:
+        """Notes the place of the host in the list, after this process has read or written it by key."""
+        since = monotonic - INDEX_LAG_SECONDS
+        self.past_orders = {past: at for past, at in self.past_orders.items() if at > since and past != order}
+        if self.order is not None and self.order != order:
+            self.past_orders[self.order] = monotonic
+        self.order, self.placed_at = order, monotonic
+
+    def is_past(self, order: str, monotonic: float) -> bool:
+        """Returns whether the list shows an order that this process knows to be replaced."""
+        replaced_at = self.past_orders.get(order)
+        return replaced_at is not None and monotonic - replaced_at < INDEX_LAG_SECONDS
+
+    def note_move(self, outcome: Outcome, monotonic: float) -> bool:
         """Notes that this process wanted to move the host in the list; returns whether it did."""
         if not isinstance(outcome, Applied) or outcome.item is None:
             return False
-        self.order = outcome.item["queue_order"]["S"]
+        self.note_order(outcome.item["queue_order"]["S"], monotonic)
         # The revision of the record has changed.
         self.record = None
         return True
@@ -326,13 +373,19 @@ class HostCandidates:
             elif candidate.moment is not None and candidate.moment > now:
                 self.wait(replace(candidate, distance=distance(candidate)), candidate.moment)
             else:
+                if known is not None:
+                    # Either the index is late, or what is known.
+                    _remember(self.doubtful, item_id)
+                self.waiting.pop(item_id, None)
                 if item_id in expired and expired[item_id].order == candidate.order:
                     candidate = expired[item_id]
                 self.ready.append(replace(candidate, distance=distance(candidate)))
                 self._ready_ids.add(item_id)
         # The index may not show the items that this process has leased yet, or only further down.
         for item_id, known in waiting.items():
-            if item_id not in self.waiting and (known.is_own or not is_all):
+            if item_id in self.waiting or item_id in self._ready_ids:
+                continue
+            if known.is_own or not is_all:
                 self.wait(known.candidate, known.until, is_own=known.is_own)
         self.ready.sort(key=claim_order)
         self.is_all = is_all
@@ -341,6 +394,14 @@ class HostCandidates:
         self.empty_looks = 0 if self.ready else self.empty_looks + 1
         if self.ready or self.waiting:
             self.distrusted = 0
+
+
+def _remember(ids: dict[str, None], item_id: str) -> None:
+    """Adds an id to those that are remembered, as the latest one."""
+    ids.pop(item_id, None)
+    ids[item_id] = None
+    if len(ids) > _ENDED_REMEMBERED:
+        del ids[next(iter(ids))]
 
 
 def pause_after(times: int) -> float:

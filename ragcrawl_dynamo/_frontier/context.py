@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
@@ -129,6 +130,16 @@ class RunContext:
             host.end(item.item_id)
             self.view.bench.settle(host)
 
+    def pause_host(self, host: str, seconds: float) -> None:
+        """Lets claims leave out a host for some seconds: DynamoDB throttles what is written about it."""
+        self.view.bench.pause(host, self.clock.now() + timedelta(seconds=seconds))
+
+    def hold_up(self, host: str) -> None:
+        """Lets claims leave out a host that held one up, the longer the more claims in a row it held up."""
+        if (known := self.view.bench.hosts.get(host)) is not None:
+            known.held_up += 1
+            self.pause_host(host, full_jitter(self.config, known.held_up))
+
     def note_lost(self, item: FrontierItem) -> None:
         """Notes that the lease of an item was lost. What became of the item is not known."""
         host = self.view.bench.hosts.get(item.domain)
@@ -171,9 +182,10 @@ class RunContext:
         """Checks this machine's clock against the times in DynamoDB's answers.
 
         Raises:
-            ClockSkewError: The clock is off by more than `frontier_max_clock_skew`.
+            ClockSkewError: The clock is off by more than half of `frontier_max_clock_skew`. If each of two
+                clocks is off by no more, they differ by that setting at most.
         """
         bound = self.config.frontier_max_clock_skew
         offset = self._gateway.server_clock.offset
-        if abs(offset) > bound and isinstance(self.clock, SystemClock):
+        if abs(offset) > bound / 2 and isinstance(self.clock, SystemClock):
             raise ClockSkewError(offset, bound)

@@ -32,7 +32,7 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, FrontierStats, UnwrittenCounts, stats_of
-from ragcrawl_dynamo._frontier.host_store import HostStore
+from ragcrawl_dynamo._frontier.host_store import NOT_LISTED, HostStore
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.keys import COUNTER_PREFIX, counter_key, records_partition
 
@@ -115,6 +115,8 @@ class Counters:
         self,
         find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
         only: Container[str] | None = None,
+        *,
+        once: bool = False,
     ) -> Flushed:
         """Stores the counts in memory. Those that could not be stored are kept for the next call.
 
@@ -122,6 +124,7 @@ class Counters:
             find_drained: Returns which of some hosts have no open item, as far as this process knows. Those
                 whose counts say so too are taken out of the list.
             only: The hosts whose counts are stored; None for all, with those of the run.
+            once: Whether counts that DynamoDB throttles are kept for the next call at once.
         """
         unwritten, flushed = self._unwritten, Flushed()
         # One flush at a time: the record keeps only this process's latest write token.
@@ -134,13 +137,13 @@ class Counters:
                 updates = self._additions(by_host, drained)
                 if only is None:
                     updates.insert(0, self._addition(self._own_shard, total))
-                outcomes = await self._writes.run(updates)
+                outcomes = await self._writes.run(updates, once=once)
                 if only is None and isinstance(outcome := outcomes.pop(0), Applied | Refused):
                     total = await self._make_shard(total) if isinstance(outcome, Refused) else Counter()
                 by_host = _note_outcomes(by_host, outcomes, drained, flushed)
                 if by_host:
                     # The host was not as it was seen, or others have not counted yet what they add or end.
-                    outcomes = await self._writes.run(self._additions(by_host, {}))
+                    outcomes = await self._writes.run(self._additions(by_host, {}), once=once)
                     by_host = _note_outcomes(by_host, outcomes, {}, flushed)
                 flushed.open = [host for host in flushed.open if host in drained]
             finally:
@@ -197,7 +200,7 @@ class Counters:
         update = Update(
             put={**token.assignment, **revision.assignment},
             increment=increment,
-            remove=("place", "queue", "queue_order"),
+            remove=NOT_LISTED,
         )
         return ConditionalUpdate(key, update, AllOf(conditions), token)
 

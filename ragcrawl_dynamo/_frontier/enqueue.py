@@ -115,7 +115,7 @@ class Enqueuer:
         except PartialBatchError as error:
             return error
         finally:
-            await self._notifier.flush_if_due()
+            self._notifier.flush_if_due()
 
     async def _add_batch(
         self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
@@ -276,8 +276,10 @@ class Enqueuer:
         candidates = [candidate_of(item, item.scheduled_at) for item in items]
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             # An item whose insert failed may have been added, and one whose insert was refused is stored.
-            work.note(candidate.host, Work(candidate.order, shards[candidate.host]))
-            if isinstance(outcome, Applied):
+            is_added = isinstance(outcome, Applied)
+            item_id = candidate.item_id if is_added else None
+            work.note(candidate.host, Work(candidate.order, shards[candidate.host], item_id=item_id))
+            if is_added:
                 run.counters.move(candidate.host, None, candidate.state)
         try:
             await self._notifier.announce(work)

@@ -96,11 +96,16 @@ class Frontier:
             the error: it is no absolute http(s) URL, or its host has `host_max_items` links.
 
         Raises:
+            ClockSkewError: See `claim`; nothing was added.
             FrontierCancelledError: The run was cancelled; nothing was added.
             InvalidArgumentError: An option is outside its limits, or the run has another `normalize` or
                 `politeness_key`; nothing was added.
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
+
+        If the process is killed during the call, some links may be stored that no worker knows of. They are
+        crawled before the run is finished, with one exception: if the run was proven to be finished during
+        the call, such a link stays pending until it is added again, or until `recount`.
         """
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
         links = arguments.check_links(links)
@@ -125,6 +130,10 @@ class Frontier:
     ) -> list[Claim]:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
+        The items of other processes are found in an eventually consistent index: an item that was just added
+        is claimable once the index shows it, usually well within a second. With `wait_seconds` the call waits
+        for it.
+
         Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
         all processes together.
 
@@ -140,8 +149,8 @@ class Frontier:
 
         Raises:
             FrontierCancelledError: The run was cancelled.
-            ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than
-                `frontier_max_clock_skew`.
+            ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than half
+                of `frontier_max_clock_skew`.
         """
         owner = arguments.check_claim_options(limit, worker_id, wait_seconds)
         terms = LeaseTerms(arguments.check_lease(lease_seconds, self._max_skew), owner)
@@ -152,9 +161,11 @@ class Frontier:
 
         Args:
             claims: One claim or several.
-            lease_seconds: In how many seconds from now the leases end; the limits are those of `claim`.
+            lease_seconds: In how many seconds from now the leases end; the limits are those of `claim`. A
+                lease that ends later keeps its end.
 
         Raises:
+            ClockSkewError: See `claim`.
             LeaseLostError: Some leases were lost; the error has their claims. All other leases were renewed.
             PartialBatchError: It is not known whether some leases were renewed; the error has their claims.
         """
@@ -184,12 +195,7 @@ class Frontier:
         await self._queue.complete(check_claims(claims, self.run_id), payload, also)
 
     async def fail(
-        self,
-        claim: Claim,
-        error: str | BaseException,
-        *,
-        retry_in: float | None = None,
-        retry: bool = True,
+        self, claim: Claim, error: str | BaseException, *, retry_in: float | None = None, retry: bool = True
     ) -> None:
         """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 
@@ -325,6 +331,9 @@ class Frontier:
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
         done but not counted yet is counted twice, until the next recount or the end of the run.
+
+        If the run was finished and an item is open after all, the item is put into the queue, and the run is
+        no longer finished. See `add`.
         """
         return await self._queue.recount()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ragcrawl_dynamo._frontier.candidates import INDEX_LAG_SECONDS
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._utils.concurrency import gather
@@ -151,9 +152,11 @@ class HostLists:
         """Forgets hosts of a bucket that its list does not show any more."""
         oldest = (part.begun_at or 0.0) - _LAG_SECONDS
         bench = self._run.view.bench
+        monotonic = self._run.clock.monotonic()
         for host in [host for host in bench.hosts.values() if host.bucket == part.bucket]:
-            if host.seen_at < oldest and not host.waiting:
-                bench.remove(host.host)
+            is_gone = host.seen_at < oldest and host.placed_at < monotonic - INDEX_LAG_SECONDS
+            if is_gone and not host.waiting:
+                bench.remove(host.host, monotonic, has_left=False)
 
 
 def _begin(part: _Pass) -> None:

@@ -11,8 +11,8 @@ import asyncio
 import heapq
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalWrites,
     Failed,
     Outcome,
+    is_held_up,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -48,6 +49,9 @@ from ragcrawl_dynamo.errors import ThrottledError
 # An announcement of so many hosts does not read them first, if so many were new in the one before.
 _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
+
+# The attributes that a host loses when it leaves the list.
+NOT_LISTED = ("place", "only_item", "queue", "queue_order")
 
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
 _PER_PAGE = 500
@@ -188,15 +192,27 @@ class HostStore:
         return (await self._gateway.call("GetItem", request)).get("Item")
 
     async def try_update(
-        self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
+        self,
+        records: Mapping[str, HostRecord],
+        updates: Mapping[str, HostUpdate],
+        *,
+        on_held_up: Callable[[str], None] | None = None,
+        seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         """Updates hosts, unless another process has changed them since they were read.
+
+        Args:
+            records: The hosts as they were read.
+            updates: The updates.
+            on_held_up: If given, updates that DynamoDB throttles are not tried again. It is called with
+                their hosts, and with those for which there was no answer in time.
+            seconds: How long a request may take, `call_timeout` by default.
 
         Returns:
             The updated records. Hosts that another process has changed are left out.
 
         Raises:
-            ServiceError: All updates failed.
+            ServiceError: All updates failed that were not held up.
         """
         updated: dict[str, HostRecord] = {}
         writes: dict[str, ConditionalUpdate] = {}
@@ -208,11 +224,17 @@ class HostStore:
                 continue
             updated[host] = after.model_copy(update={"revision": secrets.token_hex(6)})
             writes[host] = self._write(before, updated[host])
-        outcomes = await self._writes.run(list(writes.values()))
+        is_once = on_held_up is not None
+        outcomes = await self._writes.run(list(writes.values()), once=is_once, seconds=seconds)
+        others: list[Outcome] = []
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 del updated[host]
-        _raise_if_all_failed(outcomes)
+            if on_held_up is not None and is_held_up(outcome):
+                on_held_up(host)
+            else:
+                others.append(outcome)
+        _raise_if_all_failed(others)
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
@@ -249,12 +271,13 @@ class HostStore:
     async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
         """Moves hosts to other places of the list, or out of it, if they are where they were seen.
 
-        A host leaves the list only if no item of it is open by its stored counts.
+        A host leaves the list only if no item of it is open by its stored counts. A move that DynamoDB
+        throttles fails at once.
 
         Args:
             moves: The hosts, and their new places; None takes a host out of the list.
         """
-        return await self._writes.run([self._move(listed, place) for listed, place in moves])
+        return await self._writes.run([self._move(listed, place) for listed, place in moves], once=True)
 
     async def announce(self, work: Mapping[str, Work], unwritten: UnwrittenCounts) -> list[Updated]:
         """Lists hosts, and stores those that are new. It is called after the items are stored.
@@ -328,10 +351,11 @@ class HostStore:
         remove: tuple[str, ...] = ()
         is_there: Condition = Compare("queue_order", "=", {"S": listed.order})
         if place is None:
-            remove = ("place", "queue", "queue_order")
+            remove = NOT_LISTED
             is_there = AllOf((is_there, *(Compare(name, "=", {"N": "0"}) for name in OPEN_STATES)))
         else:
-            order = host_order(place, split_facts(listed.order))
+            order = host_order(place, replace(split_facts(listed.order), only_item=""))
+            remove = ("only_item",)
             put |= {"place": {"S": place}, "queue_order": {"S": order}}
         update = Update(put=put, remove=remove)
         return ConditionalUpdate(self.key(listed.host), update, is_there, token)

@@ -99,13 +99,18 @@ class ExtendLeases:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceWork:
-    """Moves the host to the place of its best item in the list of hosts, if that is before its own place."""
+    """Moves the host to the place of its best item in the list of hosts, if that is before its own place.
+
+    A host that was not listed has no other item.
+    """
 
     work: Work
 
     def apply(self, record: HostRecord) -> HostRecord:
         """See HostUpdate."""
         fields: dict[str, Any] = {"shards": max(record.shards, self.work.shards)}
+        is_only = record.place is None or record.only_item == self.work.item_id
+        fields["only_item"] = self.work.item_id if is_only else None
         if record.place is None or self.work.place < record.place:
             fields["place"] = self.work.place
         if self.work.is_changed:
@@ -128,7 +133,10 @@ class SetLimits:
         fields = {**self.limits, "mark": new_mark()}
         if record.place is not None:
             # The host may have waited for limits that are weaker now.
-            fields["place"] = queue_order(split_order(record.place)[1])
+            moment, rank = split_order(record.place)
+            fields["place"] = queue_order(rank)
+            if moment is not None:
+                fields["only_item"] = None
         return record.model_copy(update=fields)
 
 

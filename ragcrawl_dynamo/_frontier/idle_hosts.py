@@ -64,13 +64,15 @@ class IdleHosts:
         idle = [host for host in hosts if host.has_room(now) and self._is_idle_for_long(host)]
         moved = await self._move(idle, now)
         await self._reader.look([host for host, _ in moved], wanted, now)
-        missed = WorkByHost()
+        missed, monotonic = WorkByHost(), self._run.clock.monotonic()
         for host, is_listed in moved:
+            if not is_listed:
+                host.note_order(None, monotonic)
             items = [*host.ready, *(waiting.candidate for waiting in host.waiting.values())]
             if host.ready or (items and not is_listed):
                 missed.note(host.host, Work(min(item.order for item in items)))
             elif not is_listed:
-                bench.remove(host.host)
+                bench.remove(host.host, monotonic)
         if missed:
             self._run.note_updates(await self._run.hosts.announce(missed, UnwrittenCounts()))
         return bool(bench.supply(1, now))
@@ -99,7 +101,7 @@ class IdleHosts:
         outcomes = await self._run.hosts.move(moves)
         for host, (_, place), outcome in zip(hosts, moves, outcomes, strict=True):
             if isinstance(outcome, Applied):
-                is_listed = place is not None and host.note_move(outcome)
+                is_listed = place is not None and host.note_move(outcome, self._run.clock.monotonic())
                 moved.append((host, is_listed))
             elif isinstance(outcome, Refused):
                 # Its counts say that an item is open; or another process has moved it, which the list shows.

@@ -9,7 +9,7 @@ sort key that the index showed, and no lease that runs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -58,6 +58,7 @@ class Lease:
         begins_at: When the lease begins.
         ends_at: When the worker has to stop, unless it renews the lease.
         free_at: When other workers may claim the item: `frontier_max_clock_skew` after `ends_at`.
+        deadline: `ends_at` by the monotonic clock, in seconds.
     """
 
     token: str
@@ -65,6 +66,7 @@ class Lease:
     begins_at: datetime
     ends_at: datetime
     free_at: datetime
+    deadline: float
 
 
 class ItemStore:
@@ -115,13 +117,23 @@ class ItemStore:
         extra: Item = {"queue": {"S": queue}, "queue_order": {"S": order}, **token.attributes}
         return ConditionalInsert(to_item(self._table, item, extra), token)
 
-    async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes, each one independent of the others; returns their outcomes in order."""
-        return await self._writes.run(writes)
+    async def run(
+        self,
+        writes: Sequence[ConditionalInsert | ConditionalUpdate],
+        *,
+        once: bool = False,
+        seconds: float | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes, each one independent of the others; see ConditionalWrites.run."""
+        return await self._writes.run(writes, once=once, seconds=seconds)
 
-    async def run_coalesced(self, writes: Sequence[ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes in batches with those of concurrent calls."""
-        return await self._coalesced.run(writes)
+    async def run_coalesced(
+        self,
+        writes: Sequence[ConditionalUpdate],
+        on_throttled: Callable[[int, float], None] | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes in batches with those of concurrent calls; see CoalescedWrites.run."""
+        return await self._coalesced.run(writes, on_throttled)
 
     async def close(self) -> None:
         """Sends the writes that wait."""
@@ -347,7 +359,8 @@ def work_of(item: Item) -> Work | None:
     """Returns the work that an item is for its host; None if the item is not in the queue."""
     if "queue" not in item:
         return None
-    return Work(item["queue_order"]["S"], 1 << shard_of(item["queue"]["S"]).bit_length())
+    shards = 1 << shard_of(item["queue"]["S"]).bit_length()
+    return Work(item["queue_order"]["S"], shards, item_id=unescape(item["item_id"]["S"]))
 
 
 def state_of(item: Item) -> str:

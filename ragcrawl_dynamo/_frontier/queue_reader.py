@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -9,6 +10,9 @@ from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
+from ragcrawl_dynamo.errors import ThrottledError
+
+logger = logging.getLogger(__name__)
 
 # How many items of a shard one read returns at least, besides those that are known to be leased.
 _LEAST_ITEMS = 50
@@ -29,6 +33,8 @@ class QueueReader:
     async def look(self, hosts: Sequence[HostCandidates], wanted: int, now: datetime) -> None:
         """Reads what is not known of hosts: their limits first, and the queues of those that are open.
 
+        A host whose queue DynamoDB does not let it read now is paused.
+
         Args:
             hosts: The hosts, all of them on the workbench.
             wanted: How many items are wanted of each host.
@@ -36,10 +42,20 @@ class QueueReader:
         """
         await self._read_limits(hosts)
         bench = self._run.view.bench
-        open_hosts = [host for host in hosts if bench.hosts.get(host.host) is host and host.has_room(now)]
+        monotonic = self._run.clock.monotonic()
+        open_hosts = [
+            host
+            for host in hosts
+            if bench.hosts.get(host.host) is host and host.has_room(now) and bench.needs_look(host, monotonic)
+        ]
 
         async def look(host: HostCandidates) -> None:
-            await self._look_into(host, wanted, now)
+            try:
+                await self._look_into(host, wanted, now)
+            except ThrottledError as error:
+                # The claim does not wait for it.
+                logger.warning("the queue of host %s is read later: %s", host.host, error)
+                self._run.hold_up(host.host)
 
         try:
             await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)
@@ -63,6 +79,7 @@ class QueueReader:
                     host.is_all = False
             raise
         now = self._run.clock.now()
+        free: set[str] = set()
         skew = timedelta(seconds=self._run.config.frontier_max_clock_skew)
         for candidate, host in zip(candidates, hosts, strict=True):
             if host is None:
@@ -77,10 +94,13 @@ class QueueReader:
             current = self._run.placed(host, current)
             if until is None or until <= now:
                 host.offer(current)
+                free.add(host.host)
             else:
                 host.wait(current, until)
-        for host in {host.host: host for host in hosts if host is not None}.values():
-            host.turn = host.last_turn
+        for name, host in {host.host: host for host in hosts if host is not None}.items():
+            # An item that turns out to be free comes next, even if a later one of its host was claimed.
+            if name in free or not host.is_served:
+                host.turn = host.last_turn
             bench.settle(host)
 
     async def _lower(self, hosts: Sequence[HostCandidates]) -> list[HostCandidates]:
@@ -90,7 +110,8 @@ class QueueReader:
         would not notice it.
         """
         outcomes = await self._run.hosts.move([(host.entry, host.ready[0].order) for host in hosts])
-        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome)]
+        now = self._run.clock.monotonic()
+        return [host for host, outcome in zip(hosts, outcomes, strict=True) if host.note_move(outcome, now)]
 
     async def _read_limits(self, hosts: Sequence[HostCandidates]) -> None:
         bench, monotonic = self._run.view.bench, self._run.clock.monotonic()
@@ -101,7 +122,7 @@ class QueueReader:
         for name in unknown:
             if name not in records:
                 # Its run was deleted meanwhile.
-                bench.remove(name)
+                bench.remove(name, monotonic)
                 continue
             record = records[name]
             bench.note_update(record, record.order, monotonic, is_own=False)
@@ -136,7 +157,8 @@ class QueueReader:
         host.looked_at = run.clock.monotonic()
         free = [candidate for candidate in host.ready if candidate.expired_token is None]
         unsure = [candidate for candidate in free if candidate.item_id in host.doubtful]
-        host.doubtful.clear()
+        for candidate in unsure:
+            host.doubtful.pop(candidate.item_id)
         foreign = [candidate for candidate in free if candidate.distance and candidate not in unsure]
         unsure += foreign[: _KNOWN_PER_WANTED * wanted + 1]
         if unsure:

@@ -85,26 +85,30 @@ class Settlement:
         self._notifier = notifier
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
-        """Renews leases, so that they end `lease_seconds` from now.
+        """Renews leases, so that they last `lease_seconds` from now, or as long as they do already.
 
         Raises:
+            ClockSkewError: This machine's clock is off by too much.
             LeaseLostError: Some leases were lost.
             PartialBatchError: It is not known whether some leases were renewed.
         """
         run = self._run
-        ends_at = run.clock.now() + timedelta(seconds=lease_seconds)
-        free_at = ends_at + timedelta(seconds=run.config.frontier_max_clock_skew)
-        deadline = run.clock.monotonic() + lease_seconds
-        updates = [run.items.renew(claim.item, ends_at) for claim in claims]
+        run.check_clock()
+        now, monotonic = run.clock.now(), run.clock.monotonic()
+        deadline = monotonic + lease_seconds
+        ends = {id(claim): _renewed_end(claim, lease_seconds, now, monotonic) for claim in claims}
+        updates = [run.items.renew(claim.item, ends[id(claim)]) for claim in claims]
         written = await self._write(claims, updates, FrontierStatus.IN_PROGRESS)
+        skew = timedelta(seconds=run.config.frontier_max_clock_skew)
         for claim in written.done:
-            claim.expires_at, claim.deadline = ends_at, deadline
-            run.note_renewed(claim.item, free_at)
+            claim.expires_at, claim.deadline = ends[id(claim)], max(claim.deadline, deadline)
+            run.note_renewed(claim.item, claim.expires_at + skew)
         for claim in written.lost:
             note_lost(claim, run.on_lease_lost)
             run.note_lost(claim.item)
         for claim in written.over:
             claim.ended = True
+        free_at = max((claim.expires_at for claim in written.done), default=now) + skew
         await self._tell_hosts(written.done, lambda tokens: ExtendLeases(tokens, free_at))
         written.raise_if_incomplete()
 
@@ -200,7 +204,13 @@ class Settlement:
         """Does writes under leases; `status` is the status of the items after the writes."""
         written = _Written()
         refused: list[Claim] = []
-        for claim, outcome in zip(claims, await self._run.items.run_coalesced(updates), strict=True):
+
+        def on_throttled(i: int, pause: float) -> None:
+            # More leases of the host would wait for their ends too.
+            self._run.pause_host(claims[i].item.domain, pause)
+
+        outcomes = await self._run.items.run_coalesced(updates, on_throttled)
+        for claim, outcome in zip(claims, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 written.unknown.append((claim, outcome.error))
             elif isinstance(outcome, Applied) and outcome.item and outcome.item["status"] == {"S": status}:
@@ -243,3 +253,13 @@ class Settlement:
                 "%d hosts count ended leases as in flight until they expire: %s", len(tokens), error
             )
         self._run.view.changed.set()
+
+
+def _renewed_end(claim: Claim, lease_seconds: float, now: datetime, monotonic: float) -> datetime:
+    """Returns when a lease ends that is renewed now.
+
+    If this machine's clock was set back since the claim, the lease goes on by the clock as it was: other
+    processes compare its end with clocks that were not set.
+    """
+    now_by_claim = claim.expires_at - timedelta(seconds=claim.deadline - monotonic)
+    return max(claim.expires_at, max(now, now_by_claim) + timedelta(seconds=lease_seconds))

@@ -71,7 +71,14 @@ class Termination:
         return FrontierStats.estimated(await self._run.counters.stats())
 
     async def recount(self) -> FrontierStats:
-        """Counts all items, and corrects the stored counts by the differences."""
+        """Counts all items, and corrects the stored counts by the differences.
+
+        If the run is proven to be finished, it proves that again: a process that was killed while it added a
+        link may have left an open item.
+        """
+        control = await self._run.control.read()
+        if control is not None and control.finished_by and await self._verify():
+            return await self.stats()
         with Tally() as tally:
             stored = await self._subtract_stored(tally)
             async with aclosing(self._run.items.scan(attributes=STATE_ATTRIBUTES)) as pages:

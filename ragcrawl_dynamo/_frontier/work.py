@@ -13,16 +13,19 @@ class Work:
         place: The sort key of the best item in its host's queue.
         shards: The least number of shards of the host's queue.
         is_changed: Whether other processes may know something of the host's items that is no longer true.
+        item_id: The id of the item, if it is one item and `place` is its sort key; None otherwise.
     """
 
     place: str
     shards: int = 1
     is_changed: bool = False
+    item_id: str | None = None
 
     def merged(self, other: Work) -> Work:
         """Returns the work of both together."""
         is_changed = self.is_changed or other.is_changed
-        return Work(min(self.place, other.place), max(self.shards, other.shards), is_changed)
+        item_id = self.item_id if (self.place, self.item_id) == (other.place, other.item_id) else None
+        return Work(min(self.place, other.place), max(self.shards, other.shards), is_changed, item_id)
 
 
 @dataclass(frozen=True, slots=True)

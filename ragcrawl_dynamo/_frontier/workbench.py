@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import INDEX_LAG_SECONDS, Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
@@ -23,9 +23,6 @@ from ragcrawl_dynamo._schema.records import HostRecord
 # sooner.
 OWN_CANDIDATE_SECONDS = 30.0
 CANDIDATE_SECONDS = 5.0
-
-# Seconds after a change of limits for which the lists may not show it yet (AWS gives no bound).
-_LIMITS_SECONDS = 5.0
 
 # Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
@@ -50,6 +47,7 @@ class Workbench:
     Attributes:
         hosts: The hosts by name.
         idle: The hosts that are listed as having work now, and have nothing that could be claimed.
+        paused: The hosts that wait because DynamoDB throttles what is written about them.
     """
 
     def __init__(self, process: str) -> None:
@@ -61,6 +59,10 @@ class Workbench:
         """Forgets all hosts."""
         self.hosts: dict[str, HostCandidates] = {}
         self.idle: dict[str, HostCandidates] = {}
+        # Hosts that were forgotten lately, with the moment. What this process has ended of them may still be
+        # in the index.
+        self._left: dict[str, tuple[float, HostCandidates]] = {}
+        self.paused: dict[str, HostCandidates] = {}
         self._limits_changed_at: float | None = None
         self._turn = 0
         self._version = 0
@@ -70,19 +72,31 @@ class Workbench:
         self._later: list[tuple[datetime, int, str]] = []
 
     def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
-        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items."""
+        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items.
+
+        If the entry names the only item of a host in the share of this process, that is known then. An entry
+        that this process has replaced itself, or has taken out of the list, is ignored.
+        """
         known = self.hosts.get(host)
         if known is None:
-            known = self.hosts[host] = HostCandidates(host, None, bucket, is_own=is_own)
+            if host in self._left and self._left[host][1].is_past(order, monotonic):
+                return
+            known = self._return(host) or HostCandidates(host, None, bucket)
+            known.is_own = is_own
+            self.hosts[host] = known
         known.seen_at = monotonic
+        if known.is_past(order, monotonic):
+            return
         if known.order != order:
             known.forget()
             known.order = order
             changed_at = self._limits_changed_at
             # The record that was read may be newer than the entry, or older.
             known.must_check |= known.record is not None
-            known.must_check |= changed_at is not None and monotonic - changed_at < _LIMITS_SECONDS
+            known.must_check |= changed_at is not None and monotonic - changed_at < INDEX_LAG_SECONDS
             known.record = None
+            if is_own:
+                known.expect_only_item()
             self.settle(known)
 
     def note_update(
@@ -101,21 +115,47 @@ class Workbench:
         if known is None:
             if not is_own or record.order is None:
                 return
-            known = self.hosts[record.host] = HostCandidates(record.host, None, record.bucket)
+            known = self._return(record.host) or HostCandidates(record.host, None, record.bucket)
+            self.hosts[record.host] = known
             # Nothing is in the queue of a host that was not listed, except what this process has added now.
             known.is_all = order_before is None
         elif known.order != order_before:
             known.forget()
-        known.order = record.order
+        known.note_order(record.order, monotonic)
         known.record = record if record.has_limits else None
         known.must_check = False
         known.seen_at = monotonic
         self.settle(known)
 
-    def remove(self, host: str) -> None:
-        """Forgets a host."""
+    def remove(self, host: str, monotonic: float, *, has_left: bool = True) -> None:
+        """Forgets a host, except what tells entries of the index that are late.
+
+        Args:
+            host: The host.
+            monotonic: The present moment in seconds of the monotonic clock.
+            has_left: Whether the host has left the list, by its record. Otherwise the list does not show it.
+        """
         self.idle.pop(host, None)
-        self.hosts.pop(host, None)
+        self.paused.pop(host, None)
+        if (known := self.hosts.pop(host, None)) is None:
+            return
+        known.forget()
+        known.end_claim()
+        if has_left:
+            known.note_order(None, monotonic)
+        known.order = None
+        self._left[host] = monotonic, known
+        while (first := next(iter(self._left))) != host:
+            if monotonic - self._left[first][0] < INDEX_LAG_SECONDS:
+                break
+            del self._left[first]
+
+    def _return(self, host: str) -> HostCandidates | None:
+        """Returns a host that was forgotten lately, with what is left of it."""
+        _, known = self._left.pop(host, (0.0, None))
+        if known is not None:
+            known.record, known.is_own = None, True
+        return known
 
     def settle(self, host: HostCandidates) -> None:
         """Puts a host where it belongs. It is called after each change of the host."""
@@ -150,6 +190,8 @@ class Workbench:
                 at = moment
         if host.record is not None and (open_at := host.record.open_at) is not None:
             at = open_at if at is None else max(at, open_at)
+        if host.paused_until is not None:
+            at = host.paused_until if at is None else max(at, host.paused_until)
         if at is None or at <= self._now:
             self._push(host)
             # A waiting item may be better than those that can be claimed now.
@@ -194,7 +236,9 @@ class Workbench:
                 continue
             if host.has_room(now):
                 self._turn += 1
-                host.last_turn, host.turn = host.turn, self._turn
+                if not host.picked:
+                    host.last_turn = host.turn
+                host.turn = self._turn
                 host.picked += 1
                 host.is_used = True
                 chosen.append(host.take())
@@ -270,13 +314,23 @@ class Workbench:
             self.settle(known)
 
     def give_back(self, candidates: Iterable[Candidate]) -> None:
-        """Takes candidates back that were chosen and are not tried."""
+        """Takes candidates back that were chosen and are not tried, at the end of a claim."""
+        hosts: set[str] = set()
         for candidate in candidates:
             if (host := self.hosts.get(candidate.host)) is not None:
-                host.end_claim()
-                host.turn = host.last_turn
+                if not host.is_served:
+                    host.turn = host.last_turn
                 host.offer(candidate)
-                self.settle(host)
+                hosts.add(candidate.host)
+        self.end_claim(hosts)
+
+    def pause(self, host: str, until: datetime) -> None:
+        """Lets a host wait, because DynamoDB throttles what is written about it."""
+        known = self.hosts.get(host)
+        if known is not None and (known.paused_until is None or known.paused_until < until):
+            known.paused_until = until
+            self.paused[host] = known
+            self.settle(known)
 
     def end_claim(self, hosts: Iterable[str]) -> None:
         """Notes that the claim that has chosen candidates of hosts has ended."""
@@ -324,6 +378,10 @@ class Workbench:
     def _wake(self, now: datetime) -> None:
         """Moves hosts whose moment has come to those that can be served."""
         self._now = now
+        for known in [host for host in self.paused.values() if (host.paused_until or now) <= now]:
+            known.paused_until = None
+            del self.paused[known.host]
+            self.settle(known)
         while self._later and self._later[0][0] <= now:
             _, version, name = heapq.heappop(self._later)
             host = self.hosts.get(name)

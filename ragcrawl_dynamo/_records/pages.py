@@ -12,7 +12,12 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_sized_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate, Failed, conditional_writes
+from ragcrawl_dynamo._dynamodb.conditional_writes import (
+    ConditionalUpdate,
+    Failed,
+    Refused,
+    conditional_writes,
+)
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -198,26 +203,36 @@ class PageStore:
         """Sets `last_seen` of pages to now; returns how many pages the URLs have."""
         site = site_partition(site_id)
         hashes = {url_key(url) for url in check_several("urls", urls, str)}
-        keys: dict[str, Key] = {}
+        found: list[tuple[str, Key]] = []
 
         async def find(url_hash: str) -> None:
             query = Query(self._table, url_hash, index="by_url", sort=Compare("site_id", "=", {"S": site}))
             response = await self._gateway.call("Query", requests.query_request(query))
             for item in response["Items"]:
-                keys[item["page_id"]["S"]] = {name: item[name] for name in self._table.primary_key}
+                found.append((url_hash, {name: item[name] for name in self._table.primary_key}))
 
         await gather_bounded(find, hashes, _LOOK_UPS_IN_FLIGHT)
         last_seen = encode_value(self._clock.now(), model="Page", field="last_seen")
         updates = []
-        for key in keys.values():
+        for url_hash, key in found:
             token = WriteToken.new(_SEEN_BY)
             update = Update(put={"last_seen": last_seen, **token.assignment})
-            # If another worker has stored a later moment, that one stays.
-            updates.append(ConditionalUpdate(key, update, Compare("last_seen", "<", last_seen), token))
-        for outcome in await self._writes.run(updates):
+            # The index lags: the page may have got another URL since. If another worker has stored a later
+            # moment, that one stays.
+            of_url = Compare("url_key", "=", {"S": url_hash})
+            condition = AllOf((of_url, Compare("last_seen", "<", last_seen)))
+            updates.append(ConditionalUpdate(key, update, condition, token))
+        outcomes = await self._writes.run(updates)
+        for outcome in outcomes:
             if isinstance(outcome, Failed):
                 raise outcome.error
-        return len(keys)
+        refused = [
+            pair for pair, outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Refused)
+        ]
+        items = await read_all(self._gateway, self._table, [key for _, key in refused], ("url_key",))
+        urls_now = {item["page_id"]["S"]: item["url_key"]["S"] for item in items}
+        moved = sum(urls_now.get(key["page_id"]["S"]) != url_hash for url_hash, key in refused)
+        return len(found) - moved
 
     async def delete_of_site(self, site_id: str) -> int:
         """Deletes all pages of a site; returns how many."""

@@ -56,25 +56,38 @@ class HostFacts:
             read before an item is claimed.
         shards: Over how many shards the host's queue is spread.
         mark: Differs after a change that other processes have to notice.
+        only_item: The id of the only item in the host's queue, whose sort key is the place of the host; empty
+            if there may be others.
     """
 
     has_limits: bool
     shards: int
     mark: str
+    only_item: str = ""
 
 
 def host_order(place: str, facts: HostFacts) -> str:
-    """`{place}{L or U}{shards}#{mark}`: the sort key of a host in the list of hosts.
+    """`{place}{L or U}{shards}#{mark}#{only_item}`: the sort key of a host in the list of hosts.
 
     Args:
         place: The sort key of the host's best item in its queue, or one that waits for a moment.
         facts: The facts.
     """
     limits = "L" if facts.has_limits else "U"
-    return f"{place}{limits}{facts.shards:02}#{facts.mark}"
+    return f"{place}{limits}{facts.shards:02}#{facts.mark}#{facts.only_item}"
 
 
 def split_facts(order: str) -> HostFacts:
     """Returns the facts of a sort key that `host_order` built."""
-    start = len(READY) + RANK_LENGTH + (0 if order.startswith(READY) else MOMENT_LENGTH)
-    return HostFacts(order[start] == "L", int(order[start + 1 : start + 3]), order[start + 4 :])
+    start = _place_length(order)
+    mark, _, only_item = order[start + 4 :].partition("#")
+    return HostFacts(order[start] == "L", int(order[start + 1 : start + 3]), mark, only_item)
+
+
+def split_place(order: str) -> str:
+    """Returns the place of a sort key that `host_order` built."""
+    return order[: _place_length(order)]
+
+
+def _place_length(order: str) -> int:
+    return len(READY) + RANK_LENGTH + (0 if order.startswith(READY) else MOMENT_LENGTH)

@@ -82,6 +82,8 @@ class HostRecord(Entity):
         shards: Over how many shards the host's queue is spread.
         place: The host's place in the list: that of the best item that is known; None while the host seems
             to have no work. No item of the host is claimable before its place says so.
+        only_item: The id of the only item in the host's queue, if the host was listed for it and nothing was
+            added since; None otherwise.
         mark: Differs after a change that other processes have to notice.
         revision: A random name for the latest update.
     """
@@ -97,6 +99,7 @@ class HostRecord(Entity):
     slots: dict[str, UtcDatetime] = Field(default_factory=dict)
     shards: int = 1
     place: str | None = None
+    only_item: str | None = None
     mark: str = ""
     revision: str = ""
 
@@ -105,7 +108,8 @@ class HostRecord(Entity):
         """The sort key of the host in the list of hosts; None if it is not listed."""
         if self.place is None:
             return None
-        return host_order(self.place, HostFacts(self.has_limits, self.shards, self.mark))
+        facts = HostFacts(self.has_limits, self.shards, self.mark, self.only_item or "")
+        return host_order(self.place, facts)
 
     @property
     def is_limited(self) -> bool:

@@ -38,10 +38,11 @@ def listed(
     has_limits: bool = False,
     shards: int = 1,
     mark: str = "",
+    only_item: str = "",
 ) -> str:
     """The sort key of a host in the list of hosts, by its best item."""
     place = queue_order(rank(priority, at(-age)), ready_at)
-    return host_order(place, HostFacts(has_limits, shards, mark))
+    return host_order(place, HostFacts(has_limits, shards, mark, only_item))
 
 
 def record(host: str = HOST, **fields: Any) -> HostRecord:

@@ -97,12 +97,12 @@ class FrontierExchange:
         while True:
             await self._has_output.wait()
             self._has_output.clear()
-            has_added = await self._attempt(self._write())
-            if has_added is None:
+            may_claim = await self._attempt(self._write())
+            if may_claim is None:
                 self._has_output.set()
                 await asyncio.sleep(_MAX_POLL_SECONDS)
-            # An added request can be claimed, and a settled one can be the last one.
-            if has_added or not self._memory.is_busy:
+            # A settled request can be the last one.
+            if may_claim or not self._memory.is_busy:
                 self._has_room.set()
 
     async def _claim_always(self) -> None:
@@ -147,7 +147,8 @@ class FrontierExchange:
     async def _write(self) -> bool:
         """Adds new requests, and then settles claims: first the requests that a crawled one has yielded.
 
-        Returns whether there were new requests.
+        Returns whether that lets requests be claimed: there were new ones, or hosts have free in-flight slots
+        now.
         """
         memory = self._memory
         settlements, items = memory.to_settle[:], memory.to_add[:]
@@ -160,7 +161,7 @@ class FrontierExchange:
                 raise failure
         await self._settle(settlements)
         del memory.to_settle[: len(settlements)]
-        return bool(items)
+        return bool(items) or any(claim.has_slot for claim, _ in settlements)
 
     async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
         try:

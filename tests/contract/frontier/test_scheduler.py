@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, Frontier, FrontierStatus, InvalidArgumentError, LeaseLostError
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    DynamoDBConfig,
+    Frontier,
+    FrontierStatus,
+    InvalidArgumentError,
+    LeaseLostError,
+)
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.queues import WAYS, items, names, url, urls
 
@@ -84,6 +91,46 @@ async def test_renew_keeps_a_lease_from_being_taken_over(frontier: Frontier, clo
     assert names(await frontier.claim()) == [lost.item.url]
     clock.advance(8.5)
     assert names(await frontier.claim()) == [kept.item.url]
+
+
+async def test_renew_never_shortens_a_lease(frontier: Frontier, clock: ManualClock) -> None:
+    await frontier.add([url(1)])
+    (claim,) = await frontier.claim(1, lease_seconds=60)
+    ends_at = claim.expires_at
+    clock.advance(5)
+    await frontier.renew(claim, 10)
+    assert claim.expires_at == ends_at
+    assert claim.deadline - clock.monotonic() == pytest.approx(55)
+    clock.advance(55.9)
+    assert await frontier.claim() == []
+    clock.advance(1)
+    assert len(await frontier.claim()) == 1
+
+
+async def test_clock_that_is_set_back_takes_no_time_from_leases(
+    frontier: Frontier, clock: ManualClock, config: DynamoDBConfig
+) -> None:
+    class SetBack(ManualClock):
+        seconds = 0.0
+
+        def now(self) -> datetime:
+            return super().now() - timedelta(seconds=self.seconds)
+
+    own = SetBack(clock.now())
+    async with DynamoDBBackend(config, clock=own) as holder:
+        queue = holder.frontier("run", "site")
+        await queue.add([url(1)])
+        (claim,) = await queue.claim(1, lease_seconds=10)
+        own.seconds = 8
+        for _ in range(3):
+            for each in (clock, own):
+                each.advance(5)
+            await queue.renew(claim, 10)
+            assert claim.deadline - own.monotonic() == pytest.approx(10)
+        for each in (clock, own):
+            each.advance(9.9)
+        assert await frontier.claim() == []
+        await queue.complete(claim)
 
 
 async def test_claim_makes_an_item_whose_leases_keep_expiring_a_dead_letter(

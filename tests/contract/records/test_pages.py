@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START, hours, make_page
+from tests.support.fakes import intercepting
 from tests.support.slices import all_slices
 
 LONG_URL = "https://example.com/search?q=" + "x" * 3000
@@ -89,6 +91,34 @@ async def test_get_page_by_url_after_the_url_moved_to_another_page(backend: Dyna
     moved = await backend.get_page_by_url("site", "https://example.com/b")
     assert moved is not None
     assert moved.page_id == "old"
+
+
+async def test_mark_seen_does_not_mark_a_page_that_a_late_index_shows_under_its_former_url(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
+) -> None:
+    old, new = "https://example.com/a", "https://example.com/b"
+    await backend.save_pages_bulk([make_page("p1", url=old), make_page("p2", url=old)])
+    moved = make_page("p1", url=new)
+    answers: list[Any] = []
+
+    async def late(operation: str, request: Any, call: Any) -> Any:
+        if operation != "query" or request.get("IndexName") != "by_url":
+            return await call(**request)
+        answers.append(await call(**request))
+        await backend.save_page(moved)
+        return answers[0]
+
+    clock = ManualClock(datetime(2040, 1, 1, tzinfo=UTC))
+    async with DynamoDBBackend(dynamodb_config, clock=clock, client_factory=intercepting(late)) as other:
+        assert await other.mark_seen("site", [old]) == 1
+        # A page that was seen later is left as it is, and has the URL.
+        clock.advance(-100)
+        assert await other.mark_seen("site", [old]) == 1
+    assert await backend.get_page("site", "p1") == moved
+    seen = await backend.get_page("site", "p2")
+    assert seen is not None
+    assert seen.last_seen == datetime(2040, 1, 1, tzinfo=UTC)
+    assert await backend.mark_seen("site", [old, new]) == 2
 
 
 async def test_save_page_with_the_same_page_id_in_two_sites(backend: DynamoDBBackend) -> None:

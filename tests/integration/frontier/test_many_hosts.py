@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
@@ -39,6 +42,73 @@ async def test_claim_gets_all_that_it_asks_for_from_more_hosts_than_one_read_lis
     async with opened(config) as frontier, opened(config) as other:
         await frontier.add(links(300, 1))
         assert [len(await other.claim(100)) for _ in range(4)] == [100, 100, 100, 0]
+
+
+async def test_links_of_hosts_that_have_no_other_take_no_query_each(config: DynamoDBConfig) -> None:
+    queries = 0
+
+    async def count(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal queries
+        queries += operation == "query"
+        return await call(**request)
+
+    async with opened(config) as adding, opened(config, count) as frontier:
+        await adding.add(links(200, 1))
+        assert [len(await crawl(frontier, 50)) for _ in range(4)] == [50] * 4
+        # Those of the lists, which are read again after a second, and of the members.
+        assert queries <= 3 * config.frontier_buckets + 5
+        # A second link is not overlooked, and the queue is read for it.
+        await adding.add(links(30, 3))
+        assert len(await crawl(frontier, 100)) == 60
+        assert await crawl(frontier, 100) == []
+
+
+async def test_entry_of_a_host_names_its_item_as_long_as_there_is_no_other(config: DynamoDBConfig) -> None:
+    async def named(frontier: Frontier) -> str | None:
+        hosts = frontier._queue.run.hosts
+        records = await hosts.read(["h0.example"])
+        stored = await hosts.get_item("h0.example")
+        record = records["h0.example"]
+        assert stored is not None
+        assert stored.get("queue_order") == (None if record.order is None else {"S": record.order})
+        return record.only_item
+
+    clock = ManualClock()
+    async with opened(config, clock=clock) as frontier, opened(config, clock=clock) as other:
+        first, second, third = links(1, 3)
+        await frontier.add([first])
+        assert await named(frontier) == link_id(first)
+        # The link is known, and the host still has no other.
+        await other.add([first])
+        assert await named(frontier) == link_id(first)
+        await other.add([second])
+        assert await named(frontier) is None
+        await frontier.complete(await frontier.claim(2))
+        clock.advance(2)
+        await frontier.claim(1)
+        assert await named(frontier) is None
+        await other.add([third])
+        assert await named(frontier) == link_id(third)
+        # The entry moves to the end of the delay, and does not name the item there.
+        (claim,) = await other.claim(1)
+        await other.fail(claim, "busy", retry_in=60)
+        for _ in range(3):
+            clock.advance(2)
+            assert await other.claim(1) == []
+        assert await named(other) is None
+        clock.advance(60)
+        assert names(await other.claim(1)) == [third]
+
+
+async def test_limits_of_hosts_whose_item_is_named_are_kept(config: DynamoDBConfig) -> None:
+    clock = ManualClock()
+    async with opened(config, clock=clock) as adding, opened(config, clock=clock) as frontier:
+        for host in range(20):
+            await adding.block_host(f"h{host}.example", clock.now() + timedelta(seconds=30))
+        await adding.add(links(40, 1))
+        assert {int(claim.item.domain[1:-8]) for claim in await frontier.claim(50)} == set(range(20, 40))
+        clock.advance(31)
+        assert len(await frontier.claim(50)) == 20
 
 
 async def test_claim_is_empty_only_after_the_last_link_of_many_hosts(config: DynamoDBConfig) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -101,16 +104,40 @@ async def test_claim_calls_at_once_share_their_requests(
 
 
 @on_dynamodb_local
-async def test_claim_with_a_wrong_clock_raises(config: DynamoDBConfig) -> None:
-    async def late(operation: str, request: dict[str, Any], call: Any) -> Any:
+@pytest.mark.parametrize(("seconds", "is_refused"), [(30, True), (8, True), (-8, True), (2, False)])
+async def test_worker_whose_clock_is_off_by_more_than_half_the_bound_neither_adds_nor_claims_nor_renews(
+    config: DynamoDBConfig, seconds: float, is_refused: bool
+) -> None:
+    ahead = 0.0
+
+    async def shifted(operation: str, request: dict[str, Any], call: Any) -> Any:
         answer = await call(**request)
-        answer["ResponseMetadata"]["HTTPHeaders"]["date"] = "Thu, 01 Jan 2026 00:00:00 GMT"
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        if "date" in headers:
+            date = parsedate_to_datetime(headers["date"]) - timedelta(seconds=ahead)
+            headers["date"] = format_datetime(date, usegmt=True)
         return answer
 
-    async with opened(config, late) as frontier:
+    bound = config.model_copy(update={"frontier_max_clock_skew": 10.0})
+    async with opened(bound, shifted) as frontier:
         await frontier.add(urls(3))
-        with pytest.raises(ClockSkewError, match=r"clock is at least .* s ahead of DynamoDB's"):
-            await frontier.claim()
+        (claim,) = await frontier.claim(1, lease_seconds=60)
+        ahead = seconds
+        # An answer shows that the clock is wrong.
+        await frontier.stats()
+        verbs: list[Callable[[], Awaitable[Any]]] = [
+            lambda: frontier.add(urls(5)),
+            lambda: frontier.claim(),
+            lambda: frontier.renew(claim, 60),
+        ]
+        for verb in verbs:
+            if is_refused:
+                with pytest.raises(ClockSkewError, match=r"clock is at least .* more than half of"):
+                    await verb()
+            else:
+                await verb()
+        # What is done can be settled.
+        await frontier.complete(claim)
 
 
 @on_dynamodb_local

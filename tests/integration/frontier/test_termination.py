@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo import DynamoDBConfig, FrontierStats
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.expressions import Exists, Update
 from ragcrawl_dynamo._schema.keys import frontier_key
 from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support import killed_adder, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import Index, is_of_index, is_whole_run, opened
 from tests.support.queues import claim_all, names, url, urls
@@ -33,7 +35,8 @@ async def test_is_finished_is_false_while_an_item_is_open_that_the_index_hides(
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
         later = clock.now() + timedelta(seconds=30) if state == "delayed" else None
-        await frontier.add([url(1)], not_before=later)
+        # The list would name the item of a host that has only one.
+        await frontier.add(urls(2), not_before=later)
         claims = await frontier.claim(lease_seconds=20) if state == "in_progress" else []
         # It looks again and again, and finds nothing.
         for _ in range(3):
@@ -84,12 +87,21 @@ async def test_claim_keeps_a_host_listed_whose_items_the_index_hides(config: Dyn
     index = Index(shows="nothing")
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as blind:
-        await frontier.add([url(1)])
+        await frontier.add(urls(2))
         for _ in range(8):
             assert await blind.claim() == []
             clock.advance(1.1)
-        # Its counts say that it has an item, so that it stays in the list.
-        assert names(await frontier.claim()) == [url(1)]
+        # Its counts say that it has items, so that it stays in the list.
+        assert names(await frontier.claim()) == urls(2)
+
+
+@on_dynamodb_local
+async def test_claim_finds_the_only_item_of_a_host_whose_queue_the_index_hides(
+    config: DynamoDBConfig,
+) -> None:
+    async with opened(config) as frontier, opened(config, Index(shows="nothing")) as blind:
+        await frontier.add([url(1)])
+        assert names(await blind.claim()) == [url(1)]
 
 
 @on_dynamodb_local
@@ -166,3 +178,26 @@ async def test_is_finished_of_two_processes_at_once_agrees(config: DynamoDBConfi
         assert all(answers)
         await two.add([url(9)])
         assert not await one.is_finished()
+
+
+@on_dynamodb_local
+async def test_recount_of_a_finished_run_queues_the_link_of_a_process_that_was_killed_within_add(
+    config: DynamoDBConfig,
+) -> None:
+    async with opened(config) as frontier:
+        await frontier.add([url(1)])
+        await frontier.complete(await frontier.claim())
+        adder = processes.start(killed_adder.add, config, url(2, "b.example"))
+        assert await processes.ended(adder) == -signal.SIGKILL
+        # Nobody knows of the link: `add` has not returned.
+        assert await frontier.is_finished()
+        assert await frontier.claim() == []
+        assert (await frontier.recount()).pending == 1
+        assert not await frontier.is_finished()
+        claims = await frontier.claim()
+        assert names(claims) == [url(2, "b.example")]
+        await frontier.complete(claims)
+        assert await frontier.is_finished()
+        # Nothing is open: the run stays finished.
+        assert await frontier.recount() == FrontierStats(completed=2)
+        assert await frontier.is_finished()

@@ -166,6 +166,21 @@ async def test_read_all_sends_100_keys_a_request_and_keeps_their_order() -> None
     assert max(engine.batches) == 100
 
 
+async def test_keys_that_are_given_twice_are_sent_once() -> None:
+    def refusing(operation: str, request: Any) -> Any:
+        entries = request["RequestItems"]["pages"]
+        sent = entries["Keys"] if "Keys" in entries else [each["DeleteRequest"]["Key"] for each in entries]
+        # As DynamoDB does.
+        if len({key_values(PAGES, key) for key in sent}) < len(sent):
+            raise client_error("ValidationException")
+        return {"Responses": {"pages": sent}}
+
+    async with open_gateway(refusing) as (gateway, _):
+        found = await read_all(gateway, PAGES, keys([2, 1, 2, 3, 1]))
+        assert [item["page_id"]["S"] for item in found] == ["p002", "p001", "p003"]
+        assert await delete_all(gateway, PAGES, keys([2, 1, 2])) == 2
+
+
 async def test_read_all_raises_for_keys_that_stay_unread() -> None:
     def stuck(operation: str, request: Any) -> Any:
         return {"Responses": {}, "UnprocessedKeys": request["RequestItems"]}

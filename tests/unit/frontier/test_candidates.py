@@ -192,6 +192,25 @@ def test_forget_keeps_nothing_that_another_process_may_have_changed() -> None:
     assert names(host.ready) == ["a"]
 
 
+def test_forget_doubts_what_this_process_has_leased_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ENDED_REMEMBERED", 3)
+    host = known()
+    for name in ("a", "b", "c"):
+        host.end(name)
+    host.wait(candidate("own"), at(9), is_own=True)
+    host.wait(candidate("foreign"), at(9))
+    host.forget()
+    assert list(host.doubtful) == ["b", "c", "own"]
+
+
+def test_host_that_has_changed_is_looked_at_as_if_it_had_never_been_empty() -> None:
+    host = known(empty_looks=7, distrusted=7)
+    host.forget()
+    look(host, [])
+    # What its change announces may not be in the index yet.
+    assert (host.pause.total_seconds(), host.distrusted) == (5, 0)
+
+
 def test_pace_is_measured_over_a_second_or_longer() -> None:
     host = known()
     assert host.pace is None
@@ -249,6 +268,22 @@ def test_look_shows_no_item_twice_while_the_index_moves_it() -> None:
     look(host, [candidate("a"), candidate("a", ready_at=at(9))])
     assert names(host.ready) == ["a"]
     assert host.waiting == {}
+
+
+@pytest.mark.parametrize("is_all", [True, False])
+def test_look_does_not_hide_an_item_that_can_be_claimed_sooner_than_was_known(is_all: bool) -> None:
+    host = known()
+    host.wait(candidate("a", ready_at=at(99)), at(99))
+    look(host, [candidate("a")], is_all=is_all)
+    assert (names(host.ready), host.waiting) == (["a"], {})
+    # Either place may be the old one.
+    assert list(host.doubtful) == ["a"]
+
+
+def test_look_keeps_one_place_of_an_item_that_the_index_shows_in_two() -> None:
+    host = known()
+    look(host, [candidate("a", ready_at=at(5)), candidate("a", ready_at=at(3))], seconds=4)
+    assert (names(host.ready), host.waiting) == (["a"], {})
 
 
 def test_look_keeps_own_leases_that_the_index_does_not_show() -> None:

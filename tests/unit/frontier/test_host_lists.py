@@ -8,7 +8,7 @@ from ragcrawl_dynamo._frontier import host_lists as module
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
-from tests.support.hosts import at, candidate, listed
+from tests.support.hosts import at, candidate, listed, record
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,16 @@ async def test_host_that_its_list_does_not_show_is_forgotten_after_the_lag_of_th
     await lists.refill(99, run.clock.now())
     # One was seen meanwhile, and of another one a lease runs.
     assert run.view.bench.hosts.keys() == {"b0h1", "b1h0"}
+
+
+async def test_host_that_this_process_has_listed_is_kept_until_its_list_shows_it() -> None:
+    run, lists = run_with(0)
+    new = record("new", place=listed()[:-4])
+    run.view.bench.note_update(new, None, run.clock.monotonic(), is_own=True)
+    for seconds, is_known in ((10, True), (5, True), (1, False)):
+        run.clock.advance(seconds)
+        await lists.refill(99, run.clock.now())
+        assert ("new" in run.view.bench.hosts) == is_known
 
 
 async def test_refresh_reads_lists_of_one_page_to_their_end_whoever_has_them() -> None:

@@ -120,6 +120,39 @@ def test_announce_work_marks_the_host_if_others_have_to_notice() -> None:
     assert AnnounceWork(Work(WORSE)).apply(host).order == host.order
 
 
+@pytest.mark.parametrize(
+    ("listed_for", "announced", "expected"),
+    [
+        # A host that is not listed has no other item.
+        (None, "a", "a"),
+        (None, None, None),
+        ("a", "a", "a"),
+        ("a", "b", None),
+        ("a", None, None),
+        # It is not known how many items the host has.
+        ("", "a", None),
+        ("", None, None),
+    ],
+)
+def test_announce_work_names_the_item_of_a_host_that_has_no_other(
+    listed_for: str | None, announced: str | None, expected: str | None
+) -> None:
+    host = record() if listed_for is None else record(place=SAME, only_item=listed_for or None)
+    for place in (SAME, BETTER):
+        after = AnnounceWork(Work(place, item_id=announced)).apply(host)
+        assert after.only_item == expected
+        assert after.order is not None
+        assert split_facts(after.order).only_item == (expected or "")
+        if expected is not None:
+            assert after.place == place
+
+
+def test_set_limits_names_the_only_item_only_where_its_sort_key_is_the_place() -> None:
+    waits = record(place=queue_order(rank(5, START), at(60)), only_item="a")
+    assert SetLimits({"delay": 1.0}).apply(waits).only_item is None
+    assert SetLimits({"delay": 1.0}).apply(record(place=SAME, only_item="a")).only_item == "a"
+
+
 def test_set_limits_leaves_everything_else() -> None:
     host = record(place=SAME, slots={"a": at(10)}, shards=4)
     limited = SetLimits({"delay": 2.0, "max_in_flight": 1}).apply(host)
@@ -144,6 +177,14 @@ def test_work_of_one_host_is_merged() -> None:
     work.note("a.example", Work(SAME))
     work.note("b.example", Work(SAME))
     assert work == {"a.example": Work(BETTER, 4, is_changed=True), "b.example": Work(SAME)}
+
+
+def test_work_of_several_items_names_none_of_them() -> None:
+    one = Work(SAME, item_id="a")
+    assert one.merged(one) == one
+    for other in (Work(SAME, item_id="b"), Work(SAME), Work(WORSE, item_id="a"), Work(BETTER)):
+        assert one.merged(other).item_id is None
+        assert other.merged(one).item_id is None
 
 
 def test_shards_for_is_a_power_of_two_above_the_rate() -> None:

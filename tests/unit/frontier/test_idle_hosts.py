@@ -12,13 +12,13 @@ from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Work
-from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_place
 from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import HOST, at, candidate, listed, names, record
 
-PLACE = listed()[:-4]
+PLACE = split_place(listed())
 THROTTLED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", table=None))
 
 

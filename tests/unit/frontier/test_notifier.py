@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, cast
@@ -17,7 +18,7 @@ from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.fake_run import FakeRun
-from tests.support.hosts import at, candidate, known, listed
+from tests.support.hosts import at, candidate, known, listed, names
 
 BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
 
@@ -38,17 +39,30 @@ class Flushing:
         self.flushed = Flushed()
         self.calls: list[tuple[Mapping[str, Listed], Container[str] | None]] = []
         self.during_flush: Callable[[], None] | None = None
+        self.once: list[bool] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.due = False
         for name in hosts:
             host = self.bench.hosts[name] = known(host=name)
             self.bench.settle(host)
 
     async def flush(
-        self, find_drained: Callable[[Iterable[str]], Mapping[str, Listed]], only: Container[str] | None
+        self,
+        find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
+        only: Container[str] | None,
+        *,
+        once: bool = False,
     ) -> Flushed:
         self.calls.append((find_drained(["a"]), only))
+        self.once.append(once)
+        await self.gate.wait()
         if self.during_flush is not None:
             self.during_flush()
         return self.flushed
+
+    def is_due(self, monotonic: float) -> bool:
+        return self.due
 
     def add(self, host: str) -> None:
         """Adds an item to a host, as this process knows it."""
@@ -70,6 +84,15 @@ async def test_host_that_got_an_item_while_it_left_the_list_is_announced() -> No
     await flushing.notifier.flush()
     assert flushing.store.announced == [{"a": new_work()}]
     assert list(flushing.bench.hosts) == ["a"]
+
+
+async def test_host_that_is_announced_again_keeps_what_this_process_knows_of_it() -> None:
+    flushing = Flushing("a")
+    flushing.flushed.asleep = ["a"]
+    flushing.during_flush = lambda: flushing.add("a")
+    await flushing.notifier.flush()
+    # The index may not show the item yet.
+    assert names(flushing.bench.hosts["a"].ready) == ["new"]
 
 
 async def test_host_that_has_open_items_and_is_not_listed_is_announced() -> None:
@@ -149,3 +172,31 @@ async def test_work_that_could_not_be_announced_is_announced_by_the_next_call(
     await flushing.notifier.announce_left()
     await flushing.notifier.announce_left()
     assert flushing.store.announced == [{"a": new_work()}]
+
+
+async def test_flush_if_due_waits_for_nothing_and_runs_once_at_a_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushing = Flushing()
+    flushing.gate.clear()
+    flushing.notifier.flush_if_due()
+    assert flushing.calls == []
+    flushing.due = True
+    for _ in range(3):
+        flushing.notifier.flush_if_due()
+        await asyncio.sleep(0)
+    assert (len(flushing.calls), flushing.once) == (1, [True])
+
+    async def busy(work: object, counts: object) -> None:
+        raise BUSY
+
+    # What it cannot announce is announced by the next call.
+    monkeypatch.setattr(flushing.store, "announce", busy)
+    flushing.flushed.to_wake = ["a"]
+    flushing.gate.set()
+    await flushing.run.tasks.join()
+    assert "hosts are announced later" in caplog.text
+    assert "a" in flushing.run.view.unannounced
+    flushing.notifier.flush_if_due()
+    await flushing.run.tasks.join()
+    assert len(flushing.calls) == 2

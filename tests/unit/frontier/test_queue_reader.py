@@ -11,6 +11,8 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Listed
+from ragcrawl_dynamo._schema.queue_order import split_place
+from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import HOST, at, candidate, known, leased, listed, names, record
@@ -64,7 +66,7 @@ async def test_look_reads_more_the_more_is_wanted_and_the_more_processes_there_a
 
 async def test_look_reads_past_what_is_known_to_be_leased_tried_or_ended() -> None:
     host = unread()
-    host.wait(candidate("i0"), at(9), is_own=True)
+    host.wait(candidate("i0", age=999), at(9), is_own=True)
     host.end("i1")
     host.tried.add("i2")
     run, reader = run_with(host)
@@ -98,8 +100,8 @@ async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> No
     run, reader = run_with(closed, free)
     run.fake_queues.shards["b", 0] = [candidate("b0", host="b")]
     run.fake_hosts.records = {
-        "a": record("a", blocked_until=at(9), place=order[:-4]),
-        "b": record("b", delay=3, place=order[:-4]),
+        "a": record("a", blocked_until=at(9), place=split_place(order)),
+        "b": record("b", delay=3, place=split_place(order)),
     }
     await reader.look([closed, free], 1, START)
     assert run.fake_queues.looks == ["b"]
@@ -107,10 +109,21 @@ async def test_look_reads_the_limits_first_and_no_queue_of_a_closed_host() -> No
     assert run.view.bench.next_moment() == at(9)
 
 
+async def test_look_reads_no_queue_of_a_limited_host_whose_only_item_is_known() -> None:
+    order = listed(has_limits=True, only_item="a0")
+    host = unread(host="a", order=order)
+    host.expect_only_item()
+    run, reader = run_with(host)
+    run.fake_hosts.records = {"a": record("a", delay=3, place=split_place(order), only_item="a0", mark="")}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.looks == []
+    assert names(run.view.bench.choose(9, START, 0.0).candidates) == ["a0"]
+
+
 async def test_look_reads_the_record_again_if_it_has_to_be_checked() -> None:
     host = unread(must_check=True)
     run, reader = run_with(host)
-    run.fake_hosts.records = {HOST: record(place=host.order and host.order[:-4], mark="")}
+    run.fake_hosts.records = {HOST: record(place=host.order and split_place(host.order), mark="")}
     run.fake_queues.shards[HOST, 0] = [candidate("a")]
     await reader.look([host], 1, START)
     assert not host.must_check
@@ -210,15 +223,41 @@ async def test_look_reads_leases_by_key_that_were_forgotten() -> None:
     assert run.fake_queues.known == ["own"]
 
 
-async def test_item_that_is_in_doubt_is_read_by_key_after_the_next_look_only() -> None:
-    host = unread(doubtful={"own"})
+async def test_item_that_is_in_doubt_is_read_by_key_once_as_soon_as_the_index_shows_it() -> None:
+    host = unread(doubtful={"own": None})
     run, reader = run_with(host)
     await reader.look([host], 1, START)
-    assert host.doubtful == set()
-    # It is somebody else's now, as far as this process knows.
+    assert run.fake_queues.known == []
     run.fake_queues.shards[HOST, 0] = [candidate("own")]
+    for _ in range(2):
+        await reader.look([host], 1, START)
+        assert (names(host.ready), run.fake_queues.known) == (["own"], ["own"])
+
+
+async def test_item_that_this_process_has_put_back_is_not_tried_where_a_late_index_shows_it() -> None:
+    host = unread()
+    run, reader = run_with(host)
+    now, before = candidate("a", ready_at=at(30)), candidate("a")
+    host.wait(now, at(30))
+    run.fake_queues.shards[HOST, 0] = [now]
+    run.fake_queues.late[HOST, 0] = [before]
     await reader.look([host], 1, START)
-    assert (names(host.ready), run.fake_queues.known) == (["own"], [])
+    assert (host.ready, host.waiting["a"].until, run.fake_queues.known) == ([], at(30), ["a"])
+
+
+async def test_item_that_this_process_has_ended_is_not_tried_after_its_host_has_changed() -> None:
+    host = known(candidate("a"))
+    run, reader = run_with(host)
+    host.end("a")
+    run.view.bench.see(HOST, listed(mark="1"), 0, 0.0, is_own=True)
+    run.fake_queues.late[HOST, 0] = [candidate("a")]
+    await reader.look([host], 1, START)
+    assert (host.ready, run.fake_queues.known) == ([], ["a"])
+    # Another process has put it back into the queue.
+    run.view.bench.see(HOST, listed(mark="2"), 0, 0.0, is_own=True)
+    run.fake_queues.shards[HOST, 0] = [candidate("a")]
+    await reader.look([host], 1, START)
+    assert names(host.ready) == ["a"]
 
 
 async def test_learn_notes_what_became_of_items() -> None:
@@ -245,9 +284,40 @@ async def test_learn_notes_what_became_of_items() -> None:
     assert host.turn == 4
 
 
+@pytest.mark.parametrize(("is_served", "is_free", "turn"), [(0, 0, 4), (0, 1, 4), (1, 0, 5), (1, 1, 4)])
+async def test_host_whose_claim_was_refused_keeps_its_turn_unless_another_item_was_claimed(
+    is_served: int, is_free: int, turn: int
+) -> None:
+    # A free item comes before those of other hosts: the one that was claimed may come after it.
+    host = known(candidate("refused"), turn=5, last_turn=4, is_served=bool(is_served))
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [leased(candidate("refused"))]
+    run.fake_queues.leases = {"refused": ("token", at(-9 if is_free else 9))}
+    await reader.learn(host.ready)
+    assert host.turn == turn
+
+
 async def test_learn_takes_items_with_their_distance() -> None:
     host = known(is_own=False)
     run, reader = run_with(host, processes=2)
     run.fake_queues.shards[HOST, 0] = [candidate("a")]
     await reader.learn([replace(candidate("a"), distance=7)])
     assert [item.distance for item in host.ready] == [run.membership.distance("a")]
+
+
+async def test_look_that_is_throttled_lets_the_host_wait_and_reads_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hot, cold = unread(host="hot"), unread(host="cold")
+    run, reader = run_with(hot, cold)
+    run.fake_queues.shards["cold", 0] = [candidate("a", host="cold")]
+    look = run.fake_queues.look
+
+    async def throttled(host: str, *others: Any) -> Any:
+        if host == "hot":
+            raise ThrottledError("busy", code="Busy", operation="Query", table=None)
+        return await look(host, *others)
+
+    monkeypatch.setattr(run.fake_queues, "look", throttled)
+    await reader.look([hot, cold], 1, START)
+    assert (names(cold.ready), list(run.view.bench.paused), hot.looked_at) == (["a"], ["hot"], None)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._frontier.workbench import CANDIDATE_SECONDS, OWN_CANDIDATE_SECONDS, Choice, Workbench
+from ragcrawl_dynamo._schema.queue_order import split_place
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, listed, names, record
 
@@ -507,13 +508,13 @@ def test_drained_hosts_that_were_idle_for_a_second_are_due_to_leave() -> None:
 def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
     host = host_with("a0", host="a")
     bench = workbench(host)
-    bench.remove("a")
+    bench.remove("a", 0.0)
     bench.settle(host)
     assert choose(bench) == Choice([], [])
     idle = known(host="b")
     bench = workbench(idle)
-    bench.remove("b")
-    bench.remove("b")
+    bench.remove("b", 0.0)
+    bench.remove("b", 0.0)
     bench.settle(idle)
     assert (bench.idle, bench.hosts) == ({}, {})
 
@@ -521,7 +522,7 @@ def test_settle_does_not_bring_back_a_host_that_was_forgotten() -> None:
 def test_host_that_was_forgotten_and_is_seen_again_has_its_new_place() -> None:
     bench = workbench(host_with("b0", host="b", priority=1))
     bench.see("a", listed(2), 0, 0.0, is_own=True)
-    bench.remove("a")
+    bench.remove("a", 0.0)
     bench.see("a", listed(0), 0, 0.0, is_own=True)
     choice = choose(bench)
     assert (names(choice.candidates), looks(choice)) == (["b0"], ["a"])
@@ -537,6 +538,62 @@ def test_see_forgets_a_host_whose_entry_has_changed() -> None:
     bench.see("a", listed(mark="1"), 0, 8.0, is_own=True)
     assert (bench.hosts["a"].ready, bench.hosts["a"].seen_at) == ([], 8.0)
     assert looks(choose(bench)) == ["a"]
+
+
+def test_see_ignores_the_places_that_this_process_has_replaced() -> None:
+    bench = workbench(host_with("a0", host="a", order=listed(9)))
+    after = record("a", place=split_place(listed(8)))
+    bench.note_update(after, listed(9), 1.0, is_own=True)
+    host = bench.hosts["a"]
+    for seconds, order, ready in (
+        (2.0, listed(9), ["a0"]),
+        (15.9, listed(9), ["a0"]),
+        # Another process may have brought it back to that place.
+        (16.0, listed(9), []),
+    ):
+        bench.see("a", order, 0, seconds, is_own=True)
+        assert (names(host.ready), host.seen_at) == (ready, seconds)
+    assert host.order == listed(9)
+    # A place that the host has again is not past.
+    for order in (listed(8), listed(9)):
+        bench.note_update(record("a", place=split_place(order)), host.order, 17.0, is_own=True)
+    bench.see("a", listed(8), 0, 18.0, is_own=True)
+    assert (host.order, list(host.past_orders)) == (listed(9), [listed(8)])
+
+
+def test_see_ignores_the_entry_of_a_host_that_this_process_has_taken_out_of_the_list() -> None:
+    for seconds, is_ignored in ((14.9, True), (15.0, False)):
+        bench = workbench(host_with("a0", host="a"))
+        bench.remove("a", 0.0)
+        bench.see("a", listed(), 0, seconds, is_own=True)
+        assert (bench.hosts == {}) == is_ignored
+
+
+def test_host_that_is_listed_again_is_known_with_what_this_process_has_ended() -> None:
+    bench = workbench(host_with("a0", host="a"), host_with("b0", host="b"))
+    for name in "ab":
+        bench.hosts[name].end(f"{name}0")
+        bench.remove(name, 0.0)
+    bench.see("a", listed(mark="1"), 0, 1.0, is_own=False)
+    host = bench.hosts["a"]
+    assert (list(host.doubtful), host.is_own, looks(choose(bench))) == (["a0"], False, ["a"])
+    # This process lists the other one again, and knows all of its items.
+    bench.note_update(record("b", place=listed(mark="1")[:-5]), None, 1.0, is_own=True)
+    assert (list(bench.hosts["b"].doubtful), bench.hosts["b"].is_all) == (["b0"], True)
+
+
+def test_host_that_the_list_does_not_show_comes_back_with_its_old_entry() -> None:
+    bench = workbench(host_with("a0", host="a"))
+    bench.remove("a", 0.0, has_left=False)
+    bench.see("a", listed(), 0, 1.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+
+
+def test_hosts_that_have_left_are_remembered_for_the_lag_of_the_index() -> None:
+    bench = workbench(*(host_with(host=f"h{i}") for i in range(40)))
+    for i in range(40):
+        bench.remove(f"h{i}", float(i))
+    assert list(bench._left) == [f"h{i}" for i in range(25, 40)]
 
 
 def test_see_lets_limits_be_read_again_that_the_list_does_not_show() -> None:
@@ -556,8 +613,53 @@ def test_see_notes_a_new_host_with_its_share() -> None:
     assert (host.bucket, host.is_own, host.order, host.seen_at) == (3, False, listed(), 7.0)
 
 
+def test_see_notes_the_only_item_of_an_own_host_so_that_its_queue_is_not_read() -> None:
+    bench = workbench()
+    bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=True)
+    chosen = choose(bench)
+    assert (names(chosen.candidates), chosen.looks) == (["a0"], [])
+    (item,) = chosen.candidates
+    assert (item.order, item.host, item.distance) == (split_place(listed()), "a", 0)
+    # Nothing else is in the queue, as far as the list says.
+    assert bench.hosts["a"].is_all
+    bench.see("a", listed(mark="1"), 0, 8.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+
+
+def test_see_notes_the_moment_of_an_only_item() -> None:
+    bench = workbench()
+    bench.see("a", listed(ready_at=at(9), only_item="a0"), 0, 7.0, is_own=True)
+    assert (choose(bench), bench.next_moment()) == (Choice([], []), at(9))
+    assert names(bench.choose(9, at(9), 9.0).candidates) == ["a0"]
+
+
+def test_queue_of_a_host_with_an_only_item_is_read_in_other_shares_and_after_a_lease_was_forgotten() -> None:
+    bench = workbench()
+    bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=False)
+    assert looks(choose(bench)) == ["a"]
+    own = host_with("b0", host="b", order=listed(mark="1"))
+    bench = workbench(own)
+    (item,) = choose(bench).candidates
+    bench.end_claim(["b"])
+    own.wait(item, at(30), is_own=True)
+    bench.settle(own)
+    # Another process has changed the host.
+    bench.see("b", listed(only_item="b0"), 0, 7.0, is_own=True)
+    assert looks(choose(bench)) == ["b"]
+
+
+def test_limits_of_a_host_with_an_only_item_are_read_first() -> None:
+    bench = workbench()
+    order = listed(only_item="a0", has_limits=True)
+    bench.see("a", order, 0, 7.0, is_own=True)
+    assert looks(choose(bench)) == ["a"]
+    limited = record("a", place=split_place(order), only_item="a0", delay=3)
+    bench.note_update(limited, order, 7.0, is_own=True)
+    assert names(choose(bench).candidates) == ["a0"]
+
+
 def test_note_update_keeps_what_is_known_if_nobody_else_has_changed_the_host() -> None:
-    place = listed()[:-4]
+    place = split_place(listed())
     bench = workbench(host_with("a0", host="a", order=listed(9), must_check=True))
     after = record("a", place=place)
     bench.note_update(after, listed(9), 7.0, is_own=True)
@@ -569,13 +671,13 @@ def test_note_update_keeps_what_is_known_if_nobody_else_has_changed_the_host() -
 
 def test_note_update_keeps_the_record_of_a_host_with_limits_only() -> None:
     bench = workbench(host_with("a0", host="a"))
-    limited = record("a", place=listed()[:-4], delay=3)
+    limited = record("a", place=split_place(listed()), delay=3)
     bench.note_update(limited, listed(), 7.0, is_own=True)
     assert bench.hosts["a"].record == limited
-    blocked = record("a", place=listed()[:-4], blocked_until=at(9))
+    blocked = record("a", place=split_place(listed()), blocked_until=at(9))
     bench.note_update(blocked, limited.order, 7.0, is_own=True)
     assert (bench.hosts["a"].record, bench.next_moment()) == (blocked, at(9))
-    free = record("a", place=listed()[:-4])
+    free = record("a", place=split_place(listed()))
     bench.note_update(free, blocked.order, 7.0, is_own=True)
     assert bench.hosts["a"].record is None
     assert names(choose(bench).candidates) == ["a0"]
@@ -583,10 +685,10 @@ def test_note_update_keeps_the_record_of_a_host_with_limits_only() -> None:
 
 def test_note_update_notes_own_listed_hosts_only() -> None:
     bench = workbench()
-    bench.note_update(record("a", place=listed()[:-4]), None, 7.0, is_own=False)
+    bench.note_update(record("a", place=split_place(listed())), None, 7.0, is_own=False)
     bench.note_update(record("b"), None, 7.0, is_own=True)
     assert bench.hosts == {}
-    new, old = record("c", place=listed()[:-4], bucket=5), record("d", place=listed()[:-4])
+    new, old = record("c", place=split_place(listed()), bucket=5), record("d", place=split_place(listed()))
     bench.note_update(new, None, 7.0, is_own=True)
     bench.note_update(old, old.order, 7.0, is_own=True)
     # Nothing but what this process adds is in the queue of a host that was not listed.
@@ -613,9 +715,25 @@ def test_give_back_restores_the_item_and_the_turn() -> None:
     # Of both, this one was served longer ago.
     assert [host.turn for host in bench.hosts.values()] == [3, 4]
     # A host that was forgotten meanwhile takes nothing back.
-    bench.remove("b")
+    bench.remove("b", 0.0)
     bench.give_back([candidate("b0", host="b")])
     assert list(bench.hosts) == ["a"]
+
+
+@pytest.mark.parametrize("claimed", [[], ["a1"]])
+def test_host_keeps_its_turn_if_none_of_its_candidates_was_claimed(claimed: list[str]) -> None:
+    bench = workbench(host_with("a0", "a1", "a2", host="a", age=9), host_with("b0", host="b", age=5))
+    host = bench.hosts["a"]
+    host.turn = 7
+    bench.settle(host)
+    chosen = choose(bench).candidates
+    assert names(chosen) == ["b0", "a0", "a1", "a2"]
+    latest = host.turn
+    for _ in claimed:
+        host.note_claimed(0.0)
+    bench.give_back(each for each in chosen if each.item_id not in claimed)
+    assert host.turn == (latest if claimed else 7)
+    assert (host.is_served, host.picked, host.tried) == (False, 0, set())
 
 
 def test_end_claim_of_a_forgotten_host_does_nothing() -> None:
@@ -647,13 +765,13 @@ def test_recheck_limits_lets_records_be_read_again() -> None:
 
 
 def test_limits_that_the_lists_do_not_show_yet_are_read() -> None:
-    for seconds, must_check in ((4.9, True), (5, False)):
+    for seconds, must_check in ((14.9, True), (15, False)):
         bench = workbench()
         bench.recheck_limits(1.0)
         bench.see("a", listed(), 0, 1 + seconds, is_own=True)
         assert bench.hosts["a"].must_check == must_check
         # An entry that has not changed since the record was read is no reason to read it again.
-        bench.note_update(record("a", place=listed()[:-4]), listed(), 1.0, is_own=True)
+        bench.note_update(record("a", place=split_place(listed())), listed(), 1.0, is_own=True)
         bench.see("a", listed(), 0, 1.0, is_own=True)
         assert not bench.hosts["a"].must_check
 
@@ -688,7 +806,7 @@ def test_supply_counts_items_of_free_hosts_and_one_of_each_other_host() -> None:
     assert bench.supply(99, START) == 5
     assert bench.supply(4, START) == 4
     assert bench.supply(99, at(9)) == 6
-    bench.remove("a")
+    bench.remove("a", 0.0)
     assert bench.supply(99, at(9)) == 3
     # An entry that is out of date does not count.
     bench.settle(bench.hosts["c"])

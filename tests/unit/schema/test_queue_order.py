@@ -15,12 +15,20 @@ from ragcrawl_dynamo._schema.queue_order import (
     rank,
     split_facts,
     split_order,
+    split_place,
 )
 from tests.support.factories import moments, storable_floats
 
 ranks = st.builds(rank, storable_floats, moments)
 places = st.builds(queue_order, ranks, st.none() | moments)
-facts = st.builds(HostFacts, st.booleans(), st.integers(1, 32), st.text("0123456789abcdef", max_size=4))
+facts = st.builds(
+    HostFacts,
+    st.booleans(),
+    st.integers(1, 32),
+    st.text("0123456789abcdef", max_size=4),
+    # An item that was saved as a plain record has any id.
+    st.just("") | st.text("0123456789abcdef", min_size=32, max_size=32) | st.text("a#~", max_size=9),
+)
 
 
 @given(st.tuples(storable_floats, moments), st.tuples(storable_floats, moments))
@@ -73,3 +81,4 @@ def test_host_order_can_be_split(place: str, of_host: HostFacts) -> None:
     order = host_order(place, of_host)
     assert split_order(order) == split_order(place)
     assert split_facts(order) == of_host
+    assert split_place(order) == place

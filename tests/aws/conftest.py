@@ -1,0 +1,78 @@
+"""What tests on a simulated AWS share: each of them has a simulation of its own before DynamoDB Local."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo.testing import ManualClock
+from tests.support.aws import Lag, Latency, Settings, SimulatedAWS, simulated_aws
+from tests.support.aws.copies import Clock
+from tests.support.queues import QUICK
+from tests.support.tables import dynamodb_config
+
+__all__ = ["dynamodb_config"]
+
+
+@pytest.fixture(scope="session")
+def engine(dynamodb_local_endpoint: str) -> str:
+    """The endpoint of the engine behind the simulation."""
+    return dynamodb_local_endpoint
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def aws_settings() -> Settings:
+    """A bad day: all that a caller must not notice, often enough for short tests to see some of it."""
+    return Settings(
+        seed=1,
+        read_lag=Lag(),
+        conflicts=0.05,
+        errors_before=0.02,
+        errors_after=0.02,
+        cuts_after=0.02,
+        latency=Latency(0.002, 0.05, 0.02),
+    )
+
+
+@pytest.fixture
+def aws_clock(clock: ManualClock) -> Clock:
+    """The time of the simulation: that of the test."""
+    return clock.monotonic
+
+
+@pytest_asyncio.fixture
+async def aws(engine: str, aws_settings: Settings, aws_clock: Clock) -> AsyncIterator[SimulatedAWS]:
+    async with simulated_aws(engine, aws_settings, aws_clock) as aws:
+        yield aws
+
+
+@pytest.fixture
+def dynamodb_endpoint(engine: str) -> str:
+    """Where the tables are that tests use one after the other."""
+    return engine
+
+
+@pytest.fixture
+def config(aws: SimulatedAWS, dynamodb_config: DynamoDBConfig) -> DynamoDBConfig:
+    """The same tables, as the simulation shows them."""
+    changes = {"endpoint_url": aws.url, "conditional_batches": "auto", "retry_base_delay": 0.001, **QUICK}
+    return dynamodb_config.model_copy(update=changes)
+
+
+@pytest_asyncio.fixture
+async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
+    async with DynamoDBBackend(config, clock=clock) as backend:
+        yield backend
+
+
+@pytest.fixture
+def frontier(backend: DynamoDBBackend) -> Frontier:
+    return backend.frontier("run", "site")

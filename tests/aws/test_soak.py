@@ -1,0 +1,38 @@
+"""The soak on a simulated AWS, a short one: `make soak-aws` is the whole."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import run_command
+
+pytestmark = pytest.mark.aws
+
+ROOT = Path(__file__).parents[2]
+LINKS = 150
+
+
+@pytest.mark.long
+async def test_soak_with_killed_and_frozen_workers_loses_and_misses_nothing() -> None:
+    code, output, errors = await run_command(
+        *(sys.executable, "-m", "benchmarks.soak_aws", "--short", "--minutes", "0.3", "--seed", "7"),
+        *("--links", f"{LINKS}", "--lag", "2", "--kill-every", "3", "--freeze-every", "4", "--limit", "120"),
+        cwd=ROOT,
+    )
+    assert code == 0, output + errors
+
+    def figure(name: str) -> int:
+        match = re.search(rf"│ {name} +│ ([\d,]+)", output)
+        assert match is not None, output
+        return int(match[1].replace(",", ""))
+
+    assert figure("completed") == LINKS
+    # It was a bad day.
+    assert figure("workers killed") >= 2
+    assert figure("workers frozen") >= 1
+    assert figure("ThrottlingError") >= 1
+    assert figure("errors_after") >= 1

@@ -1,0 +1,28 @@
+"""Draws that depend on the seed and on what they are for, and not on the order in which requests come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+
+
+class Chance:
+    """Draws numbers from [0, 1).
+
+    The n-th draw for a name is the same in each run with this seed, however concurrent requests interleave.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._drawn: Counter[str] = Counter()
+
+    def draw(self, name: str) -> float:
+        """The next number for a name."""
+        number = self._drawn[name]
+        self._drawn[name] += 1
+        digest = blake2b(f"{self._seed}/{name}/{number}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2.0**64
+
+    def hits(self, share: float, name: str) -> bool:
+        """Whether something happens that happens in this share of cases."""
+        return share > 0 and self.draw(name) < share
