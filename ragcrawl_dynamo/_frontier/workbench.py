@@ -154,7 +154,7 @@ class Workbench:
         """Returns a host that was forgotten lately, with what is left of it."""
         _, known = self._left.pop(host, (0.0, None))
         if known is not None:
-            known.record, known.is_own = None, True
+            known.record, known.is_own, known.paused_until = None, True, None
         return known
 
     def settle(self, host: HostCandidates) -> None:
