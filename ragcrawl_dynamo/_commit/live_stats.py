@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from ragcrawl_dynamo._commit.run_stats import RunTotals
 from ragcrawl_dynamo._dynamodb.values import Item
@@ -72,8 +73,15 @@ class LiveStats:
         by_run, self._totals = self._totals, {}
         self._kept_since = None
         for (site_id, run_id), (totals, queue) in by_run.items():
-            deltas = {name: value for name, value in totals.stats() if value and name not in _NOT_LIVE}
-            deltas["domains_crawled"] = queue.run.counters.take_new_hosts()
+            deltas: dict[str, Any] = {
+                name: value for name, value in totals.stats() if value and name not in _NOT_LIVE
+            }
+            if new_hosts := queue.run.counters.take_new_hosts():
+                deltas["domains_crawled"] = new_hosts
+            if not deltas:
+                continue
+            # The counts of the last hosts may be stored later. Then the next call adds these hosts.
+            self._totals.setdefault((site_id, run_id), (RunTotals(), queue))
             try:
                 await self._runs.add_stats(site_id, run_id, deltas, is_live=True)
             except NotFoundError:
