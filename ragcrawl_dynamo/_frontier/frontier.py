@@ -130,10 +130,8 @@ class Frontier:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
         An item that another process has just added is claimable once the index shows it, usually well within
-        a second.
-
-        Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
-        all processes together.
+        a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
+        all processes together. Items of a host that DynamoDB throttles are left out for a moment.
 
         Args:
             limit: The largest number of claims, from 1 to 10,000.
@@ -147,6 +145,7 @@ class Frontier:
 
         Raises:
             FrontierCancelledError: The run was cancelled.
+            ThrottledError: DynamoDB throttles all items that could be claimed, or does not answer in time.
             ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than half
                 of `frontier_max_clock_skew`.
         """

@@ -76,6 +76,8 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
         clock.advance(0.6)
         one = make_version("v1", f"p{i}", html="x" * 10)
         await backend.commit_page(make_page(f"p{i}", status_code=200), one, claim=claim)
+        # The stats are written in the background.
+        await backend._rooms.live_stats._tasks.join()
         run = await backend.get_run("run", "site")
         assert run is not None
         stats.append(run.stats)
