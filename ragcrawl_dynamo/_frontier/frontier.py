@@ -130,8 +130,9 @@ class Frontier:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
         An item that another process has just added is claimable once the index shows it, usually well within
-        a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
-        all processes together. Items of a host that DynamoDB throttles are left out for a moment.
+        a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a
+        host hold over all processes together. Items of a host that DynamoDB throttles are left out for a
+        moment.
 
         Args:
             limit: The largest number of claims, from 1 to 10,000.
