@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -78,6 +78,10 @@ bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and 
 
 bench-frontier: install fetch-dynamodb-local  ## What the frontier's queue promises, and what is measured of it (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
+
+bench-partitions: install fetch-dynamodb-local  ## Units by partition key value, and where a run is full; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
+	$(BIN)/python -m benchmarks.partitions $(ARGS)
+	$(BIN)/python -m benchmarks.scale
 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -63,7 +63,7 @@ class DynamoDBConfig(BaseModel):
         change_retention_days: Days after which DynamoDB deletes a logged change. None keeps all.
         frontier_ttl_days: Days after which DynamoDB deletes finished frontier items. None keeps all.
         frontier_max_attempts: How many leases of an item may fail or expire before the item is given up as
-            failed.
+            failed. A lease that no caller has received is not counted.
         frontier_retry_delay: Seconds until the second attempt of a failed item, doubled for each further one.
         frontier_max_retry_delay: The longest delay of a failed item in seconds.
         frontier_max_clock_skew: The largest difference in seconds between the clocks of any two workers. An

@@ -38,7 +38,7 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
     "migrator": {
         name: {"CreateTable", "Scan", "UpdateItem"}
         | ({"GetItem", "PutItem"} if name == "runs" else set())
-        | ({"GetItem", "Query"} if name == "frontier" else set())
+        | ({"GetItem", "Query", "PutItem", "DeleteItem"} if name == "frontier" else set())
         for name in ("sites", "runs", "pages", "versions", "frontier")
     },
     "worker": {

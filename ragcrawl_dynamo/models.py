@@ -7,9 +7,9 @@ other languages can read it.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 __all__ = [
     "CrawlRun",
@@ -92,8 +92,19 @@ class Site(Entity):
     is_active: bool = True
 
 
+# How many hosts, and how many types of errors, the stats of a run name. A run may have a million hosts, and
+# an item of DynamoDB takes 400 KB.
+MAX_NAMED = 100
+
+
 class CrawlStats(Entity):
-    """The counters of one run. Times are in milliseconds, sizes in bytes."""
+    """The counters of one run. Times are in milliseconds, sizes in bytes.
+
+    `domains_crawled` is the number of hosts with a completed item, and `domains_sample` names up to 100 of
+    them; `Frontier.iter_hosts` has all of them. If several names are passed as `domains_crawled`, as ragcrawl
+    does, they are counted. `complete_run` stores the 100 hosts with the most failed items in
+    `errors_by_domain`, and the 100 most frequent types of errors in `errors_by_type`.
+    """
 
     pages_discovered: int = 0
     pages_crawled: int = 0
@@ -110,7 +121,19 @@ class CrawlStats(Entity):
     errors_by_type: dict[str, int] = Field(default_factory=dict)
     errors_by_domain: dict[str, int] = Field(default_factory=dict)
     status_codes: dict[int, int] = Field(default_factory=dict)
-    domains_crawled: set[str] = Field(default_factory=set)
+    domains_crawled: int = 0
+    domains_sample: list[str] = Field(default_factory=list, max_length=MAX_NAMED)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_names(cls, fields: Any) -> Any:
+        """Counts hosts that are passed by name."""
+        if isinstance(fields, dict) and isinstance(
+            fields.get("domains_crawled"), list | tuple | set | frozenset
+        ):
+            names = sorted(set(fields["domains_crawled"]))
+            return {**fields, "domains_crawled": len(names), "domains_sample": names[:MAX_NAMED]}
+        return fields
 
 
 class CrawlRun(Entity):

@@ -182,8 +182,9 @@ class StorageBackend(ABC):
         Args:
             site_id: The run's site.
             run_id: The run.
-            **deltas: Fields of CrawlStats. The value is a number to add, a map of numbers to add key by key,
-                or a set to unite with the stored one. `avg_fetch_latency_ms` cannot be added to.
+            **deltas: Fields of CrawlStats. The value is a number to add, or a map of numbers to add key by
+                key. To `domains_crawled`, add the number of hosts that are new to the run.
+                `avg_fetch_latency_ms` and `domains_sample` cannot be added to.
 
         Returns:
             The run after the addition.
@@ -573,7 +574,7 @@ class StorageBackend(ABC):
         limit: int = 1000,
         cursor: str | None = None,
     ) -> Slice[FrontierItem]:
-        """Returns a slice of a run's frontier items, ordered by item_id. The reads are strongly consistent.
+        """Returns a slice of a run's frontier items, in no particular order; strongly consistent.
 
         Args:
             run_id: The run.

@@ -130,7 +130,9 @@ class _CompletedItems:
         self._gateway = services.gateway
         self._table = services.tables.frontier
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
+    ) -> list[Outcome]:
         """See ConditionalWrites."""
         items = [_completed(write.item) for write in writes if isinstance(write, ConditionalInsert)]
         puts: list[Any] = [{"PutRequest": {"Item": item}} for item in items]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
@@ -129,7 +130,7 @@ class Committer:
             if result is not None:
                 if redirected and fetched.queue is not None:
                     await fetched.queue.end_redirected(redirected)
-                await self._live_stats.flush_if_due()
+                self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
         raise ConflictError(
@@ -232,15 +233,18 @@ class Committer:
             transaction.put("version", tables.versions, fetched.head)
         if entry is not None:
             entry.add_to(transaction)
-        refusal = await transaction.run(self._services.gateway)
+        claim, queue = fetched.claim, fetched.queue
+        on_throttled = None
+        if claim is not None and queue is not None:
+            on_throttled = partial(queue.pause_host_of, claim)
+        refusal = await transaction.run(self._services.gateway, on_throttled)
         if refusal is not None and entry is not None:
             self._change_log.note_refusal(fetched.page.site_id, entry, refusal)
-        claim, queue = fetched.claim, fetched.queue
         if claim is None or queue is None:
             return decision.result if refusal is None else None
         if refusal is None:
             # Before anything is awaited: the caller may be cancelled, and the page is committed.
-            self._live_stats.note(claim.item, prepared.outcome)
+            self._live_stats.note(claim.item, prepared.outcome, queue)
             await queue.note_completed(claim, is_counted=False)
             return decision.result
         if not refusal.is_refused("claim"):
@@ -277,8 +281,8 @@ class Committer:
         Raises:
             LeaseLostError: The lease was lost, or another call ended it.
         """
-        if await queue.end_commit(end):
-            self._live_stats.note(claim.item, prepared.outcome)
+        if await queue.end_commit(claim, end):
+            self._live_stats.note(claim.item, prepared.outcome, queue)
             await queue.note_completed(claim, is_counted=False)
             return decision.result
         request = requests.get_request(self._services.tables.frontier, end.key)

@@ -7,10 +7,11 @@ from contextlib import aclosing
 
 from ragcrawl_dynamo._commit.run_stats import STATS_ATTRIBUTES, RunTotals
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
+from ragcrawl_dynamo._frontier.tally import Tally
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore, check_final_status
 from ragcrawl_dynamo._records.sites import SiteStore
-from ragcrawl_dynamo.models import CrawlRun, RunStatus
+from ragcrawl_dynamo.models import MAX_NAMED, CrawlRun, CrawlStats, FrontierStatus, RunStatus
 
 
 class RunCompletion:
@@ -25,8 +26,7 @@ class RunCompletion:
     async def complete(self, site_id: str, run_id: str, status: RunStatus | str) -> CrawlRun:
         """Completes one run; see StorageBackend.complete_run."""
         final_status = check_final_status(status)
-        totals = await self._read_totals(site_id, run_id)
-        stats = totals.stats()
+        totals, stats = await self._read_totals(site_id, run_id)
         if final_status is RunStatus.COMPLETED and (totals.open or stats.pages_failed):
             final_status = RunStatus.PARTIAL
         now = self._frontiers.services.clock.now()
@@ -48,11 +48,20 @@ class RunCompletion:
         await self._frontiers.close_run(run_id, site_id)
         return run
 
-    async def _read_totals(self, site_id: str, run_id: str) -> RunTotals:
-        """Reads all items of a run (one read unit for 4 KB) and adds up their outcomes."""
+    async def _read_totals(self, site_id: str, run_id: str) -> tuple[RunTotals, CrawlStats]:
+        """Reads all items of a run (one read unit for 4 KB); returns their totals, and the run's stats."""
         totals = RunTotals()
         items = self._frontiers.queue(run_id, site_id).run.items
-        async with aclosing(items.scan(attributes=STATS_ATTRIBUTES)) as pages:
-            async for page in pages:
-                totals.add(page)
-        return totals
+        with Tally() as tally:
+            async with aclosing(items.scan(attributes=(*STATS_ATTRIBUTES, "domain"))) as pages:
+                async for page in pages:
+                    totals.add(page)
+                    tally.count((item["domain"]["S"], item["status"]["S"]) for item in page)
+            failures = tally.most(FrontierStatus.FAILED, MAX_NAMED)
+            hosts = {
+                "domains_crawled": tally.hosts_with(FrontierStatus.COMPLETED),
+                "domains_sample": sorted(tally.most(FrontierStatus.COMPLETED, MAX_NAMED)),
+                # A map of DynamoDB has no empty keys.
+                "errors_by_domain": {host or "unknown": count for host, count in failures.items()},
+            }
+        return totals, totals.stats().model_copy(update=hosts)

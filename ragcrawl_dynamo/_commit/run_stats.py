@@ -8,7 +8,7 @@ from typing import Any
 
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._dynamodb.values import Item, decode_value
-from ragcrawl_dynamo.models import CrawlStats, FrontierStatus, PageVersion
+from ragcrawl_dynamo.models import MAX_NAMED, CrawlStats, FrontierStatus, PageVersion
 
 # The attributes of a frontier item that store the outcome of its commit, and the size and times of its fetch.
 OUTCOME, OUTCOME_VERSION = "outcome", "outcome_version"
@@ -18,7 +18,6 @@ _FETCH_MS, _EXTRACTION_MS = "outcome_fetch_ms", "outcome_extraction_ms"
 # The attributes of a frontier item from which the stats are counted.
 STATS_ATTRIBUTES = (
     "status",
-    "domain",
     "depth",
     "last_error",
     OUTCOME,
@@ -27,6 +26,11 @@ STATS_ATTRIBUTES = (
     _FETCH_MS,
     _EXTRACTION_MS,
 )
+
+# An error is free text. So many types of errors are counted, by so many characters; all others together.
+_MAX_TYPES = 1000
+_MAX_TYPE_LENGTH = 100
+_OTHER_TYPES = "other"
 
 _COUNTED_AS = {
     CommitOutcome.CREATED: "pages_new",
@@ -60,7 +64,9 @@ def recorded_result(item: Item) -> CommitResult | None:
 
 
 class RunTotals:
-    """The totals of a run's frontier items.
+    """The totals of a run's frontier items, in memory that does not grow with their number.
+
+    They tell nothing of single hosts, of which a run can have any number.
 
     Attributes:
         max_depth: The greatest depth of an item.
@@ -73,9 +79,7 @@ class RunTotals:
         self._sums: Counter[str] = Counter()
         self._times: Counter[str] = Counter()
         self._errors_by_type: Counter[str] = Counter()
-        self._errors_by_domain: Counter[str] = Counter()
         self._status_codes: Counter[int] = Counter()
-        self._domains: set[str] = set()
 
     def add(self, items: Iterable[Item]) -> None:
         """Adds frontier items to the totals."""
@@ -86,15 +90,14 @@ class RunTotals:
         """Returns the stats of the items that were added."""
         fetched = self._sums["pages_crawled"]
         total_fetch = self._times[_FETCH_MS]
+        sums: dict[str, Any] = dict(self._sums)
         return CrawlStats(
-            **self._sums,
+            **sums,
             total_fetch_time_ms=total_fetch,
             total_extraction_time_ms=self._times[_EXTRACTION_MS],
             avg_fetch_latency_ms=total_fetch / fetched if fetched else 0.0,
-            errors_by_type=dict(self._errors_by_type),
-            errors_by_domain=dict(self._errors_by_domain),
+            errors_by_type=dict(self._errors_by_type.most_common(MAX_NAMED)),
             status_codes=dict(self._status_codes),
-            domains_crawled=self._domains,
         )
 
     def _add(self, item: dict[str, Any]) -> None:
@@ -103,14 +106,11 @@ class RunTotals:
         match item["status"]:
             case FrontierStatus.FAILED:
                 self._sums["pages_failed"] += 1
-                # The frontier stores an exception as its type, a colon and its message.
-                self._errors_by_type[item.get("last_error", "").partition(":")[0] or "unknown"] += 1
-                self._errors_by_domain[item["domain"] or "unknown"] += 1
+                self._errors_by_type[self._type_of(item.get("last_error", ""))] += 1
             case FrontierStatus.SKIPPED:
                 self._sums["pages_skipped"] += 1
             case FrontierStatus.COMPLETED:
                 self._sums["pages_crawled"] += 1
-                self._domains.add(item["domain"])
             case _:
                 self.open += 1
         if OUTCOME in item:
@@ -119,3 +119,10 @@ class RunTotals:
             self._times.update({name: item.get(name, 0.0) for name in (_FETCH_MS, _EXTRACTION_MS)})
             if _STATUS in item:
                 self._status_codes[item[_STATUS]] += 1
+
+    def _type_of(self, error: str) -> str:
+        """Returns the type as which an error is counted."""
+        # The frontier stores an exception as its type, a colon and its message.
+        kind = error.partition(":")[0][:_MAX_TYPE_LENGTH] or "unknown"
+        is_counted = kind in self._errors_by_type or len(self._errors_by_type) < _MAX_TYPES
+        return kind if is_counted else _OTHER_TYPES

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-# Part of the window that is left after a throttle.
+# Part of the window that is left after a cut.
 _CUT = 0.5
+
+# Over about how many requests the share of throttled ones is measured, and above which share the table is
+# taken for throttled. One partition that is throttled among others does not reach it.
+_MEMORY = 32
+_MOST = 0.5
 
 
 class PermitWindow:
     """Gives out permits for operations on one table: an operation holds one while it is in flight.
 
-    The window has as many permits as there are connections, until DynamoDB throttles. Then it shrinks to half
-    of the permits that are held. It grows by one permit each time that as many requests have succeeded as it
-    has permits: additive increase and multiplicative decrease, as TCP does it. An operation keeps its permit
-    while it pauses before another attempt. So the load on a table that takes nothing is bounded by the window
-    and the growing pauses, and not by the number of tasks.
+    The window has as many permits as there are connections, until DynamoDB throttles most requests. Then it
+    shrinks to half of the permits that are held, with each throttled request. It grows by one permit each
+    time that as many requests have succeeded as it has permits: additive increase and multiplicative
+    decrease, as TCP does it. A throttled request among others that succeed says that a partition takes no
+    more, and not that the table does not: the window stays as it is.
 
     Source: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
     Computer Networks", 1989.
@@ -29,6 +34,8 @@ class PermitWindow:
         self._max_size = connections
         self._size = float(connections)
         self._cut_at = 0.0
+        # The share of throttled requests among the latest ones.
+        self._throttled = 0.0
         self._held = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
@@ -71,20 +78,22 @@ class PermitWindow:
         """Gives a permit to everyone who waits, when the window is no longer used."""
         self._grant(len(self._waiters))
 
-    def shrink(self, sent: float, now: float) -> None:
-        """Halves the window, because DynamoDB throttled a request or a part of one.
+    def note_throttled(self, sent: float, now: float) -> None:
+        """Notes that DynamoDB did nothing of a request; halves the window if that is so for most requests.
 
         Args:
             sent: When the request was sent. A request from before the last cut says nothing about the window
                 since then.
             now: The current time of the same clock.
         """
-        if sent >= self._cut_at:
+        self._throttled += (1.0 - self._throttled) / _MEMORY
+        if self._throttled > _MOST and sent >= self._cut_at:
             self._size = max(1.0, min(self._size, self._held) * _CUT)
             self._cut_at = now
 
-    def grow(self) -> None:
-        """Widens a window that was cut, because a request succeeded."""
+    def note_served(self) -> None:
+        """Notes that a request succeeded, or a part of it; widens a window that was cut."""
+        self._throttled -= self._throttled / _MEMORY
         if self.is_cut:
             self._size = min(self._max_size, self._size + 1 / self._size)
             self._grant(self.size - self._held)
@@ -96,3 +105,36 @@ class PermitWindow:
                 permits -= 1
                 self._held += 1
                 waiter.set_result(None)
+
+
+class Permit:
+    """The permit of one operation."""
+
+    def __init__(self, window: PermitWindow) -> None:
+        self._window = window
+        self._is_held = False
+
+    async def acquire(self) -> None:
+        """Takes the permit; waits until one is free."""
+        await self._window.acquire()
+        self._is_held = True
+
+    def release(self) -> None:
+        """Gives the permit back, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._window.release()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits before another attempt of the operation.
+
+        The permit is kept while the table is throttled. So the load on a table that takes nothing is bounded
+        by the window and the growing pauses, and not by the number of tasks. Otherwise others may use it
+        meanwhile: operations on one partition that is throttled do not take all permits of the table.
+        """
+        if self._window.is_cut:
+            await asyncio.sleep(seconds)
+            return
+        self.release()
+        await asyncio.sleep(seconds)
+        await self.acquire()

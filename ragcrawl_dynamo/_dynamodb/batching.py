@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -160,11 +159,16 @@ async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[SizedWrit
     return {key: error for failed in batches for key, error in failed.items()}
 
 
-async def write_batch(gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef]) -> Failures:
-    """Does at most 25 writes of distinct keys; returns the errors of those that were not done."""
+async def write_batch(
+    gateway: Gateway, table: Table[Any], writes: Sequence[WriteRequestTypeDef], *, once: bool = False
+) -> Failures:
+    """Does at most 25 writes of distinct keys; returns the errors of those that were not done.
+
+    If it is to be done once, the writes that DynamoDB leaves over are not sent again.
+    """
     left = list(writes)
     try:
-        async with gateway.permit("BatchWriteItem", table.name) as budget:
+        async with gateway.permit("BatchWriteItem", table.name, once=once) as budget:
             while True:
                 request = requests.batch_write_request(table, left)
                 response = await gateway.call("BatchWriteItem", request, budget=budget)
@@ -187,15 +191,34 @@ async def read_batch(
     left: Sequence[Key] = keys
     async with gateway.permit("BatchGetItem", table.name) as budget:
         while True:
-            request = requests.batch_get_request(table, left, attributes)
-            response = await gateway.call("BatchGetItem", request, budget=budget)
             sent = len(left)
-            items += response.get("Responses", {}).get(table.name, [])
-            unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
-            left = unprocessed["Keys"] if unprocessed else []
+            read, left = await _read(gateway, table, left, attributes, budget)
+            items += read
             if not left:
                 return items
             await _pause(budget, table, "BatchGetItem", sent, len(left))
+
+
+async def read_once(
+    gateway: Gateway, table: Table[Any], keys: Sequence[Key]
+) -> tuple[list[Item], Sequence[Key]]:
+    """Reads at most 100 items of distinct keys, in no order; returns also the keys that were left over."""
+    async with gateway.permit("BatchGetItem", table.name, once=True) as budget:
+        return await _read(gateway, table, keys, None, budget)
+
+
+async def _read(
+    gateway: Gateway,
+    table: Table[Any],
+    keys: Sequence[Key],
+    attributes: Sequence[str] | None,
+    budget: Budget,
+) -> tuple[list[Item], Sequence[Key]]:
+    request = requests.batch_get_request(table, keys, attributes)
+    response = await gateway.call("BatchGetItem", request, budget=budget)
+    unprocessed = response.get("UnprocessedKeys", {}).get(table.name)
+    items: list[Item] = response.get("Responses", {}).get(table.name, [])
+    return items, cast("Sequence[Key]", unprocessed["Keys"]) if unprocessed else []
 
 
 async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, left: int) -> None:
@@ -205,15 +228,19 @@ async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, l
         ThrottledError: All items were left over too often.
     """
     budget.count_batch(sent, left)
-    if budget.is_spent:
-        raise ThrottledError(
-            f"{left} items were left unprocessed {budget.failures} times in a row: raise the capacity, "
-            f"or send less",
-            code="UnprocessedItems",
-            operation=operation,
-            table=table.name,
-        )
-    await asyncio.sleep(budget.pause())
+    if budget.is_spent or budget.is_once:
+        raise left_over(table, operation, left, max(1, budget.failures))
+    await budget.sleep(budget.pause())
+
+
+def left_over(table: Table[Any], operation: str, count: int, times: int) -> ThrottledError:
+    """Returns the error of items that DynamoDB left over, as often as they were sent."""
+    return ThrottledError(
+        f"{count} items were left unprocessed {times} times in a row: raise the capacity, or send less",
+        code="UnprocessedItems",
+        operation=operation,
+        table=table.name,
+    )
 
 
 def _key_of(table: Table[Any], write: WriteRequestTypeDef) -> KeyValues:

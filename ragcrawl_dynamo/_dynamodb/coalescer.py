@@ -3,6 +3,9 @@
 A call that finds no batch in flight goes out at once, together with the calls of the same turn of the event
 loop. A full batch goes out at once too. What comes while a batch is in flight waits a few milliseconds for
 company, and only where many calls come (see `pacing`).
+
+A call whose part of a batch DynamoDB throttles leaves the batch: the others have their results at once. It
+pauses by itself, and goes with a later batch.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from typing import Generic, TypeAlias, TypeVar
 
 from ragcrawl_dynamo._dynamodb.batching import BYTES_PER_BATCH, KeyValues
 from ragcrawl_dynamo._dynamodb.pacing import Pacer
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import BackendClosedError, RagcrawlDynamoError
 
 P = TypeVar("P")
@@ -37,17 +42,36 @@ class PendingCall(Generic[P, R]):
         key: The key of its item.
         payload: What the batch needs of it.
         size: Its bytes.
+        deadline: When it is given up, in the event loop's time.
         result: Is set when the batch has ended.
+        on_throttled: Called with the seconds of a pause, when the call is throttled.
+        throttled: How often it was throttled.
+        failures: How often in a row all of its batch was throttled.
     """
 
     key: KeyValues
     payload: P
     size: int
+    deadline: float
     result: asyncio.Future[R]
+    on_throttled: Callable[[float], None] | None = None
+    throttled: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """DynamoDB has thrown back a call's part of a batch, and can do it later.
+
+    Attributes:
+        error: The error of the call if it is not sent again.
+    """
+
+    error: RagcrawlDynamoError
 
 
 # The result or the error of each key of a batch.
-Results: TypeAlias = "Mapping[KeyValues, R | RagcrawlDynamoError]"
+Results: TypeAlias = "Mapping[KeyValues, R | RagcrawlDynamoError | Throttled]"
 
 
 @dataclass(eq=False)
@@ -55,12 +79,14 @@ class Coalescer(Generic[P, R]):
     """Forms batches of calls, and gives each call its own result.
 
     Attributes:
+        config: The settings of retries.
         send: Runs a batch, and returns the result or the error of each key.
         calls_per_batch: The size of a full batch.
         shares_keys: Whether several calls of one key are one part of a batch, as reads are. Otherwise they
             are sent one after the other, in the order in which they were made, as writes are.
     """
 
+    config: DynamoDBConfig
     send: Callable[[Sequence[PendingCall[P, R]]], Awaitable[Results[R]]]
     calls_per_batch: int
     shares_keys: bool
@@ -76,13 +102,22 @@ class Coalescer(Generic[P, R]):
     _accepted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_CALLS))
     _is_closing: bool = False
 
-    async def submit(self, key: KeyValues, payload: P, size: int = 0) -> R:
+    async def submit(
+        self,
+        key: KeyValues,
+        payload: P,
+        size: int = 0,
+        on_throttled: Callable[[float], None] | None = None,
+    ) -> R:
         """Returns the result of one call. A call that is cancelled before it is sent is not sent."""
         async with self._accepted:
             if self._is_closing:
                 raise BackendClosedError
             loop = asyncio.get_running_loop()
-            call: PendingCall[P, R] = PendingCall(key, payload, size, loop.create_future())
+            deadline = loop.time() + self.config.call_timeout
+            call: PendingCall[P, R] = PendingCall(
+                key, payload, size, deadline, loop.create_future(), on_throttled
+            )
             if not self._waiting:
                 self._was_idle = not self._batches_in_flight
             self._waiting.append(call)
@@ -175,16 +210,45 @@ class Coalescer(Generic[P, R]):
         finally:
             self._batches_in_flight -= 1
             self._keys_in_flight.difference_update(call.key for call in batch)
+        has_progress = any(not isinstance(result, Throttled) for result in results.values())
         for call in batch:
             if call.result.done():
                 continue
             result = results[call.key]
-            if isinstance(result, RagcrawlDynamoError):
+            if isinstance(result, Throttled):
+                self._send_again(call, result.error, has_progress=has_progress)
+            elif isinstance(result, RagcrawlDynamoError):
                 call.result.set_exception(_copy(result))
             else:
                 call.result.set_result(result)
         if self._waiting:
             self._start()
+
+    def _send_again(self, call: PendingCall[P, R], error: RagcrawlDynamoError, *, has_progress: bool) -> None:
+        """Sends a throttled call with a later batch, or fails it if it has been tried for long enough."""
+        call.throttled += 1
+        call.failures = 0 if has_progress else call.failures + 1
+        pause = full_jitter(self.config, call.throttled)
+        is_late = asyncio.get_running_loop().time() + pause > call.deadline
+        if is_late or call.failures >= self.config.retry_attempts:
+            call.result.set_exception(_copy(error))
+            return
+        if call.on_throttled is not None:
+            call.on_throttled(pause)
+        if not self.shares_keys:
+            # Later calls of the key wait for this one.
+            self._keys_in_flight.add(call.key)
+        self._tasks.spawn(self._pause_and_wait(call, pause))
+
+    async def _pause_and_wait(self, call: PendingCall[P, R], pause: float) -> None:
+        await asyncio.sleep(pause)
+        if not self.shares_keys:
+            self._keys_in_flight.discard(call.key)
+        if not self._waiting:
+            self._was_idle = not self._batches_in_flight
+        self._waiting.appendleft(call)
+        if self._planned is None or len(self._waiting) == self.calls_per_batch:
+            self._plan(asyncio.get_running_loop().call_soon(self._start))
 
 
 def _copy(error: RagcrawlDynamoError) -> RagcrawlDynamoError:

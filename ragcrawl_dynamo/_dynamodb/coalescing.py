@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -13,22 +14,30 @@ from ragcrawl_dynamo._dynamodb.batching import (
     KeyValues,
     by_key,
     key_values,
+    left_over,
     read_batch,
+    read_once,
     write_batch,
 )
-from ragcrawl_dynamo._dynamodb.coalescer import Coalescer, PendingCall, Results
+from ragcrawl_dynamo._dynamodb.coalescer import Coalescer, PendingCall, Results, Throttled
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     STATEMENTS_PER_BATCH,
     ConditionalWrites,
     Outcome,
     Write,
+    is_throttled,
     key_of,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
-from ragcrawl_dynamo.errors import AccessDeniedError, RagcrawlDynamoError, RequestRejectedError
+from ragcrawl_dynamo.errors import (
+    AccessDeniedError,
+    RagcrawlDynamoError,
+    RequestRejectedError,
+    ThrottledError,
+)
 
 R = TypeVar("R")
 
@@ -42,7 +51,9 @@ class Puts:
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
         self._gateway = gateway
         self._table = table
-        self._calls: Coalescer[Item, None] = Coalescer(self._send, WRITES_PER_BATCH, shares_keys=False)
+        self._calls: Coalescer[Item, None] = Coalescer(
+            gateway.config, self._send, WRITES_PER_BATCH, shares_keys=False
+        )
 
     async def put(self, item: Item, size: int) -> None:
         """Writes an item; returns once it is durable.
@@ -64,16 +75,18 @@ class Puts:
         """Sends the calls that wait."""
         await self._calls.close()
 
-    async def _put(self, item: Item) -> None:
-        await self._gateway.call("PutItem", requests.put_request(self._table, item))
+    async def _put(self, item: Item, *, once: bool = False) -> None:
+        async with self._gateway.permit("PutItem", self._table.name, once=once) as budget:
+            request = requests.put_request(self._table, item)
+            await self._gateway.call("PutItem", request, budget=budget)
 
     async def _send(self, batch: Sequence[PendingCall[Item, None]]) -> Results[None]:
         if len(batch) == 1:
-            return {batch[0].key: await _result_or_error(self._put(batch[0].payload))}
+            return {batch[0].key: await _once(self._put(batch[0].payload, once=True))}
         writes = [requests.put(call.payload) for call in batch]
-        failed = await write_batch(self._gateway, self._table, writes)
-        results: dict[KeyValues, RagcrawlDynamoError | None] = {
-            call.key: failed.get(key_values(self._table, call.payload)) for call in batch
+        failed = await write_batch(self._gateway, self._table, writes, once=True)
+        results: dict[KeyValues, RagcrawlDynamoError | Throttled | None] = {
+            call.key: _thrown_back(failed.get(key_values(self._table, call.payload))) for call in batch
         }
         alone = [call for call in batch if isinstance(results[call.key], _BATCH_ERRORS)]
         again = await gather_bounded(
@@ -94,7 +107,9 @@ class Gets:
     def __init__(self, gateway: Gateway, table: Table[Any], *, per_batch: int = READS_PER_BATCH) -> None:
         self._gateway = gateway
         self._table = table
-        self._calls: Coalescer[Key, Item | None] = Coalescer(self._send, per_batch, shares_keys=True)
+        self._calls: Coalescer[Key, Item | None] = Coalescer(
+            gateway.config, self._send, per_batch, shares_keys=True
+        )
 
     async def get(self, key: Key) -> Item | None:
         """Returns an item, or None if there is none. Callers may share it: do not change it.
@@ -120,23 +135,30 @@ class Gets:
         """Sends the calls that wait."""
         await self._calls.close()
 
-    async def _get(self, key: Key) -> Item | None:
-        response = await self._gateway.call("GetItem", requests.get_request(self._table, key))
-        return response.get("Item")
+    async def _get(self, key: Key, *, once: bool = False) -> Item | None:
+        async with self._gateway.permit("GetItem", self._table.name, once=once) as budget:
+            request = requests.get_request(self._table, key)
+            return (await self._gateway.call("GetItem", request, budget=budget)).get("Item")
 
     async def _send(self, batch: Sequence[PendingCall[Key, Item | None]]) -> Results[Item | None]:
         keys = {call.key: call.payload for call in batch}
         if len(keys) == 1:
-            return {batch[0].key: await _result_or_error(self._get(batch[0].payload))}
+            return {batch[0].key: await _once(self._get(batch[0].payload, once=True))}
         try:
-            items = await read_batch(self._gateway, self._table, list(keys.values()), None)
+            items, left = await read_once(self._gateway, self._table, list(keys.values()))
         except _BATCH_ERRORS:
             again = await gather_bounded(
                 lambda key: _result_or_error(self._get(key)), keys.values(), BATCHES_IN_FLIGHT
             )
             return dict(zip(keys, again, strict=True))
+        except ThrottledError as error:
+            return dict.fromkeys(keys, Throttled(error))
         items_by_key = by_key(self._table, items)
-        return {key: items_by_key.get(key) for key in keys}
+        results: dict[KeyValues, Item | RagcrawlDynamoError | Throttled | None] = {
+            key: items_by_key.get(key) for key in keys
+        }
+        thrown_back = Throttled(left_over(self._table, "BatchGetItem", len(left), 1))
+        return results | {key_values(self._table, key): thrown_back for key in left}
 
 
 class CoalescedWrites:
@@ -153,23 +175,50 @@ class CoalescedWrites:
         self._table = table
         self._writes = writes
         self._calls: Coalescer[Write, Outcome] = Coalescer(
-            self._send, STATEMENTS_PER_BATCH, shares_keys=False
+            gateway.config, self._send, STATEMENTS_PER_BATCH, shares_keys=False
         )
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
-        """See ConditionalWrites."""
+    async def run(
+        self, writes: Sequence[Write], on_throttled: Callable[[int, float], None] | None = None
+    ) -> list[Outcome]:
+        """Returns the outcome of each write; see ConditionalWrites.
+
+        Args:
+            writes: The writes.
+            on_throttled: Called when a write is throttled, with its index and the seconds until it is sent
+                again.
+        """
         if not self._gateway.config.coalescing or len(writes) >= STATEMENTS_PER_BATCH:
             return await self._writes.run(writes)
         self._gateway.require_open()
-        return await gather(self._calls.submit(key_of(self._table, write), write) for write in writes)
+        return await gather(
+            self._calls.submit(
+                key_of(self._table, write),
+                write,
+                on_throttled=None if on_throttled is None else partial(on_throttled, i),
+            )
+            for i, write in enumerate(writes)
+        )
 
     async def close(self) -> None:
         """Sends the calls that wait."""
         await self._calls.close()
 
     async def _send(self, batch: Sequence[PendingCall[Write, Outcome]]) -> Results[Outcome]:
-        outcomes = await self._writes.run([call.payload for call in batch])
-        return {call.key: outcome for call, outcome in zip(batch, outcomes, strict=True)}
+        outcomes = await self._writes.run([call.payload for call in batch], once=True)
+        return {
+            call.key: Throttled(outcome.error) if is_throttled(outcome) else outcome
+            for call, outcome in zip(batch, outcomes, strict=True)
+        }
+
+
+async def _once(call: Awaitable[R]) -> R | RagcrawlDynamoError | Throttled:
+    """Returns the result of a request that is not sent again if DynamoDB throttles it."""
+    return _thrown_back(await _result_or_error(call))
+
+
+def _thrown_back(result: R) -> R | Throttled:
+    return Throttled(result) if isinstance(result, ThrottledError) else result
 
 
 async def _result_or_error(call: Awaitable[R]) -> R | RagcrawlDynamoError:

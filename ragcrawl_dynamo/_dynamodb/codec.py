@@ -58,11 +58,8 @@ def to_sized_item(
     if extra:
         added = {**added, **extra}
     item, size = _encode_named(record, type(record).__name__, table.separate, tuple(added))
-    for name, (outer, inner) in table.lifted.items():
-        if (value := item[outer]["M"].pop(inner, None)) is not None:  # type: ignore[attr-defined] # a dict of ours
-            item[name] = value
     item.update(added)
-    size = item_size(item) if table.lifted else size + item_size(added)
+    size += item_size(added)
     if size > _SURELY_FITS:
         _check_size(table, record, item)
     return item, size
@@ -92,9 +89,6 @@ def from_item(
                 for name, value in item.items()
                 if name in table.model.model_fields
             }
-        for name, (outer, inner) in table.lifted.items():
-            if name in item:
-                data[outer][inner] = decode_value(item[name])
         data.update(separate or {})
         record: E = table.model.__pydantic_validator__.validate_python(data)
         return record
@@ -190,7 +184,8 @@ def _decode_fields(kinds: _Kinds, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode_id(value: Mapping[str, Any]) -> Any:
-    text = decode_value(value)
+    # What stands before a "#" is no part of the id.
+    text = decode_value(value).rpartition("#")[2]
     return unescape(text) if "~" in text else text
 
 

@@ -6,11 +6,10 @@ engines that lack PartiQL (moto) and roles that may not use it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import (
@@ -21,6 +20,7 @@ from ragcrawl_dynamo._dynamodb.batching import (
     key_values,
     read_all,
 )
+from ragcrawl_dynamo._dynamodb.error_mapping import statement_error
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
@@ -32,11 +32,9 @@ from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,
+    DeadlineExceededError,
     RagcrawlDynamoError,
-    RequestRejectedError,
-    ServerFaultError,
     ServiceError,
-    TableNotFoundError,
     ThrottledError,
 )
 
@@ -50,13 +48,7 @@ _SINGLE_IN_FLIGHT = 16
 
 # AWS: BatchStatementError.
 _REFUSAL_CODES = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
-_RETRYABLE_CODES = THROTTLING_REASONS | {"InternalServerError", "TransactionConflict"}
-_ERRORS: dict[str, type[ServiceError]] = {
-    "AccessDenied": AccessDeniedError,
-    "ResourceNotFound": TableNotFoundError,
-    "InternalServerError": ServerFaultError,
-    **dict.fromkeys(THROTTLING_REASONS, ThrottledError),
-}
+_STATEMENT_FAULTS = frozenset({"InternalServerError", "TransactionConflict"})
 
 # An internal error of DynamoDB has a name; a bare 500 is moto's answer to PartiQL with parameters.
 _UNSUPPORTED_CODES = frozenset({"UnknownOperationException", "500"})
@@ -110,9 +102,15 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """DynamoDB rejected the write, or it is unknown whether the write was done."""
+    """DynamoDB rejected the write, or it is unknown whether the write was done.
+
+    Attributes:
+        error: Why.
+        may_be_applied: Whether the write may have been done nevertheless.
+    """
 
     error: RagcrawlDynamoError
+    may_be_applied: bool = True
 
 
 Write: TypeAlias = ConditionalInsert | ConditionalUpdate
@@ -122,8 +120,16 @@ Outcome: TypeAlias = Applied | Refused | Failed
 class ConditionalWrites(Protocol):
     """Runs conditional writes on one table."""
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Returns the outcome of each write, in their order; writes of one key happen one after the other."""
+    async def run(
+        self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
+    ) -> list[Outcome]:
+        """Returns the outcome of each write, in their order; writes of one key happen one after the other.
+
+        Args:
+            writes: The writes.
+            once: Whether what DynamoDB throttles is not sent again. It fails, and the others do not wait.
+            seconds: How long a request with its retries may take, `call_timeout` by default.
+        """
         ...
 
 
@@ -134,29 +140,43 @@ class SingleWrites:
         self._gateway = gateway
         self._table = table
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
+    ) -> list[Outcome]:
         """See ConditionalWrites."""
-        return await _run_in_rounds(self._table, writes, self._run_distinct)
 
-    async def _run_distinct(self, writes: Sequence[Write]) -> list[Outcome]:
-        return await gather_bounded(self._run_one, writes, _SINGLE_IN_FLIGHT)
+        async def run_one(write: Write) -> Outcome:
+            return await self._run_one(write, once=once, seconds=seconds)
 
-    async def _run_one(self, write: Write) -> Outcome:
+        async def run_distinct(distinct: Sequence[Write]) -> list[Outcome]:
+            return await gather_bounded(run_one, distinct, _SINGLE_IN_FLIGHT)
+
+        return await _run_in_rounds(self._table, writes, run_distinct)
+
+    async def _run_one(self, write: Write, *, once: bool, seconds: float | None) -> Outcome:
+        operation = "PutItem" if isinstance(write, ConditionalInsert) else "UpdateItem"
+        budget = None
         try:
-            if isinstance(write, ConditionalInsert):
-                is_absent = Missing(self._table.partition_key)
-                put = requests.put_request(self._table, write.item, is_absent)
-                await self._gateway.call("PutItem", put)
-                return Applied()
-            condition = AllOf((Exists(self._table.partition_key), write.condition))
-            update = requests.update_request(self._table, write.key, write.update, condition)
-            response = await self._gateway.call("UpdateItem", update)
-            return Applied(response["Attributes"])
+            async with self._gateway.permit(
+                operation, self._table.name, once=once, seconds=seconds
+            ) as budget:
+                return await self._send(write, budget)
         except ConditionFailedError as error:
             # The write's own first attempt may have been applied, and its answer lost.
             return _outcome_of_refusal(write, error.item)
         except RagcrawlDynamoError as error:
-            return Failed(error)
+            return Failed(error, _may_be_applied(error, budget))
+
+    async def _send(self, write: Write, budget: Budget) -> Applied:
+        if isinstance(write, ConditionalInsert):
+            is_absent = Missing(self._table.partition_key)
+            put = requests.put_request(self._table, write.item, is_absent)
+            await self._gateway.call("PutItem", put, budget=budget)
+            return Applied()
+        condition = AllOf((Exists(self._table.partition_key), write.condition))
+        update = requests.update_request(self._table, write.key, write.update, condition)
+        response = await self._gateway.call("UpdateItem", update, budget=budget)
+        return Applied(response["Attributes"])
 
 
 class PartiqlWrites:
@@ -166,23 +186,27 @@ class PartiqlWrites:
         self._gateway = gateway
         self._table = table
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
+    ) -> list[Outcome]:
         """See ConditionalWrites."""
-        return await _run_in_rounds(self._table, writes, self._run_distinct)
 
-    async def _run_distinct(self, writes: Sequence[Write]) -> list[Outcome]:
-        batches = await gather_bounded(
-            self._run_batch, chunks(writes, STATEMENTS_PER_BATCH), BATCHES_IN_FLIGHT
-        )
-        return [outcome for outcomes in batches for outcome in outcomes]
+        async def run_batch(batch: Sequence[Write]) -> list[Outcome]:
+            outcomes, may_be_applied = await self._send_batch(batch, once=once, seconds=seconds)
+            if may_be_applied:
+                outcomes = await self._recognize_applied(batch, outcomes)
+            return outcomes
 
-    async def _run_batch(self, writes: Sequence[Write]) -> list[Outcome]:
-        outcomes, may_be_applied = await self._send_batch(writes)
-        if may_be_applied:
-            outcomes = await self._recognize_applied(writes, outcomes)
-        return outcomes
+        async def run_distinct(distinct: Sequence[Write]) -> list[Outcome]:
+            batches = chunks(distinct, STATEMENTS_PER_BATCH)
+            results = await gather_bounded(run_batch, batches, BATCHES_IN_FLIGHT)
+            return [outcome for outcomes in results for outcome in outcomes]
 
-    async def _send_batch(self, writes: Sequence[Write]) -> tuple[list[Outcome], bool]:
+        return await _run_in_rounds(self._table, writes, run_distinct)
+
+    async def _send_batch(
+        self, writes: Sequence[Write], *, once: bool, seconds: float | None
+    ) -> tuple[list[Outcome], bool]:
         """Sends at most 25 writes, and sends those again that can succeed later.
 
         Returns:
@@ -191,23 +215,33 @@ class PartiqlWrites:
         outcomes: dict[int, Outcome] = {}
         pending = dict(enumerate(writes))
         may_be_applied = False
+        budget = None
         try:
-            async with self._gateway.permit("BatchExecuteStatement", self._table.name) as budget:
+            async with self._gateway.permit(
+                "BatchExecuteStatement", self._table.name, once=once, seconds=seconds
+            ) as budget:
                 while pending:
                     answers = await self._execute(pending, budget)
                     may_be_applied |= budget.may_be_applied
-                    outcomes |= {i: self._outcome(writes[i], answer) for i, answer in answers.items()}
+                    outcomes |= {
+                        i: self._outcome(writes[i], answer, may_be_applied=may_be_applied)
+                        for i, answer in answers.items()
+                    }
                     sent = len(pending)
-                    pending = {i: writes[i] for i, answer in answers.items() if _is_retryable(answer)}
+                    retryable = _STATEMENT_FAULTS if once else _STATEMENT_FAULTS | THROTTLING_REASONS
+                    pending = {
+                        i: writes[i] for i, answer in answers.items() if _error_code(answer) in retryable
+                    }
                     # The statements that are sent again may have been applied, as after an internal error.
                     may_be_applied |= bool(pending)
                     budget.count_batch(sent, len(pending))
                     if budget.is_spent:
                         break
                     if pending:
-                        await asyncio.sleep(budget.pause())
+                        await budget.sleep(budget.pause())
         except RagcrawlDynamoError as error:
-            outcomes |= dict.fromkeys(pending, Failed(error))
+            failed = Failed(error, may_be_applied or _may_be_applied(error, budget))
+            outcomes |= dict.fromkeys(pending, failed)
         return [outcomes[i] for i in range(len(writes))], may_be_applied
 
     async def _execute(self, writes: Mapping[int, Write], budget: Budget) -> dict[int, Any]:
@@ -239,15 +273,15 @@ class PartiqlWrites:
             return insert_statement(self._table.name, write.item)
         return update_statement(self._table.name, write.key, write.update, write.condition)
 
-    def _outcome(self, write: Write, answer: Any) -> Outcome:
+    def _outcome(self, write: Write, answer: Any, *, may_be_applied: bool) -> Outcome:
+        """Returns the outcome of one statement; `may_be_applied` if an attempt before may have done it."""
         if (error := answer.get("Error")) is None:
             return Applied(None if isinstance(write, ConditionalInsert) else answer["Item"])
         code = str(error.get("Code", "Unknown"))
         if code in _REFUSAL_CODES:
             return Refused()
-        kind = _ERRORS.get(code, RequestRejectedError)
-        message = f"a statement was refused; DynamoDB says: {error.get('Message', 'no message')}"
-        return Failed(kind(message, code=code, operation="BatchExecuteStatement", table=self._table.name))
+        failure = statement_error(code, error.get("Message", "no message"), self._table.name)
+        return Failed(failure, may_be_applied or code == "InternalServerError")
 
 
 class AutomaticWrites:
@@ -259,11 +293,13 @@ class AutomaticWrites:
         self._table = table
         self._lacks_partiql = False
 
-    async def run(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
+    ) -> list[Outcome]:
         """See ConditionalWrites."""
         if self._lacks_partiql:
-            return await self._single.run(writes)
-        outcomes = await self._partiql.run(writes)
+            return await self._single.run(writes, once=once, seconds=seconds)
+        outcomes = await self._partiql.run(writes, once=once, seconds=seconds)
         denied = [i for i, outcome in enumerate(outcomes) if _lacks_partiql(outcome)]
         if not denied:
             return outcomes
@@ -275,7 +311,7 @@ class AutomaticWrites:
                 "conditional_batches to 'item'",
                 self._table.name,
             )
-        outcomes_of_single = await self._single.run([writes[i] for i in denied])
+        outcomes_of_single = await self._single.run([writes[i] for i in denied], once=once, seconds=seconds)
         for i, outcome in zip(denied, outcomes_of_single, strict=True):
             outcomes[i] = outcome
         return outcomes
@@ -298,8 +334,16 @@ def _lacks_partiql(outcome: Outcome) -> bool:
     return is_unsupported or isinstance(outcome.error, AccessDeniedError)
 
 
-def _is_retryable(answer: Any) -> bool:
-    return answer.get("Error", {}).get("Code") in _RETRYABLE_CODES
+def _error_code(answer: Any) -> str | None:
+    code: str | None = answer.get("Error", {}).get("Code")
+    return code
+
+
+def _may_be_applied(error: RagcrawlDynamoError, budget: Budget | None) -> bool:
+    """Tells whether a write that ended with an error may have been done; without a budget it was not sent."""
+    if budget is None:
+        return False
+    return budget.may_be_applied or not isinstance(error, ThrottledError)
 
 
 def _outcome_of_refusal(write: Write, item: Item | None) -> Outcome:
@@ -325,6 +369,20 @@ async def _run_in_rounds(
         outcomes |= dict(zip(of_round, await run_distinct([writes[i] for i in of_round]), strict=True))
         pending = [i for i in pending if i not in outcomes]
     return [outcomes[i] for i in range(len(writes))]
+
+
+def is_throttled(outcome: Outcome) -> TypeGuard[Failed]:
+    """Tells whether a write failed for lack of capacity, and has certainly not been done."""
+    return (
+        isinstance(outcome, Failed)
+        and isinstance(outcome.error, ThrottledError)
+        and not outcome.may_be_applied
+    )
+
+
+def is_held_up(outcome: Outcome) -> bool:
+    """Tells whether a write failed for lack of capacity, or because there was no answer in time."""
+    return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError | DeadlineExceededError)
 
 
 def key_of(table: Table[Any], write: Write) -> KeyValues:

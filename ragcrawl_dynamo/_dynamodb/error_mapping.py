@@ -14,6 +14,7 @@ from botocore.exceptions import (
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.retry import (
+    THROTTLING_REASONS,
     cancellation_reasons,
     error_code,
     is_retryable,
@@ -44,7 +45,27 @@ _ACCESS_CODES = frozenset(
 )
 # HeadBucket answers without a body, and so without a name for the error.
 _NO_BUCKET = frozenset({"404", "NoSuchBucket"})
+# AWS: BatchStatementError.
+_STATEMENT_ERRORS: dict[str, type[errors.ServiceError]] = {
+    "AccessDenied": errors.AccessDeniedError,
+    "ResourceNotFound": errors.TableNotFoundError,
+    "InternalServerError": errors.ServerFaultError,
+    **dict.fromkeys(THROTTLING_REASONS, errors.ThrottledError),
+}
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+
+
+def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
+    """Returns the error of one statement of a PartiQL batch.
+
+    Args:
+        code: DynamoDB's code of the error.
+        message: DynamoDB's message.
+        table: The full name of the table.
+    """
+    kind = _STATEMENT_ERRORS.get(code, errors.RequestRejectedError)
+    text = f"a statement was refused; DynamoDB says: {message}"
+    return kind(text, code=code, operation="BatchExecuteStatement", table=table)
 
 
 class ErrorMapper:
@@ -56,7 +77,13 @@ class ErrorMapper:
         self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
 
     def map(
-        self, error: Exception, operation: str, table: str | None, last_error: BaseException | None = None
+        self,
+        error: Exception,
+        operation: str,
+        table: str | None,
+        last_error: BaseException | None = None,
+        *,
+        seconds: float | None = None,
     ) -> errors.ServiceError:
         """Returns the error to raise instead.
 
@@ -65,9 +92,10 @@ class ErrorMapper:
             operation: The operation that was called.
             table: Its table.
             last_error: The error of the attempt before the deadline.
+            seconds: The time that the call had, if that was not `call_timeout`.
         """
         code = error_code(error)
-        kind, message = self._explain(error, code, last_error)
+        kind, message = self._explain(error, code, last_error, seconds)
         mapped = kind(message, code=code, operation=operation, table=table or None)
         if isinstance(mapped, errors.ConditionFailedError) and isinstance(error, ClientError):
             mapped.item = cast("dict[str, Any]", error.response).get("Item")
@@ -77,16 +105,17 @@ class ErrorMapper:
         return mapped
 
     def _explain(
-        self, error: Exception, code: str, last_error: BaseException | None
+        self, error: Exception, code: str, last_error: BaseException | None, seconds: float | None
     ) -> tuple[type[errors.ServiceError], str]:
         where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self._config.region!r}"
         if isinstance(error, ClientError):
             return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
+            limit = f"call_timeout = {self._config.call_timeout}" if seconds is None else f"{seconds:g}"
             cause = f"; the last error was {error_code(last_error)}: {last_error}" if last_error else ""
             return (
                 errors.DeadlineExceededError,
-                f"no answer within call_timeout = {self._config.call_timeout} s, at {where}{cause}",
+                f"no answer within {limit} s, at {where}{cause}",
             )
         if isinstance(error, _NO_CREDENTIALS):
             return (

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
-from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
+from ragcrawl_dynamo._dynamodb.backpressure import Permit, PermitWindow
 from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
@@ -119,28 +119,37 @@ class Gateway:
         return self._call
 
     @asynccontextmanager
-    async def permit(self, operation: str, table: str) -> AsyncIterator[Budget]:
+    async def permit(
+        self, operation: str, table: str, *, once: bool = False, seconds: float | None = None
+    ) -> AsyncIterator[Budget]:
         """Waits for a permit of a table; yields what the operation may spend on attempts.
 
         Whoever holds the permit may call the same table with this budget only: with a window of one permit,
         a call that needs another one would wait for itself.
+
+        Args:
+            operation: The operation.
+            table: The full name of the table.
+            once: Whether what DynamoDB throttles is not sent again.
+            seconds: How long the operation may take, `call_timeout` by default.
 
         Raises:
             BackendStateError: The gateway is not open, or was closed meanwhile.
             DeadlineExceededError: The table has been throttled for too long.
         """
         self.require_open()
-        budget = Budget(self.config)
         window = self._window(table)
+        permit = Permit(window)
+        budget = Budget(self.config, permit, is_once=once, seconds=seconds)
         try:
             # A free permit needs no timer.
             async with asyncio.timeout_at(budget.deadline if window.is_full else None):
-                await window.acquire()
+                await permit.acquire()
         except TimeoutError as error:
             why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
             raise errors.DeadlineExceededError(
-                f"no permit within call_timeout = {self.config.call_timeout} s: {window.size} operations on "
-                f"it are in flight, since {why}; nothing was sent: raise the capacity, or send less at once",
+                f"no permit within {budget.seconds:g} s: {window.size} operations on it are in flight, since "
+                f" {why}; nothing was sent: raise the capacity, or send less at once",
                 code="TimeoutError",
                 operation=operation,
                 table=table or None,
@@ -148,7 +157,7 @@ class Gateway:
         try:
             yield budget
         finally:
-            window.release()
+            permit.release()
 
     def require_open(self) -> DynamoDBClient:
         """Returns the client.
@@ -190,6 +199,8 @@ class Gateway:
             self.metrics.count_retry(operation, table)
             if not is_throttling(error):
                 budget.may_be_applied = True
+            elif budget.on_throttled is not None:
+                budget.on_throttled(pause)
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
                 operation,
@@ -206,7 +217,8 @@ class Gateway:
                     with attempt:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            raise self._error_mapper.map(error, operation, table, last_error) from error
+            seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
+            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from error
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         """Sends a request once."""
@@ -224,15 +236,15 @@ class Gateway:
             try:
                 response = await self._await_client(client, operation, request)
                 measurement.succeed(response)
-                if measurement.left_over:
-                    window.shrink(sent, time.time())
+                if measurement.is_left_over:
+                    window.note_throttled(sent, time.time())
                 else:
-                    window.grow()
+                    window.note_served()
                 self.server_clock.observe(sent, time.time(), response["ResponseMetadata"])
                 return response
             except BaseException as error:
                 if is_throttling(error):
-                    window.shrink(sent, time.time())
+                    window.note_throttled(sent, time.time())
                 measurement.fail(error)
                 raise
             finally:

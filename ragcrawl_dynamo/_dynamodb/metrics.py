@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from botocore.exceptions import ClientError
+
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, error_code, is_throttling
 
 __all__ = ["OperationMetrics", "RequestEvent"]
@@ -63,6 +65,8 @@ class RequestEvent:
         left_over: The items of a batch that DynamoDB left undone for lack of capacity; they are sent again.
         read_units: The read capacity units that DynamoDB reports as consumed.
         write_units: The write capacity units that DynamoDB reports as consumed.
+        request: What was sent. It holds keys and items, so do not log it.
+        response: DynamoDB's answer, also that of an error; None if none came. It holds keys and items too.
     """
 
     operation: str
@@ -74,6 +78,8 @@ class RequestEvent:
     left_over: int
     read_units: float
     write_units: float
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    response: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 Observer: TypeAlias = Callable[[RequestEvent], object]
@@ -147,6 +153,11 @@ class Measurement:
     left_over: int = 0
     began: float = field(default_factory=time.perf_counter)
 
+    @property
+    def is_left_over(self) -> bool:
+        """Whether DynamoDB left all items undone."""
+        return self.left_over > 0 and self.left_over == _count_items(self.request)
+
     def succeed(self, response: Mapping[str, Any]) -> None:
         """Counts the answer, and reports it."""
         self.left_over = _left_over(response)
@@ -154,15 +165,18 @@ class Measurement:
             self.metrics.count_throttle(self.operation, self.table)
         units = self.metrics.count_capacity(self.operation, response)
         is_read = self.operation in READS
-        self.metrics.report(lambda: self._event(None, units * is_read, units * (not is_read)))
+        self.metrics.report(lambda: self._event(None, response, units * is_read, units * (not is_read)))
 
     def fail(self, error: BaseException) -> None:
         """Counts the error that came instead of an answer, and reports it."""
         if is_throttling(error):
             self.metrics.count_throttle(self.operation, self.table)
-        self.metrics.report(lambda: self._event(error_code(error), 0.0, 0.0))
+        response = error.response if isinstance(error, ClientError) else None
+        self.metrics.report(lambda: self._event(error_code(error), response, 0.0, 0.0))
 
-    def _event(self, error: str | None, read_units: float, write_units: float) -> RequestEvent:
+    def _event(
+        self, error: str | None, response: Mapping[str, Any] | None, read_units: float, write_units: float
+    ) -> RequestEvent:
         return RequestEvent(
             operation=self.operation,
             table=self.table,
@@ -173,6 +187,8 @@ class Measurement:
             left_over=self.left_over,
             read_units=read_units,
             write_units=write_units,
+            request=self.request,
+            response=response,
         )
 
 

@@ -28,15 +28,27 @@ class Call(Protocol):
 
     @overload
     async def __call__(
-        self, operation: Literal["GetItem"], request: t.GetItemInputTypeDef
+        self,
+        operation: Literal["GetItem"],
+        request: t.GetItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.GetItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["PutItem"], request: t.PutItemInputTypeDef
+        self,
+        operation: Literal["PutItem"],
+        request: t.PutItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.PutItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["UpdateItem"], request: t.UpdateItemInputTypeDef
+        self,
+        operation: Literal["UpdateItem"],
+        request: t.UpdateItemInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.UpdateItemOutputTypeDef: ...
     @overload
     async def __call__(
@@ -44,7 +56,11 @@ class Call(Protocol):
     ) -> t.DeleteItemOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["Query"], request: t.QueryInputTypeDef
+        self,
+        operation: Literal["Query"],
+        request: t.QueryInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.QueryOutputTypeDef: ...
     @overload
     async def __call__(
@@ -111,7 +127,11 @@ class Call(Protocol):
     ) -> t.BatchExecuteStatementOutputTypeDef: ...
     @overload
     async def __call__(
-        self, operation: Literal["TransactWriteItems"], request: t.TransactWriteItemsInputTypeDef
+        self,
+        operation: Literal["TransactWriteItems"],
+        request: t.TransactWriteItemsInputTypeDef,
+        *,
+        budget: Budget | None = None,
     ) -> t.TransactWriteItemsOutputTypeDef: ...
     @overload
     async def __call__(

@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import replace
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Any, Generic, TypeVar
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -70,9 +70,15 @@ def check_limit(limit: int) -> int:
 
 
 async def read_slice(
-    gateway: Gateway, query: Query, decode: Callable[[Item], T], *, limit: int, cursor: str | None = None
+    gateway: Gateway,
+    query: Query,
+    decode: Callable[[Item], T],
+    *,
+    limit: int,
+    cursor: str | None = None,
+    more: Sequence[Query] = (),
 ) -> Slice[T]:
-    """Reads the next `limit` items that meet the query's filter.
+    """Reads the next `limit` items that meet the query's filter, and then those of `more` queries like it.
 
     Raises:
         InvalidArgumentError: The limit is below 1.
@@ -81,18 +87,23 @@ async def read_slice(
     check_limit(limit)
     scope = [query.table.name, query.index or "", query.partition]
     start = _decode_cursor(cursor, scope, query.key_attributes) if cursor is not None else None
+    queries = deque([query, *more])
+    if start is not None and more:
+        partition = start[query.table.partition_key]["S"]
+        queries = deque(dropwhile(lambda query: query.partition != partition, queries))
     items: list[Item] = []
-    while True:
+    while queries and len(items) < limit:
         missing = limit - len(items)
         page = max(missing, _MIN_FILTERED) if query.filter else missing
-        response = await gateway.call("Query", requests.query_request(query, limit=page, start=start))
+        request = requests.query_request(queries[0], limit=page, start=start)
+        response = await gateway.call("Query", request)
         items += response["Items"]
         start = response.get("LastEvaluatedKey")
-        if len(items) > limit:
-            del items[limit:]
-            start = {name: items[-1][name] for name in query.key_attributes}
-        if start is None or len(items) == limit:
-            break
+        if start is None:
+            queries.popleft()
+    if len(items) > limit or (start is None and queries):
+        del items[limit:]
+        start = {name: items[-1][name] for name in query.key_attributes}
     return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
 
 

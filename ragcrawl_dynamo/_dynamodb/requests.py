@@ -171,6 +171,19 @@ def transact_update(
     return {"Update": request}
 
 
+def transact_delete(table: Table[E], key: Key, condition: Condition) -> TransactWriteItemTypeDef:
+    """Returns a delete as an element of a transaction; a refusal returns the stored item."""
+    to = Placeholders()
+    delete: Any = {
+        **delete_request(table, key),
+        "ConditionExpression": condition.render(to),
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        "ExpressionAttributeNames": to.names,
+        "ExpressionAttributeValues": to.values,
+    }
+    return {"Delete": delete}
+
+
 def transaction_request(
     token: str, writes: Sequence[TransactWriteItemTypeDef]
 ) -> TransactWriteItemsInputTypeDef:

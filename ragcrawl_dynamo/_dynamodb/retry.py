@@ -13,6 +13,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
+from ragcrawl_dynamo._dynamodb.backpressure import Permit
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 # AWS: "Error handling with DynamoDB", the codes marked "OK to retry", and TransactionConflictException, which
@@ -109,13 +110,28 @@ class Budget:
         failures: The attempts that failed since the last progress.
         deadline: When the operation fails, in the event loop's time.
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
+        is_once: Whether what DynamoDB throttles is not sent again.
+        seconds: How long the operation may take without progress.
+        on_throttled: Called with the seconds of a pause, when a request is throttled.
     """
 
-    def __init__(self, config: DynamoDBConfig) -> None:
+    def __init__(
+        self,
+        config: DynamoDBConfig,
+        permit: Permit | None = None,
+        *,
+        is_once: bool = False,
+        seconds: float | None = None,
+    ) -> None:
+        """`seconds` is `call_timeout` by default."""
         self._config = config
+        self._permit = permit
+        self.seconds = config.call_timeout if seconds is None else min(seconds, config.call_timeout)
         self.failures = 0
         self.deadline = 0.0
         self.may_be_applied = False
+        self.is_once = is_once
+        self.on_throttled: Callable[[float], None] | None = None
         self.progress()
 
     @property
@@ -130,7 +146,7 @@ class Budget:
     def progress(self) -> None:
         """Starts anew after progress."""
         self.failures = 0
-        self.deadline = asyncio.get_running_loop().time() + self._config.call_timeout
+        self.deadline = asyncio.get_running_loop().time() + self.seconds
 
     def count_batch(self, sent: int, left_over: int) -> None:
         """Counts an attempt of which DynamoDB left a part undone: a failure if that is all of it."""
@@ -142,6 +158,17 @@ class Budget:
     def pause(self) -> float:
         """Returns the seconds to wait before the next attempt."""
         return full_jitter(self._config, max(1, self.failures))
+
+    def may_retry(self, error: BaseException) -> bool:
+        """Tells whether a request is sent again after an error."""
+        return is_retryable(error) and not (self.is_once and is_throttling(error))
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits before the next attempt."""
+        if self._permit is None:
+            await asyncio.sleep(seconds)
+        else:
+            await self._permit.pause(seconds)
 
 
 def retrying(budget: Budget, on_retry: Callable[[BaseException, float], None]) -> AsyncRetrying:
@@ -158,10 +185,11 @@ def retrying(budget: Budget, on_retry: Callable[[BaseException, float], None]) -
             on_retry(error, state.next_action.sleep)
 
     return AsyncRetrying(
+        sleep=budget.sleep,
         after=lambda _: budget.fail(),
         stop=lambda _: budget.is_spent,
         wait=lambda _: budget.pause(),
-        retry=retry_if_exception(is_retryable),
+        retry=retry_if_exception(budget.may_retry),
         before_sleep=before_sleep,
         reraise=True,
     )

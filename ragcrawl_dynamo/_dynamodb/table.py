@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Generic, Self, TypeVar
 
@@ -41,7 +41,6 @@ class Table(Generic[E]):
         sort_key: The name of the sort key attribute.
         indexes: The secondary indexes.
         separate: Fields that are not stored as attributes of the item.
-        lifted: Attribute name -> (outer, inner) for fields of a nested model that are stored beside it.
         ttl_attribute: The attribute with the epoch seconds after which DynamoDB may delete an item.
         ttl_setting: The setting with the days until then; None there switches the deletion off.
         primary_key: The names of the table's key attributes.
@@ -55,7 +54,6 @@ class Table(Generic[E]):
     sort_key: str | None = None
     indexes: tuple[Index, ...] = ()
     separate: frozenset[str] = frozenset()
-    lifted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ttl_attribute: str | None = None
     ttl_setting: str = ""
     primary_key: tuple[str, ...] = field(init=False)

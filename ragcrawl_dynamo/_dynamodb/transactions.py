@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,14 @@ class Transaction:
         """Adds the change of an item, if a condition holds."""
         self._writes[name] = requests.transact_update(table, key, update, condition)
 
-    async def run(self, gateway: Gateway) -> Refusal | None:
+    async def run(
+        self, gateway: Gateway, on_throttled: Callable[[float], None] | None = None
+    ) -> Refusal | None:
         """Does all writes; returns why DynamoDB refused them, or None once they are done.
+
+        Args:
+            gateway: The gateway.
+            on_throttled: Called with the seconds until the transaction is tried again, when it is throttled.
 
         Raises:
             ServiceError: Whether they were done is unknown, or DynamoDB refused them for another reason.
@@ -76,7 +82,9 @@ class Transaction:
         ((_, client_token),) = self._token.value.items()
         request = requests.transaction_request(str(client_token), list(self._writes.values()))
         try:
-            await gateway.call("TransactWriteItems", request)
+            async with gateway.permit("TransactWriteItems", "") as budget:
+                budget.on_throttled = on_throttled
+                await gateway.call("TransactWriteItems", request, budget=budget)
         except ConditionFailedError as error:
             items = {name: item for name, item in zip(self._writes, error.items, strict=True) if item}
             if self._token.is_in(items.get(self._marked)):

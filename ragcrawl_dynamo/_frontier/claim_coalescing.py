@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLease, LeaseTerms
 from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
-from ragcrawl_dynamo.errors import RagcrawlDynamoError
-
-logger = logging.getLogger(__name__)
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 
 
 @dataclass
@@ -23,26 +18,21 @@ class _Waiting:
 
     terms: list[LeaseTerms]
     is_thorough: bool
-    result: asyncio.Future[tuple[list[Claim], datetime | None]]
+    result: asyncio.Future[tuple[list[Claim], ClaimResult]]
 
 
 class ClaimCoalescer:
     """Lets the scheduler run one claim at a time, for all calls that wait when the claim begins."""
 
-    def __init__(
-        self, run: RunContext, scheduler: Scheduler, release: Callable[[list[Claim]], Awaitable[None]]
-    ) -> None:
-        """`release` releases claims whose caller was cancelled."""
+    def __init__(self, run: RunContext, scheduler: Scheduler, unused: UnusedLeases) -> None:
         self._run = run
         self._scheduler = scheduler
-        self._release = release
+        self._unused = unused
         self._waiting: list[_Waiting] = []
         self._serving: asyncio.Task[None] | None = None
 
-    async def claim(
-        self, terms: list[LeaseTerms], *, is_thorough: bool
-    ) -> tuple[list[Claim], datetime | None]:
-        """Returns claims, at most one for each of the terms, and when to try again if there are none.
+    async def claim(self, terms: list[LeaseTerms], *, is_thorough: bool) -> tuple[list[Claim], ClaimResult]:
+        """Returns claims, at most one for each of the terms, and what is known for the next try.
 
         `is_thorough` is explained in Scheduler.claim.
 
@@ -61,7 +51,7 @@ class ClaimCoalescer:
                 self._waiting.remove(waiting)
             result = waiting.result
             if result.done() and not result.cancelled() and result.exception() is None:
-                self._give_back(result.result()[0])
+                self._unused.give_back(result.result()[0])
             raise
 
     async def _serve(self) -> None:
@@ -89,27 +79,17 @@ class ClaimCoalescer:
             claims = [_claim(result.leases[i]) for i in indexes if i in result.leases]
             # The claim may have taken long. A worker would have to stop at once.
             late = [claim for claim in claims if self._is_late(claim)]
-            self._give_back(late)
+            self._unused.give_back(late)
             claims = [claim for claim in claims if claim not in late]
             if call.result.done():
                 # The caller was cancelled meanwhile.
-                self._give_back(claims)
+                self._unused.give_back(claims)
             else:
-                call.result.set_result((claims, result.next_at))
+                call.result.set_result((claims, result))
 
     def _is_late(self, claim: Claim) -> bool:
         """Returns whether a lease has no more time left than clocks may differ."""
         return claim.deadline - self._run.clock.monotonic() <= self._run.config.frontier_max_clock_skew
-
-    def _give_back(self, claims: list[Claim]) -> None:
-        if claims:
-            self._run.tasks.spawn(self._release_quietly(claims))
-
-    async def _release_quietly(self, claims: list[Claim]) -> None:
-        try:
-            await self._release(claims)
-        except RagcrawlDynamoError as error:
-            logger.warning("%d claims could not be released and will expire: %s", len(claims), error)
 
 
 def _claim(issued: IssuedLease) -> Claim:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
+from ragcrawl_dynamo._frontier.control_reads import ControlReads
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import Counters
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._frontier.host_store import HostStore, Updated
 from ragcrawl_dynamo._frontier.item_store import ItemStore
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
@@ -21,6 +25,7 @@ from ragcrawl_dynamo._frontier.queue_index import QueueIndex
 from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import ClockSkewError
 from ragcrawl_dynamo.models import FrontierItem
@@ -49,6 +54,7 @@ class RunContext:
         clock: The clock by which leases and delays are judged.
         on_lease_lost: Called with each claim whose lease was lost.
         control: The store of the run's control.
+        control_reads: The reads of the control by this process.
         hosts: The store of the run's hosts.
         items: The store of the run's items.
         queues: Which items are in the queues of hosts.
@@ -71,11 +77,26 @@ class RunContext:
         self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
         self.view = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
         self.control = ControlStore(gateway, tables.controls, first_control, rules)
-        self.hosts = HostStore(gateway, tables, writes, self.control)
+        self.control_reads = ControlReads(self.control, self.membership, self.tasks)
+        self.hosts = HostStore(gateway, tables, writes, self.control, self.control_reads)
         self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
         self.queues = QueueIndex(gateway, tables.frontier, self.run_id)
         self.counters = Counters(gateway, tables.frontier, writes, self.hosts, self.view.unwritten_counts)
         self._gateway = gateway
+
+    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], RunControl | None]:
+        """Reads the state of those of the given items that are stored, and the control; strongly consistent.
+
+        Raises:
+            AmbiguousIdError: The run is one of another site.
+        """
+        if not self.control_reads.may_begin():
+            (states, _), control = await gather(
+                [self.items.read_states(item_ids, with_control=False), self.control_reads.following()]
+            )
+            return states, control
+        states, item = await self.items.read_states(item_ids, with_control=True)
+        return states, None if item is None else self.control.decode(item)
 
     def note_updates(self, updates: Iterable[Updated]) -> None:
         """Notes hosts that this process has read or updated."""
@@ -109,6 +130,16 @@ class RunContext:
         if (host := self.view.bench.hosts.get(item.domain)) is not None:
             host.end(item.item_id)
             self.view.bench.settle(host)
+
+    def pause_host(self, host: str, seconds: float) -> None:
+        """Lets claims leave out a host for some seconds: DynamoDB throttles what is written about it."""
+        self.view.bench.pause(host, self.clock.now() + timedelta(seconds=seconds))
+
+    def hold_up(self, host: str) -> None:
+        """Lets claims leave out a host that held one up, the longer the more claims in a row it held up."""
+        if (known := self.view.bench.hosts.get(host)) is not None:
+            known.held_up += 1
+            self.pause_host(host, full_jitter(self.config, known.held_up))
 
     def note_lost(self, item: FrontierItem) -> None:
         """Notes that the lease of an item was lost. What became of the item is not known."""
@@ -146,6 +177,7 @@ class RunContext:
         """Forgets what this process knows of the run. It is called after the run's items were deleted."""
         self.view.clear()
         self.control.forget()
+        self.control_reads.forget()
 
     def check_clock(self) -> None:
         """Checks this machine's clock against the times in DynamoDB's answers.

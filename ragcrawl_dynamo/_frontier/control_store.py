@@ -102,18 +102,18 @@ class ControlStore:
         self.buckets, self._knows_buckets = control.buckets, True
         return control
 
-    async def admit(self, item: Item | None) -> RunControl:
+    async def admit(self, control: RunControl | None) -> RunControl:
         """Returns the control of the run before links are added; stores the first one if there is none.
 
         Args:
-            item: The item of the control, as it was just read; None if there is none.
+            control: The control as it was just read; None if there is none.
 
         Raises:
             AmbiguousIdError: It is the control of another site's run.
             InvalidArgumentError: The run compares its links by other rules.
             FrontierCancelledError: The run is cancelled.
         """
-        control = await self.make(with_rules=True) if item is None else self.decode(item)
+        control = control or await self.make(with_rules=True)
         if control.normalize is None:
             control = await self._record_rules(control)
         self._rules.check(control)

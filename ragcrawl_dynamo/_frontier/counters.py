@@ -52,11 +52,13 @@ class Flushed:
         to_wake: The hosts that are not listed, although they have open items by their counts.
         open: The hosts that are listed and have open items by their counts, but had none as far as this
             process knew.
+        new_hosts: How many hosts have got their first completed item.
     """
 
     asleep: list[str] = field(default_factory=list)
     to_wake: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    new_hosts: int = 0
 
 
 class Counters:
@@ -78,6 +80,15 @@ class Counters:
         self._unwritten = unwritten
         self._shard = secrets.randbelow(_SHARDS)
         self._lock = asyncio.Lock()
+        self._new_hosts = 0
+
+    def take_new_hosts(self) -> int:
+        """Returns how many hosts have got their first completed item since the last call.
+
+        Of all processes, the one whose write raises the stored count from 0 counts the host.
+        """
+        new_hosts, self._new_hosts = self._new_hosts, 0
+        return new_hosts
 
     def move(self, host: str, before: str | None, after: str | None) -> None:
         """Counts that an item of a host moved from one state to another; None means outside of the queue."""
@@ -104,6 +115,8 @@ class Counters:
         self,
         find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
         only: Container[str] | None = None,
+        *,
+        once: bool = False,
     ) -> Flushed:
         """Stores the counts in memory. Those that could not be stored are kept for the next call.
 
@@ -111,6 +124,7 @@ class Counters:
             find_drained: Returns which of some hosts have no open item, as far as this process knows. Those
                 whose counts say so too are taken out of the list.
             only: The hosts whose counts are stored; None for all, with those of the run.
+            once: Whether counts that DynamoDB throttles are kept for the next call at once.
         """
         unwritten, flushed = self._unwritten, Flushed()
         # One flush at a time: the record keeps only this process's latest write token.
@@ -123,17 +137,18 @@ class Counters:
                 updates = self._additions(by_host, drained)
                 if only is None:
                     updates.insert(0, self._addition(self._own_shard, total))
-                outcomes = await self._writes.run(updates)
+                outcomes = await self._writes.run(updates, once=once)
                 if only is None and isinstance(outcome := outcomes.pop(0), Applied | Refused):
                     total = await self._make_shard(total) if isinstance(outcome, Refused) else Counter()
                 by_host = _note_outcomes(by_host, outcomes, drained, flushed)
                 if by_host:
                     # The host was not as it was seen, or others have not counted yet what they add or end.
-                    outcomes = await self._writes.run(self._additions(by_host, {}))
+                    outcomes = await self._writes.run(self._additions(by_host, {}), once=once)
                     by_host = _note_outcomes(by_host, outcomes, {}, flushed)
                 flushed.open = [host for host in flushed.open if host in drained]
             finally:
                 unwritten.put_back(by_host, total)
+                self._new_hosts += flushed.new_hosts
         return flushed
 
     @property
@@ -199,6 +214,8 @@ def _note_outcomes(
     """Notes which hosts have left the list, or have to be listed; returns the counts that were not stored."""
     left: dict[str, Counter[str]] = {}
     for (host, counts), outcome in zip(by_host.items(), outcomes, strict=True):
+        if isinstance(outcome, Applied) and outcome.item is not None and counts["completed"] > 0:
+            flushed.new_hosts += stats_of(outcome.item).completed == counts["completed"]
         if not isinstance(outcome, Applied):
             # A host that refuses plain counts is about to be stored.
             left[host] = counts

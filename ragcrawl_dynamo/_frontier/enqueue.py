@@ -115,7 +115,7 @@ class Enqueuer:
         except PartialBatchError as error:
             return error
         finally:
-            await self._notifier.flush_if_due()
+            self._notifier.flush_if_due()
 
     async def _add_batch(
         self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
@@ -201,8 +201,8 @@ class Enqueuer:
         run = self._run
         # An insert of a known link costs five times a read, and says the same.
         read = [] if len(new) >= _MANY_LINKS and self._share_new >= _MOSTLY_NEW else list(new)
-        states, control_item = await run.items.read_states(read)
-        control = await run.control.admit(control_item)
+        states, control = await run.read_states(read)
+        control = await run.control.admit(control)
         # Removes the proof before an item is added: this process may be killed right after it adds one.
         await run.control.reopen(control)
         results: dict[str, AddResult] = {}

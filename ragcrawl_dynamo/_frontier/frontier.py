@@ -103,9 +103,8 @@ class Frontier:
             PartialBatchError: Some links may not have been added; the error has them. All other links were
                 added. Repeating the call is safe.
 
-        If the process is killed during the call, some links may be stored that no worker knows of. They are
-        crawled before the run is finished, with one exception: if the run was proven to be finished during
-        the call, such a link stays pending until it is added again, or until `recount`.
+        If the process is killed during the call, links may be stored that no worker knows of. They are
+        crawled before the run is finished. If that was proven meanwhile, they wait for `add` or `recount`.
         """
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
         links = arguments.check_links(links)
@@ -130,12 +129,10 @@ class Frontier:
     ) -> list[Claim]:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
-        The items of other processes are found in an eventually consistent index: an item that was just added
-        is claimable once the index shows it, usually well within a second. With `wait_seconds` the call waits
-        for it.
-
-        Concurrent calls in one process are coalesced. The delay and the maximum in flight of a host hold over
-        all processes together.
+        An item that another process has just added is claimable once the index shows it, usually well within
+        a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a
+        host hold over all processes together. Items of a host that DynamoDB throttles are left out for a
+        moment.
 
         Args:
             limit: The largest number of claims, from 1 to 10,000.
@@ -149,6 +146,7 @@ class Frontier:
 
         Raises:
             FrontierCancelledError: The run was cancelled.
+            ThrottledError: DynamoDB throttles all items that could be claimed, or does not answer in time.
             ClockSkewError: By the times in DynamoDB's answers, this machine's clock is off by more than half
                 of `frontier_max_clock_skew`.
         """
@@ -238,12 +236,7 @@ class Frontier:
         await self._queue.release(check_claims(claims, self.run_id))
 
     async def put_back(
-        self,
-        claim: Claim,
-        *,
-        payload: str | None = None,
-        priority: float | None = None,
-        to_end: bool = False,
+        self, claim: Claim, *, payload: str | None = None, priority: float | None = None, to_end: bool = False
     ) -> None:
         """Gives an item back to the queue with new values. It can be claimed at once; no failure is counted.
 
@@ -330,10 +323,8 @@ class Frontier:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
 
         The result is exact if nothing else updates the items meanwhile. An update that another process has
-        done but not counted yet is counted twice, until the next recount or the end of the run.
-
-        If the run was finished and an item is open after all, the item is put into the queue, and the run is
-        no longer finished. See `add`.
+        done but not counted yet is counted twice, until the next recount or the end of the run. If an item of
+        a finished run is open after all (see `add`), it is queued, and the run is no longer finished.
         """
         return await self._queue.recount()
 

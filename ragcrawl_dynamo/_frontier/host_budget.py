@@ -1,7 +1,7 @@
 """Keeps the number of links of each host within a budget, over all processes.
 
-Key `#{run_id}` / `budget#{host}`: how many links were admitted. A process reserves a part of the budget by a
-conditional update before it adds links, so that no two processes use the same part.
+Key `#{run_id}#{bucket}` / `budget#{host}`: how many links were admitted. A process reserves a part of the
+budget by a conditional update before it adds links, so that no two processes use the same part.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Refused,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Update
-from ragcrawl_dynamo._dynamodb.values import Item
+from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
 from ragcrawl_dynamo._schema.keys import budget_host, budget_key
@@ -133,7 +133,7 @@ class HostBudget:
 
     async def _left(self, missing: dict[str, int], limit: int) -> dict[str, int]:
         """Returns how much of the budgets is left, at most as much as is missing."""
-        keys = [budget_key(self._run.run_id, host) for host in missing]
+        keys = [self._key(host) for host in missing]
         stored = {budget_host(item): item for item in await read_all(self._gateway, self._table, keys)}
         left: dict[str, int] = {}
         for host, count in missing.items():
@@ -147,13 +147,16 @@ class HostBudget:
                 self._used_up[host] = self._run.clock.monotonic() + _SECONDS_REMEMBERED
         return left
 
+    def _key(self, host: str) -> Key:
+        return budget_key(self._run.run_id, host, self._run.hosts.bucket_of(host))
+
     def _insert(self, host: str, count: int) -> ConditionalInsert:
         token = WriteToken.new("made_by")
         site: Item = {"site_id": {"S": self._run.site_id}, _ADMITTED: {"N": str(count)}}
-        return ConditionalInsert({**budget_key(self._run.run_id, host), **site, **token.attributes}, token)
+        return ConditionalInsert({**self._key(host), **site, **token.attributes}, token)
 
     def _addition(self, host: str, count: int, condition: Condition | None = None) -> ConditionalUpdate:
         token = WriteToken.new("made_by")
         update = Update(put=token.assignment, increment={_ADMITTED: {"N": str(count)}})
         allowed = token.is_absent if condition is None else AllOf((token.is_absent, condition))
-        return ConditionalUpdate(budget_key(self._run.run_id, host), update, allowed, token)
+        return ConditionalUpdate(self._key(host), update, allowed, token)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._frontier.candidates import INDEX_LAG_SECONDS
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_candidates import INDEX_LAG_SECONDS
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._utils.concurrency import gather
 

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalWrites,
     Failed,
     Outcome,
+    is_held_up,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
@@ -33,6 +34,7 @@ from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.control_reads import ControlReads
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counts import NAMES, OPEN_STATES, UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_updates import AnnounceWork, HostUpdate
@@ -41,6 +43,7 @@ from ragcrawl_dynamo._schema.keys import HOST_PREFIX, bucket_of, host_key, host_
 from ragcrawl_dynamo._schema.queue_order import due_bound, host_order, split_facts
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
 from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import ThrottledError
 
 # An announcement of so many hosts does not read them first, if so many were new in the one before.
@@ -71,12 +74,18 @@ class HostStore:
     """The host records of one run."""
 
     def __init__(
-        self, gateway: Gateway, tables: Tables, writes: ConditionalWrites, control: ControlStore
+        self,
+        gateway: Gateway,
+        tables: Tables,
+        writes: ConditionalWrites,
+        control: ControlStore,
+        reads: ControlReads,
     ) -> None:
         self._gateway = gateway
         self._table = tables.hosts
         self._writes = writes
         self._control = control
+        self._reads = reads
         self.run_id = control.run_id
         self.site_id = control.site_id
         # The share of hosts that were new in the last announcement.
@@ -95,19 +104,28 @@ class HostStore:
         """Returns the key of a host's record."""
         return host_key(self.run_id, host, self.bucket_of(host))
 
-    async def read(self, hosts: Iterable[str] = ()) -> tuple[RunControl | None, dict[str, HostRecord]]:
-        """Returns the run's control and those of the given hosts that are stored; strongly consistent."""
+    async def read(self, hosts: Iterable[str]) -> dict[str, HostRecord]:
+        """Returns the records of those of the given hosts that are stored; strongly consistent."""
         await self._control.know_buckets()
+        keys = [self.key(host) for host in hosts]
+        records = [from_item(self._table, item) for item in await read_all(self._gateway, self._table, keys)]
+        return {record.host: record for record in records}
+
+    async def _read_with_control(
+        self, hosts: Iterable[str]
+    ) -> tuple[RunControl | None, dict[str, HostRecord]]:
+        """Returns the run's control, by a read that begins after the call, and records as `read` does."""
+        await self._control.know_buckets()
+        if not self._reads.may_begin():
+            following, records_read = await gather([self._reads.following(), self.read(hosts)])
+            return following, records_read
         keys = [self._control.key, *(self.key(host) for host in hosts)]
-        control: RunControl | None = None
-        records: dict[str, HostRecord] = {}
-        for item in await read_all(self._gateway, self._table, keys):
-            if item["item_id"] == self._control.key["item_id"]:
-                control = self._control.decode(item)
-            else:
-                record = from_item(self._table, item)
-                records[record.host] = record
-        return control, records
+        items = await read_all(self._gateway, self._table, keys)
+        control = None
+        if items and items[0]["item_id"] == self._control.key["item_id"]:
+            control = self._control.decode(items.pop(0))
+        records = [from_item(self._table, item) for item in items]
+        return control, {record.host: record for record in records}
 
     async def read_list(
         self, bucket: int, until: datetime, limit: int, after: Listed | None = None
@@ -174,15 +192,27 @@ class HostStore:
         return (await self._gateway.call("GetItem", request)).get("Item")
 
     async def try_update(
-        self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
+        self,
+        records: Mapping[str, HostRecord],
+        updates: Mapping[str, HostUpdate],
+        *,
+        on_held_up: Callable[[str], None] | None = None,
+        seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         """Updates hosts, unless another process has changed them since they were read.
+
+        Args:
+            records: The hosts as they were read.
+            updates: The updates.
+            on_held_up: If given, updates that DynamoDB throttles are not tried again. It is called with
+                their hosts, and with those for which there was no answer in time.
+            seconds: How long a request may take, `call_timeout` by default.
 
         Returns:
             The updated records. Hosts that another process has changed are left out.
 
         Raises:
-            ServiceError: All updates failed.
+            ServiceError: All updates failed that were not held up.
         """
         updated: dict[str, HostRecord] = {}
         writes: dict[str, ConditionalUpdate] = {}
@@ -194,11 +224,17 @@ class HostStore:
                 continue
             updated[host] = after.model_copy(update={"revision": secrets.token_hex(6)})
             writes[host] = self._write(before, updated[host])
-        outcomes = await self._writes.run(list(writes.values()))
+        is_once = on_held_up is not None
+        outcomes = await self._writes.run(list(writes.values()), once=is_once, seconds=seconds)
+        others: list[Outcome] = []
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 del updated[host]
-        _raise_if_all_failed(outcomes)
+            if on_held_up is not None and is_held_up(outcome):
+                on_held_up(host)
+            else:
+                others.append(outcome)
+        _raise_if_all_failed(others)
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
@@ -216,7 +252,7 @@ class HostStore:
             return updated
         config = self._gateway.config
         for failures in range(1, config.retry_attempts + 8):
-            _, records = await self.read(remaining)
+            records = await self.read(remaining)
             remaining = {host: update for host, update in remaining.items() if host in records}
             done = await self.try_update(records, remaining)
             updated += [Updated(records[host].order, record) for host, record in done.items()]
@@ -235,12 +271,13 @@ class HostStore:
     async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
         """Moves hosts to other places of the list, or out of it, if they are where they were seen.
 
-        A host leaves the list only if no item of it is open by its stored counts.
+        A host leaves the list only if no item of it is open by its stored counts. A move that DynamoDB
+        throttles fails at once.
 
         Args:
             moves: The hosts, and their new places; None takes a host out of the list.
         """
-        return await self._writes.run([self._move(listed, place) for listed, place in moves])
+        return await self._writes.run([self._move(listed, place) for listed, place in moves], once=True)
 
     async def announce(self, work: Mapping[str, Work], unwritten: UnwrittenCounts) -> list[Updated]:
         """Lists hosts, and stores those that are new. It is called after the items are stored.
@@ -256,7 +293,7 @@ class HostStore:
         """
         # An insert of a known host costs five times a read, and says the same.
         are_new = len(work) >= _MANY_HOSTS and self._share_new >= _MOSTLY_NEW
-        control, records = await self.read([] if are_new else work)
+        control, records = await self._read_with_control([] if are_new else work)
         if control is None:
             control = await self._control.make()
         await self._control.reopen(control)
@@ -288,10 +325,9 @@ class HostStore:
 
     async def ensure(self, host: str) -> None:
         """Stores a host without work, unless it is stored already."""
-        control, records = await self.read([host])
-        if host in records:
+        if host in await self.read([host]):
             return
-        record = self._new(control or await self._control.make(), host)
+        record = self._new(await self._reads.recent() or await self._control.make(), host)
         _raise_if_failed(await self._writes.run([self._insert(record, Counter())]))
 
     def _new(self, control: RunControl, host: str) -> HostRecord:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Refused
-from ragcrawl_dynamo._frontier.candidates import LONGEST_PAUSE, HostCandidates, pause_after
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
+from ragcrawl_dynamo._frontier.host_candidates import LONGEST_PAUSE, HostCandidates, pause_after
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost

@@ -1,15 +1,15 @@
 """Reads queue items, and builds their conditional writes: items are added, leased, and settled or renewed.
 
-Key `{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, leased or not. Its
-sort key there, `queue_order`, says its priority, its age and the end of its delay; a lease does not change
-it. The index only shows candidates: a claim is a write on the condition that the item still has the sort key
-that the index showed, and no lease that runs.
+Key `{digit}#{run_id}` / `{item_id}`. An open item is in by_queue under `{run_id}#{host}#{shard}`, leased or
+not. Its sort key there, `queue_order`, says its priority, its age and the end of its delay; a lease does not
+change it. The index only shows candidates: a claim is a write on the condition that the item still has the
+sort key that the index showed, and no lease that runs.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,7 +42,7 @@ from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._frontier.work import Work
 from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
-from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, run_partition, shard_of
+from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, items_partitions, shard_of
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_order
 from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
@@ -81,18 +81,26 @@ class ItemStore:
         self._coalesced = CoalescedWrites(gateway, table, writes)
         self._run_id = run_id
 
-    async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], Item | None]:
+    async def read_states(
+        self, item_ids: Sequence[str], *, with_control: bool
+    ) -> tuple[dict[str, Item], Item | None]:
         """Reads the state of those of the given items that are stored; strongly consistent.
 
+        Args:
+            item_ids: The ids of the items.
+            with_control: Whether to read the control of the run by the same request.
+
         Returns:
-            The attributes in STATE_ATTRIBUTES of each item, by id; and the control of the run, if there is
-            one, which the same request reads.
+            The attributes in STATE_ATTRIBUTES of each item, by id; and the control, if it was read and there
+            is one.
         """
+        keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
+        names: tuple[str, ...] = STATE_ATTRIBUTES
         key = control_key(self._run_id)
-        keys = [key, *(frontier_key(self._run_id, item_id) for item_id in item_ids)]
-        items = await read_all(
-            self._gateway, self._table, keys, (*STATE_ATTRIBUTES, *RunControl.model_fields)
-        )
+        if with_control:
+            keys.insert(0, key)
+            names += tuple(RunControl.model_fields)
+        items = await read_all(self._gateway, self._table, keys, names)
         control = next((item for item in items if item["run_id"] == key["run_id"]), None)
         return {unescape(item["item_id"]["S"]): item for item in items if item is not control}, control
 
@@ -109,13 +117,23 @@ class ItemStore:
         extra: Item = {"queue": {"S": queue}, "queue_order": {"S": order}, **token.attributes}
         return ConditionalInsert(to_item(self._table, item, extra), token)
 
-    async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes, each one independent of the others; returns their outcomes in order."""
-        return await self._writes.run(writes)
+    async def run(
+        self,
+        writes: Sequence[ConditionalInsert | ConditionalUpdate],
+        *,
+        once: bool = False,
+        seconds: float | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes, each one independent of the others; see ConditionalWrites.run."""
+        return await self._writes.run(writes, once=once, seconds=seconds)
 
-    async def run_coalesced(self, writes: Sequence[ConditionalUpdate]) -> list[Outcome]:
-        """Does conditional writes in batches with those of concurrent calls."""
-        return await self._coalesced.run(writes)
+    async def run_coalesced(
+        self,
+        writes: Sequence[ConditionalUpdate],
+        on_throttled: Callable[[int, float], None] | None = None,
+    ) -> list[Outcome]:
+        """Does conditional writes in batches with those of concurrent calls; see CoalescedWrites.run."""
+        return await self._coalesced.run(writes, on_throttled)
 
     async def close(self) -> None:
         """Sends the writes that wait."""
@@ -251,15 +269,12 @@ class ItemStore:
         """Iterates over all items of the run, or those with a given status, in lists; strongly consistent."""
         conditions = [Compare("status", "=", {"S": status}) for status in statuses]
         names = (*self._table.primary_key, *attributes) if attributes is not None else None
-        query = Query(
-            self._table,
-            run_partition(self._run_id),
-            filter=AnyOf(conditions) if conditions else None,
-            attributes=names,
-        )
-        async with aclosing(read_pages(self._gateway, query, ranges=_RANGES)) as pages:
-            async for _, items in pages:
-                yield items
+        only = AnyOf(conditions) if conditions else None
+        for partition in items_partitions(self._run_id):
+            query = Query(self._table, partition, filter=only, attributes=names)
+            async with aclosing(read_pages(self._gateway, query, ranges=_RANGES)) as pages:
+                async for _, items in pages:
+                    yield items
 
     def decode(self, item: Item) -> FrontierItem:
         """Decodes an item."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused
+from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused, is_held_up
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import HostRecord
 from ragcrawl_dynamo.errors import CorruptItemError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem
 
 logger = logging.getLogger(__name__)
+
+# Seconds that the claims of candidates may take at least, after their leases were reserved.
+_FEWEST_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +64,22 @@ class LeaseIssuer:
     Attributes:
         tried: How many conditional writes were sent to claim items.
         granted: How many of them were applied.
+        is_beaten: Whether other processes were faster at some of the latest candidates.
     """
 
-    def __init__(self, run: RunContext, reader: QueueReader) -> None:
+    def __init__(self, run: RunContext, reader: QueueReader, unused: UnusedLeases) -> None:
         self._run = run
         self._reader = reader
+        self._unused = unused
         self.tried = 0
         self.granted = 0
+        self.is_beaten = False
 
     async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
         """Claims candidates, unless other processes were faster. The leases begin now.
+
+        It does not wait for candidates whose writes DynamoDB throttles, and no longer than half of the time
+        for which a lease is worth something. The hosts of those that are held up wait on the workbench.
 
         Args:
             candidates: The candidates, at most as many as there are terms.
@@ -79,18 +89,20 @@ class LeaseIssuer:
             The leases that were issued, by index into the candidates.
 
         Raises:
-            ServiceError: All claims failed.
+            ServiceError: All claims failed that were not held up.
         """
         now = self._run.clock.now()
+        end = self._run.clock.monotonic() + self._seconds(terms[: len(candidates)])
         leases = [self._lease(lease_terms, now) for lease_terms in terms[: len(candidates)]]
         indexes: dict[str, list[int]] = defaultdict(list)
         for i, candidate in enumerate(candidates):
             indexes[candidate.host].append(i)
         untried = set(range(len(candidates)))
         try:
-            reserved, lost = await self._reserve(indexes, leases, now)
+            reserved, lost = await self._reserve(indexes, leases, now, end)
+            self.is_beaten = not lost <= self._run.view.bench.paused.keys()
             claimed = {i: candidate for i, candidate in enumerate(candidates) if candidate.host not in lost}
-            outcomes = await self._write_claims(claimed, leases)
+            outcomes = await self._write_claims(claimed, leases, end)
             untried -= {i for i, outcome in outcomes.items() if not isinstance(outcome, Failed)}
             return await self._take(claimed, leases, outcomes, reserved, now)
         finally:
@@ -99,7 +111,7 @@ class LeaseIssuer:
             bench.end_claim(indexes)
 
     async def _reserve(
-        self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime
+        self, indexes: Mapping[str, Sequence[int]], leases: Sequence[Lease], now: datetime, end: float
     ) -> tuple[dict[str, HostRecord], set[str]]:
         """Reserves leases with limited hosts; returns their new records, and hosts that allow no leases now.
 
@@ -114,10 +126,15 @@ class LeaseIssuer:
             host: ReserveLeases({leases[i].token: leases[i].free_at for i in indexes[host]}, now)
             for host in records
         }
-        reserved = await self._run.hosts.try_update(records, updates)
-        for host in records.keys() & bench.hosts.keys():
+        held_up: set[str] = set()
+        reserved = await self._run.hosts.try_update(
+            records, updates, on_held_up=held_up.add, seconds=self._left(end)
+        )
+        for host in (records.keys() & bench.hosts.keys()) - held_up:
             # A host that has refused has to be read again.
             bench.hosts[host].record = reserved.get(host)
+        for host in held_up:
+            self._run.hold_up(host)
         return reserved, lost | (records.keys() - reserved.keys())
 
     async def _take(
@@ -136,6 +153,7 @@ class LeaseIssuer:
         issued: IssuedLeases = {}
         unused: dict[str, list[str]] = defaultdict(list)
         refused: list[Candidate] = []
+        uncertain: list[tuple[Candidate, Lease]] = []
         for i, outcome in outcomes.items():
             candidate, lease = claimed[i], leases[i]
             item = self._note_claim(candidate, lease, outcome)
@@ -145,8 +163,12 @@ class LeaseIssuer:
                 continue
             if isinstance(outcome, Refused):
                 refused.append(candidate)
+            elif isinstance(outcome, Failed) and outcome.may_be_applied:
+                uncertain.append((candidate, lease))
             if candidate.host in reserved:
                 unused[candidate.host].append(lease.token)
+        self.is_beaten |= bool(refused)
+        self._unused.check(uncertain)
         try:
             await self._return(unused, reserved, reserved_at)
             _raise_if_all_failed(outcomes.values())
@@ -168,6 +190,7 @@ class LeaseIssuer:
         if (host := run.view.bench.hosts.get(candidate.host)) is not None:
             host.wait(replace(candidate, expired_token=lease.token), lease.free_at, is_own=True)
             host.note_claimed(run.clock.monotonic())
+            host.held_up = 0
         try:
             item = run.items.decode(outcome.item)
         except CorruptItemError as error:
@@ -183,34 +206,50 @@ class LeaseIssuer:
         reserved: Mapping[str, HostRecord],
         reserved_at: datetime,
     ) -> None:
-        """Gives reserved leases that are not used back to their hosts."""
+        """Gives reserved leases that are not used back to their hosts.
+
+        It is tried again in the background.
+        """
         if not unused:
             return
         updates = {host: ReturnLeases(tuple(tokens), reserved_at) for host, tokens in unused.items()}
         bench = self._run.view.bench
+        returned: dict[str, HostRecord] = {}
         try:
-            returned = await self._run.hosts.try_update(reserved, updates)
-            for host in updates.keys() & bench.hosts.keys():
-                bench.hosts[host].record = returned.get(host)
-            await self._run.hosts.update(
-                {host: update for host, update in updates.items() if host not in returned}
-            )
+            returned = await self._run.hosts.try_update(reserved, updates, on_held_up=lambda _: None)
+        except RagcrawlDynamoError as error:
+            logger.debug("unused leases are returned later: %s", error)
+        for host in updates.keys() & bench.hosts.keys():
+            bench.hosts[host].record = returned.get(host)
+        if left := {host: update for host, update in updates.items() if host not in returned}:
+            self._run.tasks.spawn(self._return_later(left))
+
+    async def _return_later(self, updates: Mapping[str, ReturnLeases]) -> None:
+        try:
+            self._run.note_updates(await self._run.hosts.update(updates))
         except RagcrawlDynamoError as error:
             logger.warning(
                 "unused leases of %d hosts could not be returned, these hosts wait longer: %s",
-                len(unused),
+                len(updates),
                 error,
             )
 
     async def _write_claims(
-        self, claimed: Mapping[int, Candidate], leases: Sequence[Lease]
+        self, claimed: Mapping[int, Candidate], leases: Sequence[Lease], end: float
     ) -> dict[int, Outcome]:
-        """Writes claims; returns their outcomes by index."""
+        """Writes claims; returns their outcomes by index. Hosts that are held up are paused."""
         items = self._run.items
         max_attempts = self._run.config.frontier_max_attempts
         writes = [items.claim(candidate, leases[i], max_attempts) for i, candidate in claimed.items()]
-        outcomes = await items.run(writes)
+        outcomes = await items.run(writes, once=True, seconds=self._left(end))
         self.tried += len(outcomes)
+        held_up = {
+            candidate.host
+            for candidate, outcome in zip(claimed.values(), outcomes, strict=True)
+            if is_held_up(outcome)
+        }
+        for host in held_up:
+            self._run.hold_up(host)
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if failures:
             logger.warning(
@@ -226,7 +265,8 @@ class LeaseIssuer:
         max_attempts = self._run.config.frontier_max_attempts
         now = self._run.clock.now()
         outcomes = await items.run(
-            [items.give_up(candidate, secrets.token_hex(8), now, max_attempts) for candidate in candidates]
+            [items.give_up(candidate, secrets.token_hex(8), now, max_attempts) for candidate in candidates],
+            once=True,
         )
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
@@ -237,6 +277,15 @@ class LeaseIssuer:
                 )
                 self._run.counters.move(candidate.host, candidate.state, "failed")
 
+    def _seconds(self, terms: Iterable[LeaseTerms]) -> float:
+        """Returns how long claims may take, so that the leases have time left, or can be given back."""
+        shortest = min((lease_terms.seconds for lease_terms in terms), default=0.0)
+        return (shortest - self._run.config.frontier_max_clock_skew) / 2
+
+    def _left(self, end: float) -> float:
+        """Returns the seconds until a moment of the monotonic clock, or few if it is over."""
+        return max(_FEWEST_SECONDS, end - self._run.clock.monotonic())
+
     def _lease(self, terms: LeaseTerms, now: datetime) -> Lease:
         ends_at = now + timedelta(seconds=terms.seconds)
         free_at = ends_at + timedelta(seconds=self._run.config.frontier_max_clock_skew)
@@ -245,11 +294,12 @@ class LeaseIssuer:
 
 
 def _raise_if_all_failed(outcomes: Collection[Outcome]) -> None:
-    """Raises the first error if all claims failed.
+    """Raises the first error if all claims failed, except for those that were held up.
 
     Raises:
-        ServiceError: All claims failed.
+        ServiceError: They failed.
     """
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-    if failures and len(failures) == len(outcomes):
+    others = [outcome for outcome in outcomes if not is_held_up(outcome)]
+    failures = [outcome for outcome in others if isinstance(outcome, Failed)]
+    if failures and len(failures) == len(others):
         raise failures[0].error

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 from ragcrawl_dynamo._frontier.arguments import check_lease
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["LeaseKeeper"]
@@ -131,8 +132,11 @@ class LeaseKeeper:
         for claim in [claim for claim in self._held.values() if claim.ended]:
             self.let_go(claim)
         aging = [claim for claim in self.held if claim.deadline - now < self._lease.seconds - renewed_after]
-        if aging:
-            await self._renew(aging)
+        # A host whose writes are throttled must not hold the renewals of others.
+        by_host: dict[str, list[Claim]] = {}
+        for claim in aging:
+            by_host.setdefault(claim.item.domain, []).append(claim)
+        await gather(self._renew(claims) for claims in by_host.values())
         now = self._clock.monotonic()
         for claim in self.held:
             if claim.deadline - self._lease.margin <= now:

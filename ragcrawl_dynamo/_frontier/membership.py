@@ -1,7 +1,8 @@
 """Keeps the processes that claim from a run, so that each of them begins with a share of hosts and items.
 
-Key `#{run_id}` / `member#{process}`. Shares only keep processes from trying the same items. A process with
-nothing left in its share claims from the shares of others, and the conditional writes of the claims decide.
+Key `#{run_id}#members` / `member#{process}`. Shares only keep processes from trying the same items. A process
+with nothing left in its share claims from the shares of others, and the conditional writes of the claims
+decide.
 
 A process has the hosts of some buckets, and a part of the items of every host whose queue is too long to be
 read at once. Buckets are assigned by rendezvous hashing with a bound: few of them move when a process comes
@@ -24,14 +25,16 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, moment_text
-from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, records_partition
+from ragcrawl_dynamo._schema.keys import MEMBER_PREFIX, member_key, members_partition
 
 # Seconds between two signs of life at most, and seconds without one after which a process counts as gone.
 _BEAT_SECONDS = 10.0
 _ALIVE_SECONDS = 30.0
 
-# Seconds until the processes are read again after they have changed. The time doubles while they do not.
+# Seconds until the processes are read again after they have changed. The time doubles while they do not. Each
+# of the processes reads all of them, so it grows with the square of their number beyond 100.
 _SOON_SECONDS = 0.25
+_MANY_PROCESSES = 100
 
 
 class Membership:
@@ -97,7 +100,7 @@ class Membership:
         }
         await self._gateway.call("PutItem", requests.put_request(self._table, sign_of_life))
         only_members = BeginsWith("item_id", {"S": MEMBER_PREFIX})
-        query = Query(self._table, records_partition(self._run_id), sort=only_members)
+        query = Query(self._table, members_partition(self._run_id), sort=only_members)
         response = await self._gateway.call("Query", requests.query_request(query))
         oldest = moment_text(now - timedelta(seconds=_ALIVE_SECONDS))
         members = response["Items"]
@@ -106,9 +109,10 @@ class Membership:
             for member in members
             if member["seen_at"]["S"] >= oldest
         ]
-        doubled = min(_BEAT_SECONDS, max(_SOON_SECONDS, 2 * self._interval))
+        soon = min(_BEAT_SECONDS, _SOON_SECONDS * max(1.0, len(ids) / _MANY_PROCESSES) ** 2)
+        doubled = min(_BEAT_SECONDS, max(soon, 2 * self._interval))
         is_changed = ids != self._ids
-        self._interval = _SOON_SECONDS if is_changed else doubled
+        self._interval = soon if is_changed else doubled
         if is_changed:
             self._ids = ids if self.me in ids else [*ids, self.me]
             self._shares.clear()

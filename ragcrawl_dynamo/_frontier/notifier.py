@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Container, Sequence
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+from ragcrawl_dynamo.errors import RagcrawlDynamoError
+
+logger = logging.getLogger(__name__)
 
 # How many drained hosts are taken out of the list with a flush of counts, besides those with counts to store.
 _LEAVING_AT_ONCE = 50
@@ -19,6 +23,7 @@ class Notifier:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
+        self._flushing: asyncio.Task[None] | None = None
 
     async def announce(self, work: WorkByHost) -> None:
         """Lists hosts as having work, and wakes waiting claims. It is called after the items are stored.
@@ -48,10 +53,14 @@ class Notifier:
         """
         await self.announce(WorkByHost())
 
-    async def flush_if_due(self) -> None:
-        """Stores the counts that this process has added up, if it is time for that; see `flush`."""
-        if self._run.counters.is_due(self._run.clock.monotonic()):
-            await self.flush()
+    def flush_if_due(self) -> None:
+        """Begins to store the counts that this process has added up, if it is time for that; see `flush`.
+
+        Nobody waits for it. What DynamoDB throttles is stored with the counts of the next second.
+        """
+        is_busy = self._flushing is not None and not self._flushing.done()
+        if not is_busy and self._run.counters.is_due(self._run.clock.monotonic()):
+            self._flushing = self._run.tasks.spawn(self._flush_in_background())
 
     async def flush(self) -> None:
         """Stores the counts that this process has added up, and takes drained hosts out of the list.
@@ -72,10 +81,17 @@ class Notifier:
         if any(host in hosts for host in self._run.view.unwritten_counts.by_host):
             await self._run.tasks.uninterrupted(self._flush(hosts))
 
-    async def _flush(self, only: Container[str] | None) -> None:
+    async def _flush_in_background(self) -> None:
+        try:
+            await self._flush(None, once=True)
+        except RagcrawlDynamoError as error:
+            logger.warning("hosts are announced later that have items by their counts: %s", error)
+
+    async def _flush(self, only: Container[str] | None, *, once: bool = False) -> None:
+        """Stores counts; `once` leaves those that DynamoDB throttles for the next time."""
         run = self._run
         bench = run.view.bench
-        flushed = await run.counters.flush(bench.drained, only)
+        flushed = await run.counters.flush(bench.drained, only, once=once)
         if only is None:
             flushed.asleep += await self._leave(bench.idle_drained(_LEAVING_AT_ONCE, run.clock.monotonic()))
         missed = WorkByHost()

@@ -55,17 +55,22 @@ class QueueIndex:
     async def look(self, host: str, shard: int, wanted: int, known: Container[str], now: datetime) -> Look:
         """Reads the first items of a shard, leased ones too; eventually consistent.
 
+        A read that DynamoDB throttles is not tried again.
+
         Args:
             host: The host.
             shard: The shard.
             wanted: How many items are wanted that are not known.
             known: The ids of items that are known to be leased or to have left the queue.
             now: The present moment.
+
+        Raises:
+            ServiceError: The shard could not be read.
         """
         candidates: list[Candidate] = []
         missing, start = wanted, None
         while missing > 0:
-            page, start = await self._read(host, shard, None, missing, start)
+            page, start = await self._read(host, shard, None, missing, start, once=True)
             candidates += page
             missing -= sum(candidate.item_id not in known for candidate in page)
             if start is None:
@@ -73,7 +78,7 @@ class QueueIndex:
         due: list[Candidate] = []
         if candidates[-1].moment is None:
             is_due = Between("queue_order", {"S": TIMED}, {"S": due_bound(now)})
-            due, _ = await self._read(host, shard, is_due, _DUE_READ)
+            due, _ = await self._read(host, shard, is_due, _DUE_READ, once=True)
         return Look(candidates, due, is_all=False)
 
     async def read_known(
@@ -108,11 +113,20 @@ class QueueIndex:
         return candidates[0].item_id if candidates else None
 
     async def _read(
-        self, host: str, shard: int, sort: Condition | None, limit: int, start: Key | None = None
+        self,
+        host: str,
+        shard: int,
+        sort: Condition | None,
+        limit: int,
+        start: Key | None = None,
+        *,
+        once: bool = False,
     ) -> tuple[list[Candidate], Key | None]:
         """Reads one page of a shard; returns its items, and the key after which the next page begins."""
         query = Query(self._table, host_queue(self._run_id, host, shard), index="by_queue", sort=sort)
-        response = await self._gateway.call("Query", requests.query_request(query, limit=limit, start=start))
+        request = requests.query_request(query, limit=limit, start=start)
+        async with self._gateway.permit("Query", self._table.name, once=once) as budget:
+            response = await self._gateway.call("Query", request, budget=budget)
         candidates = [
             candidate_at(unescape(item["item_id"]["S"]), host, item["queue_order"]["S"])
             for item in response["Items"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_facts, split_order
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded
+from ragcrawl_dynamo.errors import ThrottledError
+
+logger = logging.getLogger(__name__)
 
 # How many items of a shard one read returns at least, besides those that are known to be leased.
 _LEAST_ITEMS = 50
@@ -29,6 +34,8 @@ class QueueReader:
     async def look(self, hosts: Sequence[HostCandidates], wanted: int, now: datetime) -> None:
         """Reads what is not known of hosts: their limits first, and the queues of those that are open.
 
+        A host whose queue DynamoDB does not let it read now is paused.
+
         Args:
             hosts: The hosts, all of them on the workbench.
             wanted: How many items are wanted of each host.
@@ -40,11 +47,16 @@ class QueueReader:
         open_hosts = [
             host
             for host in hosts
-            if bench.hosts.get(host.host) is host and host.has_room(now) and bench.needs_look(host, monotonic)
+            if bench.hosts.get(host.host) is host and host.has_room(now) and host.needs_look(monotonic)
         ]
 
         async def look(host: HostCandidates) -> None:
-            await self._look_into(host, wanted, now)
+            try:
+                await self._look_into(host, wanted, now)
+            except ThrottledError as error:
+                # The claim does not wait for it.
+                logger.warning("the queue of host %s is read later: %s", host.host, error)
+                self._run.hold_up(host.host)
 
         try:
             await gather_bounded(look, open_hosts, _HOSTS_AT_ONCE)
@@ -107,7 +119,7 @@ class QueueReader:
         unknown = [host.host for host in hosts if host.lacks_record]
         if not unknown:
             return
-        _, records = await self._run.hosts.read(unknown)
+        records = await self._run.hosts.read(unknown)
         for name in unknown:
             if name not in records:
                 # Its run was deleted meanwhile.

@@ -15,6 +15,7 @@ from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
 from ragcrawl_dynamo._frontier.item_store import LEFT_BY_FINAL, state_of
 from ragcrawl_dynamo._schema.attributes import expiry
 from ragcrawl_dynamo._schema.keys import frontier_key
+from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo._utils.urls import link_id, url_hash
 from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.errors import PartialBatchError, RagcrawlDynamoError
@@ -73,7 +74,7 @@ class Redirects:
         for _ in range(_ATTEMPTS):
             if not remaining:
                 break
-            states, control = await run.items.read_states(list(remaining))
+            states, control = await run.read_states(list(remaining))
             absent = [item for item_id, item in remaining.items() if item_id not in states]
             if absent:
                 await self._prepare_additions(absent, control)
@@ -106,16 +107,16 @@ class Redirects:
                 del remaining[item.item_id]
             if absent:
                 # A process may have proven meanwhile that the run is finished, and counted its items.
-                await run.control.reopen(await run.control.read())
+                await run.control.reopen(await run.control_reads.following())
         if failures:
             raise PartialBatchError(len(items) - len(failures), failures) from failures[0][1]
 
-    async def _prepare_additions(self, absent: Sequence[FrontierItem], control: Item | None) -> None:
+    async def _prepare_additions(self, absent: Sequence[FrontierItem], control: RunControl | None) -> None:
         """Stores the hosts of new items, which hold their counts, and removes the proof of the end."""
         run = self._run
         for host in {item.domain for item in absent}:
             await run.hosts.ensure(host)
-        await run.control.reopen(None if control is None else run.control.decode(control))
+        await run.control.reopen(control)
 
     def _addition(self, item: FrontierItem, now: datetime) -> ConditionalInsert:
         token = WriteToken.new("added_by")

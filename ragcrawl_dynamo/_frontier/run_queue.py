@@ -29,6 +29,7 @@ from ragcrawl_dynamo._frontier.redirects import Redirects
 from ragcrawl_dynamo._frontier.scheduler import Scheduler
 from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.urls import link_id
@@ -57,7 +58,8 @@ class RunQueue:
         """`control` is the control that is stored if the run has none yet, with the names of `rules`."""
         self.run = run = RunContext(services, control, rules)
         notifier = Notifier(run)
-        self.scheduler = Scheduler(run)
+        self._unused = UnusedLeases(run, self.release)
+        self.scheduler = Scheduler(run, self._unused)
         self._notifier = notifier
         self._budget = HostBudget(services, run)
         self._enqueuer = Enqueuer(run, notifier, self._budget)
@@ -65,7 +67,7 @@ class RunQueue:
         self._settlement = Settlement(run, notifier)
         self._termination = Termination(run, notifier)
         self._dead_letters = DeadLetters(run, notifier)
-        self._claims = ClaimCoalescer(run, self.scheduler, self.release)
+        self._claims = ClaimCoalescer(run, self.scheduler, self._unused)
 
     async def add(
         self,
@@ -94,20 +96,29 @@ class RunQueue:
         """See Frontier.claim."""
         clock = self.run.clock
         deadline = clock.monotonic() + wait_seconds
+        failures = 0
         while True:
             self.run.view.changed.clear()
             self.run.check_clock()
             await self._notifier.announce_left()
             is_last = clock.monotonic() >= deadline
-            claims, next_at = await self._claims.claim(terms, is_thorough=is_last)
-            await self._notifier.flush_if_due()
-            if claims or is_last:
+            claims, result = await self._claims.claim(terms, is_thorough=is_last)
+            self._notifier.flush_if_due()
+            if claims:
                 return claims
-            remaining = max(0.0, deadline - clock.monotonic())
             pause = _POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 # spreads load
-            if next_at is not None:
-                pause = min(pause, max(0.001, (next_at - clock.now()).total_seconds()))
-            await self._notifier.wait_for_change(min(pause, remaining))
+            if result.next_at is not None:
+                pause = min(pause, max(0.001, (result.next_at - clock.now()).total_seconds()))
+            if not is_last:
+                pause = min(pause, max(0.0, deadline - clock.monotonic()))
+            elif result.throttled is None:
+                return []
+            else:
+                # There are items to claim.
+                failures += 1
+                if failures >= self.run.config.retry_attempts:
+                    raise result.throttled
+            await self._notifier.wait_for_change(pause)
 
     async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
         """See Frontier.renew."""
@@ -136,7 +147,7 @@ class RunQueue:
         if items:
             await self.run.control.check_rules()
             await self.run.tasks.uninterrupted(self._redirects.complete(items))
-            await self._notifier.flush_if_due()
+            self._notifier.flush_if_due()
 
     async def end(
         self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
@@ -150,7 +161,7 @@ class RunQueue:
             payload_attribute = payload_of(payload)
         updates = [items.finish(claim.item, status, now, error, payload_attribute) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
-        await self._notifier.flush_if_due()
+        self._notifier.flush_if_due()
 
     async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> None:
         """See Frontier.fail."""
@@ -208,7 +219,7 @@ class RunQueue:
         now = self.run.clock.now()
         return self.run.items.finish(claim.item, FrontierStatus.COMPLETED, now, outcome=outcome)
 
-    async def end_commit(self, end: ConditionalUpdate) -> bool:
+    async def end_commit(self, claim: Claim, end: ConditionalUpdate) -> bool:
         """Completes the item of a committed page by the write that `prepare_commit` built.
 
         Returns:
@@ -217,10 +228,16 @@ class RunQueue:
         Raises:
             RagcrawlDynamoError: It is not known whether it did.
         """
-        (outcome,) = await self.run.items.run_coalesced([end])
+        (outcome,) = await self.run.items.run_coalesced(
+            [end], lambda _, seconds: self.pause_host_of(claim, seconds)
+        )
         if isinstance(outcome, Failed):
             raise outcome.error
         return isinstance(outcome, Applied)
+
+    def pause_host_of(self, claim: Claim, seconds: float) -> None:
+        """Lets claims leave out the host of a claim, whose end is throttled, for some seconds."""
+        self.run.pause_host(claim.item.domain, seconds)
 
     async def _add_discovered(self, links: Sequence[str | FrontierItem], common: dict[str, Any]) -> None:
         """Adds the links of a page. Links that cannot be added are logged: they do not keep the page back."""
@@ -245,7 +262,7 @@ class RunQueue:
         """
         work = self._settlement.note_completed(claim, is_counted=is_counted)
         await self.run.tasks.uninterrupted(work)
-        await self._notifier.flush_if_due()
+        self._notifier.flush_if_due()
 
     async def is_finished(self) -> bool:
         """See Frontier.is_finished."""
@@ -296,6 +313,7 @@ class RunQueue:
     async def set_state(self, state: RunState) -> None:
         """See Frontier.pause, resume and cancel."""
         await self.run.control.set_state(state)
+        self.run.control_reads.forget()
         self.run.view.changed.set()
 
     async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
@@ -314,7 +332,7 @@ class RunQueue:
         try:
             return await self._dead_letters.requeue()
         finally:
-            await self._notifier.flush_if_due()
+            self._notifier.flush_if_due()
 
     def clear(self) -> None:
         """Clears what this process remembers of the run, after the run's items were deleted."""
@@ -324,6 +342,7 @@ class RunQueue:
 
     async def close(self) -> None:
         """Waits for the work that is under way, stores the last counts and ends the membership."""
+        await self._unused.close()
         await self.run.items.close()
         await self.run.tasks.join()
         try:
@@ -341,6 +360,7 @@ class RunQueue:
     async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
         self.run.note_updates(await self.run.hosts.update(updates))
         await self.run.control.note_new_limits()
+        self.run.control_reads.forget()
 
     async def _check_site(self) -> None:
         """Checks that the run is not one of another site.
@@ -352,7 +372,7 @@ class RunQueue:
 
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
-        await self._notifier.flush_if_due()
+        self._notifier.flush_if_due()
 
     def _with(self, claim: Claim, changed: dict[str, Any]) -> FrontierItem:
         """Returns the item of a claim with new values.

@@ -19,9 +19,10 @@ from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.concurrency import gather
-from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError
+from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError, ThrottledError
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +41,24 @@ class ClaimResult:
     Attributes:
         leases: The leases that were issued, by index into the terms.
         next_at: When an item may be claimable; None if no moment is known.
+        throttled: The error of a claim that got nothing, if hosts wait because DynamoDB holds them up.
     """
 
     leases: IssuedLeases = field(default_factory=dict)
     next_at: datetime | None = None
+    throttled: ThrottledError | None = None
 
 
 class Scheduler:
     """Claims items of one run for this process. `issuer` issues the leases."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, unused: UnusedLeases) -> None:
         self._run = run
         self._lists = HostLists(run)
         self._reader = QueueReader(run)
         self._idle = IdleHosts(run, self._lists, self._reader)
         self._limits: str | None = None
-        self.issuer = LeaseIssuer(run, self._reader)
+        self.issuer = LeaseIssuer(run, self._reader, unused)
 
     async def claim(self, terms: Sequence[LeaseTerms], *, is_thorough: bool) -> ClaimResult:
         """Claims an item for each of the terms, in their order, as long as there are claimable items.
@@ -96,7 +99,7 @@ class Scheduler:
                 result.leases |= {unserved[i]: lease for i, lease in issued.items()}
                 if len(result.leases) == len(terms):
                     break
-                if len(issued) < len(chosen):
+                if self.issuer.is_beaten:
                     await self._check(now)
             except RagcrawlDynamoError as error:
                 # Items that are claimed already must reach the caller.
@@ -105,6 +108,8 @@ class Scheduler:
                 logger.warning("a claim returns fewer items because a request failed: %s", error)
                 break
         result.next_at = run.view.bench.next_moment()
+        if not result.leases and run.view.bench.paused:
+            result.throttled = _throttled(list(run.view.bench.paused))
         return result
 
     def clear(self) -> None:
@@ -146,7 +151,7 @@ class Scheduler:
         Raises:
             FrontierCancelledError: The run was cancelled.
         """
-        control = await self._run.control.read()
+        control = await self._run.control_reads.recent()
         if control is None:
             return True
         if control.limits_changed_by != self._limits:
@@ -155,3 +160,14 @@ class Scheduler:
         if control.state is RunState.CANCELLED:
             raise FrontierCancelledError
         return control.state is RunState.RUNNING
+
+
+def _throttled(hosts: Sequence[str]) -> ThrottledError:
+    names = ", ".join(hosts[:3])
+    return ThrottledError(
+        f"nothing was claimed: DynamoDB throttles what is written about {len(hosts)} hosts, such as {names}, "
+        f"or does not answer in time: raise the capacity, or claim fewer items at once",
+        code="Throttled",
+        operation="claim",
+        table=None,
+    )

@@ -204,7 +204,13 @@ class Settlement:
         """Does writes under leases; `status` is the status of the items after the writes."""
         written = _Written()
         refused: list[Claim] = []
-        for claim, outcome in zip(claims, await self._run.items.run_coalesced(updates), strict=True):
+
+        def on_throttled(i: int, pause: float) -> None:
+            # More leases of the host would wait for their ends too.
+            self._run.pause_host(claims[i].item.domain, pause)
+
+        outcomes = await self._run.items.run_coalesced(updates, on_throttled)
+        for claim, outcome in zip(claims, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 written.unknown.append((claim, outcome.error))
             elif isinstance(outcome, Applied) and outcome.item and outcome.item["status"] == {"S": status}:

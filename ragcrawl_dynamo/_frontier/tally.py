@@ -65,8 +65,24 @@ class Tally:
         for host, _, *amounts in self._database.execute(_DIFFERENCES):
             yield host, Counter(dict(zip(NAMES, amounts, strict=True)))
 
+    def hosts_with(self, state: str) -> int:
+        """Returns how many hosts have an item in a state."""
+        query = f"SELECT count(*) FROM counts WHERE {_column(state)} > 0"  # noqa: S608 # a name of ours
+        (count,) = self._database.execute(query).fetchone()
+        return int(count)
+
+    def most(self, state: str, limit: int) -> dict[str, int]:
+        """Returns the hosts with the most items in a state, the first by name among equal ones."""
+        column = _column(state)
+        query = f"SELECT host, {column} FROM counts WHERE {column} > 0 ORDER BY {column} DESC, host LIMIT ?"  # noqa: S608 # a name of ours
+        return dict(self._database.execute(query, (limit,)).fetchall())
+
     def _add(self, by_host: Mapping[str, Mapping[str, int]], *, stored: int) -> None:
         rows = [(host, stored, *(counts.get(name, 0) for name in NAMES)) for host, counts in by_host.items()]
         self._database.execute("BEGIN")
         self._database.executemany(_ADD, rows)
         self._database.execute("COMMIT")
+
+
+def _column(state: str) -> str:
+    return NAMES[NAMES.index(state)]

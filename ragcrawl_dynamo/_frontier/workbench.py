@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
-from ragcrawl_dynamo._frontier.candidates import INDEX_LAG_SECONDS, Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.host_candidates import INDEX_LAG_SECONDS, HostCandidates
+from ragcrawl_dynamo._frontier.left_hosts import LeftHosts
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
-
-# Seconds for which candidates are kept, in the share of this process and outside of it. Other processes may
-# add items meanwhile. An item that is better than its host's place moves the host in the list, which is seen
-# sooner.
-OWN_CANDIDATE_SECONDS = 30.0
-CANDIDATE_SECONDS = 5.0
 
 # Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
@@ -47,6 +43,7 @@ class Workbench:
     Attributes:
         hosts: The hosts by name.
         idle: The hosts that are listed as having work now, and have nothing that could be claimed.
+        paused: The hosts that wait because DynamoDB throttles what is written about them.
     """
 
     def __init__(self, process: str) -> None:
@@ -58,9 +55,8 @@ class Workbench:
         """Forgets all hosts."""
         self.hosts: dict[str, HostCandidates] = {}
         self.idle: dict[str, HostCandidates] = {}
-        # Hosts that were forgotten lately, with the moment. What this process has ended of them may still be
-        # in the index.
-        self._left: dict[str, tuple[float, HostCandidates]] = {}
+        self._left = LeftHosts()
+        self.paused: dict[str, HostCandidates] = {}
         self._limits_changed_at: float | None = None
         self._turn = 0
         self._version = 0
@@ -77,9 +73,9 @@ class Workbench:
         """
         known = self.hosts.get(host)
         if known is None:
-            if host in self._left and self._left[host][1].is_past(order, monotonic):
+            if self._left.is_past(host, order, monotonic):
                 return
-            known = self._return(host) or HostCandidates(host, None, bucket)
+            known = self._left.take(host) or HostCandidates(host, None, bucket)
             known.is_own = is_own
             self.hosts[host] = known
         known.seen_at = monotonic
@@ -113,7 +109,7 @@ class Workbench:
         if known is None:
             if not is_own or record.order is None:
                 return
-            known = self._return(record.host) or HostCandidates(record.host, None, record.bucket)
+            known = self._left.take(record.host) or HostCandidates(record.host, None, record.bucket)
             self.hosts[record.host] = known
             # Nothing is in the queue of a host that was not listed, except what this process has added now.
             known.is_all = order_before is None
@@ -134,6 +130,7 @@ class Workbench:
             has_left: Whether the host has left the list, by its record. Otherwise the list does not show it.
         """
         self.idle.pop(host, None)
+        self.paused.pop(host, None)
         if (known := self.hosts.pop(host, None)) is None:
             return
         known.forget()
@@ -141,18 +138,7 @@ class Workbench:
         if has_left:
             known.note_order(None, monotonic)
         known.order = None
-        self._left[host] = monotonic, known
-        while (first := next(iter(self._left))) != host:
-            if monotonic - self._left[first][0] < INDEX_LAG_SECONDS:
-                break
-            del self._left[first]
-
-    def _return(self, host: str) -> HostCandidates | None:
-        """Returns a host that was forgotten lately, with what is left of it."""
-        _, known = self._left.pop(host, (0.0, None))
-        if known is not None:
-            known.record, known.is_own = None, True
-        return known
+        self._left.remember(known, monotonic)
 
     def settle(self, host: HostCandidates) -> None:
         """Puts a host where it belongs. It is called after each change of the host."""
@@ -187,6 +173,8 @@ class Workbench:
                 at = moment
         if host.record is not None and (open_at := host.record.open_at) is not None:
             at = open_at if at is None else max(at, open_at)
+        if host.paused_until is not None:
+            at = host.paused_until if at is None else max(at, host.paused_until)
         if at is None or at <= self._now:
             self._push(host)
             # A waiting item may be better than those that can be claimed now.
@@ -221,7 +209,7 @@ class Workbench:
             if looks and priority > best_look:
                 break
             heapq.heappop(self._ready)
-            if self.needs_look(host, monotonic):
+            if host.needs_look(monotonic):
                 best_look = priority
                 looks.append(host)
                 continue
@@ -243,21 +231,6 @@ class Workbench:
         for host in later:
             self.settle(host)
         return Choice(chosen, looks)
-
-    def needs_look(self, host: HostCandidates, monotonic: float) -> bool:
-        """Returns whether a host's queue or record has to be read before an item of it is chosen."""
-        if host.lacks_record or not host.ready:
-            return True
-        if host.order is None:
-            return False
-        if host.looked_at is None:
-            # Only items that this process has added are known. One of others may be better.
-            return not host.is_all and split_order(host.order)[1] < host.ready[0].rank
-        if host.ready[0].distance and host.is_used and not host.is_all:
-            # Items in the share of this process may come further down.
-            return True
-        kept = OWN_CANDIDATE_SECONDS if host.is_own else CANDIDATE_SECONDS
-        return monotonic - host.looked_at > kept
 
     def allows(self, host: str, leases: int, now: datetime) -> bool:
         """Returns whether a host's limits are known, as far as it has any, and allow so many leases now."""
@@ -319,6 +292,14 @@ class Workbench:
                 hosts.add(candidate.host)
         self.end_claim(hosts)
 
+    def pause(self, host: str, until: datetime) -> None:
+        """Lets a host wait, because DynamoDB throttles what is written about it."""
+        known = self.hosts.get(host)
+        if known is not None and (known.paused_until is None or known.paused_until < until):
+            known.paused_until = until
+            self.paused[host] = known
+            self.settle(known)
+
     def end_claim(self, hosts: Iterable[str]) -> None:
         """Notes that the claim that has chosen candidates of hosts has ended."""
         for name in hosts:
@@ -365,6 +346,10 @@ class Workbench:
     def _wake(self, now: datetime) -> None:
         """Moves hosts whose moment has come to those that can be served."""
         self._now = now
+        for known in [host for host in self.paused.values() if (host.paused_until or now) <= now]:
+            known.paused_until = None
+            del self.paused[known.host]
+            self.settle(known)
         while self._later and self._later[0][0] <= now:
             _, version, name = heapq.heappop(self._later)
             host = self.hosts.get(name)

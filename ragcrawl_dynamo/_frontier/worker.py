@@ -18,7 +18,16 @@ from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, LeaseSettings, RenewsLeases
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, check_name, check_seconds
-from ragcrawl_dynamo.errors import FrontierCancelledError, LeaseLostError, RagcrawlDynamoError
+from ragcrawl_dynamo.errors import (
+    DeadlineExceededError,
+    EndpointUnreachableError,
+    FrontierCancelledError,
+    LeaseLostError,
+    PartialBatchError,
+    RagcrawlDynamoError,
+    ServerFaultError,
+    ThrottledError,
+)
 
 __all__ = ["Worker"]
 
@@ -28,6 +37,9 @@ logger = logging.getLogger(__name__)
 # most.
 _WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
+
+# Seconds until it is tried again to settle a claim.
+_SETTLE_PAUSE_SECONDS = 1.0
 
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
@@ -150,6 +162,9 @@ class Worker:
         Args:
             handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
 
+        While DynamoDB throttles the claims, it tries again. An item that cannot be settled because of a
+        throttle or an outage is tried again as long as its lease is renewed.
+
         Raises:
             ServiceError: DynamoDB refused a request or could not be reached, and the retries have ended.
             ClockSkewError: This machine's clock is off by more than half of `frontier_max_clock_skew`.
@@ -173,7 +188,7 @@ class Worker:
                 task.add_done_callback(self._let_go)
             if claims:
                 wait = _WAIT_SECONDS
-            elif not self._running and await self._queue.is_finished():
+            elif not self._running and await self._is_finished():
                 break
             else:
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
@@ -193,6 +208,13 @@ class Worker:
         await self._cancel_handlers()
         raise SystemExit(_TERMINATED)
 
+    async def _is_finished(self) -> bool:
+        try:
+            return await self._queue.is_finished()
+        except ThrottledError as error:
+            logger.warning("it is not known whether the run is finished: %s", error)
+            return False
+
     async def _claim(self, limit: int, wait: float) -> list[Claim] | None:
         """Claims items; returns None if the worker was stopped or the run cancelled."""
         claiming = asyncio.ensure_future(
@@ -208,6 +230,9 @@ class Worker:
             return await claiming if claiming.done() else None
         except FrontierCancelledError:
             return None
+        except ThrottledError as error:
+            logger.warning("nothing is claimed for now: %s", error)
+            return []
         finally:
             claiming.cancel()
             await asyncio.gather(claiming, return_exceptions=True)
@@ -269,21 +294,27 @@ class Worker:
         """Settles a claim, unless its handler has; returns whether it is settled."""
         if claim.token in self._lost:
             return False
-        if claim.ended:
-            return True
-        try:
-            await end([claim])
-        except LeaseLostError as error:
-            self.lost += 1
-            logger.warning("%s", error)
-            return False
-        except RagcrawlDynamoError as error:
-            # The lease will expire, and the item will be claimed again.
-            logger.warning(
-                "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
-            )
-            return False
+        while not claim.ended:
+            try:
+                await end([claim])
+            except LeaseLostError as error:
+                self.lost += 1
+                logger.warning("%s", error)
+                return False
+            except RagcrawlDynamoError as error:
+                if not _may_pass(error) or self._is_over(claim):
+                    # The lease will expire, and the item will be claimed again.
+                    logger.warning(
+                        "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
+                    )
+                    return False
+                logger.warning("item %s is not settled yet: %s", claim.item.item_id, error)
+                await self._clock.sleep(_SETTLE_PAUSE_SECONDS)
         return True
+
+    def _is_over(self, claim: Claim) -> bool:
+        """Returns whether a claim can count as lost."""
+        return claim.deadline - self._settings.lease.margin <= self._clock.monotonic()
 
     def _let_go(self, task: asyncio.Task[None]) -> None:
         self._keeper.let_go(self._running.pop(task))
@@ -296,3 +327,12 @@ class Worker:
                 self._lost.add(claim.token)
                 self.lost += 1
                 task.cancel()
+
+
+def _may_pass(error: RagcrawlDynamoError) -> bool:
+    """Tells whether the same call may succeed later."""
+    if isinstance(error, PartialBatchError):
+        return all(_may_pass(failure) for _, failure in error.failures)
+    return isinstance(
+        error, ThrottledError | DeadlineExceededError | EndpointUnreachableError | ServerFaultError
+    )

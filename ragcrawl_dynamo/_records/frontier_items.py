@@ -27,8 +27,9 @@ from ragcrawl_dynamo._schema.keys import (
     control_key,
     frontier_key,
     hosts_partition,
+    items_partitions,
+    members_partition,
     records_partition,
-    run_partition,
 )
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.validation import check_kind
@@ -37,7 +38,7 @@ from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 
 class FrontierItemStore:
-    """Key `{run_id}` / `{item_id}`; final items may have a time to live."""
+    """Key `{digit}#{run_id}` / `{item_id}`; final items may have a time to live."""
 
     def __init__(self, gateway: Gateway, table: Table[FrontierItem], clock: Clock) -> None:
         self._gateway = gateway
@@ -58,12 +59,14 @@ class FrontierItemStore:
     async def get_items(
         self, run_id: str, status: FrontierStatus | str | None, limit: int, cursor: str | None
     ) -> Slice[FrontierItem]:
-        """Returns a slice of a run's items, ordered by item_id; with a status it may read the whole run."""
+        """Returns a slice of a run's items; with a status it may read the whole run."""
         conditions = [_is_kept(self._clock.now())]
         if status is not None:
             conditions.append(Compare("status", "=", {"S": _checked(status)}))
-        query = Query(self._table, run_partition(run_id), filter=AllOf(conditions))
-        return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+        first, *more = (
+            Query(self._table, partition, filter=AllOf(conditions)) for partition in items_partitions(run_id)
+        )
+        return await read_slice(self._gateway, first, self._decode, limit=limit, cursor=cursor, more=more)
 
     async def update_status(
         self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None
@@ -112,13 +115,15 @@ class FrontierItemStore:
             How many items were deleted.
         """
         of_site = None if site_id is None else Compare("site_id", "=", {"S": site_id})
-        deleted = await delete_partition(
-            self._gateway, Query(self._table, run_partition(run_id), filter=of_site)
-        )
+        deleted = 0
+        for partition in items_partitions(run_id):
+            query = Query(self._table, partition, filter=of_site)
+            deleted += await delete_partition(self._gateway, query)
         # The control last: it says how many buckets there are.
         control = await self._gateway.call("GetItem", requests.get_request(self._table, control_key(run_id)))
         buckets = int(control.get("Item", {}).get("buckets", {"N": "0"})["N"])
-        for partition in (*(hosts_partition(run_id, i) for i in range(buckets)), records_partition(run_id)):
+        hosts = [hosts_partition(run_id, bucket) for bucket in range(buckets)]
+        for partition in (*hosts, members_partition(run_id), records_partition(run_id)):
             await delete_partition(self._gateway, Query(self._table, partition, filter=of_site))
         return deleted
 

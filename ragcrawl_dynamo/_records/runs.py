@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -35,6 +36,16 @@ from ragcrawl_dynamo.models import CrawlRun, CrawlStats, RunStatus
 # that is sent again finds its token there, it was applied before and only its answer was lost.
 _WRITERS = "stats_writers"
 
+# Over how many tokens the additions of all processes' live stats are spread. With a token for each process
+# the item would grow by 60 bytes a process, and each addition takes a write unit for 1 KB.
+_LIVE_WRITERS = 8
+
+# The fields of the stats that cannot be added to, and why.
+_NOT_ADDABLE = {
+    "avg_fetch_latency_ms": "an average cannot be added to: add to total_fetch_time_ms",
+    "domains_sample": "a sample cannot be added to: complete_run() stores it",
+}
+
 # AWS: "Constraints in Amazon DynamoDB", expression parameters.
 _MAX_EXPRESSION_BYTES = 4096
 
@@ -53,6 +64,7 @@ class RunStore:
         self._gateway = gateway
         self._table = table
         self._writer = uuid4().hex[:12]
+        self._live_writer = f"live{secrets.randbelow(_LIVE_WRITERS)}"
         self._additions: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def save(self, run: CrawlRun) -> None:
@@ -106,7 +118,7 @@ class RunStore:
         return await read_slice_by_index(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
     async def add_stats(
-        self, site_id: str, run_id: str, deltas: dict[str, Any], *, only_open: bool = False
+        self, site_id: str, run_id: str, deltas: dict[str, Any], *, is_live: bool = False
     ) -> CrawlRun:
         """Adds to a run's stats atomically; returns the updated run.
 
@@ -114,14 +126,15 @@ class RunStore:
             site_id: The run's site.
             run_id: The run.
             deltas: Fields of CrawlStats, with the amounts to add.
-            only_open: Leaves a run that has ended as it is.
+            is_live: Leaves a run that has ended as it is. If an answer is lost, the addition may be counted
+                twice, until `complete_run` counts again.
         """
         key = run_key(site_id, run_id)
         update = self._addition(deltas)
         # One addition to a run at a time: the record keeps only this writer's latest write token.
         lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
         async with lock:
-            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", only_open)
+            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", is_live)
 
     async def complete(
         self, site_id: str, run_id: str, status: RunStatus, stats: CrawlStats, **fields: Any
@@ -133,18 +146,10 @@ class RunStore:
         put: dict[Path, Value] = {
             name: encoded[name] for name in ("status", "stats", *fields) if name in encoded
         }
-        remove = []
-        for name, (outer, inner) in self._table.lifted.items():
-            members: Any = encoded[outer]["M"]
-            if (value := members.pop(inner, None)) is not None:
-                put[name] = value
-            else:
-                remove.append(name)
+        # The tokens of all that have added to the stats, also of killed ones.
+        put[_WRITERS] = {"M": {}}
         request = requests.update_request(
-            self._table,
-            run_key(site_id, run_id),
-            Update(put=put, remove=remove),
-            Exists(self._table.partition_key),
+            self._table, run_key(site_id, run_id), Update(put=put), Exists(self._table.partition_key)
         )
         try:
             response = await self._gateway.call("UpdateItem", request)
@@ -176,11 +181,12 @@ class RunStore:
         response = await self._gateway.call("Query", requests.query_request(query))
         return [unescape(item["site_id"]["S"]) for item in response["Items"]]
 
-    async def _add(self, key: Key, update: Update, name: str, only_open: bool) -> CrawlRun:
-        token = WriteToken((_WRITERS, self._writer), {"S": uuid4().hex})
-        marked = Update(put=token.assignment, increment=update.increment, union=update.union)
+    async def _add(self, key: Key, update: Update, name: str, is_live: bool) -> CrawlRun:
+        writer = self._live_writer if is_live else self._writer
+        token = WriteToken((_WRITERS, writer), {"S": uuid4().hex})
+        marked = Update(put=token.assignment, increment=update.increment)
         condition = AllOf(
-            (Exists(self._table.partition_key), token.is_absent, *([_IS_OPEN] if only_open else []))
+            (Exists(self._table.partition_key), token.is_absent, *([_IS_OPEN] if is_live else []))
         )
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
@@ -196,9 +202,12 @@ class RunStore:
 
     def _addition(self, deltas: dict[str, Any]) -> Update:
         """Builds the update that adds `deltas`, fields of CrawlStats."""
-        if "avg_fetch_latency_ms" in deltas:
+        for name, reason in _NOT_ADDABLE.items():
+            if name in deltas:
+                raise InvalidArgumentError(name, reason)
+        if not isinstance(deltas.get("domains_crawled", 0), int):
             raise InvalidArgumentError(
-                "avg_fetch_latency_ms", "an average cannot be added to: add to total_fetch_time_ms"
+                "domains_crawled", "must be a number: how many hosts are new to the run, not their names"
             )
         try:
             checked = CrawlStats.model_validate(deltas)
@@ -206,20 +215,16 @@ class RunStore:
             first = error.errors()[0]
             raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
         increment: dict[Path, Value] = {}
-        union: dict[str, Value] = {}
-        lifted = {inner: name for name, (_, inner) in self._table.lifted.items()}
         for name in deltas:
             amount = getattr(checked, name)
             if not amount:
                 continue
             value = encode_value(amount, model="CrawlStats", field=name)
-            if name in lifted:
-                union[lifted[name]] = value
-            elif "M" in value:
+            if "M" in value:
                 increment |= {("stats", name, key): number for key, number in value["M"].items()}
             else:
                 increment["stats", name] = value
-        return Update(increment=increment, union=union)
+        return Update(increment=increment)
 
     def _decode(self, item: Item) -> CrawlRun:
         return from_item(self._table, item)

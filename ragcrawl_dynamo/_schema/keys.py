@@ -5,6 +5,8 @@ join the parts of a composite key, and keys that begin with "#" are free for the
 escapes are those of JSON Pointer (RFC 6901) with "#" instead of "/": "~" becomes "~0", "#" becomes "~1".
 Different ids have different escaped forms, so they never share a key.
 
+A partition key may have digits and a "#" before an id; whoever decodes the id leaves them out.
+
 The docstring of each function gives the key pattern, a partition key and a sort key divided by " / ", and the
 access that the key serves. tables.py lists what lies in each table.
 """
@@ -39,6 +41,9 @@ BODY_PARTITIONS = ("#", "$")
 CHANGE_SHARD_PREFIX = "lane#"
 CONSUMER_PREFIX = "consumer#"
 
+# Over how many partition keys the items of a run are spread. It is a part of the layout of the table.
+_ITEM_PARTITIONS = 16
+
 # The beginnings of the sort keys of a run's records: its hosts with their budgets, its counters, and the
 # processes that claim.
 HOST_PREFIX = "host#"
@@ -69,7 +74,7 @@ def run_key(site_id: str, run_id: str) -> Key:
 
 
 def run_partition(run_id: str) -> str:
-    """`{run_id}`: lists a run's frontier items and, in by_run_id, finds a run without its site."""
+    """`{run_id}`: in by_run_id, finds a run without its site. Version 1 has a run's frontier items there."""
     return _id("CrawlRun", "run_id", run_id)
 
 
@@ -224,15 +229,26 @@ def site_entry(head: Key) -> Key:
 
 
 def frontier_key(run_id: str, item_id: str) -> Key:
-    """`{run_id}` / `{item_id}`: reads and writes one frontier item."""
-    return {
-        "run_id": {"S": _id("FrontierItem", "run_id", run_id)},
-        "item_id": {"S": _id("FrontierItem", "item_id", item_id)},
-    }
+    """`{digit}#{run_id}` / `{item_id}`: reads and writes one frontier item.
+
+    The digit is a hash of the item's id. So a new run begins on as many partitions of DynamoDB as there are
+    digits, instead of on one.
+    """
+    item = _id("FrontierItem", "item_id", item_id)
+    return {"run_id": {"S": _items_partition(run_id, crc32(item.encode()))}, "item_id": {"S": item}}
+
+
+def items_partitions(run_id: str) -> list[str]:
+    """`{digit}#{run_id}` for each digit: lists a run's frontier items."""
+    return [_items_partition(run_id, digit) for digit in range(_ITEM_PARTITIONS)]
+
+
+def _items_partition(run_id: str, number: int) -> str:
+    return f"{number % _ITEM_PARTITIONS:x}#{_id('FrontierItem', 'run_id', run_id)}"
 
 
 def records_partition(run_id: str) -> str:
-    """`#{run_id}`: lists a run's control, counters and processes."""
+    """`#{run_id}`: lists a run's control and counters."""
     return "#" + run_partition(run_id)
 
 
@@ -269,18 +285,26 @@ def counter_key(run_id: str, number: int) -> Key:
     return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": f"{COUNTER_PREFIX}{number}"}}
 
 
+def members_partition(run_id: str) -> str:
+    """`#{run_id}#members`: lists the processes that claim from a run."""
+    return f"{records_partition(run_id)}#members"
+
+
 def member_key(run_id: str, process: str) -> Key:
-    """`#{run_id}` / `member#{process}`: writes the sign of life of a process that claims from the run."""
-    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
+    """`#{run_id}#members` / `member#{process}`: writes the sign of life of a process that claims."""
+    return {"run_id": {"S": members_partition(run_id)}, "item_id": {"S": MEMBER_PREFIX + process}}
 
 
-def budget_key(run_id: str, host: str) -> Key:
-    """`#{run_id}` / `budget#{host}`: reserves a part of a host's budget of links."""
-    return {"run_id": {"S": records_partition(run_id)}, "item_id": {"S": BUDGET_PREFIX + host_name(host)}}
+def budget_key(run_id: str, host: str, bucket: int) -> Key:
+    """`#{run_id}#{bucket}` / `budget#{host}`: reserves a part of a host's budget of links."""
+    return {
+        "run_id": {"S": hosts_partition(run_id, bucket)},
+        "item_id": {"S": BUDGET_PREFIX + host_name(host)},
+    }
 
 
 def budget_host(key: Key) -> str:
-    """Returns the host of a key `#{run_id}` / `budget#{host}`."""
+    """Returns the host of a key `#{run_id}#{bucket}` / `budget#{host}`."""
     return unescape(key["item_id"]["S"].removeprefix(BUDGET_PREFIX))
 
 

@@ -8,20 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.values import Item, Key
-from ragcrawl_dynamo._schema.keys import schema_key, url_key
+from ragcrawl_dynamo._dynamodb.values import Item, Key, unescape
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT
+from ragcrawl_dynamo._schema.keys import frontier_key, schema_key, url_key
 from ragcrawl_dynamo._schema.queue_entries import QueueEntries
 from ragcrawl_dynamo._schema.records import SchemaRecord
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import AccessDeniedError, ConditionFailedError, SchemaVersionError
+from ragcrawl_dynamo.models import MAX_NAMED
 
 if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb.type_defs import UpdateItemInputTypeDef
+    from types_aiobotocore_dynamodb.type_defs import TransactWriteItemsInputTypeDef, UpdateItemInputTypeDef
 
     from ragcrawl_dynamo._dynamodb.table import Table
     from ragcrawl_dynamo._schema.tables import Tables
@@ -70,8 +73,8 @@ class Migration:
     Attributes:
         version: The version to which the items are migrated.
         table: The name of the table, without prefix.
-        upgrade: Returns the upgraded form of an item, with the same key. It must return an upgraded item
-            unchanged.
+        upgrade: Returns the upgraded form of an item, perhaps with another key. It must return an upgraded
+            item unchanged.
     """
 
     version: int
@@ -86,9 +89,45 @@ def renew_url_key(item: Item) -> Item:
     return {**item, "url_key": {"S": url_key(item["url"]["S"])}}
 
 
-# In the order of their versions. Version 2 has another normal form of URLs and another layout of queues.
-# Queues are not migrated: no run may be open, and of finished runs only the items are read.
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, "pages", renew_url_key),)
+def count_domains(item: Item) -> Item:
+    """Returns a run with the number of its hosts and some of their names, instead of the set of all names."""
+    if _DOMAINS not in item:
+        return item
+    upgraded = dict(item)
+    stats = dict(upgraded["stats"]["M"])
+    # A process of version 1 may have begun a new set after the item was upgraded.
+    sample = [name["S"] for name in stats.get("domains_sample", {"L": []})["L"]]
+    names = sorted({*upgraded.pop(_DOMAINS)["SS"], *sample})
+    count = max(len(names), int(stats.get("domains_crawled", {"N": "0"})["N"]))
+    stats["domains_crawled"] = {"N": str(count)}
+    stats["domains_sample"] = {"L": [{"S": name} for name in names[:MAX_NAMED]]}
+    upgraded["stats"] = {"M": stats}
+    return upgraded
+
+
+def spread_items(item: Item) -> Item:
+    """Returns a frontier item with its key in the layout of version 2; other items as they are.
+
+    An item that is in a queue stays. Its run was opened meanwhile, and the migration will be refused.
+    """
+    run_id = item["run_id"]["S"]
+    if "#" in run_id or "queue" in item:
+        return item
+    return {**item, **frontier_key(unescape(run_id), unescape(item["item_id"]["S"]))}
+
+
+# The set of the hosts of a run, which version 1 stores beside the stats. It grew with the run, up to the
+# 400 KB that an item may take.
+_DOMAINS = "stats_domains_crawled"
+
+# In the order of their versions. Version 2 has another normal form of URLs, another layout of queues, runs
+# that do not grow with their hosts, and items that are spread over partitions. Queues are not migrated: no
+# run may be open, and of finished runs only the items are read.
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(2, "pages", renew_url_key),
+    Migration(2, "runs", count_domains),
+    Migration(2, "frontier", spread_items),
+)
 
 
 class SchemaStore:
@@ -208,12 +247,16 @@ class SchemaStore:
             return False
         while (upgraded := migration.upgrade(item)) != item:
             try:
-                await self._gateway.call("UpdateItem", _replacement(table, item, upgraded))
+                if _has_key_of(table, item, upgraded):
+                    await self._gateway.call("UpdateItem", _replacement(table, item, upgraded))
+                else:
+                    await self._gateway.call("TransactWriteItems", _move(table, item, upgraded))
             except ConditionFailedError as error:
-                if error.item is None:
-                    # The item was deleted meanwhile.
+                stored = error.items[0] if error.items else error.item
+                if not stored:
+                    # The item was deleted meanwhile, or another process has moved it.
                     return False
-                item = error.item
+                item = stored
             else:
                 return True
         return False
@@ -237,6 +280,19 @@ class SchemaStore:
     async def _write(self, record: SchemaRecord, condition: Condition | None) -> None:
         item = to_item(self._table, record)
         await self._gateway.call("PutItem", requests.put_request(self._table, item, condition))
+
+
+def _has_key_of(table: Table[Any], item: Item, other: Item) -> bool:
+    return all(item[name] == other[name] for name in table.primary_key)
+
+
+def _move(table: Table[Any], item: Item, moved: Item) -> TransactWriteItemsInputTypeDef:
+    """Builds the transaction that gives an item another key, on the condition that it is as it was read."""
+    key: Key = {name: item[name] for name in table.primary_key}
+    names = {*item, *table.model.model_fields, EXPIRES_AT, "queue", "queue_order"} - key.keys()
+    is_as_read = [Compare(name, "=", item[name]) if name in item else Missing(name) for name in sorted(names)]
+    delete = requests.transact_delete(table, key, AllOf((Exists(table.partition_key), *is_as_read)))
+    return requests.transaction_request(uuid4().hex, [delete, requests.transact_put(table, moved)])
 
 
 def _replacement(table: Table[Any], item: Item, upgraded: Item) -> UpdateItemInputTypeDef:

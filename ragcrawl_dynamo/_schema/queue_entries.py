@@ -68,6 +68,7 @@ class QueueEntries:
         control = (await self._gateway.call("GetItem", request)).get("Item", {})
         if control.get("state") == {"S": RunState.CANCELLED} or (is_host and "finished_by" in control):
             return False
+        # Where version 1 has the items of a run.
         query = Query(
             self._table, run_partition(run_id), filter=Exists("queue"), attributes=self._table.primary_key
         )

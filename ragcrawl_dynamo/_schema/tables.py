@@ -22,11 +22,12 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | versions | `{page_id}` / `{version_id}#{site_id}#` | the head of a version |
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}` | a body part |
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#users` | the versions that share a body |
-| frontier | `{run_id}` / `{item_id}` | a frontier item; a final one expires after `frontier_ttl_days` |
+| frontier | `{digit}#{run_id}` / `{item_id}` | an item; a final one expires after `frontier_ttl_days` |
 | frontier | `#{run_id}` / `control` | the control of the run |
 | frontier | `#{run_id}#{bucket}` / `host#{host}` | a host: its limits, its leases in flight, its counts |
 | frontier | `#{run_id}` / `count#{number}` | a shard of the run's counters |
-| frontier | `#{run_id}` / `member#{process}` | a process that claims from the run |
+| frontier | `#{run_id}#members` / `member#{process}` | a process that claims from the run |
+| frontier | `#{run_id}#{bucket}` / `budget#{host}` | how many links of a host were admitted |
 
 by_site lists a version by its first body part or, if it has none, by its head. by_queue lists open items
 under `{run_id}#{host}#{shard}`, and hosts that have work under `#{run_id}#{bucket}`: the list of hosts.
@@ -108,8 +109,6 @@ RUNS = Table(
         Index("by_run_id", "run_id"),
         Index("by_created_at", "site_id", "created_at", is_global=False),
     ),
-    # ADD is the only atomic way to add to a set, and works only on top-level attributes (AWS: UpdateItem).
-    lifted={"stats_domains_crawled": ("stats", "domains_crawled")},
 )
 PAGES = Table(
     "pages",

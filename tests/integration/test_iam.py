@@ -265,11 +265,10 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
             monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(3, name, mark) for name in tables])
             await old.migrate()
     if role == "migrator":
-        # What it would rewrite, and how it would find open runs; these tables are empty.
+        # What it would rewrite and move, and how it would find open runs; these tables are empty.
         needed |= {("dynamodb:UpdateItem", config.table_prefix + name) for name in tables}
-        needed |= {
-            (f"dynamodb:{action}", f"{config.table_prefix}frontier") for action in ("GetItem", "Query")
-        }
+        of_runs = ("GetItem", "Query", "PutItem", "DeleteItem")
+        needed |= {(f"dynamodb:{action}", f"{config.table_prefix}frontier") for action in of_runs}
     await drop_tables(config)
     assert needed == allowed(policy(config, role))
 

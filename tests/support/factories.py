@@ -111,7 +111,8 @@ all_stats = st.builds(
     errors_by_type=st.dictionaries(texts.filter(bool), counts, max_size=3),
     errors_by_domain=st.dictionaries(texts.filter(bool), counts, max_size=3),
     status_codes=st.dictionaries(st.integers(-999, 999), counts, max_size=3),
-    domains_crawled=st.sets(texts, max_size=3),
+    domains_crawled=counts,
+    domains_sample=st.lists(texts, max_size=3),
 )
 runs = st.builds(
     CrawlRun,

@@ -24,6 +24,7 @@ from ragcrawl_dynamo._frontier.work import Listed, Work
 from ragcrawl_dynamo._schema.keys import host_key
 from ragcrawl_dynamo._schema.queue_order import due_bound
 from ragcrawl_dynamo._schema.records import HostRecord, RunControl
+from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import CorruptItemError
 from ragcrawl_dynamo.models import FrontierItem
 from ragcrawl_dynamo.testing import ManualClock
@@ -46,6 +47,7 @@ class FakeHosts:
         self.move_outcomes: dict[str, Outcome] = {}
         self.updates: list[dict[str, HostUpdate]] = []
         self.changed: set[str] = set()
+        self.throttled: set[str] = set()
         self.during_update: Callable[[], None] | None = None
         self.announced: list[Mapping[str, Work]] = []
 
@@ -61,8 +63,8 @@ class FakeHosts:
     def key(self, host: str) -> Key:
         return host_key("run", host, 0)
 
-    async def read(self, hosts: Iterable[str]) -> tuple[None, dict[str, HostRecord]]:
-        return None, {host: self.records[host] for host in hosts if host in self.records}
+    async def read(self, hosts: Iterable[str]) -> dict[str, HostRecord]:
+        return {host: self.records[host] for host in hosts if host in self.records}
 
     async def move(self, moves: Sequence[tuple[Listed, str | None]]) -> list[Outcome]:
         self.moves += moves
@@ -71,14 +73,20 @@ class FakeHosts:
         return [self.move_outcomes.get(listed.host, Refused()) for listed, _ in moves]
 
     async def try_update(
-        self, records: Mapping[str, HostRecord], updates: Mapping[str, HostUpdate]
+        self,
+        records: Mapping[str, HostRecord],
+        updates: Mapping[str, HostUpdate],
+        *,
+        on_held_up: Callable[[str], None],
+        seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         self.updates.append(dict(updates))
         if self.during_update is not None:
             self.during_update()
-        return {
-            host: update.apply(records[host]) for host, update in updates.items() if host not in self.changed
-        }
+        for host in self.throttled & updates.keys():
+            on_held_up(host)
+        lost = self.changed | self.throttled
+        return {host: update.apply(records[host]) for host, update in updates.items() if host not in lost}
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
         if updates:
@@ -138,6 +146,7 @@ class FakeItems:
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.claims: list[str] = []
+        self.seconds: list[float | None] = []
         self.during_run: Callable[[], None] | None = None
         self.given_up: list[str] = []
 
@@ -149,7 +158,10 @@ class FakeItems:
     ) -> tuple[str, Candidate, str]:
         return "give up", candidate, token
 
-    async def run(self, writes: Sequence[tuple[str, Candidate, str]]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[tuple[str, Candidate, str]], *, once: bool, seconds: float | None = None
+    ) -> list[Outcome]:
+        self.seconds.append(seconds)
         if self.during_run is not None:
             self.during_run()
         outcomes: list[Outcome] = []
@@ -182,7 +194,16 @@ class FakeRun(RunContext):
     def __init__(self, buckets: int = 4, processes: int = 1) -> None:
         nothing = cast("Any", None)
         self.clock: ManualClock = ManualClock(START)
-        self.config = cast("Any", SimpleNamespace(frontier_max_clock_skew=2.0, frontier_max_attempts=5))
+        self.config = cast(
+            "Any",
+            SimpleNamespace(
+                frontier_max_clock_skew=2.0,
+                frontier_max_attempts=5,
+                retry_base_delay=4.0,
+                retry_max_delay=60.0,
+            ),
+        )
+        self.tasks = Tasks()
         self.membership = Membership(nothing, nothing, "run", "site")
         self.membership._ids = [self.membership.me, *(f"other{i}" for i in range(1, processes))]
         self.view = LocalView(10, self.membership.me)
@@ -194,7 +215,7 @@ class FakeRun(RunContext):
         self.fake_items, self.fake_counters = FakeItems(), FakeCounters()
         self.items = cast("Any", self.fake_items)
         self.fake_control: RunControl | None = None
-        self.control = cast("Any", SimpleNamespace(read=self._read_control))
+        self.control_reads = cast("Any", SimpleNamespace(recent=self._read_control))
         self.is_membership_changed = False
         self.membership.refresh = self._refresh_membership  # type: ignore[method-assign] # it sends requests
         self.counters = cast("Any", self.fake_counters)

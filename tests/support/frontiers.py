@@ -9,6 +9,7 @@ from typing import Any
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier, RagcrawlDynamoError
 from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._schema.keys import items_partitions
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.fakes import Around, client_error, intercepting
 from tests.support.queues import QUICK
@@ -71,9 +72,11 @@ def is_of_index(operation: str, request: dict[str, Any]) -> bool:
     )
 
 
-def is_whole_run(operation: str, request: dict[str, Any]) -> bool:
+def is_whole_run(operation: str, request: dict[str, Any], partition: str | None = None) -> bool:
+    """Whether a request reads the items of one of the run's partitions, by default the first one."""
     values = request.get("ExpressionAttributeValues", {}).values()
-    return operation == "query" and "IndexName" not in request and {"S": "run"} in values
+    wanted = partition or items_partitions("run")[0]
+    return operation == "query" and "IndexName" not in request and {"S": wanted} in values
 
 
 @dataclass

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, candidate_at
+from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._schema.queue_order import HostFacts, host_order, queue_order, rank
 from ragcrawl_dynamo._schema.records import HostRecord
 from tests.support.factories import START

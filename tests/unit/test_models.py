@@ -14,7 +14,9 @@ FIELDS = {
     "is_sync parent_run_id stats frontier_size max_depth_reached",
     CrawlStats: "pages_discovered pages_crawled pages_failed pages_skipped pages_changed pages_unchanged "
     "pages_new pages_deleted total_bytes_downloaded total_fetch_time_ms total_extraction_time_ms "
-    "avg_fetch_latency_ms errors_by_type errors_by_domain status_codes domains_crawled",
+    "avg_fetch_latency_ms errors_by_type errors_by_domain status_codes domains_crawled "
+    # Some of the hosts whose number is stored.
+    "domains_sample",
     Page: "page_id site_id url canonical_url current_version_id content_hash etag last_modified first_seen "
     "last_seen last_crawled last_changed depth referrer_url status_code is_tombstone error_count last_error "
     "version_count",
@@ -34,6 +36,16 @@ FIELDS = {
 @pytest.mark.parametrize("model", FIELDS, ids=lambda model: model.__name__)
 def test_model_has_exactly_these_fields(model: type[Site]) -> None:
     assert list(model.model_fields) == FIELDS[model].split()
+
+
+def test_crawl_stats_count_hosts_that_are_passed_by_name() -> None:
+    stats = CrawlStats.model_validate({"domains_crawled": {f"h{i:03}" for i in range(150)}})
+    assert stats.domains_crawled == 150
+    assert stats.domains_sample == [f"h{i:03}" for i in range(100)]
+    stats.domains_crawled = 3
+    assert (stats.domains_crawled, len(stats.domains_sample)) == (3, 100)
+    with pytest.raises(ValidationError, match="domains_sample"):
+        stats.domains_sample = ["h"] * 101
 
 
 def test_model_takes_a_naive_datetime_as_utc() -> None:

@@ -315,6 +315,6 @@ def _created_at(site: ragcrawl_dynamo.Site) -> datetime:
     return site.created_at
 
 
-def _queue_order(item: ragcrawl_dynamo.FrontierItem) -> tuple[float, datetime]:
-    """Returns a sort key: the highest priority comes first, then the oldest item."""
-    return -item.priority, item.discovered_at
+def _queue_order(item: ragcrawl_dynamo.FrontierItem) -> tuple[float, datetime, str]:
+    """Returns a sort key: the highest priority comes first, then the oldest item, then the first id."""
+    return -item.priority, item.discovered_at, item.item_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic_core import to_jsonable_python
 from ragcrawl.models import CrawlRun, PageVersion, Site
 
 import ragcrawl_dynamo
+from ragcrawl_dynamo.models import MAX_NAMED
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -21,7 +23,7 @@ def to_stored(model: type[M], record: BaseModel) -> M:
     """Returns a record of ragcrawl as a record of this package, of the given class."""
     fields = {name: _as_utc(value) for name, value in record if name in model.model_fields}
     if isinstance(record, CrawlRun):
-        fields["stats"] = record.stats.model_dump()
+        fields["stats"] = _bounded(record.stats.model_dump())
         fields["config_snapshot"] = _without_credentials(
             to_jsonable_python(record.config_snapshot, fallback=str)
         )
@@ -36,13 +38,23 @@ def to_ragcrawl(model: type[M], record: BaseModel) -> M:
     """Returns a record of this package as a record of ragcrawl, of the given class."""
     fields = {name: _as_local(value) for name, value in record if name in model.model_fields}
     if isinstance(record, ragcrawl_dynamo.CrawlRun):
-        fields["stats"] = record.stats.model_dump()
+        stats = record.stats.model_dump()
+        fields["stats"] = {**stats, "domains_crawled": stats.pop("domains_sample")}
     return model.model_validate(fields)
 
 
 def to_ragcrawl_or_none(model: type[M], record: BaseModel | None) -> M | None:
     """Like `to_ragcrawl`, and returns None for None."""
     return None if record is None else to_ragcrawl(model, record)
+
+
+def _bounded(stats: dict[str, Any]) -> dict[str, Any]:
+    """Returns stats with a size that does not grow with the hosts of the run.
+
+    The hosts that were crawled are passed as they are: the model keeps their number and a sample.
+    """
+    names = ("errors_by_type", "errors_by_domain")
+    return {**stats, **{name: dict(Counter(stats[name]).most_common(MAX_NAMED)) for name in names}}
 
 
 def _as_utc(value: Any) -> Any:

@@ -92,6 +92,18 @@ def test_ragcrawl_backend_returns_records_as_they_were(store: RagcrawlBackend) -
     assert store.get_current_version("none") is None
 
 
+def test_ragcrawl_backend_keeps_a_sample_of_the_hosts_of_a_run(store: RagcrawlBackend) -> None:
+    # Their names take more than the 400 KB of an item.
+    hosts = [f"host-{i:05}.example.org" for i in range(20_000)]
+    errors = {host: 1 + (i >= 19_900) for i, host in enumerate(hosts)}
+    stats = CrawlStats(pages_crawled=20_000, domains_crawled=set(hosts), errors_by_domain=errors)
+    store.save_run(CrawlRun(run_id="run", site_id="site", stats=stats))
+    stored = store.get_run("run")
+    assert stored is not None
+    assert stored.stats.domains_crawled == set(hosts[:100])
+    assert stored.stats.errors_by_domain == dict.fromkeys(hosts[-100:], 2)
+
+
 def test_ragcrawl_backend_lists_records(store: RagcrawlBackend) -> None:
     for number in range(5):
         store.save_site(make_site(f"s{number}", created_at=NOW + timedelta(hours=number)))

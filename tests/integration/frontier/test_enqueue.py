@@ -16,7 +16,8 @@ from ragcrawl_dynamo import (
     HostBudgetError,
     PartialBatchError,
 )
-from ragcrawl_dynamo._frontier.candidates import Pace
+from ragcrawl_dynamo._frontier.host_candidates import Pace
+from ragcrawl_dynamo._frontier.membership import Membership
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
 from tests.support.queues import claim_all, items, names, requests, url, urls
@@ -100,7 +101,7 @@ async def test_frontier_add_spreads_a_large_host_over_shards(config: DynamoDBCon
         # As if it was claimed from so fast that one shard could not keep up.
         frontier._queue.run.view.bench.hosts["a.example"].pace = Pace(since=0.0, per_second=500.0)
         await frontier.add(urls(500, first=500))
-        _, records = await frontier._queue.run.hosts.read(["a.example"])
+        records = await frontier._queue.run.hosts.read(["a.example"])
         assert records["a.example"].shards == 4
         await frontier.add([frontier.link(url(5000), priority=9.0)])
         assert names(await frontier.claim(1)) == [url(5000)]
@@ -235,3 +236,33 @@ async def test_frontier_counts_are_right_while_they_are_stored_and_hosts_are_ann
         await asyncio.gather(*(add(number) for number in range(15)), store())
         assert (await frontier.stats()).pending == 90
         assert [host.stats.pending async for host in frontier.iter_hosts()] == [1] * 90
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize(("processes", "most"), [(1, 80), (200, 8)])
+async def test_frontier_add_reads_the_control_rarely_if_many_processes_do(
+    config: DynamoDBConfig,
+    backend: DynamoDBBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    most: int,
+) -> None:
+    reads = 0
+
+    async def counting(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal reads
+        if operation in ("get_item", "batch_get_item"):
+            reads += str(request).count("'item_id': {'S': 'control'}")
+        return await call(**request)
+
+    async with opened(config, counting) as frontier:
+        await frontier.add(urls(1))
+        monkeypatch.setattr(Membership, "count", processes)
+        reads = 0
+        results = await asyncio.gather(*(frontier.add(urls(1, first=i)) for i in range(1, 41)))
+        assert all(result.added for (result,) in results)
+        assert 2 <= reads <= most
+        await frontier.pause()
+        assert await frontier.claim() == []
+        await frontier.resume()
+        assert len(await frontier.claim(50)) == 41

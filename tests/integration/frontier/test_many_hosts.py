@@ -66,7 +66,7 @@ async def test_links_of_hosts_that_have_no_other_take_no_query_each(config: Dyna
 async def test_entry_of_a_host_names_its_item_as_long_as_there_is_no_other(config: DynamoDBConfig) -> None:
     async def named(frontier: Frontier) -> str | None:
         hosts = frontier._queue.run.hosts
-        _, records = await hosts.read(["h0.example"])
+        records = await hosts.read(["h0.example"])
         stored = await hosts.get_item("h0.example")
         record = records["h0.example"]
         assert stored is not None

@@ -12,11 +12,18 @@ import pytest
 from ragcrawl_dynamo import DynamoDBConfig, FrontierStats
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.expressions import Exists, Update
+from ragcrawl_dynamo._schema.keys import frontier_key
+from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support import killed_adder, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import Index, is_of_index, is_whole_run, opened
 from tests.support.queues import claim_all, names, url, urls
+
+
+def partition(link: str) -> str:
+    """The partition key of a link's item. The partitions of a run are read in their order."""
+    return frontier_key("run", link_id(link))["run_id"]["S"]
 
 
 @on_dynamodb_local
@@ -123,17 +130,19 @@ async def test_is_finished_is_false_if_links_are_added_while_the_run_is_read(
     """The hard case: an item behind the reader's place adds one before it, and is completed then."""
     clock = ManualClock()
     added: list[str] = []
+    before, behind = sorted(urls(2), key=partition)
+    assert partition(before) < partition(behind)
     async with opened(config, clock=clock) as frontier:
-        await frontier.add([url(1)])
+        await frontier.add([behind])
         (held,) = await frontier.claim()
 
         async def interleave(operation: str, request: dict[str, Any], call: Any) -> Any:
-            if not is_whole_run(operation, request) or added:
+            if not is_whole_run(operation, request, partition(behind)) or added:
                 return await call(**request)
             # The reader sees nothing open: what it has read by now is the state from before the addition ...
             await frontier.complete(held) if not by_holder else None
             answer = await call(**request)
-            added.append(url(2))
+            added.append(before)
             await frontier.add(added)
             if by_holder:
                 await frontier.complete(held)
@@ -154,7 +163,7 @@ async def test_is_finished_is_false_if_links_are_added_while_the_run_is_read(
             assert added
             assert not await reader.is_finished()
         assert not await frontier.is_finished()
-        assert names(await frontier.claim()) == [url(2)]
+        assert names(await frontier.claim()) == [before]
 
 
 @on_dynamodb_local

@@ -37,14 +37,15 @@ async def test_stored_item_holds_free_json_natively(
     assert item["seeds"] == {"L": [{"S": "s"}]}
 
 
-async def test_stored_item_of_a_run_holds_stats_beside_their_set(
+async def test_stored_item_of_a_run_holds_its_stats(
     dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
-    stats = CrawlStats(status_codes={200: 3}, domains_crawled={"b", "a"})
+    stats = CrawlStats(status_codes={200: 3}, domains_crawled=2, domains_sample=["a"])
     await backend.save_run(make_run(stats=stats, created_at=START))
     (item,) = await raw_items(dynamodb_config, "runs")
     assert item["stats"]["M"]["status_codes"] == {"M": {"200": {"N": "3"}}}
-    assert sorted(item["stats_domains_crawled"]["SS"]) == ["a", "b"]
+    assert item["stats"]["M"]["domains_crawled"] == {"N": "2"}
+    assert item["stats"]["M"]["domains_sample"] == {"L": [{"S": "a"}]}
     assert item["created_at"] == {"S": "2026-01-01T00:00:00.000000Z"}
     assert item["status"] == {"S": "pending"}
 

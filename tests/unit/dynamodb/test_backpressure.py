@@ -20,33 +20,53 @@ async def acquired(window: PermitWindow, count: int) -> list[asyncio.Task[None]]
     return tasks
 
 
-async def test_backpressure_halves_the_window_on_throttling() -> None:
+def throttled(window: PermitWindow) -> None:
+    """Lets most of the latest requests have been throttled; they were sent before any cut."""
+    for _ in range(100):
+        window.note_throttled(sent=-1.0, now=0.0)
+
+
+async def test_backpressure_halves_the_window_when_most_requests_are_throttled() -> None:
     window = PermitWindow(45)
     await acquired(window, 40)
+    throttled(window)
     assert (window.size, window.is_full, window.is_cut) == (45, False, False)
-    window.shrink(sent=1.0, now=2.0)
+    window.note_throttled(sent=1.0, now=2.0)
     assert (window.size, window.is_full, window.is_cut) == (20, True, True)
+
+
+async def test_backpressure_keeps_the_window_when_fewer_requests_are_throttled_than_served() -> None:
+    # One hot partition among others that take what they are sent.
+    window = PermitWindow(45)
+    await acquired(window, 40)
+    for i in range(1000):
+        window.note_throttled(sent=i, now=i)
+        window.note_served()
+        window.note_served()
+    assert not window.is_cut
 
 
 async def test_backpressure_ignores_throttling_of_requests_sent_before_the_last_cut() -> None:
     window = PermitWindow(40)
     await acquired(window, 40)
+    throttled(window)
     for sent in (1.0, 1.1, 1.2):
-        window.shrink(sent, now=2.0)
+        window.note_throttled(sent, now=2.0)
     assert window.size == 20
-    window.shrink(sent=2.0, now=3.0)
+    window.note_throttled(sent=2.0, now=3.0)
     assert window.size == 10
 
 
 async def test_backpressure_window_never_closes_and_grows_with_success() -> None:
     window = PermitWindow(10)
     await acquired(window, 1)
+    throttled(window)
     for moment in range(5):
-        window.shrink(sent=moment, now=moment)
+        window.note_throttled(sent=moment, now=moment)
     assert window.size == 1
     served = 0
     while window.is_cut:
-        window.grow()
+        window.note_served()
         served += 1
     # One more for each window's worth: 1 + 2 + ... + 9, and roundings.
     assert 40 <= served <= 60
@@ -129,6 +149,25 @@ async def test_backpressure_of_one_table_does_not_limit_another() -> None:
     assert most == 45
 
 
+async def test_backpressure_of_one_partition_does_not_take_the_permits_of_its_table() -> None:
+    hot: Any = {**GET, "Key": {"id": {"S": "hot"}}}
+
+    async def engine(operation: str, request: Any) -> Any:
+        if request == hot | {"ReturnConsumedCapacity": "TOTAL"}:
+            raise THROTTLED
+        return {"Item": {}}
+
+    slow = DynamoDBConfig(retry_base_delay=1e6, retry_max_delay=1e6, max_connections=10, call_timeout=5)
+    async with open_gateway(engine, slow) as (gateway, client):
+        waiting = [asyncio.create_task(gateway.call("GetItem", hot)) for _ in range(20)]
+        await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(100)))
+        # Each of them was sent once, and pauses without a permit.
+        assert len(client.requests) == 120
+        assert not gateway._window("t").is_cut
+        for task in waiting:
+            task.cancel()
+
+
 async def stuck(operation: str, request: Any) -> Any:
     raise THROTTLED
 
@@ -137,9 +176,11 @@ async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
     slow = FAST.model_copy(update={"retry_base_delay": 1e6, "retry_max_delay": 1e6, "call_timeout": 0.05})
     async with open_gateway(stuck, slow) as (gateway, client), gateway.permit("BatchGetItem", "t") as budget:
         budget.deadline += 1e6
+        throttled(gateway._window("t"))
         request: Any = {"RequestItems": {"t": {}}}
         first = asyncio.create_task(gateway.call("BatchGetItem", request, budget=budget))
         await asyncio.sleep(0.01)
+        assert gateway._window("t").is_cut
         with pytest.raises(
             DeadlineExceededError, match=r"1 operations on it .* DynamoDB throttles it; nothing"
         ):

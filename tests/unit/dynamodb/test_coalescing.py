@@ -304,3 +304,55 @@ async def test_gets_of_a_refused_key_fails_alone() -> None:
         )
         await gets.close()
     assert [type(each) for each in found] == [type(None), RequestRejectedError, type(None), type(None)]
+
+
+async def test_puts_and_gets_that_are_left_over_do_not_hold_the_others() -> None:
+    engine = Engine()
+    left_over = {"hot": 2}
+
+    async def leaving_over(operation: str, request: Any) -> Any:
+        """Leaves the hot item over twice, in a batch or alone."""
+        if operation in ("put_item", "get_item"):
+            if left_over["hot"] > 0:
+                left_over["hot"] -= 1
+                raise client_error("ProvisionedThroughputExceededException")
+            return await engine(operation, request)
+        is_write = operation == "batch_write_item"
+        entries = request["RequestItems"]["pages"] if is_write else request["RequestItems"]["pages"]["Keys"]
+        hot = [each for each in entries if "'hot'" in str(each)]
+        if not hot or left_over["hot"] <= 0:
+            return await engine(operation, request)
+        left_over["hot"] -= 1
+        cold = [each for each in entries if each not in hot]
+        part = cold if is_write else {**request["RequestItems"]["pages"], "Keys": cold}
+        answer = await engine(operation, {"RequestItems": {"pages": part}})
+        name, left = ("UnprocessedItems", hot) if is_write else ("UnprocessedKeys", {"Keys": hot})
+        return {**answer, name: {"pages": left}}
+
+    config = FAST.model_copy(update={"retry_base_delay": 0.05})
+    async with open_gateway(leaving_over, config) as (gateway, _):
+        puts, gets = Puts(gateway, PAGES), Gets(gateway, PAGES)
+        hot, *cold = [put(puts, name) for name in ("hot", "a", "b")]
+        await asyncio.gather(*cold)
+        assert not hot.done()
+        await hot
+        assert engine.requests == [["a", "b"], ["hot"]]
+        left_over["hot"] = 2
+        reads = [asyncio.create_task(gets.get(page_key("site", name))) for name in ("hot", "a", "b")]
+        assert [(item or {})["page_id"]["S"] for item in await asyncio.gather(*reads[1:])] == ["a", "b"]
+        assert not reads[0].done()
+        assert ((await reads[0]) or {})["page_id"] == {"S": "hot"}
+        await puts.close()
+        await gets.close()
+
+
+async def test_put_that_stays_left_over_fails_after_its_attempts() -> None:
+    async def answer(operation: str, request: Any) -> Any:
+        raise client_error("ProvisionedThroughputExceededException")
+
+    async with open_gateway(answer) as (gateway, client):
+        puts = Puts(gateway, PAGES)
+        with pytest.raises(ThrottledError):
+            await put(puts, "p")
+        await puts.close()
+    assert len(client.requests) == FAST.retry_attempts

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from ragcrawl_dynamo import (
     CorruptItemError,
-    CrawlStats,
     InvalidValueError,
     ItemTooLargeError,
 )
@@ -82,12 +81,6 @@ def test_codec_round_trip_of_a_frontier_item(record: Any) -> None:
 def test_codec_keeps_numbers_of_free_json(value: Any) -> None:
     stored = through_the_wire(SITES, make_site(config={"value": value})).config["value"]
     assert stored == value
-
-
-def test_to_item_stores_a_set_beside_the_stats() -> None:
-    item = to_item(RUNS, make_run(stats=CrawlStats(domains_crawled={"b", "a"})))
-    assert item["stats_domains_crawled"] == {"SS": ["a", "b"]}
-    assert "domains_crawled" not in item["stats"]["M"]
 
 
 def test_to_item_leaves_out_none_and_keeps_an_empty_string() -> None:

@@ -1,5 +1,6 @@
 """Conditional writes under faults, on a scripted client and with lost answers on DynamoDB Local."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
+from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Applied,
     ConditionalInsert,
@@ -14,6 +16,7 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     Failed,
     Refused,
     conditional_writes,
+    is_throttled,
 )
 from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
@@ -100,6 +103,105 @@ async def test_conditional_writes_that_stay_throttled_fail_alone() -> None:
     assert isinstance(outcomes[1], Failed)
     assert isinstance(outcomes[1].error, ThrottledError)
     assert len(sent(client)) == 1 + PARTIQL.retry_attempts
+
+
+@pytest.mark.parametrize("batches", ["partiql", "item"])
+async def test_conditional_writes_that_are_sent_once_do_not_wait_for_throttled_ones(batches: str) -> None:
+    def answer(operation: str, request: Any) -> Any:
+        if operation == "put_item":
+            if request["Item"]["item_id"]["S"] == "b":
+                raise client_error("ProvisionedThroughputExceededException")
+            return {}
+        stuck = [error("ThrottlingError") if item_id(each) == "b" else {} for each in request["Statements"]]
+        return {"Responses": stuck}
+
+    slow = FAST.model_copy(
+        update={"conditional_batches": batches, "retry_base_delay": 1e6, "retry_max_delay": 1e6}
+    )
+    async with open_gateway(answer, slow) as (gateway, _):
+        outcomes = await conditional_writes(gateway, FRONTIER).run(
+            [insert(each) for each in "abc"], once=True
+        )
+    assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
+    # It has certainly not been done.
+    assert is_throttled(outcomes[1])
+
+
+@pytest.mark.parametrize("batches", ["partiql", "item"])
+async def test_conditional_write_may_be_applied_if_an_answer_was_lost_before_it_was_throttled(
+    batches: str,
+) -> None:
+    answers = iter(
+        [EndpointConnectionError(endpoint_url="lost"), client_error("ProvisionedThroughputExceededException")]
+    )
+
+    def answer(operation: str, request: Any) -> Any:
+        raise next(answers)
+
+    config = FAST.model_copy(update={"conditional_batches": batches})
+    async with open_gateway(answer, config) as (gateway, _):
+        (outcome,) = await conditional_writes(gateway, FRONTIER).run([insert("a")], once=True)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, ThrottledError)
+    assert outcome.may_be_applied
+    assert not is_throttled(outcome)
+
+
+async def test_conditional_write_that_found_no_permit_in_time_has_not_been_done() -> None:
+    async with open_gateway(lambda *_: {}, PARTIQL) as (gateway, client):
+        for _ in range(PARTIQL.max_connections):
+            gateway._window("frontier")._held += 1
+        (outcome,) = await conditional_writes(gateway, FRONTIER).run([insert("a")], seconds=0.01)
+    assert isinstance(outcome, Failed)
+    assert "no permit within 0.01 s" in str(outcome.error)
+    assert not outcome.may_be_applied
+    assert client.requests == []
+
+
+async def test_coalesced_writes_that_are_throttled_do_not_hold_the_others() -> None:
+    served: list[str] = []
+    throttled = {"hot": 2}
+
+    def answer(operation: str, request: Any) -> Any:
+        responses = []
+        for name in map(item_id, request["Statements"]):
+            if throttled.get(name, 0) > 0:
+                throttled[name] -= 1
+                responses.append(error("ThrottlingError"))
+            else:
+                served.append(name)
+                responses.append({})
+        return {"Responses": responses}
+
+    pauses: list[tuple[int, float]] = []
+    config = PARTIQL.model_copy(update={"retry_base_delay": 0.05})
+    async with open_gateway(answer, config) as (gateway, client):
+        writes = CoalescedWrites(gateway, FRONTIER, conditional_writes(gateway, FRONTIER))
+        hot = asyncio.create_task(
+            writes.run([insert("hot")], on_throttled=lambda i, pause: pauses.append((i, pause)))
+        )
+        assert await writes.run([insert("a"), insert("b")]) == [Applied(), Applied()]
+        # The throttled write waits for no permit and for no batch, and later writes of its key wait for it.
+        assert not hot.done()
+        later = asyncio.create_task(writes.run([insert("hot", "later")]))
+        assert await hot == [Applied()]
+        assert await later == [Applied()]
+        await writes.close()
+    assert sorted(sent(client)[0]) == ["a", "b", "hot"]
+    assert sorted(served) == ["a", "b", "hot", "hot"]
+    assert [i for i, _ in pauses] == [0, 0]
+
+
+async def test_coalesced_write_that_stays_throttled_fails() -> None:
+    def answer(operation: str, request: Any) -> Any:
+        return {"Responses": [error("ThrottlingError") for _ in request["Statements"]]}
+
+    async with open_gateway(answer, PARTIQL) as (gateway, client):
+        writes = CoalescedWrites(gateway, FRONTIER, conditional_writes(gateway, FRONTIER))
+        with pytest.raises(ThrottledError):
+            await writes.run([insert("a")])
+        await writes.close()
+    assert len(client.requests) == PARTIQL.retry_attempts
 
 
 async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> None:

@@ -263,6 +263,24 @@ async def test_on_request_is_called_after_every_request_and_may_raise() -> None:
     assert all(0 <= event.seconds < 60 for event in seen)
 
 
+async def test_on_request_gets_the_request_and_the_answer_and_shows_neither() -> None:
+    seen: list[RequestEvent] = []
+    refused = client_error("ConditionalCheckFailedException", Item={"id": {"S": "secret-id"}})
+    client = FakeClient(scripted({"Item": {"id": {"S": "secret-id"}}}, refused, NoCredentialsError()))
+    gateway = Gateway(FAST, client.factory, metrics=Metrics(seen.append))
+    await gateway.open()
+    await gateway.call("GetItem", GET)
+    with pytest.raises(ConditionFailedError):
+        await gateway.call("GetItem", GET)
+    with pytest.raises(CredentialsError):
+        await gateway.call("GetItem", GET)
+    await gateway.close()
+    assert all(event.request["Key"] == GET["Key"] for event in seen)
+    answers = [event.response and event.response.get("Item") for event in seen]
+    assert answers == [{"id": {"S": "secret-id"}}, {"id": {"S": "secret-id"}}, None]
+    assert "secret-id" not in repr(seen)
+
+
 async def test_gateway_open_without_a_client_is_a_typed_error() -> None:
     gateway = Gateway(FAST.model_copy(update={"profile": "no-such-profile"}))
     with pytest.raises(CredentialsError, match="no-such-profile"):

@@ -1,6 +1,7 @@
 import base64
 import weakref
 from contextlib import aclosing
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -46,6 +47,10 @@ def number(item: Any) -> int:
     return int(item["page_id"]["S"])
 
 
+def whole(item: Any) -> tuple[str, int]:
+    return item["site_id"]["S"], number(item)
+
+
 @pytest.mark.parametrize("limit", [1, 7, 99, 100, 101, 5000])
 @pytest.mark.parametrize("query", [QUERY, FILTERED], ids=["all", "filtered"])
 async def test_read_slice_has_every_item_once_whatever_the_sizes(query: Query, limit: int) -> None:
@@ -62,6 +67,34 @@ async def test_read_slice_without_matches_is_one_empty_slice() -> None:
     async with open_gateway(engine(count=500, page=30, matches=10_000)) as (gateway, _):
         found = await read_slice(gateway, Query(PAGES, "s", filter=Exists("x")), number, limit=5)
     assert (list(found), found.cursor) == ([0], None)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 7, 100])
+@pytest.mark.parametrize("query", [QUERY, FILTERED], ids=["all", "filtered"])
+async def test_read_slice_reads_several_partitions_one_after_the_other(query: Query, limit: int) -> None:
+    counts = {"site": 4, "empty": 0, "other": 9, "last": 0}
+
+    def answer(operation: str, request: Any) -> Any:
+        values = request["ExpressionAttributeValues"].values()
+        partition = next(value["S"] for value in values if value.get("S") in counts)
+        assert request.get("ExclusiveStartKey", {"site_id": {"S": partition}})["site_id"] == {"S": partition}
+        found = engine(counts[partition], page=2, matches=3)(operation, request)
+        text = orjson.dumps(found).replace(b'"site"', orjson.dumps(partition))
+        return orjson.loads(text)
+
+    more = [replace(query, partition=partition) for partition in ("empty", "other", "last")]
+    async with open_gateway(answer) as (gateway, _):
+        slices = await all_slices(
+            lambda cursor: read_slice(gateway, query, whole, limit=limit, cursor=cursor, more=more)
+        )
+    expected = [
+        (partition, i)
+        for partition, count in counts.items()
+        for i in range(count)
+        if i % 3 == 0 or query is QUERY
+    ]
+    assert [each for part in slices for each in part] == expected
+    assert all(len(part) == limit for part in slices[:-1])
 
 
 class OnePage(list[Any]):

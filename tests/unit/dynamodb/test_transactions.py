@@ -64,3 +64,12 @@ async def test_transaction_without_an_answer_raises() -> None:
     async with open_gateway(scripted(*[OSError("no network")] * 4)) as (gateway, _):
         with pytest.raises(EndpointUnreachableError):
             await transaction().run(gateway)
+
+
+async def test_transaction_that_is_throttled_tells_how_long_it_pauses() -> None:
+    pauses: list[float] = []
+    throttled = cancelled({"Code": "ThrottlingError"}, {"Code": "None"})
+    conflict = cancelled({"Code": "TransactionConflict"}, {"Code": "None"})
+    async with open_gateway(scripted(throttled, conflict, {})) as (gateway, client):
+        assert await transaction().run(gateway, pauses.append) is None
+    assert (pauses, len(client.requests)) == ([0.0], 3)

@@ -30,6 +30,8 @@ LISTED = Applied({"queue": {"S": "q"}, "pending": {"N": "5"}})
 NOT_LISTED = Applied({"pending": {"N": "5"}})
 EMPTY = Applied({"pending": {"N": "0"}, "completed": {"N": "9"}})
 
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+
 
 class Writes:
     """Gives each key its outcomes, one after the other; the last one again and again."""
@@ -38,8 +40,12 @@ class Writes:
         self.outcomes: dict[str, list[Outcome]] = {"count": [LISTED], **outcomes}
         self.conditions: list[dict[Any, Any]] = []
         self.written: list[tuple[str, Counter[str], bool]] = []
+        self.once: list[bool] = []
 
-    async def run(self, writes: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
+    async def run(
+        self, writes: Sequence[ConditionalInsert | ConditionalUpdate], *, once: bool = False
+    ) -> list[Outcome]:
+        self.once.append(once)
         return [self._outcome(write) for write in writes]
 
     def _outcome(self, write: ConditionalInsert | ConditionalUpdate) -> Outcome:
@@ -112,6 +118,21 @@ async def test_flush_stores_the_amounts_once() -> None:
     assert (flushed.asleep, flushed.to_wake) == ([], [])
     await counters.flush(drained())
     assert len(writes.written) == 3
+
+
+async def test_flush_counts_hosts_that_get_their_first_completed_item() -> None:
+    two = Applied({"pending": {"N": "1"}, "completed": {"N": "2"}})
+    writes = Writes(first=[two, Applied({"pending": {"N": "1"}, "completed": {"N": "3"}})], other=[EMPTY])
+    counters, _ = counters_on(writes)
+    for host in ("first", "first", "other"):
+        counters.move(host, "in_progress", "completed")
+    await counters.flush(drained())
+    # Another process has counted the other host.
+    assert (counters.take_new_hosts(), counters.take_new_hosts()) == (1, 0)
+    counters.move("first", "in_progress", "completed")
+    counters.move("other", "in_progress", "skipped")
+    await counters.flush(drained())
+    assert counters.take_new_hosts() == 0
 
 
 async def test_flush_stores_a_correction_of_the_run_alone() -> None:
@@ -217,7 +238,7 @@ async def test_counts_are_put_back_if_a_flush_fails(monkeypatch: pytest.MonkeyPa
     counters, unwritten = counters_on(writes)
     counters.move("a", None, "pending")
 
-    async def fail(updates: object) -> list[Outcome]:
+    async def fail(updates: object, *, once: bool) -> list[Outcome]:
         # It counts further meanwhile.
         counters.move("a", "pending", "in_progress")
         raise FAILED.error
@@ -241,9 +262,9 @@ async def test_flush_asks_which_hosts_are_drained_after_the_flush_before_it(
     is_stored, asked = asyncio.Event(), list[list[str]]()
     run = writes.run
 
-    async def slow(updates: Sequence[ConditionalInsert | ConditionalUpdate]) -> list[Outcome]:
+    async def slow(updates: Sequence[ConditionalInsert | ConditionalUpdate], *, once: bool) -> list[Outcome]:
         await is_stored.wait()
-        return await run(updates)
+        return await run(updates, once=once)
 
     def find(hosts: Iterable[str]) -> dict[str, Listed]:
         asked.append(list(hosts))
@@ -260,3 +281,13 @@ async def test_flush_asks_which_hosts_are_drained_after_the_flush_before_it(
     is_stored.set()
     await asyncio.gather(first, second)
     assert asked == [["a"], ["a"]]
+
+
+async def test_flush_in_the_background_sends_throttled_counts_once() -> None:
+    writes = Writes(a=[Failed(BUSY, may_be_applied=False)], b=[EMPTY])
+    counters, unwritten = counters_on(writes)
+    counters.move("a", None, "pending")
+    counters.move("b", None, "pending")
+    await counters.flush(drained(), once=True)
+    assert set(writes.once) == {True}
+    assert unwritten.by_host == {"a": Counter(pending=1)}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Failed, Refused
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
+from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
-from ragcrawl_dynamo.errors import ThrottledError
+from ragcrawl_dynamo.errors import ServerFaultError, ThrottledError
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import at, candidate, known, leased, names, record
 
-THROTTLED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", table=None))
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+THROTTLED = Failed(BUSY, may_be_applied=False)
+DOWN = Failed(ServerFaultError("down", code="Down", operation="UpdateItem", table=None))
 
 
 class Issuing:
@@ -24,7 +27,8 @@ class Issuing:
 
     def __init__(self, **hosts: Any) -> None:
         self.run = FakeRun()
-        self.issuer = LeaseIssuer(self.run, QueueReader(self.run))
+        self.issuer = LeaseIssuer(self.run, QueueReader(self.run), cast("Any", self))
+        self.uncertain: list[str] = []
         self.bench = self.run.view.bench
         for name, (items, host_record) in hosts.items():
             queue = [candidate(item, age=9 - i, host=name) for i, item in enumerate(items)]
@@ -32,6 +36,9 @@ class Issuing:
             host = known(*queue, host=name, record=host_record and record(name, **host_record))
             self.bench.hosts[name] = host
             self.bench.settle(host)
+
+    def check(self, tried: list[tuple[Candidate, Lease]]) -> None:
+        self.uncertain += [candidate.item_id for candidate, _ in tried]
 
     async def issue(self, count: int = 9, *, seconds: float = 30) -> IssuedLeases:
         return await self.issue_to(self.choose(count), seconds=seconds)
@@ -179,7 +186,7 @@ async def test_refused_claim_is_read_again_and_its_reserved_lease_returned() -> 
 
 async def test_failed_claims_are_tried_again_later() -> None:
     issuing = Issuing(a=(("a0", "a1"), None))
-    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED}
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN}
     issued = await issuing.issue()
     assert [lease.item.item_id for lease in issued.values()] == ["a1"]
     assert names(issuing.bench.hosts["a"].ready) == ["a0"]
@@ -188,8 +195,8 @@ async def test_failed_claims_are_tried_again_later() -> None:
 
 async def test_claim_raises_if_all_writes_failed_and_forgets_nothing() -> None:
     issuing = Issuing(a=(("a0", "a1"), {"max_in_flight": 5}))
-    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED, "claim a1": THROTTLED}
-    with pytest.raises(ThrottledError):
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN, "claim a1": DOWN}
+    with pytest.raises(ServerFaultError):
         await issuing.issue()
     host = issuing.bench.hosts["a"]
     assert (names(host.ready), host.picked) == (["a0", "a1"], 0)
@@ -205,6 +212,7 @@ async def test_unused_leases_are_returned_to_a_host_that_was_changed_meanwhile()
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
     issuing.run.fake_items.during_run = lambda: hosts.changed.add("a")
     assert await issuing.issue() == {}
+    await issuing.run.tasks.join()
     reserve, tried, returned = hosts.updates
     assert isinstance(reserve["a"], ReserveLeases)
     assert tried == returned == {"a": ReturnLeases(tuple(reserve["a"].tokens), START)}
@@ -253,10 +261,58 @@ async def test_item_that_cannot_be_decoded_is_not_issued_and_waits_for_its_lease
 async def test_issued_leases_are_returned_though_refused_items_cannot_be_read() -> None:
     issuing = Issuing(a=(("a0", "a1"), None))
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
-    issuing.run.fake_queues.error = THROTTLED.error
+    issuing.run.fake_queues.error = DOWN.error
     assert len(await issuing.issue()) == 1
     issuing = Issuing(a=(("a0",), None))
     issuing.run.fake_items.outcomes = {"claim a0": Refused()}
-    issuing.run.fake_queues.error = THROTTLED.error
-    with pytest.raises(ThrottledError):
+    issuing.run.fake_queues.error = DOWN.error
+    with pytest.raises(ServerFaultError):
         await issuing.issue()
+
+
+async def test_throttled_hosts_wait_and_the_others_are_issued() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None), b=(("b0",), None))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED, "claim a1": THROTTLED}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    host = issuing.bench.hosts["a"]
+    # Nothing was refused, nothing is uncertain, and the items come next when the host does.
+    assert (issuing.run.fake_queues.known, issuing.uncertain, names(host.ready)) == ([], [], ["a0", "a1"])
+    assert host.paused_until is not None
+    assert START <= host.paused_until <= at(4)
+    assert issuing.choose() == []
+    issuing.run.clock.advance(4)
+    issuing.run.fake_items.outcomes = {}
+    assert len(await issuing.issue_to(issuing.bench.choose(9, at(4), 4.0).candidates)) > 0
+    assert (host.held_up, issuing.bench.paused) == (0, {})
+
+
+async def test_claims_that_are_all_throttled_raise_nothing() -> None:
+    issuing = Issuing(a=(("a0",), None))
+    issuing.run.fake_items.outcomes = {"claim a0": THROTTLED}
+    assert await issuing.issue() == {}
+
+
+async def test_throttled_reservation_lets_the_host_wait_and_keeps_its_record() -> None:
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}), b=(("b0",), None))
+    host = issuing.bench.hosts["a"]
+    known_record = host.record
+    issuing.run.fake_hosts.throttled = {"a"}
+    issued = await issuing.issue()
+    assert [lease.item.item_id for lease in issued.values()] == ["b0"]
+    assert (host.record, names(host.ready), list(issuing.bench.paused)) == (known_record, ["a0"], ["a"])
+
+
+async def test_claims_of_which_nobody_knows_whether_they_were_applied_are_checked() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN}
+    assert len(await issuing.issue()) == 1
+    assert issuing.uncertain == ["a0"]
+
+
+async def test_claims_take_no_longer_than_half_of_the_useful_time_of_a_lease() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), None))
+    issuing.run.fake_hosts.during_update = lambda: issuing.run.clock.advance(6)
+    await issuing.issue(seconds=30)
+    # Half of 28 seconds, of which the reservation has taken six.
+    assert issuing.run.fake_items.seconds == [8]

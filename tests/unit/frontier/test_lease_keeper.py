@@ -122,3 +122,22 @@ async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.
         keeper.hold(Renewals(clock).claims(1))
         await pass_seconds(clock, 20)
     assert "1 leases could not be renewed: no answer before they count as lost" in caplog.text
+
+
+async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_are_throttled() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    hot, cold = renewals.claims(2)
+    hot.item.domain, cold.item.domain = "hot", "cold"
+    renew = renewals.renew
+
+    async def throttled(claims: Sequence[Claim], lease_seconds: float) -> None:
+        if claims[0] is hot:
+            await asyncio.Event().wait()
+        await renew(claims, lease_seconds)
+
+    renewals.renew = throttled  # type: ignore[method-assign] # one host does not answer
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
+        keeper.hold([hot, cold])
+        await pass_seconds(clock, 12)
+    assert renewals.renewed == [cold.item.item_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, cast
@@ -38,17 +39,30 @@ class Flushing:
         self.flushed = Flushed()
         self.calls: list[tuple[Mapping[str, Listed], Container[str] | None]] = []
         self.during_flush: Callable[[], None] | None = None
+        self.once: list[bool] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.due = False
         for name in hosts:
             host = self.bench.hosts[name] = known(host=name)
             self.bench.settle(host)
 
     async def flush(
-        self, find_drained: Callable[[Iterable[str]], Mapping[str, Listed]], only: Container[str] | None
+        self,
+        find_drained: Callable[[Iterable[str]], Mapping[str, Listed]],
+        only: Container[str] | None,
+        *,
+        once: bool = False,
     ) -> Flushed:
         self.calls.append((find_drained(["a"]), only))
+        self.once.append(once)
+        await self.gate.wait()
         if self.during_flush is not None:
             self.during_flush()
         return self.flushed
+
+    def is_due(self, monotonic: float) -> bool:
+        return self.due
 
     def add(self, host: str) -> None:
         """Adds an item to a host, as this process knows it."""
@@ -158,3 +172,31 @@ async def test_work_that_could_not_be_announced_is_announced_by_the_next_call(
     await flushing.notifier.announce_left()
     await flushing.notifier.announce_left()
     assert flushing.store.announced == [{"a": new_work()}]
+
+
+async def test_flush_if_due_waits_for_nothing_and_runs_once_at_a_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushing = Flushing()
+    flushing.gate.clear()
+    flushing.notifier.flush_if_due()
+    assert flushing.calls == []
+    flushing.due = True
+    for _ in range(3):
+        flushing.notifier.flush_if_due()
+        await asyncio.sleep(0)
+    assert (len(flushing.calls), flushing.once) == (1, [True])
+
+    async def busy(work: object, counts: object) -> None:
+        raise BUSY
+
+    # What it cannot announce is announced by the next call.
+    monkeypatch.setattr(flushing.store, "announce", busy)
+    flushing.flushed.to_wake = ["a"]
+    flushing.gate.set()
+    await flushing.run.tasks.join()
+    assert "hosts are announced later" in caplog.text
+    assert "a" in flushing.run.view.unannounced
+    flushing.notifier.flush_if_due()
+    await flushing.run.tasks.join()
+    assert len(flushing.calls) == 2

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import split_place
+from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.factories import START
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import HOST, at, candidate, known, leased, listed, names, record
@@ -302,3 +304,21 @@ async def test_learn_takes_items_with_their_distance() -> None:
     run.fake_queues.shards[HOST, 0] = [candidate("a")]
     await reader.learn([replace(candidate("a"), distance=7)])
     assert [item.distance for item in host.ready] == [run.membership.distance("a")]
+
+
+async def test_look_that_is_throttled_lets_the_host_wait_and_reads_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hot, cold = unread(host="hot"), unread(host="cold")
+    run, reader = run_with(hot, cold)
+    run.fake_queues.shards["cold", 0] = [candidate("a", host="cold")]
+    look = run.fake_queues.look
+
+    async def throttled(host: str, *others: Any) -> Any:
+        if host == "hot":
+            raise ThrottledError("busy", code="Busy", operation="Query", table=None)
+        return await look(host, *others)
+
+    monkeypatch.setattr(run.fake_queues, "look", throttled)
+    await reader.look([hot, cold], 1, START)
+    assert (names(cold.ready), list(run.view.bench.paused), hot.looked_at) == (["a"], ["hot"], None)

@@ -8,14 +8,17 @@ import pytest
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
 from ragcrawl_dynamo._frontier import scheduler as module
+from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.scheduler import ClaimResult, Scheduler
+from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.queue_order import split_place
 from ragcrawl_dynamo._schema.records import RunControl, RunState
-from ragcrawl_dynamo.errors import FrontierCancelledError, ThrottledError
+from ragcrawl_dynamo.errors import FrontierCancelledError, ServerFaultError, ThrottledError
 from tests.support.fake_run import FakeRun
 from tests.support.hosts import at, candidate, leased, listed, record
 
+DOWN = ServerFaultError("down", code="Down", operation="UpdateItem", table=None)
 BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
 
 
@@ -25,13 +28,16 @@ class Claiming:
     def __init__(self, **hosts: str) -> None:
         self.run = FakeRun(buckets=1)
         self.run.set_share(0)
-        self.scheduler = Scheduler(self.run)
+        self.scheduler = Scheduler(self.run, UnusedLeases(self.run, self.release))
         self.bench, self.queues, self.writes = self.run.view.bench, self.run.fake_queues, self.run.fake_items
         for age, (host, items) in enumerate(hosts.items()):
             self.run.list_host(host, listed(age=99 - age))
             self.run.fake_hosts.move_outcomes[host] = Refused()
             for i, item in enumerate(items.split()):
                 self.queues.shards[host, 0].append(candidate(item, age=99 - age - i / 100, host=host))
+
+    async def release(self, claims: list[Claim]) -> None:
+        """Releases nothing."""
 
     async def result(self, count: int, *, is_thorough: bool = True) -> ClaimResult:
         return await self.scheduler.claim([LeaseTerms(30, "w")] * count, is_thorough=is_thorough)
@@ -152,21 +158,21 @@ async def test_candidates_are_given_back_if_a_look_fails(monkeypatch: pytest.Mon
     claiming.run.list_host("b", listed(priority=-1))
 
     async def fail(*arguments: object) -> None:
-        raise BUSY
+        raise DOWN
 
     claiming.run.clock.advance(1)
     with monkeypatch.context() as patched:
         patched.setattr(claiming.queues, "look", fail)
-        with pytest.raises(ThrottledError):
+        with pytest.raises(ServerFaultError):
             await claiming.claim(2)
     assert await claiming.claim(1) == ["a1"]
 
 
 async def test_claim_returns_what_it_has_if_a_later_request_fails() -> None:
     claiming = Claiming(a="a0 a1")
-    claiming.writes.outcomes["claim a1"] = Failed(BUSY)
+    claiming.writes.outcomes["claim a1"] = Failed(DOWN)
     assert await claiming.claim(2) == ["a0"]
-    with pytest.raises(ThrottledError):
+    with pytest.raises(ServerFaultError):
         await claiming.claim(2)
     del claiming.writes.outcomes["claim a1"]
     assert await claiming.claim(2) == ["a1"]
@@ -266,3 +272,20 @@ async def test_change_of_limits_is_noticed_once(monkeypatch: pytest.MonkeyPatch)
         claiming.run.fake_control = RunControl(run="run", site_id="site", limits_changed_by=changed_by)
         await claiming.claim(1)
     assert len(changes) == 2
+
+
+async def test_claim_that_gets_nothing_because_of_throttling_says_so_and_when_to_try_again() -> None:
+    claiming = Claiming(a="a0", b="b0")
+    claiming.writes.outcomes = {"claim a0": Failed(BUSY, may_be_applied=False)}
+    result = await claiming.result(2)
+    assert [lease.item.item_id for lease in result.leases.values()] == ["b0"]
+    assert result.throttled is None
+    result = await claiming.result(2)
+    assert (result.leases, result.next_at) == ({}, claiming.bench.next_moment())
+    assert result.throttled is not None
+    assert "1 hosts, such as a" in str(result.throttled)
+    # Items of throttled hosts are not read by key: nobody was faster.
+    assert claiming.queues.known == []
+    claiming.run.clock.advance(4)
+    claiming.writes.outcomes = {}
+    assert await claiming.claim(1) == ["a0"]

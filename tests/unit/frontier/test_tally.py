@@ -59,3 +59,12 @@ def test_tally_shows_no_host_whose_counts_are_right() -> None:
         tally.subtract_stored({"a.example": Counter(pending=2)})
         assert list(tally.differences()) == []
         assert tally.total == {"pending": 2}
+
+
+def test_tally_counts_and_orders_hosts_by_a_state() -> None:
+    with Tally() as tally:
+        tally.count([("b", "completed"), ("a", "completed"), ("c", "completed"), ("c", "failed")])
+        tally.count([("c", "completed"), ("d", "pending")])
+        assert (tally.hosts_with("completed"), tally.hosts_with("failed")) == (3, 1)
+        assert list(tally.most("completed", 2).items()) == [("c", 2), ("a", 1)]
+        assert tally.most("skipped", 2) == {}

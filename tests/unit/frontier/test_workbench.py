@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.host_candidates import CANDIDATE_SECONDS, OWN_CANDIDATE_SECONDS, HostCandidates
 from ragcrawl_dynamo._frontier.work import Listed
-from ragcrawl_dynamo._frontier.workbench import CANDIDATE_SECONDS, OWN_CANDIDATE_SECONDS, Choice, Workbench
+from ragcrawl_dynamo._frontier.workbench import Choice, Workbench
 from ragcrawl_dynamo._schema.queue_order import split_place
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, listed, names, record

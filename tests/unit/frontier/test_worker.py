@@ -14,7 +14,12 @@ import pytest
 from ragcrawl_dynamo import Claim, FrontierCancelledError, LeaseLostError, Worker
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo._frontier.worker import WorkerSettings
-from ragcrawl_dynamo.errors import EndpointUnreachableError
+from ragcrawl_dynamo.errors import (
+    EndpointUnreachableError,
+    PartialBatchError,
+    RequestRejectedError,
+    ThrottledError,
+)
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
 
@@ -33,6 +38,8 @@ class ScriptedQueue:
         self.renewals: list[list[str]] = []
         self.renewal: BaseException | None = None
         self.is_cancelled = False
+        self.claim_errors: list[Exception] = []
+        self.settlement_errors: list[Exception] = []
 
     def claim_of(self, item: Any) -> Claim:
         ends_at = self.clock.now() + timedelta(seconds=LEASE)
@@ -44,6 +51,8 @@ class ScriptedQueue:
         await asyncio.sleep(0)
         if self.is_cancelled:
             raise FrontierCancelledError
+        if self.claim_errors:
+            raise self.claim_errors.pop(0)
         taken, self.left = self.left[:limit], self.left[limit:]
         if not taken:
             await self.clock.sleep(wait_seconds)
@@ -57,6 +66,8 @@ class ScriptedQueue:
             claim.deadline = self.clock.monotonic() + lease_seconds
 
     async def complete(self, claims: Sequence[Claim]) -> None:
+        if self.settlement_errors:
+            raise self.settlement_errors.pop(0)
         self.note("completed", claims)
 
     async def fail(self, claim: Claim, error: str | BaseException) -> None:
@@ -320,3 +331,80 @@ async def test_worker_used_without_async_with_raises(clock: ManualClock) -> None
     worker = Worker(ScriptedQueue(clock, 1), clock, WorkerSettings(1, LeaseSettings(LEASE, MARGIN)))
     with pytest.raises(RuntimeError, match="async with"):
         await worker.run(lambda claim: asyncio.sleep(0))
+
+
+BUSY = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+
+
+async def test_worker_claims_again_after_a_throttle(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.claim_errors = [BUSY, BUSY]
+
+    async def handle(claim: Claim) -> None:
+        """Does nothing."""
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    assert queue.done == [("i0", "completed")]
+
+
+async def test_worker_is_not_ended_by_a_throttle_when_it_asks_whether_the_run_is_finished(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = ScriptedQueue(clock, 0)
+    answers: list[Any] = [BUSY, True]
+
+    async def is_finished() -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(queue, "is_finished", is_finished)
+
+    async def handle(claim: Claim) -> None:
+        """Does nothing."""
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    assert answers == []
+
+
+@pytest.mark.parametrize("error", [BUSY, PartialBatchError(0, [("i0", BUSY)])])
+async def test_worker_settles_again_while_the_lease_is_renewed(clock: ManualClock, error: Exception) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.settlement_errors = [error] * 60
+
+    async def handle(claim: Claim) -> None:
+        """Does nothing."""
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    # Two leases' time later.
+    assert queue.done == [("i0", "completed")]
+    assert (worker.completed, worker.lost) == (1, 0)
+
+
+@pytest.mark.parametrize("is_renewed", [True, False])
+async def test_worker_gives_up_a_settlement_that_cannot_succeed(clock: ManualClock, is_renewed: bool) -> None:
+    queue = ScriptedQueue(clock, 1)
+    refused = RequestRejectedError("refused", code="Validation", operation="UpdateItem", table=None)
+    queue.settlement_errors = [refused if is_renewed else BUSY] * 100
+    queue.renewal = None if is_renewed else BUSY
+
+    async def handle(claim: Claim) -> None:
+        """Does nothing."""
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    assert (queue.done, worker.completed) == ([], 0)
+
+
+async def run_to_end(worker: Worker, handle: Any, clock: ManualClock) -> None:
+    running = asyncio.create_task(worker.run(handle))
+    for _ in range(200):
+        await settle()
+        if running.done():
+            break
+        clock.advance(1)
+    await running

@@ -111,6 +111,19 @@ def test_bucket_of_stays_as_it_is_stored() -> None:
     assert [keys.bucket_of(host, 64) for host in hosts] == [0, 12, 9, 41]
 
 
+def test_frontier_key_stays_as_it_is_stored() -> None:
+    # Another version of this package finds the items too.
+    partitions = [keys.frontier_key("run", item)["run_id"]["S"] for item in ("a", "b", "c", "ü")]
+    assert partitions == ["3#run", "9#run", "f#run", "5#run"]
+
+
+def test_frontier_keys_of_a_run_are_spread_over_its_partitions() -> None:
+    counts = Counter(keys.frontier_key("r#1", f"item{i}")["run_id"]["S"] for i in range(1600))
+    assert sorted(counts) == sorted(keys.items_partitions("r#1"))
+    assert len(counts) == 16
+    assert max(counts.values()) < 150
+
+
 def test_bucket_of_spreads_hosts() -> None:
     counts = Counter(keys.bucket_of(f"host{i}.example", 64) for i in range(6400))
     assert len(counts) == 64
@@ -124,7 +137,7 @@ def test_keys_of_run_records_differ_from_item_keys(run: str, item: str, host: st
         keys.host_key(run, host, bucket),
         keys.counter_key(run, 1),
         keys.member_key(run, "process"),
-        keys.budget_key(run, host),
+        keys.budget_key(run, host, bucket),
     ]
     assert keys.frontier_key(item, host) not in records
     assert len({record["item_id"]["S"] for record in records}) == 5

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ragcrawl_dynamo._frontier import candidates as module
-from ragcrawl_dynamo._frontier.candidates import Candidate, HostCandidates, Pace, pause_after
+from ragcrawl_dynamo._frontier import host_candidates as module
+from ragcrawl_dynamo._frontier.candidates import Candidate
+from ragcrawl_dynamo._frontier.host_candidates import HostCandidates, Pace, pause_after
 from tests.support.factories import START
 from tests.support.hosts import at, candidate, known, leased, names, record
 
