@@ -1,14 +1,19 @@
-"""What the queue and commits promise where requests conflict, fail on the server, and lose their answers.
+"""What the queue and commits promise where the index is late, and requests conflict, fail or lose answers.
 
-The index is not late here: these tests read what they wrote.
+Time stands still except where a test moves it: a process claims what it added itself, before the index shows
+it.
 """
 
 # ruff: noqa: F403 # the tests of other modules, with the fixtures of this folder
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import DynamoDBBackend, Frontier
 from tests.contract.commit.test_commit import *
 from tests.contract.frontier.test_counters import *
 from tests.contract.frontier.test_frontier import *
@@ -18,6 +23,37 @@ from tests.contract.frontier.test_scheduler import *
 from tests.contract.frontier.test_settlement import *
 from tests.contract.frontier.test_termination import *
 from tests.contract.frontier.test_worker import *
+from tests.support.aws import Lag, Settings
 
 # In place of theirs, which choose engines.
 pytestmark = pytest.mark.aws
+
+# They claim what another process added or released, what was saved as a record, or what was added before the
+# first claim of a run: only the index tells of that.
+NEED_THE_INDEX = {
+    "test_clock_that_is_set_back_takes_no_time_from_leases",
+    "test_commit_page_of_unchanged_content_writes_no_body",
+    "test_frontier_of_one_run_does_not_see_another_run",
+    "test_frontier_ttl_expires_final_items",
+    "test_host_limits_are_durable_and_seen_by_other_processes",
+    "test_host_limits_begin_with_those_of_the_run",
+    "test_is_finished_only_after_items_saved_as_records_are_done",
+    "test_pause_is_seen_by_the_next_claim_of_another_process",
+    "test_recount_restores_counts_that_a_killed_process_lost",
+    "test_settlement_refuses_claims_of_another_run",
+    "test_worker_handles_every_item_and_ends",
+}
+
+
+@pytest.fixture
+def aws_settings(aws_settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    is_late = request.node.originalname not in NEED_THE_INDEX
+    return replace(aws_settings, index_lag=Lag() if is_late else None, torn_moves=is_late)
+
+
+@pytest_asyncio.fixture
+async def frontier(backend: DynamoDBBackend) -> Frontier:
+    """A process that has claimed before, and so offers what it adds to its own claims."""
+    frontier = backend.frontier("run", "site")
+    assert await frontier.claim() == []
+    return frontier
