@@ -16,7 +16,7 @@ from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
 from ragcrawl_dynamo._schema.records import RunState
-from ragcrawl_dynamo._utils.validation import check_kind
+from ragcrawl_dynamo._utils.validation import check_callable, check_kind
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 __all__ = ["Frontier"]
@@ -106,6 +106,7 @@ class Frontier:
         If the process is killed during the call, links may be stored that no worker knows of. They are
         crawled before the run is finished. If that was proven meanwhile, they wait for `add` or `recount`.
         """
+        check_callable("on_progress", on_progress)
         common = arguments.check_link_options(depth, referrer_url, priority, not_before)
         links = arguments.check_links(links)
         return await self._queue.add(links, common, arguments.check_base_url(base_url), on_progress)

@@ -47,6 +47,16 @@ def check_kind(name: str, value: Any, *kinds: type) -> None:
         raise InvalidArgumentError(name, f"must be {wanted}, not {type(value).__name__}")
 
 
+def check_callable(name: str, value: Any) -> None:
+    """Checks that a value can be called, or is None.
+
+    Raises:
+        InvalidArgumentError: It cannot.
+    """
+    if value is not None and not callable(value):
+        raise InvalidArgumentError(name, f"must be a function or None, not {type(value).__name__}")
+
+
 def check_several(name: str, values: Any, *kinds: type) -> list[Any]:
     """Returns a list of values that each have one of the given types.
 

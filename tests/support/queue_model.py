@@ -295,7 +295,8 @@ class QueueModel:
             assert verb != "renew"
             return
         if verb == "renew":
-            entry.free_at = now + timedelta(seconds=30) + SKEW
+            # A lease that lasts longer keeps its end.
+            entry.free_at = max(entry.free_at or now, now + timedelta(seconds=30) + SKEW)
             if claim.has_slot:
                 host.extend(claim.token, entry.free_at)
             return
