@@ -23,7 +23,6 @@ from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
-from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
@@ -99,7 +98,6 @@ class DynamoDBBackend(StorageBackend):
             SchemaMismatchError: A table has other keys than this version needs.
             ServiceError: A request failed.
         """
-        check_callable("on_progress", on_progress)
         return await self._rooms.migrate(on_progress)
 
     # Lifecycle

@@ -16,6 +16,7 @@ from ragcrawl_dynamo._schema.provisioning import (
     require_tables,
 )
 from ragcrawl_dynamo._schema.tables import Tables
+from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import ServiceError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Schema:
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
         """Migrates the tables to this package's version; returns how many items were rewritten."""
         await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
+        check_callable("on_progress", on_progress)
         return await self.store.migrate(on_progress or (lambda _: None))
 
     async def is_healthy(self, check_others: Callable[[], Awaitable[object]]) -> bool:
