@@ -30,6 +30,9 @@ from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import ClockSkewError
 from ragcrawl_dynamo.models import FrontierItem
 
+# How many hosts a process notes before its first claim. It may never claim, and add any number.
+_HOSTS_BEFORE_CLAIMS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class FrontierServices:
@@ -99,12 +102,15 @@ class RunContext:
         return states, None if item is None else self.control.decode(item)
 
     def note_updates(self, updates: Iterable[Updated]) -> None:
-        """Notes hosts that this process has read or updated."""
-        share = self.share if self.membership.is_active else frozenset()
-        monotonic = self.clock.monotonic()
+        """Notes hosts that this process has read or updated.
+
+        A process that has not claimed yet notes the first ones: the index may not show them when it does.
+        """
+        bench, share, monotonic = self.view.bench, self.share, self.clock.monotonic()
         for update in updates:
-            is_own = update.record.bucket in share
-            self.view.bench.note_update(update.record, update.order_before, monotonic, is_own=is_own)
+            is_noted = self.membership.is_active or len(bench.hosts) < _HOSTS_BEFORE_CLAIMS
+            is_own = is_noted and update.record.bucket in share
+            bench.note_update(update.record, update.order_before, monotonic, is_own=is_own)
 
     def offer(self, candidate: Candidate) -> None:
         """Offers an item that this process has added or put back to its own claims."""
