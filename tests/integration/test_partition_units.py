@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.partitions import Partition, PartitionUnits
 from benchmarks.partitions.crawls import Crawl, Scenario
-from benchmarks.partitions.kinds import RUN
+from benchmarks.partitions.kinds import RUN, SITE
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RequestEvent
 from ragcrawl_dynamo._schema.keys import is_host_list, items_partitions
 from ragcrawl_dynamo.testing import drop_tables
@@ -42,6 +42,8 @@ async def crawl(config: DynamoDBConfig, mode: str) -> tuple[PartitionUnits, list
         work = Crawl(scenario, [backend], units)
         await work.begin()
         await work.work(0)
+        pages = [page.page_id async for page in backend.iter_pages(SITE)]
+        assert len(await backend.get_pages_bulk(SITE, pages)) == 60
     return units, compared
 
 
