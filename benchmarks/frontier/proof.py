@@ -30,7 +30,8 @@ from benchmarks.frontier.measure import (
 )
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, chunks, write_batch
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, Outcome, Write
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, Write
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Outcome
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.testing import local_config

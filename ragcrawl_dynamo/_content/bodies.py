@@ -21,13 +21,12 @@ from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     STATEMENTS_PER_BATCH,
     ConditionalInsert,
-    Failed,
-    Refused,
     SingleWrites,
     conditional_writes,
 )
 from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Refused, raise_if_failed
 from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
@@ -88,8 +87,7 @@ class BodyStore:
         location = None
         writes = self._together if item_size(parts[0]) <= _BYTES_TOGETHER else self._single
         (outcome,) = await writes.run([ConditionalInsert(parts[0], token)])
-        if isinstance(outcome, Failed):
-            raise outcome.error
+        raise_if_failed([outcome])
         if isinstance(outcome, Refused):
             # Another body is there: of this version as it was, or of a worker that was killed.
             location = body_location(head, str(token.value["S"]))

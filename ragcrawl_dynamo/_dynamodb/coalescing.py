@@ -23,12 +23,11 @@ from ragcrawl_dynamo._dynamodb.coalescer import Coalescer, PendingCall, Results,
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     STATEMENTS_PER_BATCH,
     ConditionalWrites,
-    Outcome,
     Write,
-    is_throttled,
     key_of,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Outcome, is_throttled
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._utils.concurrency import gather, gather_bounded

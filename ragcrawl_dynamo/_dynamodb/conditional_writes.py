@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import (
@@ -23,6 +23,7 @@ from ragcrawl_dynamo._dynamodb.batching import (
 from ragcrawl_dynamo._dynamodb.error_mapping import statement_error
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Missing, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
 from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, Budget
 from ragcrawl_dynamo._dynamodb.table import Table
@@ -32,7 +33,6 @@ from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,
-    DeadlineExceededError,
     RagcrawlDynamoError,
     ServiceError,
     ThrottledError,
@@ -84,37 +84,7 @@ class ConditionalUpdate:
     token: WriteToken
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The write was done.
-
-    Attributes:
-        item: The item as an update left it; None after an insert.
-    """
-
-    item: Item | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The condition did not hold, or the item to insert was there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """DynamoDB rejected the write, or it is unknown whether the write was done.
-
-    Attributes:
-        error: Why.
-        may_be_applied: Whether the write may have been done nevertheless.
-    """
-
-    error: RagcrawlDynamoError
-    may_be_applied: bool = True
-
-
 Write: TypeAlias = ConditionalInsert | ConditionalUpdate
-Outcome: TypeAlias = Applied | Refused | Failed
 
 
 class ConditionalWrites(Protocol):
@@ -369,20 +339,6 @@ async def _run_in_rounds(
         outcomes |= dict(zip(of_round, await run_distinct([writes[i] for i in of_round]), strict=True))
         pending = [i for i in pending if i not in outcomes]
     return [outcomes[i] for i in range(len(writes))]
-
-
-def is_throttled(outcome: Outcome) -> TypeGuard[Failed]:
-    """Tells whether a write failed for lack of capacity, and has certainly not been done."""
-    return (
-        isinstance(outcome, Failed)
-        and isinstance(outcome.error, ThrottledError)
-        and not outcome.may_be_applied
-    )
-
-
-def is_held_up(outcome: Outcome) -> bool:
-    """Tells whether a write failed for lack of capacity, or because there was no answer in time."""
-    return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError | DeadlineExceededError)
 
 
 def key_of(table: Table[Any], write: Write) -> KeyValues:

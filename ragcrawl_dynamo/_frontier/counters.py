@@ -17,16 +17,13 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
     ConditionalInsert,
     ConditionalUpdate,
     ConditionalWrites,
-    Failed,
-    Outcome,
-    Refused,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value

@@ -6,7 +6,7 @@ import secrets
 from contextlib import aclosing
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.item_store import candidate_of
 from ragcrawl_dynamo._frontier.notifier import Notifier

@@ -10,13 +10,8 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
-    ConditionalInsert,
-    Failed,
-    Outcome,
-    Refused,
-)
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._frontier.claim import AddResult
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_budget import HostBudget

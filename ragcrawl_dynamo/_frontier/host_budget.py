@@ -10,14 +10,9 @@ import logging
 from collections.abc import Mapping
 
 from ragcrawl_dynamo._dynamodb.batching import read_all
-from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
-    ConditionalInsert,
-    ConditionalUpdate,
-    Failed,
-    Refused,
-)
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Update
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Refused
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Outcome
 from ragcrawl_dynamo._frontier.candidates import Candidate, Waiting, candidate_at, claim_order
 from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import split_facts, split_order, split_place

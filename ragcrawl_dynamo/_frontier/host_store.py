@@ -20,16 +20,19 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
     ConditionalInsert,
     ConditionalUpdate,
     ConditionalWrites,
-    Failed,
-    Outcome,
-    is_held_up,
 )
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, BeginsWith, Compare, Condition, Path, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import (
+    Applied,
+    Outcome,
+    is_held_up,
+    raise_if_all_failed,
+    raise_if_failed,
+)
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value
@@ -234,7 +237,7 @@ class HostStore:
                 on_held_up(host)
             else:
                 others.append(outcome)
-        _raise_if_all_failed(others)
+        raise_if_all_failed(others)
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
@@ -310,7 +313,7 @@ class HostStore:
         self._share_new = len(inserted) / max(1, len(work))
         for host in new.keys() - inserted:
             unwritten.by_host[host].update(taken[host])
-        _raise_if_failed(outcomes)
+        raise_if_failed(outcomes)
         other_updates = {
             host: update
             for host, update in updates.items()
@@ -328,7 +331,7 @@ class HostStore:
         if host in await self.read([host]):
             return
         record = self._new(await self._reads.recent() or await self._control.make(), host)
-        _raise_if_failed(await self._writes.run([self._insert(record, Counter())]))
+        raise_if_failed(await self._writes.run([self._insert(record, Counter())]))
 
     def _new(self, control: RunControl, host: str) -> HostRecord:
         return HostRecord(
@@ -373,24 +376,3 @@ class HostStore:
 
 def _revision(record: HostRecord) -> WriteToken:
     return WriteToken("revision", {"S": record.revision})
-
-
-def _raise_if_failed(outcomes: Sequence[Outcome]) -> None:
-    """Raises the first error among outcomes, if there is one.
-
-    Raises:
-        ServiceError: A write failed.
-    """
-    for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            raise outcome.error
-
-
-def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
-    """Raises the first error if all writes failed.
-
-    Raises:
-        ServiceError: All writes failed.
-    """
-    if outcomes and all(isinstance(outcome, Failed) for outcome in outcomes):
-        _raise_if_failed(outcomes)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Refused
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.host_candidates import LONGEST_PAUSE, HostCandidates, pause_after

@@ -22,7 +22,6 @@ from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalInsert,
     ConditionalUpdate,
     ConditionalWrites,
-    Outcome,
 )
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
@@ -34,6 +33,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Outcome
 from ragcrawl_dynamo._dynamodb.pagination import read_pages
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table

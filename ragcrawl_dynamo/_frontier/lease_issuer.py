@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused, is_held_up
+from ragcrawl_dynamo._dynamodb.outcomes import (
+    Applied,
+    Failed,
+    Outcome,
+    Refused,
+    is_held_up,
+    raise_if_all_failed,
+)
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
@@ -171,7 +178,7 @@ class LeaseIssuer:
         self._unused.check(uncertain)
         try:
             await self._return(unused, reserved, reserved_at)
-            _raise_if_all_failed(outcomes.values())
+            raise_if_all_failed([outcome for outcome in outcomes.values() if not is_held_up(outcome)])
             await self._give_up([candidate for candidate in refused if candidate.expired_token is not None])
             if refused:
                 await self._reader.learn(refused)
@@ -291,15 +298,3 @@ class LeaseIssuer:
         free_at = ends_at + timedelta(seconds=self._run.config.frontier_max_clock_skew)
         deadline = self._run.clock.monotonic() + terms.seconds
         return Lease(secrets.token_hex(8), terms.owner, now, ends_at, free_at, deadline)
-
-
-def _raise_if_all_failed(outcomes: Collection[Outcome]) -> None:
-    """Raises the first error if all claims failed, except for those that were held up.
-
-    Raises:
-        ServiceError: They failed.
-    """
-    others = [outcome for outcome in outcomes if not is_held_up(outcome)]
-    failures = [outcome for outcome in others if isinstance(outcome, Failed)]
-    if failures and len(failures) == len(others):
-        raise failures[0].error

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Container, Sequence
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._dynamodb.outcomes import Applied
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._dynamodb.codec import to_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalInsert, ConditionalUpdate, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Update
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed
 from ragcrawl_dynamo._dynamodb.values import Item, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.claim import Claim

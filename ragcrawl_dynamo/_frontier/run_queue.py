@@ -10,7 +10,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, raise_if_failed
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
@@ -231,8 +232,7 @@ class RunQueue:
         (outcome,) = await self.run.items.run_coalesced(
             [end], lambda _, seconds: self.pause_host_of(claim, seconds)
         )
-        if isinstance(outcome, Failed):
-            raise outcome.error
+        raise_if_failed([outcome])
         return isinstance(outcome, Applied)
 
     def pause_host_of(self, claim: Claim, seconds: float) -> None:

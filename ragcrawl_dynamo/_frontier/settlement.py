@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, ConditionalUpdate, Failed
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import Claim, note_lost
 from ragcrawl_dynamo._frontier.context import RunContext

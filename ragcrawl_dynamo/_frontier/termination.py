@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._dynamodb.outcomes import Applied
 from ragcrawl_dynamo._dynamodb.values import Item, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.cancellation import holds_no_lease

@@ -12,12 +12,7 @@ from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets, Puts
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_sized_item
-from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    ConditionalUpdate,
-    Failed,
-    Refused,
-    conditional_writes,
-)
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate, conditional_writes
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
     AnyOf,
@@ -28,6 +23,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Refused, raise_if_failed
 from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
@@ -223,9 +219,7 @@ class PageStore:
             condition = AllOf((of_url, Compare("last_seen", "<", last_seen)))
             updates.append(ConditionalUpdate(key, update, condition, token))
         outcomes = await self._writes.run(updates)
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                raise outcome.error
+        raise_if_failed(outcomes)
         refused = [
             pair for pair, outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Refused)
         ]

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Outcome, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext

@@ -12,12 +12,9 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
     ConditionalInsert,
     ConditionalUpdate,
     ConditionalWrites,
-    Outcome,
-    Refused,
     conditional_writes,
 )
 from ragcrawl_dynamo._dynamodb.expressions import (
@@ -29,6 +26,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken

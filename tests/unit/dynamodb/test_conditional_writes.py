@@ -10,15 +10,12 @@ from botocore.exceptions import EndpointConnectionError
 from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
 from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
     ConditionalInsert,
     ConditionalUpdate,
-    Failed,
-    Refused,
     conditional_writes,
-    is_throttled,
 )
 from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Refused, is_throttled
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import frontier_key
 from ragcrawl_dynamo._schema.tables import FRONTIER

@@ -9,15 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import (
-    Applied,
-    ConditionalInsert,
-    ConditionalUpdate,
-    Failed,
-    Outcome,
-    Refused,
-)
+from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._frontier.counters import Counters
 from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
 from ragcrawl_dynamo._frontier.work import Listed

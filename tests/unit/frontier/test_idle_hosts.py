@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Refused
 from ragcrawl_dynamo._frontier import idle_hosts as module
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Failed, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Failed, Refused
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.host_updates import ReserveLeases, ReturnLeases
 from ragcrawl_dynamo._frontier.item_store import Lease

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Outcome, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._frontier import notifier as module
 from ragcrawl_dynamo._frontier.counters import Flushed
 from ragcrawl_dynamo._frontier.notifier import Notifier

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied
+from ragcrawl_dynamo._dynamodb.outcomes import Applied
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.host_candidates import HostCandidates
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from ragcrawl_dynamo._dynamodb.conditional_writes import Applied, Failed, Refused
+from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Refused
 from ragcrawl_dynamo._frontier import scheduler as module
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
