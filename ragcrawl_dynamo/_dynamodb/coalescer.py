@@ -118,12 +118,7 @@ class Coalescer(Generic[P, R]):
             call: PendingCall[P, R] = PendingCall(
                 key, payload, size, deadline, loop.create_future(), on_throttled
             )
-            if not self._waiting:
-                self._was_idle = not self._batches_in_flight
-            self._waiting.append(call)
-            if self._planned is None or len(self._waiting) == self.calls_per_batch:
-                # Tasks that run in the same turn of the event loop add their calls before that.
-                self._plan(loop.call_soon(self._start))
+            self._let_wait(call, self._waiting.append)
             return await call.result
 
     async def close(self) -> None:
@@ -137,6 +132,15 @@ class Coalescer(Generic[P, R]):
             self._pacer = Pacer()
             # The next event loop needs a semaphore of its own.
             self._accepted = asyncio.Semaphore(_MAX_CALLS)
+
+    def _let_wait(self, call: PendingCall[P, R], add: Callable[[PendingCall[P, R]], None]) -> None:
+        """Adds a call to those that wait, at their end or at their beginning."""
+        if not self._waiting:
+            self._was_idle = not self._batches_in_flight
+        add(call)
+        if self._planned is None or len(self._waiting) == self.calls_per_batch:
+            # Tasks that run in the same turn of the event loop add their calls before that.
+            self._plan(asyncio.get_running_loop().call_soon(self._start))
 
     def _plan(self, handle: asyncio.Handle | None) -> None:
         if self._planned is not None:
@@ -244,11 +248,7 @@ class Coalescer(Generic[P, R]):
         await asyncio.sleep(pause)
         if not self.shares_keys:
             self._keys_in_flight.discard(call.key)
-        if not self._waiting:
-            self._was_idle = not self._batches_in_flight
-        self._waiting.appendleft(call)
-        if self._planned is None or len(self._waiting) == self.calls_per_batch:
-            self._plan(asyncio.get_running_loop().call_soon(self._start))
+        self._let_wait(call, self._waiting.appendleft)
 
 
 def _copy(error: RagcrawlDynamoError) -> RagcrawlDynamoError:

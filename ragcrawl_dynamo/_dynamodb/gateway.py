@@ -149,7 +149,7 @@ class Gateway:
             why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
             raise errors.DeadlineExceededError(
                 f"no permit within {budget.seconds:g} s: {window.size} operations on it are in flight, since "
-                f" {why}; nothing was sent: raise the capacity, or send less at once",
+                f"{why}; nothing was sent: raise the capacity, or send less at once",
                 code="TimeoutError",
                 operation=operation,
                 table=table or None,

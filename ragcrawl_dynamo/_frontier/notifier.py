@@ -10,6 +10,7 @@ from ragcrawl_dynamo._dynamodb.outcomes import Applied
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
+from ragcrawl_dynamo._utils.concurrency import wait_for_event
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)
@@ -124,11 +125,4 @@ class Notifier:
 
     async def wait_for_change(self, seconds: float) -> None:
         """Waits a number of seconds, or until this process learns of work."""
-        sleep = asyncio.ensure_future(self._run.clock.sleep(seconds))
-        change = asyncio.ensure_future(self._run.view.changed.wait())
-        try:
-            await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            change.cancel()
-            await asyncio.gather(sleep, change, return_exceptions=True)
+        await wait_for_event(self._run.view.changed, self._run.clock, seconds)

@@ -15,6 +15,7 @@ from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.item_store import Lease
+from ragcrawl_dynamo._utils.concurrency import wait_for_event
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierStatus
@@ -95,11 +96,4 @@ class UnusedLeases:
 
     async def _pause(self, seconds: float) -> None:
         """Waits, unless the run is being closed."""
-        sleep = asyncio.ensure_future(self._run.clock.sleep(seconds))
-        closing = asyncio.ensure_future(self._closing.wait())
-        try:
-            await asyncio.wait((sleep, closing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            closing.cancel()
-            await asyncio.gather(sleep, closing, return_exceptions=True)
+        await wait_for_event(self._closing, self._run.clock, seconds)

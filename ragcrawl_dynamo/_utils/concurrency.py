@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from ragcrawl_dynamo._utils.clock import Clock
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -31,6 +33,18 @@ async def gather_bounded(call: Callable[[T], Awaitable[R]], values: Iterable[T],
             return await call(value)
 
     return await gather(call_bounded(value) for value in values)
+
+
+async def wait_for_event(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Waits a number of seconds by a clock, or until an event is set."""
+    sleep = asyncio.ensure_future(clock.sleep(seconds))
+    is_set = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((sleep, is_set), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleep.cancel()
+        is_set.cancel()
+        await asyncio.gather(sleep, is_set, return_exceptions=True)
 
 
 async def read_ahead(reads: AsyncIterable[Callable[[], Awaitable[T]]], count: int) -> AsyncGenerator[T, None]:
