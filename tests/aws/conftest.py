@@ -7,25 +7,21 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo import DynamoDBConfig
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.aws import Lag, Latency, Settings, SimulatedAWS, simulated_aws
 from tests.support.aws.copies import Clock
+from tests.support.queue_fixtures import backend, clock, frontier
 from tests.support.queues import QUICK
 from tests.support.tables import dynamodb_config
 
-__all__ = ["dynamodb_config"]
+__all__ = ["backend", "clock", "dynamodb_config", "frontier"]
 
 
 @pytest.fixture(scope="session")
 def engine(dynamodb_local_endpoint: str) -> str:
     """The endpoint of the engine behind the simulation."""
     return dynamodb_local_endpoint
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture
@@ -65,14 +61,3 @@ def config(aws: SimulatedAWS, dynamodb_config: DynamoDBConfig) -> DynamoDBConfig
     """The same tables, as the simulation shows them."""
     changes = {"endpoint_url": aws.url, "conditional_batches": "auto", "retry_base_delay": 0.001, **QUICK}
     return dynamodb_config.model_copy(update=changes)
-
-
-@pytest_asyncio.fixture
-async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
-    async with DynamoDBBackend(config, clock=clock) as backend:
-        yield backend
-
-
-@pytest.fixture
-def frontier(backend: DynamoDBBackend) -> Frontier:
-    return backend.frontier("run", "site")

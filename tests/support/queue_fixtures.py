@@ -1,0 +1,27 @@
+"""A queue on a clock that tests move. Whoever uses it has a fixture `config`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
+from ragcrawl_dynamo.testing import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest_asyncio.fixture
+async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
+    async with DynamoDBBackend(config, clock=clock) as backend:
+        yield backend
+
+
+@pytest.fixture
+def frontier(backend: DynamoDBBackend) -> Frontier:
+    return backend.frontier("run", "site")
