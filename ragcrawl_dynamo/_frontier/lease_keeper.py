@@ -129,14 +129,14 @@ class LeaseKeeper:
     async def _renew_aging(self, renewed_after: float) -> None:
         """Renews leases that are old enough, and drops those that could not be renewed in time."""
         now = self._clock.monotonic()
-        for claim in [claim for claim in self._held.values() if claim.ended]:
-            self.let_go(claim)
+        self._drop_ended()
         aging = [claim for claim in self.held if claim.deadline - now < self._lease.seconds - renewed_after]
         # A host whose writes are throttled must not hold the renewals of others.
         by_host: dict[str, list[Claim]] = {}
         for claim in aging:
             by_host.setdefault(claim.item.domain, []).append(claim)
         await gather(self._renew(claims) for claims in by_host.values())
+        self._drop_ended()
         now = self._clock.monotonic()
         for claim in self.held:
             if claim.deadline - self._lease.margin <= now:
@@ -158,6 +158,14 @@ class LeaseKeeper:
         except (RagcrawlDynamoError, TimeoutError) as error:
             reason = str(error) or "no answer before they count as lost"
             logger.warning("%d leases could not be renewed: %s", len(claims), reason)
+
+    def _drop_ended(self) -> None:
+        """Drops claims that have ended; a renewal that got no answer in time may have found one lost."""
+        for claim in [claim for claim in self._held.values() if claim.ended]:
+            if claim.lost:
+                self._lose(claim, "its lease was lost")
+            else:
+                self.let_go(claim)
 
     def _lose(self, claim: Claim, why: str) -> None:
         self.let_go(claim)

@@ -298,6 +298,7 @@ class Worker:
             try:
                 await end([claim])
             except LeaseLostError as error:
+                self._lost.add(claim.token)
                 self.lost += 1
                 logger.warning("%s", error)
                 return False
@@ -322,7 +323,7 @@ class Worker:
     def _on_lost(self, claim: Claim, why: str) -> None:
         """Cancels the handler of a claim whose lease was lost."""
         for task, running in self._running.items():
-            if running is claim:
+            if running is claim and claim.token not in self._lost:
                 logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
                 self._lost.add(claim.token)
                 self.lost += 1

@@ -6,15 +6,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-from ragcrawl_dynamo import Claim, EndpointUnreachableError, LeaseKeeper, LeaseLostError
+import pytest
+
+from ragcrawl_dynamo import (
+    Claim,
+    EndpointUnreachableError,
+    LeaseKeeper,
+    LeaseLostError,
+    PartialBatchError,
+)
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
-
-if TYPE_CHECKING:
-    import pytest
 
 LEASE = LeaseSettings(seconds=30.0, margin=2.0)
 
@@ -109,6 +113,28 @@ async def test_lease_keeper_reports_a_lost_lease_in_time() -> None:
                 await asyncio.sleep(0)
             clock.advance(0.0625)
     assert 4.8 < lost_at[0] <= 4.9625
+
+
+@pytest.mark.parametrize("partial", [True, False], ids=["others failed", "late answer"])
+async def test_lease_keeper_reports_leases_that_turn_out_to_be_lost_after_the_renewal(partial: bool) -> None:
+    """A renewal that got no answer in time goes on, and notes what it finds. Others may have the item."""
+    clock = ManualClock()
+    lost: list[str] = []
+
+    class Late:
+        async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+            claims[0].ended = claims[0].lost = True
+            # The other one was settled meanwhile.
+            claims[1].ended = True
+            if partial:
+                raise PartialBatchError(0, [(claims[0], LeaseLostError(claims[:1]))])
+            raise TimeoutError
+
+    async with LeaseKeeper(Late(), clock, LEASE, lambda claim, why: lost.append(why)) as keeper:
+        keeper.hold(Renewals(clock).claims(2))
+        await pass_seconds(clock, 20)
+        assert lost == ["its lease was lost"]
+        assert not keeper._held
 
 
 async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
