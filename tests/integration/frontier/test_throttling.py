@@ -144,7 +144,7 @@ async def test_only_leases_that_were_handed_out_count_as_attempts(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     quick = config.model_copy(
-        update={"frontier_max_clock_skew": 0.5, "retry_attempts": 3, "retry_base_delay": 0.01}
+        update={"frontier_max_clock_skew": 0.5, "retry_attempts": 8, "retry_base_delay": 0.01}
     )
     links = [url(i, f"h{i % 8}.example") for i in range(60)]
     unsteady = Unsteady(seed=1)
