@@ -10,6 +10,7 @@ from typing_extensions import override
 from ragcrawl_dynamo._assembly import Assembly
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
@@ -344,8 +345,12 @@ class DynamoDBBackend(StorageBackend):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
         also: Iterable[str] = (),
+        kind: ResponseKind | None = None,
+        retry_after: float | None = None,
     ) -> CommitResult:
-        return await self._rooms.committer.commit(page, version, claim, discovered, also)
+        return await self._rooms.committer.commit(
+            page, version, claim, discovered, also, kind=kind, retry_after=retry_after
+        )
 
     # Changes
 

@@ -180,6 +180,7 @@ class Page(Entity):
     error_count: int = 0
     last_error: str | None = None
     version_count: int = 0
+    redirect_url: str | None = None
 
 
 class PageVersion(Entity):

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
@@ -637,6 +638,8 @@ class StorageBackend(ABC):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
         also: Iterable[str] = (),
+        kind: ResponseKind | None = None,
+        retry_after: float | None = None,
     ) -> CommitResult:
         """Saves a page and its version, and completes its frontier item, atomically.
 
@@ -655,6 +658,17 @@ class StorageBackend(ABC):
         - unchanged: only its freshness is updated, such as `last_crawled`. No version and no body is written.
         - tombstoned: the status is 404 or 410, or `is_tombstone` is set.
         - revived: the page was a tombstone.
+        - redirected: the status is 301, 302, 303, 307 or 308. The target, `page.redirect_url`, is added to
+          the frontier. After 301 and 308 the page is a tombstone, and deleted for readers of the changes;
+          after the others its content stays.
+        - denied: the status is 401, 403 or 451. The content of the page stays; its error is counted. The
+          item is skipped.
+        - failed: the status is 408, 425, 429 or 5xx, or it is None and `page.last_error` says why no answer
+          came. The content and the freshness of the page stay; its error is counted. The item is failed as by
+          `Frontier.fail`: it is tried again, or becomes a dead letter. Links are not added.
+
+        Any other status is refused. `kind` says what it means, or that a status means something else here.
+        A page that is not stored is not created by denied and failed fetches.
 
         The backend itself keeps `first_seen`, `version_count`, `last_changed`, `content_hash` and
         `current_version_id` of a stored page. It sets `last_seen` and `last_crawled` to now.
@@ -671,6 +685,9 @@ class StorageBackend(ABC):
                 logged. If the run is cancelled, no link is added.
             also: Other URLs of the page, such as those of a redirect. After the transaction, their items are
                 completed as by `Frontier.complete(also=...)`.
+            kind: What the answer of the server says of the page. None to go by the status.
+            retry_after: Seconds until a failed item is tried again, such as those of the header Retry-After.
+                The host of the claim is blocked as long. None for the delay of `Frontier.fail`.
 
         Returns:
             What the commit made of the page. If the answer was lost, repeat the commit under the same claim:
@@ -683,8 +700,9 @@ class StorageBackend(ABC):
             ConflictError: Other writers changed the page each time that it was read. This call did not change
                 the page, its versions and the frontier item; the discovered links may have been added.
             InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given
-                without a claim and a version; or `version` is None, but there is no stored content that could
-                be unchanged.
+                without a claim and a version; or the status says nothing that can be stored, or does not go
+                with the content: 2xx needs a version, 304 stored content, and a redirect
+                `page.redirect_url`; or the `version_id` is in use for other content of the page.
             PartialBatchError: Some discovered links may not have been added, and nothing else was changed; or
                 some items of `also` were not completed, after everything else was done. Repeat the call.
         """

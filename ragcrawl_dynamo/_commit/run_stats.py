@@ -32,7 +32,7 @@ _MAX_TYPES = 1000
 _MAX_TYPE_LENGTH = 100
 _OTHER_TYPES = "other"
 
-_COUNTED_AS = {
+_COUNTED_AS: dict[str, str] = {
     CommitOutcome.CREATED: "pages_new",
     CommitOutcome.CHANGED: "pages_changed",
     CommitOutcome.REVIVED: "pages_changed",
@@ -114,7 +114,8 @@ class RunTotals:
             case _:
                 self.open += 1
         if OUTCOME in item:
-            self._sums[_COUNTED_AS[CommitOutcome(item[OUTCOME])]] += 1
+            if (counter := _COUNTED_AS.get(item[OUTCOME])) is not None:
+                self._sums[counter] += 1
             self._sums["total_bytes_downloaded"] += item.get(_BYTES, 0)
             self._times.update({name: item.get(name, 0.0) for name in (_FETCH_MS, _EXTRACTION_MS)})
             if _STATUS in item:

@@ -11,10 +11,11 @@ from ragcrawl_dynamo._frontier import arguments
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
+from ragcrawl_dynamo._frontier.handling import WorkerSettings
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
-from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
+from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.validation import check_callable, check_kind
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
@@ -195,7 +196,7 @@ class Frontier:
 
     async def fail(
         self, claim: Claim, error: str | BaseException, *, retry_in: float | None = None, retry: bool = True
-    ) -> None:
+    ) -> bool:
         """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 
         Args:
@@ -207,12 +208,15 @@ class Frontier:
             retry: False makes the item a dead letter at once. An item that has failed
                 `frontier_max_attempts` times becomes one in any case.
 
+        Returns:
+            Whether the item will be tried again. False for a dead letter.
+
         Raises:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        delay = arguments.check_retry_in(retry_in)
-        await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
+        delay = arguments.check_delay("retry_in", retry_in)
+        return await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
 
     async def skip(self, claim: Claim, reason: str) -> None:
         """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.

@@ -164,16 +164,17 @@ class RunQueue:
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
         self._notifier.flush_if_due()
 
-    async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> None:
+    async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> bool:
         """See Frontier.fail."""
         failures = claim.item.retry_count
         if not retry or failures + 1 >= self.run.config.frontier_max_attempts:
             await self.end([claim], FrontierStatus.FAILED, error)
-            return
-        delay = self._backoff(failures) if retry_in is None else retry_in
+            return False
+        delay = self._settlement.backoff(failures) if retry_in is None else retry_in
         retry_at = self.run.clock.now() + timedelta(seconds=delay)
         update = self.run.items.retry(claim.item, retry_at, error)
         await self._put_back([Return(claim, update, claim.item, retry_at)])
+        return True
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """See Frontier.release."""
@@ -323,8 +324,15 @@ class RunQueue:
         host_name(host)
         await self.run.control.check_rules()
         await self.run.hosts.ensure(host)
-        await self.run.tasks.uninterrupted(self._set_limits({host: SetLimits(limits)}))
-        self.run.view.changed.set()
+        await self._set_limits({host: SetLimits(limits)})
+
+    async def block_host(self, host: str, seconds: float) -> None:
+        """Blocks a host from now on, unless this process knows that it is; `host` is one of an item."""
+        until = self.run.clock.now() + timedelta(seconds=seconds)
+        known = self.run.view.bench.hosts.get(host)
+        record = None if known is None else known.record
+        if record is None or record.blocked_until is None or record.blocked_until < until:
+            await self._set_limits({host: SetLimits({"blocked_until": until})})
 
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
@@ -358,9 +366,13 @@ class RunQueue:
         await self.run.tasks.cancel()
 
     async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
-        self.run.note_updates(await self.run.hosts.update(updates))
-        await self.run.control.note_new_limits()
-        self.run.control_reads.forget()
+        async def set_limits() -> None:
+            self.run.note_updates(await self.run.hosts.update(updates))
+            await self.run.control.note_new_limits()
+            self.run.control_reads.forget()
+
+        await self.run.tasks.uninterrupted(set_limits())
+        self.run.view.changed.set()
 
     async def _check_site(self) -> None:
         """Checks that the run is not one of another site.
@@ -383,11 +395,3 @@ class RunQueue:
         item = claim.item.model_copy(update=changed)
         self.run.items.encode(item, 1)
         return item
-
-    def _backoff(self, failures: int) -> float:
-        """Returns the seconds until the next attempt: exponential backoff with jitter."""
-        config = self.run.config
-        # After 60 doublings every delay above 0 has reached the maximum. More could overflow the float.
-        doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
-        delay = min(config.frontier_max_retry_delay, doubled)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
