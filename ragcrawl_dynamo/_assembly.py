@@ -14,6 +14,7 @@ from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_completion import RunCompletion
 from ragcrawl_dynamo._commit.site_deletion import SiteDeletion
 from ragcrawl_dynamo._commit.tombstones import Tombstones
+from ragcrawl_dynamo._commit.unseen_pages import UnseenPages
 from ragcrawl_dynamo._content.bucket import ContentBucket
 from ragcrawl_dynamo._content.garbage import GarbageCollector
 from ragcrawl_dynamo._content.retention import Retention
@@ -50,6 +51,7 @@ class Assembly:
         on_lease_lost: LeaseObserver | None,
     ) -> None:
         self.config = config
+        self.clock = clock
         self.metrics = metrics = Metrics(on_request)
         self.gateway = gateway = Gateway(config, client_factory, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
@@ -71,6 +73,7 @@ class Assembly:
             self.frontiers, self.pages, self.versions, self.change_log, self.live_stats
         )
         self.tombstones = Tombstones(self.frontiers, self.pages, self.change_log)
+        self.unseen_pages = UnseenPages(self.frontiers, self.runs, self.pages)
         self.run_completion = RunCompletion(self.frontiers, self.runs, self.pages, self.sites)
         self.site_deletion = SiteDeletion(
             self.sites, self.runs, self.frontier_items, (self.pages, self.changes, self.garbage)

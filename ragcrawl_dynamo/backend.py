@@ -122,6 +122,10 @@ class DynamoDBBackend(StorageBackend):
         await self._rooms.sites.save(site)
 
     @override
+    async def ensure_site(self, site: Site) -> Site:
+        return await self._rooms.sites.ensure(site)
+
+    @override
     async def get_site(self, site_id: str) -> Site | None:
         return await self._rooms.sites.get(site_id)
 
@@ -138,6 +142,10 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.site_deletion.delete(site_id)
 
     # Runs
+
+    @override
+    async def start_run(self, run: CrawlRun) -> CrawlRun:
+        return await self._rooms.runs.start(run, self._rooms.clock.now())
 
     @override
     async def save_run(self, run: CrawlRun) -> None:
@@ -202,6 +210,10 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.pages.iterate(site_id, include_tombstones)
 
     @override
+    def iter_aliases(self, site_id: str) -> AsyncIterator[Page]:
+        return self._rooms.pages.aliases(site_id)
+
+    @override
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
         return await self._rooms.pages.count(site_id, include_tombstones)
 
@@ -217,8 +229,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
-        run = await self._rooms.runs.get_completed(site_id, run_id)
-        return await self._rooms.pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
+        return await self._rooms.unseen_pages.find(site_id, run_id, limit)
 
     @override
     async def tombstone_pages(

@@ -89,7 +89,18 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def save_site(self, site: Site) -> None:
-        """Saves a site."""
+        """Saves a site as it is. To declare a site at the start of a program, use `ensure_site`."""
+
+    @abstractmethod
+    async def ensure_site(self, site: Site) -> Site:
+        """Saves the settings of a site, and keeps what crawls have stored with it.
+
+        The settings are `name`, `seeds`, `allowed_domains`, `allowed_subdomains`, `config` and `is_active`.
+        `created_at`, `last_crawl_at`, `last_sync_at`, `total_pages` and `total_runs` of a stored site stay.
+
+        Returns:
+            The site as it is stored now.
+        """
 
     @abstractmethod
     async def get_site(self, site_id: str) -> Site | None:
@@ -138,6 +149,22 @@ class StorageBackend(ABC):
     @abstractmethod
     async def save_run(self, run: CrawlRun) -> None:
         """Saves a run with its stats. To add to the stats from many workers, use `add_run_stats`."""
+
+    @abstractmethod
+    async def start_run(self, run: CrawlRun) -> CrawlRun:
+        """Saves a run as running, if it is not stored; several processes may start the same run.
+
+        A stored run stays as it is, except that a pending one is running afterwards.
+
+        Args:
+            run: The run. Its `status` is ignored. Its `started_at` is now, unless it is set.
+
+        Returns:
+            The run as it is stored now. Its `status` may be one of a run that has ended.
+
+        Raises:
+            NotFoundError: Another process deletes the run at the same time.
+        """
 
     @abstractmethod
     async def get_run(self, run_id: str, site_id: str | None = None) -> CrawlRun | None:
@@ -302,6 +329,14 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
+    def iter_aliases(self, site_id: str) -> AsyncIterator[Page]:
+        """Iterates over the pages of a site that redirect to another URL, ordered by page_id.
+
+        The target is `redirect_url`. Such a page is a tombstone, unless the redirect is temporary and the
+        page has content. The reads are strongly consistent, and read the whole site.
+        """
+
+    @abstractmethod
     async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
         """Counts the pages of a site. DynamoDB reads them all (one read unit for 4 KB), but returns none.
 
@@ -351,8 +386,13 @@ class StorageBackend(ABC):
     async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
         """Returns the pages that a completed run neither fetched nor marked as seen, longest unseen first.
 
-        Pass them to `tombstone_pages`. Its limit protects a site from a run that saw too few of its pages.
-        The method scans the whole site, eventually consistent, and reads the pages that are returned again.
+        Pages whose fetch has failed, and those that the run has skipped or not reached, are left out: nobody
+        knows whether they are gone. A page to which only such pages link may be returned, unless the run
+        began with all known pages.
+
+        Pass the pages to `tombstone_pages`. Its limit protects a site from a run that saw too few of its
+        pages. The method scans the whole site, eventually consistent, and reads the frontier items of the
+        unseen pages, and the pages that are returned again.
 
         Args:
             site_id: The site.
@@ -361,7 +401,8 @@ class StorageBackend(ABC):
 
         Raises:
             NotFoundError: The run does not exist.
-            InvalidArgumentError: The run is not completed, or `limit` is below 1.
+            InvalidArgumentError: The run is not completed or partial, `limit` is below 1, or this process
+                uses the run with other functions than those that it began with (see `frontier`).
         """
 
     @abstractmethod
