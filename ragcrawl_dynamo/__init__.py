@@ -2,21 +2,25 @@
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
+from ragcrawl_dynamo._crawl.crawl import Crawl
+from ragcrawl_dynamo._crawl.task import Task
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.domains import registrable_domain
-from ragcrawl_dynamo._utils.urls import normalize_url
+from ragcrawl_dynamo._utils.urls import normalize_url, page_id
 from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -70,6 +74,7 @@ from ragcrawl_dynamo.models import (
     Site,
 )
 from ragcrawl_dynamo.storage import StorageBackend
+from ragcrawl_dynamo.store import Store, connect
 
 __all__ = [
     "AccessDeniedError",
@@ -92,10 +97,12 @@ __all__ = [
     "ContentUsage",
     "CorruptContentError",
     "CorruptItemError",
+    "Crawl",
     "CrawlRun",
     "CrawlStats",
     "CredentialsError",
     "DeadlineExceededError",
+    "DoNotRetry",
     "DynamoDBBackend",
     "DynamoDBConfig",
     "EndpointUnreachableError",
@@ -128,6 +135,7 @@ __all__ = [
     "RagcrawlDynamoError",
     "RequestEvent",
     "RequestRejectedError",
+    "ResponseKind",
     "RunState",
     "RunStatus",
     "SchemaMismatchError",
@@ -135,16 +143,22 @@ __all__ = [
     "ServerFaultError",
     "ServiceError",
     "Site",
+    "Skip",
     "Slice",
     "StorageBackend",
     "StorageConfig",
+    "Store",
     "TableInfo",
     "TableNotFoundError",
+    "Task",
     "ThrottledError",
+    "WorkSummary",
     "Worker",
     "WrongEventLoopError",
+    "connect",
     "create_storage_backend",
     "normalize_url",
+    "page_id",
     "registrable_domain",
 ]
 

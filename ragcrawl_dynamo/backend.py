@@ -358,9 +358,13 @@ class DynamoDBBackend(StorageBackend):
         also: Iterable[str] = (),
         kind: ResponseKind | None = None,
         retry_after: float | None = None,
+        follow_redirect: bool = True,
     ) -> CommitResult:
         return await self._rooms.committer.commit(
-            page, version, claim, discovered, also, kind=kind, retry_after=retry_after
+            *(page, version, claim, discovered, also),
+            kind=kind,
+            retry_after=retry_after,
+            follow_redirect=follow_redirect,
         )
 
     # Changes

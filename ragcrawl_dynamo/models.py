@@ -5,9 +5,11 @@ has the type `dict[str, JsonValue]`. It is stored as native DynamoDB attributes,
 other languages can read it.
 """
 
+import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from hashlib import sha256
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -220,6 +222,56 @@ class PageVersion(Entity):
     is_tombstone: bool = False
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        page: Page,
+        run_id: str,
+        *,
+        markdown: str = "",
+        html: str | None = None,
+        plain_text: str | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Returns a version with the content of a page; its ids, hash and counts are derived.
+
+        `content_hash` is the SHA-256 hash of the normalized text: Unicode form NFC, each run of white space
+        as one space. The text is `markdown` if there is any, or else `plain_text`, or else `html`.
+        `version_id` is derived from the page, the run and the hash, so that a repeated fetch in a run gives
+        the same id. `word_count` and `char_count` count `plain_text` if there is any, or else the text that
+        is hashed.
+
+        Args:
+            page: The page. It gives the ids, the URLs, the status, the ETag and Last-Modified.
+            run_id: The run that fetched it.
+            markdown: The content as markdown.
+            html: The content as HTML.
+            plain_text: The content as text.
+            **fields: Other fields of the version, and those to set otherwise.
+
+        Raises:
+            ValidationError: A field is unknown or has a wrong type.
+        """
+        text = markdown or plain_text or html or ""
+        normalized = " ".join(unicodedata.normalize("NFC", text).split())
+        content_hash = sha256(normalized.encode("utf-8", "surrogatepass")).hexdigest()
+        parts = "\0".join((page.site_id, page.page_id, run_id, fields.get("content_hash", content_hash)))
+        counted = plain_text or text
+        derived = {
+            "version_id": sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32],
+            "content_hash": content_hash,
+            "word_count": len(counted.split()),
+            "char_count": len(counted),
+            "status_code": page.status_code or 200,
+            "crawled_at": page.last_crawled or utc_now(),
+            **{name: getattr(page, name) for name in _SHARED_FIELDS},
+        }
+        content = {"markdown": markdown, "html": html, "plain_text": plain_text}
+        return cls(**{"run_id": run_id, **derived, **content, **fields})
+
+
+# The fields of a version that are those of its page.
+_SHARED_FIELDS = ("page_id", "site_id", "url", "canonical_url", "etag", "last_modified")
 
 # The fields of a version that are its body. They are stored apart from its head, compressed together.
 CONTENT_FIELDS = frozenset({"markdown", "html", "plain_text", "outlinks", "headings_outline"})

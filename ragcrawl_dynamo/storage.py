@@ -681,6 +681,7 @@ class StorageBackend(ABC):
         also: Iterable[str] = (),
         kind: ResponseKind | None = None,
         retry_after: float | None = None,
+        follow_redirect: bool = True,
     ) -> CommitResult:
         """Saves a page and its version, and completes its frontier item, atomically.
 
@@ -700,8 +701,8 @@ class StorageBackend(ABC):
         - tombstoned: the status is 404 or 410, or `is_tombstone` is set.
         - revived: the page was a tombstone.
         - redirected: the status is 301, 302, 303, 307 or 308. The target, `page.redirect_url`, is added to
-          the frontier. After 301 and 308 the page is a tombstone, and deleted for readers of the changes;
-          after the others its content stays.
+          the frontier of the claim's run. After 301 and 308 the page is a tombstone, and deleted for readers
+          of the changes; after the others its content stays.
         - denied: the status is 401, 403 or 451. The content of the page stays; its error is counted. The
           item is skipped.
         - failed: the status is 408, 425, 429 or 5xx, or it is None and `page.last_error` says why no answer
@@ -729,6 +730,7 @@ class StorageBackend(ABC):
             kind: What the answer of the server says of the page. None to go by the status.
             retry_after: Seconds until a failed item is tried again, such as those of the header Retry-After.
                 The host of the claim is blocked as long. None for the delay of `Frontier.fail`.
+            follow_redirect: False does not add the target of a redirect to the frontier.
 
         Returns:
             What the commit made of the page. If the answer was lost, repeat the commit under the same claim:

@@ -127,6 +127,7 @@ class Committer:
         *,
         kind: ResponseKind | None = None,
         retry_after: float | None = None,
+        follow_redirect: bool = True,
     ) -> CommitResult:
         """Commits one page; see StorageBackend.commit_page."""
         fetched = self._checked(page, version, claim, discovered)
@@ -134,7 +135,8 @@ class Committer:
         check_kind("kind", kind, ResponseKind, NoneType)
         kind = kind_of(page, version, kind)
         delay = check_delay("retry_after", retry_after)
-        if page.redirect_url and kind in (ResponseKind.MOVED, ResponseKind.REDIRECTED):
+        is_redirect = kind in (ResponseKind.MOVED, ResponseKind.REDIRECTED)
+        if page.redirect_url and is_redirect and follow_redirect and fetched.queue is not None:
             fetched.links.append(page.redirect_url)
         now = self._services.clock.now()
         for failures in range(1, _ATTEMPTS + 1):
@@ -159,7 +161,7 @@ class Committer:
     async def _commit(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
         """Writes what was decided; returns None if another writer changed the page meanwhile."""
         prepared = await self._prepare(fetched, decision, stored)
-        if decision.change is None and self._is_leased(fetched.claim):
+        if decision.change is None and stored.page is not None and self._is_leased(fetched.claim):
             return await self._write_unchanged(fetched, decision, prepared)
         return await self._write(fetched, decision, prepared)
 

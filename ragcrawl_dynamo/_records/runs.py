@@ -92,7 +92,7 @@ class RunStore:
         try:
             await self._gateway.call("PutItem", requests.put_request(self._table, item, is_new))
         except ConditionFailedError as error:
-            stored = self._decode(error.item)
+            stored = self._decode(error.item or {})
         else:
             return started
         if stored.status is not RunStatus.PENDING:

@@ -36,8 +36,9 @@ def test_public_names_are_these() -> None:
             "Worker",
             "LeaseKeeper",
         ),
-        *("normalize_url", "registrable_domain"),
-        *("CommitOutcome", "CommitResult"),
+        *("Store", "connect", "Crawl", "Task", "Skip", "DoNotRetry", "WorkSummary"),
+        *("normalize_url", "page_id", "registrable_domain"),
+        *("CommitOutcome", "CommitResult", "ResponseKind"),
         *("ChangeKind", "ChangeSlice", "PageChange"),
         *(
             *("MigrationProgress", "TableInfo"),

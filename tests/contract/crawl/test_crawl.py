@@ -1,0 +1,303 @@
+"""A crawl by the high-level way, on both engines: what handlers save is what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ragcrawl_dynamo import (
+    CommitOutcome,
+    DynamoDBConfig,
+    InvalidArgumentError,
+    MassDeletionError,
+    RunStatus,
+    Skip,
+    Store,
+    Task,
+    connect,
+    page_id,
+)
+
+HOME = "https://docs.example/"
+
+
+@dataclass
+class Answer:
+    """What the server answers: a status, a text, links, and headers."""
+
+    status: int = 200
+    text: str = ""
+    links: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """A site in memory, which counts the requests of each path."""
+
+    def __init__(self, **pages: Answer) -> None:
+        self.pages = {HOME + ("" if name == "home" else name): answer for name, answer in pages.items()}
+        self.requests: Counter[str] = Counter()
+        self.conditional: Counter[str] = Counter()
+
+    async def handle(self, task: Task) -> None:
+        """What a user's handler does."""
+        self.requests[task.url] += 1
+        answer = self.pages.get(task.url, Answer(404))
+        if task.conditional_headers.get("If-None-Match") == answer.headers.get("ETag", object()):
+            self.conditional[task.url] += 1
+            answer = Answer(304)
+        await task.save(
+            answer.status,
+            headers=answer.headers,
+            markdown=answer.text,
+            title=answer.text,
+            links=answer.links,
+        )
+
+
+@pytest.fixture
+async def store(config: DynamoDBConfig) -> AsyncIterator[Store]:
+    async with connect(config) as opened:
+        yield opened
+
+
+async def changes(store: Store) -> dict[str, str]:
+    return {change.page.url: change.kind async for change in store.iter_changes("docs", "index")}
+
+
+async def crawl(store: Store, server: Server, **options: Any) -> Any:
+    async with store.crawl("docs", seeds=[HOME], **options) as run:
+        summary = await run.work(server.handle)
+    return run, summary
+
+
+def site() -> Server:
+    return Server(
+        home=Answer(text="home", links=["a", "b", "https://elsewhere.example/"], headers={"ETag": "1"}),
+        a=Answer(text="a", links=["/", "c#top"], headers={"ETag": "a1", "Last-Modified": "yesterday"}),
+        b=Answer(text="b", headers={"etag": "b1"}),
+        c=Answer(text="c  c", headers={"ETag": "c1"}),
+    )
+
+
+async def test_crawl_stores_pages_completes_its_run_and_follows_the_links_of_the_site(store: Store) -> None:
+    server = site()
+    run, summary = await crawl(store, server)
+    assert server.requests == {HOME + path: 1 for path in ("", "a", "b", "c")}
+    assert (summary.completed, summary.failed, summary.retried) == (4, 0, 0)
+    assert run.run.status is RunStatus.COMPLETED
+    assert (run.run.stats.pages_new, run.run.stats.status_codes) == (4, {200: 4})
+    assert run.run.is_sync is False
+    page = await store.get_page_by_url("docs", HOME + "a")
+    assert page is not None
+    assert (page.page_id, page.etag, page.last_modified, page.depth) == (
+        *(page_id(HOME + "a"), "a1", "yesterday"),
+        1,
+    )
+    version = await store.get_current_version("docs", page_id(HOME + "c"))
+    assert version is not None
+    assert (version.markdown, version.title, version.word_count, version.char_count) == ("c  c", "c  c", 2, 4)
+    assert version.fetch_latency_ms is not None
+    stored = await store.get_site("docs")
+    assert stored is not None
+    assert (stored.total_pages, stored.total_runs, stored.allowed_domains) == (4, 1, ["docs.example"])
+    assert await changes(store) == {HOME + path: "created" for path in ("", "a", "b", "c")}
+
+
+async def test_second_crawl_is_a_sync_that_fetches_known_pages_conditionally(store: Store) -> None:
+    server = site()
+    first, _ = await crawl(store, server)
+    await changes(store)
+    created_at = first.site.created_at
+    server.pages[HOME + "c"] = Answer(text="new", headers={"ETag": "c2"})
+    server.pages[HOME + "b"] = Answer(410)
+    second, summary = await crawl(store, server)
+    assert second.run.run_id != first.run.run_id
+    assert (second.run.is_sync, second.run.parent_run_id) == (True, first.run.run_id)
+    assert server.conditional == {HOME: 1, HOME + "a": 1}
+    assert summary.completed == 4
+    stats = second.run.stats
+    assert (stats.pages_unchanged, stats.pages_changed, stats.pages_deleted) == (2, 1, 1)
+    assert await changes(store) == {HOME + "c": "changed", HOME + "b": "deleted"}
+    # What the site's crawls have stored stays.
+    assert (second.site.created_at, second.site.total_pages) == (created_at, 4)
+    # White space does not count as a change.
+    server.pages[HOME + "c"] = Answer(text=" new\n", headers={"ETag": "c3"})
+    third, _ = await crawl(store, server)
+    assert third.run.stats.pages_unchanged == 3
+    assert await changes(store) == {}
+
+
+async def test_crawl_that_is_stopped_is_resumed_and_fetches_nothing_twice(store: Store) -> None:
+    server = site()
+    async with store.crawl("docs", seeds=[HOME]) as run:
+
+        async def handle(task: Task) -> None:
+            await server.handle(task)
+            run.stop()
+
+        await run.work(handle, concurrency=1)
+    assert sum(server.requests.values()) == 1
+    assert run.run.status is RunStatus.RUNNING
+    with pytest.raises(ZeroDivisionError):
+        async with store.crawl("docs", seeds=[HOME]) as run:
+            raise ZeroDivisionError
+    resumed, summary = await crawl(store, server)
+    assert resumed.run.run_id == run.run.run_id
+    assert resumed.run.status is RunStatus.COMPLETED
+    assert (summary.completed, max(server.requests.values())) == (3, 1)
+
+
+async def test_processes_that_begin_a_crawl_at_the_same_time_share_one_run(config: DynamoDBConfig) -> None:
+    server = site()
+
+    async def process() -> Any:
+        async with connect(config) as store:
+            return await crawl(store, server)
+
+    results = await asyncio.gather(*(process() for _ in range(3)))
+    assert len({run.run.run_id for run, _ in results}) == 1
+    assert {run.run.status for run, _ in results} == {RunStatus.COMPLETED}
+    assert sum(summary.completed for _, summary in results) == 4
+    assert max(server.requests.values()) == 1
+
+
+async def test_sync_lists_the_pages_that_it_has_not_seen_but_no_failed_ones(store: Store) -> None:
+    server = site()
+    await crawl(store, server)
+    server.pages[HOME] = Answer(text="home", links=["a"], headers={"ETag": "2"})
+    server.pages[HOME + "a"] = Answer(500)
+    server.pages[HOME + "b"] = Answer(403)
+
+    async def handle(task: Task) -> None:
+        if task.url == HOME + "c":
+            raise Skip("not today")
+        await server.handle(task)
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        await run.work(handle)
+    assert run.run.status is RunStatus.PARTIAL
+    assert run.unseen == []
+    stats = run.run.stats
+    assert (stats.pages_failed, stats.pages_skipped) == (1, 2)
+    assert server.requests[HOME + "a"] == 1 + store.config.frontier_max_attempts
+
+
+async def test_crawl_deletes_unseen_pages_on_request_behind_the_guard(store: Store) -> None:
+    server = site()
+    await crawl(store, server)
+    # Known pages that are out of scope are not fetched again, so they are unseen.
+    with pytest.raises(MassDeletionError):
+        await crawl(store, server, delete_unseen=True, follow=lambda url: url == HOME)
+    run, _ = await crawl(store, server, delete_unseen=True, follow=lambda url: not url.endswith("/b"))
+    assert [page.url for page in run.unseen] == [HOME + "b"]
+    assert await store.count_pages("docs") == 3
+
+
+async def test_redirects_are_aliases_and_their_targets_are_fetched_once(store: Store) -> None:
+    server = Server(
+        home=Answer(text="home", links=["old", "new", "login", "away"]),
+        old=Answer(301, headers={"Location": "/new"}),
+        new=Answer(text="new"),
+        login=Answer(302, headers={"location": "new"}),
+        away=Answer(308, headers={"Location": "https://elsewhere.example/x"}),
+    )
+    run, _ = await crawl(store, server)
+    assert server.requests == {HOME + path: 1 for path in ("", "old", "new", "login", "away")}
+    aliases = {page.url: page.redirect_url async for page in store.iter_aliases("docs")}
+    assert aliases == {
+        HOME + "old": HOME + "new",
+        HOME + "login": HOME + "new",
+        HOME + "away": "https://elsewhere.example/x",
+    }
+    assert await changes(store) == {HOME: "created", HOME + "new": "created"}
+    assert await store.count_pages("docs") == 2
+    assert run.run.stats.status_codes == {200: 2, 301: 1, 302: 1, 308: 1}
+
+
+async def test_page_that_moves_for_good_is_deleted_and_one_that_moves_for_now_stays(store: Store) -> None:
+    server = Server(home=Answer(text="home", links=["a", "b"]), a=Answer(text="a"), b=Answer(text="b"))
+    await crawl(store, server)
+    await changes(store)
+    server.pages[HOME + "a"] = Answer(301, headers={"Location": "/c"})
+    server.pages[HOME + "b"] = Answer(307, headers={"Location": "/c"})
+    server.pages[HOME + "c"] = Answer(text="c")
+    await crawl(store, server)
+    assert await changes(store) == {HOME + "a": "deleted", HOME + "c": "created"}
+    kept = await store.get_current_version("docs", page_id(HOME + "b"))
+    assert kept is not None
+    assert kept.markdown == "b"
+
+
+@pytest.mark.parametrize("redirects", [[301, 308], [301, 302], []])
+async def test_redirect_that_the_client_followed_is_stored_under_its_target(
+    store: Store, redirects: list[int]
+) -> None:
+    async with store.crawl("docs", seeds=[HOME]) as run:
+
+        async def handle(task: Task) -> None:
+            assert task.url == HOME
+            await task.save(200, url=HOME + "start", redirects=redirects, html="<p>", links=["", HOME])
+
+        summary = await run.work(handle)
+    assert summary.completed == 1
+    target = await store.get_page_by_url("docs", HOME + "start")
+    assert target is not None
+    assert target.page_id == page_id(HOME + "start")
+    aliases = [page async for page in store.iter_aliases("docs")]
+    assert [(page.url, page.redirect_url) for page in aliases] == [(HOME, HOME + "start")]
+    assert aliases[0].status_code == (301 if redirects == [301, 308] else 302)
+    assert run.run.stats.pages_discovered == 2
+
+
+async def test_retry_after_blocks_the_host_and_the_fetch_is_repeated(store: Store) -> None:
+    server = Server(home=Answer(429, headers={"Retry-After": "1"}))
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    async def handle(task: Task) -> None:
+        times.append(loop.time())
+        if len(times) == 2:
+            server.pages[HOME] = Answer(text="home")
+        await server.handle(task)
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        summary = await run.work(handle)
+    assert (summary.retried, summary.completed) == (1, 1)
+    assert times[1] - times[0] >= 0.9
+    page = await store.get_page("docs", page_id(HOME))
+    assert page is not None
+    assert (page.error_count, page.last_error) == (0, None)
+
+
+async def test_save_refuses_what_does_not_go_together(store: Store) -> None:
+    errors: list[str] = []
+
+    async def handle(task: Task) -> None:
+        for status in (418, 200, 301, 304):
+            with pytest.raises(InvalidArgumentError) as refused:
+                await task.save(status)
+            errors.append(f"{refused.value}")
+        result = await task.save(200, text="x")
+        assert result.outcome is CommitOutcome.CREATED
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        await run.work(handle)
+    assert [error.partition(":")[0] for error in errors] == ["status_code", "html", "headers", "page"]
+    with pytest.raises(InvalidArgumentError, match="seeds"):
+        store.crawl("docs", seeds=[])
+    with pytest.raises(InvalidArgumentError, match="absolute"):
+        store.crawl("docs", seeds=["docs.example"])
+
+
+async def test_max_depth_ends_the_crawl_at_a_number_of_links(store: Store) -> None:
+    server = Server(
+        home=Answer(text="0", links=["a"]), a=Answer(text="1", links=["b"]), b=Answer(text="2", links=["c"])
+    )
+    await crawl(store, server, max_depth=1)
+    assert set(server.requests) == {HOME, HOME + "a"}
