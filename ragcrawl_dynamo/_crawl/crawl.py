@@ -16,7 +16,7 @@ from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.handling import WorkSummary
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
-from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url
+from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import CrawlRun, Page, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
@@ -147,10 +147,10 @@ class Crawl:
         for worker in self._workers:
             worker.stop()
 
-    def item_id_of(self, url: str) -> str:
-        """Returns the id of the frontier item of a URL."""
-        normalize = self._settings.limits["normalize"] or normalize_url
-        return link_id(normalize(url))
+    def normalized(self, url: str) -> str:
+        """Returns the form by which the run compares URLs."""
+        normalize: Callable[[str], str] = self._settings.limits["normalize"] or normalize_url
+        return normalize(url)
 
     def follows(self, url: str, depth: int) -> bool:
         """Returns whether the crawl follows a link: http(s), in its scope, and not too deep."""

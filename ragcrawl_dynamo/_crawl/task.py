@@ -12,7 +12,7 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.headers import header, retry_after
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import Claim
-from ragcrawl_dynamo._utils.urls import join_url
+from ragcrawl_dynamo._utils.urls import join_url, link_id
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion, utc_now
 from ragcrawl_dynamo.storage import StorageBackend
@@ -32,8 +32,8 @@ class Scope(Protocol):
         """The backend."""
         ...
 
-    def item_id_of(self, url: str) -> str:
-        """Returns the id of the frontier item of a URL."""
+    def normalized(self, url: str) -> str:
+        """Returns the form by which the run compares URLs."""
         ...
 
     def follows(self, url: str, depth: int) -> bool:
@@ -130,7 +130,7 @@ class Task:
         page = Page(
             page_id=item.item_id,
             site_id=item.site_id,
-            url=item.url,
+            url=item.normalized_url,
             depth=item.depth,
             referrer_url=item.referrer_url,
             status_code=status,
@@ -194,13 +194,13 @@ class Task:
         """Stores the content of the page, or that of the page to which it redirects."""
         crawl, item, backend = self._crawl, self.claim.item, self._crawl.backend
         also: list[str] = []
-        target_id = crawl.item_id_of(url)
-        if target_id != item.item_id:
+        own_urls = {item.normalized_url, target := crawl.normalized(url)}
+        if target != item.normalized_url:
             is_permanent = bool(redirects) and all(status in _PERMANENT for status in redirects)
             alias = page.model_copy(
                 update={
                     "status_code": 301 if is_permanent else 302,
-                    "redirect_url": url,
+                    "redirect_url": target,
                     "etag": None,
                     "last_modified": None,
                 }
@@ -209,8 +209,8 @@ class Task:
                 return await backend.commit_page(alias, claim=self.claim, follow_redirect=False)
             # If the process is killed before the claim ends, both are stored again.
             await backend.commit_page(alias, follow_redirect=False)
-            page = page.model_copy(update={"page_id": target_id, "url": url})
-            also.append(url)
+            page = page.model_copy(update={"page_id": link_id(target), "url": target})
+            also.append(target)
         outlinks = list(dict.fromkeys(join_url(url, link) for link in links))
         seconds = time.perf_counter() - self._started if fetch_seconds is None else fetch_seconds
         derived = {
@@ -219,7 +219,12 @@ class Task:
             "fetch_latency_ms": 1000 * seconds,
         }
         version = PageVersion.of(page, item.run_id, **{**derived, **content})
-        discovered = [link for link in outlinks if crawl.follows(link, item.depth + 1)]
+        # A link of the page to itself would be fetched before its item is completed.
+        discovered = [
+            link
+            for link in outlinks
+            if crawl.follows(link, item.depth + 1) and crawl.normalized(link) not in own_urls
+        ]
         return await backend.commit_page(
             page, version, claim=self.claim, discovered=discovered, also=also, kind=ResponseKind.CONTENT
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -313,7 +313,7 @@ class ItemStore:
             )
         )
         write = WriteToken.new(_CHANGED_BY)
-        marked = Update({**update.put, **write.assignment}, update.increment, remove=update.remove)
+        marked = replace(update, put={**update.put, **write.assignment})
         return ConditionalUpdate(frontier_key(self._run_id, item.item_id), marked, is_held, write)
 
     def _enqueue(
