@@ -23,7 +23,7 @@ class UnseenPages:
     async def find(self, site_id: str, run_id: str, limit: int) -> list[Page]:
         """Returns the pages that a run has not seen; see StorageBackend.get_unseen_pages."""
         run = await self._runs.get_completed(site_id, run_id)
-        queue = self._frontiers.queue(run_id, site_id).run
+        queue = self._frontiers.queue(site_id, run_id).run
         await queue.control.check_rules()
 
         async def unseen(urls: Sequence[str]) -> set[str]:

@@ -83,12 +83,12 @@ class Crawl:
         run_id = self._settings.run_id
         stored = latest if latest is not None and latest.status in _OPEN else None
         if run_id is not None and (stored is None or stored.run_id != run_id):
-            stored = await self.backend.get_run(run_id, site_id)
+            stored = await self.backend.get_run(site_id, run_id)
         if stored is not None:
             run_id = stored.run_id
         elif run_id is None:
             run_id = _next_run_id(site_id, latest)
-        self.frontier = self.backend.frontier(run_id, site_id, **self._settings.limits)
+        self.frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
         run = stored or CrawlRun(
             run_id=run_id,
             site_id=site_id,
@@ -202,7 +202,7 @@ class Crawl:
 
     async def _complete(self) -> None:
         site_id, run_id = self.site.site_id, self.run.run_id
-        stored = await self.backend.get_run(run_id, site_id)
+        stored = await self.backend.get_run(site_id, run_id)
         if stored is not None and stored.status not in _OPEN:
             # Another process has completed it.
             self.run = stored
@@ -212,7 +212,7 @@ class Crawl:
         if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             return
         # Opens the queue again with its rules, which the completion has closed.
-        self.backend.frontier(run_id, site_id, **self._settings.limits)
+        self.backend.frontier(site_id, run_id, **self._settings.limits)
         self.unseen = await self.backend.get_unseen_pages(site_id, run_id, limit=_MOST_UNSEEN)
         if self.unseen and self._settings.delete_unseen:
             await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
