@@ -112,7 +112,7 @@ async def test_fuzz_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_con
     @given(st.sampled_from(names), st.data())
     def fuzz(which: tuple[str, str], data: st.DataObject) -> None:
         kind, name = which
-        target = backend if kind == "backend" else backend.frontier("fuzz", "site")
+        target = backend if kind == "backend" else backend.frontier("site", "fuzz")
         parameters = inspect.signature(getattr(target, name)).parameters.values()
         plain = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
         needed = sum(each.default is each.empty for each in plain)

@@ -35,7 +35,7 @@ async def test_recount_restores_counts_that_a_killed_process_lost(
     await frontier.add(urls(5))
     await frontier.stats()
     async with DynamoDBBackend(config, clock=clock) as killed:
-        other = killed.frontier("run", "site")
+        other = killed.frontier("site", "run")
         await other.complete(await other.claim(2))
         # Nothing of it is written.
         other._queue.run.view.clear()
