@@ -144,8 +144,9 @@ async def test_options_of_listings_by_position(
     await backend.save_site(make_site("b"))
     for i in range(2):
         await backend.save_run(make_run("run"[i:], status=RunStatus.COMPLETED))
-    old = {"last_seen": START, "last_crawled": START}
-    await backend.save_pages_bulk(make_page(f"p{i}", is_tombstone=i == 2, **old) for i in range(3))
+    await backend.save_pages_bulk(
+        make_page(f"p{i}", is_tombstone=i == 2, last_seen=START, last_crawled=START) for i in range(3)
+    )
     await backend.save_frontier_item(make_item("item"))
     with pytest.warns(DeprecationWarning, match=re.escape(instead)):
         assert len(await call(former)) == count
