@@ -148,8 +148,7 @@ class StorageBackend(ABC):
     async def get_run(self, site_id: str, run_id: str) -> CrawlRun | None:
         """Returns one run, or None. The read is strongly consistent.
 
-        If the run does not exist, one more request looks for swapped ids. Before it returns None, the site
-        has no such run, and no run has the two ids the other way round.
+        If the run does not exist, the call takes one more request, which tells whether the ids are swapped.
 
         Args:
             site_id: The run's site.
@@ -827,6 +826,9 @@ class StorageBackend(ABC):
         adds a link. Pass the same two functions in every process that adds or looks up links, or sets limits
         of hosts. A process with other ones is refused at that call (InvalidArgumentError). Processes that
         only claim or read counts need not pass them.
+
+        If the run has no queue yet, the first call of a method that uses it takes two more requests, which
+        tell whether the ids are swapped. The method then raises `InvalidArgumentError`, and stores nothing.
 
         Args:
             site_id: The run's site.

@@ -53,7 +53,9 @@ class _Form:
         self._former = former
         self._without_site = without_site
         parameters = list(signature(method).parameters.values())[1:]
-        self._ids = tuple(each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD)
+        self._ids = tuple(
+            parameter.name for parameter in parameters if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+        )
 
     def arrange(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
