@@ -95,7 +95,7 @@ async def test_content_bucket_is_empty_after_delete_site(backend: DynamoDBBacken
     await backend.save_version(make_version(site_id="other", markdown=LARGE))
     await backend.delete_site("site")
     assert len(await bucket.keys()) == 1
-    assert await backend.get_version("site", "page", "v1") is not None
+    assert await backend.get_version("other", "page", "v1") is not None
 
 
 async def test_content_bucket_object_without_a_head_is_collected(
