@@ -307,9 +307,9 @@ class Frontier:
     async def stats(self, host: str | None = None) -> FrontierStats:
         """Returns how many items are in which state. The cost does not grow with the number of items.
 
-        The counts lag: another process adds its updates about a second later, with its next call. Those of
-        the last second of a killed process are never added. `recount` and the proof that the run is finished
-        correct the counts, so that those of a finished run are exact.
+        The counts lag: another process adds its updates about a second later. Those of the last second of a
+        killed process are never added. `recount` and the proof that the run is finished correct the counts,
+        so that those of a finished run are exact.
 
         Args:
             host: Counts items of this host only, as for `set_host_delay`; None for all.

@@ -8,6 +8,8 @@ from functools import wraps
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, ParamSpec, TypeVar, cast
 
+from ragcrawl_dynamo._utils.validation import check_kind
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -62,6 +64,9 @@ class _Form:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the arguments of a call in their present form. Those of no known form stay as they are."""
         if self._is_present(args, kwargs):
+            if self._without_site is not None and args:
+                # None would be taken for a call without a site.
+                check_kind(self._ids[0], args[0], str)
             return args, kwargs
         given = dict(zip(self._former, args, strict=False))
         if len(args) > len(self._former) or given.keys() & kwargs.keys():
@@ -89,11 +94,11 @@ class _Form:
         if self._former[: len(self._ids)] == self._ids:
             # Only what follows the ids has changed.
             return True
-        given = dict(zip(self._ids, args, strict=False))
-        if given.keys() & kwargs.keys():
+        given = set(self._ids[: len(args)])
+        if given & kwargs.keys() or not given | kwargs.keys() >= set(self._ids):
             return False
-        given |= kwargs
-        if any(given.get(name) is None for name in self._ids):
+        former = dict(zip(self._former, args, strict=False)) | kwargs
+        if former.get("site_id", "") is None:
             return False
         # `list_versions(page_id, limit)`: no id is a number.
         former_options = zip(args, self._former, strict=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo._utils.deprecation import formerly
+from ragcrawl_dynamo.errors import InvalidArgumentError
 
 
 class Store:
@@ -42,6 +43,7 @@ PRESENT = [
     ("get", ("s",), {"run_id": "r"}, ("s", "r")),
     ("queue", ("s", "r"), {"delay": 1.0}, ("s", "r", 1.0)),
     ("listing", ("s", "p"), {"limit": 5}, ("s", "p", 5, None)),
+    ("listing", ("s", None), {}, ("s", None, 9, None)),
     ("end", ("s", "r"), {"status": "failed"}, ("s", "r", "failed")),
     ("end", ("s", None), {}, ("s", None, "done")),
 ]
@@ -115,6 +117,12 @@ async def test_a_call_of_no_form_raises_as_python_does(
 ) -> None:
     with pytest.raises(TypeError, match=rf"{method}\(\)"):
         await result_of(method, *args, **kwargs)
+
+
+@pytest.mark.parametrize(("method", "id_name"), [("get", "r"), ("listing", "p")])
+async def test_none_as_the_first_id_is_refused(method: str, id_name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="site_id: must be a str, not NoneType"):
+        await result_of(method, None, id_name)
 
 
 def test_a_coroutine_function_stays_one() -> None:
