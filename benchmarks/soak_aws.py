@@ -137,7 +137,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
                 break
             log.write("committed", claim)
 
-        worker = backend.frontier(RUN, SITE).worker(
+        worker = backend.frontier(SITE, RUN).worker(
             concurrency=concurrency, lease_seconds=LEASE_SECONDS, worker_id=f"worker-{os.getpid()}"
         )
         async with worker:
@@ -183,7 +183,7 @@ async def follow(config: DynamoDBConfig, folder: Path) -> None:
         while not stop.exists():
             asked = time.time()
             try:
-                says = str(await backend.frontier(RUN, SITE).is_finished())
+                says = str(await backend.frontier(SITE, RUN).is_finished())
             except Exception as error:  # that is what is looked for
                 is_busy = isinstance(error, ThrottledError | DeadlineExceededError)
                 says = "busy" if is_busy else f"{type(error).__name__}: {error}"[:300]
