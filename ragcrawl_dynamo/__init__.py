@@ -10,18 +10,20 @@ from ragcrawl_dynamo._crawl.crawl import Crawl
 from ragcrawl_dynamo._crawl.task import Task
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
+from ragcrawl_dynamo._frontier.arguments import LinkFields
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
+from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.domains import registrable_domain
 from ragcrawl_dynamo._utils.urls import normalize_url, page_id
-from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
+from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
@@ -63,6 +65,7 @@ from ragcrawl_dynamo.errors import (
     ThrottledError,
     WrongEventLoopError,
 )
+from ragcrawl_dynamo.factory import create_storage_backend
 from ragcrawl_dynamo.models import (
     CrawlRun,
     CrawlStats,
@@ -122,6 +125,7 @@ __all__ = [
     "ItemTooLargeError",
     "LeaseKeeper",
     "LeaseLostError",
+    "LinkFields",
     "MassDeletionError",
     "MigrationProgress",
     "NotFoundError",
@@ -145,6 +149,7 @@ __all__ = [
     "Site",
     "Skip",
     "Slice",
+    "StatsDeltas",
     "StorageBackend",
     "StorageConfig",
     "Store",

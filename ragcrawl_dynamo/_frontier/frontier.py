@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Any
+from typing import Unpack
 
 from ragcrawl_dynamo._frontier import arguments
-from ragcrawl_dynamo._frontier.arguments import error_text
+from ragcrawl_dynamo._frontier.arguments import LinkFields, error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.handling import WorkerSettings
@@ -24,7 +24,7 @@ __all__ = ["Frontier"]
 
 
 class Frontier:
-    """The queue of one run. Get it by `backend.frontier(run_id, site_id)`; tasks of a process share it.
+    """The queue of one run. Get it by `backend.frontier(site_id, run_id)`; tasks of a process share it.
 
     Each normalized URL is added once, as one item. A worker *claims* the item with a lease. It then settles
     the claim: it *completes*, *fails*, *skips*, *releases* or *puts back* the item. An item whose lease
@@ -57,7 +57,7 @@ class Frontier:
         """The id of the run's site."""
         return self._queue.run.site_id
 
-    def link(self, url: str, **fields: Any) -> FrontierItem:
+    def link(self, url: str, **fields: Unpack[LinkFields]) -> FrontierItem:
         """Builds an item for `add`, for links that differ in more than their URL. It stores nothing.
 
         Args:
@@ -202,14 +202,13 @@ class Frontier:
         Args:
             claim: The claim.
             error: What went wrong. It is stored with the item, shortened to 1,000 characters.
-            retry_in: Seconds until the next attempt, up to a year. The default is `frontier_retry_delay`. It
-                is doubled for each failed attempt before, up to `frontier_max_retry_delay`, and then
-                shortened at random by up to a half.
-            retry: False makes the item a dead letter at once. An item that has failed
-                `frontier_max_attempts` times becomes one in any case.
+            retry_in: Seconds until the next attempt, up to a year. By default `frontier_retry_delay`, doubled
+                for each failed attempt before, up to `frontier_max_retry_delay`; then shortened at random by
+                up to a half.
+            retry: False makes the item a dead letter at once, as `frontier_max_attempts` failures do.
 
         Returns:
-            Whether the item will be tried again. False for a dead letter.
+            Whether the item will be tried again; it is a dead letter otherwise.
 
         Raises:
             LeaseLostError: The lease was lost; nothing was changed.
@@ -376,8 +375,8 @@ class Frontier:
         at most. A handler begins later, by its own latency.
 
         Args:
-            host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs. If
-                the run has a `politeness_key`, a URL, or the key itself.
+            host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs.
+                With a `politeness_key`, a URL, or the key itself.
             seconds: The delay, from 0 to a year; 0 means no delay.
         """
         await self._queue.set_limits(host, **arguments.check_limit(seconds=seconds))
@@ -385,8 +384,7 @@ class Frontier:
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
         """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
 
-        Leases that began before are not counted. A lease whose worker died is counted until its item can be
-        claimed again.
+        Leases that began before do not count. One whose worker died counts until its item can be claimed.
 
         Args:
             host: The host name, as for `set_host_delay`.
@@ -395,10 +393,8 @@ class Frontier:
         await self._queue.set_limits(host, **arguments.check_limit(count=count))
 
     async def block_host(self, host: str, until: datetime) -> None:
-        """Blocks a host: no lease of its items begins before a moment. It is stored like the delay.
+        """Blocks a host, as for `set_host_delay`: no lease of its items begins before a moment.
 
-        Args:
-            host: The host name, as for `set_host_delay`.
-            until: The end of the block. A moment in the past unblocks the host.
+        The block is stored like the delay. A moment in the past unblocks the host.
         """
         await self._queue.set_limits(host, **arguments.check_limit(until=until))

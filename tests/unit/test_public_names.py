@@ -35,6 +35,8 @@ def test_public_names_are_these() -> None:
             "RunState",
             "Worker",
             "LeaseKeeper",
+            "LinkFields",
+            "StatsDeltas",
         ),
         *("Store", "connect", "Crawl", "Task", "Skip", "DoNotRetry", "WorkSummary"),
         *("normalize_url", "page_id", "registrable_domain"),

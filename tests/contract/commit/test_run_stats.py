@@ -52,7 +52,7 @@ async def test_complete_run_stores_the_stats_of_the_items(
         assert stats.status_codes == {200: 2, 304: 1, 404: 1}
         assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
         assert (stats.domains_crawled, stats.domains_sample) == (1, ["a.example"])
-    assert await backend.get_run("run", "site") == run
+    assert await backend.get_run("site", "run") == run
     site = await backend.get_site("site")
     assert site is not None
     assert (site.total_pages, site.total_runs, site.last_crawl_at) == (3, 1, clock.now())
@@ -67,11 +67,11 @@ async def test_complete_run_of_an_unfinished_run_is_partial(
     await frontier.add(urls(1))
     assert await frontier.stats() == FrontierStats(pending=1)
     assert (await backend.complete_run("site", "run")).status == "partial"
-    assert (await backend.complete_run("site", "run", "cancelled")).status == "cancelled"
+    assert (await backend.complete_run("site", "run", status="cancelled")).status == "cancelled"
     with pytest.raises(NotFoundError, match="save_run"):
         await backend.complete_run("site", "absent")
     with pytest.raises(InvalidArgumentError, match="status: must be one of completed"):
-        await backend.complete_run("site", "run", "running")
+        await backend.complete_run("site", "run", status="running")
 
 
 async def test_run_stats_follow_the_commits_of_an_open_run(
@@ -87,7 +87,7 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
         return await stored_stats()
 
     async def stored_stats() -> CrawlStats:
-        run = await backend.get_run("run", "site")
+        run = await backend.get_run("site", "run")
         assert run is not None
         return run.stats
 
@@ -110,4 +110,4 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
     await backend.commit_page(
         make_page("p9", status_code=200), make_version("v1", "p9"), claim=(await frontier.claim())[0]
     )
-    assert await backend.get_run("run", "site") == completed
+    assert await backend.get_run("site", "run") == completed

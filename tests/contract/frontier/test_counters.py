@@ -36,7 +36,7 @@ async def test_recount_restores_counts_that_a_killed_process_lost(
     await frontier.add(urls(5))
     await frontier.stats()
     async with DynamoDBBackend(config, clock=clock) as killed:
-        other = killed.frontier("run", "site")
+        other = killed.frontier("site", "run")
         await other.complete(await other.claim(2))
         # Nothing of it is written.
         other._queue.run.view.clear()
@@ -50,7 +50,7 @@ async def test_counts_of_a_process_that_does_nothing_else_are_stored_a_second_la
     frontier: Frontier, config: DynamoDBConfig, clock: ManualClock
 ) -> None:
     async with DynamoDBBackend(config, clock=clock) as idle:
-        other = idle.frontier("run", "site")
+        other = idle.frontier("site", "run")
         await other.add(urls(3))
         await other.complete(await other.claim(2))
         await clock.wait_for_sleeper()
