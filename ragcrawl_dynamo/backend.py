@@ -348,9 +348,7 @@ class DynamoDBBackend(StorageBackend):
         kind: ResponseKind | None = None,
         retry_after: float | None = None,
     ) -> CommitResult:
-        return await self._rooms.committer.commit(
-            page, version, claim, discovered, also, kind=kind, retry_after=retry_after
-        )
+        return await self._rooms.committer.commit(page, version, claim, discovered, also, kind, retry_after)
 
     # Changes
 
