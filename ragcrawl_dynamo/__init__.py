@@ -2,6 +2,7 @@
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
@@ -10,6 +11,7 @@ from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
@@ -96,6 +98,7 @@ __all__ = [
     "CrawlStats",
     "CredentialsError",
     "DeadlineExceededError",
+    "DoNotRetry",
     "DynamoDBBackend",
     "DynamoDBConfig",
     "EndpointUnreachableError",
@@ -128,6 +131,7 @@ __all__ = [
     "RagcrawlDynamoError",
     "RequestEvent",
     "RequestRejectedError",
+    "ResponseKind",
     "RunState",
     "RunStatus",
     "SchemaMismatchError",
@@ -135,12 +139,14 @@ __all__ = [
     "ServerFaultError",
     "ServiceError",
     "Site",
+    "Skip",
     "Slice",
     "StorageBackend",
     "StorageConfig",
     "TableInfo",
     "TableNotFoundError",
     "ThrottledError",
+    "WorkSummary",
     "Worker",
     "WrongEventLoopError",
     "create_storage_backend",

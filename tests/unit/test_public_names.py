@@ -33,11 +33,11 @@ def test_public_names_are_these() -> None:
             "FrontierStats",
             "HostStatus",
             "RunState",
-            "Worker",
+            *("Worker", "WorkSummary", "Skip", "DoNotRetry"),
             "LeaseKeeper",
         ),
         *("normalize_url", "registrable_domain"),
-        *("CommitOutcome", "CommitResult"),
+        *("CommitOutcome", "CommitResult", "ResponseKind"),
         *("ChangeKind", "ChangeSlice", "PageChange"),
         *(
             *("MigrationProgress", "TableInfo"),
