@@ -358,12 +358,8 @@ class DynamoDBBackend(StorageBackend):
         retry_after: float | None = None,
         follow_redirect: bool = True,
     ) -> CommitResult:
-        return await self._rooms.committer.commit(
-            *(page, version, claim, discovered, also),
-            kind=kind,
-            retry_after=retry_after,
-            follow_redirect=follow_redirect,
-        )
+        arguments = page, version, claim, discovered, also, kind, retry_after
+        return await self._rooms.committer.commit(*arguments, follow_redirect=follow_redirect)
 
     @override
     @formerly("site_id", "limit", "cursor")

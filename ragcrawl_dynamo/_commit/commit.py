@@ -30,7 +30,7 @@ from ragcrawl_dynamo._commit.decision import (
 )
 from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.responses import ResponseKind
-from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result
+from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result, status_attribute
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import to_item
@@ -123,11 +123,11 @@ class Committer:
         version: PageVersion | None,
         claim: Claim | None,
         discovered: Iterable[str | FrontierItem],
-        also: Iterable[str] = (),
+        also: Iterable[str],
+        kind: ResponseKind | None,
+        retry_after: float | None,
         *,
-        kind: ResponseKind | None = None,
-        retry_after: float | None = None,
-        follow_redirect: bool = True,
+        follow_redirect: bool,
     ) -> CommitResult:
         """Commits one page; see StorageBackend.commit_page."""
         fetched = self._checked(page, version, claim, discovered)
@@ -311,7 +311,8 @@ class Committer:
     ) -> CommitResult | None:
         """Counts the error of a page, then settles its claim; None if another writer changed the page.
 
-        If a process is killed in between, the item will be claimed again, and the next error is counted too.
+        If a process is killed in between, or the settlement gets no answer, the item will be claimed again or
+        committed again, and the next error is counted too.
 
         Raises:
             LeaseLostError: The lease was lost.
@@ -326,12 +327,13 @@ class Committer:
                 return None
         if claim is not None and queue is not None:
             error = error_of(fetched.page, decision.page.status_code)
+            outcome = status_attribute(decision.page.status_code)
             if decision.item_status is FrontierStatus.SKIPPED:
-                await queue.end([claim], decision.item_status, error)
+                await queue.end([claim], decision.item_status, error, outcome=outcome)
             else:
+                await queue.fail(claim, error, retry_after, retry=True, outcome=outcome)
                 if retry_after:
-                    await queue.block_host(claim.item.domain, retry_after)
-                await queue.fail(claim, error, retry_after, retry=True)
+                    await queue.limiter.block(claim.item.domain, retry_after)
         return decision.result
 
     async def _end_claim(

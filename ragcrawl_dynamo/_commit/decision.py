@@ -108,7 +108,7 @@ def kind_of(page: Page, version: PageVersion | None, kind: ResponseKind | None) 
     Raises:
         InvalidArgumentError: The status, the content and the kind do not go together.
     """
-    if page.is_tombstone:
+    if page.is_tombstone and kind is None:
         return ResponseKind.GONE
     status = version.status_code if version is not None else page.status_code
     if status is None and kind is None and page.last_error is None:
@@ -146,7 +146,7 @@ def decide(
         case ResponseKind.FAILED | ResponseKind.DENIED:
             return _without_content(stored, page, status, kind, now)
         case ResponseKind.MOVED | ResponseKind.REDIRECTED:
-            return _redirected(stored, page, kind, now)
+            return _redirected(stored, page, status, kind, now)
         case ResponseKind.GONE:
             was_gone = stored is not None and stored.is_tombstone
             fields = {**_kept(stored, page), **_fresh(status, now), "is_tombstone": True}
@@ -200,11 +200,13 @@ def _without_content(
     return Decision(outcome, stored.model_copy(update=fields))
 
 
-def _redirected(stored: Page | None, page: Page, kind: ResponseKind, now: datetime) -> Decision:
+def _redirected(
+    stored: Page | None, page: Page, status: int | None, kind: ResponseKind, now: datetime
+) -> Decision:
     """Decides after a redirect. A page that moved for good is gone; one without content is only an alias."""
     fields = {
         **_kept(stored, page),
-        **_fresh(page.status_code, now),
+        **_fresh(status, now),
         "redirect_url": page.redirect_url,
     }
     has_content = stored is not None and not stored.is_tombstone and stored.current_version_id is not None
@@ -217,7 +219,7 @@ def _redirected(stored: Page | None, page: Page, kind: ResponseKind, now: dateti
 
 def error_of(page: Page, status: int | None) -> str:
     """Returns what is stored as the error of a fetch: what the caller says, or else the status."""
-    return error_text(page.last_error or f"HTTP {status}")
+    return error_text(page.last_error or ("no answer" if status is None else f"HTTP {status}"))
 
 
 def _kept(stored: Page | None, page: Page) -> dict[str, Any]:

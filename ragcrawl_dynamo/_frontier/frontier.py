@@ -133,8 +133,7 @@ class Frontier:
 
         An item that another process has just added is claimable once the index shows it, usually well within
         a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a
-        host hold over all processes together. Items of a host that DynamoDB throttles are left out for a
-        moment.
+        host hold over all processes together. Items of a host that DynamoDB throttles wait for a moment.
 
         Args:
             limit: The largest number of claims, from 1 to 10,000.
@@ -311,8 +310,7 @@ class Frontier:
         """Returns how many items are in which state. The cost does not grow with the number of items.
 
         The counts lag: another process adds its updates about a second later. Those of the last second of a
-        killed process are never added. `recount` and the proof that the run is finished correct the counts,
-        so that those of a finished run are exact.
+        killed process are never added. `recount` and the proof that the run is finished correct the counts.
 
         Args:
             host: Counts items of this host only, as for `set_host_delay`; None for all.
@@ -370,16 +368,15 @@ class Frontier:
     async def set_host_delay(self, host: str, seconds: float) -> None:
         """Sets how many seconds lie at least between the beginnings of two leases of a host's items.
 
-        The delay is stored with the run. All workers keep it from their next claim on. It holds for
-        `started_at`, the moment at which a lease begins, by clocks that differ by `frontier_max_clock_skew`
-        at most. A handler begins later, by its own latency.
+        The delay is stored with the run. All workers keep it from their next claim on. It holds for the
+        beginnings of leases, `started_at`, by clocks that differ by `frontier_max_clock_skew` at most.
 
         Args:
             host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs.
                 With a `politeness_key`, a URL, or the key itself.
             seconds: The delay, from 0 to a year; 0 means no delay.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(seconds=seconds))
+        await self._queue.limiter.set(host, arguments.check_limit(seconds=seconds))
 
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
         """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
@@ -390,11 +387,11 @@ class Frontier:
             host: The host name, as for `set_host_delay`.
             count: The number of leases, from 1 to 1,000; None for any number.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(count=count))
+        await self._queue.limiter.set(host, arguments.check_limit(count=count))
 
     async def block_host(self, host: str, until: datetime) -> None:
         """Blocks a host, as for `set_host_delay`: no lease of its items begins before a moment.
 
         The block is stored like the delay. A moment in the past unblocks the host.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(until=until))
+        await self._queue.limiter.set(host, arguments.check_limit(until=until))

@@ -41,7 +41,7 @@ from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._frontier.work import Work
-from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, OUTCOME_STATUS, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, items_partitions, shard_of
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_order
 from ragcrawl_dynamo._schema.records import RunControl
@@ -329,7 +329,7 @@ class ItemStore:
                 "queue": {"S": host_queue(self._run_id, item.domain, 0)},
                 "queue_order": {"S": queue_order(rank_of(item))},
             },
-            remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT),
+            remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT, OUTCOME_STATUS),
         )
         condition = AllOf((Compare("status", "=", {"S": status}), Missing("queue")))
         return ConditionalUpdate(

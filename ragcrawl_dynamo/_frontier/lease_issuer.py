@@ -277,7 +277,7 @@ class LeaseIssuer:
         )
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
-                logger.warning(
+                logger.error(
                     "item %s of host %s is a dead letter: the lease of its last attempt expired",
                     candidate.item_id,
                     candidate.host,

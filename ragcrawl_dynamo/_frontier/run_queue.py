@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
@@ -21,7 +21,7 @@ from ragcrawl_dynamo._frontier.counts import FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.dead_letters import DeadLetters
 from ragcrawl_dynamo._frontier.enqueue import Enqueuer
 from ragcrawl_dynamo._frontier.host_budget import HostBudget
-from ragcrawl_dynamo._frontier.host_updates import SetLimits
+from ragcrawl_dynamo._frontier.host_limits import HostLimiter
 from ragcrawl_dynamo._frontier.item_store import payload_of
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
@@ -31,7 +31,6 @@ from ragcrawl_dynamo._frontier.scheduler import Scheduler
 from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
-from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.errors import (
@@ -53,6 +52,7 @@ class RunQueue:
     Attributes:
         run: What the parts of the queue share.
         scheduler: The part that claims items.
+        limiter: The part that sets the limits of hosts.
     """
 
     def __init__(self, services: FrontierServices, control: RunControl, rules: LinkRules) -> None:
@@ -61,6 +61,7 @@ class RunQueue:
         notifier = Notifier(run)
         self._unused = UnusedLeases(run, self.release)
         self.scheduler = Scheduler(run, self._unused)
+        self.limiter = HostLimiter(run)
         self._notifier = notifier
         self._budget = HostBudget(services, run)
         self._enqueuer = Enqueuer(run, notifier, self._budget)
@@ -151,24 +152,34 @@ class RunQueue:
             self._notifier.flush_if_due()
 
     async def end(
-        self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
+        self,
+        claims: Sequence[Claim],
+        status: FrontierStatus,
+        error: str | None,
+        payload: str | None = None,
+        outcome: Item | None = None,
     ) -> None:
-        """Ends leases with a final status; see Frontier.complete, fail and skip."""
+        """Ends leases with a final status; `outcome` has more attributes to store.
+
+        See Frontier.complete, fail and skip.
+        """
         items, now = self.run.items, self.run.clock.now()
-        payload_attribute = None
+        more = dict(outcome or {})
         if payload is not None:
             for claim in claims:
                 self._with(claim, {"payload": payload})
-            payload_attribute = payload_of(payload)
-        updates = [items.finish(claim.item, status, now, error, payload_attribute) for claim in claims]
+            more |= payload_of(payload)
+        updates = [items.finish(claim.item, status, now, error, more) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
         self._notifier.flush_if_due()
 
-    async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> bool:
-        """See Frontier.fail."""
+    async def fail(
+        self, claim: Claim, error: str, retry_in: float | None, *, retry: bool, outcome: Item | None = None
+    ) -> bool:
+        """See Frontier.fail; `outcome` has more attributes to store with a dead letter."""
         failures = claim.item.retry_count
         if not retry or failures + 1 >= self.run.config.frontier_max_attempts:
-            await self.end([claim], FrontierStatus.FAILED, error)
+            await self.end([claim], FrontierStatus.FAILED, error, outcome=outcome)
             return False
         delay = self._settlement.backoff(failures) if retry_in is None else retry_in
         retry_at = self.run.clock.now() + timedelta(seconds=delay)
@@ -317,23 +328,6 @@ class RunQueue:
         self.run.control_reads.forget()
         self.run.view.changed.set()
 
-    async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
-        """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
-        host = self.run.rules.host(host)
-        # Refuses a host that is too long.
-        host_name(host)
-        await self.run.control.check_rules()
-        await self.run.hosts.ensure(host)
-        await self._set_limits({host: SetLimits(limits)})
-
-    async def block_host(self, host: str, seconds: float) -> None:
-        """Blocks a host from now on, unless this process knows that it is; `host` is one of an item."""
-        until = self.run.clock.now() + timedelta(seconds=seconds)
-        known = self.run.view.bench.hosts.get(host)
-        record = None if known is None else known.record
-        if record is None or record.blocked_until is None or record.blocked_until < until:
-            await self._set_limits({host: SetLimits({"blocked_until": until})})
-
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
         await self._check_site()
@@ -364,15 +358,6 @@ class RunQueue:
                 str(error) or "no answer within health_timeout",
             )
         await self.run.tasks.cancel()
-
-    async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
-        async def set_limits() -> None:
-            self.run.note_updates(await self.run.hosts.update(updates))
-            await self.run.control.note_new_limits()
-            self.run.control_reads.forget()
-
-        await self.run.tasks.uninterrupted(set_limits())
-        self.run.view.changed.set()
 
     async def _check_site(self) -> None:
         """Checks that the run is not one of another site.

@@ -138,7 +138,8 @@ class Settlement:
             is_counted: Whether an earlier call has counted the item as completed.
         """
         claim.ended = True
-        claim.settled_as = None if claim.lost else FrontierStatus.COMPLETED
+        if claim.settled_as is None and not claim.lost:
+            claim.settled_as = FrontierStatus.COMPLETED
         self._run.note_ended(claim.item)
         if not is_counted:
             self._run.counters.move(claim.item.domain, "in_progress", "completed")

@@ -16,6 +16,7 @@ from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkerSettings, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, RenewsLeases
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import (
     DeadlineExceededError,
     EndpointUnreachableError,
@@ -43,6 +44,14 @@ _SETTLE_PAUSE_SECONDS = 1.0
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
 
+# What becomes of an item whose handler has failed, by how its claim is settled.
+_FATES = {
+    FrontierStatus.PENDING: "it will be tried again",
+    FrontierStatus.FAILED: "it is given up",
+    FrontierStatus.COMPLETED: "after it was completed",
+    FrontierStatus.SKIPPED: "after it was skipped",
+    None: "it will be claimed again when its lease has ended",
+}
 
 ErrorObserver: TypeAlias = Callable[[Claim, Exception], object]
 
@@ -144,8 +153,8 @@ class Worker:
         Args:
             handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
             on_error: Called with the claim and the error when a handler raises, after the claim is settled.
-                `claim.settled_as` is FAILED for a dead letter, PENDING if the item is tried again, and None
-                if the lease was lost. What it raises is logged.
+                `claim.settled_as` is FAILED for a dead letter, PENDING if the item is tried again, None if
+                the lease was lost, and as the handler has settled it, if it has. What it raises is logged.
 
         Returns:
             What the worker has done.
@@ -157,8 +166,25 @@ class Worker:
         """
         if not self._is_open:
             raise RuntimeError("use the worker in 'async with'")
+        check_callable("on_error", on_error)
         self._on_error = on_error
         started = self._clock.monotonic()
+        try:
+            await self._work(handler)
+        finally:
+            summary = WorkSummary(
+                completed=self.completed,
+                retried=self.retried,
+                failed=self.failed,
+                skipped=self.skipped,
+                lost=self.lost,
+                seconds=self._clock.monotonic() - started,
+            )
+            logger.info("the worker ends: %s", summary)
+        return summary
+
+    async def _work(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
+        """Claims items and runs the handler, until there is nothing more to do."""
         wait = _WAIT_SECONDS
         while not self._stop.is_set():
             free = self._settings.concurrency - len(self._running)
@@ -183,16 +209,6 @@ class Worker:
             await self._any_of(self._running, self._terminated.wait())
         if self._terminated.is_set():
             await self._end()
-        summary = WorkSummary(
-            completed=self.completed,
-            retried=self.retried,
-            failed=self.failed,
-            skipped=self.skipped,
-            lost=self.lost,
-            seconds=self._clock.monotonic() - started,
-        )
-        logger.info("the worker ends: %s", summary)
-        return summary
 
     async def _end(self) -> None:
         """Waits `grace_seconds` for the handlers, cancels those that still run, and raises SystemExit."""
@@ -282,7 +298,10 @@ class Worker:
             self._report(claim, error)
         else:
             await self._finish(claim, self._queue.complete)
-        self._count(claim)
+            if claim.settled_as is FrontierStatus.FAILED:
+                logger.error("%s is given up after attempt %d", claim.item.url, claim.item.attempt)
+        finally:
+            self._count(claim)
 
     async def _skip(self, claims: Sequence[Claim], reason: str) -> None:
         await self._queue.skip(claims[0], reason)
@@ -295,14 +314,10 @@ class Worker:
 
     def _report(self, claim: Claim, error: Exception) -> None:
         """Logs the error of a handler, and calls the observer of errors."""
-        is_dead = claim.settled_as is FrontierStatus.FAILED
         logger.log(
-            logging.ERROR if is_dead else logging.WARNING,
+            logging.ERROR if claim.settled_as is FrontierStatus.FAILED else logging.WARNING,
             "the handler of %s has failed in attempt %d, %s: %r",
-            claim.item.url,
-            claim.item.attempt,
-            "and the item is given up" if is_dead else "it will be tried again",
-            error,
+            *(claim.item.url, claim.item.attempt, _FATES[claim.settled_as], error),
             exc_info=error,
         )
         if self._on_error is None:

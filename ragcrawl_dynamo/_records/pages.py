@@ -134,7 +134,8 @@ class PageStore:
             Whether it did. It does not if another writer has changed the page since it was read.
         """
         key = {name: item[name] for name in self._table.primary_key}
-        update = Update.between(stored.item, item)
+        # A page that is new has no stored item; an update must not contain its key.
+        update = Update.between({**stored.item, **key}, item)
         request = requests.update_request(self._table, key, update, stored.is_unchanged)
         try:
             await self._gateway.call("UpdateItem", request)

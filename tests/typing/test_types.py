@@ -30,6 +30,7 @@ from ragcrawl_dynamo import (
     StatsDeltas,
     StorageBackend,
     Worker,
+    WorkSummary,
     create_storage_backend,
 )
 from ragcrawl_dynamo._frontier.enqueue import SET_BY_QUEUE
@@ -92,6 +93,10 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type([host async for host in frontier.iter_hosts()], list[HostStatus])
     async with frontier.worker() as worker:
         assert_type(worker, Worker)
+        summary = await worker.run(lambda claim: frontier.complete(claim))
+        assert_type(summary, WorkSummary)
+        assert_type(summary.pages_per_second, float)
+    assert_type(await frontier.fail(claims[0], "slow"), bool)
 
 
 async def what_a_type_checker_refuses(backend: StorageBackend, frontier: Frontier) -> None:

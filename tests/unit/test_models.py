@@ -19,7 +19,9 @@ FIELDS = {
     "domains_sample",
     Page: "page_id site_id url canonical_url current_version_id content_hash etag last_modified first_seen "
     "last_seen last_crawled last_changed depth referrer_url status_code is_tombstone error_count last_error "
-    "version_count",
+    "version_count "
+    # Where a redirect leads.
+    "redirect_url",
     PageVersion: "version_id page_id site_id run_id markdown html plain_text content_hash raw_hash url "
     "canonical_url title description content_type status_code language headings_outline word_count "
     "char_count outlinks internal_link_count external_link_count etag last_modified crawled_at created_at "
