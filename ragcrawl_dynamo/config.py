@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -78,7 +78,7 @@ class DynamoDBConfig(BaseModel):
         deletion_protection: Makes DynamoDB refuse DeleteTable, set when the tables are created.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     table_prefix: str = Field(default="ragcrawl_", pattern=r"^[A-Za-z0-9_.-]*$", max_length=_MAX_PREFIX)
     region: str = Field(default="us-east-1", pattern=r"^[A-Za-z0-9-]+$", max_length=63)
@@ -161,7 +161,7 @@ class DynamoDBConfig(BaseModel):
 class StorageConfig(BaseModel):
     """The choice of a storage backend. DynamoDB is the only one so far."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     backend: DynamoDBConfig = Field(default_factory=DynamoDBConfig)
 

@@ -201,7 +201,7 @@ class LeaseLostError(RagcrawlDynamoError):
     """
 
     def __init__(self, claims: Sequence[Any]) -> None:
-        self.claims = tuple(claims)
+        self.claims: tuple[Any, ...] = tuple(claims)
         first = self.claims[0].item
         others = f", and those of {len(claims) - 1} other items" if len(claims) > 1 else ""
         super().__init__(
@@ -269,7 +269,7 @@ class SchemaMismatchError(RagcrawlDynamoError):
 
     def __init__(self, table: str, differences: Sequence[str], advice: str) -> None:
         self.table = table
-        self.differences = tuple(differences)
+        self.differences: tuple[str, ...] = tuple(differences)
         super().__init__(f"table {table}: {'; '.join(differences)}. {advice}")
 
 
@@ -310,7 +310,7 @@ class OpenRunsError(RagcrawlDynamoError):
     """The tables cannot be migrated while runs are open; nothing was changed. `runs` has the ids of all."""
 
     def __init__(self, runs: Sequence[str]) -> None:
-        self.runs = tuple(runs)
+        self.runs: tuple[str, ...] = tuple(runs)
         named = ", ".join(map(repr, runs[:10])) + (", ..." if len(runs) > 10 else "")
         advice = "finish or cancel them with the version of this package that began them"
         super().__init__(f"{len(runs):,} runs are open ({named}): {advice}, and stop its processes")
@@ -327,7 +327,7 @@ class PartialBatchError(RagcrawlDynamoError):
 
     def __init__(self, saved: int, failures: Sequence[tuple[Any, RagcrawlDynamoError]]) -> None:
         self.saved = saved
-        self.failures = tuple(failures)
+        self.failures: tuple[tuple[Any, RagcrawlDynamoError], ...] = tuple(failures)
         super().__init__(
             f"{saved} items saved, {len(self.failures)} not; the first failure: {self.failures[0][1]}"
         )

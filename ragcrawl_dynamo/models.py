@@ -7,7 +7,7 @@ other languages can read it.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -45,7 +45,7 @@ UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
 class Entity(BaseModel):
     """The base class of all models. It refuses unknown fields, and checks assignments like constructors."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 class RunStatus(StrEnum):

@@ -54,8 +54,8 @@ class Gateway:
         metrics: Metrics | None = None,
     ) -> None:
         self.config = config
-        self.metrics = metrics or Metrics()
-        self.server_clock = ServerClock()
+        self.metrics: Metrics = metrics or Metrics()
+        self.server_clock: ServerClock = ServerClock()
         self._service = service
         self._error_mapper = ErrorMapper(config, service)
         self._windows: dict[str, PermitWindow] = {}

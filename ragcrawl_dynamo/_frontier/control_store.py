@@ -19,7 +19,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
-from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._schema.keys import control_key
@@ -45,11 +45,11 @@ class ControlStore:
         self._first = first
         self._rules = rules
         self._is_checked = False
-        self.run_id = first.run
-        self.site_id = first.site_id
-        self.key = control_key(first.run)
+        self.run_id: str = first.run
+        self.site_id: str = first.site_id
+        self.key: Key = control_key(first.run)
         # The number of buckets, which is not final before the control is stored and was read.
-        self.buckets = first.buckets
+        self.buckets: int = first.buckets
         self._knows_buckets = False
 
     async def read(self) -> RunControl | None:

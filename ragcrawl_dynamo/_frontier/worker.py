@@ -132,9 +132,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._terminated = asyncio.Event()
         self._has_signal = False
-        self.completed = 0
-        self.failed = 0
-        self.lost = 0
+        self.completed: int = 0
+        self.failed: int = 0
+        self.lost: int = 0
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases, and to handle SIGTERM."""
