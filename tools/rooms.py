@@ -19,7 +19,7 @@ END = "<!-- modules: end -->\n"
 # From the top of the order of imports to its bottom.
 ROOMS = (
     *("_commit", "_frontier", "_content", "_changes", "_records", "_schema", "_dynamodb", "_utils"),
-    *("adapters", "cli", "testing"),
+    *("adapters", "cli", "testing", "errors"),
 )
 
 

@@ -159,8 +159,8 @@ class ControlStore:
             allowed = AnyOf((is_not_cancelled, Compare("state", "=", {"S": state})))
         try:
             await self._update({"state": {"S": state}}, allowed)
-        except ConditionFailedError as error:
-            raise FrontierCancelledError from error
+        except ConditionFailedError:
+            raise FrontierCancelledError from None
 
     async def begin_verification(self, now: datetime) -> WriteToken | None:
         """Starts the proof that the run is finished; returns its token, None if another process is at it."""
