@@ -84,7 +84,7 @@ async def test_not_found_error_ends_its_traceback(backend: DynamoDBBackend) -> N
 
 async def test_invalid_input_error_ends_its_traceback_and_names_the_value(backend: DynamoDBBackend) -> None:
     await backend.save_run(make_run())
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
 
     async def link() -> object:
         return frontier.link("https://example.com/", depth="far")
