@@ -20,7 +20,7 @@ END = "<!-- modules: end -->\n"
 ROOMS = (
     *("_crawl", "_commit", "_frontier", "_content", "_changes", "_records", "_schema", "_dynamodb"),
     "_utils",
-    *("adapters", "cli", "testing"),
+    *("adapters", "cli", "testing", "errors"),
 )
 
 

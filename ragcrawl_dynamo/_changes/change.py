@@ -176,8 +176,8 @@ class FeedCursor:
             *cursor_scope, seconds, next_numbers, listing = unpack(cursor)
             taken_at = datetime.fromtimestamp(seconds, UTC)
             is_whole = all(type(number) is int and number > 0 for number in next_numbers.values())
-        except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from error
+        except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from None
         if not is_whole or not (listing is None or isinstance(listing, str)):
             raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes")
         if cursor_scope != list(scope):

@@ -282,7 +282,7 @@ class Committer:
             return decision.result
         if not refusal.is_refused("claim"):
             return None
-        return await self._earlier_result(claim, queue, refusal.item("claim"), refusal.error)
+        return await self._earlier_result(claim, queue, refusal.item("claim"))
 
     def _is_leased(self, claim: Claim | None) -> bool:
         """Returns whether the lease of a claim is running, by this machine's clocks; True without a claim.
@@ -350,18 +350,15 @@ class Committer:
             return decision.result
         request = requests.get_request(self._services.tables.frontier, end.key)
         response = await self._services.gateway.call("GetItem", request)
-        return await self._earlier_result(claim, queue, response.get("Item", {}), None)
+        return await self._earlier_result(claim, queue, response.get("Item", {}))
 
-    async def _earlier_result(
-        self, claim: Claim, queue: RunQueue, item: Item, refusal: Exception | None
-    ) -> CommitResult:
+    async def _earlier_result(self, claim: Claim, queue: RunQueue, item: Item) -> CommitResult:
         """Returns the result of an earlier commit under the same lease, whose answer was lost.
 
         Args:
             claim: The claim.
             queue: The queue of its run.
             item: The frontier item, which has refused to be completed.
-            refusal: The error of the refusal, if there is one.
 
         Raises:
             LeaseLostError: The lease was lost, or another call ended it.
@@ -372,7 +369,7 @@ class Committer:
             note_lost(claim, self._services.on_lease_lost)
         await queue.note_completed(claim, is_counted=True)
         if result is None:
-            raise LeaseLostError([claim]) from refusal
+            raise LeaseLostError([claim])
         return result
 
 

@@ -88,7 +88,7 @@ class VersionLoader:
             version = from_item(self._table, head)
             raise CorruptContentError(
                 str(error), page_id=version.page_id, version_id=version.version_id, site_id=version.site_id
-            ) from error
+            ) from None
 
     async def _reads(
         self, keys: AsyncIterable[Key]

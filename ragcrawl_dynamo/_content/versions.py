@@ -121,7 +121,7 @@ class VersionStore:
         for i in range(0, len(distinct), WRITES_PER_BATCH):
             saved += await self._save_batch(distinct[i : i + WRITES_PER_BATCH], failures)
         if failures:
-            raise PartialBatchError(saved, failures) from failures[0][1]
+            raise PartialBatchError(saved, failures)
         return saved
 
     async def prepare(

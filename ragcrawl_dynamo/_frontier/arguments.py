@@ -188,7 +188,7 @@ def link_item(fields: dict[str, Any]) -> FrontierItem:
     try:
         return FrontierItem.model_validate({**set_by_queue, **fields})
     except ValidationError as error:
-        raise InvalidArgumentError(*first_of(error)) from error
+        raise InvalidArgumentError(*first_of(error)) from None
 
 
 def error_text(error: str | BaseException) -> str:

@@ -57,11 +57,12 @@ class RunQueue:
 
     def __init__(self, services: FrontierServices, control: RunControl, rules: LinkRules) -> None:
         """`control` is the control that is stored if the run has none yet, with the names of `rules`."""
-        self.run = run = RunContext(services, control, rules)
+        run = RunContext(services, control, rules)
+        self.run: RunContext = run
         notifier = Notifier(run)
         self._unused = UnusedLeases(run, self.release)
-        self.scheduler = Scheduler(run, self._unused)
-        self.limiter = HostLimiter(run)
+        self.scheduler: Scheduler = Scheduler(run, self._unused)
+        self.limiter: HostLimiter = HostLimiter(run)
         self._notifier = notifier
         self._budget = HostBudget(services, run)
         self._enqueuer = Enqueuer(run, notifier, self._budget)

@@ -52,7 +52,7 @@ class _Written:
         lost = [*self.lost, *self.over]
         if self.unknown:
             failures = [*self.unknown, *((claim, LeaseLostError([claim])) for claim in lost)]
-            raise PartialBatchError(len(self.done) + len(self.already), failures) from failures[0][1]
+            raise PartialBatchError(len(self.done) + len(self.already), failures)
         if lost:
             raise LeaseLostError(lost)
 

@@ -120,7 +120,11 @@ class Worker:
         self._terminated = asyncio.Event()
         self._has_signal = False
         self._on_error: ErrorObserver | None = None
-        self.completed = self.retried = self.failed = self.skipped = self.lost = 0
+        self.completed: int = 0
+        self.retried: int = 0
+        self.failed: int = 0
+        self.skipped: int = 0
+        self.lost: int = 0
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases, and to handle SIGTERM."""

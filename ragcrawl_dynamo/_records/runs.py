@@ -33,7 +33,7 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import run_key, run_partition, site_partition
-from ragcrawl_dynamo._utils.validation import check_kind
+from ragcrawl_dynamo._utils.validation import check_kind, first_of
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     ConditionFailedError,
@@ -222,10 +222,10 @@ class RunStore:
         )
         try:
             response = await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError as error:
+        except ConditionFailedError:
             raise NotFoundError(
                 f"run {run_id!r} of site {site_id!r} does not exist: create it with save_run()"
-            ) from error
+            ) from None
         return self._decode(response["Attributes"])
 
     async def count(self, site_id: str) -> int:
@@ -269,7 +269,7 @@ class RunStore:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             if not error.item:
-                raise NotFoundError(f"{name} does not exist: create it with save_run()") from error
+                raise NotFoundError(f"{name} does not exist: create it with save_run()") from None
             # The first attempt was applied and its answer was lost; or the run has ended.
             return self._decode(error.item)
         return self._decode(response["Attributes"])
@@ -286,8 +286,7 @@ class RunStore:
         try:
             checked = CrawlStats.model_validate(deltas)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
+            raise InvalidArgumentError(*first_of(error)) from None
         increment: dict[Path, Value] = {}
         for name in deltas:
             amount = getattr(checked, name)

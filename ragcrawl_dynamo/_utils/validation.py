@@ -20,9 +20,11 @@ MAX_DELAY_SECONDS = 366 * 86_400
 
 
 def first_of(error: ValidationError) -> tuple[str, str]:
-    """Returns the first field that pydantic refuses, "" for the whole model, and the reason."""
-    first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"]
+    """Returns the first field that pydantic refuses, "" for the whole model, and the reason and the value."""
+    first = error.errors(include_url=False)[0]
+    # Of a field that is missing, the value is all that was given instead.
+    value = "" if first["type"] == "missing" else f" (got {first['input']!r:.100})"
+    return ".".join(map(str, first["loc"])), first["msg"] + value
 
 
 def check_count(name: str, value: Any, most: int) -> int:

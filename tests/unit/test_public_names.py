@@ -77,3 +77,9 @@ CRAWLERS = ("adapters.ragcrawl.", "adapters.crawlee.", "adapters.scrapy.")
 @pytest.mark.parametrize("name", [each for each in modules() if not each.startswith(CRAWLERS)])
 def test_every_module_can_be_imported_alone(name: str) -> None:
     importlib.import_module(f"ragcrawl_dynamo.{name.removesuffix('.__init__')}".removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_errors_are_named_by_the_path_from_which_users_import_them(name: str) -> None:
+    assert getattr(errors, name).__module__ == "ragcrawl_dynamo.errors"
+    assert getattr(ragcrawl_dynamo, name) is getattr(errors, name)

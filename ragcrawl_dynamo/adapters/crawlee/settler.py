@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ragcrawl_dynamo import Claim, LeaseLostError, RagcrawlDynamoError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds until a settlement that has failed is tried again.
 _RETRY_SECONDS = 1.0

@@ -106,5 +106,5 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
         )
     except ValidationError as error:
         field, reason = first_of(error)
-        raise InvalidArgumentError(f"item.{field}", reason) from error
+        raise InvalidArgumentError(f"item.{field}", reason) from None
     return page, version
