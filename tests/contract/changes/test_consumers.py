@@ -135,6 +135,7 @@ async def test_follow_takes_poll_seconds_below_the_first_pause(
 async def test_follow_saves_the_cursor_before_it_waits(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: RecordingClock
 ) -> None:
+    await begin(backend)
     await commit(backend, "a", "b")
     follower = Follower(backend)
     await clock.wait_for_sleeper()
