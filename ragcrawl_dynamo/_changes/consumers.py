@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from types import NoneType
 from typing import Self
 
 from ragcrawl_dynamo._changes.change import FeedCursor, PageChange
 from ragcrawl_dynamo._changes.feed import ChangeFeed
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.concurrency import wait_for_event
-from ragcrawl_dynamo._utils.validation import check_kind, check_seconds
+from ragcrawl_dynamo._utils.validation import check_seconds
+from ragcrawl_dynamo.errors import InvalidArgumentError
 
 # How old a consumer's cursor may grow while nothing changes.
 _SAVE_HOURS = 6.0
@@ -48,7 +48,10 @@ class Following:
         Raises:
             InvalidArgumentError: One is not valid.
         """
-        check_kind("stop", stop, asyncio.Event, NoneType)
+        if stop is not None and not isinstance(stop, asyncio.Event):
+            # Not that of `threading`, say, whose wait would block the event loop.
+            given = f"{type(stop).__module__}.{type(stop).__qualname__}"
+            raise InvalidArgumentError("stop", f"must be an asyncio.Event or None, not {given}")
         longest = check_seconds("poll_seconds", poll_seconds, _MOST_POLL_SECONDS, least=_LEAST_POLL_SECONDS)
         return cls(follow, longest, stop or asyncio.Event())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -318,5 +319,7 @@ async def test_iter_changes_refuses_wrong_arguments_by_name(backend: DynamoDBBac
             InvalidArgumentError, match=r"poll_seconds: must be a number of seconds from 0\.1"
         ):
             await read(backend, poll_seconds=seconds)
-    with pytest.raises(InvalidArgumentError, match="stop: must be a Event or None, not str"):
-        await read(backend, stop="now")
+    with pytest.raises(
+        InvalidArgumentError, match=r"stop: must be an asyncio\.Event or None, not threading\.Event"
+    ):
+        await read(backend, stop=threading.Event())
