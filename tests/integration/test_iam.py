@@ -92,11 +92,11 @@ async def write_everything(backend: DynamoDBBackend, clock: ManualClock) -> set[
     await call("save_frontier_item", make_item(run_id="records"))
     await call("update_frontier_status", "records", "item", "completed")
     await call("clear_frontier", "records")
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     call.names.add("frontier")
     names = await use_queue(frontier, clock)
     # It would be the end of the run that is used.
-    other = Calls(backend.frontier("cancelled", "site"))
+    other = Calls(backend.frontier("site", "cancelled"))
     await other("cancel")
     assert names | other.names == methods(Frontier) - NO_REQUEST
     await frontier.add(["https://a.example/x"])
@@ -170,7 +170,7 @@ async def read_everything(backend: DynamoDBBackend) -> set[str]:
     await call("iter_versions", "site")
     await call("get_content_usage", "site")
     await call("get_frontier_items", "run")
-    frontier = Calls(backend.frontier("run", "site"))
+    frontier = Calls(backend.frontier("site", "run"))
     for name in ("state", "stats", "iter_hosts"):
         await frontier(name)
     await frontier("stats", "a.example")
