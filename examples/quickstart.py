@@ -25,8 +25,8 @@ async def main() -> None:
 
             print(await run.work(handle, concurrency=8))
         print(f"{run.run.status}: {run.run.stats.pages_new} new pages")
-        async for change in store.iter_changes("docs", "indexer"):
-            print(change.kind, change.page.url)  # embed the page's current version here
+        async for change in store.iter_changes("docs", "indexer", include_content=True):
+            print(change.kind, change.page.url)  # embed change.version.markdown here
 
 
 asyncio.run(main())

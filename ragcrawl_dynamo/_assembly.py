@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from ragcrawl_dynamo._changes.consumers import ChangeConsumers
+from ragcrawl_dynamo._changes.contents import ChangeContents
 from ragcrawl_dynamo._changes.feed import ChangeFeed
 from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._commit.commit import Committer
@@ -62,9 +64,11 @@ class Assembly:
         self.pages = PageStore(gateway, tables.pages, clock)
         self.frontier_items = FrontierItemStore(gateway, tables.frontier, clock)
         self.frontiers = Frontiers(gateway, tables, clock, guarded(on_lease_lost))
-        self.change_log = ChangeLog(gateway, tables.pages, clock)
-        self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log)
         self.versions = VersionStore(gateway, tables.versions, self.bucket.gateway, self.pages, clock)
+        self.change_log = ChangeLog(gateway, tables.pages, clock)
+        contents = ChangeContents(config, self.pages, self.versions.loader)
+        self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log, contents)
+        self.consumers = ChangeConsumers(self.changes, clock)
         self.usage = UsageMeter(gateway, tables.versions)
         self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
         self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)

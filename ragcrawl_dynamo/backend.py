@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Unpack
 
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from ragcrawl_dynamo._assembly import Assembly
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
+from ragcrawl_dynamo._changes.consumers import Following
 from ragcrawl_dynamo._commit.decision import CommitResult
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
@@ -40,8 +42,7 @@ class DynamoDBBackend(StorageBackend):
         config: Its settings.
         client_factory: Makes the AWS client; replaced in tests.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
-        on_request: Called in the event loop after every request that was answered or has failed, retries
-            included. What it raises is logged.
+        on_request: Called in the event loop after each request and retry, failed or not. Errors are logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
     """
 
@@ -67,24 +68,20 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.schema.version
 
     async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
-        """Returns what DynamoDB says of the five tables, and their recorded schema version, if there is one.
-
-        Needs no initialize(), and changes nothing.
-        """
+        """Returns what DynamoDB says of the five tables, and their schema version; needs no initialize()."""
         return await self._rooms.describe_tables()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
-        """Migrates tables of an older schema version to this one; afterwards initialize() accepts them.
+        """Migrates tables of an older schema version to this one; returns how many items were rewritten.
 
-        After an error, or an end of the process, the next call continues from there.
+        Afterwards initialize() accepts them. It is resumable: after an error, or an end of the process, the
+        next call continues. It ends when a pass finds nothing old. Tables of this version are not read.
 
         Queues of version 1 are not migrated: finish or cancel all runs, and stop the processes of the older
         version, before. Sites, runs, pages, versions and the items of finished runs stay.
 
         Args:
             on_progress: Called after each page of a table that was read.
-
-        Returns: How many items were rewritten.
 
         Raises:
             SchemaVersionError: The tables are of a newer version than this package.
@@ -296,11 +293,7 @@ class DynamoDBBackend(StorageBackend):
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
         return await self._rooms.retention.prune(
-            site_id,
-            keep_last=keep_last,
-            max_age_days=max_age_days,
-            dry_run=dry_run,
-            allow_mass_deletion=allow_mass_deletion,
+            site_id, keep_last, max_age_days, dry_run, allow_mass_deletion
         )
 
     @override
@@ -312,9 +305,7 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
-        return await self._rooms.garbage.collect(
-            site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
-        )
+        return await self._rooms.garbage.collect(site_id, grace_hours, dry_run, allow_mass_deletion)
 
     @override
     async def save_frontier_item(self, item: FrontierItem) -> None:
@@ -363,12 +354,25 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     @formerly("site_id", "limit", "cursor")
-    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
-        return await self._rooms.changes.read(site_id, limit, cursor)
+    async def list_changes(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None, include_content: bool = False
+    ) -> ChangeSlice:
+        return await self._rooms.changes.listing(site_id, limit, cursor, include_content)
 
     @override
-    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        return self._rooms.changes.iterate(site_id, consumer, limit)
+    def iter_changes(
+        self,
+        site_id: str,
+        consumer: str,
+        *,
+        limit: int = 100,
+        include_content: bool = False,
+        follow: bool = False,
+        poll_seconds: float = 10.0,
+        stop: asyncio.Event | None = None,
+    ) -> AsyncIterator[PageChange]:
+        following = Following.checked(follow, poll_seconds, stop)
+        return self._rooms.consumers.iterate(site_id, consumer, limit, include_content, following)
 
     @override
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:

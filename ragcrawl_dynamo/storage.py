@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self, Unpack
@@ -790,7 +791,9 @@ class StorageBackend(ABC):
     # Changes
 
     @abstractmethod
-    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+    async def list_changes(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None, include_content: bool = False
+    ) -> ChangeSlice:
         """Returns the pages that commits and `tombstone_pages` created, changed or deleted since a cursor.
 
         Of a page that changed several times, only the latest change is returned, with the page as it is now.
@@ -801,14 +804,17 @@ class StorageBackend(ABC):
         is under way, and then makes it log its change at a later position. A change can be returned twice:
         compare `page.current_version_id` to recognize it. `save_page` logs no change.
 
-        A slice costs one read unit for 4 KB of logged changes, and one read unit for each page. Every process
-        that commits logs to a shard of its own, and each shard is read separately.
+        A slice costs one read unit for 4 KB of logged changes, and one read unit for each page; with
+        `include_content` also what `get_version` costs for each page that is not deleted. Every process that
+        commits logs to a shard of its own, and each shard is read separately.
 
         Args:
             site_id: The site.
             limit: The largest number of changes in the slice.
             cursor: The `cursor` of the previous slice, of today or of an earlier day. Without a cursor, all
                 pages that have content come first, as created.
+            include_content: Returns each change with its `version`, as `iter_changes` does. All bodies of the
+                slice are then in memory at once: choose `limit` by their size.
 
         Returns:
             The changes, and a cursor for the changes that follow. `is_end` is True if none follows for now.
@@ -818,26 +824,58 @@ class StorageBackend(ABC):
             InvalidCursorError: `cursor` is damaged or belongs to another site.
             ChangesExpiredError: `cursor` is older than `change_retention_days`, or the site was deleted after
                 it was taken.
+            CorruptContentError: A stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
-    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        """Iterates over the changes that a consumer has not handled yet, up to now.
+    def iter_changes(
+        self,
+        site_id: str,
+        consumer: str,
+        *,
+        limit: int = 100,
+        include_content: bool = False,
+        follow: bool = False,
+        poll_seconds: float = 10.0,
+        stop: asyncio.Event | None = None,
+    ) -> AsyncIterator[PageChange]:
+        """Iterates over the changes that a consumer has not handled yet, up to now or without end.
 
         The consumer's cursor is kept with the site. It moves on after each slice, when the consumer asks for
         the change after the last one of the slice: by then all changes of the slice have been handled. A
-        consumer that is killed gets the changes of its last slice again.
+        consumer that is killed gets the changes of its last slice again. `list_changes` says which changes
+        there are, and what they cost.
+
+        With `include_content`, a change has the `version` that its `page` names: `version.version_id` equals
+        `page.current_version_id`. The page may have changed since it was read; its next change then follows.
+        If the version was pruned meanwhile, the page is read again, and the change has the page and version
+        of now. Memory is bounded as in `iter_versions`, whatever `limit` is.
+
+        With `follow`, the iteration waits for more after the last change. The cursor is saved before that, so
+        a consumer that is killed while it waits gets nothing twice. It reads again after a second, then after
+        pauses that double up to `poll_seconds` until there is a change. A read without a change takes one
+        read unit, and one for each process that commits to the site. An error ends the iteration, as does the
+        cancellation of the task; neither moves the cursor. A new call continues from there.
 
         Args:
             site_id: The site.
             consumer: The name of the consumer.
             limit: The largest number of changes in a slice.
+            include_content: Reads the current version of each page that is not deleted, with its body.
+            follow: Waits for more changes after the last one, until `stop` is set.
+            poll_seconds: The longest pause between two reads while nothing changes, in seconds.
+            stop: Ends the iteration once it is set: at once if it waits, otherwise when the consumer asks for
+                the next change. The cursor then moves on to the change after the last one that was handled,
+                also within a slice. Let the iteration end by itself: after a `break` the cursor stays.
 
         Raises:
-            InvalidArgumentError: `limit` is below 1.
+            InvalidArgumentError: `limit` is below 1; or `poll_seconds` is not from 0.1 to 3,600; or `stop` is
+                not an asyncio.Event.
             InvalidKeyError: The name is empty or too long.
             ChangesExpiredError: The consumer has not read for `change_retention_days`, or the site was
                 deleted since. Call `list_changes` without a cursor to start again.
+            CorruptContentError: A stored body is incomplete or differs from what was saved. Without
+                `include_content` the iteration gets past it.
         """
 
     @abstractmethod

@@ -85,7 +85,7 @@ async def read_slice(
         InvalidCursorError: The cursor is damaged or of another listing.
     """
     check_limit(limit)
-    scope = [query.table.name, query.index or "", query.partition]
+    scope = _scope_of(query)
     start = _decode_cursor(cursor, scope, query.key_attributes) if cursor is not None else None
     queries = deque([query, *more])
     if start is not None and more:
@@ -105,6 +105,11 @@ async def read_slice(
         del items[limit:]
         start = {name: items[-1][name] for name in query.key_attributes}
     return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+
+
+def cursor_after(query: Query, item: Item) -> str:
+    """Returns the cursor that a slice of `read_slice` would have if an item, or a key, were its last one."""
+    return _encode_cursor({name: item[name] for name in query.key_attributes}, _scope_of(query))
 
 
 async def read_slice_by_index(
@@ -281,6 +286,10 @@ def _ranges(sort_key: str, last: str, points: Sequence[str]) -> Iterator[Conditi
     for low, high in pairwise(points):
         yield Between(sort_key, {"S": low + "\0"}, {"S": high})
     yield Compare(sort_key, ">", {"S": points[-1]})
+
+
+def _scope_of(query: Query) -> list[str]:
+    return [query.table.name, query.index or "", query.partition]
 
 
 def _encode_cursor(key: Key, scope: Sequence[str]) -> str:

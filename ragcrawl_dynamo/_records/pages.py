@@ -33,7 +33,14 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.outcomes import Refused, raise_if_failed
-from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
+from ragcrawl_dynamo._dynamodb.pagination import (
+    Slice,
+    check_limit,
+    cursor_after,
+    delete_partition,
+    read_pages,
+    read_slice,
+)
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, encode_value, unescape
@@ -165,6 +172,10 @@ class PageStore:
         """Returns a slice of a site's pages that have content, ordered by page_id; no tombstones."""
         query = self._query(site_id, include_tombstones=False, also=Exists("current_version_id"))
         return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    def listing_cursor(self, site_id: str, page_id: str) -> str:
+        """Returns the cursor of a slice of a site's pages that ends with a page."""
+        return cursor_after(self._query(site_id, include_tombstones=True), page_key(site_id, page_id))
 
     async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
         """Iterates over all pages of a site, ordered by page_id."""

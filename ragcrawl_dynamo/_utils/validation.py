@@ -86,14 +86,16 @@ def check_amount(name: str, value: Any) -> None:
         raise InvalidArgumentError(name, f"must be a number that is at least 0, or None, not {value!r}")
 
 
-def check_seconds(name: str, value: Any, most: float) -> float:
-    """Returns a number of seconds from 0 to `most`.
+def check_seconds(name: str, value: Any, most: float, *, least: float = 0) -> float:
+    """Returns a number of seconds from `least` to `most`.
 
     Raises:
         InvalidArgumentError: The value is not such a number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise InvalidArgumentError(name, f"must be a number of seconds from 0 to {most:,}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidArgumentError(
+            name, f"must be a number of seconds from {least} to {most:,}, not {value!r}"
+        )
     return float(value)
 
 

@@ -175,7 +175,7 @@ async def read_everything(backend: DynamoDBBackend) -> set[str]:
         await frontier(name)
     await frontier("stats", "a.example")
     part = await call("list_changes", "site")
-    await call("iter_changes", "site", "reader")
+    await call("iter_changes", "site", "reader", include_content=True)
     await call("save_change_cursor", "site", "reader", part.cursor)
     await call("get_change_cursor", "site", "reader")
     await call("get_change_cursor", "site")
