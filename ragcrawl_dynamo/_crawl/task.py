@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.headers import header, retry_after
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._utils.urls import join_url, link_id
+from ragcrawl_dynamo._utils.validation import first_of
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion, utc_now
 from ragcrawl_dynamo.storage import StorageBackend
@@ -121,7 +124,8 @@ class Task:
             **fields: More fields of PageVersion, such as `language`, `description` and `extra`.
 
         Raises:
-            InvalidArgumentError: The status says nothing that can be stored, or does not go with the content.
+            InvalidArgumentError: The status says nothing that can be stored, or does not go with the content;
+                or a field is not one of PageVersion, or has a wrong type.
             LeaseLostError: The lease was lost; the page was not changed.
         """
         headers = {} if headers is None else headers
@@ -218,7 +222,10 @@ class Task:
             "content_type": header(headers, "content-type"),
             "fetch_latency_ms": 1000 * seconds,
         }
-        version = PageVersion.of(page, item.run_id, **{**derived, **content})
+        try:
+            version = PageVersion.of(page, item.run_id, **{**derived, **content})
+        except ValidationError as error:
+            raise InvalidArgumentError(*first_of(error)) from None
         # A link of the page to itself would be fetched before its item is completed.
         discovered = [
             link

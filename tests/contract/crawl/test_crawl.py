@@ -283,6 +283,9 @@ async def test_save_refuses_what_does_not_go_together(store: Store) -> None:
             with pytest.raises(InvalidArgumentError) as refused:
                 await task.save(status)
             errors.append(f"{refused.value}")
+        for wrong in ({"lang": "en"}, {"title": 7}):
+            with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
+                await task.save(200, text="x", **wrong)
         result = await task.save(200, text="x")
         assert result.outcome is CommitOutcome.CREATED
 
