@@ -80,7 +80,7 @@ class QueueMachine(RuleBasedStateMachine):
     def open(self) -> None:
         process = Process(self.config, self.clock)
         self.do(process.backend.initialize())
-        self.crawlers.append(Crawler(process, process.backend.frontier(self.run_id, "site")))
+        self.crawlers.append(Crawler(process, process.backend.frontier("site", self.run_id)))
 
     def crawler(self, which: int) -> Crawler:
         return self.crawlers[which % len(self.crawlers)]
