@@ -18,7 +18,7 @@ _RETRY_SECONDS = 1.0
 # Claims that are being settled. Further handlers wait until one of these is settled.
 _MAX_SETTLING = 200
 
-Settle: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+Settle: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
 
 class Settler:

@@ -199,7 +199,7 @@ class FrontierExchange:
             if error is not None:
                 raise error
 
-    async def _count_settled(self, stat: str, settlement: Awaitable[None], count: int = 1) -> None:
+    async def _count_settled(self, stat: str, settlement: Awaitable[object], count: int = 1) -> None:
         """Awaits the settlement of claims, and counts them. Lost leases are counted apart."""
         lost = 0
         try:

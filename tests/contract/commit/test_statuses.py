@@ -481,7 +481,7 @@ async def test_commit_page_retry_after_does_not_shorten_a_longer_block(begin: An
         until = crawl.clock.now() + timedelta(seconds=3600)
         async with DynamoDBBackend(crawl.backend.config, clock=crawl.clock) as other:
             # This process does not know of it.
-            await other.frontier("run", "site").block_host("a.example", until)
+            await other.frontier("site", "run").block_host("a.example", until)
         await crawl.commit(Answer(429, FAILED), retry_after=seconds)
         blocked = [host.blocked_until async for host in crawl.frontier.iter_hosts()]
         assert blocked == [until]

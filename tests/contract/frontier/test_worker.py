@@ -54,7 +54,7 @@ async def test_worker_summary_counts_each_item_by_what_its_handler_did(
     backend: DynamoDBBackend, config: DynamoDBConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
-        frontier = timed.frontier("run", "site")
+        frontier = timed.frontier("site", "run")
         await frontier.add(urls(9))
         failures: list[tuple[str, FrontierStatus | None]] = []
 

@@ -87,7 +87,7 @@ async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncI
         await backend.commit_page(make_page("page", url=url(1), status_code=200), make_version("v1"))
         clock.advance(60)
         await backend.save_run(make_run(status="running", started_at=clock.now()))
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         await frontier.add([url(1)])
         # Stores the counts, so that other processes have them.
         await frontier.stats()
@@ -95,7 +95,7 @@ async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncI
 
 
 async def claim_one(backend: DynamoDBBackend) -> Claim:
-    claims = await backend.frontier("run", "site").claim(lease_seconds=10)
+    claims = await backend.frontier("site", "run").claim(lease_seconds=10)
     return next(claim for claim in claims if claim.item.url == url(1))
 
 
@@ -124,7 +124,7 @@ async def test_commit_page_cut_off_before_its_settlement_leaves_an_item_that_is_
     assert is_cut
     assert (await stored_page(backend)).error_count == (status != 302)
     assert await item_status(backend) is FrontierStatus.IN_PROGRESS
-    assert not await backend.frontier("run", "site").is_finished()
+    assert not await backend.frontier("site", "run").is_finished()
     clock.advance(12)
     again = await claim_one(backend)
     # The expired lease counts as a failed attempt.
@@ -137,7 +137,7 @@ async def test_commit_page_cut_off_before_its_settlement_leaves_an_item_that_is_
         clock.advance(20)
         assert (await backend.commit_page(page(503), claim=await claim_one(backend))).version_id == "v1"
         assert await item_status(backend) is FrontierStatus.FAILED
-        assert await backend.frontier("run", "site").is_finished()
+        assert await backend.frontier("site", "run").is_finished()
     run = await backend.complete_run("site", "run")
     assert run.stats.status_codes == {status: 1}
 
@@ -174,7 +174,7 @@ async def test_commit_page_whose_answers_were_lost_is_counted_once(
         assert count == 2
         assert claim.settled_as is item_end
         assert not claim.lost
-        counts = await other.frontier("run", "site").stats()
+        counts = await other.frontier("site", "run").stats()
     settled = {"completed": status == 302, "skipped": status == 403, "delayed": status == 503}
     assert counts == FrontierStats(**settled, pending=int(status == 302))
     assert (await stored_page(backend)).error_count == (status != 302)
@@ -265,7 +265,7 @@ async def test_commit_page_of_a_page_that_keeps_changing_leaves_its_item_leased(
         assert not claim.ended
         assert await item_status(backend) is FrontierStatus.IN_PROGRESS
         assert (await stored_page(backend)).error_count == 0
-        await other.frontier("run", "site").release(claim)
+        await other.frontier("site", "run").release(claim)
 
 
 async def test_commit_page_retry_after_of_many_pages_of_a_host_at_once_blocks_it_once(
@@ -281,7 +281,7 @@ async def test_commit_page_retry_after_of_many_pages_of_a_host_at_once_blocks_it
 
     config = config_of(dynamodb_config, frontier_retry_delay=0.0)
     async with DynamoDBBackend(config, client_factory=intercepting(counts)) as other:
-        frontier = other.frontier("again", "site")
+        frontier = other.frontier("site", "again")
         await frontier.add(urls(60))
         claims = await claim_all(frontier)
         assert len(claims) == 60
