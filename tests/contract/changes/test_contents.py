@@ -145,7 +145,7 @@ async def test_iter_changes_with_content_reads_a_page_again_whose_version_was_pr
     async def change_and_prune() -> None:
         await commit(backend, "a", "2")
         await commit(backend, "b", None)
-        assert await backend.get_version("a", "1", site_id="site") is not None
+        assert await backend.get_version("site", "a", "1") is not None
         report = await backend.prune_versions("site", keep_last=1, allow_mass_deletion=True)
         assert report.versions_removed == 1
 

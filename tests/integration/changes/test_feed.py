@@ -61,7 +61,7 @@ class Gate:
 async def names(backend: DynamoDBBackend, cursor: str) -> tuple[list[str], str]:
     found = []
     while True:
-        part = await backend.list_changes("site", 1, cursor)
+        part = await backend.list_changes("site", limit=1, cursor=cursor)
         found += [each.page.page_id for each in part]
         cursor = part.cursor
         if part.is_end:
