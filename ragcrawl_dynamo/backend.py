@@ -42,7 +42,7 @@ class DynamoDBBackend(StorageBackend):
         config: Its settings.
         client_factory: Makes the AWS client; replaced in tests.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
-        on_request: Called in the event loop after each request and retry, failed or not. Errors are logged.
+        on_request: Called in the event loop after each request, retries included; what it raises is logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
     """
 
@@ -292,9 +292,8 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
-        return await self._rooms.retention.prune(
-            site_id, keep_last, max_age_days, dry_run, allow_mass_deletion
-        )
+        prune = self._rooms.retention.prune
+        return await prune(site_id, keep_last, max_age_days, dry_run, allow_mass_deletion)
 
     @override
     async def collect_garbage(
@@ -360,6 +359,7 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.changes.listing(site_id, limit, cursor, include_content)
 
     @override
+    @formerly("site_id", "consumer", "limit")
     def iter_changes(
         self,
         site_id: str,

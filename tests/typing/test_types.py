@@ -124,6 +124,7 @@ async def what_a_type_checker_refuses_of_the_older_forms(backend: DynamoDBBacken
     await backend.list_versions("p", 10)  # type: ignore[arg-type]
     await backend.list_pages("s", 10)  # type: ignore[call-arg]
     backend.iter_pages("s", True)  # type: ignore[call-arg]
+    backend.iter_changes("s", "indexer", 10)  # type: ignore[call-arg]
     create_storage_backend({})  # type: ignore[arg-type]
 
 
