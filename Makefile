@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-adapters test-ragcrawl test-crawlee test-scrapy check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -35,8 +35,14 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
 
-test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` runs them too.
+# ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
+test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
 	$(BIN)/python -m pytest -m aws -n 2 -q $(ARGS)
+	$(if $(ARGS),,$(MAKE) --jobs 3 test-aws-ragcrawl test-aws-crawlee test-aws-scrapy)
+
+# They wait most of the time, for leases and late indexes: so all of them run at once.
+test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.installed fetch-dynamodb-local
+	.venv-$*/bin/python -m pytest tests/adapters -m aws -q
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
