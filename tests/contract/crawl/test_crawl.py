@@ -328,14 +328,17 @@ async def test_handler_that_saves_nothing_skips_the_item_and_its_page_is_not_del
 
 
 async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
+    errors: list[Exception] = []
+
     async def handle(task: Task) -> None:
         await task.save(200, markdown="first")
-        with pytest.raises(InvalidArgumentError, match="saves once"):
-            await task.save(200, markdown="second")
+        await task.save(200, markdown="second")
 
     async with store.crawl("docs", seeds=[HOME]) as run:
-        summary = await run.work(handle)
+        summary = await run.work(handle, on_error=lambda _, error: errors.append(error))
     assert summary.completed == 1
+    assert [type(error) for error in errors] == [InvalidArgumentError]
+    assert "saves once" in str(errors[0])
 
 
 async def test_save_after_the_lease_was_lost_writes_no_alias(store: Store) -> None:
@@ -360,6 +363,18 @@ async def test_crawl_begins_a_run_although_the_clock_of_an_earlier_one_was_ahead
     assert len({run.run_id for run in runs}) == 3
     assert [run.parent_run_id for run in runs] == ["ahead", runs[0].run_id, runs[1].run_id]
     assert server.requests[HOME] == 3
+
+
+async def test_pages_that_a_sync_has_fetched_are_seen_by_any_clock(store: Store) -> None:
+    server = site()
+    await crawl(store, server)
+    # Another machine, whose clock is ahead, has begun the sync.
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    await store.save_run(CrawlRun(run_id="sync", site_id="docs", is_sync=True, started_at=ahead))
+    run, summary = await crawl(store, server, run_id="sync", delete_unseen=True)
+    assert (summary.completed, run.unseen) == (4, [])
+    assert run.run.started_at == ahead
+    assert await store.count_pages("docs") == 4
 
 
 @pytest.mark.parametrize(
