@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pydantic import ValidationError
+
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.crawl import Crawl, CrawlSettings
 from ragcrawl_dynamo._dynamodb.metrics import Observer
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
-from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
-from ragcrawl_dynamo._utils.validation import check_count, check_several
+from ragcrawl_dynamo._utils.urls import host_of, host_of_url, normalize_url
+from ragcrawl_dynamo._utils.validation import check_amount, check_callable, check_several, first_of
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import Site
 
 __all__ = ["Store", "connect"]
-
-_MAX_DEPTH = 1_000_000
 
 
 class Store(DynamoDBBackend):
@@ -66,7 +66,8 @@ class Store(DynamoDBBackend):
             follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
             max_depth: How many links may lie between a seed and a page; None for any number.
             delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
-                `max_deleted_share` of the site raise a `MassDeletionError`.
+                `max_deleted_share` of the site raise a `MassDeletionError`. If 100,000 or more are unseen, none
+                is deleted, and an error is logged.
             kind_of: Returns what the status of an answer says of a page, to store it in another way than
                 `ResponseKind.of`.
             host_delay: See `frontier`.
@@ -76,24 +77,27 @@ class Store(DynamoDBBackend):
             politeness_key: See `frontier`.
 
         Raises:
-            InvalidArgumentError: A seed is no absolute http(s) URL, or `max_depth` is negative.
+            InvalidArgumentError: A seed is no absolute http(s) URL, one of `allowed_domains` is no host, or
+                another argument has a wrong type or value. The error names the argument.
         """
         urls = check_several("seeds", seeds, str)
         if not urls:
             raise InvalidArgumentError("seeds", "must have at least one URL")
-        if max_depth is not None and max_depth != 0:
-            check_count("max_depth", max_depth, _MAX_DEPTH)
-        hosts = {host_of_url(normalize_url(url)) for url in urls}
-        if allowed_domains is not None:
-            hosts = set(check_several("allowed_domains", allowed_domains, str))
-        site = Site(
-            site_id=site_id,
-            name=site_id if name is None else name,
-            seeds=urls,
-            allowed_domains=sorted(hosts),
-            allowed_subdomains=allowed_subdomains,
-            config=config or {},
-        )
+        check_amount("max_depth", max_depth)
+        check_callable("follow", follow)
+        check_callable("kind_of", kind_of)
+        hosts = _hosts(urls, allowed_domains)
+        try:
+            site = Site(
+                site_id=site_id,
+                name=site_id if name is None else name,
+                seeds=urls,
+                allowed_domains=sorted(hosts),
+                allowed_subdomains=allowed_subdomains,
+                config={} if config is None else config,
+            )
+        except ValidationError as error:
+            raise InvalidArgumentError(*first_of(error)) from None
         settings = CrawlSettings(
             seeds=urls,
             sitemap=check_several("sitemap", sitemap, str),
@@ -111,6 +115,29 @@ class Store(DynamoDBBackend):
             },
         )
         return Crawl(self, site, settings)
+
+
+def _hosts(seeds: list[str], allowed_domains: Iterable[str] | None) -> set[str]:
+    """Returns the hosts of the links to follow, in the form in which they are compared.
+
+    Raises:
+        InvalidArgumentError: A seed is no absolute http(s) URL, or a domain is no host.
+    """
+    try:
+        hosts = {host_of_url(normalize_url(seed)) for seed in seeds}
+    except InvalidArgumentError as error:
+        raise _renamed(error, "seeds") from None
+    if allowed_domains is None:
+        return hosts
+    try:
+        return {host_of(domain) for domain in check_several("allowed_domains", allowed_domains, str)}
+    except InvalidArgumentError as error:
+        raise _renamed(error, "allowed_domains") from None
+
+
+def _renamed(error: InvalidArgumentError, argument: str) -> InvalidArgumentError:
+    """Returns the error of a value as the error of the argument that holds it."""
+    return InvalidArgumentError(argument, str(error).removeprefix(f"{error.field}: "))
 
 
 def connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ragcrawl_dynamo._commit.run_stats import recorded_result
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
@@ -27,7 +28,10 @@ class UnseenPages:
         await queue.control.check_rules()
 
         async def unseen(urls: Sequence[str]) -> set[str]:
-            """Returns the URLs that the run has no item of, or a completed one."""
+            """Returns the URLs that the run has no item of, or one that was completed without a commit.
+
+            A commit saw its page, whatever the clock says of the machine that began the run.
+            """
             ids = {}
             for url in urls:
                 try:
@@ -35,11 +39,13 @@ class UnseenPages:
                 except InvalidInputError:
                     # A page with such a URL is never an item of the run.
                     ids[url] = ""
-            items = await queue.items.read(list({item_id for item_id in ids.values() if item_id}))
+            items = await queue.items.read_stored(list({item_id for item_id in ids.values() if item_id}))
+            completed = {"S": FrontierStatus.COMPLETED}
             return {
                 url
                 for url, item_id in ids.items()
-                if item_id not in items or items[item_id].status is FrontierStatus.COMPLETED
+                if (item := items.get(item_id)) is None
+                or (item["status"] == completed and recorded_result(item) is None)
             }
 
         return await self._pages.not_seen_since(site_id, run.started_at or run.created_at, limit, unseen)

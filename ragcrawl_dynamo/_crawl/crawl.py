@@ -14,7 +14,7 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.task import Task
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
-from ragcrawl_dynamo._frontier.handling import WorkSummary
+from ragcrawl_dynamo._frontier.handling import Skip, WorkSummary
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
 from ragcrawl_dynamo.errors import InvalidArgumentError
@@ -87,7 +87,7 @@ class Crawl:
         if stored is not None:
             run_id = stored.run_id
         elif run_id is None:
-            run_id = _next_run_id(site_id, latest)
+            run_id, latest, stored = await self._next_run(latest)
         self.frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
         run = stored or CrawlRun(
             run_id=run_id,
@@ -101,6 +101,8 @@ class Crawl:
         if stored is None or stored.status is RunStatus.PENDING:
             await self._begin(run)
         self.run = await self.backend.start_run(run)
+        how = "begins" if stored is None else "is resumed" if self.run.status in _OPEN else "has ended before"
+        logger.info("run %r of site %r %s", run_id, site_id, how)
         return self
 
     async def __aexit__(
@@ -175,10 +177,30 @@ class Crawl:
         if self.run.parent_run_id is not None:
             page = await self.backend.get_page(claim.item.site_id, claim.item.item_id)
         await handler(Task(self, claim, page))
+        if not claim.ended:
+            # A completed item says that the run has seen the page, so the page would count as unseen.
+            logger.warning("the handler of %s has saved nothing: the item is skipped", claim.item.url)
+            raise Skip("the handler has saved nothing")
+
+    async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
+        """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
+
+        The clock of the process that began the latest run may have been ahead. Then the run after it is
+        stored already, and not the latest one by its time.
+        """
+        site_id = self.site.site_id
+        while True:
+            run_id = _next_run_id(site_id, latest)
+            stored = await self.backend.get_run(site_id, run_id)
+            if stored is None or stored.status in _OPEN:
+                return run_id, latest, stored
+            latest = stored
 
     async def _begin(self, run: CrawlRun) -> None:
         """Adds the seeds, the URLs of the sitemap, and in a sync all known pages."""
-        await self.frontier.add([*self._settings.seeds, *self._settings.sitemap])
+        for result in await self.frontier.add([*self._settings.seeds, *self._settings.sitemap]):
+            if result.error is not None:
+                logger.warning("%s is not crawled: %s", result.url, result.error)
         if self._settings.sitemap:
             await self.backend.mark_seen(self.site.site_id, self._settings.sitemap)
         if not run.is_sync:
@@ -214,7 +236,10 @@ class Crawl:
         # Opens the queue again with its rules, which the completion has closed.
         self.backend.frontier(site_id, run_id, **self._settings.limits)
         self.unseen = await self.backend.get_unseen_pages(site_id, run_id, limit=_MOST_UNSEEN)
-        if self.unseen and self._settings.delete_unseen:
+        if len(self.unseen) == _MOST_UNSEEN:
+            # There may be more, so it is not known which share of the site would be deleted.
+            logger.error("run %r has not seen %d pages or more: none is deleted", run_id, _MOST_UNSEEN)
+        elif self.unseen and self._settings.delete_unseen:
             await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
 
 

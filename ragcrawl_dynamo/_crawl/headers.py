@@ -30,7 +30,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         return min(float(value), _LONGEST_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -14,9 +14,9 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.headers import header, retry_after
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import Claim
-from ragcrawl_dynamo._utils.urls import join_url, link_id
-from ragcrawl_dynamo._utils.validation import first_of
-from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo._utils.urls import is_encodable, join_url, link_id
+from ragcrawl_dynamo._utils.validation import check_several, first_of
+from ragcrawl_dynamo.errors import InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion, utc_now
 from ragcrawl_dynamo.storage import StorageBackend
 
@@ -125,11 +125,16 @@ class Task:
 
         Raises:
             InvalidArgumentError: The status says nothing that can be stored, or does not go with the content;
-                or a field is not one of PageVersion, or has a wrong type.
+                or a field is not one of PageVersion, or has a wrong type; or the task is saved already.
             LeaseLostError: The lease was lost; the page was not changed.
         """
         headers = {} if headers is None else headers
         kind = self._crawl.kind_of(status)
+        links = check_several("links", links, str)
+        if self.claim.lost:
+            raise LeaseLostError([self.claim])
+        if self.claim.ended:
+            raise InvalidArgumentError("task", "is settled already: a handler saves once")
         item = self.claim.item
         page = Page(
             page_id=item.item_id,
@@ -174,14 +179,12 @@ class Task:
                     page, claim=self.claim, kind=kind, retry_after=retry_after(headers, utc_now())
                 )
         if result.outcome is CommitOutcome.FAILED:
+            # The worker logs an item that is given up, at level error.
             is_dead = self.claim.settled_as is FrontierStatus.FAILED
-            logger.log(
-                logging.ERROR if is_dead else logging.WARNING,
+            fate = "for the last time" if is_dead else "it will be tried again"
+            logger.warning(
                 "the fetch of %s has failed in attempt %d, %s: %s",
-                item.url,
-                item.attempt,
-                "and the item is given up" if is_dead else "it will be tried again",
-                page.last_error,
+                *(item.url, item.attempt, fate, page.last_error),
             )
         return result
 
@@ -215,7 +218,9 @@ class Task:
             await backend.commit_page(alias, follow_redirect=False)
             page = page.model_copy(update={"page_id": link_id(target), "url": target})
             also.append(target)
-        outlinks = list(dict.fromkeys(join_url(url, link) for link in links))
+        # Text that UTF-8 cannot encode is no URL, and could not be stored.
+        joined = (join_url(url, link) for link in links)
+        outlinks = list(dict.fromkeys(link for link in joined if is_encodable(link)))
         seconds = time.perf_counter() - self._started if fetch_seconds is None else fetch_seconds
         derived = {
             "outlinks": outlinks,

@@ -259,9 +259,13 @@ class ItemStore:
 
     async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
         """Returns those of the given items that are stored, by id; strongly consistent."""
+        return {item_id: self.decode(item) for item_id, item in (await self.read_stored(item_ids)).items()}
+
+    async def read_stored(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """Returns the same items as they are stored, with the attributes that are not fields of the model."""
         keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
-        items = map(self.decode, await read_all(self._gateway, self._table, keys))
-        return {item.item_id: item for item in items}
+        items = await read_all(self._gateway, self._table, keys)
+        return {unescape(item["item_id"]["S"]): item for item in items}
 
     async def scan(
         self, *statuses: FrontierStatus, attributes: Sequence[str] | None = None

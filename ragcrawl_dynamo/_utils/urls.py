@@ -137,6 +137,15 @@ def join_url(base_url: str, url: str) -> str:
         return url
 
 
+def is_encodable(url: str) -> bool:
+    """Returns whether UTF-8 can encode a text: whether it has no lone surrogates."""
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def host_of_url(normalized_url: str) -> str:
     """Returns the host of a normalized URL, with the port if it is not the default one."""
     return normalized_url.split("/", 3)[2].rpartition("@")[2]

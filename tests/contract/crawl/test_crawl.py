@@ -6,14 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from ragcrawl_dynamo import (
     CommitOutcome,
+    CrawlRun,
     DynamoDBConfig,
     InvalidArgumentError,
+    LeaseLostError,
     MassDeletionError,
     RunStatus,
     Skip,
@@ -22,6 +25,7 @@ from ragcrawl_dynamo import (
     connect,
     page_id,
 )
+from ragcrawl_dynamo._crawl.headers import retry_after
 
 HOME = "https://docs.example/"
 
@@ -304,3 +308,151 @@ async def test_max_depth_ends_the_crawl_at_a_number_of_links(store: Store) -> No
     )
     await crawl(store, server, max_depth=1)
     assert set(server.requests) == {HOME, HOME + "a"}
+
+
+async def test_handler_that_saves_nothing_skips_the_item_and_its_page_is_not_deleted(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site()
+    await crawl(store, server)
+
+    async def handle(task: Task) -> None:
+        if task.url != HOME + "c":
+            await server.handle(task)
+
+    async with store.crawl("docs", seeds=[HOME], delete_unseen=True) as run:
+        summary = await run.work(handle)
+    assert (summary.completed, summary.skipped, run.unseen) == (3, 1, [])
+    assert await store.count_pages("docs") == 4
+    assert f"{HOME}c has saved nothing" in caplog.text
+
+
+async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
+    errors: list[Exception] = []
+
+    async def handle(task: Task) -> None:
+        await task.save(200, markdown="first")
+        await task.save(200, markdown="second")
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        summary = await run.work(handle, on_error=lambda _, error: errors.append(error))
+    assert summary.completed == 1
+    assert [type(error) for error in errors] == [InvalidArgumentError]
+    assert "saves once" in str(errors[0])
+
+
+async def test_save_after_the_lease_was_lost_writes_no_alias(store: Store) -> None:
+    async def handle(task: Task) -> None:
+        task.claim.ended = task.claim.lost = True
+        with pytest.raises(LeaseLostError):
+            await task.save(200, url=HOME + "target", redirects=[301], markdown="old")
+        run.stop()
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        await run.work(handle)
+    assert [page async for page in store.iter_aliases("docs")] == []
+
+
+async def test_crawl_begins_a_run_although_the_clock_of_an_earlier_one_was_ahead(store: Store) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    await store.save_run(
+        CrawlRun(run_id="ahead", site_id="docs", status=RunStatus.COMPLETED, created_at=ahead)
+    )
+    server = site()
+    runs = [(await crawl(store, server))[0].run for _ in range(3)]
+    assert len({run.run_id for run in runs}) == 3
+    assert [run.parent_run_id for run in runs] == ["ahead", runs[0].run_id, runs[1].run_id]
+    assert server.requests[HOME] == 3
+
+
+async def test_pages_that_a_sync_has_fetched_are_seen_by_any_clock(store: Store) -> None:
+    server = site()
+    await crawl(store, server)
+    # Another machine, whose clock is ahead, has begun the sync.
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    await store.save_run(CrawlRun(run_id="sync", site_id="docs", is_sync=True, started_at=ahead))
+    run, summary = await crawl(store, server, run_id="sync", delete_unseen=True)
+    assert (summary.completed, run.unseen) == (4, [])
+    assert run.run.started_at == ahead
+    assert await store.count_pages("docs") == 4
+
+
+@pytest.mark.parametrize(
+    "domain", ["DOCS.example", "docs.example.", "https://docs.example/x", "docs.example:443"]
+)
+async def test_allowed_domains_may_have_any_spelling(store: Store, domain: str) -> None:
+    server = site()
+    await crawl(store, server, allowed_domains=[domain])
+    assert sum(server.requests.values()) == 4
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("seeds", ["docs.example"]),
+        ("allowed_domains", ["no host/"]),
+        ("follow", "docs"),
+        ("kind_of", 404),
+        ("max_depth", -1),
+        ("name", 7),
+        ("config", [1]),
+    ],
+)
+async def test_crawl_names_the_argument_that_it_refuses(store: Store, argument: str, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{argument}: "):
+        store.crawl("docs", **{"seeds": [HOME], argument: value})
+
+
+async def test_links_that_are_no_urls_do_not_keep_a_page_from_being_stored(store: Store) -> None:
+    server = site()
+    server.pages[HOME].links += ["\ud800", "mailto:a@docs.example", "http://[", "https://docs.example:99999/"]
+    _, summary = await crawl(store, server)
+    assert (summary.completed, summary.retried) == (4, 0)
+
+
+async def test_save_refuses_links_that_are_one_text(store: Store) -> None:
+    async def handle(task: Task) -> None:
+        with pytest.raises(InvalidArgumentError, match="links"):
+            await task.save(200, markdown="x", links="abc")
+        await task.save(200, markdown="x")
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        summary = await run.work(handle)
+    assert summary.completed == 1
+
+
+async def test_urls_of_a_sitemap_that_are_refused_are_logged(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site()
+    await crawl(store, server, sitemap=["/relative", HOME + "a"])
+    assert sum(server.requests.values()) == 4
+    assert "/relative is not crawled: " in caplog.text
+
+
+async def test_crawl_deletes_nothing_if_it_does_not_know_how_much_is_unseen(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site()
+    await crawl(store, server)
+    monkeypatch.setattr("ragcrawl_dynamo._crawl.crawl._MOST_UNSEEN", 1)
+    await crawl(store, server, delete_unseen=True, follow=lambda url: url == HOME)
+    assert await store.count_pages("docs") == 4
+    assert "none is deleted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        ("9" * 400, 86_400),
+        ("Fri, 27 Nov 2026 08:01:00 GMT", 60),
+        ("Fri, 27 Nov 2026 07:00:00 GMT", 0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("soon", None),
+        ("-1", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_or_nothing(value: str, seconds: float | None) -> None:
+    assert retry_after({"RETRY-AFTER": value}, datetime(2026, 11, 27, 8, tzinfo=UTC)) == seconds
