@@ -29,7 +29,7 @@ async def cycle(
 ) -> tuple[Cost, float, CommitOutcome]:
     """Crawls the corpus: the cost of a page, its write units by AWS's rule, and what became of it."""
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(run_id, SITE_ID)
+        frontier = backend.frontier(SITE_ID, run_id)
         await frontier.add([start_url])
         before = totals(backend)
         done = 0

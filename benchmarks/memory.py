@@ -108,11 +108,11 @@ class Load:
 
     async def listing(self) -> None:
         """Lists them."""
-        await self.backend.list_pages("saved", 50)
+        await self.backend.list_pages("saved", limit=50)
 
     async def crawl(self) -> None:
         """Claims a link, adds others, most of them known, and commits the page."""
-        frontier = self.backend.frontier("run", "site")
+        frontier = self.backend.frontier("site", "run")
         claims = await frontier.claim(1, lease_seconds=5)
         if not claims:
             await frontier.requeue_failed()
@@ -136,8 +136,8 @@ class Load:
 
     async def stats(self) -> None:
         """Counts."""
-        await self.backend.frontier("run", "site").stats()
-        await self.backend.get_run("run", "site")
+        await self.backend.frontier("site", "run").stats()
+        await self.backend.get_run("site", "run")
 
     async def changes(self) -> None:
         """Reads a slice of changes."""
@@ -157,7 +157,7 @@ async def measure(endpoint: str, minutes: float, every: float) -> tuple[list[Sam
     async with DynamoDBBackend(config) as backend:
         await backend.save_site(Site(site_id="site", name="site", seeds=[]))
         await backend.save_run(CrawlRun(run_id="run", site_id="site"))
-        await backend.frontier("run", "site").add(links())
+        await backend.frontier("site", "run").add(links())
         load = Load(backend, 0)
         tasks = [asyncio.create_task(load.work()) for _ in range(TASKS)]
         started = time.monotonic()

@@ -251,7 +251,7 @@ class Tester:
         found: dict[str, int] = {}
         cursor = None
         while True:
-            part = await self.backend.list_pages(self.name, 4, cursor)
+            part = await self.backend.list_pages(self.name, limit=4, cursor=cursor)
             found |= {each.page_id: each.depth for each in part}
             if (cursor := part.cursor) is None:
                 break
@@ -270,7 +270,7 @@ class Tester:
         if not self.versions:
             return
         name = self.chance.choice(list(self.versions))
-        version = await self.backend.get_version(f"{self.name}-v", name, site_id=self.name)
+        version = await self.backend.get_version(self.name, f"{self.name}-v", name)
         self._expect(f"version {name}", self.versions[name], None if version is None else version.markdown)
 
     async def commit_page(self) -> None:
@@ -310,7 +310,7 @@ class Tester:
         """Saves a run, and reads it."""
         run = CrawlRun(run_id=f"run {self.name}", site_id=self.name, frontier_size=self.count)
         await self._write([(self.run, run.frontier_size)], self.backend.save_run(run))
-        found = await self.backend.get_run(run.run_id, self.name)
+        found = await self.backend.get_run(self.name, run.run_id)
         self._expect("run", self.run, None if found is None else found.frontier_size)
 
     async def add_run_stats(self) -> None:
@@ -356,23 +356,23 @@ class Tester:
     async def add_links(self) -> None:
         """Adds links to the queue that all share."""
         links = [f"https://h{i % 4}.example/{self.name}/{self.count}/{i}" for i in range(3)]
-        results = await self.backend.frontier(RUN, SHARED).add(links)
+        results = await self.backend.frontier(SHARED, RUN).add(links)
         self.shared.added |= {each.url for each in results}
 
     async def claim_links(self) -> None:
         """Claims some, whoever added them."""
-        self.claims += await self.backend.frontier(RUN, SHARED).claim(2, lease_seconds=LEASE_SECONDS)
+        self.claims += await self.backend.frontier(SHARED, RUN).claim(2, lease_seconds=LEASE_SECONDS)
 
     async def renew(self) -> None:
         """Renews the task's leases."""
         if self.claims:
-            await self.backend.frontier(RUN, SHARED).renew(self.claims, LEASE_SECONDS)
+            await self.backend.frontier(SHARED, RUN).renew(self.claims, LEASE_SECONDS)
 
     async def end_claim(self) -> None:
         """Ends a lease in one way or another."""
         if not self.claims:
             return
-        frontier, claim = self.backend.frontier(RUN, SHARED), self.claims.pop()
+        frontier, claim = self.backend.frontier(SHARED, RUN), self.claims.pop()
         url = claim.item.url
         kind = self.chance.random()
         if kind < 0.1:
@@ -391,7 +391,7 @@ class Tester:
 
     async def look_at_queue(self) -> None:
         """Asks for counts, and whether all is done."""
-        frontier = self.backend.frontier(RUN, SHARED)
+        frontier = self.backend.frontier(SHARED, RUN)
         await frontier.stats()
         if self.claims and not self.claims[-1].ended and await frontier.is_finished():
             self.report.misreported.append("is_finished, though a lease is held")
@@ -441,7 +441,7 @@ async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], 
         for check in (tester.list_pages, tester.list_items):
             await check()
         for name, cell in tester.versions.items():
-            version = await backend.get_version(f"{tester.name}-v", name, site_id=tester.name)
+            version = await backend.get_version(tester.name, f"{tester.name}-v", name)
             tester._expect(f"version {name}", cell, None if version is None else version.markdown)
     pages = {page.page_id: page async for page in backend.iter_pages(SHARED)}
     for page_id, cell in shared.committed.items():
@@ -451,10 +451,10 @@ async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], 
             least, most = min(count for _, count in cell.allowed), max(count for _, count in cell.allowed)
             where = report.doubled if found[1] > most else report.lost
             where.append(f"commits of {page_id}: {found}, not of {least} to {most}: {cell.allowed}")
-        kept = len(await backend.list_versions(page_id, site_id=SHARED, limit=1000, include_content=False))
+        kept = len(await backend.list_versions(SHARED, page_id, limit=1000, include_content=False))
         if kept != found[1]:
             report.doubled.append(f"{page_id} has {kept} versions, and counts {found[1]}")
-    run = await backend.get_run(RUN, SHARED)
+    run = await backend.get_run(SHARED, RUN)
     crawled = shared.crawled
     total = 0 if run is None else run.stats.pages_crawled
     if total < crawled.acknowledged:
@@ -468,7 +468,7 @@ async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], 
 async def look_at_links(backend: DynamoDBBackend, shared: Shared) -> None:
     """Compares the queue with the ledger, and crawls what is left."""
     report = shared.report
-    frontier = backend.frontier(RUN, SHARED)
+    frontier = backend.frontier(SHARED, RUN)
     items: dict[str, FrontierItem] = {}
     slice_cursor = None
     while True:

@@ -132,7 +132,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
     log = Log(folder)
     chance = random.Random(f"{web.seed}/{os.getpid()}")  # noqa: S311 # a test load
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
 
         async def handle(claim: Claim) -> None:
             log.write("begin", claim)
@@ -214,7 +214,7 @@ class Outcome:
 async def prepare(config: DynamoDBConfig, web: Web) -> None:
     """Sets the hosts' limits and adds the first page."""
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
 
         async def limit(host: int) -> None:
             delay, most = web.limits(host)
@@ -231,7 +231,7 @@ async def prepare(config: DynamoDBConfig, web: Web) -> None:
 async def inspect(config: DynamoDBConfig) -> tuple[FrontierStats, FrontierStats, bool, dict[str, Any]]:
     """Counters before and after a recount, whether the run is finished, and all items."""
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         before = await frontier.stats()
         recounted = await frontier.recount()
         items: dict[str, Any] = {}

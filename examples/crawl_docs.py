@@ -266,7 +266,7 @@ async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) 
         create_storage_backend(StorageConfig(backend=config)) as backend,
         aiohttp.ClientSession() as http,
     ):
-        frontier = backend.frontier(run_id, SITE_ID)
+        frontier = backend.frontier(SITE_ID, run_id)
         crawler = Crawler(backend, frontier, http, start_url)
         async with frontier.worker(concurrency=tasks, worker_id=f"process {os.getpid()}") as worker:
             await worker.run(crawler.handle)
@@ -304,7 +304,7 @@ async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Nam
         parent_run_id=latest.run_id if latest else None,
     )
     await backend.save_run(run)
-    frontier = backend.frontier(run.run_id, SITE_ID)
+    frontier = backend.frontier(SITE_ID, run.run_id)
     # An unchanged page answers 304 without links, so a sync starts with the known pages.
     known = await backend.get_pages_needing_recrawl(SITE_ID)
     await frontier.add([urljoin(start_url, "index.html"), *(page.url for page in known)])

@@ -59,7 +59,7 @@ async def work(config: DynamoDBConfig) -> None:
             await backend.commit_page(page, version, claim=claim, discovered=links)
 
         # The leases of a killed worker expire after that time; other workers then claim its items.
-        async with backend.frontier(RUN, SITE).worker(concurrency=4, lease_seconds=5) as worker:
+        async with backend.frontier(SITE, RUN).worker(concurrency=4, lease_seconds=5) as worker:
             await worker.run(handle)
 
 
@@ -75,7 +75,7 @@ async def main() -> None:
         async with DynamoDBBackend(config) as backend:
             await backend.save_site(Site(site_id=SITE, name="Docs", seeds=[url(0)]))
             await backend.save_run(CrawlRun(run_id=RUN, site_id=SITE, status=RunStatus.RUNNING))
-            frontier = backend.frontier(RUN, SITE)
+            frontier = backend.frontier(SITE, RUN)
             await frontier.add([url(0)])
             context = multiprocessing.get_context("spawn")
             workers = [context.Process(target=process, args=(config,)) for _ in range(WORKERS)]

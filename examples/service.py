@@ -56,7 +56,7 @@ async def pages(
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """Returns a slice of a site's pages, and the cursor of the next slice."""
-    part = await backend_of(request).list_pages(site_id, limit, cursor)
+    part = await backend_of(request).list_pages(site_id, limit=limit, cursor=cursor)
     return {"pages": part, "cursor": part.cursor}
 
 

@@ -7,17 +7,19 @@ from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
+from ragcrawl_dynamo._frontier.arguments import LinkFields
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
+from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.domains import registrable_domain
 from ragcrawl_dynamo._utils.urls import normalize_url
-from ragcrawl_dynamo.backend import DynamoDBBackend, create_storage_backend
+from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
@@ -59,6 +61,7 @@ from ragcrawl_dynamo.errors import (
     ThrottledError,
     WrongEventLoopError,
 )
+from ragcrawl_dynamo.factory import create_storage_backend
 from ragcrawl_dynamo.models import (
     CrawlRun,
     CrawlStats,
@@ -115,6 +118,7 @@ __all__ = [
     "ItemTooLargeError",
     "LeaseKeeper",
     "LeaseLostError",
+    "LinkFields",
     "MassDeletionError",
     "MigrationProgress",
     "NotFoundError",
@@ -136,6 +140,7 @@ __all__ = [
     "ServiceError",
     "Site",
     "Slice",
+    "StatsDeltas",
     "StorageBackend",
     "StorageConfig",
     "TableInfo",

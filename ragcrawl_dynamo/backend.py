@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Unpack
 
 from typing_extensions import override
 
@@ -20,14 +20,16 @@ from ragcrawl_dynamo._frontier.arguments import HostLimits
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
+from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
-from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
+from ragcrawl_dynamo._utils.deprecation import formerly
+from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
-__all__ = ["DynamoDBBackend", "create_storage_backend"]
+__all__ = ["DynamoDBBackend"]
 
 
 class DynamoDBBackend(StorageBackend):
@@ -57,10 +59,6 @@ class DynamoDBBackend(StorageBackend):
     def config(self) -> DynamoDBConfig:
         """The settings."""
         return self._rooms.config
-
-    def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
-        """Returns requests, retries and units since the backend was made, by (operation, table or bucket)."""
-        return self._rooms.metrics.snapshot()
 
     @property
     def schema_version(self) -> int:
@@ -114,6 +112,10 @@ class DynamoDBBackend(StorageBackend):
     async def close(self) -> None:
         await self._rooms.close()
 
+    @override
+    def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
+        return self._rooms.metrics.snapshot()
+
     # Sites
 
     @override
@@ -125,7 +127,8 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.sites.get(site_id)
 
     @override
-    async def list_sites(self, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
+    @formerly("limit", "cursor")
+    async def list_sites(self, *, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
         return await self._rooms.sites.listing(limit, cursor)
 
     @override
@@ -143,11 +146,19 @@ class DynamoDBBackend(StorageBackend):
         await self._rooms.runs.save(run)
 
     @override
-    async def get_run(self, run_id: str, site_id: str | None = None) -> CrawlRun | None:
-        return await self._rooms.runs.get(run_id, site_id)
+    @formerly("run_id", "site_id", without_site="find_run(run_id)")
+    async def get_run(self, site_id: str, run_id: str) -> CrawlRun | None:
+        return await self._rooms.runs.get(site_id, run_id)
 
     @override
-    async def list_runs(self, site_id: str, limit: int = 100, cursor: str | None = None) -> Slice[CrawlRun]:
+    async def find_run(self, run_id: str) -> CrawlRun | None:
+        return await self._rooms.runs.get(None, run_id)
+
+    @override
+    @formerly("site_id", "limit", "cursor")
+    async def list_runs(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Slice[CrawlRun]:
         return await self._rooms.runs.listing(site_id, limit, cursor)
 
     @override
@@ -159,12 +170,13 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.runs.get_latest(site_id)
 
     @override
-    async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
-        return await self._rooms.runs.add_stats(site_id, run_id, deltas)
+    async def add_run_stats(self, site_id: str, run_id: str, **deltas: Unpack[StatsDeltas]) -> CrawlRun:
+        return await self._rooms.runs.add_stats(site_id, run_id, {**deltas})
 
     @override
+    @formerly("site_id", "run_id", "status")
     async def complete_run(
-        self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
+        self, site_id: str, run_id: str, *, status: RunStatus | str = RunStatus.COMPLETED
     ) -> CrawlRun:
         return await self._rooms.run_completion.complete(site_id, run_id, status)
 
@@ -191,22 +203,26 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.pages.get_by_url(site_id, url)
 
     @override
+    @formerly("site_id", "limit", "cursor", "include_tombstones")
     async def list_pages(
-        self, site_id: str, limit: int = 1000, cursor: str | None = None, include_tombstones: bool = False
+        self, site_id: str, *, limit: int = 1000, cursor: str | None = None, include_tombstones: bool = False
     ) -> Slice[Page]:
         return await self._rooms.pages.listing(site_id, limit, cursor, include_tombstones)
 
     @override
-    def iter_pages(self, site_id: str, include_tombstones: bool = False) -> AsyncIterator[Page]:
+    @formerly("site_id", "include_tombstones")
+    def iter_pages(self, site_id: str, *, include_tombstones: bool = False) -> AsyncIterator[Page]:
         return self._rooms.pages.iterate(site_id, include_tombstones)
 
     @override
-    async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
+    @formerly("site_id", "include_tombstones")
+    async def count_pages(self, site_id: str, *, include_tombstones: bool = False) -> int:
         return await self._rooms.pages.count(site_id, include_tombstones)
 
     @override
+    @formerly("site_id", "max_age_hours", "limit")
     async def get_pages_needing_recrawl(
-        self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
+        self, site_id: str, *, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         return await self._rooms.pages.needing_recrawl(site_id, max_age_hours, limit)
 
@@ -215,7 +231,8 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.pages.mark_seen(site_id, urls)
 
     @override
-    async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
+    @formerly("site_id", "run_id", "limit")
+    async def get_unseen_pages(self, site_id: str, run_id: str, *, limit: int = 1000) -> list[Page]:
         run = await self._rooms.runs.get_completed(site_id, run_id)
         return await self._rooms.pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
 
@@ -238,41 +255,34 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.versions.save_bulk(versions, keep_unchanged=keep_unchanged)
 
     @override
-    async def get_version(
-        self, page_id: str, version_id: str, *, site_id: str | None = None
-    ) -> PageVersion | None:
-        return await self._rooms.versions.get(page_id, version_id, site_id)
+    @formerly("page_id", "version_id", without_site="get_version(site_id, page_id, version_id)")
+    async def get_version(self, site_id: str, page_id: str, version_id: str) -> PageVersion | None:
+        return await self._rooms.versions.get(site_id, page_id, version_id)
+
+    @override
+    async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
+        return await self._rooms.versions.find(site_id, version_id)
 
     @override
     async def get_current_version(self, site_id: str, page_id: str) -> PageVersion | None:
         return await self._rooms.versions.get_current(site_id, page_id)
 
     @override
+    @formerly("page_id", "limit", "cursor", "include_content", without_site="list_versions(site_id, page_id)")
     async def list_versions(
         self,
+        site_id: str,
         page_id: str,
+        *,
         limit: int = 100,
         cursor: str | None = None,
         include_content: bool = True,
-        *,
-        site_id: str | None = None,
     ) -> Slice[PageVersion]:
-        return await self._rooms.versions.listing(page_id, limit, cursor, include_content, site_id)
+        return await self._rooms.versions.listing(site_id, page_id, limit, cursor, include_content)
 
     @override
     def iter_versions(self, site_id: str) -> AsyncIterator[PageVersion]:
         return self._rooms.versions.iterate_current(site_id)
-
-    async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
-        """Returns a version with its body, by its id alone; eventually consistent.
-
-        Reads the index of the site's versions until the version is found, half a read unit for 8 KB or some
-        36 of them: for callers that have lost the page's id. `get_version` reads by the full key.
-
-        Raises:
-            CorruptContentError: The body is not, or not all, what was saved.
-        """
-        return await self._rooms.versions.find(site_id, version_id)
 
     @override
     async def get_content_usage(self, site_id: str) -> ContentUsage:
@@ -314,9 +324,11 @@ class DynamoDBBackend(StorageBackend):
         await self._rooms.frontier_items.save(item)
 
     @override
+    @formerly("run_id", "status", "limit", "cursor")
     async def get_frontier_items(
         self,
         run_id: str,
+        *,
         status: FrontierStatus | str | None = None,
         limit: int = 1000,
         cursor: str | None = None,
@@ -324,8 +336,9 @@ class DynamoDBBackend(StorageBackend):
         return await self._rooms.frontier_items.get_items(run_id, status, limit, cursor)
 
     @override
+    @formerly("run_id", "item_id", "status", "error")
     async def update_frontier_status(
-        self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None = None
+        self, run_id: str, item_id: str, status: FrontierStatus | str, *, error: str | None = None
     ) -> FrontierItem:
         return await self._rooms.frontier_items.update_status(run_id, item_id, status, error)
 
@@ -350,7 +363,8 @@ class DynamoDBBackend(StorageBackend):
     # Changes
 
     @override
-    async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+    @formerly("site_id", "limit", "cursor")
+    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
         return await self._rooms.changes.read(site_id, limit, cursor)
 
     @override
@@ -366,10 +380,11 @@ class DynamoDBBackend(StorageBackend):
         await self._rooms.changes.save_cursor(site_id, consumer, cursor)
 
     @override
+    @formerly("run_id", "site_id")
     def frontier(
         self,
-        run_id: str,
         site_id: str,
+        run_id: str,
         *,
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
@@ -379,22 +394,4 @@ class DynamoDBBackend(StorageBackend):
     ) -> Frontier:
         limits = HostLimits.checked(host_delay, host_max_in_flight, host_max_items)
         rules = LinkRules.checked(normalize, politeness_key)
-        return self._rooms.frontiers.get(run_id, site_id, limits, rules)
-
-
-def create_storage_backend(
-    config: StorageConfig | None = None,
-    *,
-    on_request: Observer | None = None,
-    on_lease_lost: LeaseObserver | None = None,
-) -> StorageBackend:
-    """Makes the backend that a configuration describes, not yet open; with the defaults if none is given.
-
-    Args:
-        config: The settings.
-        on_request: Called after every request; see DynamoDBBackend.
-        on_lease_lost: Called with each claim whose lease was lost; see DynamoDBBackend.
-    """
-    return DynamoDBBackend(
-        (config or StorageConfig()).backend, on_request=on_request, on_lease_lost=on_lease_lost
-    )
+        return self._rooms.frontiers.get(site_id, run_id, limits, rules)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Self
+from typing import Self, Unpack
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitResult
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
+from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo.models import (
     CrawlRun,
     FrontierItem,
@@ -84,6 +86,10 @@ class StorageBackend(ABC):
         """Closes the backend."""
         await self.close()
 
+    @abstractmethod
+    def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
+        """Returns requests, retries and units since the backend was made, by (operation, table or bucket)."""
+
     # Sites
 
     @abstractmethod
@@ -95,7 +101,7 @@ class StorageBackend(ABC):
         """Returns one site, or None. The read is strongly consistent."""
 
     @abstractmethod
-    async def list_sites(self, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
+    async def list_sites(self, *, limit: int = 1000, cursor: str | None = None) -> Slice[Site]:
         """Returns a slice of all sites, in no particular order. The reads are strongly consistent.
 
         Args:
@@ -139,20 +145,37 @@ class StorageBackend(ABC):
         """Saves a run with its stats. To add to the stats from many workers, use `add_run_stats`."""
 
     @abstractmethod
-    async def get_run(self, run_id: str, site_id: str | None = None) -> CrawlRun | None:
-        """Returns one run, or None.
+    async def get_run(self, site_id: str, run_id: str) -> CrawlRun | None:
+        """Returns one run, or None. The read is strongly consistent.
+
+        If the run does not exist, the call takes one more request, which tells whether the ids are swapped.
 
         Args:
+            site_id: The run's site.
             run_id: The run.
-            site_id: The run's site. With it the read is strongly consistent. Without it the run is looked up
-                in an eventually consistent index, which lags a little.
 
         Raises:
-            AmbiguousIdError: `site_id` is None and several sites have a run with this id.
+            InvalidArgumentError: The ids are swapped: there is a run `site_id` of a site `run_id`.
         """
 
     @abstractmethod
-    async def list_runs(self, site_id: str, limit: int = 100, cursor: str | None = None) -> Slice[CrawlRun]:
+    async def find_run(self, run_id: str) -> CrawlRun | None:
+        """Returns a run by its id alone, or None.
+
+        The run is looked up in an eventually consistent index, which lags a little. The run itself is then
+        read strongly consistent.
+
+        Args:
+            run_id: The run.
+
+        Raises:
+            AmbiguousIdError: Several sites have a run with this id.
+        """
+
+    @abstractmethod
+    async def list_runs(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Slice[CrawlRun]:
         """Returns a slice of a site's runs, newest `created_at` first. The reads are strongly consistent.
 
         Args:
@@ -174,7 +197,7 @@ class StorageBackend(ABC):
         """Returns a site's run with the newest `created_at`, or None. The read is strongly consistent."""
 
     @abstractmethod
-    async def add_run_stats(self, site_id: str, run_id: str, **deltas: Any) -> CrawlRun:
+    async def add_run_stats(self, site_id: str, run_id: str, **deltas: Unpack[StatsDeltas]) -> CrawlRun:
         """Adds to a run's stats atomically.
 
         Each call is counted once, even if an answer of DynamoDB is lost and the request is sent again.
@@ -196,7 +219,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def complete_run(
-        self, site_id: str, run_id: str, status: RunStatus | str = RunStatus.COMPLETED
+        self, site_id: str, run_id: str, *, status: RunStatus | str = RunStatus.COMPLETED
     ) -> CrawlRun:
         """Closes a run and counts its stats again, from the outcomes stored with its frontier items.
 
@@ -272,6 +295,7 @@ class StorageBackend(ABC):
     async def list_pages(
         self,
         site_id: str,
+        *,
         limit: int = 1000,
         cursor: str | None = None,
         include_tombstones: bool = False,
@@ -290,7 +314,7 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
-    def iter_pages(self, site_id: str, include_tombstones: bool = False) -> AsyncIterator[Page]:
+    def iter_pages(self, site_id: str, *, include_tombstones: bool = False) -> AsyncIterator[Page]:
         """Iterates over all pages of a site, ordered by page_id. The reads are strongly consistent.
 
         Memory is bounded. Parts of a large site are read ahead.
@@ -301,7 +325,7 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
-    async def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
+    async def count_pages(self, site_id: str, *, include_tombstones: bool = False) -> int:
         """Counts the pages of a site. DynamoDB reads them all (one read unit for 4 KB), but returns none.
 
         The reads are strongly consistent.
@@ -313,7 +337,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def get_pages_needing_recrawl(
-        self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
+        self, site_id: str, *, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """Returns the pages to crawl next: first those never crawled, then the oldest ones; no tombstones.
 
@@ -347,7 +371,7 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
-    async def get_unseen_pages(self, site_id: str, run_id: str, limit: int = 1000) -> list[Page]:
+    async def get_unseen_pages(self, site_id: str, run_id: str, *, limit: int = 1000) -> list[Page]:
         """Returns the pages that a completed run neither fetched nor marked as seen, longest unseen first.
 
         Pass them to `tombstone_pages`. Its limit protects a site from a run that saw too few of its pages.
@@ -420,20 +444,32 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
-    async def get_version(
-        self, page_id: str, version_id: str, *, site_id: str | None = None
-    ) -> PageVersion | None:
+    async def get_version(self, site_id: str, page_id: str, version_id: str) -> PageVersion | None:
         """Returns one version with its body, or None. The reads are strongly consistent.
 
-        With `site_id` this takes one request if the body fits into one item. Otherwise it takes one more.
+        This takes one request if the body fits into one item. Otherwise it takes one more.
 
         Args:
+            site_id: The site.
             page_id: The page.
             version_id: The version.
-            site_id: The site.
 
         Raises:
-            AmbiguousIdError: `site_id` is None and several sites have this version of this page.
+            CorruptContentError: The stored body is incomplete or differs from what was saved.
+        """
+
+    @abstractmethod
+    async def find_version(self, site_id: str, version_id: str) -> PageVersion | None:
+        """Returns a version with its body by its own id, without the page's, or None; eventually consistent.
+
+        The index of the site's versions is read until the version is found, at half a read unit for 8 KB or
+        some 36 versions. If you know the page's id, use `get_version`.
+
+        Args:
+            site_id: The site.
+            version_id: The version.
+
+        Raises:
             CorruptContentError: The stored body is incomplete or differs from what was saved.
         """
 
@@ -454,22 +490,22 @@ class StorageBackend(ABC):
     @abstractmethod
     async def list_versions(
         self,
+        site_id: str,
         page_id: str,
+        *,
         limit: int = 100,
         cursor: str | None = None,
         include_content: bool = True,
-        *,
-        site_id: str | None = None,
     ) -> Slice[PageVersion]:
         """Returns a slice of a page's versions, newest `crawled_at` first. The reads are strongly consistent.
 
         Args:
-            page_id: The page. Sites that crawl the same URL share it.
+            site_id: The site.
+            page_id: The page.
             limit: The largest number of versions in the slice.
             cursor: The `cursor` of the previous slice; None for the first slice.
             include_content: Reads the bodies. If False, `markdown` is "", `html` and `plain_text` are None,
                 and `outlinks` and `headings_outline` are empty.
-            site_id: Returns the versions of this site only.
 
         Raises:
             InvalidArgumentError: `limit` is below 1.
@@ -570,6 +606,7 @@ class StorageBackend(ABC):
     async def get_frontier_items(
         self,
         run_id: str,
+        *,
         status: FrontierStatus | str | None = None,
         limit: int = 1000,
         cursor: str | None = None,
@@ -589,7 +626,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def update_frontier_status(
-        self, run_id: str, item_id: str, status: FrontierStatus | str, error: str | None = None
+        self, run_id: str, item_id: str, status: FrontierStatus | str, *, error: str | None = None
     ) -> FrontierItem:
         """Sets the status of a frontier item, and `started_at` or `completed_at` with it.
 
@@ -692,7 +729,7 @@ class StorageBackend(ABC):
     # Changes
 
     @abstractmethod
-    async def list_changes(self, site_id: str, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
         """Returns the pages that commits and `tombstone_pages` created, changed or deleted since a cursor.
 
         Of a page that changed several times, only the latest change is returned, with the page as it is now.
@@ -771,8 +808,8 @@ class StorageBackend(ABC):
     @abstractmethod
     def frontier(
         self,
-        run_id: str,
         site_id: str,
+        run_id: str,
         *,
         host_delay: float = 0.0,
         host_max_in_flight: int | None = None,
@@ -790,9 +827,12 @@ class StorageBackend(ABC):
         of hosts. A process with other ones is refused at that call (InvalidArgumentError). Processes that
         only claim or read counts need not pass them.
 
+        If the run has no queue yet, the first call of a method that uses it takes two more requests, which
+        tell whether the ids are swapped. The method then raises `InvalidArgumentError`, and stores nothing.
+
         Args:
-            run_id: The run. Run ids must be unique over all sites.
             site_id: The run's site.
+            run_id: The run. Run ids must be unique over all sites.
             host_delay: Seconds between two leases of items of one host, for every host without a delay of its
                 own. The first process that uses the queue stores the value with the run.
             host_max_in_flight: How many leases one host may have at a time; None for any number. It is stored

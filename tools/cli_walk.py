@@ -98,7 +98,7 @@ async def fill(endpoint: str) -> None:
                 await backend.commit_page(
                     Page(page_id=page_id, site_id=SITE, url=HOST + path, status_code=200), version
                 )
-        frontier = backend.frontier("monday", SITE)
+        frontier = backend.frontier(SITE, "monday")
         await frontier.add([f"{HOST}/{i}" for i in range(40)] + ["https://blog.example.org/1"])
         claims = await frontier.claim(5)
         await frontier.complete(claims[:3])

@@ -67,7 +67,7 @@ async def _warm_up(lab: Lab) -> None:
     async with lab.tables() as config:
         await add_from_elsewhere(config, (page(i % 10, i) for i in range(1000)))
         async with DynamoDBBackend(config) as backend:
-            await drain(backend.frontier(RUN, SITE), 50, limit=20)
+            await drain(backend.frontier(SITE, RUN), 50, limit=20)
 
 
 def engine_version() -> str:

@@ -59,7 +59,7 @@ async def contend(config: DynamoDBConfig, hosts: int, links: int, limit: int = B
     async with AsyncExitStack() as stack:
         backends = [await stack.enter_async_context(DynamoDBBackend(config)) for _ in range(WORKERS)]
         run_id = f"contend-{hosts}"
-        frontiers = [backend.frontier(run_id, SITE) for backend in backends]
+        frontiers = [backend.frontier(SITE, run_id) for backend in backends]
         await frontiers[0].add(f"https://h{i % hosts}.example/{i}" for i in range(links))
         started = time.perf_counter()
         await asyncio.gather(*(empty(each, limit) for each in frontiers))
@@ -79,7 +79,7 @@ async def empty(frontier: Frontier, limit: int) -> None:
 async def crawl(config: DynamoDBConfig, pages: int, hosts: int) -> Cost:
     """Claims batches of pages, adds their links, completes them."""
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(f"crawl-{hosts}", SITE)
+        frontier = backend.frontier(SITE, f"crawl-{hosts}")
 
         def link(number: int) -> str:
             return f"https://h{number % hosts}.example/a/path/of/common/length/{number}.html"
@@ -154,7 +154,7 @@ async def helpers_at_the_end(lab: Lab) -> list[Row]:
     links = LAST_HOSTS * LAST_LINKS
     async with lab.tables() as config, AsyncExitStack() as stack:
         frontiers = [
-            (await stack.enter_async_context(DynamoDBBackend(config))).frontier(RUN, SITE) for _ in range(4)
+            (await stack.enter_async_context(DynamoDBBackend(config))).frontier(SITE, RUN) for _ in range(4)
         ]
         busy, *helpers = frontiers
         await busy.add(page(host, i) for i in range(LAST_LINKS) for host in range(LAST_HOSTS))

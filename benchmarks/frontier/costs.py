@@ -15,7 +15,7 @@ async def life_of_an_item(lab: Lab) -> list[Row]:
     """Write units of adding, claiming, renewing and completing the items of one host."""
     items = BATCH * lab.size(10, 2)
     async with lab.tables("item") as config, DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         # The host is stored: what is measured is an item's.
         await frontier.add([page(0, items)])
         await frontier.complete(await frontier.claim(1))

@@ -188,7 +188,7 @@ def batches(links: Iterable[str], size: int) -> Iterator[list[str]]:
 async def add_from_elsewhere(config: DynamoDBConfig, links: Iterable[str | FrontierItem]) -> None:
     """Adds links by a backend of its own, as another process does."""
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         await frontier.add(links)
         # Stores the counts in memory, which may take longer than closing waits for them.
         await frontier.stats()

@@ -27,7 +27,7 @@ async def claims_of_many_hosts(lab: Lab) -> list[Row]:
     rows = []
     for who, adds_itself in (("the process that added them", True), ("another process", False)):
         async with lab.tables() as config, DynamoDBBackend(config) as backend:
-            frontier = backend.frontier(RUN, SITE)
+            frontier = backend.frontier(SITE, RUN)
             links = [page(host) for host in range(100)]
             if adds_itself:
                 await frontier.add(links)
@@ -70,7 +70,7 @@ async def urgent_first(lab: Lab) -> list[Row]:
 
 async def _add_urgent(config: DynamoDBConfig) -> None:
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         await frontier.add(
             frontier.link(page(0, i), priority=URGENT if i % 20 == 19 else 0.0) for i in range(2000)
         )
@@ -79,14 +79,14 @@ async def _add_urgent(config: DynamoDBConfig) -> None:
 
 async def _by_one(config: DynamoDBConfig) -> list[float]:
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         return [claim.item.priority for _ in range(10) for claim in await frontier.claim(10)]
 
 
 async def _by_four_in_turns(config: DynamoDBConfig) -> list[float]:
     async with AsyncExitStack() as stack:
         frontiers = [
-            (await stack.enter_async_context(DynamoDBBackend(config))).frontier(RUN, SITE) for _ in range(4)
+            (await stack.enter_async_context(DynamoDBBackend(config))).frontier(SITE, RUN) for _ in range(4)
         ]
         return [claim.item.priority for turn in range(12) for claim in await frontiers[turn % 4].claim(10)]
 
@@ -116,7 +116,7 @@ def claim_in_tens(
 
 async def _claim_in_tens(config: DynamoDBConfig, barrier: Barrier) -> list[tuple[datetime, float]]:
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         await frontier.state()
         await asyncio.to_thread(barrier.wait, _PROCESS_SECONDS)
         items = [claim.item for _ in range(6) for claim in await frontier.claim(10)]
@@ -161,7 +161,7 @@ async def _urgent_waits(
         return len(waits) == rounds
 
     async def add_now_and_then() -> None:
-        frontier = other.frontier(RUN, SITE)
+        frontier = other.frontier(SITE, RUN)
         for i in range(rounds):
             # The worker has found its stride, and the other process does not add at one phase of a second.
             await asyncio.sleep(1.5 + 0.3 * i)
@@ -173,7 +173,7 @@ async def _urgent_waits(
 
     adding = asyncio.create_task(add_now_and_then())
     await drain(
-        mine.frontier(RUN, SITE),
+        mine.frontier(SITE, RUN),
         concurrency,
         limit=min(limit, 60.0),
         handler_seconds=0.02,
@@ -195,7 +195,7 @@ async def hosts_in_turn(lab: Lab) -> list[Row]:
     for name, place in orders.items():
         async with lab.tables() as config, DynamoDBBackend(config) as backend:
             await add_from_elsewhere(config, (page(*place(i)) for i in range(hosts * links)))
-            done = await drain(backend.frontier(RUN, SITE), 10, limit=lab.limit, stop_after=300)
+            done = await drain(backend.frontier(SITE, RUN), 10, limit=lab.limit, stop_after=300)
         counts = Counter(claim.item.domain for claim in done.claims[:300])
         least, most = (min(counts.values()) if len(counts) == hosts else 0), max(counts.values())
         rows.append(

@@ -53,7 +53,7 @@ async def drained_hosts(lab: Lab) -> list[Row]:
             answers: list[bool] = []
 
             async def ask() -> None:
-                answers.append(await backend.frontier(RUN, SITE).is_finished())
+                answers.append(await backend.frontier(SITE, RUN).is_finished())
 
             started = time.perf_counter()
             cost = await cost_of(backend, ask())
@@ -72,7 +72,7 @@ async def _claim_and_complete(config: DynamoDBConfig, links: int, limit: float) 
     """Claims and completes all items, for so many seconds at most; returns how many."""
     ended = 0
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         deadline = time.monotonic() + limit
         while ended < links and time.monotonic() < deadline:
             claims = await frontier.claim(500, wait_seconds=1)
@@ -105,7 +105,7 @@ async def memory(lab: Lab) -> list[Row]:
 async def fill(config: DynamoDBConfig, hosts: int) -> None:
     """Makes a run with one completed link on each host, faster than by crawling."""
     async with DynamoDBBackend(config) as backend, _unconditional_writes(backend):
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         for batch in batches((page(host) for host in range(hosts)), 20_000):
             await frontier.add(batch)
         await frontier.stats()
@@ -181,7 +181,7 @@ async def measure(endpoint: str, prefix: str, method: str) -> dict[str, float]:
     """Calls a method of the frontier, and measures the most that it has in memory at a time."""
     config = local_config(endpoint, table_prefix=prefix, conditional_batches="partiql")
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         # Opens the connections.
         await frontier.state()
         gc.collect()

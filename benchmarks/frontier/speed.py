@@ -79,7 +79,7 @@ async def _drained_by_one(config: DynamoDBConfig, limit: float) -> tuple[Drained
     async with DynamoDBBackend(config) as backend:
 
         async def work() -> None:
-            done.append(await drain(backend.frontier(RUN, SITE), CONCURRENCY, limit=limit))
+            done.append(await drain(backend.frontier(SITE, RUN), CONCURRENCY, limit=limit))
 
         whole = await cost_of(backend, work())
     pages = max(1, len(done[0].claims))
@@ -124,7 +124,7 @@ async def _add_with_progress(config: DynamoDBConfig, hosts: int) -> float:
             console.print(f"  {count:,} of {hosts:,} links added, {time.perf_counter() - started:.1f} s")
 
     async with DynamoDBBackend(config) as backend:
-        frontier = backend.frontier(RUN, SITE)
+        frontier = backend.frontier(SITE, RUN)
         started = time.perf_counter()
         results = await frontier.add((page(host) for host in range(hosts)), on_progress=show)
         await frontier.stats()

@@ -168,7 +168,7 @@ class Crawl:
         self.scenario = scenario
         self.units = units
         self.backends = backends
-        self.frontiers = [backend.frontier(RUN, SITE, host_delay=scenario.delay) for backend in backends]
+        self.frontiers = [backend.frontier(SITE, RUN, host_delay=scenario.delay) for backend in backends]
         self.done = 0
         self._known = 0
         self._random = random.Random(7)  # noqa: S311 # not for secrets
@@ -317,7 +317,7 @@ async def measure_recovery(endpoint: str) -> Recovery:
     scenario = Scenario(20, 100, 100, 0.0, 1)
     try:
         async with DynamoDBBackend(config) as gone_backend, DynamoDBBackend(config) as backend:
-            gone, frontier = gone_backend.frontier(RUN, SITE), backend.frontier(RUN, SITE)
+            gone, frontier = gone_backend.frontier(SITE, RUN), backend.frontier(SITE, RUN)
             await gone.add(map(scenario.url, range(scenario.pages)))
             lease_seconds = 5.0
             began = time.perf_counter()

@@ -49,7 +49,7 @@ async def fill(backend: DynamoDBBackend, count: int) -> None:
         await backend.save_pages_bulk(
             Page(page_id=page_id(i), site_id="site", url=url(i), status_code=200) for i in numbers
         )
-        await backend.frontier("run", "site").add([url(i) for i in numbers])
+        await backend.frontier("site", "run").add([url(i) for i in numbers])
 
 
 async def median(call: Callable[[int], Awaitable[object]], numbers: list[int]) -> float:
@@ -69,7 +69,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
     async with DynamoDBBackend(config) as backend:
         await fill(backend, count)
         numbers = [chance.randrange(count) for _ in range(TIMES)]
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         found: dict[str, float] = {}
 
         async def commit(number: int) -> None:
@@ -103,7 +103,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
         found["commit_page, ms"] = await median(commit, numbers)
         found["claim and release 10, ms"] = await median(claim, numbers)
         found["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
-        found["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", 100), numbers)
+        found["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", limit=100), numbers)
         gc.collect()
         before = resident_bytes()
         found["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count

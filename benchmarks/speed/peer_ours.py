@@ -57,7 +57,7 @@ class Peer:
 
     async def get_body(self, key: tuple[str, str]) -> PageVersion | None:
         """A model."""
-        return await self._backend.get_version(key[1], "v1", site_id=key[0])
+        return await self._backend.get_version(key[0], key[1], "v1")
 
     async def list_all(self) -> int:
         """Models."""

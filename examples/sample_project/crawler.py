@@ -26,7 +26,7 @@ def digest(text: str) -> str:
 
 async def crawl(backend: DynamoDBBackend, site_id: str, run_id: str, seeds: list[str], fetch: Fetch) -> None:
     """Crawls from the seeds until the run is finished. Many processes may call it at the same time."""
-    frontier = backend.frontier(run_id, site_id)
+    frontier = backend.frontier(site_id, run_id)
     await frontier.add(seeds)
 
     async def handle(claim: Claim) -> None:

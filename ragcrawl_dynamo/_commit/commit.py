@@ -163,7 +163,7 @@ class Committer:
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         if links and run_id is None:
             raise InvalidArgumentError("discovered", "needs a claim or a version: the links go to its run")
-        queue = None if run_id is None else self._frontiers.queue(run_id, page.site_id)
+        queue = None if run_id is None else self._frontiers.queue(page.site_id, run_id)
         return Fetched(page, version, claim, queue, links)
 
     def _redirected(self, fetched: Fetched, also: Iterable[str]) -> dict[str, FrontierItem]:

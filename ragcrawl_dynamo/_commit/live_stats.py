@@ -15,7 +15,7 @@ from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo._utils.tasks import Reminder, Tasks
 from ragcrawl_dynamo.errors import NotFoundError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
@@ -40,6 +40,7 @@ class LiveStats:
         self._totals: dict[tuple[str, str], tuple[RunTotals, RunQueue]] = {}
         self._kept_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._reminder = Reminder(clock, self.flush_if_due)
 
     def note(self, item: FrontierItem, outcome: Item, queue: RunQueue) -> None:
         """Counts a frontier item that a commit completed.
@@ -60,12 +61,20 @@ class LiveStats:
             self._kept_since = self._clock.monotonic()
 
     def flush_if_due(self) -> None:
-        """Begins to write the totals, if they have been kept for long enough. Commits do not wait for it."""
-        if self._kept_since is None or (self._flushing is not None and not self._flushing.done()):
+        """Begins to write the totals, if they have been kept for long enough. Commits do not wait for it.
+
+        If it is not time yet, it begins then, even if this process commits nothing else.
+        """
+        if self._kept_since is None:
             return
         processes = max(queue.run.membership.count for _, queue in self._totals.values())
-        seconds = max(_FLUSH_SECONDS, processes / _WRITES_PER_SECOND)
-        if self._clock.monotonic() - self._kept_since >= seconds:
+        interval = max(_FLUSH_SECONDS, processes / _WRITES_PER_SECOND)
+        seconds = self._kept_since + interval - self._clock.monotonic()
+        if self._flushing is not None and not self._flushing.done():
+            seconds = interval
+        if seconds > 0:
+            self._reminder.set(seconds)
+        else:
             self._flushing = self._tasks.spawn(self.flush())
 
     async def flush(self) -> None:
@@ -96,5 +105,6 @@ class LiveStats:
 
     async def close(self) -> None:
         """Waits for the writes that are under way, and writes the remaining totals."""
+        await self._reminder.close()
         await self._tasks.join()
         await self.flush()

@@ -45,13 +45,13 @@ class RunCompletion:
         await self._sites.record_crawl(
             site_id, total_pages=total_pages, total_runs=total_runs, moment=now, is_sync=run.is_sync
         )
-        await self._frontiers.close_run(run_id, site_id)
+        await self._frontiers.close_run(site_id, run_id)
         return run
 
     async def _read_totals(self, site_id: str, run_id: str) -> tuple[RunTotals, CrawlStats]:
         """Reads all items of a run (one read unit for 4 KB); returns their totals, and the run's stats."""
         totals = RunTotals()
-        items = self._frontiers.queue(run_id, site_id).run.items
+        items = self._frontiers.queue(site_id, run_id).run.items
         with Tally() as tally:
             async with aclosing(items.scan(attributes=(*STATS_ATTRIBUTES, "domain"))) as pages:
                 async for page in pages:

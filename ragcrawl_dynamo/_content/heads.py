@@ -57,15 +57,15 @@ class HeadStore:
         return {name: item[name] for name in self._table.primary_key}
 
     async def listing(
-        self, page_id: str, limit: int, cursor: str | None, site_id: str | None, *, with_content: bool
+        self, site_id: str | None, page_id: str, limit: int, cursor: str | None, *, with_content: bool
     ) -> Slice[Item]:
         """Lists the heads of a page, newest first.
 
         Args:
+            site_id: The site; None for the heads of all sites.
             page_id: The page.
             limit: How many at most.
             cursor: From the slice before.
-            site_id: The site; None for the heads of all sites.
             with_content: Return small bodies that are in their heads, too.
         """
         query = self._of_page(page_id, site_id)

@@ -168,7 +168,7 @@ class VersionStore:
         del head["indexed_site"]
         return {**head, "body": manifest.to_attribute()}
 
-    async def get(self, page_id: str, version_id: str, site_id: str | None) -> PageVersion | None:
+    async def get(self, site_id: str | None, page_id: str, version_id: str) -> PageVersion | None:
         """Reads one version with its body; see StorageBackend.get_version."""
         if site_id is not None:
             return await self._loader.get(version_key(page_id, version_id, site_id))
@@ -187,10 +187,10 @@ class VersionStore:
         page = await self._pages.get(site_id, page_id)
         if page is None or page.current_version_id is None:
             return None
-        return await self.get(page_id, page.current_version_id, site_id)
+        return await self.get(site_id, page_id, page.current_version_id)
 
     async def find(self, site_id: str, version_id: str) -> PageVersion | None:
-        """Finds a version by its own id; see DynamoDBBackend.find_version."""
+        """Finds a version by its own id; see StorageBackend.find_version."""
         check_kind("site_id", site_id, str)
         check_kind("version_id", version_id, str)
         named = BeginsWith("version_key", {"S": version_prefix(version_id)})
@@ -205,10 +205,10 @@ class VersionStore:
         return None
 
     async def listing(
-        self, page_id: str, limit: int, cursor: str | None, include_content: bool, site_id: str | None
+        self, site_id: str | None, page_id: str, limit: int, cursor: str | None, include_content: bool
     ) -> Slice[PageVersion]:
         """Lists a page's versions, newest first; see StorageBackend.list_versions."""
-        heads = await self.heads.listing(page_id, limit, cursor, site_id, with_content=include_content)
+        heads = await self.heads.listing(site_id, page_id, limit, cursor, with_content=include_content)
         if not include_content:
             return Slice((from_item(self._table, head) for head in heads), heads.cursor)
         return Slice(await self._loader.load_all(heads), heads.cursor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from pydantic import ValidationError
 
@@ -35,6 +36,18 @@ MAX_HOST_ITEMS = 10**12
 
 # How much of an error is stored.
 _ERROR_CHARACTERS = 1000
+
+
+class LinkFields(TypedDict, total=False):
+    """The fields of an item that `Frontier.link` sets, beside its URL."""
+
+    depth: int
+    referrer_url: str | None
+    priority: float
+    scheduled_at: datetime | None
+    discovered_at: datetime
+    unique_key: str | None
+    payload: str | None
 
 
 @dataclass(frozen=True, slots=True)

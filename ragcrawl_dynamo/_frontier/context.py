@@ -79,7 +79,7 @@ class RunContext:
         self.tasks = Tasks()
         self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
         self.view = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
-        self.control = ControlStore(gateway, tables.controls, first_control, rules)
+        self.control = ControlStore(gateway, tables, first_control, rules)
         self.control_reads = ControlReads(self.control, self.membership, self.tasks)
         self.hosts = HostStore(gateway, tables, writes, self.control, self.control_reads)
         self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)

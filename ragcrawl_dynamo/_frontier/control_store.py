@@ -18,12 +18,13 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
+from ragcrawl_dynamo._records.runs import check_id_order, swapped_ids
 from ragcrawl_dynamo._schema.keys import control_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import AmbiguousIdError, ConditionFailedError, FrontierCancelledError
 
 # The fields that record the rules for links.
@@ -36,15 +37,15 @@ _VERIFICATION_SECONDS = 60
 class ControlStore:
     """Key `#{run_id}` / `control`: one item for each run."""
 
-    def __init__(
-        self, gateway: Gateway, table: Table[RunControl], first: RunControl, rules: LinkRules
-    ) -> None:
+    def __init__(self, gateway: Gateway, tables: Tables, first: RunControl, rules: LinkRules) -> None:
         """`first` is the control that `make` stores if there is none, with the names of `rules`."""
         self._gateway = gateway
-        self._table = table
+        self._table = tables.controls
+        self._runs = tables.runs
         self._first = first
         self._rules = rules
         self._is_checked = False
+        self._is_order_checked = False
         self.run_id = first.run
         self.site_id = first.site_id
         self.key = control_key(first.run)
@@ -53,9 +54,17 @@ class ControlStore:
         self._knows_buckets = False
 
     async def read(self) -> RunControl | None:
-        """Returns the control, or None if none is stored; strongly consistent."""
+        """Returns the control, or None if none is stored; strongly consistent.
+
+        Raises:
+            AmbiguousIdError: It is the control of another site's run.
+            InvalidArgumentError: None is stored, and the run's two ids are swapped.
+        """
         response = await self._gateway.call("GetItem", requests.get_request(self._table, self.key))
-        return self.decode(response["Item"]) if "Item" in response else None
+        if "Item" in response:
+            return self.decode(response["Item"])
+        await self._check_id_order()
+        return None
 
     def forget(self) -> None:
         """Forgets what is known of the control, after it was deleted."""
@@ -77,7 +86,12 @@ class ControlStore:
         Args:
             with_rules: Records the rules for links too. Only a process that adds links does: a process that
                 watches the run may not know them.
+
+        Raises:
+            AmbiguousIdError: The stored control is that of another site's run.
+            InvalidArgumentError: None is stored, and the run's two ids are swapped.
         """
+        await self._check_id_order()
         first = self._first if with_rules else self._first.model_copy(update=dict.fromkeys(_RULES))
         item = to_item(self._table, first)
         put = requests.put_request(self._table, item, Missing(self._table.partition_key))
@@ -121,6 +135,22 @@ class ControlStore:
         if control.state is RunState.CANCELLED:
             raise FrontierCancelledError
         return control
+
+    async def _check_id_order(self) -> None:
+        """Checks once, while no control is stored, that the run's two ids are not swapped.
+
+        Raises:
+            InvalidArgumentError: A run, or the control of one, has them the other way round.
+        """
+        if self._is_order_checked:
+            return
+        await check_id_order(self._gateway, self._runs, self.site_id, self.run_id)
+        if self.site_id != self.run_id:
+            request = requests.get_request(self._table, control_key(self.site_id))
+            item = (await self._gateway.call("GetItem", request)).get("Item")
+            if item is not None and from_item(self._table, item).site_id == self.run_id:
+                raise swapped_ids(self.site_id, self.run_id)
+        self._is_order_checked = True
 
     async def _record_rules(self, control: RunControl) -> RunControl:
         """Records the rules for links, unless another process has; returns the updated control."""

@@ -99,14 +99,17 @@ class Counters:
         """Adds differences that a recount has found."""
         self._unwritten.put_back(dict(by_host), total)
 
-    def is_due(self, monotonic: float) -> bool:
-        """Returns whether the counts in memory should be stored. It is called after each move."""
+    def seconds_until_due(self, monotonic: float) -> float | None:
+        """Returns after how many seconds the counts in memory are to be stored; None if there are none.
+
+        It is called after each move.
+        """
         unwritten = self._unwritten
         if not unwritten.by_host:
-            return False
+            return None
         if unwritten.since is None:
             unwritten.since = monotonic
-        return monotonic - unwritten.since >= FLUSH_SECONDS
+        return unwritten.since + FLUSH_SECONDS - monotonic
 
     async def flush(
         self,

@@ -62,8 +62,8 @@ class UnwrittenCounts:
     Attributes:
         by_host: For each host, the amount for each of its counts.
         total: The amount for each count of the run.
-        since: When `Counters.is_due` first saw the oldest amount, in seconds of the monotonic clock; None if
-            it has not seen any.
+        since: When `Counters.seconds_until_due` first saw the oldest amount, in seconds of the monotonic
+            clock; None if it has not seen any.
     """
 
     def __init__(self) -> None:

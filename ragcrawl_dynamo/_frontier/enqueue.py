@@ -32,7 +32,7 @@ from ragcrawl_dynamo.errors import (
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
 # The fields that the queue sets. An added item cannot bring them along.
-_SET_BY_QUEUE = {
+SET_BY_QUEUE = {
     *("item_id", "run_id", "site_id", "normalized_url", "url_hash", "domain"),
     *("status", "retry_count", "last_error", "started_at", "completed_at"),
     *("attempt", "lease_owner", "lease_token", "lease_expires_at"),
@@ -236,7 +236,7 @@ class Enqueuer:
                 raise InvalidArgumentError(
                     "run_id", "the item belongs to another run or site: add it to the frontier of that run"
                 )
-            fields = link.model_dump(exclude=_SET_BY_QUEUE)
+            fields = link.model_dump(exclude=SET_BY_QUEUE)
             if "discovered_at" not in link.model_fields_set:
                 fields["discovered_at"] = common["discovered_at"]
         elif isinstance(link, str):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Any
+from typing import Unpack
 
 from ragcrawl_dynamo._frontier import arguments
-from ragcrawl_dynamo._frontier.arguments import error_text
+from ragcrawl_dynamo._frontier.arguments import LinkFields, error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
@@ -23,7 +23,7 @@ __all__ = ["Frontier"]
 
 
 class Frontier:
-    """The queue of one run. Get it by `backend.frontier(run_id, site_id)`; tasks of a process share it.
+    """The queue of one run. Get it by `backend.frontier(site_id, run_id)`; tasks of a process share it.
 
     Each normalized URL is added once, as one item. A worker *claims* the item with a lease. It then settles
     the claim: it *completes*, *fails*, *skips*, *releases* or *puts back* the item. An item whose lease
@@ -56,7 +56,7 @@ class Frontier:
         """The id of the run's site."""
         return self._queue.run.site_id
 
-    def link(self, url: str, **fields: Any) -> FrontierItem:
+    def link(self, url: str, **fields: Unpack[LinkFields]) -> FrontierItem:
         """Builds an item for `add`, for links that differ in more than their URL. It stores nothing.
 
         Args:
@@ -307,9 +307,9 @@ class Frontier:
     async def stats(self, host: str | None = None) -> FrontierStats:
         """Returns how many items are in which state. The cost does not grow with the number of items.
 
-        The counts lag: another process adds its updates about a second later, with its next call. Those of
-        the last second of a killed process are never added. `recount` and the proof that the run is finished
-        correct the counts, so that those of a finished run are exact.
+        The counts lag: another process adds its updates about a second later. Those of the last second of a
+        killed process are never added. `recount` and the proof that the run is finished correct the counts,
+        so that those of a finished run are exact.
 
         Args:
             host: Counts items of this host only, as for `set_host_delay`; None for all.

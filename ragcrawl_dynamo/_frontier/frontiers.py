@@ -32,23 +32,23 @@ class Frontiers:
         self.services = FrontierServices(gateway, tables, writes, clock, on_lease_lost)
         self._open: dict[tuple[str, str], tuple[RunQueue, Frontier]] = {}
 
-    def get(self, run_id: str, site_id: str, limits: HostLimits, rules: LinkRules) -> Frontier:
+    def get(self, site_id: str, run_id: str, limits: HostLimits, rules: LinkRules) -> Frontier:
         """Returns the frontier of a run, and opens it if needed; see StorageBackend.frontier."""
-        return self._get(run_id, site_id, limits, rules)[1]
+        return self._get(site_id, run_id, limits, rules)[1]
 
-    def queue(self, run_id: str, site_id: str) -> RunQueue:
+    def queue(self, site_id: str, run_id: str) -> RunQueue:
         """Returns the queue of a run, for other parts of this package."""
-        return self._get(run_id, site_id, HostLimits(), LinkRules())[0]
+        return self._get(site_id, run_id, HostLimits(), LinkRules())[0]
 
     def clear(self, run_id: str) -> None:
         """Clears what this process remembers of a run, after the run's items were deleted."""
-        for (open_run_id, _), (queue, _) in self._open.items():
+        for (_, open_run_id), (queue, _) in self._open.items():
             if open_run_id == run_id:
                 queue.clear()
 
-    async def close_run(self, run_id: str, site_id: str) -> None:
+    async def close_run(self, site_id: str, run_id: str) -> None:
         """Closes the queue of one run, so that a long-lived process does not keep all queues open."""
-        opened = self._open.pop((run_id, site_id), None)
+        opened = self._open.pop((site_id, run_id), None)
         if opened is not None:
             await opened[0].close()
 
@@ -60,11 +60,11 @@ class Frontiers:
                 stack.push_async_callback(queue.close)
 
     def _get(
-        self, run_id: str, site_id: str, limits: HostLimits, rules: LinkRules
+        self, site_id: str, run_id: str, limits: HostLimits, rules: LinkRules
     ) -> tuple[RunQueue, Frontier]:
-        check_kind("run_id", run_id, str)
         check_kind("site_id", site_id, str)
-        opened = self._open.get((run_id, site_id))
+        check_kind("run_id", run_id, str)
+        opened = self._open.get((site_id, run_id))
         if opened is None:
             # Raises if an id is not valid.
             run_partition(run_id)
@@ -81,7 +81,7 @@ class Frontiers:
                 politeness_key=names["politeness_key"],
             )
             queue = RunQueue(self.services, control, rules)
-            opened = self._open[run_id, site_id] = queue, Frontier(queue)
+            opened = self._open[site_id, run_id] = queue, Frontier(queue)
             return opened
         run = opened[0].run
         first = run.first_control

@@ -8,9 +8,11 @@ from collections.abc import Container, Sequence
 
 from ragcrawl_dynamo._dynamodb.outcomes import Applied
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.counters import FLUSH_SECONDS
 from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 from ragcrawl_dynamo._utils.concurrency import wait_for_event
+from ragcrawl_dynamo._utils.tasks import Reminder
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class Notifier:
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._flushing: asyncio.Task[None] | None = None
+        self._reminder = Reminder(run.clock, self.flush_if_due)
 
     async def announce(self, work: WorkByHost) -> None:
         """Lists hosts as having work, and wakes waiting claims. It is called after the items are stored.
@@ -57,11 +60,23 @@ class Notifier:
     def flush_if_due(self) -> None:
         """Begins to store the counts that this process has added up, if it is time for that; see `flush`.
 
-        Nobody waits for it. What DynamoDB throttles is stored with the counts of the next second.
+        Nobody waits for it. What DynamoDB throttles is stored with the counts of the next second. If it is
+        not time yet, it begins then, even if this process does nothing else.
         """
-        is_busy = self._flushing is not None and not self._flushing.done()
-        if not is_busy and self._run.counters.is_due(self._run.clock.monotonic()):
+        seconds = self._run.counters.seconds_until_due(self._run.clock.monotonic())
+        if seconds is None:
+            return
+        if self._flushing is not None and not self._flushing.done():
+            seconds = FLUSH_SECONDS
+        if seconds > 0:
+            self._reminder.set(seconds)
+        else:
             self._flushing = self._run.tasks.spawn(self._flush_in_background())
+
+    async def close(self) -> None:
+        """Stores the last counts; see `flush`."""
+        await self._reminder.close()
+        await self.flush()
 
     async def flush(self) -> None:
         """Stores the counts that this process has added up, and takes drained hosts out of the list.

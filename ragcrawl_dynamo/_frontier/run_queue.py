@@ -347,7 +347,7 @@ class RunQueue:
         await self.run.tasks.join()
         try:
             async with asyncio.timeout(self.run.config.health_timeout):
-                await self._notifier.flush()
+                await self._notifier.close()
                 await self.run.membership.leave()
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -57,6 +57,26 @@ _IS_OPEN = AnyOf(
 )
 
 
+class StatsDeltas(TypedDict, total=False):
+    """What `add_run_stats` can add: numbers, or maps of numbers that are added key by key."""
+
+    pages_discovered: int
+    pages_crawled: int
+    pages_failed: int
+    pages_skipped: int
+    pages_changed: int
+    pages_unchanged: int
+    pages_new: int
+    pages_deleted: int
+    total_bytes_downloaded: int
+    total_fetch_time_ms: float
+    total_extraction_time_ms: float
+    errors_by_type: Mapping[str, int]
+    errors_by_domain: Mapping[str, int]
+    status_codes: Mapping[int, int]
+    domains_crawled: int
+
+
 class RunStore:
     """Key `{site_id}` / `{run_id}`; by_run_id finds a run without its site, by_created_at sorts by time."""
 
@@ -73,8 +93,14 @@ class RunStore:
         item = to_item(self._table, run, {_WRITERS: {"M": {}}})
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 
-    async def get(self, run_id: str, site_id: str | None) -> CrawlRun | None:
-        """Returns one run, or None; without a site it is looked up in by_run_id (eventually consistent)."""
+    async def get(self, site_id: str | None, run_id: str) -> CrawlRun | None:
+        """Returns one run, or None; without a site it is looked up in by_run_id (eventually consistent).
+
+        Raises:
+            AmbiguousIdError: The site is None, and several sites have a run with this id.
+            InvalidArgumentError: There is no such run, but there is one with the ids swapped.
+        """
+        is_found = site_id is None
         if site_id is None:
             sites = await self._sites_of(run_id)
             if not sites:
@@ -85,7 +111,11 @@ class RunStore:
         response = await self._gateway.call(
             "GetItem", requests.get_request(self._table, run_key(site_id, run_id))
         )
-        return self._decode(response["Item"]) if "Item" in response else None
+        if "Item" in response:
+            return self._decode(response["Item"])
+        if not is_found:
+            await check_id_order(self._gateway, self._table, site_id, run_id)
+        return None
 
     async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
         """Returns a run that is completed, so that it has seen all pages of its site.
@@ -94,7 +124,7 @@ class RunStore:
             NotFoundError: The run does not exist.
             InvalidArgumentError: The run is not completed.
         """
-        run = await self.get(run_id, site_id)
+        run = await self.get(site_id, run_id)
         if run is None:
             raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
         if run.status is not RunStatus.COMPLETED:
@@ -228,6 +258,28 @@ class RunStore:
 
     def _decode(self, item: Item) -> CrawlRun:
         return from_item(self._table, item)
+
+
+async def check_id_order(gateway: Gateway, table: Table[CrawlRun], site_id: str, run_id: str) -> None:
+    """Checks, after a run was not found, that its ids are not swapped. Both are text, so nothing else can.
+
+    Raises:
+        InvalidArgumentError: There is a run `site_id` of a site `run_id`.
+    """
+    if site_id == run_id:
+        return
+    request = requests.get_request(table, run_key(run_id, site_id))
+    if "Item" in await gateway.call("GetItem", request):
+        raise swapped_ids(site_id, run_id)
+
+
+def swapped_ids(site_id: str, run_id: str) -> InvalidArgumentError:
+    """The error of a call with a site's id as the run's, and the other way round."""
+    return InvalidArgumentError(
+        "site_id",
+        f"{site_id!r} is the id of a run of site {run_id!r}, so the two are swapped: the id of the site "
+        "comes first, as in get_run(site_id, run_id) and frontier(site_id, run_id)",
+    )
 
 
 def check_final_status(status: Any) -> RunStatus:

@@ -1,11 +1,14 @@
-"""Runs work to its end even if the caller is cancelled."""
+"""Runs work to its end even if the caller is cancelled, and calls functions later."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from ragcrawl_dynamo._utils.clock import Clock
 
 T = TypeVar("T")
 
@@ -48,3 +51,29 @@ class Tasks:
         # If the caller was cancelled, nobody else sees the error.
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("a task failed: %r", error)
+
+
+class Reminder:
+    """Calls a function after some seconds, so that what is due is done even if nothing else is called."""
+
+    def __init__(self, clock: Clock, call: Callable[[], object]) -> None:
+        self._clock = clock
+        self._call = call
+        self._waiting: asyncio.Task[None] | None = None
+
+    def set(self, seconds: float) -> None:
+        """Calls the function after some seconds, unless a call is set already."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_task(self._wait(seconds))
+
+    async def close(self) -> None:
+        """Calls nothing any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._waiting
+
+    async def _wait(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._waiting = None
+        self._call()

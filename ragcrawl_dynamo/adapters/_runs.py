@@ -20,7 +20,7 @@ async def open_run(backend: DynamoDBBackend, site_id: str, run_id: str, snapshot
     """Returns a run of a site. Creates the run, and its site, if they do not exist."""
     if await backend.get_site(site_id) is None:
         await backend.save_site(Site(site_id=site_id, name=site_id, seeds=[]))
-    run = await backend.get_run(run_id, site_id)
+    run = await backend.get_run(site_id, run_id)
     if run is None:
         run = CrawlRun(
             run_id=run_id,
@@ -36,10 +36,10 @@ async def open_run(backend: DynamoDBBackend, site_id: str, run_id: str, snapshot
 async def close_run(backend: DynamoDBBackend, site_id: str, run_id: str) -> None:
     """Records the end of a run and its statistics, if it has items and all of them are finished."""
     try:
-        frontier = backend.frontier(run_id, site_id)
+        frontier = backend.frontier(site_id, run_id)
         if await frontier.is_finished() and (await frontier.stats()).total:
             is_cancelled = await frontier.state() is RunState.CANCELLED
             status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-            await backend.complete_run(site_id, run_id, status)
+            await backend.complete_run(site_id, run_id, status=status)
     except RagcrawlDynamoError as error:
         logger.warning("run %r has ended, but its end is not recorded: %s", run_id, error)

@@ -58,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
 
 def sites(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) -> None:
     """Lists the sites."""
-    site_list = using(context, lambda backend: backend.list_sites(limit))
+    site_list = using(context, lambda backend: backend.list_sites(limit=limit))
     columns = ("site_id", "name", "total_pages", "total_runs", "last_crawl_at", "is_active")
     write_rows(site_list, columns, as_json=as_json, empty="there are no sites")
 
@@ -72,7 +72,7 @@ def pages(
 ) -> None:
     """Lists a site's pages."""
     page_list = using(
-        context, lambda backend: backend.list_pages(site_id, limit, include_tombstones=tombstones)
+        context, lambda backend: backend.list_pages(site_id, limit=limit, include_tombstones=tombstones)
     )
     columns = ("url", "status_code", "version_count", "last_crawled", "last_changed", "is_tombstone")
     write_rows(page_list, columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
@@ -109,7 +109,7 @@ def versions(
 
     async def work(backend: DynamoDBBackend) -> Slice[PageVersion]:
         page = await _page(backend, site_id, url)
-        return await backend.list_versions(page.page_id, limit, include_content=False, site_id=site_id)
+        return await backend.list_versions(site_id, page.page_id, limit=limit, include_content=False)
 
     columns = ("version_id", "crawled_at", "status_code", "title", "run_id")
     write_rows(using(context, work), columns, as_json=as_json, empty=f"{url} has no versions")
@@ -132,14 +132,14 @@ def diff(
 
     async def work(backend: DynamoDBBackend) -> tuple[PageVersion, PageVersion]:
         page = await _page(backend, site_id, url)
-        newest = await backend.list_versions(page.page_id, 2, include_content=False, site_id=site_id)
+        newest = await backend.list_versions(site_id, page.page_id, limit=2, include_content=False)
         ids = [version.version_id for version in newest]
         if len(ids) < 2 and not (old and new):
             count = "one version" if ids else "no version"
             raise InvalidArgumentError("url", f"{url} has {count}, there is nothing to compare")
         pair = []
         for version_id in (old or ids[1], new or ids[0]):
-            version = await backend.get_version(page.page_id, version_id, site_id=site_id)
+            version = await backend.get_version(site_id, page.page_id, version_id)
             pair.append(required(version, f"version {version_id!r} of {url}"))
         return pair[0], pair[1]
 

@@ -68,7 +68,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_runs(context: typer.Context, site_id: SiteId, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Lists a site's runs, newest first."""
-    runs = using(context, lambda backend: backend.list_runs(site_id, limit))
+    runs = using(context, lambda backend: backend.list_runs(site_id, limit=limit))
     columns = ("run_id", "status", "created_at", "completed_at", "is_sync", "frontier_size")
     write_rows(runs, columns, as_json=as_json, empty=f"site {site_id!r} has no runs")
 
@@ -88,7 +88,7 @@ def show(
 
     async def work(backend: DynamoDBBackend) -> None:
         record = await _run(backend, site_id, run_id)
-        frontier = backend.frontier(run_id, site_id)
+        frontier = backend.frontier(site_id, run_id)
         if watch is not None:
             await _watch(frontier, run_id, watch, as_json=as_json)
             return
@@ -170,7 +170,7 @@ def failed(
 
     async def work(backend: DynamoDBBackend) -> Slice[FrontierItem]:
         await _run(backend, site_id, run_id)
-        return await backend.get_frontier_items(run_id, FrontierStatus.FAILED, limit)
+        return await backend.get_frontier_items(run_id, status=FrontierStatus.FAILED, limit=limit)
 
     columns = ("url", "attempt", "last_error")
     write_rows(using(context, work), columns, as_json=as_json, empty="there are no dead letters")
@@ -206,13 +206,13 @@ def _with_frontier(
 
     async def work_with_backend(backend: DynamoDBBackend) -> T:
         await _run(backend, site_id, run_id)
-        return await work(backend.frontier(run_id, site_id))
+        return await work(backend.frontier(site_id, run_id))
 
     return using(context, work_with_backend)
 
 
 async def _run(backend: DynamoDBBackend, site_id: str, run_id: str) -> CrawlRun:
-    return required(await backend.get_run(run_id, site_id), f"run {run_id!r} of site {site_id!r}")
+    return required(await backend.get_run(site_id, run_id), f"run {run_id!r} of site {site_id!r}")
 
 
 async def _watch(frontier: Frontier, run_id: str, seconds: float, *, as_json: bool) -> None:

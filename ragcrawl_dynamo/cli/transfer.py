@@ -283,7 +283,7 @@ class Exporter:
             next_cursor = runs.cursor
         else:
             pages = await self._backend.list_pages(
-                self._site_id, _PAGES_PER_STEP, cursor, include_tombstones=True
+                self._site_id, limit=_PAGES_PER_STEP, cursor=cursor, include_tombstones=True
             )
             for i in range(0, len(pages), _PAGES_AT_ONCE):
                 part = pages[i : i + _PAGES_AT_ONCE]
@@ -297,7 +297,7 @@ class Exporter:
 
     async def _versions(self, page: Page, cursor: str | None = None) -> Any:
         return await self._backend.list_versions(
-            page.page_id, _VERSIONS_PER_READ, cursor, site_id=self._site_id
+            self._site_id, page.page_id, limit=_VERSIONS_PER_READ, cursor=cursor
         )
 
     async def _all_versions(self, page: Page, first_slice: Any) -> AsyncIterator[PageVersion]:

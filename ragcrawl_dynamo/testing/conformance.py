@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -84,6 +85,10 @@ def _item(item_id: str, run_id: str = "run", **fields: Any) -> FrontierItem:
     )
 
 
+async def _pages(backend: StorageBackend, limit: int, cursor: str | None) -> Slice[Page]:
+    return await backend.list_pages("site", limit=limit, cursor=cursor)
+
+
 async def _all(read: Callable[[str | None], Awaitable[Slice[T]]]) -> list[T]:
     """Reads a whole listing, slice by slice."""
     part = await read(None)
@@ -114,18 +119,20 @@ class StorageBackendConformance:
     async def test_reads_of_missing_records_return_none_or_nothing(self, backend: StorageBackend) -> None:
         """Every method that reads returns None, an empty list or 0 for records that do not exist."""
         assert await backend.get_site("site") is None
-        assert await backend.get_run("run") is None
+        assert await backend.get_run("site", "run") is None
+        assert await backend.find_run("run") is None
         assert await backend.get_latest_run("site") is None
         assert await backend.get_page("site", "page") is None
         assert await backend.get_page_by_url("site", "https://example.com/") is None
         assert await backend.get_pages_bulk("site", ["page"]) == []
-        assert await backend.get_version("page", "v1") is None
+        assert await backend.get_version("site", "page", "v1") is None
+        assert await backend.find_version("site", "v1") is None
         assert await backend.get_current_version("site", "page") is None
         for listing in (
             backend.list_sites(),
             backend.list_runs("site"),
             backend.list_pages("site"),
-            backend.list_versions("page"),
+            backend.list_versions("site", "page"),
             backend.get_frontier_items("run"),
         ):
             part = await listing
@@ -148,11 +155,11 @@ class StorageBackendConformance:
         await backend.save_frontier_item(item)
         assert await backend.get_site("site") == site
         assert (
-            await self._shown(lambda: backend.get_run("run")) == await backend.get_run("run", "site") == run
+            await self._shown(lambda: backend.find_run("run")) == await backend.get_run("site", "run") == run
         )
         assert await backend.get_page("site", "page") == page
-        assert await backend.get_version("page", "v1") == version
-        assert await backend.get_version("page", "v1", site_id="site") == version
+        assert await backend.get_version("site", "page", "v1") == version
+        assert await self._shown(lambda: backend.find_version("site", "v1")) == version
         assert await backend.get_current_version("site", "page") == version
         assert await backend.get_frontier_items("run") == [item]
 
@@ -178,7 +185,7 @@ class StorageBackendConformance:
         assert await backend.save_pages_bulk(pages) == 57
         await backend.save_page(_page("gone", is_tombstone=True))
         for limit in (1, 10, 57, 1000):
-            listed = await _all(lambda cursor, limit=limit: backend.list_pages("site", limit, cursor))  # type: ignore[misc]
+            listed = await _all(partial(_pages, backend, limit))
             assert listed == pages
         assert [page async for page in backend.iter_pages("site")] == pages
         assert await backend.count_pages("site") == 57
@@ -190,7 +197,7 @@ class StorageBackendConformance:
         """The order is by created_at."""
         for i in (2, 0, 1):
             await backend.save_run(_run(f"r{i}", created_at=_START + timedelta(hours=i)))
-        runs = await _all(lambda cursor: backend.list_runs("site", 2, cursor))
+        runs = await _all(lambda cursor: backend.list_runs("site", limit=2, cursor=cursor))
         assert [run.run_id for run in runs] == ["r2", "r1", "r0"]
         latest = await backend.get_latest_run("site")
         assert latest is not None
@@ -200,9 +207,9 @@ class StorageBackendConformance:
         """The order is by crawled_at, with and without bodies."""
         versions = [_version(f"v{i}", crawled_at=_START + timedelta(hours=i)) for i in range(5)]
         assert await backend.save_versions_bulk(versions, keep_unchanged=True) == 5
-        listed = await _all(lambda cursor: backend.list_versions("page", 2, cursor))
+        listed = await _all(lambda cursor: backend.list_versions("site", "page", limit=2, cursor=cursor))
         assert listed == versions[::-1]
-        heads = await backend.list_versions("page", include_content=False)
+        heads = await backend.list_versions("site", "page", include_content=False)
         assert [(head.version_id, head.markdown) for head in heads] == [
             (f"v{i}", "") for i in range(4, -1, -1)
         ]
@@ -218,7 +225,7 @@ class StorageBackendConformance:
         await self._shown(lambda: backend.get_content_usage("one"), lambda usage: usage.versions == 1)
         assert await backend.delete_site("one") is True
         assert await backend.get_page("one", "page") is None
-        assert await backend.get_version("page", "v1", site_id="one") is None
+        assert await backend.get_version("one", "page", "v1") is None
         assert await backend.list_runs("one") == []
         version = await backend.get_current_version("two", "page")
         assert version is not None
@@ -238,17 +245,19 @@ class StorageBackendConformance:
         """update_frontier_status moves an item to the listing of its new status."""
         for i in range(5):
             await backend.save_frontier_item(_item(f"i{i}"))
-        changed = await backend.update_frontier_status("run", "i1", FrontierStatus.FAILED, "why")
+        changed = await backend.update_frontier_status("run", "i1", FrontierStatus.FAILED, error="why")
         assert (changed.status, changed.last_error) == (FrontierStatus.FAILED, "why")
-        assert await backend.get_frontier_items("run", "failed") == [changed]
-        pending = await _all(lambda cursor: backend.get_frontier_items("run", "pending", 2, cursor))
+        assert await backend.get_frontier_items("run", status="failed") == [changed]
+        pending = await _all(
+            lambda cursor: backend.get_frontier_items("run", status="pending", limit=2, cursor=cursor)
+        )
         assert sorted(item.item_id for item in pending) == ["i0", "i2", "i3", "i4"]
         assert await backend.clear_frontier("run") == 5
         assert await backend.get_frontier_items("run") == []
 
     async def test_frontier_leases_a_link_to_one_worker(self, backend: StorageBackend) -> None:
         """A link is added once and leased once at a time; completing it under an older lease raises."""
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         url = "https://example.com/a"
         first, again = (await frontier.add([url]), await frontier.add([url + "#top"]))
         assert [[link.added for link in results] for results in (first, again)] == [[True], [False]]
@@ -270,7 +279,7 @@ class StorageBackendConformance:
     ) -> None:
         """An unchanged page gets no new version."""
         await backend.save_run(_run())
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         outcomes = []
         for number, text in enumerate(["a", "a", "b"]):
             await frontier.add([f"https://example.com/{number}"])
@@ -291,7 +300,7 @@ class StorageBackendConformance:
         with pytest.raises(InvalidInputError):
             await backend.save_page(_page(""))
         with pytest.raises(InvalidInputError):
-            await backend.list_pages("site", 0)
+            await backend.list_pages("site", limit=0)
         with pytest.raises(InvalidInputError):
             await backend.list_pages("site", cursor="damaged")
         assert await backend.count_pages("site", include_tombstones=True) == 0

@@ -54,6 +54,6 @@ def aws_settings(aws_settings: Settings, request: pytest.FixtureRequest) -> Sett
 @pytest_asyncio.fixture
 async def frontier(backend: DynamoDBBackend) -> Frontier:
     """A process that has claimed before, and so offers what it adds to its own claims."""
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     assert await frontier.claim() == []
     return frontier

@@ -61,7 +61,7 @@ class Crawl:
 async def crawl(config: DynamoDBConfig, clock: ManualClock, run_id: str, site: Site) -> Crawl:
     crawled = Crawl()
     async with DynamoDBBackend(config, clock=clock) as backend:
-        frontier = backend.frontier(run_id, "site")
+        frontier = backend.frontier("site", run_id)
         await frontier.add(site.seeds)
         failures = set(site.fails)
         while not (claims := await frontier.claim(CONCURRENCY)):
@@ -125,12 +125,12 @@ async def test_late_index_hides_no_item_of_another_process_for_more_than_a_minut
         DynamoDBBackend(config, clock=clock) as adder,
         DynamoDBBackend(config, clock=clock) as worker,
     ):
-        frontier = worker.frontier("run", "site")
+        frontier = worker.frontier("site", "run")
         for step in range(200):
             if step < 60:
                 link = url(step, f"h{chance.randrange(8)}.example")
                 added[link] = clock.monotonic()
-                await adder.frontier("run", "site").add([link], priority=float(step % 3))
+                await adder.frontier("site", "run").add([link], priority=float(step % 3))
             for claim in await frontier.claim(5):
                 assert claim.item.url not in claimed
                 claimed[claim.item.url] = clock.monotonic()

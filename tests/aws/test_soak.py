@@ -13,12 +13,12 @@ from tests.support.processes import run_command
 pytestmark = pytest.mark.aws
 
 ROOT = Path(__file__).parents[2]
-LINKS = 100
+LINKS = 200
 
 
 @pytest.mark.long
 async def test_soak_with_killed_and_frozen_workers_loses_and_misses_nothing() -> None:
-    options = "--short --minutes 0.3 --seed 7 --lag 2 --processes 3 --kill-every 4 --freeze-every 5"
+    options = "--short --minutes 0.5 --seed 7 --lag 2 --processes 3 --kill-every 3 --freeze-every 4"
     command = (sys.executable, "-m", "benchmarks.soak_aws", "--links", f"{LINKS}", *options.split())
     code, output, errors = await run_command(*command, cwd=ROOT)
     assert code == 0, output + errors

@@ -159,7 +159,7 @@ async def test_backend_close_writes_the_counts_of_a_run_though_another_runs_queu
     backend = DynamoDBBackend(dynamodb_config, clock=ManualClock())
     await backend.initialize()
     for run_id in ("first", "second"):
-        await backend.frontier(run_id, "site").add(["https://a.example/1"])
+        await backend.frontier("site", run_id).add(["https://a.example/1"])
 
     async def leave() -> None:
         raise ValueError("a bug")
@@ -168,4 +168,4 @@ async def test_backend_close_writes_the_counts_of_a_run_though_another_runs_queu
     with pytest.raises(ValueError, match="a bug"):
         await backend.close()
     async with DynamoDBBackend(dynamodb_config) as another:
-        assert (await another.frontier("second", "site").stats()).pending == 1
+        assert (await another.frontier("site", "second").stats()).pending == 1

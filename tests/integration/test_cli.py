@@ -108,7 +108,7 @@ async def fill(backend: DynamoDBBackend, pages: int = PAGES) -> None:
         make_page(f"p{i}", SITE, url=url(i), current_version_id=f"v{int(i % 10 == 0)}", status_code=200)
         for i in range(pages)
     )
-    frontier = backend.frontier("r1", SITE)
+    frontier = backend.frontier(SITE, "r1")
     await frontier.add([url(i) for i in range(5)])
     claims = await frontier.claim(2)
     await frontier.fail(claims[0], "gone for good")
@@ -120,7 +120,7 @@ async def content(backend: DynamoDBBackend) -> dict[str, Any]:
     pages = [each async for each in backend.iter_pages(SITE, include_tombstones=True)]
     versions: list[PageVersion] = []
     for page in pages:
-        versions += await backend.list_versions(page.page_id, site_id=SITE)
+        versions += await backend.list_versions(SITE, page.page_id)
     return {
         "site": await backend.get_site(SITE),
         "runs": [each async for each in backend.iter_runs(SITE)],
@@ -194,7 +194,7 @@ def test_cli_shows_markup_as_it_is(call: Call, config: DynamoDBConfig) -> None:
     async def odd(backend: DynamoDBBackend) -> None:
         await backend.save_site(make_site("[/b]", name="[red]x"))
         await backend.save_run(make_run("[/i]", "[/b]"))
-        await backend.frontier("[/i]", "[/b]").add(["http://[::1]:8000/"])
+        await backend.frontier("[/b]", "[/i]").add(["http://[::1]:8000/"])
 
     using(config, odd)
     assert "[/b]" in call("sites").out

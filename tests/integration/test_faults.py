@@ -90,9 +90,9 @@ async def test_faults_damaged_refusal_of_update_item_is_retried(
     async with faulty(once) as proxy:
         config = dynamodb_config.model_copy(update={"endpoint_url": proxy, **settings_for(fault)})
         async with DynamoDBBackend(config) as other:
-            await other.frontier("run", "site").pause()
+            await other.frontier("site", "run").pause()
             assert once.is_done
-    assert await backend.frontier("run", "site").state() is RunState.PAUSED
+    assert await backend.frontier("site", "run").state() is RunState.PAUSED
 
 
 @pytest.mark.long

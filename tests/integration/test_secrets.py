@@ -31,7 +31,7 @@ async def test_logs_hold_no_credentials_or_content(
             )
             await backend.get_current_version("site", "page")
             for limit in (1, 5):
-                await backend.list_pages("site", limit)
+                await backend.list_pages("site", limit=limit)
     assert "PutItem" in caplog.text or "TransactWriteItems" in caplog.text
     assert "UNMISTAKABLE" not in caplog.text
 

@@ -141,7 +141,7 @@ async def test_telemetry_lease_observer_counts_each_lost_lease_once(
         raise ValueError("what an observer raises harms nobody")
 
     async with DynamoDBBackend(dynamodb_config, clock=clock, on_lease_lost=observe) as backend:
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         await frontier.add([f"https://a.example/{i}" for i in range(4)])
         renewed, completed, committed, kept = await frontier.claim(4, lease_seconds=60)
         await frontier.complete(kept)

@@ -62,7 +62,7 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool, run_i
         return answer
 
     async with DynamoDBBackend(settings(endpoint, prefix), client_factory=intercepting(around)) as backend:
-        frontier = backend.frontier(run_id, "site")
+        frontier = backend.frontier("site", run_id)
 
         async def handle(claim: Claim) -> None:
             nonlocal counting

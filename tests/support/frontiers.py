@@ -24,7 +24,7 @@ async def opened(
     """The queue as another process has it, with something between it and the engine."""
     factory = open_client if around is None else intercepting(around)
     async with DynamoDBBackend(config, clock=clock, client_factory=factory) as backend:
-        yield backend.frontier("run", "site")
+        yield backend.frontier("site", "run")
 
 
 class Process:
@@ -43,7 +43,7 @@ class Process:
 
     @property
     def frontier(self) -> Frontier:
-        return self.backend.frontier("run", "site")
+        return self.backend.frontier("site", "run")
 
     def die_after(self, requests: int) -> None:
         """Lets it send so many requests more."""

@@ -22,7 +22,7 @@ async def work(endpoint: str, prefix: str, grace_seconds: float) -> None:
                 print(claim.item.url, flush=True)
                 await asyncio.Event().wait()
 
-            frontier = backend.frontier("run", "site")
+            frontier = backend.frontier("site", "run")
             async with frontier.worker(
                 concurrency=3, lease_seconds=600, grace_seconds=grace_seconds
             ) as worker:

@@ -24,4 +24,4 @@ async def backend(config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[D
 
 @pytest.fixture
 def frontier(backend: DynamoDBBackend) -> Frontier:
-    return backend.frontier("run", "site")
+    return backend.frontier("site", "run")

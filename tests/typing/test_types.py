@@ -13,21 +13,26 @@ from ragcrawl_dynamo import (
     CommitOutcome,
     CommitResult,
     CrawlRun,
+    CrawlStats,
     DynamoDBBackend,
     Frontier,
     FrontierItem,
     FrontierStats,
     HostStatus,
+    LinkFields,
+    OperationMetrics,
     Page,
     PageChange,
     PageVersion,
     RunState,
     Site,
     Slice,
+    StatsDeltas,
     StorageBackend,
     Worker,
     create_storage_backend,
 )
+from ragcrawl_dynamo._frontier.enqueue import SET_BY_QUEUE
 
 
 async def what_each_method_returns(backend: StorageBackend) -> None:
@@ -40,7 +45,9 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(await backend.list_sites(), Slice[Site])
     assert_type(backend.iter_sites(), AsyncIterator[Site])
     assert_type(await backend.delete_site("s"), bool)
-    assert_type(await backend.get_run("r"), CrawlRun | None)
+    assert_type(await backend.get_run("s", "r"), CrawlRun | None)
+    assert_type(await backend.find_run("r"), CrawlRun | None)
+    assert_type(backend.metrics(), dict[tuple[str, str], OperationMetrics])
     assert_type(await backend.list_runs("s"), Slice[CrawlRun])
     assert_type(await backend.get_latest_run("s"), CrawlRun | None)
     assert_type(await backend.add_run_stats("s", "r", pages_crawled=1), CrawlRun)
@@ -52,10 +59,10 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type([page async for page in backend.iter_pages("s")], list[Page])
     assert_type(await backend.count_pages("s"), int)
     assert_type(await backend.get_pages_needing_recrawl("s"), list[Page])
-    assert_type(await backend.get_version("p", "v"), PageVersion | None)
+    assert_type(await backend.get_version("site", "p", "v"), PageVersion | None)
     assert_type(await backend.get_current_version("s", "p"), PageVersion | None)
-    assert_type(await backend.list_versions("p"), Slice[PageVersion])
-    assert_type((await backend.list_versions("p")).cursor, str | None)
+    assert_type(await backend.list_versions("site", "p"), Slice[PageVersion])
+    assert_type((await backend.list_versions("site", "p")).cursor, str | None)
     assert_type(await backend.get_frontier_items("r"), Slice[FrontierItem])
     assert_type(await backend.update_frontier_status("r", "i", "failed"), FrontierItem)
     assert_type(await backend.clear_frontier("r"), int)
@@ -71,7 +78,7 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(changes[0], PageChange)
     assert_type(changes[0].kind, ChangeKind)
     assert_type([each async for each in backend.iter_changes("s", "indexer")], list[PageChange])
-    frontier = backend.frontier("r", "s")
+    frontier = backend.frontier("s", "r")
     assert_type(frontier, Frontier)
     assert_type(await frontier.add(["https://example.com/"]), list[AddResult])
     claims = await frontier.claim()
@@ -87,6 +94,33 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
         assert_type(worker, Worker)
 
 
+async def what_a_type_checker_refuses(backend: StorageBackend, frontier: Frontier) -> None:
+    """Checked, never run. Strict mypy reports an ignore that ignores nothing."""
+    frontier.link("u", depth=1, priority=0.5, scheduled_at=None, unique_key="k", payload="p")
+    frontier.link("u", prioritty=0.5)  # type: ignore[call-arg]
+    frontier.link("u", depth="1")  # type: ignore[arg-type]
+    frontier.link("u", item_id="i")  # type: ignore[call-arg]
+    await backend.add_run_stats("s", "r", pages_crawled=1, status_codes={200: 1}, total_fetch_time_ms=0.5)
+    await backend.add_run_stats("s", "r", pages_crwaled=1)  # type: ignore[call-arg]
+    await backend.add_run_stats("s", "r", pages_crawled="1")  # type: ignore[arg-type]
+    await backend.add_run_stats("s", "r", status_codes={"200": 1})  # type: ignore[dict-item]
+    await backend.add_run_stats("s", "r", avg_fetch_latency_ms=1.0)  # type: ignore[call-arg]
+
+
+async def what_a_type_checker_refuses_of_the_older_forms(backend: DynamoDBBackend) -> None:
+    """Checked, never run: the methods that still accept these calls have the types of the present form."""
+    assert_type(await backend.get_run("s", "r"), CrawlRun | None)
+    assert_type(await backend.get_version("s", "p", "v"), PageVersion | None)
+    assert_type(backend.frontier("s", "r", host_delay=1.0), Frontier)
+    await backend.get_run("r")  # type: ignore[call-arg]
+    await backend.get_version("p", "v")  # type: ignore[call-arg]
+    await backend.get_version("p", "v", site_id="s")  # type: ignore[misc, call-arg]
+    await backend.list_versions("p", 10)  # type: ignore[arg-type]
+    await backend.list_pages("s", 10)  # type: ignore[call-arg]
+    backend.iter_pages("s", True)  # type: ignore[call-arg]
+    create_storage_backend({})  # type: ignore[arg-type]
+
+
 async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
     """Checked, never run."""
     async with backend as entered:
@@ -95,6 +129,12 @@ async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
 
 def test_types_are_marked_by_py_typed() -> None:
     assert files("ragcrawl_dynamo").joinpath("py.typed").is_file()
+
+
+def test_types_of_keywords_are_the_fields_of_the_models() -> None:
+    not_added = {"avg_fetch_latency_ms", "domains_sample"}
+    assert StatsDeltas.__annotations__.keys() == CrawlStats.model_fields.keys() - not_added
+    assert LinkFields.__annotations__.keys() == FrontierItem.model_fields.keys() - {"url"} - SET_BY_QUEUE
 
 
 def test_types_stubs_match_the_installed_client() -> None:

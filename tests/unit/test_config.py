@@ -1,7 +1,15 @@
+from typing import Any
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, StorageConfig, create_storage_backend
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    DynamoDBConfig,
+    InvalidArgumentError,
+    StorageConfig,
+    create_storage_backend,
+)
 
 
 def test_config_defaults_are_as_documented() -> None:
@@ -14,6 +22,19 @@ def test_create_storage_backend_does_no_io() -> None:
     backend = create_storage_backend(StorageConfig(backend=DynamoDBConfig(table_prefix="x_")))
     assert isinstance(backend, DynamoDBBackend)
     assert backend.config.table_prefix == "x_"
+
+
+def test_create_storage_backend_takes_the_settings_of_the_backend_alone() -> None:
+    backend = create_storage_backend(DynamoDBConfig(table_prefix="x_"))
+    assert isinstance(backend, DynamoDBBackend)
+    assert backend.config.table_prefix == "x_"
+    assert backend.metrics() == {}
+
+
+def test_create_storage_backend_refuses_what_is_no_configuration() -> None:
+    settings: Any = {"table_prefix": "x_"}
+    with pytest.raises(InvalidArgumentError, match="config: must be a StorageConfig or a DynamoDBConfig"):
+        create_storage_backend(settings)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def test_public_names_are_these() -> None:
             "RunState",
             "Worker",
             "LeaseKeeper",
+            "LinkFields",
+            "StatsDeltas",
         ),
         *("normalize_url", "registrable_domain"),
         *("CommitOutcome", "CommitResult"),

@@ -40,7 +40,7 @@ async def test_failed_item_is_tried_again_later(dynamodb_config: DynamoDBConfig)
     """The test moves the clock: a failed item becomes due, and the lease of a killed worker expires."""
     clock = ManualClock()
     async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
-        frontier = backend.frontier("monday", "example")
+        frontier = backend.frontier("example", "monday")
         await frontier.add(["https://example.com/a"])
         (claim,) = await frontier.claim(1, lease_seconds=60)
         await frontier.fail(claim, "503")

@@ -100,7 +100,7 @@ class DynamoDBStorageClient(StorageClient):
     ) -> DynamoDBRequestQueueClient:
         backend = await self._open()
         run_id = id or self._storage_id(name, alias)
-        if id is not None and await backend.get_run(id, self._site_id) is None:
+        if id is not None and await backend.get_run(self._site_id, id) is None:
             raise _not_found("Request queue", id)
         run = await open_run(backend, self._site_id, run_id, {"crawler": "crawlee", "name": name})
         client = DynamoDBRequestQueueClient(backend, run, self._queue_settings)

@@ -63,7 +63,7 @@ class Collection:
     async def _read(self, pages: list[Page]) -> list[PageVersion]:
         versions = await asyncio.gather(
             *(
-                self.backend.get_version(page.page_id, page.current_version_id, site_id=self.site_id)
+                self.backend.get_version(self.site_id, page.page_id, page.current_version_id)
                 for page in pages
                 if page.current_version_id is not None
             )

@@ -48,7 +48,7 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
     @override
     async def get_value(self, *, key: str) -> KeyValueStoreRecord[Any] | None:
         self._collection.times.note_access()
-        version = await self._collection.backend.get_version(key, _VERSION, site_id=self._collection.site_id)
+        version = await self._collection.backend.get_version(self._collection.site_id, key, _VERSION)
         return None if version is None or version.is_tombstone else _record_of(version)
 
     @override
@@ -107,7 +107,7 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
     async def record_exists(self, *, key: str) -> bool:
         self._collection.times.note_access()
         versions = await self._collection.backend.list_versions(
-            key, 1, include_content=False, site_id=self._collection.site_id
+            self._collection.site_id, key, limit=1, include_content=False
         )
         return any(not version.is_tombstone for version in versions)
 

@@ -59,8 +59,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._run = run
         self._settings = settings
         self._frontier = backend.frontier(
-            run.run_id,
             run.site_id,
+            run.run_id,
             host_delay=settings.host_delay,
             host_max_in_flight=settings.host_max_in_flight,
         )

@@ -131,7 +131,7 @@ class RagcrawlBackend(StorageBackend):
 
     @override
     def get_run(self, run_id: str) -> CrawlRun | None:
-        return to_ragcrawl_or_none(CrawlRun, self._call(lambda backend: backend.get_run(run_id)))
+        return to_ragcrawl_or_none(CrawlRun, self._call(lambda backend: backend.find_run(run_id)))
 
     @override
     def list_runs(self, site_id: str, limit: int = 100, offset: int = 0) -> list[CrawlRun]:
@@ -163,7 +163,9 @@ class RagcrawlBackend(StorageBackend):
         self, site_id: str, limit: int = 1000, offset: int = 0, include_tombstones: bool = False
     ) -> list[Page]:
         """Returns pages of a site, in the order of their ids."""
-        pages = self._collect(lambda backend: backend.iter_pages(site_id, include_tombstones), offset, limit)
+        pages = self._collect(
+            lambda backend: backend.iter_pages(site_id, include_tombstones=include_tombstones), offset, limit
+        )
         return [to_ragcrawl(Page, page) for page in pages]
 
     @override
@@ -171,12 +173,16 @@ class RagcrawlBackend(StorageBackend):
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """Returns pages whose last crawl is older than that, the oldest first."""
-        pages = self._call(lambda backend: backend.get_pages_needing_recrawl(site_id, max_age_hours, limit))
+        pages = self._call(
+            lambda backend: backend.get_pages_needing_recrawl(
+                site_id, max_age_hours=max_age_hours, limit=limit
+            )
+        )
         return [to_ragcrawl(Page, page) for page in pages]
 
     @override
     def count_pages(self, site_id: str, include_tombstones: bool = False) -> int:
-        return self._call(lambda backend: backend.count_pages(site_id, include_tombstones))
+        return self._call(lambda backend: backend.count_pages(site_id, include_tombstones=include_tombstones))
 
     @override
     def save_version(self, version: PageVersion) -> None:
@@ -201,7 +207,7 @@ class RagcrawlBackend(StorageBackend):
     @override
     def list_versions(self, page_id: str, limit: int = 100) -> list[PageVersion]:
         """Returns versions of a page, the newest first, from the sites of this backend."""
-        versions = self._find(lambda backend, site_id: backend.list_versions(page_id, limit, site_id=site_id))
+        versions = self._find(lambda backend, site_id: backend.list_versions(site_id, page_id, limit=limit))
         return [to_ragcrawl(PageVersion, version) for version in versions or ()]
 
     @override
@@ -217,7 +223,9 @@ class RagcrawlBackend(StorageBackend):
         only = None if status is None else FrontierStatus(status)
         items = self._collect(
             lambda backend: all_slices(
-                lambda cursor: backend.get_frontier_items(run_id, only, _ITEMS_AT_ONCE, cursor)
+                lambda cursor: backend.get_frontier_items(
+                    run_id, status=only, limit=_ITEMS_AT_ONCE, cursor=cursor
+                )
             )
         )
         items.sort(key=_queue_order)
@@ -234,7 +242,7 @@ class RagcrawlBackend(StorageBackend):
 
         async def update(backend: DynamoDBBackend, run_id: str) -> bool:
             try:
-                await backend.update_frontier_status(run_id, item_id, new_status, error)
+                await backend.update_frontier_status(run_id, item_id, new_status, error=error)
             except NotFoundError:
                 return False
             return True

@@ -101,8 +101,8 @@ class FrontierScheduler(BaseScheduler):
         settings = self._crawl.settings
         backend = await self._crawl.open()
         frontier = backend.frontier(
-            settings.run_id,
             settings.site_id,
+            settings.run_id,
             host_delay=settings.host_delay,
             host_max_in_flight=settings.host_max_in_flight,
         )

@@ -76,9 +76,9 @@ async def test_crawlee_storage_client_passes_its_options_to_its_queues(
         queue = await RequestQueue.open(storage_client=client)
         await queue.add_requests([url(1), url(2)])
         assert await queue.fetch_next_request() is not None
-        (host,) = [host async for host in client.backend.frontier("site/run", "site").iter_hosts()]
+        (host,) = [host async for host in client.backend.frontier("site", "site/run").iter_hosts()]
         assert (host.host, host.delay, host.max_in_flight, host.in_flight) == ("a.example", 0.25, 2, 1)
-        (item,) = await client.backend.get_frontier_items("site/run", FrontierStatus.IN_PROGRESS)
+        (item,) = await client.backend.get_frontier_items("site/run", status=FrontierStatus.IN_PROGRESS)
         assert item.lease_expires_at is not None
         assert item.started_at is not None
         assert (item.lease_expires_at - item.started_at).total_seconds() == pytest.approx(30, abs=5)

@@ -56,7 +56,7 @@ async def test_crawlee_crawler_loses_nothing_to_faults_of_the_network_and_of_dyn
     pages = [page async for page in dynamodb_backend.iter_pages("site/run:dataset")]
     assert sorted(page.url for page in pages) == sorted(url(number) for number in range(1, 64))
     assert {page.version_count for page in pages} == {1}
-    stats = await dynamodb_backend.frontier("site/run", "site").recount()
+    stats = await dynamodb_backend.frontier("site", "site/run").recount()
     assert (stats.completed, stats.total) == (63, 63)
 
 
@@ -81,5 +81,5 @@ async def test_crawlee_crawlers_of_two_processes_finish_although_one_is_killed(
     bodies = {version.url: version.markdown async for version in dynamodb_backend.iter_versions(items)}
     assert bodies.keys() == site.urls
     assert all("first edition" in text for text in bodies.values())
-    stats = await dynamodb_backend.frontier("docs/monday", "docs").recount()
+    stats = await dynamodb_backend.frontier("docs", "docs/monday").recount()
     assert (stats.completed, stats.pending, stats.in_progress, stats.failed) == (site.pages, 0, 0, 0)

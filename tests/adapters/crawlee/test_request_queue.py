@@ -124,7 +124,7 @@ async def test_crawlee_request_queue_makes_a_failed_request_a_dead_letter(
     request.retry_count = 3
     assert await queue.mark_request_as_handled(request) is not None
     assert await queue.is_finished()
-    frontier = client.backend.frontier("site/run", "site")
+    frontier = client.backend.frontier("site", "site/run")
     assert (await frontier.stats()).failed == 1
     metadata = await queue.get_metadata()
     assert metadata.handled_request_count == 1
@@ -203,7 +203,7 @@ async def test_crawlee_request_queue_returns_a_request_that_cannot_be_stored_as_
 async def test_crawlee_request_queue_makes_requests_of_links_without_a_payload(
     queue: RequestQueue, client: DynamoDBStorageClient
 ) -> None:
-    await client.backend.frontier("site/run", "site").add([url(1)])
+    await client.backend.frontier("site", "site/run").add([url(1)])
     await wait_until(queue.is_empty, False)
     request = await queue.fetch_next_request()
     assert request is not None
@@ -213,12 +213,12 @@ async def test_crawlee_request_queue_makes_requests_of_links_without_a_payload(
 async def test_crawlee_request_queue_gives_up_an_item_that_is_not_a_request(
     queue: RequestQueue, client: DynamoDBStorageClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frontier = client.backend.frontier("site/run", "site")
+    frontier = client.backend.frontier("site", "site/run")
     await frontier.add([frontier.link(url(1), payload="no JSON"), url(2)])
     await wait_until(queue.is_empty, False)
     assert await handle_all(queue) == ["2"]
     await wait_until(queue.is_finished, True)
-    (dead,) = await client.backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    (dead,) = await client.backend.get_frontier_items("site/run", status=FrontierStatus.FAILED)
     assert dead.url == url(1)
     assert (dead.last_error or "").startswith("is not a request: ")
     assert f"item {dead.item_id} is not a request" in caplog.text
@@ -227,7 +227,7 @@ async def test_crawlee_request_queue_gives_up_an_item_that_is_not_a_request(
 async def test_crawlee_request_queue_keeps_other_requests_if_an_item_cannot_be_given_up(
     queue: RequestQueue, client: DynamoDBStorageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frontier = client.backend.frontier("site/run", "site")
+    frontier = client.backend.frontier("site", "site/run")
     await frontier.add([frontier.link(url(1), payload="no JSON"), url(2)])
 
     async def refuse(*_: object, **__: object) -> None:

@@ -64,7 +64,7 @@ async def test_ragcrawl_jobs_run_unchanged(site: Site, storage: StorageConfig) -
         assert gone.is_tombstone
         first = await backend.get_page_by_url("docs", site.url)
         assert first is not None
-        assert (first.version_count, len(await backend.list_versions(first.page_id, site_id="docs"))) == (
+        assert (first.version_count, len(await backend.list_versions("docs", first.page_id))) == (
             2,
             2,
         )
@@ -92,7 +92,7 @@ async def test_ragcrawl_job_that_was_killed_is_finished_by_a_restart(
         pages = [page async for page in backend.iter_pages("docs")]
         assert sorted(page.url for page in pages) == sorted(site.urls)
         for page in pages:
-            versions = await backend.list_versions(page.page_id, site_id="docs")
+            versions = await backend.list_versions("docs", page.page_id)
             assert page.current_version_id == versions[0].version_id
             assert "first edition" in versions[0].markdown
             assert {version.content_hash for version in versions} == {page.content_hash}

@@ -47,5 +47,5 @@ async def test_scrapy_spiders_of_two_processes_finish_although_one_is_killed(
     pages = [page async for page in dynamodb_backend.iter_pages("docs")]
     assert sorted(page.url for page in pages) == sorted(site.urls)
     assert {page.version_count for page in pages} == {1}
-    stats = await dynamodb_backend.frontier("docs/monday", "docs").recount()
+    stats = await dynamodb_backend.frontier("docs", "docs/monday").recount()
     assert (stats.completed, stats.total) == (site.pages, site.pages)

@@ -27,7 +27,7 @@ async def test_scrapy_middleware_makes_failed_requests_be_tried_again_later(
     assert site.hits["/p/7"] == 2
     assert site.hits["/p/6"] == 1
     assert stats["ragcrawl_dynamo/failed"] == 3 + len([1, 3, 5, 7, 9, 11])
-    (dead,) = await dynamodb_backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    (dead,) = await dynamodb_backend.get_frontier_items("site/run", status=FrontierStatus.FAILED)
     assert dead.last_error == "HTTP 503"
     run = await dynamodb_backend.get_latest_run("site")
     assert run is not None

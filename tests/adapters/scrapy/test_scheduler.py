@@ -63,7 +63,7 @@ async def test_scrapy_scheduler_takes_requests_of_all_kinds(
     ]
     assert seen == sorted(map(json.dumps, wanted))
     assert stats["ragcrawl_dynamo/in_memory"] == 2
-    (dead,) = await dynamodb_backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    (dead,) = await dynamodb_backend.get_frontier_items("site/run", status=FrontierStatus.FAILED)
     assert dead.url == "http://localhost:9/refused"
 
 
@@ -98,13 +98,13 @@ async def test_scrapy_scheduler_crawls_links_of_others_and_gives_up_what_is_not_
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     site.pages = 3
-    frontier = dynamodb_backend.frontier("site/run", "site")
+    frontier = dynamodb_backend.frontier("site", "site/run")
     await frontier.add(
         [f"{site.url}?link", frontier.link(f"{site.url}?bad", payload='{"_class": "json.loads"}')]
     )
     stats = await crawl(dynamodb_config, "Plain", site.url)
     assert sorted(stats["seen"]) == sorted([*site.urls, f"{site.url}?link"])
     assert (stats["finish_reason"], stats["ragcrawl_dynamo/completed"]) == ("finished", 4)
-    (dead,) = await dynamodb_backend.get_frontier_items("site/run", FrontierStatus.FAILED)
+    (dead,) = await dynamodb_backend.get_frontier_items("site/run", status=FrontierStatus.FAILED)
     assert dead.url == f"{site.url}?bad"
     assert (dead.last_error or "").startswith("is not a request: ")

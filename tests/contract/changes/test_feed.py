@@ -56,7 +56,7 @@ async def read(
     """All changes up to the present, and where to go on."""
     found = []
     while True:
-        part = await backend.list_changes("site", limit, cursor)
+        part = await backend.list_changes("site", limit=limit, cursor=cursor)
         assert len(part) <= limit
         found += [(each.page.page_id, each.kind) for each in part]
         cursor = part.cursor
@@ -200,14 +200,14 @@ async def test_list_changes_refuses_a_cursor_before_changes_that_have_expired(
     for i in range(12):
         await commit(backend, f"p{i}", "1")
     clock.advance(timedelta(days=29).total_seconds())
-    part = await backend.list_changes("site", 10, cursor)
+    part = await backend.list_changes("site", limit=10, cursor=cursor)
     assert len(part) == 10
     # The two changes that are left are as old as the others.
     clock.advance(timedelta(hours=22).total_seconds())
-    assert len(await backend.list_changes("site", 1, part.cursor)) == 1
+    assert len(await backend.list_changes("site", limit=1, cursor=part.cursor)) == 1
     clock.advance(timedelta(hours=3).total_seconds())
     with pytest.raises(ChangesExpiredError):
-        await backend.list_changes("site", 10, part.cursor)
+        await backend.list_changes("site", limit=10, cursor=part.cursor)
 
 
 async def test_iter_changes_tells_a_slow_consumer_that_changes_have_expired(
@@ -257,7 +257,7 @@ async def test_list_changes_of_one_site_only(backend: DynamoDBBackend) -> None:
 
 async def test_list_changes_refuses_wrong_arguments_by_name(backend: DynamoDBBackend) -> None:
     with pytest.raises(InvalidArgumentError, match="limit: must be at least 1"):
-        await backend.list_changes("site", 0)
+        await backend.list_changes("site", limit=0)
     with pytest.raises(InvalidCursorError, match="cursor: is damaged"):
         await backend.list_changes("site", cursor="nonsense")
     with pytest.raises(InvalidCursorError, match="cursor: "):
@@ -273,7 +273,7 @@ async def test_list_changes_refuses_wrong_arguments_by_name(backend: DynamoDBBac
 async def _listing_cursor(backend: DynamoDBBackend) -> str:
     await commit(backend, "a", "1")
     await commit(backend, "b", "1")
-    cursor = (await backend.list_pages("site", 1)).cursor
+    cursor = (await backend.list_pages("site", limit=1)).cursor
     assert cursor is not None
     return cursor
 
@@ -316,7 +316,7 @@ async def test_change_log_shard_is_handed_to_the_next_process(
             await commit(other, f"p{i}", "1")
     sizes = []
     for i in range(4):
-        part = await backend.list_changes("site", 1, cursor)
+        part = await backend.list_changes("site", limit=1, cursor=cursor)
         assert [each.page.page_id for each in part] == [f"p{i}"]
         cursor = part.cursor
         sizes.append(len(cursor))

@@ -28,4 +28,4 @@ async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncI
 
 @pytest.fixture
 def frontier(backend: DynamoDBBackend) -> Frontier:
-    return backend.frontier("run", "site")
+    return backend.frontier("site", "run")

@@ -95,7 +95,7 @@ async def test_commit_page_returns_the_outcome_of_each_fetch(
     assert stored is not None
     assert (stored.version_count, stored.is_tombstone, stored.status_code) == (2, False, 200)
     assert stored.last_changed == stored.last_crawled == moments[-1]
-    assert {each.version_id for each in await backend.list_versions("page")} == {"v1", "v4"}
+    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v4"}
 
 
 async def test_commit_page_computes_the_history_fields_of_the_page(
@@ -140,7 +140,7 @@ async def test_commit_page_with_an_expired_lease_writes_nothing(
         await backend.commit_page(page(), version(), claim=old)
     assert caught.value.claims == (old,)
     assert await backend.get_page("site", "page") is None
-    assert await backend.get_version("page", "v1") is None
+    assert await backend.get_version("site", "page", "v1") is None
     result = await backend.commit_page(page(), version("v2", "b"), claim=new)
     assert result == CommitResult(CommitOutcome.CREATED, "v2")
 

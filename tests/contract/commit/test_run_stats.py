@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, Frontier, FrontierStats, InvalidArgumentError, NotFoundError
+from ragcrawl_dynamo import (
+    CrawlStats,
+    DynamoDBBackend,
+    Frontier,
+    FrontierStats,
+    InvalidArgumentError,
+    NotFoundError,
+)
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_page, make_run, make_site, make_version
 from tests.support.queues import urls
@@ -43,7 +52,7 @@ async def test_complete_run_stores_the_stats_of_the_items(
         assert stats.status_codes == {200: 2, 304: 1, 404: 1}
         assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
         assert (stats.domains_crawled, stats.domains_sample) == (1, ["a.example"])
-    assert await backend.get_run("run", "site") == run
+    assert await backend.get_run("site", "run") == run
     site = await backend.get_site("site")
     assert site is not None
     assert (site.total_pages, site.total_runs, site.last_crawl_at) == (3, 1, clock.now())
@@ -58,11 +67,11 @@ async def test_complete_run_of_an_unfinished_run_is_partial(
     await frontier.add(urls(1))
     assert await frontier.stats() == FrontierStats(pending=1)
     assert (await backend.complete_run("site", "run")).status == "partial"
-    assert (await backend.complete_run("site", "run", "cancelled")).status == "cancelled"
+    assert (await backend.complete_run("site", "run", status="cancelled")).status == "cancelled"
     with pytest.raises(NotFoundError, match="save_run"):
         await backend.complete_run("site", "absent")
     with pytest.raises(InvalidArgumentError, match="status: must be one of completed"):
-        await backend.complete_run("site", "run", "running")
+        await backend.complete_run("site", "run", status="running")
 
 
 async def test_run_stats_follow_the_commits_of_an_open_run(
@@ -71,19 +80,28 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
     await backend.save_run(make_run(status="running"))
     await frontier.add(urls(4))
     claims = await frontier.claim(4)
-    stats = []
-    for i, claim in enumerate(claims):
-        clock.advance(0.6)
+
+    async def commit(i: int) -> CrawlStats:
         one = make_version("v1", f"p{i}", html="x" * 10)
-        await backend.commit_page(make_page(f"p{i}", status_code=200), one, claim=claim)
-        # The stats are written in the background.
-        await backend._rooms.live_stats._tasks.join()
-        run = await backend.get_run("run", "site")
+        await backend.commit_page(make_page(f"p{i}", status_code=200), one, claim=claims[i])
+        return await stored_stats()
+
+    async def stored_stats() -> CrawlStats:
+        run = await backend.get_run("site", "run")
         assert run is not None
-        stats.append(run.stats)
-    assert [each.pages_crawled for each in stats] == [0, 0, 3, 3]
-    assert (stats[-1].pages_new, stats[-1].total_bytes_downloaded) == (3, 30)
-    assert stats[-1].status_codes == {200: 3}
+        return run.stats
+
+    for i in range(3):
+        clock.advance(0.3)
+        assert (await commit(i)).pages_crawled == 0
+    # They are written a second after the first commit, even if the process does nothing else.
+    clock.advance(0.5)
+    async with asyncio.timeout(10):
+        while (stats := await stored_stats()).pages_crawled < 3:  # noqa: ASYNC110 # it polls a database
+            await asyncio.sleep(0.01)
+    assert (stats.pages_new, stats.total_bytes_downloaded) == (3, 30)
+    assert stats.status_codes == {200: 3}
+    await commit(3)
     completed = await backend.complete_run("site", "run")
     assert completed.stats.pages_crawled == 4
     # What was noted and not added yet comes too late.
@@ -92,4 +110,4 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
     await backend.commit_page(
         make_page("p9", status_code=200), make_version("v1", "p9"), claim=(await frontier.claim())[0]
     )
-    assert await backend.get_run("run", "site") == completed
+    assert await backend.get_run("site", "run") == completed

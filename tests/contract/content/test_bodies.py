@@ -17,11 +17,10 @@ SIZES = [
 async def test_save_version_stores_a_body_of_any_size(backend: DynamoDBBackend, kilobytes: int) -> None:
     version = make_version(markdown=dense_text(kilobytes) or "x", html="<p>\0ü🕷️</p>", plain_text="")
     await backend.save_version(version)
-    assert await backend.get_version("page", "v1") == version
-    assert await backend.get_version("page", "v1", site_id="site") == version
+    assert await backend.get_version("site", "page", "v1") == version
     await backend.save_page(make_page(current_version_id="v1"))
     assert await backend.get_current_version("site", "page") == version
-    assert await backend.list_versions("page") == [version]
+    assert await backend.list_versions("site", "page") == [version]
 
 
 async def test_save_versions_bulk_stores_20_mb_of_html_beside_others(backend: DynamoDBBackend) -> None:
@@ -30,18 +29,18 @@ async def test_save_versions_bulk_stores_20_mb_of_html_beside_others(backend: Dy
     )
     small = [make_version(f"v{i}", markdown=dense_text(5, str(i))) for i in range(30)]
     assert await backend.save_versions_bulk([huge, *small]) == 31
-    assert await backend.get_version("page", "huge") == huge
-    assert len(await backend.list_versions("page", include_content=False)) == 31
+    assert await backend.get_version("site", "page", "huge") == huge
+    assert len(await backend.list_versions("site", "page", include_content=False)) == 31
 
 
 async def test_save_version_again_replaces_the_body(backend: DynamoDBBackend) -> None:
     for kilobytes in (500, 10, 0, 900, 10):
         version = make_version(markdown=dense_text(kilobytes, "again"))
         await backend.save_version(version)
-        assert await backend.get_version("page", "v1", site_id="site") == version
+        assert await backend.get_version("site", "page", "v1") == version
     report = await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert report.bodies_total - report.bodies_removed == 1
-    assert await backend.get_version("page", "v1") == version
+    assert await backend.get_version("site", "page", "v1") == version
 
 
 async def test_save_version_of_unchanged_content_stores_no_version(backend: DynamoDBBackend) -> None:
@@ -51,16 +50,16 @@ async def test_save_version_of_unchanged_content_stores_no_version(backend: Dyna
     again = make_version("v2", content_hash="same")
     assert await backend.save_version(again) == "v1"
     assert await backend.save_versions_bulk([again, make_version("v3", content_hash="other")]) == 1
-    assert {each.version_id for each in await backend.list_versions("page")} == {"v1", "v3"}
+    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v3"}
     assert await backend.save_version(again, keep_unchanged=True) == "v2"
-    assert await backend.get_version("page", "v2") == again
+    assert await backend.get_version("site", "page", "v2") == again
 
 
 async def test_save_version_stores_a_version_that_only_the_page_names(backend: DynamoDBBackend) -> None:
     await backend.save_page(make_page(content_hash="same", current_version_id="v1"))
     assert await backend.save_version(make_version("v2", content_hash="same")) == "v2"
     assert await backend.save_version(make_version("v1", content_hash="same")) == "v1"
-    assert len(await backend.list_versions("page")) == 2
+    assert len(await backend.list_versions("site", "page")) == 2
 
 
 @pytest.mark.parametrize("kilobytes", [30, 900])
@@ -78,10 +77,10 @@ async def test_body_shared_by_versions_is_stored_once_and_stays_readable(
     for keep in (3, 2):
         report = await backend.prune_versions("site", keep_last=keep)
         assert report == PruneReport(versions_total=keep + 1, versions_removed=1, dry_run=False)
-    left = await backend.list_versions("page")
+    left = await backend.list_versions("site", "page")
     assert left == [versions["v3"], versions["v2"]]
     assert (await backend.collect_garbage("site", grace_hours=0)).bodies_removed == 0
-    assert await backend.get_version("page", "v2") == versions["v2"]
+    assert await backend.get_version("site", "page", "v2") == versions["v2"]
     await backend.prune_versions("site", keep_last=0, allow_mass_deletion=True)
     assert (await backend.collect_garbage("site", dry_run=True)).bodies_total == 0
 
@@ -91,7 +90,7 @@ async def test_body_is_not_shared_between_sites_or_pages(backend: DynamoDBBacken
     for site_id, page_id in (("one", "page"), ("two", "page"), ("one", "other")):
         await backend.save_version(make_version("v1", page_id, site_id, markdown=body))
     await backend.delete_site("one")
-    version = await backend.get_version("page", "v1")
+    version = await backend.get_version("two", "page", "v1")
     assert version is not None
     assert (version.site_id, version.markdown) == ("two", body)
 
@@ -123,4 +122,4 @@ async def test_save_versions_bulk_stores_the_others_beside_an_invalid_body(backe
     ) as caught:
         await backend.save_versions_bulk([good[0], hostile, *good[1:]])
     assert isinstance(caught.value.failures[0][1], InvalidValueError)
-    assert await backend.get_version("page", "v2") == good[2]
+    assert await backend.get_version("site", "page", "v2") == good[2]

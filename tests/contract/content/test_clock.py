@@ -65,7 +65,7 @@ async def test_prune_versions_by_age_goes_by_the_clock(backend: DynamoDBBackend,
     clock.advance(8 * 24 * HOUR)
     report = await backend.prune_versions("site", max_age_days=10, allow_mass_deletion=True)
     assert report == PruneReport(4, 2, dry_run=False)
-    left = await backend.list_versions("page", include_content=False)
+    left = await backend.list_versions("site", "page", include_content=False)
     assert [version.version_id for version in left] == ["v0", "v1"]
     clock.advance(-5 * 24 * HOUR)
     assert await backend.prune_versions("site", max_age_days=10) == PruneReport(2, 0, dry_run=False)
@@ -141,4 +141,4 @@ async def test_save_version_refuses_a_head_that_comes_an_hour_after_its_body_by_
             with pytest.raises(DeadlineExceededError, match="save the version again") as caught:
                 await slow.save_version(version)
             assert caught.value.code == "SaveTooSlow"
-    assert await backend.get_version("page", "v1") == (version if is_saved else None)
+    assert await backend.get_version("site", "page", "v1") == (version if is_saved else None)

@@ -27,7 +27,10 @@ async def save_history(backend: DynamoDBBackend, pages: int = 3, count: int = 6)
 
 
 async def ages(backend: DynamoDBBackend, page_id: str) -> list[int]:
-    return [int(each.version_id[1:]) for each in await backend.list_versions(page_id, include_content=False)]
+    return [
+        int(each.version_id[1:])
+        for each in await backend.list_versions("site", page_id, include_content=False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +56,11 @@ async def test_retention_keeps_the_newest_the_young_and_the_current_versions(
     assert done == PruneReport(18, planned.versions_removed, dry_run=False)
     for page_id in ("p1", "p2"):
         assert await ages(backend, page_id) == left
-    versions = await backend.list_versions("p0", site_id="site")
+    versions = await backend.list_versions("site", "p0")
     assert [int(each.version_id[1:]) for each in versions] == left
     assert all(each.markdown for each in versions)
     assert (await backend.collect_garbage("site", grace_hours=0)).bodies_removed == 0
-    assert await backend.get_version("p0", "v9") is not None
+    assert await backend.get_version("other-site", "p0", "v9") is not None
 
 
 async def test_retention_includes_versions_without_a_page(backend: DynamoDBBackend) -> None:
@@ -65,7 +68,11 @@ async def test_retention_includes_versions_without_a_page(backend: DynamoDBBacke
         await backend.save_version(make_version(f"v{i}", "#odd ~page", crawled_at=START + hours(i)))
     report = await backend.prune_versions("site", keep_last=3)
     assert report.versions_removed == 1
-    assert [each.version_id for each in await backend.list_versions("#odd ~page")] == ["v3", "v2", "v1"]
+    assert [each.version_id for each in await backend.list_versions("site", "#odd ~page")] == [
+        "v3",
+        "v2",
+        "v1",
+    ]
 
 
 async def test_retention_refuses_a_mass_deletion_by_default(backend: DynamoDBBackend) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import AmbiguousIdError, DynamoDBBackend, InvalidValueError, PartialBatchError
+from ragcrawl_dynamo import DynamoDBBackend, InvalidValueError, PartialBatchError
 from tests.support.factories import START, dense_text, hours, make_page, make_version
 
 
@@ -17,14 +17,13 @@ async def test_get_version_returns_what_save_version_stored(backend: DynamoDBBac
         extra={"score": 0.1, "tags": ["a"], "none": None, "map": {"1": True}},
     )
     await backend.save_version(version)
-    assert await backend.get_version("page", "v1") == version
-    assert await backend.get_version("page", "v1", site_id="site") == version
+    assert await backend.get_version("site", "page", "v1") == version
 
 
 async def test_get_version_of_an_absent_version_is_none(backend: DynamoDBBackend) -> None:
     await backend.save_version(make_version("v10"))
-    assert await backend.get_version("page", "v1") is None
-    assert await backend.get_version("page", "v10", site_id="other") is None
+    assert await backend.get_version("site", "page", "v1") is None
+    assert await backend.get_version("other", "page", "v10") is None
     assert await backend.get_current_version("site", "page") is None
 
 
@@ -32,21 +31,18 @@ async def test_get_version_of_an_absent_version_is_none(backend: DynamoDBBackend
 async def test_version_ids_may_hold_any_character(backend: DynamoDBBackend, odd: str) -> None:
     version = make_version(odd, odd + "page", odd + "site")
     await backend.save_version(version)
-    assert await backend.get_version(odd + "page", odd) == version
-    assert await backend.get_version(odd + "page", odd, site_id=odd + "site") == version
-    assert await backend.list_versions(odd + "page", site_id=odd + "site") == [version]
-    assert await backend.list_versions(odd + "page", site_id="site") == []
+    assert await backend.get_version(odd + "site", odd + "page", odd) == version
+    assert await backend.list_versions(odd + "site", odd + "page") == [version]
+    assert await backend.list_versions("site", odd + "page") == []
 
 
 async def test_get_version_when_two_sites_share_page_id_and_version_id(backend: DynamoDBBackend) -> None:
     one, two = make_version(site_id="one", markdown="1"), make_version(site_id="two", markdown="2")
     assert await backend.save_versions_bulk([one, two]) == 2
-    assert await backend.get_version("page", "v1", site_id="one") == one
-    assert await backend.get_version("page", "v1", site_id="two") == two
-    with pytest.raises(AmbiguousIdError, match="pass site_id"):
-        await backend.get_version("page", "v1")
-    assert len(await backend.list_versions("page")) == 2
-    assert await backend.list_versions("page", site_id="two") == [two]
+    assert await backend.get_version("one", "page", "v1") == one
+    assert await backend.get_version("two", "page", "v1") == two
+    assert await backend.list_versions("one", "page") == [one]
+    assert await backend.list_versions("two", "page") == [two]
 
 
 async def test_get_current_version_is_the_one_that_the_page_of_that_site_names(
@@ -71,9 +67,9 @@ async def test_list_versions_newest_first(backend: DynamoDBBackend) -> None:
     )
     await backend.save_version(make_version("other", "other-page"))
     newest_first = ["v5", "v6", "v7", "v8", "v9"]
-    assert [each.version_id for each in await backend.list_versions("page")] == newest_first
-    first = await backend.list_versions("page", limit=3)
-    rest = await backend.list_versions("page", limit=3, cursor=first.cursor)
+    assert [each.version_id for each in await backend.list_versions("site", "page")] == newest_first
+    first = await backend.list_versions("site", "page", limit=3)
+    rest = await backend.list_versions("site", "page", limit=3, cursor=first.cursor)
     assert [each.version_id for each in [*first, *rest]] == newest_first
     assert rest.cursor is None
 
@@ -83,7 +79,7 @@ async def test_list_versions_without_content_has_all_fields_but_the_body(backend
     await backend.save_version(version)
     no_body: dict[str, Any] = {"markdown": "", "html": None, "plain_text": None, "outlinks": []}
     without_body = version.model_copy(update=no_body)
-    assert await backend.list_versions("page", include_content=False) == [without_body]
+    assert await backend.list_versions("site", "page", include_content=False) == [without_body]
 
 
 async def test_save_versions_bulk_stores_the_others_beside_an_invalid_version(
@@ -95,7 +91,7 @@ async def test_save_versions_bulk_stores_the_others_beside_an_invalid_version(
     with pytest.raises(PartialBatchError) as caught:
         await backend.save_versions_bulk([make_version("v1"), bad, make_version("v2")])
     assert [record for record, _ in caught.value.failures] == [bad]
-    assert {each.version_id for each in await backend.list_versions("page")} == {"v1", "v2"}
+    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v2"}
 
 
 async def test_get_version_by_version_id_alone(backend: DynamoDBBackend) -> None:

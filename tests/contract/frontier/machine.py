@@ -72,6 +72,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.alone_since = self.clock.now() - timedelta(seconds=GONE_SECONDS)
         self.model = QueueModel(self.clock, HOSTS)
         self.claims: list[Claim] = []
+        self.kills = 0
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -79,7 +80,7 @@ class QueueMachine(RuleBasedStateMachine):
     def open(self) -> None:
         process = Process(self.config, self.clock)
         self.do(process.backend.initialize())
-        self.crawlers.append(Crawler(process, process.backend.frontier(self.run_id, "site")))
+        self.crawlers.append(Crawler(process, process.backend.frontier("site", self.run_id)))
 
     def crawler(self, which: int) -> Crawler:
         return self.crawlers[which % len(self.crawlers)]
@@ -281,6 +282,7 @@ class QueueMachine(RuleBasedStateMachine):
             with suppress(RagcrawlDynamoError):
                 self.do(crawler.frontier.claim(limit, lease_seconds=20.0))
         self.crawlers.remove(crawler)
+        self.kills += 1
         self.do(crawler.process.kill())
         if is_replaced or not self.crawlers:
             self.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats
@@ -35,7 +36,7 @@ async def test_recount_restores_counts_that_a_killed_process_lost(
     await frontier.add(urls(5))
     await frontier.stats()
     async with DynamoDBBackend(config, clock=clock) as killed:
-        other = killed.frontier("run", "site")
+        other = killed.frontier("site", "run")
         await other.complete(await other.claim(2))
         # Nothing of it is written.
         other._queue.run.view.clear()
@@ -43,3 +44,18 @@ async def test_recount_restores_counts_that_a_killed_process_lost(
     assert await frontier.recount() == FrontierStats(pending=3, completed=2)
     assert await frontier.stats() == FrontierStats(pending=3, completed=2)
     assert await frontier.stats("a.example") == FrontierStats(pending=3, completed=2)
+
+
+async def test_counts_of_a_process_that_does_nothing_else_are_stored_a_second_later(
+    frontier: Frontier, config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    async with DynamoDBBackend(config, clock=clock) as idle:
+        other = idle.frontier("site", "run")
+        await other.add(urls(3))
+        await other.complete(await other.claim(2))
+        await clock.wait_for_sleeper()
+        assert (await frontier.stats()).completed == 0
+        clock.advance(1.0)
+        async with asyncio.timeout(10):
+            while (await frontier.stats()).completed < 2:  # noqa: ASYNC110 # it polls a database
+                await asyncio.sleep(0.01)

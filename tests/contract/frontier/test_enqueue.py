@@ -139,5 +139,5 @@ async def test_frontier_add_again_returns_the_status_of_the_link(
     (claim,) = await frontier.claim(1)
     await frontier.complete(claim)
     async with DynamoDBBackend(config) as other:
-        results = await other.frontier("run", "site").add(urls(3))
+        results = await other.frontier("site", "run").add(urls(3))
     assert [each.status for each in results] == [FrontierStatus.COMPLETED, FrontierStatus.PENDING, None]

@@ -44,7 +44,7 @@ async def test_cancelled_run_is_finished_when_nothing_is_leased(
     await frontier.add(urls(4))
     one, two, _ = await frontier.claim(3, lease_seconds=10)
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        other = elsewhere.frontier("run", "site")
+        other = elsewhere.frontier("site", "run")
         await other.cancel()
         for each in (frontier, other):
             assert not await each.is_finished()
@@ -63,7 +63,7 @@ async def test_cancelled_run_is_finished_when_nothing_is_leased(
 async def test_run_id_of_another_site_is_refused(backend: DynamoDBBackend, frontier: Frontier) -> None:
     await frontier.add(urls(2))
     (claim,) = await frontier.claim(1)
-    other = backend.frontier("run", "other-site")
+    other = backend.frontier("other-site", "run")
     for call in (
         other.add([url(5)]),
         other.claim(),
@@ -92,7 +92,7 @@ async def test_pause_is_seen_by_the_next_claim_of_another_process(
     backend: DynamoDBBackend, config: DynamoDBConfig, clock: ManualClock
 ) -> None:
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        own, other = backend.frontier("run", "site"), elsewhere.frontier("run", "site")
+        own, other = backend.frontier("site", "run"), elsewhere.frontier("site", "run")
         await own.add(urls(20))
         assert len(await other.claim(2)) == 2
         await own.pause()
@@ -118,12 +118,12 @@ async def test_clear_frontier_removes_items_hosts_and_counts_of_a_run(
 
 
 async def test_frontier_of_one_run_does_not_see_another_run(backend: DynamoDBBackend) -> None:
-    one, other = backend.frontier("run", "site"), backend.frontier("run#0", "site")
+    one, other = backend.frontier("site", "run"), backend.frontier("site", "run#0")
     await one.add(urls(2))
     await other.add(urls(3))
     await one.pause()
     assert len(await other.claim()) == 3
-    assert backend.frontier("run", "site") is one
+    assert backend.frontier("site", "run") is one
 
 
 async def test_delete_site_deletes_its_frontiers(backend: DynamoDBBackend, frontier: Frontier) -> None:
@@ -141,7 +141,7 @@ async def test_frontier_ttl_expires_final_items(
     expiring = config.model_copy(update={"frontier_ttl_days": 1})
     clock.advance(-2 * 86_400)
     async with DynamoDBBackend(expiring, clock=clock) as other:
-        frontier = other.frontier("run", "site")
+        frontier = other.frontier("site", "run")
         await frontier.add(urls(4))
         one, two, three, _ = await frontier.claim(4)
         await frontier.complete(one)

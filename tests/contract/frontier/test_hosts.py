@@ -73,7 +73,7 @@ async def test_host_limits_are_durable_and_seen_by_other_processes(
 ) -> None:
     await frontier.add(urls(6))
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        other = elsewhere.frontier("run", "site")
+        other = elsewhere.frontier("site", "run")
         assert len(await other.claim(1)) == 1
         await frontier.set_host_delay("a.example", 10)
         assert len(await other.claim(5)) == 1
@@ -86,11 +86,11 @@ async def test_host_limits_are_durable_and_seen_by_other_processes(
 async def test_host_limits_begin_with_those_of_the_run(
     backend: DynamoDBBackend, config: DynamoDBConfig, clock: ManualClock
 ) -> None:
-    polite = backend.frontier("polite", "site", host_delay=2.0, host_max_in_flight=3)
+    polite = backend.frontier("site", "polite", host_delay=2.0, host_max_in_flight=3)
     await polite.add(urls(3))
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
         # Whoever comes later need not know them.
-        other = elsewhere.frontier("polite", "site")
+        other = elsewhere.frontier("site", "polite")
         await other.add(urls(3, "b.example"))
         claims = await other.claim(10)
         assert sorted(claim.item.domain for claim in claims) == ["a.example", "b.example"]

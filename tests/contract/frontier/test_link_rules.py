@@ -144,12 +144,12 @@ async def test_limits_refuse_what_is_no_host(frontier: Frontier, clock: ManualCl
 
 
 async def test_frontier_with_normalize_compares_links_by_it(backend: DynamoDBBackend) -> None:
-    frontier = backend.frontier("spa", "site", normalize=keeping_fragments)
+    frontier = backend.frontier("site", "spa", normalize=keeping_fragments)
     links = ["http://A.example/#!/1", "http://a.example/#!/2", "http://a.example:80/#!/1"]
     assert [result.added for result in await frontier.add(links)] == [True, True, False]
     assert names(await frontier.claim()) == links[:2]
     assert await frontier.get("http://a.example#!/2") is not None
-    tracked = backend.frontier("tracked", "site", normalize=without_tracking)
+    tracked = backend.frontier("site", "tracked", normalize=without_tracking)
     links = ["http://a.example/?utm_source=x&a=1", "http://a.example/?a=1", "/x", "http://a.example/fail"]
     results = await tracked.add(links)
     assert [result.added for result in results] == [True, False, False, False]
@@ -162,8 +162,8 @@ async def test_frontier_with_normalize_compares_links_by_it(backend: DynamoDBBac
 async def test_process_with_another_normalize_is_refused(
     backend: DynamoDBBackend, elsewhere: DynamoDBBackend
 ) -> None:
-    await backend.frontier("run", "site", normalize=keeping_fragments).add(["http://a.example/#!/1"])
-    other = elsewhere.frontier("run", "site")
+    await backend.frontier("site", "run", normalize=keeping_fragments).add(["http://a.example/#!/1"])
+    other = elsewhere.frontier("site", "run")
     for call in (
         other.add(["http://a.example/"]),
         other.get("http://a.example/"),
@@ -182,11 +182,11 @@ async def test_process_with_another_normalize_is_refused(
 async def test_process_that_watches_a_run_leaves_its_rules_to_the_crawlers(
     backend: DynamoDBBackend, elsewhere: DynamoDBBackend
 ) -> None:
-    watching = elsewhere.frontier("run", "site")
+    watching = elsewhere.frontier("site", "run")
     assert await watching.is_finished()
     await watching.pause()
     await watching.resume()
-    crawling = backend.frontier("run", "site", normalize=keeping_fragments, host_max_items=2)
+    crawling = backend.frontier("site", "run", normalize=keeping_fragments, host_max_items=2)
     results = await crawling.add([f"http://a.example/#!/{i}" for i in range(3)])
     assert [result.added for result in results] == [True, True, False]
     with pytest.raises(InvalidArgumentError, match="normalize: run 'run' uses"):
@@ -198,22 +198,22 @@ async def test_same_rules_in_another_process_are_accepted(
     backend: DynamoDBBackend, elsewhere: DynamoDBBackend
 ) -> None:
     rules = {"normalize": keeping_fragments, "politeness_key": registrable_domain}
-    await backend.frontier("run", "site", **rules).add(["http://www.a.example/#!/1"])  # type: ignore[arg-type]
-    other = elsewhere.frontier("run", "site", **rules)  # type: ignore[arg-type]
+    await backend.frontier("site", "run", **rules).add(["http://www.a.example/#!/1"])  # type: ignore[arg-type]
+    other = elsewhere.frontier("site", "run", **rules)  # type: ignore[arg-type]
     assert [result.added for result in await other.add(["http://www.a.example/#!/1"])] == [False]
-    assert elsewhere.frontier("run", "site") is other
+    assert elsewhere.frontier("site", "run") is other
     with pytest.raises(InvalidArgumentError, match="opened the run's frontier with another normalize"):
-        elsewhere.frontier("run", "site", normalize=without_tracking)
+        elsewhere.frontier("site", "run", normalize=without_tracking)
     # After its items were deleted the run begins anew.
     await elsewhere.clear_frontier("run")
-    fresh = backend.frontier("fresh", "site")
+    fresh = backend.frontier("site", "fresh")
     await fresh.add(["http://a.example/"])
 
 
 async def test_politeness_key_takes_the_place_of_the_host(
     backend: DynamoDBBackend, elsewhere: DynamoDBBackend, clock: ManualClock
 ) -> None:
-    frontier = backend.frontier("run", "site", politeness_key=registrable_domain)
+    frontier = backend.frontier("site", "run", politeness_key=registrable_domain)
     await frontier.add([f"http://{name}.example.co.uk:80/" for name in ("www", "a.b", "c")])
     await frontier.add(["http://one.github.io/", "http://two.github.io/", "http://10.0.0.1/"])
     await frontier.set_host_delay("http://c.Example.co.uk/any", 10)
@@ -225,11 +225,11 @@ async def test_politeness_key_takes_the_place_of_the_host(
     assert [claim.item.domain for claim in await frontier.claim(10)] == ["example.co.uk"]
     assert (await frontier.stats("www.example.co.uk")).in_progress == 2
     with pytest.raises(InvalidArgumentError, match="politeness_key: run 'run' uses 'registrable_domain'"):
-        await elsewhere.frontier("run", "site").add(["http://a.example/"])
+        await elsewhere.frontier("site", "run").add(["http://a.example/"])
 
 
 async def test_politeness_key_of_the_user_names_its_keys(backend: DynamoDBBackend) -> None:
-    frontier = backend.frontier("run", "site", politeness_key=shop)
+    frontier = backend.frontier("site", "run", politeness_key=shop)
     await frontier.add(
         ["http://mall.example/one/1", "http://mall.example/one/2", "http://mall.example/two/1"]
     )
@@ -243,13 +243,13 @@ async def test_politeness_key_of_the_user_names_its_keys(backend: DynamoDBBacken
 
 
 async def test_host_max_items_ends_a_host(backend: DynamoDBBackend, elsewhere: DynamoDBBackend) -> None:
-    frontier = backend.frontier("run", "site", host_max_items=3)
+    frontier = backend.frontier("site", "run", host_max_items=3)
     results = await frontier.add(
         ["http://a.example/1", "http://a.example/2", "http://b.example/1", "http://a.example/1#x"]
     )
     assert [result.added for result in results] == [True, True, True, False]
     # Who comes later need not know the budget.
-    other = elsewhere.frontier("run", "site")
+    other = elsewhere.frontier("site", "run")
     results = await other.add([f"http://a.example/{i}" for i in (1, 2, 3, 4, 5)] + ["http://a.example/5#x"])
     assert [result.added for result in results] == [False, False, True, False, False, False]
     assert [result.error is None for result in results] == [True, True, True, False, False, False]
@@ -267,7 +267,7 @@ async def test_host_max_items_ends_a_host(backend: DynamoDBBackend, elsewhere: D
     await backend.clear_frontier("run")
     assert [result.added for result in await frontier.add(["http://a.example/6"])] == [True]
     with pytest.raises(InvalidArgumentError, match="host_max_items"):
-        backend.frontier("other", "site", host_max_items=0)
+        backend.frontier("site", "other", host_max_items=0)
 
 
 @pytest.mark.parametrize("function", [lambda url: url, re.compile("a").sub, 5, str.lower])
@@ -279,7 +279,7 @@ async def test_rule_without_a_name_is_refused(backend: DynamoDBBackend, function
         function = nested
     for argument in ("normalize", "politeness_key"):
         with pytest.raises(InvalidArgumentError, match=f"{argument}: must be a function"):
-            backend.frontier("run", "site", **{argument: function})  # type: ignore[arg-type] # that is tested
+            backend.frontier("site", "run", **{argument: function})  # type: ignore[arg-type] # that is tested
 
 
 async def test_frontier_add_says_that_the_run_is_cancelled(frontier: Frontier) -> None:

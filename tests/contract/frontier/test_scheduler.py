@@ -118,7 +118,7 @@ async def test_clock_that_is_set_back_takes_no_time_from_leases(
 
     own = SetBack(clock.now())
     async with DynamoDBBackend(config, clock=own) as holder:
-        queue = holder.frontier("run", "site")
+        queue = holder.frontier("site", "run")
         await queue.add([url(1)])
         (claim,) = await queue.claim(1, lease_seconds=10)
         own.seconds = 8

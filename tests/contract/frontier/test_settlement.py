@@ -63,7 +63,7 @@ async def test_settlement_may_be_repeated_but_not_changed(frontier: Frontier) ->
 
 
 async def test_settlement_refuses_claims_of_another_run(backend: DynamoDBBackend, frontier: Frontier) -> None:
-    other = backend.frontier("other", "site")
+    other = backend.frontier("site", "other")
     await other.add([url(1)])
     (claim,) = await other.claim()
     odd: Any = "claim"

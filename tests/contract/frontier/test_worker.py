@@ -15,7 +15,7 @@ pytestmark = WAYS
 
 async def test_worker_handles_every_item_and_ends(backend: DynamoDBBackend, config: DynamoDBConfig) -> None:
     async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
-        frontier = timed.frontier("run", "site")
+        frontier = timed.frontier("site", "run")
         await frontier.add(urls(5))
         tried: list[str] = []
 

@@ -27,7 +27,7 @@ async def test_get_frontier_items_by_run_and_status(backend: DynamoDBBackend) ->
     assert len(await backend.get_frontier_items("run")) == 12
     completed = await backend.get_frontier_items("run", status="completed")
     assert sorted(item.item_id for item in completed) == ["i00", "i04", "i08"]
-    assert len(await backend.get_frontier_items("run", FrontierStatus.FAILED)) == 0
+    assert len(await backend.get_frontier_items("run", status=FrontierStatus.FAILED)) == 0
 
 
 async def test_get_frontier_items_limit_counts_matches(backend: DynamoDBBackend) -> None:
@@ -47,7 +47,7 @@ async def test_update_frontier_status_sets_the_times_of_the_status(backend: Dyna
     assert started.started_at is not None
     assert before <= started.started_at <= datetime.now(UTC)
     assert started.completed_at is None
-    failed = await backend.update_frontier_status("run", "item", "failed", "timed out")
+    failed = await backend.update_frontier_status("run", "item", "failed", error="timed out")
     assert (failed.status, failed.last_error) == (FrontierStatus.FAILED, "timed out")
     assert failed.started_at == started.started_at
     assert failed.completed_at is not None

@@ -22,7 +22,7 @@ async def test_site_round_trip(backend: DynamoDBBackend, record: Any) -> None:
 @through_an_engine
 async def test_crawl_run_round_trip(backend: DynamoDBBackend, record: Any) -> None:
     await backend.save_run(record)
-    assert await backend.get_run(record.run_id, record.site_id) == record
+    assert await backend.get_run(record.site_id, record.run_id) == record
 
 
 @given(factories.pages)
@@ -38,7 +38,7 @@ async def test_page_round_trip(backend: DynamoDBBackend, record: Any) -> None:
 @through_an_engine
 async def test_page_version_round_trip(backend: DynamoDBBackend, record: Any) -> None:
     await backend.save_version(record)
-    assert await backend.get_version(record.page_id, record.version_id, site_id=record.site_id) == record
+    assert await backend.get_version(record.site_id, record.page_id, record.version_id) == record
 
 
 @given(factories.frontier_items)

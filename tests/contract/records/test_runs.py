@@ -32,23 +32,23 @@ async def test_save_run_stores_sets_and_integer_keys(backend: DynamoDBBackend) -
         error_message="",
     )
     await backend.save_run(run)
-    assert await backend.get_run(run.run_id, run.site_id) == run
+    assert await backend.get_run(run.site_id, run.run_id) == run
 
 
 async def test_get_run_by_run_id_alone(backend: DynamoDBBackend) -> None:
     run = make_run("run #1/ü", "site #2", stats=STATS)
     await backend.save_run(run)
-    assert await backend.get_run("run #1/ü") == run
-    assert await backend.get_run("run") is None
-    assert await backend.get_run("run #1/ü", "site") is None
+    assert await backend.find_run("run #1/ü") == run
+    assert await backend.find_run("run") is None
+    assert await backend.get_run("site", "run #1/ü") is None
 
 
 async def test_get_run_needs_the_site_if_two_sites_share_the_id(backend: DynamoDBBackend) -> None:
     await backend.save_run(make_run("same", "one"))
     await backend.save_run(make_run("same", "two"))
     with pytest.raises(AmbiguousIdError, match="pass site_id"):
-        await backend.get_run("same")
-    run = await backend.get_run("same", "two")
+        await backend.find_run("same")
+    run = await backend.get_run("two", "same")
     assert run is not None
     assert run.site_id == "two"
 
@@ -104,7 +104,7 @@ async def test_add_run_stats_adds_to_every_kind_of_counter(backend: DynamoDBBack
         status_codes={200: 1, 500: 1},
         domains_crawled=5,
     )
-    run = await backend.get_run("run", "site")
+    run = await backend.get_run("site", "run")
     assert run is not None
     assert run.stats == CrawlStats(
         pages_crawled=15,
@@ -121,7 +121,7 @@ async def test_add_run_stats_adds_to_every_kind_of_counter(backend: DynamoDBBack
 async def test_add_run_stats_returns_the_updated_run(backend: DynamoDBBackend) -> None:
     await backend.save_run(make_run())
     returned = await backend.add_run_stats("site", "run", pages_crawled=1, domains_crawled=1)
-    assert returned == await backend.get_run("run", "site")
+    assert returned == await backend.get_run("site", "run")
     assert returned.stats.pages_crawled == 1
     assert await backend.add_run_stats("site", "run") == returned
 
@@ -129,7 +129,7 @@ async def test_add_run_stats_returns_the_updated_run(backend: DynamoDBBackend) -
 async def test_add_run_stats_of_an_absent_run_raises(backend: DynamoDBBackend) -> None:
     with pytest.raises(NotFoundError, match="run 'run' of site 'site' does not exist"):
         await backend.add_run_stats("site", "run", pages_crawled=1)
-    assert await backend.get_run("run", "site") is None
+    assert await backend.get_run("site", "run") is None
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ async def test_add_run_stats_names_the_invalid_field(
 ) -> None:
     await backend.save_run(make_run())
     with pytest.raises(InvalidArgumentError) as caught:
-        await backend.add_run_stats("site", "run", **deltas)
+        await backend.add_run_stats("site", "run", **deltas)  # type: ignore[arg-type]
     assert caught.value.field.startswith(field)

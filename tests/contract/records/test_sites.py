@@ -71,7 +71,7 @@ async def fill(backend: DynamoDBBackend, site_id: str) -> None:
 
 
 async def contents(backend: DynamoDBBackend, site_id: str) -> tuple[int, ...]:
-    versions = [await backend.list_versions(f"page{i}", site_id=site_id) for i in range(30)]
+    versions = [await backend.list_versions(site_id, f"page{i}") for i in range(30)]
     return (
         int(await backend.get_site(site_id) is not None),
         len(await backend.list_runs(site_id)),
@@ -79,7 +79,7 @@ async def contents(backend: DynamoDBBackend, site_id: str) -> tuple[int, ...]:
         len(await backend.get_frontier_items(f"{site_id}-run2")),
         await backend.count_pages(site_id, include_tombstones=True),
         sum(map(len, versions)),
-        len(await backend.list_versions("page-never-saved", site_id=site_id)),
+        len(await backend.list_versions(site_id, "page-never-saved")),
     )
 
 

@@ -210,7 +210,7 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
         site = await backend.get_site("site")
         assert site is not None
         assert (site.name, site.seeds) == ("A site", [URL])
-        run = await backend.get_run("done")
+        run = await backend.find_run("done")
         assert run is not None
         assert (run.status, run.stats.pages_crawled) == ("partial", 1)
         assert run.stats.domains_crawled == 1
@@ -235,7 +235,7 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
             ("one", "completed"),
             ("two", "failed"),
         }
-        frontier = backend.frontier("done", "site")
+        frontier = backend.frontier("site", "done")
         assert await frontier.is_finished()
         assert await frontier.stats() == FrontierStats(completed=1, failed=1)
         assert await frontier.claim() == []
@@ -337,10 +337,10 @@ async def test_migrate_to_version_2_ignores_runs_that_nobody_works_on_any_more(o
     async with DynamoDBBackend(old) as backend:
         (item_of_cancelled,) = await backend.get_frontier_items("cancelled")
         assert item_of_cancelled.status == "pending"
-        unproven = backend.frontier("unproven", "site")
+        unproven = backend.frontier("site", "unproven")
         assert await unproven.is_finished()
         assert await unproven.stats() == FrontierStats(completed=1)
-        records = backend.frontier("records", "site")
+        records = backend.frontier("site", "records")
         assert not await records.is_finished()
         (claim,) = await records.claim()
         assert claim.item.item_id == "one"

@@ -61,7 +61,7 @@ class Gate:
 async def names(backend: DynamoDBBackend, cursor: str) -> tuple[list[str], str]:
     found = []
     while True:
-        part = await backend.list_changes("site", 1, cursor)
+        part = await backend.list_changes("site", limit=1, cursor=cursor)
         found += [each.page.page_id for each in part]
         cursor = part.cursor
         if part.is_end:
@@ -200,7 +200,7 @@ class Reader:
         self.changes = 0
 
     async def read(self, cursor: str | None) -> str:
-        part = await self.backend.list_changes("site", self.chance.randrange(1, 9), cursor)
+        part = await self.backend.list_changes("site", limit=self.chance.randrange(1, 9), cursor=cursor)
         for each in part:
             page = each.page
             # Every content of the writers is new, so this grows with a page's commits.

@@ -39,7 +39,7 @@ async def run_worker(config: DynamoDBConfig, *step: Any) -> int:
 
 async def check_whole(backend: DynamoDBBackend) -> None:
     """Every page is there once with its whole body, and all counts agree with it."""
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     assert await frontier.is_finished()
     assert await frontier.stats() == FrontierStats(completed=commit_worker.PAGES)
     pages = [page async for page in backend.iter_pages("site")]
@@ -47,7 +47,7 @@ async def check_whole(backend: DynamoDBBackend) -> None:
     assert {page.version_count for page in pages} == {1}
     for page in pages:
         number = int(page.url.rpartition("/")[2])
-        versions = await backend.list_versions(page.page_id)
+        versions = await backend.list_versions(page.site_id, page.page_id)
         assert [(each.version_id, each.markdown) for each in versions] == [
             (f"v{number}", dense_text(20, f"{number}"))
         ]
@@ -68,7 +68,7 @@ async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
         config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
         async with DynamoDBBackend(config) as backend:
             assert [each async for each in backend.iter_changes("site", "reader")] == []
-            await backend.frontier("run", "site").add([url(0)])
+            await backend.frontier("site", "run").add([url(0)])
             code = await run_worker(own, step, moment)
             assert code in (0, -signal.SIGKILL)
             # No torn page is visible, whatever was written.
@@ -99,10 +99,10 @@ async def test_commit_page_by_two_workers_raises_for_the_one_without_a_lease(
     config = dynamodb_config.model_copy(update=QUICK)
     async with DynamoDBBackend(config, clock=clock) as one, DynamoDBBackend(config, clock=clock) as two:
         for i in range(10):
-            await one.frontier("run", "site").add([url(i)])
-            (old,) = await one.frontier("run", "site").claim(lease_seconds=5)
+            await one.frontier("site", "run").add([url(i)])
+            (old,) = await one.frontier("site", "run").claim(lease_seconds=5)
             clock.advance(7)
-            (new,) = await two.frontier("run", "site").claim(lease_seconds=5)
+            (new,) = await two.frontier("site", "run").claim(lease_seconds=5)
             page = make_page(f"p{i}", status_code=200)
             outcomes = await asyncio.gather(
                 one.commit_page(page, make_version("old", f"p{i}", content_hash="old"), claim=old),
@@ -115,7 +115,7 @@ async def test_commit_page_by_two_workers_raises_for_the_one_without_a_lease(
             stored = await backend.get_page("site", f"p{i}")
             assert stored is not None
             assert (stored.current_version_id, stored.version_count) == ("new", 1)
-            assert await backend.get_version(f"p{i}", "old") is None
+            assert await backend.get_version("site", f"p{i}", "old") is None
 
 
 async def test_commit_page_of_one_page_at_once_counts_every_commit(backend: DynamoDBBackend) -> None:
@@ -131,11 +131,11 @@ async def test_commit_page_of_one_page_at_once_counts_every_commit(backend: Dyna
     stored = await backend.get_page("site", "page")
     assert stored is not None
     assert stored.version_count == 4
-    assert len(await backend.list_versions("page")) == 4
+    assert len(await backend.list_versions("site", "page")) == 4
 
 
 async def test_commit_page_of_different_pages_does_not_conflict(backend: DynamoDBBackend) -> None:
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     await frontier.add([url(i) for i in range(64)])
     claims = await claim_all(frontier)
     assert len(claims) == 64
@@ -168,7 +168,7 @@ async def test_commit_page_of_a_page_that_keeps_changing_is_a_conflict(
     async with DynamoDBBackend(config, client_factory=intercepting(meddles)) as other:
         with pytest.raises(ConflictError, match="was changed by other writers 6 times in a row"):
             await other.commit_page(make_page("page", status_code=200), make_version("v2", content_hash="b"))
-    assert await backend.get_version("page", "v2") is None
+    assert await backend.get_version("site", "page", "v2") is None
 
 
 @pytest.mark.parametrize("with_claim", [True, False])
@@ -191,7 +191,7 @@ async def test_commit_page_whose_answer_was_lost_is_done_once(
 
     config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
     async with DynamoDBBackend(config, client_factory=intercepting(loses)) as other:
-        frontier = other.frontier("run", "site")
+        frontier = other.frontier("site", "run")
         await frontier.add([url(1)])
         claim = (await frontier.claim())[0] if with_claim else None
         result = await other.commit_page(make_page("page", status_code=200), make_version("v1"), claim=claim)

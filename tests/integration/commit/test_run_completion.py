@@ -37,14 +37,14 @@ async def test_complete_run_of_twenty_thousand_hosts_stores_their_number_and_a_s
     # The hosts with the most failures.
     assert stats.errors_by_domain == {f"failed-{host:03}.example": 1 + host // 50 for host in range(50, 150)}
     assert stats.errors_by_type == {"E0": 150, "E1": 100, "E2": 50}
-    assert await backend.get_run("run", "site") == run
+    assert await backend.get_run("site", "run") == run
     written = backend.metrics()["UpdateItem", f"{dynamodb_config.table_prefix}runs"]
     assert written.write_units <= 10
 
 
 async def test_iter_hosts_has_all_hosts_that_were_crawled(backend: DynamoDBBackend) -> None:
     await backend.save_run(make_run())
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     hosts = [f"h{i:03}.example" for i in range(150)]
     await frontier.add([f"https://{host}/" for host in hosts])
     claims = await frontier.claim(150)

@@ -77,12 +77,12 @@ async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncI
         clock.advance(60)
         await backend.save_run(make_run(status="running", started_at=clock.now()))
         clock.advance(1)
-        await backend.frontier("run", "site").add([url(1)])
+        await backend.frontier("site", "run").add([url(1)])
         yield backend
 
 
 async def claim_one(backend: DynamoDBBackend) -> Claim:
-    (claim,) = await backend.frontier("run", "site").claim(lease_seconds=10)
+    (claim,) = await backend.frontier("site", "run").claim(lease_seconds=10)
     return claim
 
 
@@ -112,7 +112,7 @@ async def test_commit_page_unchanged_cut_off_between_its_writes_leaves_an_item_t
     assert sent == writes
     assert ((await stored_page(backend)).last_crawled != crawled_before) == (writes == 1)
     # No item that is completed has a page that looks unseen.
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     assert not await frontier.is_finished()
     clock.advance(12)
     assert await backend.commit_page(page(), make_version("v2"), claim=await claim_one(backend)) == UNCHANGED
@@ -145,8 +145,8 @@ async def test_commit_page_unchanged_whose_answers_were_lost_is_done_once(
         assert count == 2
         assert claim.ended
         assert not claim.lost
-        assert await other.frontier("run", "site").stats() == FrontierStats(completed=1)
-    run = await backend.get_run("run", "site")
+        assert await other.frontier("site", "run").stats() == FrontierStats(completed=1)
+    run = await backend.get_run("site", "run")
     assert run is not None
     assert (run.stats.pages_crawled, run.stats.pages_unchanged) == (1, 1)
     assert (await stored_page(backend)).version_count == 1
@@ -330,7 +330,7 @@ async def test_commit_page_unchanged_of_a_page_that_keeps_changing_is_a_conflict
         with pytest.raises(ConflictError, match="was changed by other writers 6 times in a row"):
             await other.commit_page(page(), make_version("v2"), claim=claim)
         assert not claim.ended
-        await other.frontier("run", "site").release(claim)
+        await other.frontier("site", "run").release(claim)
 
 
 @WAYS
@@ -348,7 +348,7 @@ async def test_commit_page_unchanged_that_is_cancelled_while_its_claim_ends_is_c
 
     config = config_of(dynamodb_config, conditional_batches=way)
     async with DynamoDBBackend(config, client_factory=intercepting(holds), clock=clock) as other:
-        frontier = other.frontier("run", "site")
+        frontier = other.frontier("site", "run")
         await frontier.set_host_max_in_flight("a.example", 1)
         claim = await claim_one(other)
         task = asyncio.create_task(other.commit_page(page(), make_version("v2"), claim=claim))
@@ -358,9 +358,9 @@ async def test_commit_page_unchanged_that_is_cancelled_while_its_claim_ends_is_c
             await task
         asyncio.get_running_loop().call_later(0.05, go_on.set)
     assert claim.ended
-    hosts = [host async for host in backend.frontier("run", "site").iter_hosts()]
+    hosts = [host async for host in backend.frontier("site", "run").iter_hosts()]
     assert [host.in_flight for host in hosts] == [0]
-    run = await backend.get_run("run", "site")
+    run = await backend.get_run("site", "run")
     assert run is not None
     assert (run.stats.pages_crawled, run.stats.pages_unchanged) == (1, 1)
 
@@ -403,10 +403,10 @@ async def test_commit_page_unchanged_once_though_the_worker_is_killed_at_any_ste
         )
         config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
         async with DynamoDBBackend(config) as backend:
-            await backend.frontier("run", "site").add([commit_worker.url(0)])
+            await backend.frontier("site", "run").add([commit_worker.url(0)])
             assert await work(own) == 0
             started_at = max([page.last_crawled or datetime.min async for page in backend.iter_pages("site")])
-            frontier = backend.frontier("again", "site")
+            frontier = backend.frontier("site", "again")
             await frontier.add([commit_worker.url(0)])
             code = await work(own, step, moment, "again")
             completed = {

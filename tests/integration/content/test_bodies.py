@@ -76,9 +76,8 @@ async def test_collect_garbage_removes_the_invisible_parts_of_a_killed_worker(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     await kill_a_worker(dynamodb_config)
-    assert [each.version_id for each in await backend.list_versions("page")] == ["saved"]
-    assert await backend.get_version("page", "killed") is None
-    assert await backend.get_version("page", "killed", site_id="site") is None
+    assert [each.version_id for each in await backend.list_versions("site", "page")] == ["saved"]
+    assert await backend.get_version("site", "page", "killed") is None
     before = await body_items(dynamodb_config)
     left = [item for item in before if item["version_key"]["S"].startswith("killed#")]
     assert len(left) >= 3
@@ -93,7 +92,7 @@ async def test_collect_garbage_removes_the_invisible_parts_of_a_killed_worker(
     assert {item["version_key"]["S"] for item in before} - {item["version_key"]["S"] for item in after} == {
         item["version_key"]["S"] for item in left
     }
-    version = await backend.get_version("page", "saved")
+    version = await backend.get_version("site", "page", "saved")
     assert version is not None
     assert version.markdown == dense_text(900, "saved")
 
@@ -104,9 +103,9 @@ async def test_save_version_repeated_after_a_kill_succeeds(
     await kill_a_worker(dynamodb_config)
     version = make_version("killed", markdown=dense_text(900, "again"))
     await backend.save_version(version)
-    assert await backend.get_version("page", "killed", site_id="site") == version
+    assert await backend.get_version("site", "page", "killed") == version
     assert (await backend.collect_garbage("site", grace_hours=0)).bodies_removed == 1
-    assert await backend.get_version("page", "killed", site_id="site") == version
+    assert await backend.get_version("site", "page", "killed") == version
 
 
 async def test_delete_site_leaves_no_body_parts(
@@ -146,17 +145,16 @@ async def test_get_version_of_a_torn_body_raises_and_names_the_version(
     await backend.save_version(make_version("v1", "whole"))
     await change_parts(dynamodb_config, number, data)
     for read in (
-        lambda: backend.get_version("torn", "v1"),
-        lambda: backend.get_version("torn", "v1", site_id="site"),
+        lambda: backend.get_version("site", "torn", "v1"),
         lambda: backend.get_current_version("site", "torn"),
-        lambda: backend.list_versions("torn"),
+        lambda: backend.list_versions("site", "torn"),
         lambda: anext(backend.iter_versions("site")),
     ):
         with pytest.raises(CorruptContentError, match="version 'v1' of page 'torn' of site 'site'") as caught:
             await read()
         assert (caught.value.page_id, caught.value.version_id, caught.value.site_id) == ("torn", "v1", "site")
-    assert len(await backend.list_versions("torn", include_content=False)) == 1
-    assert await backend.get_version("whole", "v1") is not None
+    assert len(await backend.list_versions("site", "torn", include_content=False)) == 1
+    assert await backend.get_version("site", "whole", "v1") is not None
 
 
 @pytest.mark.parametrize("applied", [True, False], ids=["answer lost", "request lost"])
@@ -180,7 +178,7 @@ async def test_save_version_writes_a_body_once_whatever_was_lost(
         await flaky.save_version(version)
     # A large part is sent alone: its request blocks the event loop for as long as it is.
     assert ("batch_execute_statement" in calls) == (kilobytes == 8)
-    assert await backend.get_version("page", "v1") == version
+    assert await backend.get_version("site", "page", "v1") == version
     usage = await backend.collect_garbage("site", grace_hours=0, dry_run=True)
     assert (usage.bodies_total, usage.bodies_removed) == (1, 0)
 
@@ -195,7 +193,7 @@ async def test_small_bodies_of_concurrent_saves_are_written_together(dynamodb_co
         assert requests["BatchExecuteStatement"] <= 25
         assert requests.get("PutItem", 0) <= 25
         for version in versions:
-            assert await backend.get_version(version.page_id, "v1") == version
+            assert await backend.get_version(version.site_id, version.page_id, "v1") == version
 
 
 async def test_body_that_is_saved_anew_beside_others_does_not_replace_the_one_that_is_read(
@@ -209,11 +207,13 @@ async def test_body_that_is_saved_anew_beside_others_does_not_replace_the_one_th
             ]
             await asyncio.gather(*map(backend.save_version, versions))
             for version in versions:
-                assert await backend.get_version(version.page_id, "v1") == version
+                assert await backend.get_version(version.site_id, version.page_id, "v1") == version
         # The former bodies wait for the collection of garbage.
         collected = await backend.collect_garbage("site", grace_hours=0)
         assert (collected.bodies_total, collected.bodies_removed) == (20, 10)
-        assert [await backend.get_version(version.page_id, "v1") for version in versions] == versions
+        assert [
+            await backend.get_version(version.site_id, version.page_id, "v1") for version in versions
+        ] == versions
 
 
 class Pause:
@@ -246,7 +246,7 @@ async def test_save_version_that_joins_a_deleted_body_writes_its_own(
         assert await body_items(dynamodb_config) == []
         pause.resume.set()
         await saving
-    assert await backend.get_version("page", "new") == new
+    assert await backend.get_version("site", "page", "new") == new
     left = {item["version_key"]["S"].split("#")[0] for item in await body_items(dynamodb_config)}
     assert left == {"new"}
 
@@ -269,10 +269,10 @@ async def test_save_version_that_joins_a_body_during_its_deletion_keeps_a_body(
         await closing.reached.wait()
         joining.resume.set()
         await saving
-        assert await backend.get_version("page", "new") == new
+        assert await backend.get_version("site", "page", "new") == new
         closing.resume.set()
         await deleting
-    assert await backend.get_version("page", "new") == new
+    assert await backend.get_version("site", "page", "new") == new
     assert (await backend.collect_garbage("site", grace_hours=0, dry_run=True)).bodies_removed == 0
 
 
@@ -283,8 +283,8 @@ async def test_retention_keeps_a_body_that_another_version_joined(
     new = make_version("new", markdown=LARGE)
     await backend.save_version(new)
     await backend.prune_versions("site", keep_last=1)
-    assert [each.version_id for each in await backend.list_versions("page")] == ["new"]
-    assert await backend.get_version("page", "new") == new
+    assert [each.version_id for each in await backend.list_versions("site", "page")] == ["new"]
+    assert await backend.get_version("site", "page", "new") == new
     left = {item["version_key"]["S"].split("#")[0] for item in await body_items(dynamodb_config)}
     assert left == {"old"}
 
@@ -311,7 +311,7 @@ async def test_body_survives_concurrent_savers_and_deleters(
             )
     for _ in range(2):
         for turn in range(6):
-            versions = await backend.list_versions(f"page{turn}")
+            versions = await backend.list_versions("site", f"page{turn}")
             assert [each.markdown == LARGE for each in versions] == [True] * 6
         await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
 
@@ -334,7 +334,7 @@ async def test_save_version_repeated_after_a_lost_answer_keeps_head_and_body_tog
         dynamodb_config, client_factory=intercepting(lose_and_let_the_other_save)
     ) as flaky:
         await flaky.save_version(first)
-    assert await backend.get_version("page", "v1", site_id="site") == first
+    assert await backend.get_version("site", "page", "v1") == first
 
 
 async def test_save_version_by_two_savers_leaves_one_whole_version(
@@ -343,10 +343,10 @@ async def test_save_version_by_two_savers_leaves_one_whole_version(
     async with DynamoDBBackend(dynamodb_config) as other:
         versions = [make_version("v1", markdown=dense_text(500, f"{i}")) for i in range(4)]
         await asyncio.gather(*((backend, other)[i % 2].save_version(each) for i, each in enumerate(versions)))
-    assert await backend.get_version("page", "v1", site_id="site") in versions
+    assert await backend.get_version("site", "page", "v1") in versions
     report = await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert report.bodies_total - report.bodies_removed == 1
-    assert await backend.get_version("page", "v1") in versions
+    assert await backend.get_version("site", "page", "v1") in versions
 
 
 async def test_collect_garbage_refuses_a_mass_deletion_by_default(
@@ -405,4 +405,4 @@ async def test_max_content_bytes_of_a_reader_refuses_a_larger_body(
     )
     async with DynamoDBBackend(small) as reader:
         with pytest.raises(CorruptContentError, match="over max_content_bytes = 100,000"):
-            await reader.get_version("page", "v1")
+            await reader.get_version("site", "page", "v1")

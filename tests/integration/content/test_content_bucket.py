@@ -69,8 +69,8 @@ async def test_content_bucket_holds_only_bodies_above_the_threshold(
     await backend.save_version(large)
     assert len(await bucket.keys()) == 1
     await backend.save_page(make_page(current_version_id="large"))
-    assert await backend.get_version("page", "small") == small
-    assert await backend.get_version("page", "large", site_id="site") == large
+    assert await backend.get_version("site", "page", "small") == small
+    assert await backend.get_version("site", "page", "large") == large
     assert await backend.get_current_version("site", "page") == large
     assert [each async for each in backend.iter_versions("site")] == [large]
     usage = await backend.get_content_usage("site")
@@ -84,7 +84,7 @@ async def test_content_bucket_object_goes_with_its_last_version(
         await backend.save_version(make_version(f"v{i}", markdown=LARGE, crawled_at=START + hours(i)))
     assert len(await bucket.keys()) == 1
     await backend.prune_versions("site", keep_last=1, allow_mass_deletion=True)
-    assert [each.markdown == LARGE for each in await backend.list_versions("page")] == [True]
+    assert [each.markdown == LARGE for each in await backend.list_versions("site", "page")] == [True]
     await backend.save_version(make_version("v2", markdown="small now"))
     await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert await bucket.keys() == []
@@ -95,7 +95,7 @@ async def test_content_bucket_is_empty_after_delete_site(backend: DynamoDBBacken
     await backend.save_version(make_version(site_id="other", markdown=LARGE))
     await backend.delete_site("site")
     assert len(await bucket.keys()) == 1
-    assert await backend.get_version("page", "v1") is not None
+    assert await backend.get_version("other", "page", "v1") is not None
 
 
 async def test_content_bucket_object_without_a_head_is_collected(
@@ -126,7 +126,7 @@ async def test_content_bucket_object_missing_or_damaged_raises_and_names_the_ver
     else:
         await bucket.client.put_object(Bucket=bucket.name, Key=key, Body=data)
     with pytest.raises(CorruptContentError, match="version 'v1' of page 'page' of site 'site'"):
-        await backend.get_version("page", "v1")
+        await backend.get_version("site", "page", "v1")
 
 
 async def test_content_bucket_missing_in_the_config_is_named(
@@ -135,8 +135,8 @@ async def test_content_bucket_missing_in_the_config_is_named(
     await backend.save_version(make_version(markdown=LARGE))
     async with DynamoDBBackend(dynamodb_config) as reader:
         with pytest.raises(CorruptContentError, match="content_bucket is not set"):
-            await reader.get_version("page", "v1")
-        assert len(await reader.list_versions("page", include_content=False)) == 1
+            await reader.get_version("site", "page", "v1")
+        assert len(await reader.list_versions("site", "page", include_content=False)) == 1
 
 
 async def test_content_bucket_that_does_not_exist_is_named(spilling: DynamoDBConfig) -> None:

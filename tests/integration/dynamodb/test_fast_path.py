@@ -183,7 +183,7 @@ async def test_backend_works_on_the_plain_client(
         await backend.save_run(CrawlRun(run_id="run", site_id="site"))
         assert await backend.get_page(page.site_id, page.page_id) == page
         assert await backend.get_current_version(page.site_id, page.page_id) == version
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         await frontier.add(["https://a.example/1"])
         await backend.commit_page(page, version, claim=(await frontier.claim(wait_seconds=5))[0])
         assert await frontier.is_finished()

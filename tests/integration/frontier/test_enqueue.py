@@ -30,7 +30,7 @@ async def test_frontier_add_of_known_links_takes_few_requests(
     async with opened(config) as frontier:
         await frontier.add(urls(90))
     async with DynamoDBBackend(config) as other:
-        frontier = other.frontier("run", "site")
+        frontier = other.frontier("site", "run")
         before = requests(other)
         results = await frontier.add(urls(100))
         assert sum(each.added for each in results) == 10
@@ -69,7 +69,7 @@ async def test_host_max_items_is_exact_over_processes_that_add_at_once(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
-        frontiers = [each.frontier("run", "site", host_max_items=50) for each in (one, two)]
+        frontiers = [each.frontier("site", "run", host_max_items=50) for each in (one, two)]
         calls = [frontiers[i % 2].add(urls(20, first=20 * i)) for i in range(8)]
         results = [result for part in await asyncio.gather(*calls) for result in part]
         assert sum(result.added for result in results) == 50
@@ -86,7 +86,7 @@ async def test_host_max_items_counts_links_that_are_added_twice_at_once_once(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
-        frontiers = [each.frontier("run", "site", host_max_items=100) for each in (one, two)]
+        frontiers = [each.frontier("site", "run", host_max_items=100) for each in (one, two)]
         await asyncio.gather(*(each.add(urls(50)) for each in frontiers))
         results = await frontiers[0].add(urls(60, first=50))
         assert sum(result.added for result in results) == 50

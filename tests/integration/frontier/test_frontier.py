@@ -23,7 +23,7 @@ async def test_capacity_units_of_a_link_from_add_to_complete(
     # The engine reports units for single requests only.
     single = dynamodb_config.model_copy(update={**BATCHES, "conditional_batches": "item"})
     async with DynamoDBBackend(single) as counted:
-        frontier = counted.frontier("run", "site")
+        frontier = counted.frontier("site", "run")
         await frontier.add(urls(100))
 
         def units() -> float:

@@ -163,7 +163,7 @@ async def test_is_finished_takes_few_requests_however_many_hosts_were_drained(
 ) -> None:
     clock = ManualClock()
     async with DynamoDBBackend(config, clock=clock) as backend:
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
         await frontier.add(links(300, 1))
         claims: list[Claim] = []
         while len(claims) < 300:
@@ -180,7 +180,7 @@ async def test_worker_takes_few_requests_and_units_for_a_page_of_a_small_host(co
     pages = 300
     async with opened(config) as adding, DynamoDBBackend(config) as backend:
         await adding.add(links(pages, 1))
-        frontier = backend.frontier("run", "site")
+        frontier = backend.frontier("site", "run")
 
         async def handle(claim: Claim) -> None:
             if frontier_worker.completed + 1 >= pages - 50:

@@ -93,7 +93,7 @@ async def test_claim_calls_at_once_share_their_requests(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with DynamoDBBackend(config) as counted:
-        frontier = counted.frontier("run", "site")
+        frontier = counted.frontier("site", "run")
         await frontier.add(urls(64))
         before = requests(counted)
         results = await asyncio.gather(*(frontier.claim(1, worker_id=f"w{i}") for i in range(25)))

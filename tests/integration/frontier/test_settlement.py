@@ -89,7 +89,7 @@ async def test_frontier_put_back_that_is_repeated_changes_the_claims_item(config
 
 
 async def test_frontier_put_back_changes_the_claims_item_once_it_is_stored(backend: DynamoDBBackend) -> None:
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     await frontier.add(urls(1))
     (claim,) = await frontier.claim(1)
     await frontier.put_back(claim, priority=7.0, payload="changed")

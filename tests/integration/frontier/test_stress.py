@@ -9,7 +9,7 @@ import pytest
 from tests.support.processes import run_command
 
 ROOT = Path(__file__).parents[3]
-LINKS = 300
+LINKS = 900
 
 
 @pytest.mark.long

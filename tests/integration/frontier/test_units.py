@@ -32,7 +32,7 @@ async def write_units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> fl
 
 @pytest.mark.parametrize("hosts", [1, 20])
 async def test_write_units_of_claim_and_renew_are_one_each(counted: DynamoDBBackend, hosts: int) -> None:
-    frontier = counted.frontier("run", "site")
+    frontier = counted.frontier("site", "run")
     await frontier.add(link for i in range(hosts) for link in urls(40 // hosts, f"h{i}.example"))
     # What a process does once.
     claims = await frontier.claim(1)
@@ -47,7 +47,7 @@ async def test_write_units_of_claim_and_renew_are_one_each(counted: DynamoDBBack
 
 
 async def test_write_units_of_a_lease_of_a_limited_host_are_one_more(counted: DynamoDBBackend) -> None:
-    frontier = counted.frontier("run", "site")
+    frontier = counted.frontier("site", "run")
     await frontier.set_host_max_in_flight("a.example", 5)
     await frontier.add([url(i) for i in range(10)])
     await frontier.claim(1)

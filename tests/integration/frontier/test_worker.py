@@ -89,7 +89,7 @@ async def test_worker_cancels_a_handler_before_its_lease_is_taken_over(
 async def test_worker_process_that_gets_sigterm_leaves_no_lease(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    frontier = backend.frontier("run", "site")
+    frontier = backend.frontier("site", "run")
     await frontier.add(urls(3))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.patient_worker"),

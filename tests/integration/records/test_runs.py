@@ -60,7 +60,7 @@ async def test_add_run_stats_by_many_workers_loses_nothing(
                 )
 
         await asyncio.gather(*(add(worker) for worker in range(64)))
-    run = await backend.get_run("run", "site")
+    run = await backend.get_run("site", "run")
     assert run is not None
     assert run.stats.pages_crawled == 256
     assert run.stats.total_bytes_downloaded == 25_600

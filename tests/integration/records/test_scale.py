@@ -93,9 +93,7 @@ async def fill(backend: DynamoDBBackend, site_id: str) -> None:
 
 
 async def left(backend: DynamoDBBackend, site_id: str) -> tuple[int, int, int, int]:
-    versions = await asyncio.gather(
-        *(backend.get_version(page_id(i), "v1", site_id=site_id) for i in range(300))
-    )
+    versions = await asyncio.gather(*(backend.get_version(site_id, page_id(i), "v1") for i in range(300)))
     return (
         len(await backend.list_runs(site_id)),
         len(await backend.get_frontier_items(f"run-{site_id}")),

@@ -83,9 +83,9 @@ def test_moves_are_added_up_for_each_host_and_for_the_run() -> None:
 
 def test_counts_are_due_a_second_after_the_first_move() -> None:
     counters, _ = counters_on(Writes())
-    assert not counters.is_due(0.0)
+    assert counters.seconds_until_due(0.0) is None
     counters.move("a", None, "pending")
-    assert [counters.is_due(seconds) for seconds in (5.0, 5.9, 6.0)] == [False, False, True]
+    assert [counters.seconds_until_due(seconds) for seconds in (5.0, 5.5, 6.0)] == [1.0, 0.5, 0.0]
 
 
 def test_corrections_are_stored_with_the_next_counts() -> None:

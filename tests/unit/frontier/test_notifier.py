@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -33,7 +34,7 @@ class Flushing:
     def __init__(self, *hosts: str) -> None:
         self.run = FakeRun(buckets=1)
         self.run.tasks = Tasks()
-        self.run.counters = cast("Any", self)
+        self.run.counters = cast("Any", SimpleNamespace(flush=self.flush, seconds_until_due=self.due))
         self.bench, self.store = self.run.view.bench, self.run.fake_hosts
         self.notifier = Notifier(self.run)
         self.flushed = Flushed()
@@ -42,7 +43,7 @@ class Flushing:
         self.once: list[bool] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.due = False
+        self.seconds_until_due: float | None = None
         for name in hosts:
             host = self.bench.hosts[name] = known(host=name)
             self.bench.settle(host)
@@ -61,8 +62,8 @@ class Flushing:
             self.during_flush()
         return self.flushed
 
-    def is_due(self, monotonic: float) -> bool:
-        return self.due
+    def due(self, monotonic: float) -> float | None:
+        return self.seconds_until_due
 
     def add(self, host: str) -> None:
         """Adds an item to a host, as this process knows it."""
@@ -181,7 +182,7 @@ async def test_flush_if_due_waits_for_nothing_and_runs_once_at_a_time(
     flushing.gate.clear()
     flushing.notifier.flush_if_due()
     assert flushing.calls == []
-    flushing.due = True
+    flushing.seconds_until_due = 0.0
     for _ in range(3):
         flushing.notifier.flush_if_due()
         await asyncio.sleep(0)
@@ -200,3 +201,45 @@ async def test_flush_if_due_waits_for_nothing_and_runs_once_at_a_time(
     flushing.notifier.flush_if_due()
     await flushing.run.tasks.join()
     assert len(flushing.calls) == 2
+    with pytest.raises(ThrottledError):
+        await flushing.notifier.close()
+
+
+async def test_counts_are_stored_when_it_is_time_even_if_the_process_does_nothing_else() -> None:
+    flushing = Flushing()
+    flushing.seconds_until_due = 0.4
+    for _ in range(2):
+        flushing.notifier.flush_if_due()
+    await flushing.run.clock.wait_for_sleeper()
+    flushing.run.clock.advance(0.3)
+    await asyncio.sleep(0)
+    flushing.seconds_until_due = 0.0
+    assert flushing.calls == []
+    flushing.run.clock.advance(0.1)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert len(flushing.calls) == 1
+    # Counts that come while others are stored follow a second later.
+    flushing.gate.clear()
+    flushing.notifier.flush_if_due()
+    await asyncio.sleep(0)
+    flushing.notifier.flush_if_due()
+    await flushing.run.clock.wait_for_sleeper()
+    flushing.gate.set()
+    await flushing.run.tasks.join()
+    assert len(flushing.calls) == 2
+    flushing.run.clock.advance(1.0)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert len(flushing.calls) == 3
+
+
+async def test_close_stores_the_counts_at_once_and_leaves_no_reminder() -> None:
+    flushing = Flushing()
+    flushing.seconds_until_due = 0.4
+    flushing.notifier.flush_if_due()
+    await flushing.notifier.close()
+    assert len(flushing.calls) == 1
+    flushing.run.clock.advance(1.0)
+    await asyncio.sleep(0)
+    assert len(flushing.calls) == 1
