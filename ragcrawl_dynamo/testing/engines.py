@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
 __all__ = ["local_dynamodb", "run_dynamodb_local", "run_moto"]
 
@@ -54,22 +51,12 @@ def run_moto() -> Iterator[str]:
         RuntimeError: moto is not installed.
     """
     try:
-        from moto.server import ThreadedMotoServer
+        from ragcrawl_dynamo.testing.moto_server import serve
+        from ragcrawl_dynamo.testing.moto_tables import create_application, fast_tables
     except ImportError as error:
         raise RuntimeError("moto is not installed: pip install 'ragcrawl-dynamo[local]'") from error
-    # Without this, the request log goes to stderr in programs that do not configure logging.
-    requests_log = logging.getLogger("werkzeug")
-    if requests_log.level == logging.NOTSET:
-        requests_log.setLevel(logging.WARNING)
-    # By default, moto listens on every network interface.
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _serve_one_at_a_time(server)
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with fast_tables(), serve(create_application()) as endpoint:
+        yield endpoint
 
 
 @contextmanager
@@ -110,18 +97,6 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _serve_one_at_a_time(server: Any) -> None:
-    wsgi_server = server._server
-    concurrent_app = wsgi_server.app
-    lock = threading.Lock()
-
-    def serial_app(environ: Any, start_response: Any) -> list[bytes]:
-        with lock:
-            return list(concurrent_app(environ, start_response))
-
-    wsgi_server.app = serial_app
 
 
 def _free_port() -> int:
