@@ -86,7 +86,7 @@ async def test_worker_summary_counts_each_item_by_what_its_handler_did(
                 worker.run(
                     handle, on_error=lambda claim, _: failures.append((claim.item.url, claim.settled_as))
                 ),
-                30,
+                100,
             )
         stored = await items(backend)
         assert {url: item.status.value for url, item in stored.items()} == {
