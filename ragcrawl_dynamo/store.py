@@ -66,8 +66,8 @@ class Store(DynamoDBBackend):
             follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
             max_depth: How many links may lie between a seed and a page; None for any number.
             delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
-                `max_deleted_share` of the site raise a `MassDeletionError`. If 100,000 or more are unseen, none
-                is deleted, and an error is logged.
+                `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
+                deleted, and an error is logged.
             kind_of: Returns what the status of an answer says of a page, to store it in another way than
                 `ResponseKind.of`.
             host_delay: See `frontier`.
