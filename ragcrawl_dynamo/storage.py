@@ -421,7 +421,8 @@ class StorageBackend(ABC):
 
         Args:
             site_id: The site.
-            run_id: The run. A page is unseen if it was last seen before this run started.
+            run_id: The run. A page is unseen if it was last seen before this run started, and no commit of
+                this run has completed its item.
             limit: The largest number of pages to return. It bounds the memory; the size of the site does not.
 
         Raises:

@@ -170,7 +170,7 @@ class Task:
                 if location is None:
                     raise InvalidArgumentError("headers", f"have no Location, but the status is {status}")
                 page.redirect_url = join_url(url or item.url, location)
-                is_followed = self._crawl.follows(page.redirect_url, item.depth + 1)
+                is_followed = self._is_in_scope(page.redirect_url, item.depth + 1)
                 return await backend.commit_page(
                     page, claim=self.claim, kind=kind, follow_redirect=is_followed
                 )
@@ -212,7 +212,7 @@ class Task:
                     "last_modified": None,
                 }
             )
-            if not crawl.follows(url, item.depth):
+            if not self._is_in_scope(url, item.depth):
                 return await backend.commit_page(alias, claim=self.claim, follow_redirect=False)
             # If the process is killed before the claim ends, both are stored again.
             await backend.commit_page(alias, follow_redirect=False)
@@ -240,6 +240,16 @@ class Task:
         return await backend.commit_page(
             page, version, claim=self.claim, discovered=discovered, also=also, kind=ResponseKind.CONTENT
         )
+
+    def _is_in_scope(self, target: str, depth: int) -> bool:
+        """Returns whether the crawl follows the target of a redirect; logs if it does not."""
+        is_followed = self._crawl.follows(target, depth)
+        if not is_followed:
+            # A seed that leads elsewhere is a mistake, such as www.example.org for example.org.
+            level = logging.INFO if self.depth else logging.WARNING
+            reason = "which is not in the scope of the crawl: see allowed_domains and follow"
+            logger.log(level, "%s redirects to %s, %s", self.url, target, reason)
+        return is_followed
 
     def _error_of(self, status: int | None, error: str | BaseException | None) -> str:
         if error is None:

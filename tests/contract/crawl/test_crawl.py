@@ -456,3 +456,16 @@ async def test_crawl_deletes_nothing_if_it_does_not_know_how_much_is_unseen(
 )
 def test_retry_after_is_seconds_or_a_date_or_nothing(value: str, seconds: float | None) -> None:
     assert retry_after({"RETRY-AFTER": value}, datetime(2026, 11, 27, 8, tzinfo=UTC)) == seconds
+
+
+async def test_seed_that_redirects_out_of_scope_is_logged(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(home=Answer(301, headers={"Location": "https://www.elsewhere.example/"}))
+    run, _ = await crawl(store, server)
+    assert run.run.stats.pages_discovered == 1
+    (warning,) = [record for record in caplog.records if record.name == "ragcrawl_dynamo._crawl.task"]
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage().startswith(
+        f"{HOME} redirects to https://www.elsewhere.example/, which is not"
+    )
