@@ -47,43 +47,38 @@ class Store(DynamoDBBackend):
     ) -> Crawl:
         """Returns a crawl of a site. Use it in `async with`.
 
-                It saves the site as `ensure_site` does. It resumes the site's latest run if this run is open, and
-                begins the next one otherwise. Processes that begin a run at the same time begin the same run. From
-                the second run of a site on, a crawl is a sync: it begins with all known pages too, and fetches them
-                conditionally.
+        It saves the site as `ensure_site` does. It resumes the site's latest run if this run is open, and
+        begins the next one otherwise. Processes that begin a run at the same time begin the same run. From
+        the second run of a site on, a crawl is a sync: it begins with all known pages too, and fetches them
+        conditionally.
 
-                Args:
-                    site_id: The site.
-                    seeds: The URLs to begin with.
-                    name: The name of the site; its id by default.
-                    config: Any JSON to store with the site.
-                    run_id: The run to begin or to resume, instead of the site's latest one.
-                    sitemap: The URLs that the site's sitemaps list. They are added to the frontier, and the known
-                        pages of them are marked as seen.
-                    allowed_domains: The hosts of the links to follow, with the port if it is not the default one. By
-                        default those of the seeds.
-                    allowed_subdomains: Whether to follow links to subdomains of these hosts too.
-                    follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
-                    max_depth: How many links may lie between a seed and a page; None for any number.
-                    delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
-        <<<<<<< HEAD
-                        `max_deleted_share` of the site raise a `MassDeletionError`. If 100,000 or more are unseen,
-                        none is deleted, and an error is logged.
-        =======
-                        `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
-                        deleted, and an error is logged.
-        >>>>>>> att
-                    kind_of: Returns what the status of an answer says of a page, to store it in another way than
-                        `ResponseKind.of`.
-                    host_delay: See `frontier`.
-                    host_max_in_flight: See `frontier`.
-                    host_max_items: See `frontier`.
-                    normalize: See `frontier`.
-                    politeness_key: See `frontier`.
+        Args:
+            site_id: The site.
+            seeds: The URLs to begin with.
+            name: The name of the site; its id by default.
+            config: Any JSON to store with the site.
+            run_id: The run to begin or to resume, instead of the site's latest one.
+            sitemap: The URLs that the site's sitemaps list. They are added to the frontier, and the known
+                pages of them are marked as seen.
+            allowed_domains: The hosts of the links to follow, with the port if it is not the default one. By
+                default those of the seeds.
+            allowed_subdomains: Whether to follow links to subdomains of these hosts too.
+            follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
+            max_depth: How many links may lie between a seed and a page; None for any number.
+            delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
+                `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
+                deleted, and an error is logged.
+            kind_of: Returns what the status of an answer says of a page, to store it in another way than
+                `ResponseKind.of`.
+            host_delay: See `frontier`.
+            host_max_in_flight: See `frontier`.
+            host_max_items: See `frontier`.
+            normalize: See `frontier`.
+            politeness_key: See `frontier`.
 
-                Raises:
-                    InvalidArgumentError: A seed is no absolute http(s) URL, one of `allowed_domains` is no host, or
-                        another argument has a wrong type or value. The error names the argument.
+        Raises:
+            InvalidArgumentError: A seed is no absolute http(s) URL, one of `allowed_domains` is no host, or
+                another argument has a wrong type or value. The error names the argument.
         """
         urls = check_several("seeds", seeds, str)
         if not urls:
