@@ -550,6 +550,28 @@ async def test_commit_page_of_a_claim_that_was_settled_otherwise_raises(begin: A
     assert crawl.claim.settled_as is settled_as
 
 
+@pytest.mark.parametrize(
+    "answer", [Answer(503, FAILED), Answer(403, DENIED), Answer(302, REDIRECTED)], ids=str
+)
+async def test_commit_page_that_is_no_change_leaves_the_page_its_latest_change(
+    begin: Any, answer: Answer
+) -> None:
+    crawl = await begin("new")
+    for content in ("one", "two"):
+        crawl.clock.advance(1)
+        await crawl.backend.commit_page(page(status_code=200), version(content, content))
+    await crawl.commit(answer)
+    kinds, cursor = [], crawl.cursor
+    while True:
+        found = await crawl.backend.list_changes("site", limit=1, cursor=cursor)
+        kinds += [each.kind for each in found]
+        cursor = found.cursor
+        if found.is_end:
+            break
+    # The entry of the first change is not of interest any more.
+    assert kinds == [CHANGED]
+
+
 async def test_commit_page_of_a_redirect_resolves_its_target_and_stores_what_was_sent(begin: Any) -> None:
     crawl = await begin("new")
     await crawl.backend.commit_page(page(status_code=308, redirect_url="/moved"), claim=crawl.claim)

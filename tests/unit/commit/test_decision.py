@@ -78,9 +78,10 @@ def fetched(kind: ResponseKind, **fields: Any) -> Page:
         "content_hash": "wrong",
         "error_count": 88,
         "last_changed": START - timedelta(days=99),
+        # Perhaps the crawler had read the page before it fetched it.
+        "redirect_url": TARGET if kind in (MOVED, REDIRECTED) else OLD_TARGET,
     }
-    redirect = {"redirect_url": TARGET} if kind in (MOVED, REDIRECTED) else {}
-    return make_page("page", **{"status_code": STATUSES[kind], "depth": 5, **wrong, **redirect, **fields})
+    return make_page("page", **{"status_code": STATUSES[kind], "depth": 5, **wrong, **fields})
 
 
 def decided(
