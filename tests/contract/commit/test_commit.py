@@ -151,7 +151,8 @@ async def test_commit_page_repeated_returns_the_same_result_and_counts_once(
     claim = await claim_one(frontier)
     first = await backend.commit_page(page(), version(), claim=claim)
     assert await backend.commit_page(page(), version(), claim=claim) == first
-    # Even if the page has changed since.
+    # Even with other content under the same id, and if the page has changed since.
+    assert await backend.commit_page(page(), version("v1", "other"), claim=claim) == first
     await backend.commit_page(page(), version("v2", "b"))
     assert await backend.commit_page(page(), version(), claim=claim) == first
     stored = await backend.get_page("site", "page")

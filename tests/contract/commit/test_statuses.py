@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -61,7 +61,8 @@ class Answer:
         return self.error or f"HTTP {self.status}"
 
     def page(self, **fields: Any) -> Page:
-        redirect = TARGET if self.kind in (MOVED, REDIRECTED) else None
+        # A page that was read before it was fetched can have the target of an earlier redirect.
+        redirect = TARGET if self.kind in (MOVED, REDIRECTED) else url(9)
         return page(status_code=self.status, last_error=self.error, redirect_url=redirect, **fields)
 
     def version(self, content: str = "new") -> PageVersion | None:
@@ -253,7 +254,7 @@ async def test_commit_page_by_status(begin: Any, state: str, answer: Answer) -> 
     assert crawl.claim.ended
     assert not crawl.claim.lost
     assert crawl.claim.settled_as is item.status
-    assert [host.blocked_until async for host in crawl.frontier.iter_hosts()] == [None]
+    assert await blocks(crawl) == [None]
 
     run = await crawl.backend.complete_run("site", "run")
     stats = run.stats
@@ -447,15 +448,30 @@ async def test_commit_page_retry_after_delays_the_item_and_blocks_its_host(begin
     assert {claim.item.url for claim in await crawl.frontier.claim()} == {URL, url(5)}
 
 
-async def test_commit_page_retry_after_blocks_the_host_of_a_dead_letter_too(begin: Any) -> None:
+@pytest.mark.parametrize("is_limited", [False, True])
+async def test_commit_page_retry_after_blocks_the_host_of_a_dead_letter_too(
+    begin: Any, is_limited: bool
+) -> None:
     crawl = await begin("content")
+    if is_limited:
+        # Then this process knows the limits of the host, and that it is not blocked.
+        await crawl.frontier.set_host_max_in_flight("a.example", 5)
+    await fail_twice(crawl)
+    await crawl.commit(Answer(503, FAILED), retry_after=30)
+    assert (await crawl.items())[URL].status is FrontierStatus.FAILED
+    assert await blocks(crawl) == [crawl.clock.now() + timedelta(seconds=30)]
+
+
+async def fail_twice(crawl: Crawl) -> None:
+    """The next failure of the item is the last one."""
     for _ in range(2):
         await crawl.frontier.fail(crawl.claim, "x", retry_in=0)
         (crawl.claim,) = await crawl.frontier.claim()
-    await crawl.commit(Answer(503, FAILED), retry_after=30)
-    assert (await crawl.items())[URL].status is FrontierStatus.FAILED
-    blocked = [host.blocked_until async for host in crawl.frontier.iter_hosts()]
-    assert blocked == [crawl.clock.now() + timedelta(seconds=30)]
+
+
+async def blocks(crawl: Crawl) -> list[datetime | None]:
+    """Until when each host is blocked."""
+    return [host.blocked_until async for host in crawl.frontier.iter_hosts()]
 
 
 @pytest.mark.parametrize("status", [429, 403, 404])
@@ -464,29 +480,27 @@ async def test_commit_page_retry_after_counts_for_failures_only(begin: Any, stat
     is_failure = status == 429
     kind = ResponseKind.of(status)
     await crawl.commit(Answer(status, kind), retry_after=30)
-    blocked = [host.blocked_until async for host in crawl.frontier.iter_hosts()]
-    assert blocked == [crawl.clock.now() + timedelta(seconds=30) if is_failure else None]
+    assert await blocks(crawl) == [crawl.clock.now() + timedelta(seconds=30) if is_failure else None]
 
 
 async def test_commit_page_retry_after_zero_lets_the_item_be_claimed_at_once(begin: Any) -> None:
     crawl = await begin("content")
     await crawl.commit(Answer(503, FAILED), retry_after=0)
-    assert [host.blocked_until async for host in crawl.frontier.iter_hosts()] == [None]
+    assert await blocks(crawl) == [None]
     assert [claim.item.url for claim in await crawl.frontier.claim()] == [URL]
 
 
-async def test_commit_page_retry_after_does_not_shorten_a_longer_block(begin: Any) -> None:
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_commit_page_retry_after_does_not_shorten_a_longer_block(begin: Any, is_last: bool) -> None:
     crawl = await begin("content")
-    for seconds in (3600.0, 10.0):
-        until = crawl.clock.now() + timedelta(seconds=3600)
-        async with DynamoDBBackend(crawl.backend.config, clock=crawl.clock) as other:
-            # This process does not know of it.
-            await other.frontier("site", "run").block_host("a.example", until)
-        await crawl.commit(Answer(429, FAILED), retry_after=seconds)
-        blocked = [host.blocked_until async for host in crawl.frontier.iter_hosts()]
-        assert blocked == [until]
-        crawl.clock.advance(7200)
-        (crawl.claim,) = await crawl.frontier.claim()
+    if is_last:
+        await fail_twice(crawl)
+    until = crawl.clock.now() + timedelta(hours=1)
+    async with DynamoDBBackend(crawl.backend.config, clock=crawl.clock) as other:
+        # The process that commits does not know of it.
+        await other.frontier("site", "run").block_host("a.example", until)
+    await crawl.commit(Answer(429, FAILED), retry_after=10)
+    assert await blocks(crawl) == [until]
 
 
 REPEATABLE = [answer for answer in SOME_ANSWERS if answer.kind is not NOT_MODIFIED]
@@ -530,7 +544,7 @@ async def test_commit_page_whose_lease_was_lost_changes_nothing(begin: Any, answ
     after = await crawl.items()
     after.pop(TARGET, None)
     assert after == before
-    assert [host.blocked_until async for host in crawl.frontier.iter_hosts()] == [None]
+    assert await blocks(crawl) == [None]
     await crawl.frontier.complete(new)
 
 
