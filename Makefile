@@ -15,11 +15,11 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## Crawl Python's own documentation server into an embedded DynamoDB (ARGS="--help" for options).
-	$(BIN)/python examples/crawl_docs.py $(ARGS)
+demo: install  ## Crawl Python's own documentation server into a DynamoDB on this machine (ARGS="--help" for options).
+	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
-# Hundreds of processes import the same modules, which are compiled once.
-test test-unit: export PYTHONDONTWRITEBYTECODE :=
+# Many processes import the same modules, which are compiled once.
+demo test test-unit: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4

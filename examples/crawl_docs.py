@@ -8,9 +8,10 @@ the tables. More workers could join from other machines.
 Then the site is crawled again, with conditional requests for the known pages, and once more after one page
 was edited. After each pass, the change feed of the site returns the pages to index: all, none, and one.
 
-    python examples/crawl_docs.py                                     # embedded: no account, no Docker
-    python examples/crawl_docs.py --endpoint-url http://127.0.0.1:8000    # DynamoDB Local
-    python examples/crawl_docs.py --region eu-central-1               # AWS, with the usual credentials
+    python -m examples.crawl_docs                                     # on this machine: no account, no Docker
+    python -m examples.crawl_docs --engine moto                       # and no Java, even if there is one
+    python -m examples.crawl_docs --endpoint-url http://127.0.0.1:8000    # DynamoDB Local that runs already
+    python -m examples.crawl_docs --region eu-central-1               # AWS, with the usual credentials
 
 With a fixed `--port` the pages keep their URLs, so the next call finds them in the tables.
 """
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
@@ -42,6 +44,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from examples.demo_engine import ENGINES, Engine, run_engine
+from examples.demo_report import Pass, Units, gains, table_of_passes
 from ragcrawl_dynamo import (
     Claim,
     CrawlRun,
@@ -59,11 +63,12 @@ from ragcrawl_dynamo import (
     normalize_url,
 )
 from ragcrawl_dynamo.models import utc_now
-from ragcrawl_dynamo.testing import local_config, local_dynamodb
+from ragcrawl_dynamo.testing import local_config
 
 SITE_ID = "pydoc"
 # A public top-level module: neither _private nor a sub.module.
 PAGE_PATH = re.compile(r"/[a-z]\w*\.html", re.IGNORECASE)
+HREF = re.compile(r'href="([^"]*)"')
 # Parts of a page that change with every start of pydoc: addresses, and its working directory.
 VOLATILE = re.compile(r"(?<=0x)[0-9a-f]{6,}|(?<=handle )[0-9a-f]{6,}|/tmp/tmp\w+")
 
@@ -119,7 +124,7 @@ class Mirror:
                 async with http.get(urljoin(origin, path)) as response:
                     html = VOLATILE.sub("", await response.text())
                 self._pages[path] = html
-                links = links_of(BeautifulSoup(html, "lxml"), origin)
+                links = [urljoin(origin, link) for link in HREF.findall(html)]
                 paths = {urlsplit(link).path for link in in_scope(links, origin)}
                 left += sorted(paths - self._pages.keys() - set(left))
 
@@ -260,7 +265,7 @@ class Crawler:
         )
 
 
-async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) -> None:
+async def work(config: DynamoDBConfig, engine: str, run_id: str, start_url: str, tasks: int) -> Units:
     """Claims items from the frontier of the run until it is finished, in one worker process."""
     async with (
         create_storage_backend(StorageConfig(backend=config)) as backend,
@@ -270,11 +275,12 @@ async def work(config: DynamoDBConfig, run_id: str, start_url: str, tasks: int) 
         crawler = Crawler(backend, frontier, http, start_url)
         async with frontier.worker(concurrency=tasks, worker_id=f"process {os.getpid()}") as worker:
             await worker.run(crawler.handle)
+    return Units.of(backend.metrics(), engine)
 
 
-def work_in_process(*arguments: Any) -> None:
+def work_in_process(results: "SimpleQueue[Units]", *arguments: Any) -> None:
     """Runs in a worker process."""
-    asyncio.run(work(*arguments))
+    results.put(asyncio.run(work(*arguments)))
 
 
 async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
@@ -288,11 +294,13 @@ async def watch(frontier: Frontier, processes: Sequence[BaseProcess]) -> None:
             progress.update(task, total=stats.total, completed=stats.total - stats.open)
             if ended:
                 return
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
 
 
-async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Namespace) -> CrawlRun:
-    """Saves a run, starts worker processes that crawl, and completes the run."""
+async def crawl_site(
+    backend: StorageBackend, start_url: str, args: argparse.Namespace
+) -> tuple[CrawlRun, Units]:
+    """Saves a run, starts workers that crawl, and completes it. Returns the run and the workers' units."""
     latest = await backend.get_latest_run(SITE_ID)
     run = CrawlRun(
         run_id=f"run_{uuid4().hex[:12]}",
@@ -308,9 +316,12 @@ async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Nam
     # An unchanged page answers 304 without links, so a sync starts with the known pages.
     known = await backend.get_pages_needing_recrawl(SITE_ID)
     await frontier.add([urljoin(start_url, "index.html"), *(page.url for page in known)])
-    # Each worker is a new interpreter: a forked process would share this one's connections.
-    context = multiprocessing.get_context("spawn")
-    arguments = (args.config, run.run_id, start_url, args.tasks)
+    # Each worker is a fork of a process that has only imported modules: a fork of this one would share its
+    # connections, and an interpreter of its own would import them again.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aiohttp.web", "examples.demo_report", "markdownify", "rich.progress"])
+    consumed: SimpleQueue[Units] = context.SimpleQueue()
+    arguments = (consumed, args.config, args.engine.name, run.run_id, start_url, args.tasks)
     workers = [context.Process(target=work_in_process, args=arguments) for _ in range(args.processes)]
     for worker in workers:
         worker.start()
@@ -320,17 +331,20 @@ async def crawl_site(backend: StorageBackend, start_url: str, args: argparse.Nam
         for worker in workers:
             worker.terminate()
             worker.join()
+    units = Units()
+    while not consumed.empty():
+        units += consumed.get()
     await frontier.is_finished()
-    return await backend.complete_run(SITE_ID, run.run_id)
+    return await backend.complete_run(SITE_ID, run.run_id), units
 
 
-async def index(backend: StorageBackend) -> str:
-    """Reads the change feed as an indexer does; returns a summary of the changes since the last call."""
+async def index(backend: StorageBackend) -> tuple[int, str]:
+    """Reads the change feed as an indexer does. Returns the number of changes that are new, and a text."""
     changes = [change async for change in backend.iter_changes(SITE_ID, "demo")]
     kinds = Counter(change.kind for change in changes)
     text = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
     paths = [urlsplit(change.page.url).path for change in changes]
-    return text if len(paths) > 3 else " ".join([text, *paths])
+    return len(changes), text if len(paths) > 3 else " ".join([text, *paths])
 
 
 async def crawl_and_index(
@@ -338,20 +352,23 @@ async def crawl_and_index(
 ) -> None:
     """Crawls the site several times, and reads the change feed after each pass."""
     await backend.save_site(Site(site_id=SITE_ID, name="Python documentation server", seeds=[start_url]))
-    table = Table("pass", "s", "new", "changed", "unchanged", "bodies", "the change feed says")
+    bodies = (await backend.get_content_usage(SITE_ID)).versions
+    passes = []
     for number in range(1, args.passes + 1):
         name = f"{number}"
         if args.edit and number == args.passes:
             mirror.edit(args.edit)
             name += f", {args.edit} edited"
-        before = (await backend.get_content_usage(SITE_ID)).versions
+        before, bodies_before = Units.of(backend.metrics(), args.engine.name), bodies
         started = time.perf_counter()
-        stats = (await crawl_site(backend, start_url, args)).stats
+        run, units = await crawl_site(backend, start_url, args)
         seconds = time.perf_counter() - started
-        bodies = (await backend.get_content_usage(SITE_ID)).versions - before
-        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, bodies)
-        table.add_row(name, f"{seconds:.1f}", *map(str, counts), await index(backend))
-    console.print(table)
+        changes, feed = await index(backend)
+        units += Units.of(backend.metrics(), args.engine.name) - before
+        bodies = (await backend.get_content_usage(SITE_ID)).versions
+        passes.append(Pass(name, seconds, run.stats, bodies - bodies_before, feed, changes, units))
+    console.print(table_of_passes(passes))
+    console.print(*gains(passes, args.engine.name), sep="\n", soft_wrap=True)
 
 
 async def summarize(backend: StorageBackend, start_url: str) -> None:
@@ -393,25 +410,32 @@ async def summarize(backend: StorageBackend, start_url: str) -> None:
             console.print("\n".join(f"  {line[:100]}" for line in lines[:12]), markup=False)
 
 
-def settings(args: argparse.Namespace, embedded: str | None) -> DynamoDBConfig:
+def known_engine(endpoint: str | None, region: str | None) -> Engine:
+    """Returns the engine that the command line names. An endpoint on this machine is DynamoDB Local's."""
+    if urlsplit(endpoint or "").hostname in ("127.0.0.1", "localhost", "::1"):
+        return Engine("dynamodb-local", endpoint, f"DynamoDB Local at {endpoint}, as asked for")
+    return Engine("aws", endpoint, f"AWS at {endpoint or region}, as asked for")
+
+
+def settings(args: argparse.Namespace, engine: Engine) -> DynamoDBConfig:
     """Creates the settings from the command line."""
-    endpoint = embedded or args.endpoint_url
-    if endpoint and urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
-        return local_config(endpoint, table_prefix=args.table_prefix, region=args.region or "us-east-1")
-    return DynamoDBConfig(
-        endpoint_url=endpoint, table_prefix=args.table_prefix, region=args.region or "us-east-1"
-    )
+    # A site of one host needs one list of hosts, which each worker reads once a second.
+    fields = {"table_prefix": args.table_prefix, "region": args.region or "us-east-1", "frontier_buckets": 1}
+    if engine.name == "aws":
+        return DynamoDBConfig(endpoint_url=engine.endpoint, **fields)
+    return local_config(engine.endpoint or "", **fields)
 
 
 async def main(args: argparse.Namespace) -> None:
     """Crawls the site, and prints the content of the tables."""
     async with AsyncExitStack() as stack:
-        is_embedded = not args.endpoint_url and not args.region
-        embedded = await stack.enter_async_context(local_dynamodb()) if is_embedded else None
-        args.config = config = settings(args, embedded)
-        where = "an embedded engine (moto)" if embedded else config.endpoint_url or f"AWS {config.region}"
-        console.print(f"storing in {where}, tables {config.table_prefix}*")
-        backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=config)))
+        if args.endpoint_url or args.region:
+            engine = known_engine(args.endpoint_url, args.region)
+        else:
+            engine = await stack.enter_async_context(run_engine(args.engine))
+        args.engine, args.config = engine, settings(args, engine)
+        console.print(f"storing in {engine.description}; tables {args.table_prefix}*", soft_wrap=True)
+        backend = await stack.enter_async_context(create_storage_backend(StorageConfig(backend=args.config)))
         with console.status("reading pydoc's pages"):
             mirror = Mirror()
             await mirror.load()
@@ -422,6 +446,12 @@ async def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Crawl Python's documentation server into DynamoDB.")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what to run on this machine; auto prefers DynamoDB Local",
+    )
     parser.add_argument("--endpoint-url", help="a running engine, such as http://127.0.0.1:8000")
     parser.add_argument("--region", help="AWS region; without --endpoint-url, store in AWS itself")
     parser.add_argument("--table-prefix", default="ragcrawl_demo_")

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from benchmarks.scale import dollars
+from examples import demo_engine
+from examples.demo_report import Units
+from ragcrawl_dynamo import OperationMetrics
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
 from tests.support.processes import run_command
 
@@ -18,9 +22,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 async def run_example(name: str, *args: str) -> str:
-    """The output of an example; fails where it fails or warns."""
+    """The output of an example, a file or a module; fails where it fails or warns."""
+    what = (str(EXAMPLES / name),) if name.endswith(".py") else ("-m", f"examples.{name}")
     code, output, errors = await run_command(
-        *(sys.executable, "-W", "error::ResourceWarning", str(EXAMPLES / name), *args),
+        *(sys.executable, "-W", "error::ResourceWarning", *what, *args),
+        cwd=EXAMPLES.parent,
         env={**os.environ, "COLUMNS": "140", "NO_COLOR": "1"},
     )
     assert code == 0, errors
@@ -35,9 +41,9 @@ def figure(output: str, name: str) -> int:
 
 
 def passes(output: str) -> list[list[str]]:
-    """The cells of the demo's table of passes: pass, seconds, new, changed, unchanged, bodies, feed."""
+    """The cells of the demo's table of passes: name, s, pages/s, new, changed, unchanged, bodies, feed."""
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines()]
-    return [row for row in rows if len(row) == 7]
+    return [row for row in rows if len(row) == 8]
 
 
 @pytest.mark.long
@@ -49,7 +55,8 @@ async def test_example_crawl_docs_stores_a_real_site_and_keeps_it_up_to_date(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ("--endpoint-url", dynamodb_local_endpoint, "--port", f"{port}")
-    output = await run_example("crawl_docs.py", *where, "--passes", "1", "--edit", "")
+    output = await run_example("crawl_docs", *where, "--passes", "1", "--edit", "")
+    assert output.startswith(f"storing in DynamoDB Local at {dynamodb_local_endpoint}, as asked for; tables ")
     pages = figure(output, "pages")
     assert pages >= 190
     assert figure(output, "versions") == pages
@@ -61,13 +68,75 @@ async def test_example_crawl_docs_stores_a_real_site_and_keeps_it_up_to_date(
     assert len(re.findall(r"process \d+: \d+", output)) == 2
     assert "json.html" in output
     (first,) = passes(output)
-    assert first[2:] == [f"{pages}", "0", "0", f"{pages}", f"{pages} created"]
+    assert first[3:] == [f"{pages}", "0", "0", f"{pages}", f"{pages} created"]
+    assert float(first[2]) == pytest.approx(pages / float(first[1]), rel=0.1)
+    # What docs/cost.md says, and the additions of links.
+    writes, reads, cents = costs(output, "1")
+    assert 24_000 < writes < 29_000
+    assert cents == pytest.approx(100 * dollars(reads, writes), abs=0.01)
     # Another call, on the same tables.
-    output = await run_example("crawl_docs.py", *where, "--passes", "2")
+    output = await run_example("crawl_docs", *where, "--passes", "2")
     again, edited = passes(output)
-    assert again[2:] == ["0", "0", f"{pages}", "0", "nothing"]
-    assert edited[2:] == ["0", "1", f"{pages - 1}", "1", "1 changed /json.html"]
+    assert again[3:] == ["0", "0", f"{pages}", "0", "nothing"]
+    assert edited[3:] == ["0", "1", f"{pages - 1}", "1", "1 changed /json.html"]
     assert figure(output, "versions") == pages + 1
+    unchanged = f"{pages} of {pages} pages unchanged, bodies stored: 0, pages to embed again: 0\n"
+    assert f"pass 1: {unchanged}" in output
+    unchanged = f"{pages - 1} of {pages} pages unchanged, bodies stored: 1, pages to embed again: 1\n"
+    assert f"pass 2, json.html edited: {unchanged}" in output
+    assert 5_000 < costs(output, "1")[0] < 8_000
+
+
+def costs(output: str, name: str) -> tuple[int, int, float]:
+    """Write units, read units and cents of 1,000 pages as in a pass."""
+    pattern = rf"1,000 pages as in pass {name}: ([\d,]+) write units, ([\d,]+) read units, ([\d.]+) cents"
+    match = re.search(pattern, output)
+    assert match is not None, output
+    return int(match[1].replace(",", "")), int(match[2].replace(",", "")), float(match[3])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_example_crawl_docs_needs_no_engine_but_moto() -> None:
+    output = await run_example("crawl_docs", "--engine", "moto", "--passes", "1", "--edit", "")
+    assert output.startswith("storing in moto, embedded in this process, as asked for; tables ")
+    (first,) = passes(output)
+    assert first[7].endswith(" created")
+    assert "moto invents capacity units" in output
+    assert "write units," not in output
+
+
+async def test_example_demo_engine_is_moto_if_dynamodb_local_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "")
+    async with demo_engine.run_engine("auto") as engine:
+        assert engine.name == "dynamodb-local"
+        assert (
+            engine.description == "DynamoDB Local, AWS's own engine, since Java and .dynamodb-local are here"
+        )
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    async with demo_engine.run_engine("auto") as engine:
+        assert engine.description == "moto, embedded in this process, since java was not found"
+    monkeypatch.setattr(demo_engine, "DYNAMODB_LOCAL", tmp_path)
+    async with demo_engine.run_engine("auto") as engine:
+        assert engine.name == "moto"
+        assert engine.description.endswith(f", since there is no DynamoDBLocal.jar in {tmp_path}")
+    with pytest.raises(RuntimeError, match=r"no DynamoDBLocal\.jar"):
+        async with demo_engine.run_engine("dynamodb-local"):
+            pass
+
+
+def test_example_demo_report_counts_a_transaction_as_aws_does() -> None:
+    metrics = {
+        ("TransactWriteItems", "pages"): OperationMetrics(write_units=8.0),
+        ("PutItem", "versions"): OperationMetrics(write_units=3.0),
+        ("GetItem", "pages"): OperationMetrics(read_units=1.5),
+    }
+    assert Units.of(metrics, "dynamodb-local") == Units(reads=1.5, writes=7.0)
+    assert Units.of(metrics, "aws") == Units(reads=1.5, writes=11.0)
+    # The prices of docs/scale.md.
+    assert Units(reads=1e6, writes=2e6).dollars == dollars(1e6, 2e6)
 
 
 async def test_example_incremental_sync_follows_the_changes() -> None:
