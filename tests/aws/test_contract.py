@@ -33,6 +33,7 @@ pytestmark = pytest.mark.aws
 NEED_THE_INDEX = {
     "test_clock_that_is_set_back_takes_no_time_from_leases",
     "test_commit_page_of_unchanged_content_writes_no_body",
+    "test_counts_of_a_process_that_does_nothing_else_are_stored_a_second_later",
     "test_frontier_of_one_run_does_not_see_another_run",
     "test_frontier_ttl_expires_final_items",
     "test_host_limits_are_durable_and_seen_by_other_processes",
@@ -42,6 +43,7 @@ NEED_THE_INDEX = {
     "test_recount_restores_counts_that_a_killed_process_lost",
     "test_settlement_refuses_claims_of_another_run",
     "test_worker_handles_every_item_and_ends",
+    "test_worker_summary_counts_each_item_by_what_its_handler_did",
 }
 
 
