@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-adapters test-ragcrawl test-crawlee test-scrapy check lint format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -35,8 +35,14 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
 
-test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` runs them too.
+# ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
+test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
 	$(BIN)/python -m pytest -m aws -n 2 -q $(ARGS)
+	$(if $(ARGS),,$(MAKE) --jobs 3 test-aws-ragcrawl test-aws-crawlee test-aws-scrapy)
+
+# They wait most of the time, for leases and late indexes: so all of them run at once.
+test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.installed fetch-dynamodb-local
+	.venv-$*/bin/python -m pytest tests/adapters -m aws -q
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
@@ -45,6 +51,16 @@ lint: install  ## Formatting, lint, types, and which room may import which.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+typecheck-public: install .venv-pyright/.installed  ## The types that users see: at least 98 % are complete, by pyright.
+	PATH="$(CURDIR)/$(BIN):$$PATH" .venv-pyright/bin/pyright --verifytypes ragcrawl_dynamo --ignoreexternal \
+		--outputjson | $(BIN)/python tools/type_completeness.py
+
+# Apart from .venv: the Node.js that it brings takes 200 MB.
+.venv-pyright/.installed: Makefile
+	$(PYTHON) -m venv .venv-pyright
+	.venv-pyright/bin/pip install --quiet 'pyright[nodejs]==1.1.414'
+	touch $@
 
 format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .
@@ -159,4 +175,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

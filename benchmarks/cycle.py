@@ -1,7 +1,8 @@
 """What a crawled page costs from claim to commit, on the demo's site and DynamoDB Local.
 
-Pages are claimed in batches of 25; each is committed with its body and all links of its site. A consumer
-reads the changes. Then the same run is made again, as a sync that finds nothing changed. Units are those of
+Pages are claimed in batches of 25; each is committed with its body and all links of its site. Two consumers
+read the changes, one of them with content. Then the same run is made again, as a sync that finds nothing
+changed. Units are those of
 single requests, since the engine reports none for PartiQL batches, whose writes are the same; requests are
 those of PartiQL batches.
 
@@ -22,6 +23,9 @@ from ragcrawl_dynamo import CommitOutcome, DynamoDBBackend, DynamoDBConfig, Page
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 
 BATCH = 25
+
+# Whether they read the content.
+CONSUMERS = {"without content": False, "with content": True}
 
 
 async def cycle(
@@ -55,20 +59,17 @@ async def cycle(
         return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()
 
 
-async def consume(config: DynamoDBConfig) -> tuple[int, Cost]:
+async def consume(config: DynamoDBConfig, consumer: str, *, include_content: bool) -> tuple[int, Cost]:
     """Reads the changes since the last time: how many, and what one costs, or what asking costs for none."""
     async with DynamoDBBackend(config) as backend:
-        before = totals(backend)
         # The pages that there are come first where a consumer is new: this one knows that there are none.
-        cursor = await backend.get_change_cursor(SITE_ID, "indexer") or await backend.get_change_cursor(
-            SITE_ID
-        )
-        part = await backend.list_changes(SITE_ID, cursor=cursor)
-        count = len(part)
-        while not part.is_end:
-            part = await backend.list_changes(SITE_ID, cursor=part.cursor)
-            count += len(part)
-        await backend.save_change_cursor(SITE_ID, "indexer", part.cursor)
+        if await backend.get_change_cursor(SITE_ID, consumer) is None:
+            await backend.save_change_cursor(SITE_ID, consumer, str(await backend.get_change_cursor(SITE_ID)))
+        before = totals(backend)
+        count = 0
+        async for change in backend.iter_changes(SITE_ID, consumer, include_content=include_content):
+            assert (change.version is not None) == include_content  # noqa: S101 # what is measured
+            count += 1
         requests, reads, writes = (
             after - first for after, first in zip(totals(backend), before, strict=True)
         )
@@ -87,7 +88,8 @@ async def main() -> None:
         batches = local_config(endpoint, conditional_batches="partiql")
         single = local_config(endpoint, conditional_batches="item")
         for config in (batches, single):
-            await consume(config)
+            for consumer, include_content in CONSUMERS.items():
+                await consume(config, consumer, include_content=include_content)
         for run_id in ("first", "second"):
             cost, _, outcome = await cycle(batches, corpus, start_url, run_id)
             units, by_rule, _ = await cycle(single, corpus, start_url, run_id)
@@ -98,14 +100,15 @@ async def main() -> None:
                 f"{units.write_units:.1f}",
                 f"{by_rule:.1f}",
             )
-            count, cost = await consume(single)
-            table.add_row(
-                f"  a consumer that reads {count} changes" if count else "  a consumer that asks, in all",
-                f"{cost.requests:.2f}",
-                f"{cost.read_units:.2f}",
-                f"{cost.write_units:.2f}",
-                f"{cost.write_units:.2f}",
-            )
+            for consumer, include_content in CONSUMERS.items():
+                count, cost = await consume(single, consumer, include_content=include_content)
+                table.add_row(
+                    f"  {count} changes {consumer}" if count else f"  asking {consumer}, in all",
+                    f"{cost.requests:.2f}",
+                    f"{cost.read_units:.2f}",
+                    f"{cost.write_units:.2f}",
+                    f"{cost.write_units:.2f}",
+                )
     console.print(table)
 
 

@@ -119,13 +119,14 @@ class Load:
             await asyncio.sleep(0.05)
         for claim in claims:
             url = claim.item.url
+            content_hash = str(self.chance.randrange(10**9))
             version = PageVersion(
-                version_id="v",
+                version_id=content_hash,
                 page_id=claim.item.item_id,
                 site_id="site",
                 run_id="run",
                 markdown=f"# {url}\n" + "text " * self.chance.randrange(1000, 1010),
-                content_hash=str(self.chance.randrange(10**9)),
+                content_hash=content_hash,
                 url=url,
                 status_code=200,
             )

@@ -5,8 +5,8 @@ It runs on an embedded DynamoDB and needs no AWS account and no Docker.
 A crawler commits pages. An indexer, which is independent of the crawler, reads the change feed and indexes
 the pages that changed. It stores the cursor of the feed in its index, atomically with the indexed pages, so
 it misses no change and always knows where to continue. If your index cannot store a cursor atomically, use
-`iter_changes`, which keeps the cursor for you. The indexer may then get a change twice; this does no harm if
-it stores pages by their ids.
+`iter_changes`, which keeps the cursor for you and can wait for more changes. The indexer may then get a
+change twice; this does no harm if it stores pages by their ids.
 
     python examples/incremental_sync.py
 """
@@ -15,7 +15,6 @@ import asyncio
 from hashlib import sha256
 
 from ragcrawl_dynamo import (
-    ChangeKind,
     Page,
     PageVersion,
     StorageBackend,
@@ -46,14 +45,13 @@ async def sync(backend: StorageBackend, index: Index) -> str:
     """Updates the index; returns a description of the changes."""
     done = []
     while True:
-        changes = await backend.list_changes(SITE, limit=50, cursor=index.cursor)
-        remove = [change.page.page_id for change in changes if change.kind is ChangeKind.DELETED]
-        put = {}
+        changes = await backend.list_changes(SITE, limit=50, cursor=index.cursor, include_content=True)
+        put, remove = {}, []
         for change in changes:
-            if change.kind is not ChangeKind.DELETED:
-                version = await backend.get_current_version(SITE, change.page.page_id)
-                if version is not None:
-                    put[change.page.page_id] = version.markdown.split("\n\n")
+            if change.version is None:
+                remove.append(change.page.page_id)
+            else:
+                put[change.page.page_id] = change.version.markdown.split("\n\n")
             done.append(f"{change.kind} {change.page.url}")
         index.apply(put, remove, changes.cursor)
         if changes.is_end:

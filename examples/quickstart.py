@@ -1,23 +1,32 @@
-"""Saves a page and reads it back from an embedded DynamoDB. It needs no AWS account and no Docker."""
+"""Crawls three pages into an embedded DynamoDB. It needs no AWS account, no Docker and no network."""
 
 import asyncio
 
-from ragcrawl_dynamo import Page, Site, StorageConfig, create_storage_backend
+from ragcrawl_dynamo import Task, connect
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
+
+HOME = "https://example.com/"
+# Stands for the web: the text and the links of each URL.
+WEB = {
+    HOME: ("# Home", ["guide", "install"]),
+    f"{HOME}guide": ("# Guide", [HOME]),
+    f"{HOME}install": ("# Install", [HOME, "missing"]),
+}
 
 
 async def main() -> None:
-    """Opens a backend, saves a site with a page, and reads both back."""
-    async with local_dynamodb() as endpoint:
-        config = StorageConfig(backend=local_config(endpoint))
-        async with create_storage_backend(config) as backend:
-            await backend.save_site(Site(site_id="docs", name="Docs", seeds=["https://example.com/"]))
-            await backend.save_page(Page(page_id="home", site_id="docs", url="https://example.com/"))
-            page = await backend.get_page_by_url("docs", "https://example.com")
-            assert page is not None  # noqa: S101 # it was saved above
-            print(f"{page.url} is page {page.page_id!r}, first seen {page.first_seen:%Y-%m-%d %H:%M} UTC")
-            for due_page in await backend.get_pages_needing_recrawl("docs", max_age_hours=24):
-                print(f"{due_page.url} is due")
+    """Crawls the site, and prints what the change feed says."""
+    async with local_dynamodb() as endpoint, connect(local_config(endpoint)) as store:
+        async with store.crawl("docs", seeds=[HOME]) as run:
+
+            async def handle(task: Task) -> None:
+                markdown, links = WEB.get(task.url, ("", []))  # your fetcher and parser
+                await task.save(200 if markdown else 404, markdown=markdown, links=links)
+
+            print(await run.work(handle, concurrency=8))
+        print(f"{run.run.status}: {run.run.stats.pages_new} new pages")
+        async for change in store.iter_changes("docs", "indexer", include_content=True):
+            print(change.kind, change.page.url)  # embed change.version.markdown here
 
 
 asyncio.run(main())

@@ -2,15 +2,19 @@
 
 from ragcrawl_dynamo._changes.change import ChangeKind, ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
+from ragcrawl_dynamo._crawl.crawl import Crawl
+from ragcrawl_dynamo._crawl.task import Task
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.arguments import LinkFields
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
 from ragcrawl_dynamo._frontier.counts import FrontierStats
 from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._records.runs import StatsDeltas
@@ -18,7 +22,7 @@ from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.domains import registrable_domain
-from ragcrawl_dynamo._utils.urls import normalize_url
+from ragcrawl_dynamo._utils.urls import normalize_url, page_id
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
@@ -73,6 +77,7 @@ from ragcrawl_dynamo.models import (
     Site,
 )
 from ragcrawl_dynamo.storage import StorageBackend
+from ragcrawl_dynamo.store import Store, connect
 
 __all__ = [
     "AccessDeniedError",
@@ -95,10 +100,12 @@ __all__ = [
     "ContentUsage",
     "CorruptContentError",
     "CorruptItemError",
+    "Crawl",
     "CrawlRun",
     "CrawlStats",
     "CredentialsError",
     "DeadlineExceededError",
+    "DoNotRetry",
     "DynamoDBBackend",
     "DynamoDBConfig",
     "EndpointUnreachableError",
@@ -132,6 +139,7 @@ __all__ = [
     "RagcrawlDynamoError",
     "RequestEvent",
     "RequestRejectedError",
+    "ResponseKind",
     "RunState",
     "RunStatus",
     "SchemaMismatchError",
@@ -139,17 +147,23 @@ __all__ = [
     "ServerFaultError",
     "ServiceError",
     "Site",
+    "Skip",
     "Slice",
     "StatsDeltas",
     "StorageBackend",
     "StorageConfig",
+    "Store",
     "TableInfo",
     "TableNotFoundError",
+    "Task",
     "ThrottledError",
+    "WorkSummary",
     "Worker",
     "WrongEventLoopError",
+    "connect",
     "create_storage_backend",
     "normalize_url",
+    "page_id",
     "registrable_domain",
 ]
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from ragcrawl_dynamo._changes.consumers import ChangeConsumers
+from ragcrawl_dynamo._changes.contents import ChangeContents
 from ragcrawl_dynamo._changes.feed import ChangeFeed
 from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._commit.commit import Committer
@@ -14,6 +16,7 @@ from ragcrawl_dynamo._commit.live_stats import LiveStats
 from ragcrawl_dynamo._commit.run_completion import RunCompletion
 from ragcrawl_dynamo._commit.site_deletion import SiteDeletion
 from ragcrawl_dynamo._commit.tombstones import Tombstones
+from ragcrawl_dynamo._commit.unseen_pages import UnseenPages
 from ragcrawl_dynamo._content.bucket import ContentBucket
 from ragcrawl_dynamo._content.garbage import GarbageCollector
 from ragcrawl_dynamo._content.retention import Retention
@@ -50,6 +53,7 @@ class Assembly:
         on_lease_lost: LeaseObserver | None,
     ) -> None:
         self.config = config
+        self.clock = clock
         self.metrics = metrics = Metrics(on_request)
         self.gateway = gateway = Gateway(config, client_factory, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
@@ -60,9 +64,11 @@ class Assembly:
         self.pages = PageStore(gateway, tables.pages, clock)
         self.frontier_items = FrontierItemStore(gateway, tables.frontier, clock)
         self.frontiers = Frontiers(gateway, tables, clock, guarded(on_lease_lost))
-        self.change_log = ChangeLog(gateway, tables.pages, clock)
-        self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log)
         self.versions = VersionStore(gateway, tables.versions, self.bucket.gateway, self.pages, clock)
+        self.change_log = ChangeLog(gateway, tables.pages, clock)
+        contents = ChangeContents(config, self.pages, self.versions.loader)
+        self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log, contents)
+        self.consumers = ChangeConsumers(self.changes, clock)
         self.usage = UsageMeter(gateway, tables.versions)
         self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
         self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)
@@ -71,6 +77,7 @@ class Assembly:
             self.frontiers, self.pages, self.versions, self.change_log, self.live_stats
         )
         self.tombstones = Tombstones(self.frontiers, self.pages, self.change_log)
+        self.unseen_pages = UnseenPages(self.frontiers, self.runs, self.pages)
         self.run_completion = RunCompletion(self.frontiers, self.runs, self.pages, self.sites)
         self.site_deletion = SiteDeletion(
             self.sites, self.runs, self.frontier_items, (self.pages, self.changes, self.garbage)

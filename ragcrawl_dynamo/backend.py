@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Unpack
 
@@ -9,7 +10,9 @@ from typing_extensions import override
 
 from ragcrawl_dynamo._assembly import Assembly
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
+from ragcrawl_dynamo._changes.consumers import Following
 from ragcrawl_dynamo._commit.decision import CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
@@ -39,8 +42,7 @@ class DynamoDBBackend(StorageBackend):
         config: Its settings.
         client_factory: Makes the AWS client; replaced in tests.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
-        on_request: Called in the event loop after every request that was answered or has failed, retries
-            included. What it raises is logged.
+        on_request: Called in the event loop after each request, retries included; what it raises is logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
     """
 
@@ -66,29 +68,20 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.schema.version
 
     async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
-        """Returns what DynamoDB says of the five tables, and their recorded schema version, if there is one.
-
-        Needs no initialize(), and changes nothing.
-
-        Raises:
-            ServiceError: A request failed.
-        """
+        """Returns what DynamoDB says of the five tables, and their schema version; needs no initialize()."""
         return await self._rooms.describe_tables()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
-        """Migrates tables of an older schema version to this one; afterwards initialize() accepts them.
+        """Migrates tables of an older schema version to this one; returns how many items were rewritten.
 
-        It is resumable: after an error, or an end of the process, the next call continues from there. It ends
-        when one pass through the tables finds nothing old. Tables of this version are not read.
+        Afterwards initialize() accepts them. It is resumable: after an error, or an end of the process, the
+        next call continues. It ends when a pass finds nothing old. Tables of this version are not read.
 
         Queues of version 1 are not migrated: finish or cancel all runs, and stop the processes of the older
         version, before. Sites, runs, pages, versions and the items of finished runs stay.
 
         Args:
             on_progress: Called after each page of a table that was read.
-
-        Returns:
-            How many items were rewritten.
 
         Raises:
             SchemaVersionError: The tables are of a newer version than this package.
@@ -97,8 +90,6 @@ class DynamoDBBackend(StorageBackend):
             ServiceError: A request failed.
         """
         return await self._rooms.migrate(on_progress)
-
-    # Lifecycle
 
     @override
     async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
@@ -116,11 +107,13 @@ class DynamoDBBackend(StorageBackend):
     def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
         return self._rooms.metrics.snapshot()
 
-    # Sites
-
     @override
     async def save_site(self, site: Site) -> None:
         await self._rooms.sites.save(site)
+
+    @override
+    async def ensure_site(self, site: Site) -> Site:
+        return await self._rooms.sites.ensure(site)
 
     @override
     async def get_site(self, site_id: str) -> Site | None:
@@ -139,7 +132,9 @@ class DynamoDBBackend(StorageBackend):
     async def delete_site(self, site_id: str) -> bool:
         return await self._rooms.site_deletion.delete(site_id)
 
-    # Runs
+    @override
+    async def start_run(self, run: CrawlRun) -> CrawlRun:
+        return await self._rooms.runs.start(run, self._rooms.clock.now())
 
     @override
     async def save_run(self, run: CrawlRun) -> None:
@@ -180,8 +175,6 @@ class DynamoDBBackend(StorageBackend):
     ) -> CrawlRun:
         return await self._rooms.run_completion.complete(site_id, run_id, status)
 
-    # Pages
-
     @override
     async def save_page(self, page: Page) -> None:
         await self._rooms.pages.save(page)
@@ -215,6 +208,10 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.pages.iterate(site_id, include_tombstones)
 
     @override
+    def iter_aliases(self, site_id: str) -> AsyncIterator[Page]:
+        return self._rooms.pages.aliases(site_id)
+
+    @override
     @formerly("site_id", "include_tombstones")
     async def count_pages(self, site_id: str, *, include_tombstones: bool = False) -> int:
         return await self._rooms.pages.count(site_id, include_tombstones)
@@ -233,16 +230,13 @@ class DynamoDBBackend(StorageBackend):
     @override
     @formerly("site_id", "run_id", "limit")
     async def get_unseen_pages(self, site_id: str, run_id: str, *, limit: int = 1000) -> list[Page]:
-        run = await self._rooms.runs.get_completed(site_id, run_id)
-        return await self._rooms.pages.not_seen_since(site_id, run.started_at or run.created_at, limit)
+        return await self._rooms.unseen_pages.find(site_id, run_id, limit)
 
     @override
     async def tombstone_pages(
         self, site_id: str, page_ids: Iterable[str], *, allow_mass_deletion: bool = False
     ) -> int:
         return await self._rooms.tombstones.mark(site_id, page_ids, allow_mass_deletion=allow_mass_deletion)
-
-    # Versions
 
     @override
     async def save_version(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
@@ -298,13 +292,8 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> PruneReport:
-        return await self._rooms.retention.prune(
-            site_id,
-            keep_last=keep_last,
-            max_age_days=max_age_days,
-            dry_run=dry_run,
-            allow_mass_deletion=allow_mass_deletion,
-        )
+        prune = self._rooms.retention.prune
+        return await prune(site_id, keep_last, max_age_days, dry_run, allow_mass_deletion)
 
     @override
     async def collect_garbage(
@@ -315,9 +304,7 @@ class DynamoDBBackend(StorageBackend):
         dry_run: bool = False,
         allow_mass_deletion: bool = False,
     ) -> GarbageReport:
-        return await self._rooms.garbage.collect(
-            site_id, grace_hours=grace_hours, dry_run=dry_run, allow_mass_deletion=allow_mass_deletion
-        )
+        return await self._rooms.garbage.collect(site_id, grace_hours, dry_run, allow_mass_deletion)
 
     @override
     async def save_frontier_item(self, item: FrontierItem) -> None:
@@ -357,19 +344,35 @@ class DynamoDBBackend(StorageBackend):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
         also: Iterable[str] = (),
+        kind: ResponseKind | None = None,
+        retry_after: float | None = None,
+        follow_redirect: bool = True,
     ) -> CommitResult:
-        return await self._rooms.committer.commit(page, version, claim, discovered, also)
-
-    # Changes
+        arguments = page, version, claim, discovered, also, kind, retry_after
+        return await self._rooms.committer.commit(*arguments, follow_redirect=follow_redirect)
 
     @override
     @formerly("site_id", "limit", "cursor")
-    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
-        return await self._rooms.changes.read(site_id, limit, cursor)
+    async def list_changes(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None, include_content: bool = False
+    ) -> ChangeSlice:
+        return await self._rooms.changes.listing(site_id, limit, cursor, include_content)
 
     @override
-    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        return self._rooms.changes.iterate(site_id, consumer, limit)
+    @formerly("site_id", "consumer", "limit")
+    def iter_changes(
+        self,
+        site_id: str,
+        consumer: str,
+        *,
+        limit: int = 100,
+        include_content: bool = False,
+        follow: bool = False,
+        poll_seconds: float = 10.0,
+        stop: asyncio.Event | None = None,
+    ) -> AsyncIterator[PageChange]:
+        following = Following.checked(follow, poll_seconds, stop)
+        return self._rooms.consumers.iterate(site_id, consumer, limit, include_content, following)
 
     @override
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:

@@ -57,7 +57,7 @@ _ON_TABLES: dict[str, dict[str, set[str]]] = {
         "runs": {"GetItem", "BatchGetItem"},
         "pages": {"GetItem", "BatchGetItem", "Query"},
         "versions": {"GetItem", "BatchGetItem", "Query"},
-        "frontier": {"GetItem", "Query"},
+        "frontier": {"GetItem", "BatchGetItem", "Query"},
     },
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self, Unpack
 
 from ragcrawl_dynamo._changes.change import ChangeSlice, PageChange
 from ragcrawl_dynamo._commit.decision import CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
@@ -94,7 +96,18 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def save_site(self, site: Site) -> None:
-        """Saves a site."""
+        """Saves a site as it is. To declare a site at the start of a program, use `ensure_site`."""
+
+    @abstractmethod
+    async def ensure_site(self, site: Site) -> Site:
+        """Saves the settings of a site, and keeps what crawls have stored with it.
+
+        The settings are `name`, `seeds`, `allowed_domains`, `allowed_subdomains`, `config` and `is_active`.
+        `created_at`, `last_crawl_at`, `last_sync_at`, `total_pages` and `total_runs` of a stored site stay.
+
+        Returns:
+            The site as it is stored now.
+        """
 
     @abstractmethod
     async def get_site(self, site_id: str) -> Site | None:
@@ -143,6 +156,22 @@ class StorageBackend(ABC):
     @abstractmethod
     async def save_run(self, run: CrawlRun) -> None:
         """Saves a run with its stats. To add to the stats from many workers, use `add_run_stats`."""
+
+    @abstractmethod
+    async def start_run(self, run: CrawlRun) -> CrawlRun:
+        """Saves a run as running, if it is not stored; several processes may start the same run.
+
+        A stored run stays as it is, except that a pending one is running afterwards.
+
+        Args:
+            run: The run. Its `status` is ignored. Its `started_at` is now, unless it is set.
+
+        Returns:
+            The run as it is stored now. Its `status` may be one of a run that has ended.
+
+        Raises:
+            NotFoundError: Another process deletes the run at the same time.
+        """
 
     @abstractmethod
     async def get_run(self, site_id: str, run_id: str) -> CrawlRun | None:
@@ -325,6 +354,14 @@ class StorageBackend(ABC):
         """
 
     @abstractmethod
+    def iter_aliases(self, site_id: str) -> AsyncIterator[Page]:
+        """Iterates over the pages of a site that redirect to another URL, ordered by page_id.
+
+        The target is `redirect_url`. Such a page is a tombstone, unless the redirect is temporary and the
+        page has content. The reads are strongly consistent, and read the whole site.
+        """
+
+    @abstractmethod
     async def count_pages(self, site_id: str, *, include_tombstones: bool = False) -> int:
         """Counts the pages of a site. DynamoDB reads them all (one read unit for 4 KB), but returns none.
 
@@ -374,17 +411,24 @@ class StorageBackend(ABC):
     async def get_unseen_pages(self, site_id: str, run_id: str, *, limit: int = 1000) -> list[Page]:
         """Returns the pages that a completed run neither fetched nor marked as seen, longest unseen first.
 
-        Pass them to `tombstone_pages`. Its limit protects a site from a run that saw too few of its pages.
-        The method scans the whole site, eventually consistent, and reads the pages that are returned again.
+        Pages whose fetch has failed, and those that the run has skipped or not reached, are left out: nobody
+        knows whether they are gone. A page to which only such pages link may be returned, unless the run
+        began with all known pages.
+
+        Pass the pages to `tombstone_pages`. Its limit protects a site from a run that saw too few of its
+        pages. The method scans the whole site, eventually consistent, and reads the frontier items of the
+        unseen pages, and the pages that are returned again.
 
         Args:
             site_id: The site.
-            run_id: The run. A page is unseen if it was last seen before this run started.
+            run_id: The run. A page is unseen if it was last seen before this run started, and no commit of
+                this run has completed its item.
             limit: The largest number of pages to return. It bounds the memory; the size of the site does not.
 
         Raises:
             NotFoundError: The run does not exist.
-            InvalidArgumentError: The run is not completed, or `limit` is below 1.
+            InvalidArgumentError: The run is not completed or partial, `limit` is below 1, or this process
+                uses the run with other functions than those that it began with (see `frontier`).
         """
 
     @abstractmethod
@@ -674,6 +718,9 @@ class StorageBackend(ABC):
         claim: Claim | None = None,
         discovered: Iterable[str | FrontierItem] = (),
         also: Iterable[str] = (),
+        kind: ResponseKind | None = None,
+        retry_after: float | None = None,
+        follow_redirect: bool = True,
     ) -> CommitResult:
         """Saves a page and its version, and completes its frontier item, atomically.
 
@@ -692,6 +739,17 @@ class StorageBackend(ABC):
         - unchanged: only its freshness is updated, such as `last_crawled`. No version and no body is written.
         - tombstoned: the status is 404 or 410, or `is_tombstone` is set.
         - revived: the page was a tombstone.
+        - redirected: the status is 301, 302, 303, 307 or 308. The target, `page.redirect_url`, is added to
+          the frontier of the claim's run. After 301 and 308 the page is a tombstone, and deleted for readers
+          of the changes; after the others its content stays.
+        - denied: the status is 401, 403 or 451. The content of the page stays; its error is counted. The
+          item is skipped.
+        - failed: the status is 408, 425, 429 or 5xx, or it is None and `page.last_error` says why no answer
+          came. The content and the freshness of the page stay; its error is counted. The item is failed as by
+          `Frontier.fail`: it is tried again, or becomes a dead letter. Links are not added.
+
+        Any other status is refused. `kind` says what it means, or that a status means something else here.
+        A page that is not stored is not created by denied and failed fetches.
 
         The backend itself keeps `first_seen`, `version_count`, `last_changed`, `content_hash` and
         `current_version_id` of a stored page. It sets `last_seen` and `last_crawled` to now.
@@ -708,6 +766,10 @@ class StorageBackend(ABC):
                 logged. If the run is cancelled, no link is added.
             also: Other URLs of the page, such as those of a redirect. After the transaction, their items are
                 completed as by `Frontier.complete(also=...)`.
+            kind: What the answer of the server says of the page. None to go by the status.
+            retry_after: Seconds until a failed item is tried again, such as those of the header Retry-After.
+                The host of the claim is blocked as long. None for the delay of `Frontier.fail`.
+            follow_redirect: False does not add the target of a redirect to the frontier.
 
         Returns:
             What the commit made of the page. If the answer was lost, repeat the commit under the same claim:
@@ -720,8 +782,9 @@ class StorageBackend(ABC):
             ConflictError: Other writers changed the page each time that it was read. This call did not change
                 the page, its versions and the frontier item; the discovered links may have been added.
             InvalidArgumentError: Page, version and claim do not belong together; or `discovered` is given
-                without a claim and a version; or `version` is None, but there is no stored content that could
-                be unchanged.
+                without a claim and a version; or the status says nothing that can be stored, or does not go
+                with the content: 2xx needs a version, 304 stored content, and a redirect
+                `page.redirect_url`; or the `version_id` is in use for other content of the page.
             PartialBatchError: Some discovered links may not have been added, and nothing else was changed; or
                 some items of `also` were not completed, after everything else was done. Repeat the call.
         """
@@ -729,7 +792,9 @@ class StorageBackend(ABC):
     # Changes
 
     @abstractmethod
-    async def list_changes(self, site_id: str, *, limit: int = 100, cursor: str | None = None) -> ChangeSlice:
+    async def list_changes(
+        self, site_id: str, *, limit: int = 100, cursor: str | None = None, include_content: bool = False
+    ) -> ChangeSlice:
         """Returns the pages that commits and `tombstone_pages` created, changed or deleted since a cursor.
 
         Of a page that changed several times, only the latest change is returned, with the page as it is now.
@@ -740,14 +805,17 @@ class StorageBackend(ABC):
         is under way, and then makes it log its change at a later position. A change can be returned twice:
         compare `page.current_version_id` to recognize it. `save_page` logs no change.
 
-        A slice costs one read unit for 4 KB of logged changes, and one read unit for each page. Every process
-        that commits logs to a shard of its own, and each shard is read separately.
+        A slice costs one read unit for 4 KB of logged changes, and one read unit for each page; with
+        `include_content` also what `get_version` costs for each page that is not deleted. Every process that
+        commits logs to a shard of its own, and each shard is read separately.
 
         Args:
             site_id: The site.
             limit: The largest number of changes in the slice.
             cursor: The `cursor` of the previous slice, of today or of an earlier day. Without a cursor, all
                 pages that have content come first, as created.
+            include_content: Returns each change with its `version`, as `iter_changes` does. All bodies of the
+                slice are then in memory at once: choose `limit` by their size.
 
         Returns:
             The changes, and a cursor for the changes that follow. `is_end` is True if none follows for now.
@@ -757,26 +825,58 @@ class StorageBackend(ABC):
             InvalidCursorError: `cursor` is damaged or belongs to another site.
             ChangesExpiredError: `cursor` is older than `change_retention_days`, or the site was deleted after
                 it was taken.
+            CorruptContentError: A stored body is incomplete or differs from what was saved.
         """
 
     @abstractmethod
-    def iter_changes(self, site_id: str, consumer: str, limit: int = 100) -> AsyncIterator[PageChange]:
-        """Iterates over the changes that a consumer has not handled yet, up to now.
+    def iter_changes(
+        self,
+        site_id: str,
+        consumer: str,
+        *,
+        limit: int = 100,
+        include_content: bool = False,
+        follow: bool = False,
+        poll_seconds: float = 10.0,
+        stop: asyncio.Event | None = None,
+    ) -> AsyncIterator[PageChange]:
+        """Iterates over the changes that a consumer has not handled yet, up to now or without end.
 
         The consumer's cursor is kept with the site. It moves on after each slice, when the consumer asks for
         the change after the last one of the slice: by then all changes of the slice have been handled. A
-        consumer that is killed gets the changes of its last slice again.
+        consumer that is killed gets the changes of its last slice again. `list_changes` says which changes
+        there are, and what they cost.
+
+        With `include_content`, a change has the `version` that its `page` names: `version.version_id` equals
+        `page.current_version_id`. The page may have changed since it was read; its next change then follows.
+        If the version was pruned meanwhile, the page is read again, and the change has the page and version
+        of now. Memory is bounded as in `iter_versions`, whatever `limit` is.
+
+        With `follow`, the iteration waits for more after the last change. The cursor is saved before that, so
+        a consumer that is killed while it waits gets nothing twice. It reads again after a second, then after
+        pauses that double up to `poll_seconds` until there is a change. A read without a change takes one
+        read unit, and one for each process that commits to the site. An error ends the iteration, as does the
+        cancellation of the task; neither moves the cursor. A new call continues from there.
 
         Args:
             site_id: The site.
             consumer: The name of the consumer.
             limit: The largest number of changes in a slice.
+            include_content: Reads the current version of each page that is not deleted, with its body.
+            follow: Waits for more changes after the last one, until `stop` is set.
+            poll_seconds: The longest pause between two reads while nothing changes, in seconds.
+            stop: Ends the iteration once it is set: at once if it waits, otherwise when the consumer asks for
+                the next change. The cursor then moves on to the change after the last one that was handled,
+                also within a slice. Let the iteration end by itself: after a `break` the cursor stays.
 
         Raises:
-            InvalidArgumentError: `limit` is below 1.
+            InvalidArgumentError: `limit` is below 1; or `poll_seconds` is not from 0.1 to 3,600; or `stop` is
+                not an asyncio.Event.
             InvalidKeyError: The name is empty or too long.
             ChangesExpiredError: The consumer has not read for `change_retention_days`, or the site was
                 deleted since. Call `list_changes` without a cursor to start again.
+            CorruptContentError: A stored body is incomplete or differs from what was saved. Without
+                `include_content` the iteration gets past it.
         """
 
     @abstractmethod

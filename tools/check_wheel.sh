@@ -19,6 +19,8 @@ optional = {"typer", "rich", "pyarrow", "moto", "opentelemetry", "fastapi", "pyt
 assert not (loaded := optional & set(sys.modules)), loaded
 assert version("ragcrawl-dynamo") == ragcrawl_dynamo.__version__
 ragcrawl_dynamo.create_storage_backend()
+# pydantic takes the descriptions of fields from the source.
+assert ragcrawl_dynamo.Page.model_fields["url"].description
 print("ragcrawl_dynamo", ragcrawl_dynamo.__version__, "needs none of", ", ".join(sorted(optional)))
 PYTHON
 if env/bin/ragcrawl-dynamo --help 2>error; then

@@ -18,8 +18,9 @@ END = "<!-- modules: end -->\n"
 
 # From the top of the order of imports to its bottom.
 ROOMS = (
-    *("_commit", "_frontier", "_content", "_changes", "_records", "_schema", "_dynamodb", "_utils"),
-    *("adapters", "cli", "testing"),
+    *("_crawl", "_commit", "_frontier", "_content", "_changes", "_records", "_schema", "_dynamodb"),
+    "_utils",
+    *("adapters", "cli", "testing", "errors"),
 )
 
 

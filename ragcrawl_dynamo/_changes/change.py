@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
@@ -13,7 +13,7 @@ from ragcrawl_dynamo._dynamodb.values import Item, moment_text
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, change_order, expiry
 from ragcrawl_dynamo._schema.keys import change_key
 from ragcrawl_dynamo.errors import InvalidCursorError
-from ragcrawl_dynamo.models import Page
+from ragcrawl_dynamo.models import Page, PageVersion
 
 __all__ = ["ChangeKind", "ChangeSlice", "PageChange"]
 
@@ -43,10 +43,13 @@ class PageChange:
     Attributes:
         kind: What its latest change did; a page that came back counts as created.
         page: The page as it is now, read strongly consistent.
+        version: With `include_content`, the version that `page` names as its current one, with its body. None
+            without `include_content`, for a deleted page, and if the page names no version that is stored.
     """
 
     kind: ChangeKind
     page: Page
+    version: PageVersion | None = None
 
 
 class ChangeSlice(list[PageChange]):
@@ -161,6 +164,12 @@ class FeedCursor:
     next_numbers: Mapping[str, int]
     listing: str | None = None
 
+    def after(self, entries: Iterable[LogEntry]) -> Self:
+        """Returns the cursor of a reader that has also read the entries that follow, in their order."""
+        numbers = {entry.position.shard: entry.position.sequence_number + 1 for entry in entries}
+        # What lies beyond these is not older than what lay beyond this cursor: `taken_at` stays true.
+        return replace(self, next_numbers={**self.next_numbers, **numbers})
+
     def encode(self, scope: Sequence[str]) -> str:
         """Returns the cursor as opaque text."""
         return pack([*scope, self.taken_at.timestamp(), dict(self.next_numbers), self.listing])
@@ -176,8 +185,8 @@ class FeedCursor:
             *cursor_scope, seconds, next_numbers, listing = unpack(cursor)
             taken_at = datetime.fromtimestamp(seconds, UTC)
             is_whole = all(type(number) is int and number > 0 for number in next_numbers.values())
-        except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from error
+        except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from None
         if not is_whole or not (listing is None or isinstance(listing, str)):
             raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes")
         if cursor_scope != list(scope):
@@ -191,10 +200,13 @@ class LatestChanges:
 
     Attributes:
         changes: Those that are their page's latest change.
+        entries_read: For each change, how many of the entries a reader has read that has handled the changes
+            up to this one.
         stale_pages: Pages, by escaped id, that were read as they were before their entry's change.
     """
 
     changes: list[PageChange]
+    entries_read: list[int]
     stale_pages: set[str]
 
 
@@ -214,9 +226,9 @@ def latest_changes(
             change, if a commit made it.
         accept_stale: Return pages that are older than their entries, too.
     """
-    by_page: dict[str, PageChange] = {}
+    by_page: dict[str, tuple[int, PageChange]] = {}
     stale_pages: set[str] = set()
-    for entry in entries:
+    for entries_read, entry in enumerate(entries, start=1):
         if entry.kind == VOID or entry.page_id not in pages:
             continue
         page, order = pages[entry.page_id]
@@ -227,16 +239,17 @@ def latest_changes(
             continue
         # `save_page` wrote the page since, perhaps, and several entries fit: only the last one counts.
         by_page.pop(entry.page_id, None)
-        by_page[entry.page_id] = PageChange(_kind(entry, page), page)
-    return LatestChanges(list(by_page.values()), stale_pages)
+        by_page[entry.page_id] = (entries_read, PageChange(kind_now(entry.kind, page), page))
+    numbers, changes = [number for number, _ in by_page.values()], [change for _, change in by_page.values()]
+    return LatestChanges(changes, numbers, stale_pages)
 
 
-def _kind(entry: LogEntry, page: Page) -> ChangeKind:
+def kind_now(kind: str, page: Page) -> ChangeKind:
+    """Returns what a reader is told of a change that was of some kind, with the page as it is now."""
     if page.is_tombstone:
         return ChangeKind.DELETED
-    kind = ChangeKind(entry.kind)
     # `save_page` can have brought the page back.
-    return ChangeKind.CREATED if kind is ChangeKind.DELETED else kind
+    return ChangeKind.CREATED if kind == ChangeKind.DELETED else ChangeKind(kind)
 
 
 def next_order(previous_order: int | None, now: datetime) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ragcrawl_dynamo._changes.change import (
@@ -17,10 +17,12 @@ from ragcrawl_dynamo._changes.change import (
     ChangeKind,
     ChangeSlice,
     FeedCursor,
+    LatestChanges,
     LogEntry,
     PageChange,
     latest_changes,
 )
+from ragcrawl_dynamo._changes.contents import ChangeContents
 from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._changes.shard_reader import ShardPart, ShardReader
 from ragcrawl_dynamo._dynamodb import requests
@@ -53,52 +55,78 @@ _READS = 6
 # How much earlier than it has to a cursor counts as expired.
 _MARGIN_HOURS = 1.0
 
-# How old a consumer's cursor may grow while nothing changes.
-_SAVE_HOURS = 6.0
+
+@dataclass(frozen=True, slots=True)
+class FeedPart:
+    """What one read of the feed returns.
+
+    Attributes:
+        changes: The changes, without versions.
+        is_end: Whether nothing more can be read for now.
+        cursor_after: Returns the cursor of a reader that has handled the first so many of the changes.
+    """
+
+    changes: list[PageChange]
+    is_end: bool
+    cursor_after: Callable[[int], FeedCursor]
+
+    @property
+    def cursor(self) -> FeedCursor:
+        """The cursor of a reader that has handled all of the changes."""
+        return self.cursor_after(len(self.changes))
 
 
 class ChangeFeed:
     """Reads the changes of all sites; key of a consumer's cursor `#{site_id}` / `consumer#{consumer}`."""
 
-    def __init__(self, gateway: Gateway, table: Table[Page], pages: PageStore, change_log: ChangeLog) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        table: Table[Page],
+        pages: PageStore,
+        change_log: ChangeLog,
+        contents: ChangeContents,
+    ) -> None:
         self._gateway = gateway
         self._table = table
         self._pages = pages
         self._log = change_log
         self._shards = ShardReader(gateway, table, change_log)
+        self.contents = contents
 
-    async def read(self, site_id: str, limit: int, cursor: str | None) -> ChangeSlice:
-        """Reads the next changes of a site; see StorageBackend.list_changes."""
+    async def listing(
+        self, site_id: str, limit: int, cursor: str | None, include_content: bool
+    ) -> ChangeSlice:
+        """Returns a slice of a site's changes; see StorageBackend.list_changes."""
+        part = await self.read(site_id, limit, None if cursor is None else self._decode(site_id, cursor))
+        changes = part.changes
+        if include_content:
+            changes = [change async for change in self.contents.loaded(changes)]
+        return ChangeSlice(changes, self.encode(site_id, part.cursor), is_end=part.is_end)
+
+    async def read(self, site_id: str, limit: int, position: FeedCursor | None) -> FeedPart:
+        """Reads the next changes of a site. Without a position, all pages that have content come first."""
         check_limit(limit)
-        if cursor is None:
+        if position is None:
             position = replace(await self._present(site_id), listing="")
-        else:
-            position = self._decode(site_id, cursor)
         if position.listing is not None:
             return await self._list_pages(site_id, limit, position)
         while True:
-            changes, position, is_end = await self._read(site_id, limit, position)
-            if changes or is_end:
-                return ChangeSlice(changes, self._encode(site_id, position), is_end=is_end)
-
-    async def iterate(self, site_id: str, consumer: str, limit: int) -> AsyncGenerator[PageChange, None]:
-        """Yields what a consumer has not handled yet, and saves its cursor; see iter_changes."""
-        cursor = saved_cursor = await self._load_cursor(site_id, consumer)
-        is_end = False
-        while not is_end:
-            part = await self.read(site_id, limit, cursor)
-            for change in part:
-                yield change
-            cursor, is_end = part.cursor, part.is_end
-            if self._is_worth_saving(site_id, saved_cursor, part):
-                await self.save_cursor(site_id, consumer, cursor)
-                saved_cursor = cursor
+            part = await self._read(site_id, limit, position)
+            if part.changes or part.is_end:
+                return part
+            position = part.cursor
 
     async def cursor(self, site_id: str, consumer: str | None) -> str | None:
         """Returns a consumer's cursor, or one beyond all changes; see StorageBackend.get_change_cursor."""
         if consumer is None:
-            return self._encode(site_id, await self._present(site_id))
-        return await self._load_cursor(site_id, consumer)
+            return self.encode(site_id, await self._present(site_id))
+        return await self._saved_cursor(site_id, consumer)
+
+    async def saved_position(self, site_id: str, consumer: str) -> FeedCursor | None:
+        """Returns how far a consumer has come; None if it has no cursor."""
+        cursor = await self._saved_cursor(site_id, consumer)
+        return None if cursor is None else self._decode(site_id, cursor)
 
     async def save_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
         """Saves a consumer's cursor; see StorageBackend.save_change_cursor."""
@@ -119,29 +147,35 @@ class ChangeFeed:
             removed += await delete_partition(self._gateway, entries)
         return removed + await delete_partition(self._gateway, Query(self._table, changes_partition(site_id)))
 
-    async def _load_cursor(self, site_id: str, consumer: str) -> str | None:
+    def encode(self, site_id: str, position: FeedCursor) -> str:
+        """Returns a cursor of a site's changes as opaque text."""
+        return position.encode([self._table.name, "changes", site_partition(site_id)])
+
+    async def _saved_cursor(self, site_id: str, consumer: str) -> str | None:
         request = requests.get_request(self._table, consumer_key(site_id, consumer))
         item = (await self._gateway.call("GetItem", request)).get("Item")
         return None if item is None else item["cursor"]["S"]
 
-    def _is_worth_saving(self, site_id: str, saved_cursor: str | None, part: ChangeSlice) -> bool:
-        """Whether a consumer should save the cursor of a slice: it got further, or its old one is stale."""
-        if saved_cursor is None or part or not part.is_end:
-            return True
-        saved_at = self._decode(site_id, saved_cursor).taken_at
-        return self._decode(site_id, part.cursor).taken_at - saved_at > timedelta(hours=_SAVE_HOURS)
+    def _decode(self, site_id: str, cursor: str) -> FeedCursor:
+        return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
 
-    async def _list_pages(self, site_id: str, limit: int, position: FeedCursor) -> ChangeSlice:
+    async def _list_pages(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
         """Lists all pages for a reader that begins, as if they had just been created."""
         pages = await self._pages.listing_with_content(site_id, limit, position.listing or None)
-        after = replace(position, listing=pages.cursor)
-        changes = [PageChange(ChangeKind.CREATED, page) for page in pages]
-        return ChangeSlice(changes, self._encode(site_id, after), is_end=False)
 
-    async def _read(
-        self, site_id: str, limit: int, position: FeedCursor
-    ) -> tuple[list[PageChange], FeedCursor, bool]:
-        """Reads once what can be read now: the changes, where to go on, and whether nothing more is left."""
+        def cursor_after(count: int) -> FeedCursor:
+            if count == len(pages):
+                return replace(position, listing=pages.cursor)
+            if count == 0:
+                return position
+            listing = self._pages.listing_cursor(site_id, pages[count - 1].page_id)
+            return replace(position, listing=listing)
+
+        changes = [PageChange(ChangeKind.CREATED, page) for page in pages]
+        return FeedPart(changes, False, cursor_after)
+
+    async def _read(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
+        """Reads once what can be read now; there may be no change among it, although more follows."""
         now = self._log.now()
         self._check_age(position, now)
         records = await self._log.shards.records(site_id)
@@ -162,19 +196,26 @@ class ChangeFeed:
         is_whole = len(entries) == sum(len(part.entries) for part in parts)
         is_end = is_whole and all(part.is_end for part in parts)
         taken_at = unread_since(parts, next_numbers, position.taken_at, now)
-        return await self._changes(site_id, entries), FeedCursor(taken_at, next_numbers), is_end
+        latest = await self._latest_changes(site_id, entries)
 
-    async def _changes(self, site_id: str, entries: Sequence[LogEntry]) -> list[PageChange]:
+        def cursor_after(count: int) -> FeedCursor:
+            if count == len(latest.changes):
+                return FeedCursor(taken_at, next_numbers)
+            return position.after(entries[: latest.entries_read[count - 1]]) if count else position
+
+        return FeedPart(latest.changes, is_end, cursor_after)
+
+    async def _latest_changes(self, site_id: str, entries: Sequence[LogEntry]) -> LatestChanges:
         """Returns what a reader gets for entries; their pages are read after them."""
         page_ids = {entry.page_id for entry in entries if entry.kind != VOID}
         pages = await self._read_pages(site_id, page_ids)
         for failures in range(1, _READS + 1):
             latest = latest_changes(entries, pages, accept_stale=False)
             if not latest.stale_pages:
-                return latest.changes
+                return latest
             await asyncio.sleep(full_jitter(self._gateway.config, failures))
             pages |= await self._read_pages(site_id, latest.stale_pages)
-        return latest_changes(entries, pages, accept_stale=True).changes
+        return latest_changes(entries, pages, accept_stale=True)
 
     async def _read_pages(self, site_id: str, page_ids: set[str]) -> dict[str, tuple[Page, int | None]]:
         """Reads pages by their escaped ids, with the order of their latest change."""
@@ -201,12 +242,6 @@ class ChangeFeed:
             f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes are kept for "
             f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
         )
-
-    def _encode(self, site_id: str, position: FeedCursor) -> str:
-        return position.encode([self._table.name, "changes", site_partition(site_id)])
-
-    def _decode(self, site_id: str, cursor: str) -> FeedCursor:
-        return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
 
 
 def merged(parts: Sequence[ShardPart], limit: int) -> tuple[list[LogEntry], dict[str, int]]:

@@ -20,17 +20,27 @@ from functools import partial
 from types import NoneType
 
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
-from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult, Decision, decide
+from ragcrawl_dynamo._commit.decision import (
+    CommitOutcome,
+    CommitResult,
+    Decision,
+    decide,
+    error_of,
+    kind_of,
+)
 from ragcrawl_dynamo._commit.live_stats import LiveStats
-from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result
+from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._commit.run_stats import outcome_attributes, recorded_result, status_attribute
 from ragcrawl_dynamo._content.versions import VersionStore
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
+from ragcrawl_dynamo._dynamodb.expressions import AnyOf, Compare, Condition, Missing
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.transactions import Transaction
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
+from ragcrawl_dynamo._frontier.arguments import check_delay
 from ragcrawl_dynamo._frontier.claim import Claim, note_lost
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
@@ -38,7 +48,7 @@ from ragcrawl_dynamo._records.pages import PageStore, StoredPage
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
 from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
-from ragcrawl_dynamo.models import FrontierItem, Page, PageVersion
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 
 # How many times a page is read, decided and written if other writers change it in between.
 _ATTEMPTS = 6
@@ -113,22 +123,32 @@ class Committer:
         version: PageVersion | None,
         claim: Claim | None,
         discovered: Iterable[str | FrontierItem],
-        also: Iterable[str] = (),
+        also: Iterable[str],
+        kind: ResponseKind | None,
+        retry_after: float | None,
+        *,
+        follow_redirect: bool,
     ) -> CommitResult:
         """Commits one page; see StorageBackend.commit_page."""
         fetched = self._checked(page, version, claim, discovered)
         redirected = self._redirected(fetched, also)
+        check_kind("kind", kind, ResponseKind, NoneType)
+        kind = kind_of(page, version, kind)
+        delay = check_delay("retry_after", retry_after)
+        is_redirect = kind in (ResponseKind.MOVED, ResponseKind.REDIRECTED)
+        if page.redirect_url and is_redirect and follow_redirect and fetched.queue is not None:
+            fetched.links.append(page.redirect_url)
         now = self._services.clock.now()
         for failures in range(1, _ATTEMPTS + 1):
             stored = await self._read(page)
-            decision = decide(stored.page, page, version, now)
-            prepared = await self._prepare(fetched, decision, stored)
-            if decision.change is None and self._is_leased(fetched.claim):
-                result = await self._write_unchanged(fetched, decision, prepared)
+            decision = decide(stored.page, page, version, kind, now)
+            if decision.item_status is not FrontierStatus.COMPLETED:
+                result = await self._write_failure(fetched, decision, stored, delay)
             else:
-                result = await self._write(fetched, decision, prepared)
+                result = await self._commit(fetched, decision, stored)
             if result is not None:
-                if redirected and fetched.queue is not None:
+                is_completed = decision.item_status is FrontierStatus.COMPLETED
+                if redirected and is_completed and fetched.queue is not None:
                     await fetched.queue.end_redirected(redirected)
                 self._live_stats.flush_if_due()
                 return result
@@ -137,6 +157,13 @@ class Committer:
             f"page {page.page_id!r} of site {page.site_id!r} was changed by other writers {_ATTEMPTS} "
             f"times in a row; nothing was committed: commit it again"
         )
+
+    async def _commit(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
+        """Writes what was decided; returns None if another writer changed the page meanwhile."""
+        prepared = await self._prepare(fetched, decision, stored)
+        if decision.change is None and stored.page is not None and self._is_leased(fetched.claim):
+            return await self._write_unchanged(fetched, decision, prepared)
+        return await self._write(fetched, decision, prepared)
 
     def _checked(
         self,
@@ -230,7 +257,7 @@ class Committer:
         if end is not None:
             transaction.update("claim", tables.frontier, end.key, end.update, end.condition)
         if decision.writes_version and fetched.head is not None:
-            transaction.put("version", tables.versions, fetched.head)
+            transaction.put("version", tables.versions, fetched.head, _is_new_or_same(fetched.head))
         if entry is not None:
             entry.add_to(transaction)
         claim, queue = fetched.claim, fetched.queue
@@ -240,6 +267,12 @@ class Committer:
         refusal = await transaction.run(self._services.gateway, on_throttled)
         if refusal is not None and entry is not None:
             self._change_log.note_refusal(fetched.page.site_id, entry, refusal)
+        if refusal is not None and refusal.is_refused("version") and not refusal.is_refused("claim"):
+            raise InvalidArgumentError(
+                "version",
+                f"has the version_id {decision.page.current_version_id!r}, which is in use for other content "
+                f"of page {fetched.page.page_id!r}: nothing was committed; use a new id for new content",
+            ) from None
         if claim is None or queue is None:
             return decision.result if refusal is None else None
         if refusal is None:
@@ -249,7 +282,7 @@ class Committer:
             return decision.result
         if not refusal.is_refused("claim"):
             return None
-        return await self._earlier_result(claim, queue, refusal.item("claim"), refusal.error)
+        return await self._earlier_result(claim, queue, refusal.item("claim"))
 
     def _is_leased(self, claim: Claim | None) -> bool:
         """Returns whether the lease of a claim is running, by this machine's clocks; True without a claim.
@@ -273,6 +306,36 @@ class Committer:
         # If the caller is cancelled, what has begun is ended, counted and told to the host.
         return await queue.run.tasks.uninterrupted(self._end_claim(claim, queue, decision, prepared, end))
 
+    async def _write_failure(
+        self, fetched: Fetched, decision: Decision, stored: StoredPage, retry_after: float | None
+    ) -> CommitResult | None:
+        """Counts the error of a page, then settles its claim; None if another writer changed the page.
+
+        If a process is killed in between, or the settlement gets no answer, the item will be claimed again or
+        committed again, and the next error is counted too.
+
+        Raises:
+            LeaseLostError: The lease was lost.
+        """
+        claim, queue = fetched.claim, fetched.queue
+        if decision.is_stored and self._is_leased(claim):
+            revision = WriteToken.new(REVISION, length=8)
+            item = to_item(self._services.tables.pages, decision.page, revision.attributes)
+            if stored.order is not None:
+                item[CHANGE_ORDER] = {"N": str(stored.order)}
+            if not await self._pages.rewrite(stored, item, revision):
+                return None
+        if claim is not None and queue is not None:
+            error = error_of(fetched.page, decision.page.status_code)
+            outcome = status_attribute(decision.page.status_code)
+            if decision.item_status is FrontierStatus.SKIPPED:
+                await queue.end([claim], decision.item_status, error, outcome=outcome)
+            else:
+                await queue.fail(claim, error, retry_after, retry=True, outcome=outcome)
+                if retry_after:
+                    await queue.limiter.block(claim.item.domain, retry_after)
+        return decision.result
+
     async def _end_claim(
         self, claim: Claim, queue: RunQueue, decision: Decision, prepared: Prepared, end: ConditionalUpdate
     ) -> CommitResult:
@@ -287,18 +350,15 @@ class Committer:
             return decision.result
         request = requests.get_request(self._services.tables.frontier, end.key)
         response = await self._services.gateway.call("GetItem", request)
-        return await self._earlier_result(claim, queue, response.get("Item", {}), None)
+        return await self._earlier_result(claim, queue, response.get("Item", {}))
 
-    async def _earlier_result(
-        self, claim: Claim, queue: RunQueue, item: Item, refusal: Exception | None
-    ) -> CommitResult:
+    async def _earlier_result(self, claim: Claim, queue: RunQueue, item: Item) -> CommitResult:
         """Returns the result of an earlier commit under the same lease, whose answer was lost.
 
         Args:
             claim: The claim.
             queue: The queue of its run.
             item: The frontier item, which has refused to be completed.
-            refusal: The error of the refusal, if there is one.
 
         Raises:
             LeaseLostError: The lease was lost, or another call ended it.
@@ -309,5 +369,10 @@ class Committer:
             note_lost(claim, self._services.on_lease_lost)
         await queue.note_completed(claim, is_counted=True)
         if result is None:
-            raise LeaseLostError([claim]) from refusal
+            raise LeaseLostError([claim])
         return result
+
+
+def _is_new_or_same(head: Item) -> Condition:
+    """The condition that a version is not stored yet, or has the same content: its id stands for content."""
+    return AnyOf((Missing("page_id"), Compare("content_hash", "=", head["content_hash"])))

@@ -8,13 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from ragcrawl_dynamo._changes.change import ChangeKind
+from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo.errors import InvalidArgumentError
-from ragcrawl_dynamo.models import Page, PageVersion
+from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion
 
 __all__ = ["CommitOutcome", "CommitResult"]
-
-# RFC 9110, sections 15.5.5 and 15.5.11: the server says that there is no page, for now or for good.
-_GONE = frozenset({404, 410})
 
 
 class CommitOutcome(StrEnum):
@@ -26,6 +25,9 @@ class CommitOutcome(StrEnum):
         UNCHANGED: The commit only updated the freshness of the page, such as `last_crawled`.
         TOMBSTONED: The page is gone.
         REVIVED: The page was a tombstone, and exists again.
+        REDIRECTED: The page is at another URL, which is linked. The commit stored it as `redirect_url`.
+        DENIED: The server does not give the page to this crawler. The content stays as it was.
+        FAILED: The fetch failed. The content and the freshness of the page stay as they were.
     """
 
     CREATED = "created"
@@ -33,6 +35,9 @@ class CommitOutcome(StrEnum):
     UNCHANGED = "unchanged"
     TOMBSTONED = "tombstoned"
     REVIVED = "revived"
+    REDIRECTED = "redirected"
+    DENIED = "denied"
+    FAILED = "failed"
 
 
 _CHANGES = {
@@ -40,6 +45,13 @@ _CHANGES = {
     CommitOutcome.CHANGED: ChangeKind.CHANGED,
     CommitOutcome.TOMBSTONED: ChangeKind.DELETED,
     CommitOutcome.REVIVED: ChangeKind.CREATED,
+}
+
+# The status of the frontier item after each other outcome than these is COMPLETED. A failed item is tried
+# again, so that it becomes a dead letter in the end.
+_ITEM_STATUSES = {
+    CommitOutcome.DENIED: FrontierStatus.SKIPPED,
+    CommitOutcome.FAILED: FrontierStatus.FAILED,
 }
 
 
@@ -62,18 +74,22 @@ class Decision:
 
     Attributes:
         outcome: What the commit makes of the page.
-        page: The page to store.
+        page: The page to store. A page that is not stored stays so after a failed fetch: `is_stored` tells.
+        change: The kind of the change for the change feed; None if nothing changed.
         writes_version: Whether the fetched version is stored as the new current version.
+        is_stored: Whether to store the page.
     """
 
     outcome: CommitOutcome
     page: Page
-    writes_version: bool
+    change: ChangeKind | None = None
+    writes_version: bool = False
+    is_stored: bool = True
 
     @property
-    def change(self) -> ChangeKind | None:
-        """The kind of the change for the change feed; None if nothing changed."""
-        return _CHANGES.get(self.outcome)
+    def item_status(self) -> FrontierStatus:
+        """How the frontier item of the page is settled; FAILED if its fetch is to be tried again."""
+        return _ITEM_STATUSES.get(self.outcome, FrontierStatus.COMPLETED)
 
     @property
     def result(self) -> CommitResult:
@@ -81,21 +97,134 @@ class Decision:
         return CommitResult(self.outcome, self.page.current_version_id)
 
 
-def decide(stored: Page | None, page: Page, version: PageVersion | None, now: datetime) -> Decision:
+def kind_of(page: Page, version: PageVersion | None, kind: ResponseKind | None) -> ResponseKind:
+    """Returns the kind of the answer that a page and its version describe.
+
+    Args:
+        page: The page as the fetch found it.
+        version: The content of the page; None if there is none.
+        kind: What the caller says of the answer; None to go by the status.
+
+    Raises:
+        InvalidArgumentError: The status, the content and the kind do not go together.
+    """
+    if page.is_tombstone and kind is None:
+        return ResponseKind.GONE
+    status = version.status_code if version is not None else page.status_code
+    if status is None and kind is None and page.last_error is None:
+        raise InvalidArgumentError(
+            "page", "has neither status_code nor last_error: set the HTTP status, or the error of the fetch"
+        )
+    kind = ResponseKind.of(status) if kind is None else kind
+    if kind is ResponseKind.CONTENT and version is None:
+        raise InvalidArgumentError(
+            "version", f"is None, but status {status} comes with content: pass a version with its content"
+        )
+    if kind in (ResponseKind.MOVED, ResponseKind.REDIRECTED) and not page.redirect_url:
+        raise InvalidArgumentError("page", f"has no redirect_url, but status {status}: set the target")
+    return kind
+
+
+def decide(
+    stored: Page | None, page: Page, version: PageVersion | None, kind: ResponseKind, now: datetime
+) -> Decision:
     """Decides what to write after a fetch.
 
     Args:
         stored: The stored page; None if the page is new.
         page: The page as the fetch found it. Its `first_seen` counts only if the page is new. Its
             `version_count`, `last_changed`, `content_hash` and `current_version_id` are ignored.
-        version: The content of the page; None if the server sent none (304, 404, 410).
+        version: The content of the page; None if there is none.
+        kind: What the answer says of the page.
         now: The moment of the commit.
 
     Raises:
-        InvalidArgumentError: `version` is None, but no content is stored that could be unchanged.
+        InvalidArgumentError: The answer is NOT_MODIFIED, but no content is stored.
     """
     status = version.status_code if version is not None else page.status_code
-    kept: dict[str, Any] = {
+    match kind:
+        case ResponseKind.FAILED | ResponseKind.DENIED:
+            return _without_content(stored, page, status, kind, now)
+        case ResponseKind.MOVED | ResponseKind.REDIRECTED:
+            return _redirected(stored, page, status, kind, now)
+        case ResponseKind.GONE:
+            was_gone = stored is not None and stored.is_tombstone
+            fields = {**_kept(stored, page), **_fresh(status, now), "is_tombstone": True}
+            if not was_gone:
+                fields["last_changed"] = now
+            outcome = CommitOutcome.UNCHANGED if was_gone else CommitOutcome.TOMBSTONED
+            return Decision(outcome, page.model_copy(update=fields), _CHANGES.get(outcome))
+    has_content = stored is not None and stored.current_version_id is not None
+    if kind is ResponseKind.NOT_MODIFIED:
+        version = None
+    if version is None and not has_content:
+        raise InvalidArgumentError(
+            "page",
+            f"has status {status}, but {page.page_id!r} has no stored content: fetch it without a condition",
+        )
+    is_same = has_content and (version is None or (stored and stored.content_hash == version.content_hash))
+    fields = {**_kept(stored, page), **_fresh(status, now), "is_tombstone": False}
+    if stored is not None and kind is ResponseKind.NOT_MODIFIED:
+        # An answer without content need not repeat what the stored content came with.
+        fields |= {name: getattr(page, name) or getattr(stored, name) for name in ("etag", "last_modified")}
+    if not is_same and version is not None:
+        fields |= {
+            "current_version_id": version.version_id,
+            "content_hash": version.content_hash,
+            "version_count": fields["version_count"] + 1,
+        }
+    outcome = _outcome(stored, is_same=bool(is_same))
+    if outcome is not CommitOutcome.UNCHANGED:
+        fields["last_changed"] = now
+    return Decision(
+        outcome, page.model_copy(update=fields), _CHANGES.get(outcome), writes_version=not is_same
+    )
+
+
+def _without_content(
+    stored: Page | None, page: Page, status: int | None, kind: ResponseKind, now: datetime
+) -> Decision:
+    """Decides after a fetch that says nothing of the content: the page stays, and its errors are counted."""
+    outcome = CommitOutcome.FAILED if kind is ResponseKind.FAILED else CommitOutcome.DENIED
+    if stored is None:
+        unknown = page.model_copy(update={**_kept(None, page), "status_code": status})
+        return Decision(outcome, unknown, is_stored=False)
+    fields: dict[str, Any] = {
+        "status_code": status,
+        "error_count": stored.error_count + 1,
+        "last_error": error_of(page, status),
+    }
+    if kind is ResponseKind.DENIED:
+        # The server knows the page: it is not gone.
+        fields["last_seen"] = now
+    return Decision(outcome, stored.model_copy(update=fields))
+
+
+def _redirected(
+    stored: Page | None, page: Page, status: int | None, kind: ResponseKind, now: datetime
+) -> Decision:
+    """Decides after a redirect. A page that moved for good is gone; one without content is only an alias."""
+    fields = {
+        **_kept(stored, page),
+        **_fresh(status, now),
+        "redirect_url": page.redirect_url,
+    }
+    has_content = stored is not None and not stored.is_tombstone and stored.current_version_id is not None
+    change = ChangeKind.DELETED if has_content and kind is ResponseKind.MOVED else None
+    if change is not None:
+        fields["last_changed"] = now
+    fields["is_tombstone"] = not has_content or change is not None
+    return Decision(CommitOutcome.REDIRECTED, (stored or page).model_copy(update=fields), change)
+
+
+def error_of(page: Page, status: int | None) -> str:
+    """Returns what is stored as the error of a fetch: what the caller says, or else the status."""
+    return error_text(page.last_error or ("no answer" if status is None else f"HTTP {status}"))
+
+
+def _kept(stored: Page | None, page: Page) -> dict[str, Any]:
+    """Returns the fields that the backend keeps, and not the caller."""
+    return {
         "first_seen": stored.first_seen if stored else page.first_seen,
         "version_count": stored.version_count if stored else 0,
         "current_version_id": stored.current_version_id if stored else None,
@@ -103,42 +232,22 @@ def decide(stored: Page | None, page: Page, version: PageVersion | None, now: da
         "last_changed": stored.last_changed if stored else None,
         "is_tombstone": stored.is_tombstone if stored else False,
     }
-    fresh: dict[str, Any] = {
+
+
+def _fresh(status: int | None, now: datetime) -> dict[str, Any]:
+    """Returns the fields that say that the server has just answered for the page."""
+    return {
         "status_code": status,
         "last_seen": now,
         "last_crawled": now,
         "error_count": 0,
         "last_error": None,
+        "redirect_url": None,
     }
-    if status in _GONE or page.is_tombstone:
-        was_gone = stored is not None and stored.is_tombstone
-        fields = {**kept, **fresh, "is_tombstone": True}
-        if not was_gone:
-            fields["last_changed"] = now
-        outcome = CommitOutcome.UNCHANGED if was_gone else CommitOutcome.TOMBSTONED
-        return Decision(outcome, page.model_copy(update=fields), writes_version=False)
-    has_content = stored is not None and stored.current_version_id is not None
-    if version is None and not has_content:
-        raise InvalidArgumentError(
-            "version",
-            f"is None, but page {page.page_id!r} has no stored content: pass a version with its content",
-        )
-    is_same = has_content and (version is None or (stored and stored.content_hash == version.content_hash))
-    fields = {**kept, **fresh, "is_tombstone": False}
-    if not is_same and version is not None:
-        fields |= {
-            "current_version_id": version.version_id,
-            "content_hash": version.content_hash,
-            "version_count": kept["version_count"] + 1,
-        }
-    outcome = _outcome(stored, is_same=bool(is_same))
-    if outcome is not CommitOutcome.UNCHANGED:
-        fields["last_changed"] = now
-    return Decision(outcome, page.model_copy(update=fields), writes_version=not is_same)
 
 
 def _outcome(stored: Page | None, *, is_same: bool) -> CommitOutcome:
-    if stored is None:
+    if stored is None or (stored.is_tombstone and not stored.version_count):
         return CommitOutcome.CREATED
     if stored.is_tombstone:
         return CommitOutcome.REVIVED

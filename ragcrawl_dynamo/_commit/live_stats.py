@@ -92,7 +92,7 @@ class LiveStats:
             # The counts of the last hosts may be stored later. Then the next call adds these hosts.
             self._totals.setdefault((site_id, run_id), (RunTotals(), queue))
             try:
-                await self._runs.add_stats(site_id, run_id, deltas, is_live=True)
+                await self._runs.add_stats(site_id, run_id, deltas, live_since=self._clock.now())
             except NotFoundError:
                 # The run was never saved, so it has no stats.
                 continue

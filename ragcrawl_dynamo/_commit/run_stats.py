@@ -8,11 +8,12 @@ from typing import Any
 
 from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
 from ragcrawl_dynamo._dynamodb.values import Item, decode_value
+from ragcrawl_dynamo._schema.attributes import OUTCOME_STATUS
 from ragcrawl_dynamo.models import MAX_NAMED, CrawlStats, FrontierStatus, PageVersion
 
 # The attributes of a frontier item that store the outcome of its commit, and the size and times of its fetch.
 OUTCOME, OUTCOME_VERSION = "outcome", "outcome_version"
-_STATUS, _BYTES = "outcome_status", "outcome_bytes"
+_BYTES = "outcome_bytes"
 _FETCH_MS, _EXTRACTION_MS = "outcome_fetch_ms", "outcome_extraction_ms"
 
 # The attributes of a frontier item from which the stats are counted.
@@ -21,7 +22,7 @@ STATS_ATTRIBUTES = (
     "depth",
     "last_error",
     OUTCOME,
-    _STATUS,
+    OUTCOME_STATUS,
     _BYTES,
     _FETCH_MS,
     _EXTRACTION_MS,
@@ -32,7 +33,7 @@ _MAX_TYPES = 1000
 _MAX_TYPE_LENGTH = 100
 _OTHER_TYPES = "other"
 
-_COUNTED_AS = {
+_COUNTED_AS: dict[str, str] = {
     CommitOutcome.CREATED: "pages_new",
     CommitOutcome.CHANGED: "pages_changed",
     CommitOutcome.REVIVED: "pages_changed",
@@ -43,17 +44,20 @@ _COUNTED_AS = {
 
 def outcome_attributes(result: CommitResult, status_code: int | None, version: PageVersion | None) -> Item:
     """Returns the attributes that store the outcome of a commit in its frontier item."""
-    attributes: Item = {OUTCOME: {"S": result.outcome}}
+    attributes: Item = {OUTCOME: {"S": result.outcome}, **status_attribute(status_code)}
     if result.version_id is not None:
         attributes[OUTCOME_VERSION] = {"S": result.version_id}
-    if status_code is not None:
-        attributes[_STATUS] = {"N": str(status_code)}
     if version is not None:
         source = version.html if version.html is not None else version.markdown
         attributes[_BYTES] = {"N": str(len(source.encode("utf-8", "surrogatepass")))}
         times = ((_FETCH_MS, version.fetch_latency_ms), (_EXTRACTION_MS, version.extraction_latency_ms))
         attributes |= {name: {"N": repr(float(value))} for name, value in times if value is not None}
     return attributes
+
+
+def status_attribute(status_code: int | None) -> Item:
+    """Returns the attribute that stores the HTTP status of a fetch in its frontier item."""
+    return {} if status_code is None else {OUTCOME_STATUS: {"N": str(status_code)}}
 
 
 def recorded_result(item: Item) -> CommitResult | None:
@@ -114,11 +118,12 @@ class RunTotals:
             case _:
                 self.open += 1
         if OUTCOME in item:
-            self._sums[_COUNTED_AS[CommitOutcome(item[OUTCOME])]] += 1
+            if (counter := _COUNTED_AS.get(item[OUTCOME])) is not None:
+                self._sums[counter] += 1
             self._sums["total_bytes_downloaded"] += item.get(_BYTES, 0)
             self._times.update({name: item.get(name, 0.0) for name in (_FETCH_MS, _EXTRACTION_MS)})
-            if _STATUS in item:
-                self._status_codes[item[_STATUS]] += 1
+        if OUTCOME_STATUS in item and FrontierStatus(item["status"]).is_final:
+            self._status_codes[item[OUTCOME_STATUS]] += 1
 
     def _type_of(self, error: str) -> str:
         """Returns the type as which an error is counted."""

@@ -59,7 +59,7 @@ class GarbageCollector:
         self._listing = SiteListing(gateway, table)
 
     async def collect(
-        self, site_id: str, *, grace_hours: float, dry_run: bool, allow_mass_deletion: bool
+        self, site_id: str, grace_hours: float, dry_run: bool, allow_mass_deletion: bool
     ) -> GarbageReport:
         """Removes bodies that no version uses; see StorageBackend.collect_garbage."""
         check_kind("grace_hours", grace_hours, int, float)

@@ -28,8 +28,8 @@ _READS_AHEAD = 2
 # Versions whose bodies are read at once for a listing.
 _LOADS_IN_FLIGHT = 8
 
-# A head, and the first part of its body if that has been read.
-HeadAndPart: TypeAlias = "tuple[Item, Item | None]"
+# A head and the first part of its body; None for what is absent.
+HeadAndPart: TypeAlias = "tuple[Item | None, Item | None]"
 
 
 class VersionLoader:
@@ -55,14 +55,12 @@ class VersionLoader:
         versions = await gather_bounded(self.load, heads, _LOADS_IN_FLIGHT)
         return [version for version in versions if version is not None]
 
-    async def iterate(self, keys: AsyncIterable[Key]) -> AsyncGenerator[PageVersion, None]:
-        """Loads versions in the order of their keys, a few requests ahead; absent ones are left out."""
+    async def iterate(self, keys: AsyncIterable[Key]) -> AsyncGenerator[PageVersion | None, None]:
+        """Loads the version of each key, in their order, a few requests ahead; None if there is none."""
         async with aclosing(read_ahead(self._reads(keys), _READS_AHEAD)) as chunks:
             async for chunk in chunks:
                 for head, first in chunk:
-                    version = await self.load(head, first)
-                    if version is not None:
-                        yield version
+                    yield None if head is None else await self.load(head, first)
 
     async def load(self, head: Item, first: Item | None = None) -> PageVersion | None:
         """Loads the version of a head; None if it was deleted meanwhile.
@@ -88,7 +86,7 @@ class VersionLoader:
             version = from_item(self._table, head)
             raise CorruptContentError(
                 str(error), page_id=version.page_id, version_id=version.version_id, site_id=version.site_id
-            ) from error
+            ) from None
 
     async def _reads(
         self, keys: AsyncIterable[Key]
@@ -103,14 +101,13 @@ class VersionLoader:
             yield lambda: self._read(chunk)
 
     async def _read(self, keys: Sequence[Key]) -> list[HeadAndPart]:
-        """Reads heads with the first part of the body that they most often have, in few requests."""
+        """Reads each head with the first part of the body that it most often has, in few requests."""
         parts = [BodyId.first_of(key).part_key(0) for key in keys]
         items = await read_all(self._gateway, self._table, [*keys, *parts], per_batch=2 * _VERSIONS_PER_READ)
         by_key = {key_values(self._table, item): item for item in items}
         return [
-            (by_key[key_values(self._table, key)], by_key.get(key_values(self._table, part)))
+            (by_key.get(key_values(self._table, key)), by_key.get(key_values(self._table, part)))
             for key, part in zip(keys, parts, strict=True)
-            if key_values(self._table, key) in by_key
         ]
 
     async def _with_body(self, key: Key, head: Item, first: Item | None) -> PageVersion:

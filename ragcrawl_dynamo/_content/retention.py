@@ -111,7 +111,6 @@ class Retention:
     async def prune(
         self,
         site_id: str,
-        *,
         keep_last: int | None,
         max_age_days: float | None,
         dry_run: bool,

@@ -86,14 +86,14 @@ class VersionStore:
         self._clock = clock
         self.bodies = BodyStore(gateway, table, objects, clock)
         self.heads = HeadStore(gateway, table)
-        self._loader = VersionLoader(gateway, table, self.bodies)
+        self.loader = VersionLoader(gateway, table, self.bodies)
         self._puts = Puts(gateway, table)
 
     async def close(self) -> None:
         """Sends the requests that wait to be sent."""
         await self.bodies.close()
         await self._puts.close()
-        await self._loader.close()
+        await self.loader.close()
 
     async def save(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
         """Saves a version over whatever is there; see StorageBackend.save_version.
@@ -121,7 +121,7 @@ class VersionStore:
         for i in range(0, len(distinct), WRITES_PER_BATCH):
             saved += await self._save_batch(distinct[i : i + WRITES_PER_BATCH], failures)
         if failures:
-            raise PartialBatchError(saved, failures) from failures[0][1]
+            raise PartialBatchError(saved, failures)
         return saved
 
     async def prepare(
@@ -171,7 +171,7 @@ class VersionStore:
     async def get(self, site_id: str | None, page_id: str, version_id: str) -> PageVersion | None:
         """Reads one version with its body; see StorageBackend.get_version."""
         if site_id is not None:
-            return await self._loader.get(version_key(page_id, version_id, site_id))
+            return await self.loader.get(version_key(page_id, version_id, site_id))
         prefix = BeginsWith("version_key", {"S": version_prefix(version_id)})
         query = Query(self._table, page_partition(page_id), sort=prefix)
         response = await self._gateway.call("Query", requests.query_request(query, limit=2))
@@ -180,7 +180,7 @@ class VersionStore:
             raise AmbiguousIdError(
                 f"version_id {version_id!r} of page {page_id!r} is in use in several sites: pass site_id"
             )
-        return await self._loader.load(heads[0]) if heads else None
+        return await self.loader.load(heads[0]) if heads else None
 
     async def get_current(self, site_id: str, page_id: str) -> PageVersion | None:
         """Reads the version that a page names as its current one; see StorageBackend.get_current_version."""
@@ -200,7 +200,7 @@ class VersionStore:
                 for entry in entries:
                     key = self.heads.key(entry)
                     head, _ = body_entry(key) or (key, "")
-                    if (version := await self._loader.get(head)) is not None:
+                    if (version := await self.loader.get(head)) is not None:
                         return version
         return None
 
@@ -211,16 +211,17 @@ class VersionStore:
         heads = await self.heads.listing(site_id, page_id, limit, cursor, with_content=include_content)
         if not include_content:
             return Slice((from_item(self._table, head) for head in heads), heads.cursor)
-        return Slice(await self._loader.load_all(heads), heads.cursor)
+        return Slice(await self.loader.load_all(heads), heads.cursor)
 
     async def iterate_current(self, site_id: str) -> AsyncGenerator[PageVersion, None]:
         """Reads the current versions of all pages of a site; see StorageBackend.iter_versions."""
         async with (
             aclosing(self._pages.current_versions(site_id)) as keys,
-            aclosing(self._loader.iterate(keys)) as versions,
+            aclosing(self.loader.iterate(keys)) as versions,
         ):
             async for version in versions:
-                yield version
+                if version is not None:
+                    yield version
 
     async def content_hashes(self, ids: Iterable[VersionId]) -> dict[VersionId, str]:
         """Reads the content_hash of those versions that exist. The ids must differ."""

@@ -68,7 +68,7 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
     failures += [(by_key[key][0], error) for key, error in failed.items()]
     saved = len(by_key) - len(failed)
     if failures:
-        raise PartialBatchError(saved, failures) from failures[0][1]
+        raise PartialBatchError(saved, failures)
     return saved
 
 
@@ -87,7 +87,7 @@ async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -
     failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
     if failed:
         failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
-        raise PartialBatchError(len(keys) - len(failed), failures) from failures[0][1]
+        raise PartialBatchError(len(keys) - len(failed), failures)
     return len(keys)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -205,10 +206,15 @@ class CoalescedWrites:
 
     async def _send(self, batch: Sequence[PendingCall[Write, Outcome]]) -> Results[Outcome]:
         outcomes = await self._writes.run([call.payload for call in batch], once=True)
-        return {
-            call.key: Throttled(outcome.error) if is_throttled(outcome) else outcome
-            for call, outcome in zip(batch, outcomes, strict=True)
-        }
+        results: dict[KeyValues, Outcome | RagcrawlDynamoError | Throttled] = {}
+        for call, outcome in zip(batch, outcomes, strict=True):
+            if is_throttled(outcome):
+                # An attempt before may have done it: then the next one is refused, and has to be recognized.
+                call.payload = replace(call.payload, may_be_applied=outcome.may_be_applied)
+                results[call.key] = Throttled(outcome.error)
+            else:
+                results[call.key] = outcome
+        return results
 
 
 async def _once(call: Awaitable[R]) -> R | RagcrawlDynamoError | Throttled:

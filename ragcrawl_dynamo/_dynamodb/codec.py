@@ -92,11 +92,12 @@ def from_item(
         data.update(separate or {})
         record: E = table.model.__pydantic_validator__.validate_python(data)
         return record
-    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
-        key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
-        raise CorruptItemError(
-            f"item {key} of table {table.name} is not a valid {table.model.__name__}: {_reason(error)}"
-        ) from error
+    except ValidationError as error:
+        # Its own text has the values, which can be large or secret.
+        reasons = (f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        raise _corrupt(table, item, "; ".join(reasons)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _corrupt(table, item, f"{type(error).__name__}: {error}") from error
 
 
 def encode_fields(record: BaseModel, model: str, *, without: frozenset[str] = frozenset()) -> Item:
@@ -117,11 +118,11 @@ def _encode_named(
         raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
 
 
-def _reason(error: Exception) -> str:
-    """Describes an error without the values, which can be large or secret."""
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
-    return f"{type(error).__name__}: {error}"
+def _corrupt(table: Table[Any], item: Mapping[str, Any], reason: str) -> CorruptItemError:
+    key = {name: next(iter(item.get(name, {}).values()), None) for name in table.primary_key}
+    return CorruptItemError(
+        f"item {key} of table {table.name} is not a valid {table.model.__name__}: {reason}"
+    )
 
 
 class _Kinds(NamedTuple):

@@ -61,10 +61,12 @@ class ConditionalInsert:
     Attributes:
         item: The item, which holds the token.
         token: The value that tells whether a write whose answer was lost was applied.
+        may_be_applied: Whether the write was sent before, and may have been done then.
     """
 
     item: Item
     token: WriteToken
+    may_be_applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class ConditionalUpdate:
         update: The change, which stores the token too; counters that it increments must exist.
         condition: The condition.
         token: The value that tells whether a write whose answer was lost was applied.
+        may_be_applied: Whether the write was sent before, and may have been done then.
     """
 
     key: Key
     update: Update
     condition: Condition
     token: WriteToken
+    may_be_applied: bool = False
 
 
 Write: TypeAlias = ConditionalInsert | ConditionalUpdate
@@ -135,7 +139,7 @@ class SingleWrites:
             # The write's own first attempt may have been applied, and its answer lost.
             return _outcome_of_refusal(write, error.item)
         except RagcrawlDynamoError as error:
-            return Failed(error, _may_be_applied(error, budget))
+            return Failed(error, write.may_be_applied or _may_be_applied(error, budget))
 
     async def _send(self, write: Write, budget: Budget) -> Applied:
         if isinstance(write, ConditionalInsert):
@@ -184,7 +188,7 @@ class PartiqlWrites:
         """
         outcomes: dict[int, Outcome] = {}
         pending = dict(enumerate(writes))
-        may_be_applied = False
+        may_be_applied = any(write.may_be_applied for write in writes)
         budget = None
         try:
             async with self._gateway.permit(

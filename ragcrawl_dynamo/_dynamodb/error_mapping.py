@@ -97,6 +97,12 @@ class ErrorMapper:
         code = error_code(error)
         kind, message = self._explain(error, code, last_error, seconds)
         mapped = kind(message, code=code, operation=operation, table=table or None)
+        cause = error if last_error is None or type(error) is not TimeoutError else last_error
+        mapped.cause_type = f"{type(cause).__module__}.{type(cause).__qualname__}"
+        if isinstance(cause, ClientError):
+            metadata = cause.response.get("ResponseMetadata", {})
+            mapped.status_code = metadata.get("HTTPStatusCode")
+            mapped.request_id = metadata.get("RequestId")
         if isinstance(mapped, errors.ConditionFailedError) and isinstance(error, ClientError):
             mapped.item = cast("dict[str, Any]", error.response).get("Item")
             reasons = cancellation_reasons(error)
@@ -112,7 +118,9 @@ class ErrorMapper:
             return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
             limit = f"call_timeout = {self._config.call_timeout}" if seconds is None else f"{seconds:g}"
-            cause = f"; the last error was {error_code(last_error)}: {last_error}" if last_error else ""
+            cause = (
+                f"; the last error was {error_code(last_error)}: {_text(last_error)}" if last_error else ""
+            )
             return (
                 errors.DeadlineExceededError,
                 f"no answer within {limit} s, at {where}{cause}",
@@ -126,9 +134,9 @@ class ErrorMapper:
         if is_transport_error(error):
             return (
                 errors.EndpointUnreachableError,
-                f"no usable answer from {where}: check endpoint_url, region and the network; {error}",
+                f"no usable answer from {where}: check endpoint_url, region and the network; {_text(error)}",
             )
-        return errors.RequestRejectedError, f"could not be sent to {where}; {error}"
+        return errors.RequestRejectedError, f"could not be sent to {where}; {_text(error)}"
 
     def _explain_answer(
         self, error: ClientError, code: str, where: str
@@ -169,3 +177,11 @@ class ErrorMapper:
                 f"no bucket {self._config.content_bucket!r} at {where}: create it, or check content_bucket",
             )
         return errors.RequestRejectedError, f"refused at {where}; {self._service} says: {answer}"
+
+
+def _text(error: BaseException) -> str:
+    """Returns the message of an error, and that of the error below it, which botocore often leaves out."""
+    below = getattr(error, "kwargs", {}).get("error")
+    if below is None or str(below) in str(error):
+        return str(error)
+    return f"{error} ({type(below).__name__}: {below})"

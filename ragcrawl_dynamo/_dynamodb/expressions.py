@@ -137,6 +137,7 @@ class Update:
 
     Attributes:
         put: Path -> the new value.
+        default: Path -> the value of an attribute that is absent. An attribute that is there stays.
         increment: Path -> the number to add to the old value, or to 0. The map around it must exist.
         union: Top-level attribute -> the members to add to a set.
         subtract: Top-level attribute -> the members to remove from a set; an empty set vanishes.
@@ -144,6 +145,7 @@ class Update:
     """
 
     put: Mapping[Path, Value] = field(default_factory=dict)
+    default: Mapping[Path, Value] = field(default_factory=dict)
     increment: Mapping[Path, Value] = field(default_factory=dict)
     union: Mapping[str, Value] = field(default_factory=dict)
     subtract: Mapping[str, Value] = field(default_factory=dict)
@@ -160,6 +162,10 @@ class Update:
     def render(self, to: Placeholders) -> str:
         """Returns the update expression, with placeholders from `to`."""
         sets = [f"{to.path(path)} = {to.value(value)}" for path, value in self.put.items()]
+        sets += [
+            f"{to.path(path)} = if_not_exists({to.path(path)}, {to.value(value)})"
+            for path, value in self.default.items()
+        ]
         if self.increment:
             zero = to.value({"N": "0"})
             sets += [

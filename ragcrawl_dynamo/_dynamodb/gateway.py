@@ -54,8 +54,8 @@ class Gateway:
         metrics: Metrics | None = None,
     ) -> None:
         self.config = config
-        self.metrics = metrics or Metrics()
-        self.server_clock = ServerClock()
+        self.metrics: Metrics = metrics or Metrics()
+        self.server_clock: ServerClock = ServerClock()
         self._service = service
         self._error_mapper = ErrorMapper(config, service)
         self._windows: dict[str, PermitWindow] = {}
@@ -87,7 +87,7 @@ class Gateway:
             try:
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
-                raise self._error_mapper.map(error, "OpenClient", None) from error
+                raise self._error_mapper.map(error, "OpenClient", None) from None
             self._stack = stack
             self._was_open = True
 
@@ -145,7 +145,7 @@ class Gateway:
             # A free permit needs no timer.
             async with asyncio.timeout_at(budget.deadline if window.is_full else None):
                 await permit.acquire()
-        except TimeoutError as error:
+        except TimeoutError:
             why = f"{self._service} throttles it" if window.is_cut else "max_connections allows no more"
             raise errors.DeadlineExceededError(
                 f"no permit within {budget.seconds:g} s: {window.size} operations on it are in flight, since "
@@ -153,7 +153,7 @@ class Gateway:
                 code="TimeoutError",
                 operation=operation,
                 table=table or None,
-            ) from error
+            ) from None
         try:
             yield budget
         finally:
@@ -218,7 +218,7 @@ class Gateway:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
             seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
-            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from error
+            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from None
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         """Sends a request once."""

@@ -43,12 +43,8 @@ Outcome: TypeAlias = Applied | Refused | Failed
 
 
 def is_throttled(outcome: Outcome) -> TypeGuard[Failed]:
-    """Tells whether a write failed for lack of capacity, and has certainly not been done."""
-    return (
-        isinstance(outcome, Failed)
-        and isinstance(outcome.error, ThrottledError)
-        and not outcome.may_be_applied
-    )
+    """Tells whether a write failed for lack of capacity. An attempt before may have done it nevertheless."""
+    return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError)
 
 
 def is_held_up(outcome: Outcome) -> bool:

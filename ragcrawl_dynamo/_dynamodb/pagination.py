@@ -85,7 +85,7 @@ async def read_slice(
         InvalidCursorError: The cursor is damaged or of another listing.
     """
     check_limit(limit)
-    scope = [query.table.name, query.index or "", query.partition]
+    scope = _scope_of(query)
     start = _decode_cursor(cursor, scope, query.key_attributes) if cursor is not None else None
     queries = deque([query, *more])
     if start is not None and more:
@@ -105,6 +105,11 @@ async def read_slice(
         del items[limit:]
         start = {name: items[-1][name] for name in query.key_attributes}
     return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+
+
+def cursor_after(query: Query, item: Item) -> str:
+    """Returns the cursor that a slice of `read_slice` would have if an item, or a key, were its last one."""
+    return _encode_cursor({name: item[name] for name in query.key_attributes}, _scope_of(query))
 
 
 async def read_slice_by_index(
@@ -283,6 +288,10 @@ def _ranges(sort_key: str, last: str, points: Sequence[str]) -> Iterator[Conditi
     yield Compare(sort_key, ">", {"S": points[-1]})
 
 
+def _scope_of(query: Query) -> list[str]:
+    return [query.table.name, query.index or "", query.partition]
+
+
 def _encode_cursor(key: Key, scope: Sequence[str]) -> str:
     values = {name: value["S"] for name, value in key.items()}
     return pack([*scope, values])
@@ -292,8 +301,8 @@ def _decode_cursor(cursor: str, scope: Sequence[str], names: frozenset[str]) -> 
     try:
         *of_scope, values = unpack(cursor)
         key: Key = {name: {"S": str(value)} for name, value in values.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from error
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from None
     if of_scope != list(scope) or key.keys() != names:
         raise InvalidCursorError("cursor", "belongs to another listing: start this one without a cursor")
     return key

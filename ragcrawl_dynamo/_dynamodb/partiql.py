@@ -36,8 +36,8 @@ def update_statement(
     Raises:
         TypeError: No conditional update has needed such a condition or such an update yet.
     """
-    if update.union or update.subtract:
-        raise TypeError("conditional updates cannot change sets: add the PartiQL for them here first")
+    if update.union or update.subtract or update.default:
+        raise TypeError("conditional updates cannot change sets, nor set defaults: PartiQL cannot either")
     statement = _Statement()
     clauses = [f"SET {_path(path)} = {statement.value(value)}" for path, value in update.put.items()]
     clauses += [

@@ -140,17 +140,20 @@ def delete_request(table: Table[E], key: Key, *, old: bool = False) -> DeleteIte
     return request
 
 
-def update_request(table: Table[E], key: Key, update: Update, condition: Condition) -> UpdateItemInputTypeDef:
-    """Changes an item if `condition` holds, and returns the new item; a refusal returns the stored one."""
+def update_request(
+    table: Table[E], key: Key, update: Update, condition: Condition | None = None
+) -> UpdateItemInputTypeDef:
+    """Changes an item, if `condition` holds, and returns the new item; a refusal returns the stored one."""
     to = Placeholders()
     request: UpdateItemInputTypeDef = {
         "TableName": table.name,
         "Key": key,
         "UpdateExpression": update.render(to),
-        "ConditionExpression": condition.render(to),
         "ReturnValues": "ALL_NEW",
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
+    if condition is not None:
+        request["ConditionExpression"] = condition.render(to)
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
     request["ExpressionAttributeNames"] = to.names
     if to.values:
         request["ExpressionAttributeValues"] = to.values

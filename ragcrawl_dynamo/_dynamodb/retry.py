@@ -126,9 +126,9 @@ class Budget:
         """`seconds` is `call_timeout` by default."""
         self._config = config
         self._permit = permit
-        self.seconds = config.call_timeout if seconds is None else min(seconds, config.call_timeout)
-        self.failures = 0
-        self.deadline = 0.0
+        self.seconds: float = config.call_timeout if seconds is None else min(seconds, config.call_timeout)
+        self.failures: int = 0
+        self.deadline: float = 0.0
         self.may_be_applied = False
         self.is_once = is_once
         self.on_throttled: Callable[[float], None] | None = None

@@ -25,7 +25,7 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self.offset = 0.0
+        self.offset: float = 0.0
         self._header = ""
         self._server_time = 0.0
         self._since = 0.0

@@ -26,12 +26,10 @@ class Refusal:
     """Why DynamoDB refused a transaction: conditions of some of its writes did not hold.
 
     Attributes:
-        error: What the gateway raised.
         reasons: By name of a write, AWS's reason code; "None" where nothing was against it.
         items: By name of a write whose condition failed, the item as it was, if there was one.
     """
 
-    error: ConditionFailedError
     reasons: Mapping[str, str]
     items: Mapping[str, Item]
 
@@ -89,5 +87,5 @@ class Transaction:
             items = {name: item for name, item in zip(self._writes, error.items, strict=True) if item}
             if self._token.is_in(items.get(self._marked)):
                 return None
-            return Refusal(error, dict(zip(self._writes, error.reasons, strict=True)), items)
+            return Refusal(dict(zip(self._writes, error.reasons, strict=True)), items)
         return None

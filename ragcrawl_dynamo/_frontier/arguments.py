@@ -105,13 +105,13 @@ def check_claim_options(limit: Any, worker_id: Any, wait_seconds: Any) -> str:
     return check_name("worker_id", worker_id)
 
 
-def check_retry_in(retry_in: Any) -> float | None:
-    """Returns the seconds until the next attempt; None for the default.
+def check_delay(name: str, seconds: Any) -> float | None:
+    """Returns the seconds until the next attempt; None for the default. `name` is that of the argument.
 
     Raises:
         InvalidArgumentError: They are outside their limits.
     """
-    return None if retry_in is None else check_seconds("retry_in", retry_in, MAX_DELAY_SECONDS)
+    return None if seconds is None else check_seconds(name, seconds, MAX_DELAY_SECONDS)
 
 
 def check_limit(**limit: Any) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def link_item(fields: dict[str, Any]) -> FrontierItem:
     try:
         return FrontierItem.model_validate({**set_by_queue, **fields})
     except ValidationError as error:
-        raise InvalidArgumentError(*first_of(error)) from error
+        raise InvalidArgumentError(*first_of(error)) from None
 
 
 def error_text(error: str | BaseException) -> str:

@@ -50,6 +50,8 @@ class Claim:
         ended: Whether this process has settled the claim, or learned that its lease was lost.
         lost: Whether the lease was lost: another worker has claimed the item, another method has settled it,
             or it was deleted.
+        settled_as: The status with which this process has settled the claim: PENDING for an item that is
+            tried again. None if it has not.
         has_slot: Whether the lease takes an in-flight slot of the item's host.
         deadline: `expires_at` by the monotonic clock, in seconds.
     """
@@ -59,6 +61,7 @@ class Claim:
     expires_at: datetime
     ended: bool = False
     lost: bool = False
+    settled_as: FrontierStatus | None = None
     has_slot: bool = field(default=False, repr=False)
     deadline: float = field(default=0.0, repr=False)
 

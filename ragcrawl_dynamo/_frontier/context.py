@@ -27,6 +27,7 @@ from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import ClockSkewError
 from ragcrawl_dynamo.models import FrontierItem
 
@@ -71,20 +72,22 @@ class RunContext:
         gateway, tables, writes = services.gateway, services.tables, services.writes
         self.first_control = first_control
         self.rules = rules
-        self.run_id = first_control.run
-        self.site_id = first_control.site_id
-        self.config = gateway.config
-        self.clock = services.clock
-        self.on_lease_lost = services.on_lease_lost
-        self.tasks = Tasks()
-        self.membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
-        self.view = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
-        self.control = ControlStore(gateway, tables, first_control, rules)
-        self.control_reads = ControlReads(self.control, self.membership, self.tasks)
-        self.hosts = HostStore(gateway, tables, writes, self.control, self.control_reads)
-        self.items = ItemStore(gateway, tables.frontier, writes, self.run_id)
-        self.queues = QueueIndex(gateway, tables.frontier, self.run_id)
-        self.counters = Counters(gateway, tables.frontier, writes, self.hosts, self.view.unwritten_counts)
+        self.run_id: str = first_control.run
+        self.site_id: str = first_control.site_id
+        self.config: DynamoDBConfig = gateway.config
+        self.clock: Clock = services.clock
+        self.on_lease_lost: LeaseObserver = services.on_lease_lost
+        self.tasks: Tasks = Tasks()
+        self.membership: Membership = Membership(gateway, tables.frontier, self.run_id, self.site_id)
+        self.view: LocalView = LocalView(gateway.config.frontier_seen_cache, self.membership.me)
+        self.control: ControlStore = ControlStore(gateway, tables, first_control, rules)
+        self.control_reads: ControlReads = ControlReads(self.control, self.membership, self.tasks)
+        self.hosts: HostStore = HostStore(gateway, tables, writes, self.control, self.control_reads)
+        self.items: ItemStore = ItemStore(gateway, tables.frontier, writes, self.run_id)
+        self.queues: QueueIndex = QueueIndex(gateway, tables.frontier, self.run_id)
+        self.counters: Counters = Counters(
+            gateway, tables.frontier, writes, self.hosts, self.view.unwritten_counts
+        )
         self._gateway = gateway
 
     async def read_states(self, item_ids: Sequence[str]) -> tuple[dict[str, Item], RunControl | None]:

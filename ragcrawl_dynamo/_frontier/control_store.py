@@ -18,7 +18,7 @@ from ragcrawl_dynamo._dynamodb.expressions import (
     Update,
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
-from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, moment_text
+from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, moment_text
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._records.runs import check_id_order, swapped_ids
@@ -46,11 +46,11 @@ class ControlStore:
         self._rules = rules
         self._is_checked = False
         self._is_order_checked = False
-        self.run_id = first.run
-        self.site_id = first.site_id
-        self.key = control_key(first.run)
+        self.run_id: str = first.run
+        self.site_id: str = first.site_id
+        self.key: Key = control_key(first.run)
         # The number of buckets, which is not final before the control is stored and was read.
-        self.buckets = first.buckets
+        self.buckets: int = first.buckets
         self._knows_buckets = False
 
     async def read(self) -> RunControl | None:
@@ -189,8 +189,8 @@ class ControlStore:
             allowed = AnyOf((is_not_cancelled, Compare("state", "=", {"S": state})))
         try:
             await self._update({"state": {"S": state}}, allowed)
-        except ConditionFailedError as error:
-            raise FrontierCancelledError from error
+        except ConditionFailedError:
+            raise FrontierCancelledError from None
 
     async def begin_verification(self, now: datetime) -> WriteToken | None:
         """Starts the proof that the run is finished; returns its token, None if another process is at it."""

@@ -43,7 +43,7 @@ class DeadLetters:
                     requeued += count
                     failures += failed
         if failures:
-            raise PartialBatchError(requeued, failures) from failures[0][1]
+            raise PartialBatchError(requeued, failures)
         return requeued
 
     async def _requeue(

@@ -98,7 +98,7 @@ class Enqueuer:
                 if on_progress is not None:
                     on_progress(saved + len(failures))
         if failures:
-            raise PartialBatchError(saved, failures) from failures[0][1]
+            raise PartialBatchError(saved, failures)
         return results
 
     async def _try_batch(
@@ -182,7 +182,7 @@ class Enqueuer:
             if result is not None
         ]
         if failures:
-            raise PartialBatchError(len(complete), failures) from failures[0][1]
+            raise PartialBatchError(len(complete), failures)
         return complete
 
     async def _take_known(

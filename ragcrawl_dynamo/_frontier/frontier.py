@@ -11,10 +11,11 @@ from ragcrawl_dynamo._frontier import arguments
 from ragcrawl_dynamo._frontier.arguments import LinkFields, error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
+from ragcrawl_dynamo._frontier.handling import WorkerSettings
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
-from ragcrawl_dynamo._frontier.worker import Worker, WorkerSettings
+from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._schema.records import RunState
 from ragcrawl_dynamo._utils.validation import check_callable, check_kind
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
@@ -132,8 +133,7 @@ class Frontier:
 
         An item that another process has just added is claimable once the index shows it, usually well within
         a second. Concurrent calls in one process are coalesced. The delay and the maximum in flight of a
-        host hold over all processes together. Items of a host that DynamoDB throttles are left out for a
-        moment.
+        host hold over all processes together. Items of a host that DynamoDB throttles wait for a moment.
 
         Args:
             limit: The largest number of claims, from 1 to 10,000.
@@ -195,24 +195,26 @@ class Frontier:
 
     async def fail(
         self, claim: Claim, error: str | BaseException, *, retry_in: float | None = None, retry: bool = True
-    ) -> None:
+    ) -> bool:
         """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 
         Args:
             claim: The claim.
             error: What went wrong. It is stored with the item, shortened to 1,000 characters.
-            retry_in: Seconds until the next attempt, up to a year. The default is `frontier_retry_delay`. It
-                is doubled for each failed attempt before, up to `frontier_max_retry_delay`, and then
-                shortened at random by up to a half.
-            retry: False makes the item a dead letter at once. An item that has failed
-                `frontier_max_attempts` times becomes one in any case.
+            retry_in: Seconds until the next attempt, up to a year. By default `frontier_retry_delay`, doubled
+                for each failed attempt before, up to `frontier_max_retry_delay`; then shortened at random by
+                up to a half.
+            retry: False makes the item a dead letter at once, as `frontier_max_attempts` failures do.
+
+        Returns:
+            Whether the item will be tried again; it is a dead letter otherwise.
 
         Raises:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        delay = arguments.check_retry_in(retry_in)
-        await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
+        delay = arguments.check_delay("retry_in", retry_in)
+        return await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
 
     async def skip(self, claim: Claim, reason: str) -> None:
         """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.
@@ -308,8 +310,7 @@ class Frontier:
         """Returns how many items are in which state. The cost does not grow with the number of items.
 
         The counts lag: another process adds its updates about a second later. Those of the last second of a
-        killed process are never added. `recount` and the proof that the run is finished correct the counts,
-        so that those of a finished run are exact.
+        killed process are never added. `recount` and the proof that the run is finished correct the counts.
 
         Args:
             host: Counts items of this host only, as for `set_host_delay`; None for all.
@@ -367,34 +368,30 @@ class Frontier:
     async def set_host_delay(self, host: str, seconds: float) -> None:
         """Sets how many seconds lie at least between the beginnings of two leases of a host's items.
 
-        The delay is stored with the run. All workers keep it from their next claim on. It holds for
-        `started_at`, the moment at which a lease begins, by clocks that differ by `frontier_max_clock_skew`
-        at most. A handler begins later, by its own latency.
+        The delay is stored with the run. All workers keep it from their next claim on. It holds for the
+        beginnings of leases, `started_at`, by clocks that differ by `frontier_max_clock_skew` at most.
 
         Args:
-            host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs. If
-                the run has a `politeness_key`, a URL, or the key itself.
+            host: Any spelling of the host, with its port if that is not 80 or 443, or of one of its URLs.
+                With a `politeness_key`, a URL, or the key itself.
             seconds: The delay, from 0 to a year; 0 means no delay.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(seconds=seconds))
+        await self._queue.limiter.set(host, arguments.check_limit(seconds=seconds))
 
     async def set_host_max_in_flight(self, host: str, count: int | None) -> None:
         """Sets how many leases of a host's items may run at the same time. It is stored like the delay.
 
-        Leases that began before are not counted. A lease whose worker died is counted until its item can be
-        claimed again.
+        Leases that began before do not count. One whose worker died counts until its item can be claimed.
 
         Args:
             host: The host name, as for `set_host_delay`.
             count: The number of leases, from 1 to 1,000; None for any number.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(count=count))
+        await self._queue.limiter.set(host, arguments.check_limit(count=count))
 
     async def block_host(self, host: str, until: datetime) -> None:
-        """Blocks a host: no lease of its items begins before a moment. It is stored like the delay.
+        """Blocks a host, as for `set_host_delay`: no lease of its items begins before a moment.
 
-        Args:
-            host: The host name, as for `set_host_delay`.
-            until: The end of the block. A moment in the past unblocks the host.
+        The block is stored like the delay. A moment in the past unblocks the host.
         """
-        await self._queue.set_limits(host, **arguments.check_limit(until=until))
+        await self._queue.limiter.set(host, arguments.check_limit(until=until))

@@ -89,8 +89,8 @@ class HostStore:
         self._writes = writes
         self._control = control
         self._reads = reads
-        self.run_id = control.run_id
-        self.site_id = control.site_id
+        self.run_id: str = control.run_id
+        self.site_id: str = control.site_id
         # The share of hosts that were new in the last announcement.
         self._share_new = 0.0
 

@@ -140,6 +140,22 @@ class SetLimits:
         return record.model_copy(update=fields)
 
 
+@dataclass(frozen=True, slots=True)
+class BlockHost:
+    """Blocks the host until a moment, unless it is blocked for as long already, to the second.
+
+    The answers of one host come at the same time, and say the same.
+    """
+
+    until: datetime
+
+    def apply(self, record: HostRecord) -> HostRecord:
+        """See HostUpdate."""
+        if record.blocked_until is not None and record.blocked_until > self.until - timedelta(seconds=1):
+            return record
+        return SetLimits({"blocked_until": self.until}).apply(record)
+
+
 def new_mark() -> str:
     """Returns a new mark of a host."""
     return secrets.token_hex(2)

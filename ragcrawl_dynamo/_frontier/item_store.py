@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,7 +41,7 @@ from ragcrawl_dynamo._dynamodb.values import Item, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.candidates import Candidate, candidate_at
 from ragcrawl_dynamo._frontier.work import Work
-from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, expiry
+from ragcrawl_dynamo._schema.attributes import EXPIRES_AT, OUTCOME_STATUS, expiry
 from ragcrawl_dynamo._schema.keys import control_key, frontier_key, host_queue, items_partitions, shard_of
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank, split_order
 from ragcrawl_dynamo._schema.records import RunControl
@@ -259,9 +259,13 @@ class ItemStore:
 
     async def read(self, item_ids: Sequence[str]) -> dict[str, FrontierItem]:
         """Returns those of the given items that are stored, by id; strongly consistent."""
+        return {item_id: self.decode(item) for item_id, item in (await self.read_stored(item_ids)).items()}
+
+    async def read_stored(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """Returns the same items as they are stored, with the attributes that are not fields of the model."""
         keys = [frontier_key(self._run_id, item_id) for item_id in item_ids]
-        items = map(self.decode, await read_all(self._gateway, self._table, keys))
-        return {item.item_id: item for item in items}
+        items = await read_all(self._gateway, self._table, keys)
+        return {unescape(item["item_id"]["S"]): item for item in items}
 
     async def scan(
         self, *statuses: FrontierStatus, attributes: Sequence[str] | None = None
@@ -313,7 +317,7 @@ class ItemStore:
             )
         )
         write = WriteToken.new(_CHANGED_BY)
-        marked = Update({**update.put, **write.assignment}, update.increment, remove=update.remove)
+        marked = replace(update, put={**update.put, **write.assignment})
         return ConditionalUpdate(frontier_key(self._run_id, item.item_id), marked, is_held, write)
 
     def _enqueue(
@@ -329,7 +333,7 @@ class ItemStore:
                 "queue": {"S": host_queue(self._run_id, item.domain, 0)},
                 "queue_order": {"S": queue_order(rank_of(item))},
             },
-            remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT),
+            remove=("lease_expires_at", "completed_at", "scheduled_at", EXPIRES_AT, OUTCOME_STATUS),
         )
         condition = AllOf((Compare("status", "=", {"S": status}), Missing("queue")))
         return ConditionalUpdate(

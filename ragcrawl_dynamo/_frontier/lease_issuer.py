@@ -78,9 +78,9 @@ class LeaseIssuer:
         self._run = run
         self._reader = reader
         self._unused = unused
-        self.tried = 0
-        self.granted = 0
-        self.is_beaten = False
+        self.tried: int = 0
+        self.granted: int = 0
+        self.is_beaten: bool = False
 
     async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
         """Claims candidates, unless other processes were faster. The leases begin now.
@@ -277,7 +277,7 @@ class LeaseIssuer:
         )
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
-                logger.warning(
+                logger.error(
                     "item %s of host %s is a dead letter: the lease of its last attempt expired",
                     candidate.item_id,
                     candidate.host,

@@ -25,10 +25,10 @@ class LocalView:
 
     def __init__(self, seen_links: int, process: str) -> None:
         """`seen_links` is the number of links to remember, `process` the id of this process."""
-        self.changed = asyncio.Event()
-        self.bench = Workbench(process)
-        self.unwritten_counts = UnwrittenCounts()
-        self.seen_links = SeenLinks(seen_links)
+        self.changed: asyncio.Event = asyncio.Event()
+        self.bench: Workbench = Workbench(process)
+        self.unwritten_counts: UnwrittenCounts = UnwrittenCounts()
+        self.seen_links: SeenLinks = SeenLinks(seen_links)
         self._latest = datetime.min.replace(tzinfo=UTC)
         self.clear()
 
@@ -36,7 +36,7 @@ class LocalView:
         """Forgets everything. It is called after the run's items were deleted."""
         self.bench.clear()
         self.seen_links.clear()
-        self.unannounced = WorkByHost()
+        self.unannounced: WorkByHost = WorkByHost()
         self.unwritten_counts.clear()
         self.open_items: list[str] = []
         self.changed.set()

@@ -41,7 +41,7 @@ class Membership:
     """The processes that claim from one run. `me` is the id of this process."""
 
     def __init__(self, gateway: Gateway, table: Table[Any], run_id: str, site_id: str) -> None:
-        self.me = secrets.token_hex(6)
+        self.me: str = secrets.token_hex(6)
         self._gateway = gateway
         self._table = table
         self._run_id = run_id

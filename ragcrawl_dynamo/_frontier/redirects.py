@@ -110,7 +110,7 @@ class Redirects:
                 # A process may have proven meanwhile that the run is finished, and counted its items.
                 await run.control.reopen(await run.control_reads.following())
         if failures:
-            raise PartialBatchError(len(items) - len(failures), failures) from failures[0][1]
+            raise PartialBatchError(len(items) - len(failures), failures)
 
     async def _prepare_additions(self, absent: Sequence[FrontierItem], control: RunControl | None) -> None:
         """Stores the hosts of new items, which hold their counts, and removes the proof of the end."""

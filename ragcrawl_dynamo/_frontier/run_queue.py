@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
@@ -21,7 +21,7 @@ from ragcrawl_dynamo._frontier.counts import FrontierStats, stats_of
 from ragcrawl_dynamo._frontier.dead_letters import DeadLetters
 from ragcrawl_dynamo._frontier.enqueue import Enqueuer
 from ragcrawl_dynamo._frontier.host_budget import HostBudget
-from ragcrawl_dynamo._frontier.host_updates import SetLimits
+from ragcrawl_dynamo._frontier.host_limits import HostLimiter
 from ragcrawl_dynamo._frontier.item_store import payload_of
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
@@ -31,7 +31,6 @@ from ragcrawl_dynamo._frontier.scheduler import Scheduler
 from ragcrawl_dynamo._frontier.settlement import Return, Settlement
 from ragcrawl_dynamo._frontier.termination import Termination
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
-from ragcrawl_dynamo._schema.keys import host_name
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.urls import link_id
 from ragcrawl_dynamo.errors import (
@@ -53,14 +52,17 @@ class RunQueue:
     Attributes:
         run: What the parts of the queue share.
         scheduler: The part that claims items.
+        limiter: The part that sets the limits of hosts.
     """
 
     def __init__(self, services: FrontierServices, control: RunControl, rules: LinkRules) -> None:
         """`control` is the control that is stored if the run has none yet, with the names of `rules`."""
-        self.run = run = RunContext(services, control, rules)
+        run = RunContext(services, control, rules)
+        self.run: RunContext = run
         notifier = Notifier(run)
         self._unused = UnusedLeases(run, self.release)
-        self.scheduler = Scheduler(run, self._unused)
+        self.scheduler: Scheduler = Scheduler(run, self._unused)
+        self.limiter: HostLimiter = HostLimiter(run)
         self._notifier = notifier
         self._budget = HostBudget(services, run)
         self._enqueuer = Enqueuer(run, notifier, self._budget)
@@ -151,29 +153,40 @@ class RunQueue:
             self._notifier.flush_if_due()
 
     async def end(
-        self, claims: Sequence[Claim], status: FrontierStatus, error: str | None, payload: str | None = None
+        self,
+        claims: Sequence[Claim],
+        status: FrontierStatus,
+        error: str | None,
+        payload: str | None = None,
+        outcome: Item | None = None,
     ) -> None:
-        """Ends leases with a final status; see Frontier.complete, fail and skip."""
+        """Ends leases with a final status; `outcome` has more attributes to store.
+
+        See Frontier.complete, fail and skip.
+        """
         items, now = self.run.items, self.run.clock.now()
-        payload_attribute = None
+        more = dict(outcome or {})
         if payload is not None:
             for claim in claims:
                 self._with(claim, {"payload": payload})
-            payload_attribute = payload_of(payload)
-        updates = [items.finish(claim.item, status, now, error, payload_attribute) for claim in claims]
+            more |= payload_of(payload)
+        updates = [items.finish(claim.item, status, now, error, more) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
         self._notifier.flush_if_due()
 
-    async def fail(self, claim: Claim, error: str, retry_in: float | None, *, retry: bool) -> None:
-        """See Frontier.fail."""
+    async def fail(
+        self, claim: Claim, error: str, retry_in: float | None, *, retry: bool, outcome: Item | None = None
+    ) -> bool:
+        """See Frontier.fail; `outcome` has more attributes to store with a dead letter."""
         failures = claim.item.retry_count
         if not retry or failures + 1 >= self.run.config.frontier_max_attempts:
-            await self.end([claim], FrontierStatus.FAILED, error)
-            return
-        delay = self._backoff(failures) if retry_in is None else retry_in
+            await self.end([claim], FrontierStatus.FAILED, error, outcome=outcome)
+            return False
+        delay = self._settlement.backoff(failures) if retry_in is None else retry_in
         retry_at = self.run.clock.now() + timedelta(seconds=delay)
         update = self.run.items.retry(claim.item, retry_at, error)
         await self._put_back([Return(claim, update, claim.item, retry_at)])
+        return True
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """See Frontier.release."""
@@ -316,16 +329,6 @@ class RunQueue:
         self.run.control_reads.forget()
         self.run.view.changed.set()
 
-    async def set_limits(self, host: str, **limits: float | datetime | None) -> None:
-        """See Frontier.set_host_delay, set_host_max_in_flight and block_host."""
-        host = self.run.rules.host(host)
-        # Refuses a host that is too long.
-        host_name(host)
-        await self.run.control.check_rules()
-        await self.run.hosts.ensure(host)
-        await self.run.tasks.uninterrupted(self._set_limits({host: SetLimits(limits)}))
-        self.run.view.changed.set()
-
     async def requeue_failed(self) -> int:
         """See Frontier.requeue_failed."""
         await self._check_site()
@@ -357,11 +360,6 @@ class RunQueue:
             )
         await self.run.tasks.cancel()
 
-    async def _set_limits(self, updates: dict[str, SetLimits]) -> None:
-        self.run.note_updates(await self.run.hosts.update(updates))
-        await self.run.control.note_new_limits()
-        self.run.control_reads.forget()
-
     async def _check_site(self) -> None:
         """Checks that the run is not one of another site.
 
@@ -383,11 +381,3 @@ class RunQueue:
         item = claim.item.model_copy(update=changed)
         self.run.items.encode(item, 1)
         return item
-
-    def _backoff(self, failures: int) -> float:
-        """Returns the seconds until the next attempt: exponential backoff with jitter."""
-        config = self.run.config
-        # After 60 doublings every delay above 0 has reached the maximum. More could overflow the float.
-        doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
-        delay = min(config.frontier_max_retry_delay, doubled)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load

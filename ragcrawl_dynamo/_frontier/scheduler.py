@@ -58,7 +58,7 @@ class Scheduler:
         self._reader = QueueReader(run)
         self._idle = IdleHosts(run, self._lists, self._reader)
         self._limits: str | None = None
-        self.issuer = LeaseIssuer(run, self._reader, unused)
+        self.issuer: LeaseIssuer = LeaseIssuer(run, self._reader, unused)
 
     async def claim(self, terms: Sequence[LeaseTerms], *, is_thorough: bool) -> ClaimResult:
         """Claims an item for each of the terms, in their order, as long as there are claimable items.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class _Written:
         lost = [*self.lost, *self.over]
         if self.unknown:
             failures = [*self.unknown, *((claim, LeaseLostError([claim])) for claim in lost)]
-            raise PartialBatchError(len(self.done) + len(self.already), failures) from failures[0][1]
+            raise PartialBatchError(len(self.done) + len(self.already), failures)
         if lost:
             raise LeaseLostError(lost)
 
@@ -137,6 +138,8 @@ class Settlement:
             is_counted: Whether an earlier call has counted the item as completed.
         """
         claim.ended = True
+        if claim.settled_as is None and not claim.lost:
+            claim.settled_as = FrontierStatus.COMPLETED
         self._run.note_ended(claim.item)
         if not is_counted:
             self._run.counters.move(claim.item.domain, "in_progress", "completed")
@@ -177,6 +180,14 @@ class Settlement:
             run.offer(by_claim[id(claim)].candidate)
         written.raise_if_incomplete()
 
+    def backoff(self, failures: int) -> float:
+        """Returns the seconds until the next attempt: exponential backoff with jitter."""
+        config = self._run.config
+        # After 60 doublings every delay above 0 has reached the maximum. More could overflow the float.
+        doubled = config.frontier_retry_delay * 2.0 ** min(failures, 60)
+        delay = min(config.frontier_max_retry_delay, doubled)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load
+
     async def _end(
         self,
         claims: Sequence[Claim],
@@ -191,6 +202,8 @@ class Settlement:
         ended = [*written.done, *written.already, *written.lost]
         for claim in ended:
             claim.ended = True
+        for claim in (*written.done, *written.already):
+            claim.settled_as = status
         for claim in (*written.already, *written.lost):
             self._run.note_lost(claim.item)
         for claim in written.done:

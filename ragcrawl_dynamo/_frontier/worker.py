@@ -8,16 +8,15 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
-from ragcrawl_dynamo._frontier.arguments import MAX_CLAIMED
 from ragcrawl_dynamo._frontier.claim import Claim
-from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, LeaseSettings, RenewsLeases
+from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkerSettings, WorkSummary
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, RenewsLeases
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, check_name, check_seconds
+from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import (
     DeadlineExceededError,
     EndpointUnreachableError,
@@ -28,6 +27,7 @@ from ragcrawl_dynamo.errors import (
     ServerFaultError,
     ThrottledError,
 )
+from ragcrawl_dynamo.models import FrontierStatus
 
 __all__ = ["Worker"]
 
@@ -44,6 +44,17 @@ _SETTLE_PAUSE_SECONDS = 1.0
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
 
+# What becomes of an item whose handler has failed, by how its claim is settled.
+_FATES = {
+    FrontierStatus.PENDING: "it will be tried again",
+    FrontierStatus.FAILED: "it is given up",
+    FrontierStatus.COMPLETED: "after it was completed",
+    FrontierStatus.SKIPPED: "after it was skipped",
+    None: "it will be claimed again when its lease has ended",
+}
+
+ErrorObserver: TypeAlias = Callable[[Claim, Exception], object]
+
 
 class Queue(RenewsLeases, Protocol):
     """The part of a frontier that a worker uses."""
@@ -58,7 +69,11 @@ class Queue(RenewsLeases, Protocol):
         """See Frontier."""
         ...
 
-    async def fail(self, claim: Claim, error: str | BaseException) -> None:
+    async def fail(self, claim: Claim, error: str | BaseException, *, retry: bool) -> bool:
+        """See Frontier."""
+        ...
+
+    async def skip(self, claim: Claim, reason: str) -> None:
         """See Frontier."""
         ...
 
@@ -71,44 +86,14 @@ class Queue(RenewsLeases, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """The settings of a worker.
-
-    Attributes:
-        concurrency: How many handlers run at the same time.
-        lease: How long leases last.
-        worker_id: The name of the worker, stored with the items.
-        grace_seconds: How many seconds handlers may run after SIGTERM; None does not handle the signal.
-    """
-
-    concurrency: int
-    lease: LeaseSettings
-    worker_id: str | None = None
-    grace_seconds: float | None = None
-
-    @classmethod
-    def checked(
-        cls, concurrency: int, lease: LeaseSettings, worker_id: str | None, grace_seconds: float | None
-    ) -> Self:
-        """Returns the settings.
-
-        Raises:
-            InvalidArgumentError: One is outside its limits.
-        """
-        check_count("concurrency", concurrency, MAX_CLAIMED)
-        check_name("worker_id", worker_id)
-        if grace_seconds is not None:
-            check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
-        return cls(concurrency, lease, worker_id, grace_seconds)
-
-
 class Worker:
     """Runs a handler for each claimed item. Get it by `Frontier.worker`, and use it in `async with`.
 
     The worker renews the lease of an item while its handler runs. It completes the item when the handler
-    returns, fails it when the handler raises, and releases it when the handler is cancelled. A handler may
-    settle its claim itself by any method of the frontier. If a lease is lost, or cannot be renewed until
+    returns, fails it when the handler raises, and releases it when the handler is cancelled. A handler that
+    raises `Skip` skips its item, and one that raises `DoNotRetry` makes it a dead letter. A handler may
+    settle its claim itself by any method of the frontier. Errors of handlers are logged at level warning with
+    their traceback, dead letters at level error. If a lease is lost, or cannot be renewed until
     `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
 
     On SIGTERM the worker claims nothing more and waits `grace_seconds` for the handlers. It then cancels
@@ -117,7 +102,9 @@ class Worker:
 
     Attributes:
         completed: How many items were completed.
-        failed: How many handlers raised.
+        retried: How many items went back into the queue, to be tried again.
+        failed: How many items have failed for good: dead letters.
+        skipped: How many items were skipped.
         lost: How many handlers lost their lease.
     """
 
@@ -132,9 +119,12 @@ class Worker:
         self._stop = asyncio.Event()
         self._terminated = asyncio.Event()
         self._has_signal = False
-        self.completed = 0
-        self.failed = 0
-        self.lost = 0
+        self._on_error: ErrorObserver | None = None
+        self.completed: int = 0
+        self.retried: int = 0
+        self.failed: int = 0
+        self.skipped: int = 0
+        self.lost: int = 0
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases, and to handle SIGTERM."""
@@ -156,14 +146,22 @@ class Worker:
         """Stops claiming: `run` returns after the running handlers have ended."""
         self._stop.set()
 
-    async def run(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
+    async def run(
+        self, handler: Callable[[Claim], Awaitable[object]], *, on_error: ErrorObserver | None = None
+    ) -> WorkSummary:
         """Runs a handler for each claim, until the run is finished or cancelled. It waits while it is paused.
-
-        Args:
-            handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
 
         While DynamoDB throttles the claims, it tries again. An item that cannot be settled because of a
         throttle or an outage is tried again as long as its lease is renewed.
+
+        Args:
+            handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
+            on_error: Called with the claim and the error when a handler raises, after the claim is settled.
+                `claim.settled_as` is FAILED for a dead letter, PENDING if the item is tried again, None if
+                the lease was lost, and as the handler has settled it, if it has. What it raises is logged.
+
+        Returns:
+            What the worker has done.
 
         Raises:
             ServiceError: DynamoDB refused a request or could not be reached, and the retries have ended.
@@ -172,6 +170,25 @@ class Worker:
         """
         if not self._is_open:
             raise RuntimeError("use the worker in 'async with'")
+        check_callable("on_error", on_error)
+        self._on_error = on_error
+        started = self._clock.monotonic()
+        try:
+            await self._work(handler)
+        finally:
+            summary = WorkSummary(
+                completed=self.completed,
+                retried=self.retried,
+                failed=self.failed,
+                skipped=self.skipped,
+                lost=self.lost,
+                seconds=self._clock.monotonic() - started,
+            )
+            logger.info("the worker ends: %s", summary)
+        return summary
+
+    async def _work(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
+        """Claims items and runs the handler, until there is nothing more to do."""
         wait = _WAIT_SECONDS
         while not self._stop.is_set():
             free = self._settings.concurrency - len(self._running)
@@ -278,22 +295,58 @@ class Worker:
             if claim.token not in self._lost:
                 await self._finish(claim, self._queue.release)
                 raise
+        except Skip as skip:
+            await self._finish(claim, partial(self._skip, reason=str(skip) or "skipped by the handler"))
         except Exception as error:  # the handler is the caller's code and may raise anything
-            self.failed += 1
-            logger.info("item %s failed: %r", claim.item.item_id, error)
             await self._finish(claim, partial(self._fail, error=error))
+            self._report(claim, error)
         else:
-            is_completed = await self._finish(claim, self._queue.complete)
-            # `self.completed += await ...` would lose the counts of handlers that end meanwhile.
-            self.completed += is_completed
+            await self._finish(claim, self._queue.complete)
+            if claim.settled_as is FrontierStatus.FAILED:
+                logger.error("%s is given up after attempt %d", claim.item.url, claim.item.attempt)
+        finally:
+            self._count(claim)
+
+    async def _skip(self, claims: Sequence[Claim], reason: str) -> None:
+        await self._queue.skip(claims[0], reason)
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
-        await self._queue.fail(claims[0], error)
+        if isinstance(error, DoNotRetry):
+            await self._queue.fail(claims[0], str(error) or "DoNotRetry", retry=False)
+        else:
+            await self._queue.fail(claims[0], error, retry=True)
 
-    async def _finish(self, claim: Claim, end: Callable[[Sequence[Claim]], Awaitable[None]]) -> bool:
-        """Settles a claim, unless its handler has; returns whether it is settled."""
+    def _report(self, claim: Claim, error: Exception) -> None:
+        """Logs the error of a handler, and calls the observer of errors."""
+        logger.log(
+            logging.ERROR if claim.settled_as is FrontierStatus.FAILED else logging.WARNING,
+            "the handler of %s has failed in attempt %d, %s: %r",
+            *(claim.item.url, claim.item.attempt, _FATES[claim.settled_as], error),
+            exc_info=error,
+        )
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(claim, error)
+        except Exception:  # the observer is the caller's code and may raise anything
+            logger.exception("on_error failed for %s", claim.item.url)
+
+    def _count(self, claim: Claim) -> None:
+        """Counts an item by how it was settled, here or by its handler."""
+        match claim.settled_as:
+            case FrontierStatus.COMPLETED:
+                self.completed += 1
+            case FrontierStatus.SKIPPED:
+                self.skipped += 1
+            case FrontierStatus.FAILED:
+                self.failed += 1
+            case FrontierStatus.PENDING:
+                self.retried += 1
+
+    async def _finish(self, claim: Claim, end: Callable[[Sequence[Claim]], Awaitable[None]]) -> None:
+        """Settles a claim, unless its handler has, or its lease is over."""
         if claim.token in self._lost:
-            return False
+            return
         while not claim.ended:
             try:
                 await end([claim])
@@ -301,17 +354,16 @@ class Worker:
                 self._lost.add(claim.token)
                 self.lost += 1
                 logger.warning("%s", error)
-                return False
+                return
             except RagcrawlDynamoError as error:
                 if not _may_pass(error) or self._is_over(claim):
                     # The lease will expire, and the item will be claimed again.
                     logger.warning(
                         "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
                     )
-                    return False
+                    return
                 logger.warning("item %s is not settled yet: %s", claim.item.item_id, error)
                 await self._clock.sleep(_SETTLE_PAUSE_SECONDS)
-        return True
 
     def _is_over(self, claim: Claim) -> bool:
         """Returns whether a claim can count as lost."""

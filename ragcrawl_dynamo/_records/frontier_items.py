@@ -97,11 +97,11 @@ class FrontierItemStore:
         )
         try:
             response = await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError as failure:
+        except ConditionFailedError:
             raise NotFoundError(
                 f"frontier item {item_id!r} of run {run_id!r} does not exist: create it with "
                 f"save_frontier_item()"
-            ) from failure
+            ) from None
         return self._decode(response["Attributes"])
 
     async def clear(self, run_id: str, site_id: str | None = None) -> int:

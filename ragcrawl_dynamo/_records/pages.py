@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all, save_all
@@ -24,7 +33,14 @@ from ragcrawl_dynamo._dynamodb.expressions import (
 )
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.outcomes import Refused, raise_if_failed
-from ragcrawl_dynamo._dynamodb.pagination import Slice, check_limit, delete_partition, read_pages, read_slice
+from ragcrawl_dynamo._dynamodb.pagination import (
+    Slice,
+    check_limit,
+    cursor_after,
+    delete_partition,
+    read_pages,
+    read_slice,
+)
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, encode_value, unescape
@@ -42,6 +58,9 @@ _SEEN_BY = "seen_by"
 
 # How many look-ups of one call run at the same time.
 _LOOK_UPS_IN_FLIGHT = 16
+
+# Returns which of some URLs are wanted.
+Wanted: TypeAlias = Callable[[Sequence[str]], Awaitable[Container[str]]]
 
 _ALIVE = Compare("is_tombstone", "=", {"BOOL": False})
 
@@ -122,7 +141,8 @@ class PageStore:
             Whether it did. It does not if another writer has changed the page since it was read.
         """
         key = {name: item[name] for name in self._table.primary_key}
-        update = Update.between(stored.item, item)
+        # A page that is new has no stored item; an update must not contain its key.
+        update = Update.between({**stored.item, **key}, item)
         request = requests.update_request(self._table, key, update, stored.is_unchanged)
         try:
             await self._gateway.call("UpdateItem", request)
@@ -152,6 +172,10 @@ class PageStore:
         """Returns a slice of a site's pages that have content, ordered by page_id; no tombstones."""
         query = self._query(site_id, include_tombstones=False, also=Exists("current_version_id"))
         return await read_slice(self._gateway, query, self._decode, limit=limit, cursor=cursor)
+
+    def listing_cursor(self, site_id: str, page_id: str) -> str:
+        """Returns the cursor of a slice of a site's pages that ends with a page."""
+        return cursor_after(self._query(site_id, include_tombstones=True), page_key(site_id, page_id))
 
     async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
         """Iterates over all pages of a site, ordered by page_id."""
@@ -191,9 +215,24 @@ class PageStore:
         before = _hours_before(self._clock.now(), max_age_hours)
         return await self._oldest(site_id, "last_crawled", before, limit)
 
-    async def not_seen_since(self, site_id: str, moment: datetime, limit: int) -> list[Page]:
-        """Returns the pages that were last seen before a moment, longest unseen first; no tombstones."""
-        return await self._oldest(site_id, "last_seen", moment, limit)
+    async def not_seen_since(self, site_id: str, moment: datetime, limit: int, wanted: Wanted) -> list[Page]:
+        """Returns the pages that were last seen before a moment, longest unseen first; no tombstones.
+
+        Args:
+            site_id: The site.
+            moment: The moment.
+            limit: The largest number of pages to return.
+            wanted: Tells which of some URLs are those of pages to return.
+        """
+        return await self._oldest(site_id, "last_seen", moment, limit, wanted)
+
+    async def aliases(self, site_id: str) -> AsyncGenerator[Page, None]:
+        """Iterates over the pages that redirect to another URL, ordered by page_id, tombstones too."""
+        query = self._query(site_id, include_tombstones=True, also=Exists("redirect_url"))
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                for item in items:
+                    yield self._decode(item)
 
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
         """Sets `last_seen` of pages to now; returns how many pages the URLs have."""
@@ -232,11 +271,14 @@ class PageStore:
         """Deletes all pages of a site; returns how many."""
         return await delete_partition(self._gateway, self._query(site_id, include_tombstones=True))
 
-    async def _oldest(self, site_id: str, by: str, before: datetime | None, limit: int) -> list[Page]:
+    async def _oldest(
+        self, site_id: str, by: str, before: datetime | None, limit: int, wanted: Wanted | None = None
+    ) -> list[Page]:
         """Returns pages whose attribute `by` is absent, or before a moment; absent first; no tombstones."""
         check_limit(limit)
+        attributes = ("page_id", by, *(("url",) if wanted is not None else ()))
         query = self._query(
-            site_id, include_tombstones=False, also=_is_before(by, before), attributes=("page_id", by)
+            site_id, include_tombstones=False, also=_is_before(by, before), attributes=attributes
         )
         # The pages that are chosen are read again, strongly consistent.
         query = replace(query, consistent=False)
@@ -244,6 +286,9 @@ class PageStore:
         oldest: list[tuple[str, str]] = []
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
+                if wanted is not None and items:
+                    urls = await wanted([unescape(item["url"]["S"]) for item in items])
+                    items = [item for item in items if unescape(item["url"]["S"]) in urls]
                 read = [(item.get(by, {}).get("S", ""), item["page_id"]["S"]) for item in items]
                 oldest = heapq.nsmallest(limit, [*oldest, *read])
         keys: list[Key] = [

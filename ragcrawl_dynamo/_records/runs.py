@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, TypedDict
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -15,7 +16,16 @@ from pydantic import ValidationError
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import delete_all
 from ragcrawl_dynamo._dynamodb.codec import encode_fields, from_item, to_item
-from ragcrawl_dynamo._dynamodb.expressions import AllOf, AnyOf, Compare, Exists, Path, Update
+from ragcrawl_dynamo._dynamodb.expressions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Condition,
+    Exists,
+    Missing,
+    Path,
+    Update,
+)
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.pagination import Slice, iterate, read_pages, read_slice_by_index
 from ragcrawl_dynamo._dynamodb.requests import Query
@@ -23,7 +33,7 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, unescape
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import run_key, run_partition, site_partition
-from ragcrawl_dynamo._utils.validation import check_kind
+from ragcrawl_dynamo._utils.validation import check_kind, first_of
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
     ConditionFailedError,
@@ -93,6 +103,34 @@ class RunStore:
         item = to_item(self._table, run, {_WRITERS: {"M": {}}})
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 
+    async def start(self, run: CrawlRun, now: datetime) -> CrawlRun:
+        """Saves a run as running, unless it is stored; sets a stored one that is pending to running."""
+        check_kind("run", run, CrawlRun)
+        started = run.model_copy(update={"status": RunStatus.RUNNING, "started_at": run.started_at or now})
+        item = to_item(self._table, started, {_WRITERS: {"M": {}}})
+        is_new = Missing(self._table.partition_key)
+        try:
+            await self._gateway.call("PutItem", requests.put_request(self._table, item, is_new))
+        except ConditionFailedError as error:
+            stored = self._decode(error.item or {})
+        else:
+            return started
+        if stored.status is not RunStatus.PENDING:
+            return stored
+        put: dict[Path, Value] = {"status": {"S": RunStatus.RUNNING}}
+        update = Update(put=put, default={"started_at": item["started_at"]})
+        is_pending = Compare("status", "=", {"S": RunStatus.PENDING})
+        key = run_key(run.site_id, run.run_id)
+        try:
+            request = requests.update_request(self._table, key, update, is_pending)
+            response = await self._gateway.call("UpdateItem", request)
+        except ConditionFailedError as error:
+            # Another process was faster, or deleted the run.
+            if not error.item:
+                raise NotFoundError(f"run {run.run_id!r} of site {run.site_id!r} was deleted") from None
+            return self._decode(error.item)
+        return self._decode(response["Attributes"])
+
     async def get(self, site_id: str | None, run_id: str) -> CrawlRun | None:
         """Returns one run, or None; without a site it is looked up in by_run_id (eventually consistent).
 
@@ -118,18 +156,18 @@ class RunStore:
         return None
 
     async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
-        """Returns a run that is completed, so that it has seen all pages of its site.
+        """Returns a run that is completed or partial: it has seen the pages of its site that it could.
 
         Raises:
             NotFoundError: The run does not exist.
-            InvalidArgumentError: The run is not completed.
+            InvalidArgumentError: The run has another status.
         """
         run = await self.get(site_id, run_id)
         if run is None:
             raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
-        if run.status is not RunStatus.COMPLETED:
+        if run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             raise InvalidArgumentError(
-                "run_id", f"the run is {run.status}: only a completed run has seen all pages of its site"
+                "run_id", f"the run is {run.status}: complete it, so that what it has not seen is known"
             )
         return run
 
@@ -148,7 +186,7 @@ class RunStore:
         return await read_slice_by_index(self._gateway, query, self._decode, limit=limit, cursor=cursor)
 
     async def add_stats(
-        self, site_id: str, run_id: str, deltas: dict[str, Any], *, is_live: bool = False
+        self, site_id: str, run_id: str, deltas: dict[str, Any], *, live_since: datetime | None = None
     ) -> CrawlRun:
         """Adds to a run's stats atomically; returns the updated run.
 
@@ -156,15 +194,16 @@ class RunStore:
             site_id: The run's site.
             run_id: The run.
             deltas: Fields of CrawlStats, with the amounts to add.
-            is_live: Leaves a run that has ended as it is. If an answer is lost, the addition may be counted
-                twice, until `complete_run` counts again.
+            live_since: For a run that is crawled, by when it was. A pending run is running then, and one that
+                has ended stays as it is. If an answer is lost, the addition may be counted twice, until
+                `complete_run` counts again.
         """
         key = run_key(site_id, run_id)
         update = self._addition(deltas)
         # One addition to a run at a time: the record keeps only this writer's latest write token.
         lock = self._additions.setdefault((site_id, run_id), asyncio.Lock())
         async with lock:
-            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", is_live)
+            return await self._add(key, update, f"run {run_id!r} of site {site_id!r}", live_since)
 
     async def complete(
         self, site_id: str, run_id: str, status: RunStatus, stats: CrawlStats, **fields: Any
@@ -183,10 +222,10 @@ class RunStore:
         )
         try:
             response = await self._gateway.call("UpdateItem", request)
-        except ConditionFailedError as error:
+        except ConditionFailedError:
             raise NotFoundError(
                 f"run {run_id!r} of site {site_id!r} does not exist: create it with save_run()"
-            ) from error
+            ) from None
         return self._decode(response["Attributes"])
 
     async def count(self, site_id: str) -> int:
@@ -211,13 +250,18 @@ class RunStore:
         response = await self._gateway.call("Query", requests.query_request(query))
         return [unescape(item["site_id"]["S"]) for item in response["Items"]]
 
-    async def _add(self, key: Key, update: Update, name: str, is_live: bool) -> CrawlRun:
-        writer = self._live_writer if is_live else self._writer
+    async def _add(self, key: Key, update: Update, name: str, live_since: datetime | None) -> CrawlRun:
+        writer = self._writer if live_since is None else self._live_writer
         token = WriteToken((_WRITERS, writer), {"S": uuid4().hex})
-        marked = Update(put=token.assignment, increment=update.increment)
-        condition = AllOf(
-            (Exists(self._table.partition_key), token.is_absent, *([_IS_OPEN] if is_live else []))
-        )
+        conditions: list[Condition] = [Exists(self._table.partition_key), token.is_absent]
+        put: dict[Path, Value] = dict(token.assignment)
+        default: dict[Path, Value] = {}
+        if live_since is not None:
+            conditions.append(_IS_OPEN)
+            put["status"] = {"S": RunStatus.RUNNING}
+            default["started_at"] = encode_value(live_since, model="CrawlRun", field="started_at")
+        marked = Update(put=put, default=default, increment=update.increment)
+        condition = AllOf(conditions)
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
             raise InvalidArgumentError("deltas", "too many counters at once: add them in several calls")
@@ -225,7 +269,7 @@ class RunStore:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
             if not error.item:
-                raise NotFoundError(f"{name} does not exist: create it with save_run()") from error
+                raise NotFoundError(f"{name} does not exist: create it with save_run()") from None
             # The first attempt was applied and its answer was lost; or the run has ended.
             return self._decode(error.item)
         return self._decode(response["Attributes"])
@@ -242,8 +286,7 @@ class RunStore:
         try:
             checked = CrawlStats.model_validate(deltas)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from error
+            raise InvalidArgumentError(*first_of(error)) from None
         increment: dict[Path, Value] = {}
         for name in deltas:
             amount = getattr(checked, name)

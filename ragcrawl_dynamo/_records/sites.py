@@ -18,6 +18,9 @@ from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Site
 
+# The fields of a site that its owner sets. Crawls set the others.
+_SETTINGS = ("name", "seeds", "allowed_domains", "allowed_subdomains", "config", "is_active")
+
 
 class SiteStore:
     """Key `{site_id}`; no index."""
@@ -30,6 +33,19 @@ class SiteStore:
         """Saves a site, and replaces a stored one with the same id."""
         check_kind("site", site, Site)
         await self._gateway.call("PutItem", requests.put_request(self._table, to_item(self._table, site)))
+
+    async def ensure(self, site: Site) -> Site:
+        """Saves the settings of a site, and keeps what crawls have stored; returns the stored site."""
+        check_kind("site", site, Site)
+        item = to_item(self._table, site)
+        key = site_key(site.site_id)
+        put: dict[Path, Value] = {name: item[name] for name in (*_SETTINGS, "updated_at") if name in item}
+        kept: dict[Path, Value] = {
+            name: value for name, value in item.items() if name not in put and name not in key
+        }
+        request = requests.update_request(self._table, key, Update(put=put, default=kept))
+        response = await self._gateway.call("UpdateItem", request)
+        return self._decode(response["Attributes"])
 
     async def record_crawl(
         self, site_id: str, *, total_pages: int, total_runs: int, moment: datetime, is_sync: bool

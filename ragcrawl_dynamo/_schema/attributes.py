@@ -18,6 +18,9 @@ REVISION = "revision"
 # The order of a page's latest change in the change feed: a number that grows with each change of the page.
 CHANGE_ORDER = "change_order"
 
+# The HTTP status of the fetch by which a frontier item became final.
+OUTCOME_STATUS = "outcome_status"
+
 
 def expiry(days: int | None, moment: datetime) -> Item:
     """Returns the attribute that lets DynamoDB delete an item `days` after a moment; nothing for None."""

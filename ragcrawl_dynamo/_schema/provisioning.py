@@ -138,13 +138,13 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
     try:
         async with asyncio.timeout(timeout):
             is_new = await _until_active(gateway, table, create_missing_indexes)
-    except TimeoutError as error:
+    except TimeoutError:
         raise DeadlineExceededError(
             f"not active within table_timeout = {timeout} s: check its status, then call initialize() again",
             code="TableNotActive",
             operation="DescribeTable",
             table=table.name,
-        ) from error
+        ) from None
     if (attribute := table.expires_by(gateway.config)) is not None:
         await _enable_ttl(gateway, table, attribute)
     if gateway.config.point_in_time_recovery:

@@ -1,6 +1,7 @@
 """Models of the package's own records in the five tables: the control and the hosts of a run, and the schema.
 
-They are pure values. Moments are read from the workers' clocks.
+They are pure values. Moments are read from the workers' clocks. No user sees a schema of them: pydantic need
+not read descriptions from their source, which would take time when the package is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class RunControl(Entity):
+class RunControl(Entity, use_attribute_docstrings=False):
     """The control of a run: one record for its whole frontier.
 
     Attributes:
@@ -65,7 +66,7 @@ class RunControl(Entity):
     politeness_key: str | None = None
 
 
-class HostRecord(Entity):
+class HostRecord(Entity, use_attribute_docstrings=False):
     """One host of a run: its limits, its leases in flight, and its place in the list of hosts that have work.
 
     Attributes:
@@ -142,7 +143,7 @@ class HostRecord(Entity):
         return {token: expiry for token, expiry in self.slots.items() if expiry > now}
 
 
-class SchemaRecord(Entity):
+class SchemaRecord(Entity, use_attribute_docstrings=False):
     """The schema record: the version of the tables, and the progress of their migration to the next version.
 
     Attributes:

@@ -14,7 +14,7 @@ import ada_url
 
 from ragcrawl_dynamo.errors import InvalidArgumentError
 
-__all__ = ["normalize_url"]
+__all__ = ["normalize_url", "page_id"]
 
 
 def url_hash(normalized_url: str) -> str:
@@ -25,6 +25,18 @@ def url_hash(normalized_url: str) -> str:
 def link_id(normalized_url: str) -> str:
     """Returns the item_id of a link: 128 bits of the hash of its normalized URL, in hexadecimal."""
     return url_hash(normalized_url)[:32]
+
+
+def page_id(url: str) -> str:
+    """Returns the id that this package gives the page of a URL: that of its frontier item.
+
+    All spellings of a URL with one normal form have one id: 128 bits of the SHA-256 hash of `normalize_url`,
+    in hexadecimal.
+
+    Raises:
+        InvalidArgumentError: The URL is no absolute http(s) URL.
+    """
+    return link_id(normalize_url(url))
 
 
 # URLs that are in normal form already: lower-case ASCII up to the path, no last label that could end an IPv4
@@ -123,6 +135,15 @@ def join_url(base_url: str, url: str) -> str:
         return ada_url.join_url(base_url, url)
     except ValueError:
         return url
+
+
+def is_encodable(url: str) -> bool:
+    """Returns whether UTF-8 can encode a text: whether it has no lone surrogates."""
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def host_of_url(normalized_url: str) -> str:

@@ -20,9 +20,11 @@ MAX_DELAY_SECONDS = 366 * 86_400
 
 
 def first_of(error: ValidationError) -> tuple[str, str]:
-    """Returns the first field that pydantic refuses, "" for the whole model, and the reason."""
-    first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"]
+    """Returns the first field that pydantic refuses, "" for the whole model, and the reason and the value."""
+    first = error.errors(include_url=False)[0]
+    # Of a field that is missing, the value is all that was given instead.
+    value = "" if first["type"] == "missing" else f" (got {first['input']!r:.100})"
+    return ".".join(map(str, first["loc"])), first["msg"] + value
 
 
 def check_count(name: str, value: Any, most: int) -> int:
@@ -84,14 +86,16 @@ def check_amount(name: str, value: Any) -> None:
         raise InvalidArgumentError(name, f"must be a number that is at least 0, or None, not {value!r}")
 
 
-def check_seconds(name: str, value: Any, most: float) -> float:
-    """Returns a number of seconds from 0 to `most`.
+def check_seconds(name: str, value: Any, most: float, *, least: float = 0) -> float:
+    """Returns a number of seconds from `least` to `most`.
 
     Raises:
         InvalidArgumentError: The value is not such a number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise InvalidArgumentError(name, f"must be a number of seconds from 0 to {most:,}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidArgumentError(
+            name, f"must be a number of seconds from {least} to {most:,}, not {value!r}"
+        )
     return float(value)
 
 

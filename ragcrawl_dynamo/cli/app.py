@@ -14,7 +14,7 @@ from ragcrawl_dynamo._utils.validation import first_of
 from ragcrawl_dynamo.cli import content, runs, tables
 from ragcrawl_dynamo.cli.output import err
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

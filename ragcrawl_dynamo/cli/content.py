@@ -41,7 +41,7 @@ FilePath = Annotated[
     Path, typer.Argument(metavar="FILE", help="File of JSON lines; or *.parquet, a folder of Parquet files.")
 ]
 
-page_commands = typer.Typer(no_args_is_help=True, help="Shows one page.")
+page_commands: typer.Typer = typer.Typer(no_args_is_help=True, help="Shows one page.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,8 +16,8 @@ from rich.text import Text
 
 # Data goes to stdout, everything else to stderr. For files and pipes, the 80 columns of rich are too few.
 _FILE_WIDTH = 200
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-err = Console(stderr=True, highlight=False)
+out: Console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+err: Console = Console(stderr=True, highlight=False)
 
 
 def plain(record: Any) -> Any:

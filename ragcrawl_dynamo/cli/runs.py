@@ -52,8 +52,10 @@ T = TypeVar("T")
 _COUNTS = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
 _HOSTS_SHOWN = 20
 
-run_commands = typer.Typer(no_args_is_help=True, help="Shows, pauses, resumes or cancels one run.")
-frontier_commands = typer.Typer(
+run_commands: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="Shows, pauses, resumes or cancels one run."
+)
+frontier_commands: typer.Typer = typer.Typer(
     no_args_is_help=True, help="Shows the frontier of a run, and retries its dead letters."
 )
 

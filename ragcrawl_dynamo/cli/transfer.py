@@ -99,7 +99,7 @@ class Lines:
                 except (ValueError, KeyError, TypeError) as error:
                     raise InvalidArgumentError(
                         "file", f"{path}: the line at byte {position} is not a record: {error}"
-                    ) from error
+                    ) from None
                 position += len(line)
                 yield kind, record, position
 
@@ -386,4 +386,4 @@ def _model(path: Path, kind: str, record: Any) -> BaseModel:
         ) from None
     except ValidationError as error:
         field, why = first_of(error)
-        raise InvalidArgumentError("file", f"{path} has an invalid {kind}: {field}: {why}") from error
+        raise InvalidArgumentError("file", f"{path} has an invalid {kind}: {field}: {why}") from None

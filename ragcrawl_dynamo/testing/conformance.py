@@ -26,6 +26,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from ragcrawl_dynamo import (
+    ChangeKind,
     CommitOutcome,
     CrawlRun,
     FrontierItem,
@@ -294,6 +295,24 @@ class StorageBackendConformance:
         assert await frontier.is_finished()
         changes = await backend.list_changes("site")
         assert [change.page.page_id for change in changes] == ["page"]
+
+    async def test_iter_changes_follows_with_content_until_it_is_stopped(
+        self, backend: StorageBackend
+    ) -> None:
+        """The consumer's cursor is then behind all changes that it has handled."""
+        await backend.commit_page(_page(status_code=200), _version("v1", markdown="a"))
+        stop = asyncio.Event()
+        found = []
+        async for change in backend.iter_changes(
+            "site", "indexer", include_content=True, follow=True, poll_seconds=0.1, stop=stop
+        ):
+            found.append((change.kind, change.version and change.version.markdown))
+            if len(found) == 1:
+                await backend.commit_page(_page(status_code=410))
+            elif change.kind is ChangeKind.DELETED:
+                stop.set()
+        assert (found[0], found[-1]) == ((ChangeKind.CREATED, "a"), (ChangeKind.DELETED, None))
+        assert [change async for change in backend.iter_changes("site", "indexer")] == []
 
     async def test_invalid_arguments_are_refused(self, backend: StorageBackend) -> None:
         """A call with an invalid argument raises InvalidInputError and changes nothing."""

@@ -89,8 +89,8 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-    except FileNotFoundError as error:
-        raise RuntimeError("java was not found: DynamoDB Local needs Java 17 or newer, install it") from error
+    except FileNotFoundError:
+        raise RuntimeError("java was not found: DynamoDB Local needs Java 17 or newer, install it") from None
     try:
         _wait_for(process, port)
         yield f"http://127.0.0.1:{port}"

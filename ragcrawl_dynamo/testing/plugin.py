@@ -4,7 +4,7 @@
 |---|---|---|
 | dynamodb_endpoint | session | the URL of a local engine: moto, or the engine that the options name |
 | dynamodb_config | function | a DynamoDBConfig for this engine with an unused table prefix |
-| dynamodb_backend | function | an initialized backend with these settings; its tables are deleted later |
+| dynamodb_backend | function | an open `Store` with these settings; its tables are deleted later |
 
 Options: `--dynamodb-local FOLDER` runs AWS's DynamoDB Local from that folder. `--dynamodb-endpoint URL` uses
 an engine that is already running.
@@ -21,7 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_asyncio import fixture as async_fixture
 
-    from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+    from ragcrawl_dynamo import DynamoDBConfig, Store
 else:
     try:
         from pytest_asyncio import fixture as async_fixture
@@ -64,11 +64,11 @@ def dynamodb_config(dynamodb_endpoint: str) -> DynamoDBConfig:
 
 
 @async_fixture
-async def dynamodb_backend(dynamodb_config: DynamoDBConfig) -> AsyncIterator[DynamoDBBackend]:
-    """Yields an initialized backend. Afterwards it is closed and its tables are deleted."""
-    from ragcrawl_dynamo import DynamoDBBackend
+async def dynamodb_backend(dynamodb_config: DynamoDBConfig) -> AsyncIterator[Store]:
+    """Yields an open store. Afterwards it is closed and its tables are deleted."""
+    from ragcrawl_dynamo import Store
     from ragcrawl_dynamo.testing.settings import drop_tables
 
-    async with DynamoDBBackend(dynamodb_config) as backend:
+    async with Store(dynamodb_config) as backend:
         yield backend
     await drop_tables(dynamodb_config)

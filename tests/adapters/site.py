@@ -44,6 +44,10 @@ class Site:
         """URLs of all pages."""
         return {self.url[:-1] + str(number) for number in range(self.pages)}
 
+    def hits_by_url(self) -> dict[str, int]:
+        """Returns the number of requests for every URL."""
+        return {f"{self.url[: -len('/p/0')]}{path}": hits for path, hits in self.hits.items()}
+
     def page(self, number: int) -> str:
         """Returns the HTML of a page: 2 KB of text, 60 KB for every tenth page."""
         chosen = random.Random(number)  # noqa: S311 # text

@@ -1,17 +1,21 @@
 """The examples, run as a user runs them."""
 
+import asyncio
 import os
 import re
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from benchmarks.scale import dollars
 from examples import demo_engine
 from examples.demo_report import Units
 from ragcrawl_dynamo import OperationMetrics
+from ragcrawl_dynamo.testing import local_config, local_dynamodb
 from tests.support.processes import run_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -148,7 +152,73 @@ async def test_example_incremental_sync_follows_the_changes() -> None:
 
 
 async def test_example_quickstart_runs() -> None:
-    assert "https://example.com/" in await run_example("quickstart.py")
+    output = await run_example("quickstart.py")
+    assert "4 completed, 0 retried, 0 failed" in output
+    assert "completed: 3 new pages" in output
+    assert "created https://example.com/guide" in output
+
+
+@pytest.mark.long
+async def test_example_crawler_in_40_lines_resumes_and_finds_changes(tmp_path: Path) -> None:
+    assert len((EXAMPLES / "crawler.py").read_text().splitlines()) <= 40
+    pages = {f"{number}.html": f"<title>{number}</title>" for number in range(30)}
+    links = "".join(f"<a href={name}>{name}</a>" for name in pages)
+    served: Counter[str] = Counter()
+    enough = asyncio.Event()
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        name = request.path.strip("/")
+        served[name] += 1
+        if sum(served.values()) == 10:
+            enough.set()
+        html = pages.get(name) if name else links
+        if html is None:
+            return web.Response(status=404)
+        etag = f"v{hash(html)}"
+        if any(known.value == etag for known in request.if_none_match or ()):
+            return web.Response(status=304)
+        return web.Response(text=html, content_type="text/html", headers={"ETag": f'"{etag}"'})
+
+    runner = web.ServerRunner(web.Server(serve))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        home = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        async with local_dynamodb() as endpoint:
+            config = local_config(endpoint)
+            environ = {
+                **os.environ,
+                **{
+                    f"RAGCRAWL_DYNAMO_{name.upper()}": f"{value}"
+                    for name, value in (
+                        ("endpoint_url", endpoint),
+                        ("table_prefix", config.table_prefix),
+                        ("conditional_batches", "item"),
+                        ("access_key_id", "test"),
+                        ("secret_access_key", "test"),
+                        ("frontier_max_clock_skew", 0.5),
+                    )
+                },
+            }
+            command = (sys.executable, str(EXAMPLES / "crawler.py"), home)
+            killed = await asyncio.create_subprocess_exec(*command, env=environ)
+            await enough.wait()
+            killed.terminate()
+            await killed.wait()
+            first = sum(served.values())
+            assert first < 31
+            code, output, errors = await run_command(*command, env=environ)
+            assert code == 0, errors
+            # A fetch that was under way when the process was killed is repeated.
+            assert sum(served.values()) - 31 <= 8
+            assert output.count("created") == 31
+            pages["3.html"] = "<title>new</title>"
+            del pages["4.html"]
+            code, output, errors = await run_command(*command, env=environ)
+            assert code == 0, errors
+            assert sorted(output.splitlines()[1:]) == [f"changed {home}3.html", f"deleted {home}4.html"]
+    finally:
+        await runner.cleanup()
 
 
 def test_example_files_are_all_tested() -> None:

@@ -37,6 +37,11 @@ def config(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     asyncio.run(drop_tables(found))
 
 
+def test_example_service_describes_the_fields_of_a_page_in_its_openapi() -> None:
+    page = service.app.openapi()["components"]["schemas"]["Page"]
+    assert "normalized forms" in page["properties"]["url"]["description"]
+
+
 def test_example_service_answers_from_the_stored_pages(config: DynamoDBConfig) -> None:
     with TestClient(service.app) as client:
         assert client.get("/health").json() == {"healthy": True}

@@ -3,10 +3,14 @@
 AWS adds a read unit for each read that finds nothing, which DynamoDB Local does not.
 """
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+import pytest
+
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, PageChange
+from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
 
@@ -142,3 +146,71 @@ async def test_capacity_units_of_commit_page_new(dynamodb_config: DynamoDBConfig
         # With this body the head would take 2 KB: the body gets an item and an index entry of its own.
         assert await commit("large", 1800) == (1, 4 * 4 + 3)
         assert (await backend.list_versions("site", "large"))[0].markdown == dense_text(1, "large")[:1800]
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "body_units"),
+    # In its head; in a part of 20 KB and some bytes.
+    [(0, 0), (20, 6)],
+)
+async def test_capacity_units_of_a_change(
+    dynamodb_config: DynamoDBConfig, kilobytes: int, body_units: int
+) -> None:
+    changes = 100
+    async with DynamoDBBackend(dynamodb_config) as backend:
+        cursor = str(await backend.get_change_cursor("site"))
+        for i in range(changes):
+            name = f"p{i:02}"
+            version = make_version("v1", name, markdown=dense_text(kilobytes, name), content_hash=name)
+            await backend.commit_page(make_page(name, status_code=200), version)
+
+        async def consume(iterator: AsyncIterator[PageChange], *, one_by_one: bool = False) -> None:
+            count = 0
+            async for change in iterator:
+                count += 1
+                if one_by_one:
+                    await backend.get_current_version("site", change.page.page_id)
+            assert count == changes
+
+        # The consumer's cursor; twice the record of the shard, for the slice and for its end; 16 KB of log.
+        of_the_log = 1 + 2 + 4
+        page = head = 1
+        for consumer, one_by_one, include_content, of_a_change in (
+            ("plain", False, False, page),
+            ("one by one", True, False, 2 * page + head + body_units),
+            ("content", False, True, page + head + body_units),
+        ):
+            await backend.save_change_cursor("site", consumer, cursor)
+            iterator = backend.iter_changes("site", consumer, include_content=include_content)
+            paid = await units(backend, consume(iterator, one_by_one=one_by_one))
+            assert paid == (of_the_log + changes * of_a_change, 1), consumer
+
+
+async def test_capacity_units_of_following_while_nothing_changes(dynamodb_config: DynamoDBConfig) -> None:
+    """A read for the shards' records, and one for each shard that a process holds, which finds nothing."""
+    clock = ManualClock()
+    async with (
+        DynamoDBBackend(dynamodb_config, clock=clock) as backend,
+        DynamoDBBackend(dynamodb_config) as other,
+    ):
+        for writer, name in ((backend, "a"), (other, "b")):
+            await writer.commit_page(make_page(name, status_code=200), make_version("v1", name))
+
+        async def follow() -> None:
+            changes = backend.iter_changes("site", "indexer", include_content=True, follow=True)
+            async for _ in changes:
+                pass
+
+        following = asyncio.create_task(follow())
+        await clock.wait_for_sleeper()
+
+        async def poll() -> None:
+            for _ in range(10):
+                clock.advance(10)
+                await clock.wait_for_sleeper()
+
+        before = requests(backend)
+        assert await units(backend, poll()) == (10, 0)
+        assert requests(backend) - before == 10 * 3
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -123,8 +123,10 @@ async def test_fuzz_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_con
         options = {
             each.name: data.draw(arguments)
             for each in parameters
-            # The one that is left out really waits.
-            if each.kind is each.KEYWORD_ONLY and each.name != "wait_seconds" and data.draw(st.booleans())
+            # Those that are left out really wait.
+            if each.kind is each.KEYWORD_ONLY
+            and each.name not in ("wait_seconds", "follow")
+            and data.draw(st.booleans())
         }
         tried[name] += 1
         try:

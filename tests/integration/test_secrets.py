@@ -46,7 +46,7 @@ async def test_errors_hold_no_credentials_or_content(dynamodb_config: DynamoDBCo
             await backend.save_page(make_page(last_error=BODY))
     finally:
         await backend.close()
-    told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {backend.config!r}"
+    told = f"{caught.value!r} {caught.value} {vars(caught.value)} {backend.config!r}"
     assert "UNMISTAKABLE" not in told
 
 

@@ -152,6 +152,7 @@ pages = st.builds(
     error_count=counts,
     last_error=maybe_text,
     version_count=counts,
+    redirect_url=maybe_text,
 )
 versions = st.builds(
     PageVersion,

@@ -30,6 +30,7 @@ from ragcrawl_dynamo import (
     StatsDeltas,
     StorageBackend,
     Worker,
+    WorkSummary,
     create_storage_backend,
 )
 from ragcrawl_dynamo._frontier.enqueue import SET_BY_QUEUE
@@ -77,6 +78,7 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(changes.cursor, str)
     assert_type(changes[0], PageChange)
     assert_type(changes[0].kind, ChangeKind)
+    assert_type(changes[0].version, PageVersion | None)
     assert_type([each async for each in backend.iter_changes("s", "indexer")], list[PageChange])
     frontier = backend.frontier("s", "r")
     assert_type(frontier, Frontier)
@@ -92,6 +94,10 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type([host async for host in frontier.iter_hosts()], list[HostStatus])
     async with frontier.worker() as worker:
         assert_type(worker, Worker)
+        summary = await worker.run(lambda claim: frontier.complete(claim))
+        assert_type(summary, WorkSummary)
+        assert_type(summary.pages_per_second, float)
+    assert_type(await frontier.fail(claims[0], "slow"), bool)
 
 
 async def what_a_type_checker_refuses(backend: StorageBackend, frontier: Frontier) -> None:
@@ -118,6 +124,7 @@ async def what_a_type_checker_refuses_of_the_older_forms(backend: DynamoDBBacken
     await backend.list_versions("p", 10)  # type: ignore[arg-type]
     await backend.list_pages("s", 10)  # type: ignore[call-arg]
     backend.iter_pages("s", True)  # type: ignore[call-arg]
+    backend.iter_changes("s", "indexer", 10)  # type: ignore[call-arg]
     create_storage_backend({})  # type: ignore[arg-type]
 
 

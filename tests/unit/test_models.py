@@ -1,8 +1,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+import ragcrawl_dynamo
 from ragcrawl_dynamo import CrawlRun, CrawlStats, FrontierItem, FrontierStatus, Page, PageVersion, Site
 from tests.support.factories import make_page, make_run
 
@@ -19,7 +20,9 @@ FIELDS = {
     "domains_sample",
     Page: "page_id site_id url canonical_url current_version_id content_hash etag last_modified first_seen "
     "last_seen last_crawled last_changed depth referrer_url status_code is_tombstone error_count last_error "
-    "version_count",
+    "version_count "
+    # Where a redirect leads.
+    "redirect_url",
     PageVersion: "version_id page_id site_id run_id markdown html plain_text content_hash raw_hash url "
     "canonical_url title description content_type status_code language headings_outline word_count "
     "char_count outlinks internal_link_count external_link_count etag last_modified crawled_at created_at "
@@ -36,6 +39,28 @@ FIELDS = {
 @pytest.mark.parametrize("model", FIELDS, ids=lambda model: model.__name__)
 def test_model_has_exactly_these_fields(model: type[Site]) -> None:
     assert list(model.model_fields) == FIELDS[model].split()
+
+
+MODELS = [
+    model
+    for model in map(vars(ragcrawl_dynamo).get, ragcrawl_dynamo.__all__)
+    if isinstance(model, type) and issubclass(model, BaseModel)
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_model_describes_every_field_in_its_schema(model: type[BaseModel]) -> None:
+    fields = model.model_json_schema()["properties"]
+    assert list(fields) == list(model.model_fields)
+    assert [name for name, field in fields.items() if not field.get("description", "").endswith(".")] == []
+
+
+def test_models_that_are_public_include_settings_and_records() -> None:
+    assert {model.__name__ for model in MODELS} >= {
+        "DynamoDBConfig",
+        "StorageConfig",
+        *(m.__name__ for m in FIELDS),
+    }
 
 
 def test_crawl_stats_count_hosts_that_are_passed_by_name() -> None:

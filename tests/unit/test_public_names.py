@@ -38,8 +38,9 @@ def test_public_names_are_these() -> None:
             "LinkFields",
             "StatsDeltas",
         ),
-        *("normalize_url", "registrable_domain"),
-        *("CommitOutcome", "CommitResult"),
+        *("Store", "connect", "Crawl", "Task", "Skip", "DoNotRetry", "WorkSummary"),
+        *("normalize_url", "page_id", "registrable_domain"),
+        *("CommitOutcome", "CommitResult", "ResponseKind"),
         *("ChangeKind", "ChangeSlice", "PageChange"),
         *(
             *("MigrationProgress", "TableInfo"),
@@ -76,3 +77,9 @@ CRAWLERS = ("adapters.ragcrawl.", "adapters.crawlee.", "adapters.scrapy.")
 @pytest.mark.parametrize("name", [each for each in modules() if not each.startswith(CRAWLERS)])
 def test_every_module_can_be_imported_alone(name: str) -> None:
     importlib.import_module(f"ragcrawl_dynamo.{name.removesuffix('.__init__')}".removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_errors_are_named_by_the_path_from_which_users_import_them(name: str) -> None:
+    assert getattr(errors, name).__module__ == "ragcrawl_dynamo.errors"
+    assert getattr(ragcrawl_dynamo, name) is getattr(errors, name)

@@ -3,7 +3,7 @@
 import pytest
 from crawler import Response, crawl
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo import DynamoDBConfig, Store, connect
 from ragcrawl_dynamo.testing import ManualClock
 
 SITE = {
@@ -18,19 +18,20 @@ async def fetch(url: str) -> Response:
     return SITE[url]
 
 
-async def test_crawl_saves_every_page(dynamodb_backend: DynamoDBBackend) -> None:
+async def test_crawl_saves_every_page(dynamodb_backend: Store) -> None:
     """Every page is saved once."""
-    await crawl(dynamodb_backend, "example", "monday", ["https://example.com/"], fetch)
+    summary = await crawl(dynamodb_backend, "example", ["https://example.com/"], fetch)
+    assert summary.completed == 3
     pages = [page async for page in dynamodb_backend.iter_pages("example")]
     assert {page.url for page in pages} == {"https://example.com/", "https://example.com/a"}
     texts = [version.markdown async for version in dynamodb_backend.iter_versions("example")]
     assert sorted(texts) == ["a", "home"]
 
 
-async def test_second_crawl_saves_new_content_only(dynamodb_backend: DynamoDBBackend) -> None:
+async def test_second_crawl_saves_new_content_only(dynamodb_backend: Store) -> None:
     """An unchanged page gets no second version."""
-    for run_id in ("monday", "tuesday"):
-        await crawl(dynamodb_backend, "example", run_id, ["https://example.com/"], fetch)
+    for _ in range(2):
+        await crawl(dynamodb_backend, "example", ["https://example.com/"], fetch)
     page = await dynamodb_backend.get_page_by_url("example", "https://example.com/")
     assert page is not None
     assert page.version_count == 1
@@ -39,7 +40,7 @@ async def test_second_crawl_saves_new_content_only(dynamodb_backend: DynamoDBBac
 async def test_failed_item_is_tried_again_later(dynamodb_config: DynamoDBConfig) -> None:
     """The test moves the clock: a failed item becomes due, and the lease of a killed worker expires."""
     clock = ManualClock()
-    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
+    async with Store(dynamodb_config, clock=clock) as backend:
         frontier = backend.frontier("example", "monday")
         await frontier.add(["https://example.com/a"])
         (claim,) = await frontier.claim(1, lease_seconds=60)
@@ -62,7 +63,7 @@ async def test_failing_server_loses_no_page(dynamodb_config: DynamoDBConfig, sta
     async def flaky(url: str) -> Response:
         return next(answers)
 
-    config = dynamodb_config.model_copy(update={"frontier_retry_delay": 0.1})
-    async with DynamoDBBackend(config) as backend:
-        await crawl(backend, "example", "monday", ["https://example.com/"], flaky)
-        assert [version.markdown async for version in backend.iter_versions("example")] == ["at last"]
+    async with connect(dynamodb_config, frontier_retry_delay=0.1) as store:
+        summary = await crawl(store, "example", ["https://example.com/"], flaky)
+        assert summary.retried == 1
+        assert [version.markdown async for version in store.iter_versions("example")] == ["at last"]

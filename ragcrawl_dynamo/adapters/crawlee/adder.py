@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ragcrawl_dynamo import AddResult, Frontier, FrontierItem, PartialBatchError
 from ragcrawl_dynamo._utils.tasks import Tasks
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The result of each item of a call; None if the item may not have been added.
 Results: TypeAlias = "list[AddResult | None]"

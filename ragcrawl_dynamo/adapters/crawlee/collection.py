@@ -25,8 +25,8 @@ class Collection:
 
     def __init__(self, backend: DynamoDBBackend, site: Site) -> None:
         self.backend = backend
-        self.site_id = site.site_id
-        self.times = StorageTimes(site.created_at)
+        self.site_id: str = site.site_id
+        self.times: StorageTimes = StorageTimes(site.created_at)
         self._site = site
 
     async def drop(self) -> None:

@@ -21,7 +21,7 @@ from ragcrawl_dynamo.adapters._slices import closing, sliced
 from ragcrawl_dynamo.adapters.crawlee.collection import Collection
 from ragcrawl_dynamo.adapters.crawlee.serialization import to_bytes, to_json
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Items of one call that are committed at a time.
 _COMMITS_AT_ONCE = 16

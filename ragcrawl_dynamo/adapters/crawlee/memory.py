@@ -39,8 +39,8 @@ class QueueMemory:
     def __init__(self, handled_limit: int) -> None:
         """`handled_limit` is how many handled requests are remembered, and how many stored ones."""
         self._handled_limit = handled_limit
-        self.stored_keys = SeenLinks(handled_limit)
-        self.changes = 0
+        self.stored_keys: SeenLinks = SeenLinks(handled_limit)
+        self.changes: int = 0
         self._handled: OrderedDict[str, None] = OrderedDict()
         self.clear()
 

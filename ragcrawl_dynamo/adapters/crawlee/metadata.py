@@ -12,7 +12,8 @@ class StorageTimes:
 
     def __init__(self, created_at: datetime) -> None:
         self.created_at = created_at
-        self.accessed_at = self.modified_at = datetime.now(UTC)
+        self.accessed_at: datetime = datetime.now(UTC)
+        self.modified_at: datetime = self.accessed_at
 
     def note_access(self) -> None:
         """Notes that the storage is read now."""

@@ -42,7 +42,7 @@ from ragcrawl_dynamo.adapters.crawlee.settler import Settle, Settler
 if TYPE_CHECKING:
     from crawlee import Request
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds to wait for settlements before the queue is read.
 _JOIN_SECONDS = 5.0

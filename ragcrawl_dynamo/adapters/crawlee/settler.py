@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ragcrawl_dynamo import Claim, LeaseLostError, RagcrawlDynamoError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds until a settlement that has failed is tried again.
 _RETRY_SECONDS = 1.0
@@ -18,7 +18,7 @@ _RETRY_SECONDS = 1.0
 # Claims that are being settled. Further handlers wait until one of these is settled.
 _MAX_SETTLING = 200
 
-Settle: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+Settle: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
 
 class Settler:

@@ -13,7 +13,7 @@ class SiteMemory:
     def __init__(self) -> None:
         # The latest site is the last one.
         self._site_ids: dict[str, None] = {}
-        self.has_run = False
+        self.has_run: bool = False
 
     def __contains__(self, site_id: str) -> bool:
         return site_id in self._site_ids

@@ -40,9 +40,9 @@ class Crawl:
 
     def __init__(self, crawler: Crawler) -> None:
         _quiet_the_client()
-        self.settings = CrawlSettings.from_crawler(crawler)
-        self.memory = CrawlMemory(self.settings.config.frontier_seen_cache)
-        self.backend = DynamoDBBackend(self.settings.config)
+        self.settings: CrawlSettings = CrawlSettings.from_crawler(crawler)
+        self.memory: CrawlMemory = CrawlMemory(self.settings.config.frontier_seen_cache)
+        self.backend: DynamoDBBackend = DynamoDBBackend(self.settings.config)
         self._is_open = False
         self._opening = asyncio.Lock()
         crawler.signals.connect(self._on_closed, signals.spider_closed)

@@ -22,7 +22,7 @@ from ragcrawl_dynamo.adapters.scrapy.engine import Engine
 from ragcrawl_dynamo.adapters.scrapy.memory import Settlement
 from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds until the exchange looks again for requests of other processes, doubled while there are none.
 _POLL_SECONDS = 0.25
@@ -199,7 +199,7 @@ class FrontierExchange:
             if error is not None:
                 raise error
 
-    async def _count_settled(self, stat: str, settlement: Awaitable[None], count: int = 1) -> None:
+    async def _count_settled(self, stat: str, settlement: Awaitable[object], count: int = 1) -> None:
         """Awaits the settlement of claims, and counts them. Lost leases are counted apart."""
         lost = 0
         try:

@@ -51,7 +51,7 @@ class CrawlMemory:
 
     def __init__(self, stored_keys: int = 0) -> None:
         """`stored_keys` is how many unique keys are remembered."""
-        self.stored_keys = SeenLinks(stored_keys)
+        self.stored_keys: SeenLinks = SeenLinks(stored_keys)
         self.clear()
 
     def clear(self) -> None:
@@ -62,7 +62,7 @@ class CrawlMemory:
         self.to_add: list[FrontierItem] = []
         self.to_settle: list[Settlement] = []
         self.stored_keys.clear()
-        self.is_finished = False
+        self.is_finished: bool = False
         self._outcomes: dict[str, Outcome] = {}
 
     @property

@@ -17,10 +17,11 @@ from ragcrawl_dynamo.adapters.scrapy.crawl import Crawl
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
-# Fields of an item that become fields of the version. All others go into its `extra`.
+# Fields of an item that become fields of the version. All others that the page has not either go into its
+# `extra`.
 _VERSION_FIELDS = set(PageVersion.model_fields) - {"version_id", "page_id", "site_id", "run_id", "extra"}
 
-# Fields of an item that become fields of the page too.
+# Fields of an item that become fields of the page.
 _PAGE_FIELDS = {
     "canonical_url",
     "etag",
@@ -29,6 +30,7 @@ _PAGE_FIELDS = {
     "referrer_url",
     "status_code",
     "is_tombstone",
+    "redirect_url",
 }
 
 
@@ -38,7 +40,9 @@ class PagePipeline:
     Fields of an item that a version or a page has too are stored there (`title`, `markdown`, `html`,
     `plain_text`, `status_code`, `etag` ...). All others are stored in the version's `extra`, and must be
     JSON. The content of an item is its `markdown`, `plain_text` and `html`, or the whole item if it has none
-    of them. A page gets a new version only if its content has changed.
+    of them. A page gets a new version only if its content has changed. The `status_code` of an item decides
+    what is stored of it, as by `commit_page`; it is 200 if the item has none. The item of a redirect needs a
+    `redirect_url`.
     """
 
     def __init__(self, crawl: Crawl) -> None:
@@ -70,10 +74,10 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
     Raises:
         InvalidArgumentError: A field has a wrong type, or cannot be encoded as JSON.
     """
-    version_fields = {
-        name: value for name, value in fields.items() if name in _VERSION_FIELDS and value is not None
-    }
-    extra = {name: value for name, value in fields.items() if name not in _VERSION_FIELDS}
+    stored_fields = {name: value for name, value in fields.items() if value is not None}
+    version_fields = {name: value for name, value in stored_fields.items() if name in _VERSION_FIELDS}
+    page_fields = {name: value for name, value in stored_fields.items() if name in _PAGE_FIELDS}
+    extra = {name: value for name, value in fields.items() if name not in _VERSION_FIELDS | _PAGE_FIELDS}
     content = {
         name: version_fields[name] for name in ("markdown", "plain_text", "html") if version_fields.get(name)
     }
@@ -81,7 +85,9 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
         text = json.dumps(content or fields, ensure_ascii=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError("item", f"cannot be encoded as JSON: {error}") from error
-    content_hash = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    content_hash = _digest(text)
+    # An id stands for one content_hash: if the item brings its own one, equal texts can have several.
+    version_id = _digest(text + str(fields["content_hash"])) if fields.get("content_hash") else content_hash
     url = comparable_url(fields["url"])
     ids = {"page_id": link_id(url), "site_id": site_id}
     try:
@@ -91,7 +97,7 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
                 "content_hash": content_hash,
                 **version_fields,
                 **ids,
-                "version_id": content_hash[:32],
+                "version_id": version_id[:32],
                 "run_id": run_id,
                 "extra": extra,
             }
@@ -99,12 +105,16 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
         page = Page.model_validate(
             {
                 "status_code": version.status_code,
-                **{name: version_fields[name] for name in _PAGE_FIELDS & version_fields.keys()},
+                **page_fields,
                 **ids,
                 "url": url,
             }
         )
     except ValidationError as error:
         field, reason = first_of(error)
-        raise InvalidArgumentError(f"item.{field}", reason) from error
+        raise InvalidArgumentError(f"item.{field}", reason) from None
     return page, version
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

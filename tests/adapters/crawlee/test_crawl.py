@@ -8,10 +8,14 @@ from crawlee.crawlers import BasicCrawler, BasicCrawlingContext
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
 from tests.adapters.crawlee.requests import url
-from tests.adapters.processes import crawl_with_a_kill
+from tests.adapters.processes import check_bad_day, crawl_with_a_kill
 from tests.adapters.site import Site
+from tests.support.aws import SimulatedAWS
 from tests.support.engines import on_dynamodb_local
 from tests.support.faults import Faults, faulty
+
+# Where the example stores the pages.
+DATASET = "docs/monday:dataset"
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -62,24 +66,15 @@ async def test_crawlee_crawler_loses_nothing_to_faults_of_the_network_and_of_dyn
 
 @on_dynamodb_local
 async def test_crawlee_crawlers_of_two_processes_finish_although_one_is_killed(
-    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_endpoint: str
 ) -> None:
-    site.seconds = 0.2
-    arguments = (
-        *(site.url, "--endpoint-url", dynamodb_endpoint, "--table-prefix", dynamodb_config.table_prefix),
-        *("--lease-seconds", "6"),
-    )
-    items = "docs/monday:dataset"
+    await crawl_with_a_kill("crawlee_crawl.py", site, dynamodb_backend, dynamodb_endpoint, DATASET)
 
-    async def half() -> bool:
-        return await dynamodb_backend.count_pages(items) >= site.pages // 2
 
-    await crawl_with_a_kill("crawlee_crawl.py", site, arguments, half)
-    pages = [page async for page in dynamodb_backend.iter_pages(items)]
-    assert sorted(page.url for page in pages) == sorted(site.urls)
-    assert {page.version_count for page in pages} == {1}
-    bodies = {version.url: version.markdown async for version in dynamodb_backend.iter_versions(items)}
-    assert bodies.keys() == site.urls
-    assert all("first edition" in text for text in bodies.values())
-    stats = await dynamodb_backend.frontier("docs", "docs/monday").recount()
-    assert (stats.completed, stats.pending, stats.in_progress, stats.failed) == (site.pages, 0, 0, 0)
+@pytest.mark.aws
+@on_dynamodb_local
+async def test_crawlee_crawlers_of_two_processes_finish_on_a_simulated_aws_although_one_is_killed(
+    site: Site, dynamodb_backend: DynamoDBBackend, aws: SimulatedAWS
+) -> None:
+    await crawl_with_a_kill("crawlee_crawl.py", site, dynamodb_backend, aws.url, DATASET)
+    check_bad_day(aws)

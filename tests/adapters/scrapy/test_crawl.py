@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
-from tests.adapters.processes import crawl_with_a_kill
+from tests.adapters.processes import check_bad_day, crawl_with_a_kill
 from tests.adapters.scrapy.crawls import crawl, statuses
 from tests.adapters.site import Site
+from tests.support.aws import SimulatedAWS
 from tests.support.engines import on_dynamodb_local
 from tests.support.faults import Faults, faulty
 
@@ -31,21 +32,17 @@ async def test_scrapy_spider_loses_nothing_to_faults_of_the_network_and_of_dynam
 
 @on_dynamodb_local
 async def test_scrapy_spiders_of_two_processes_finish_although_one_is_killed(
-    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, dynamodb_endpoint: str
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_endpoint: str
 ) -> None:
-    site.seconds = 0.2
-    arguments = (
-        *(site.url, "--endpoint-url", dynamodb_endpoint, "--table-prefix", dynamodb_config.table_prefix),
-        *("--lease-seconds", "6"),
-    )
-
-    async def half() -> bool:
-        return await dynamodb_backend.count_pages("docs") >= site.pages // 2
-
-    again = await crawl_with_a_kill("scrapy_crawl.py", site, arguments, half)
+    again = await crawl_with_a_kill("scrapy_crawl.py", site, dynamodb_backend, dynamodb_endpoint, "docs")
     assert again == "0 requests completed by this process\n"
-    pages = [page async for page in dynamodb_backend.iter_pages("docs")]
-    assert sorted(page.url for page in pages) == sorted(site.urls)
-    assert {page.version_count for page in pages} == {1}
-    stats = await dynamodb_backend.frontier("docs", "docs/monday").recount()
-    assert (stats.completed, stats.total) == (site.pages, site.pages)
+
+
+@pytest.mark.aws
+@on_dynamodb_local
+async def test_scrapy_spiders_of_two_processes_finish_on_a_simulated_aws_although_one_is_killed(
+    site: Site, dynamodb_backend: DynamoDBBackend, aws: SimulatedAWS
+) -> None:
+    again = await crawl_with_a_kill("scrapy_crawl.py", site, dynamodb_backend, aws.url, "docs")
+    assert again.endswith("0 requests completed by this process\n")
+    check_bad_day(aws)

@@ -151,7 +151,8 @@ async def test_commit_page_repeated_returns_the_same_result_and_counts_once(
     claim = await claim_one(frontier)
     first = await backend.commit_page(page(), version(), claim=claim)
     assert await backend.commit_page(page(), version(), claim=claim) == first
-    # Even if the page has changed since.
+    # Even with other content under the same id, and if the page has changed since.
+    assert await backend.commit_page(page(), version("v1", "other"), claim=claim) == first
     await backend.commit_page(page(), version("v2", "b"))
     assert await backend.commit_page(page(), version(), claim=claim) == first
     stored = await backend.get_page("site", "page")
@@ -214,3 +215,68 @@ async def test_commit_page_refuses_arguments_that_do_not_belong_together(
         await backend.commit_page(page(), version(extra={"score": float("nan")}), claim=claim)
     assert await backend.get_page("site", "page") is None
     await frontier.complete(claim)
+
+
+@pytest.mark.parametrize("kilobytes", [0, 30], ids=["body in the head", "body in parts"])
+async def test_commit_page_refuses_a_version_id_that_is_in_use_for_other_content(
+    backend: DynamoDBBackend, frontier: Frontier, clock: ManualClock, kilobytes: int
+) -> None:
+    old, new = dense_text(kilobytes, "old"), dense_text(kilobytes, "new")
+    await backend.commit_page(page(), version("v1", "first", markdown=old))
+    await backend.commit_page(page(), version("v2", "second"))
+    cursor = await backend.get_change_cursor("site")
+    clock.advance(60)
+    claim = await claim_one(frontier)
+    before = await backend.get_page("site", "page")
+    reused = version("v1", "third", markdown=new)
+    with_claim: dict[str, Any] = {"claim": claim, "also": [url(7)]}
+    for options in (with_claim, {}):
+        with pytest.raises(InvalidArgumentError, match="version: has the version_id 'v1', which is in use"):
+            await backend.commit_page(page(), reused, **options)
+        with pytest.raises(InvalidArgumentError, match="'v2', which is in use for other content of page"):
+            await backend.commit_page(page(), version("v2", "third", markdown=new), **options)
+    assert await backend.get_page("site", "page") == before
+    assert list(await backend.list_changes("site", cursor=cursor)) == []
+    stored = await backend.get_version(site_id="site", page_id="page", version_id="v1")
+    assert stored is not None
+    assert (stored.content_hash, stored.markdown) == ("first", old)
+    versions = await backend.list_versions(site_id="site", page_id="page")
+    assert {each.version_id for each in versions} == {"v1", "v2"}
+    # The item is leased as before, and can be committed under another id.
+    assert not claim.ended
+    assert {key: item.status for key, item in (await items(backend)).items()} == {url(1): "in_progress"}
+    fresh = version("v3", "third", markdown=new)
+    assert await backend.commit_page(page(), fresh, claim=claim) == CommitResult(CommitOutcome.CHANGED, "v3")
+
+
+@pytest.mark.parametrize("kilobytes", [0, 30], ids=["body in the head", "body in parts"])
+async def test_commit_page_accepts_a_version_id_again_for_the_same_content(
+    backend: DynamoDBBackend, frontier: Frontier, kilobytes: int
+) -> None:
+    """An id that is a hash of the content comes again when the content does."""
+    body = dense_text(kilobytes)
+    await backend.commit_page(page(), version("v1", "first", markdown=body))
+    await backend.commit_page(page(), version("v2", "second"))
+    claim = await claim_one(frontier)
+    again = version("v1", "first", markdown=body)
+    assert await backend.commit_page(page(), again, claim=claim) == CommitResult(CommitOutcome.CHANGED, "v1")
+    current = await backend.get_current_version("site", "page")
+    assert current is not None
+    assert (current.version_id, current.markdown) == ("v1", body)
+    assert await frontier.stats() == FrontierStats(completed=1)
+
+
+async def test_commit_page_accepts_one_version_id_for_several_pages_and_sites(
+    backend: DynamoDBBackend,
+) -> None:
+    for page_id, site_id in (("page", "site"), ("other", "site"), ("page", "other-site")):
+        content = f"{page_id} of {site_id}"
+        result = await backend.commit_page(
+            make_page(page_id, site_id, status_code=200),
+            make_version("v1", page_id, site_id, content_hash=content, markdown=content),
+        )
+        assert result == CommitResult(CommitOutcome.CREATED, "v1")
+    for page_id, site_id in (("page", "site"), ("other", "site"), ("page", "other-site")):
+        stored = await backend.get_current_version(site_id, page_id)
+        assert stored is not None
+        assert stored.markdown == f"{page_id} of {site_id}"

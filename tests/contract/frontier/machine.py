@@ -239,12 +239,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     def settle(self, claims: list[Claim], which: int, verb: str) -> None:
         frontier = self.frontier(which)
-        lists: dict[str, Callable[[list[Claim]], Coroutine[Any, Any, None]]] = {
+        lists: dict[str, Callable[[list[Claim]], Coroutine[Any, Any, object]]] = {
             "complete": frontier.complete,
             "release": frontier.release,
             "renew": lambda claims: frontier.renew(claims, 30),
         }
-        singles: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {
+        singles: dict[str, Callable[[Claim], Coroutine[Any, Any, object]]] = {
             "fail": lambda claim: frontier.fail(claim, "x", retry_in=6),
             "give_up": lambda claim: frontier.fail(claim, "x", retry=False),
             "skip": lambda claim: frontier.skip(claim, "x"),

@@ -6,8 +6,18 @@ import asyncio
 
 import pytest
 
-from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierStats, FrontierStatus
+from ragcrawl_dynamo import (
+    Claim,
+    DoNotRetry,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    Frontier,
+    FrontierStats,
+    FrontierStatus,
+    Skip,
+)
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.factories import make_page
 from tests.support.queues import WAYS, items, url, urls
 
 pytestmark = WAYS
@@ -29,14 +39,73 @@ async def test_worker_handles_every_item_and_ends(backend: DynamoDBBackend, conf
                 await frontier.add([url(9)])
 
         async with frontier.worker(concurrency=3, worker_id="w") as worker:
-            await asyncio.wait_for(worker.run(handle), 30)
+            summary = await asyncio.wait_for(worker.run(handle), 30)
         stored = await items(backend)
         assert sorted(tried) == sorted([*urls(5), url(9), url(1), url(1)])
         assert stored[url(1)].status == "failed"
         assert stored[url(1)].last_error == "ValueError: broken"
         assert stored[url(2)].status == "skipped"
         assert await frontier.stats() == FrontierStats(completed=4, failed=1, skipped=1)
-        assert (worker.failed, worker.lost) == (3, 0)
+        assert (summary.completed, summary.retried, summary.failed) == (4, 2, 1)
+        assert (summary.skipped, summary.lost) == (1, 0)
+
+
+async def test_worker_summary_counts_each_item_by_what_its_handler_did(
+    backend: DynamoDBBackend, config: DynamoDBConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
+        frontier = timed.frontier("site", "run")
+        await frontier.add(urls(9))
+        failures: list[tuple[str, FrontierStatus | None]] = []
+
+        async def handle(claim: Claim) -> None:
+            number = int(claim.item.url.rpartition("/")[2])
+            page = make_page(f"p{number}", url=claim.item.url)
+            is_first = claim.item.attempt == 1
+            match number:
+                case 0:
+                    raise Skip("robots.txt")
+                case 1:
+                    raise DoNotRetry("no HTML")
+                case 2:
+                    await frontier.skip(claim, "not wanted")
+                case 3 if is_first:
+                    await frontier.put_back(claim)
+                case 4 if is_first:
+                    await frontier.release(claim)
+                case 5:
+                    fetched = page.model_copy(update={"status_code": 503 if is_first else 404})
+                    await timed.commit_page(fetched, claim=claim)
+                case 6:
+                    await timed.commit_page(page.model_copy(update={"status_code": 403}), claim=claim)
+                case 7:
+                    await timed.commit_page(page.model_copy(update={"last_error": "reset"}), claim=claim)
+
+        async with frontier.worker(concurrency=3) as worker:
+            summary = await asyncio.wait_for(
+                worker.run(
+                    handle, on_error=lambda claim, _: failures.append((claim.item.url, claim.settled_as))
+                ),
+                100,
+            )
+        stored = await items(backend)
+        assert {url: item.status.value for url, item in stored.items()} == {
+            **dict.fromkeys(urls(9), "completed"),
+            **dict.fromkeys((url(0), url(2), url(6)), "skipped"),
+            **dict.fromkeys((url(1), url(7)), "failed"),
+        }
+        errors = [stored[url(number)].last_error for number in (0, 1, 2, 6, 7)]
+        assert errors == ["robots.txt", "no HTML", "not wanted", "HTTP 403", "reset"]
+        assert (summary.completed, summary.skipped, summary.failed, summary.lost) == (4, 3, 2, 0)
+        # Once each: put back, released, and a 503; and the two first attempts without an answer.
+        assert summary.retried == 5
+        assert await frontier.stats() == FrontierStats(completed=4, skipped=3, failed=2)
+        assert failures == [(url(1), FrontierStatus.FAILED)]
+    dead = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert dead == [
+        f"the handler of {url(1)} has failed in attempt 1, it is given up: DoNotRetry('no HTML')",
+        f"{url(7)} is given up after attempt 3",
+    ]
 
 
 async def test_worker_that_is_cancelled_releases_its_claims(

@@ -160,6 +160,8 @@ async def test_options_of_other_methods_by_position(backend: DynamoDBBackend, fo
         assert await former.count_pages("site", True) == 3
     with pytest.warns(DeprecationWarning, match="include_tombstones"):
         assert len([page async for page in former.iter_pages("site", True)]) == 3
+    with pytest.warns(DeprecationWarning, match=r"iter_changes\(site_id, consumer, limit=\.\.\.\)"):
+        assert [change async for change in former.iter_changes("site", "indexer", 5)] == []
     with pytest.warns(DeprecationWarning, match=r"update_frontier_status\(run_id, item_id, status, error"):
         assert (await former.update_frontier_status("run", "item", "failed", "why")).last_error == "why"
     with pytest.warns(DeprecationWarning, match=r"complete_run\(site_id, run_id, status=\.\.\.\)"):

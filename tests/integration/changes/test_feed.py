@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig
+from ragcrawl_dynamo import ChangeKind, DynamoDBBackend, DynamoDBConfig, PageChange
 from ragcrawl_dynamo._changes import change as _changes
 from ragcrawl_dynamo._dynamodb.requests import Query, query_request
 from ragcrawl_dynamo._schema.keys import change_shard_partition, changes_partition
@@ -202,15 +202,18 @@ class Reader:
     async def read(self, cursor: str | None) -> str:
         part = await self.backend.list_changes("site", limit=self.chance.randrange(1, 9), cursor=cursor)
         for each in part:
-            page = each.page
-            # Every content of the writers is new, so this grows with a page's commits.
-            assert page.version_count >= self.counts.get(page.page_id, 0)
-            self.counts[page.page_id] = page.version_count
-            gone = each.kind is ChangeKind.DELETED
-            self.index[page.page_id] = None if gone else page.current_version_id
-            self.changes += 1
+            self.note(each)
         self.is_end = part.is_end
         return part.cursor
+
+    def note(self, change: PageChange) -> None:
+        page = change.page
+        # Every content of the writers is new, so this grows with a page's commits.
+        assert page.version_count >= self.counts.get(page.page_id, 0)
+        self.counts[page.page_id] = page.version_count
+        gone = change.kind is ChangeKind.DELETED
+        self.index[page.page_id] = None if gone else page.current_version_id
+        self.changes += 1
 
     async def follow(self, stop: asyncio.Event) -> None:
         cursor: str | None = None
@@ -221,6 +224,34 @@ class Reader:
         self.is_end = False
         while not self.is_end:
             cursor = await self.read(cursor)
+
+
+class Follower(Reader):
+    """Likewise as a consumer that reads the content and is killed now and then."""
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            changes = self.iterate(follow=True, poll_seconds=0.2, stop=stop)
+            async for change in changes:
+                self.note(change)
+                if self.chance.random() < 0.03:
+                    break
+            await changes.aclose()
+        async for change in self.iterate():
+            self.note(change)
+
+    def note(self, change: PageChange) -> None:
+        super().note(change)
+        if change.kind is ChangeKind.DELETED:
+            assert change.version is None
+        else:
+            assert change.version is not None
+            assert change.version.version_id == change.page.current_version_id
+            assert change.version.markdown == change.version.version_id
+
+    def iterate(self, **options: Any) -> Any:
+        limit, name = self.chance.randrange(1, 40), f"{id(self)}"
+        return self.backend.iter_changes("site", name, limit=limit, include_content=True, **options)
 
 
 async def until_pages(backend: DynamoDBBackend, count: int) -> None:
@@ -248,11 +279,12 @@ async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
     writers = [start() for _ in range(3)]
     stop = asyncio.Event()
     readers = [Reader(backend, random.Random(i)) for i in range(4)]  # noqa: S311 # reproducible on purpose
+    readers += [Follower(backend, random.Random(i)) for i in range(2)]  # noqa: S311 # likewise
     following: list[asyncio.Task[None]] = []
     try:
         for i in range(4):
-            if i < len(readers):
-                following.append(asyncio.create_task(readers[i].follow(stop)))
+            for reader in readers[i::4]:
+                following.append(asyncio.create_task(reader.follow(stop)))
             await until_pages(backend, 60 * (i + 1))
             await asyncio.sleep(chance.random() * 0.2)
             killed = chance.randrange(len(writers))

@@ -24,6 +24,7 @@ from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import local_config
 from tests.support.factories import make_page, make_site
 from tests.support.fakes import intercepting
+from tests.support.tracebacks import assert_ends_at_our_error
 
 QUICK = {"retry_base_delay": 0.001, "retry_attempts": 3, "call_timeout": 5}
 
@@ -66,7 +67,11 @@ async def test_endpoint_url_that_is_wrong_is_named_with_what_to_check() -> None:
         EndpointUnreachableError, match=f"{url}, region 'us-east-1': check endpoint_url"
     ) as caught:
         await backend.initialize()
-    assert isinstance(caught.value.__cause__, EndpointConnectionError)
+    assert_ends_at_our_error(caught.value)
+    assert caught.value.cause_type == "botocore.exceptions.EndpointConnectionError"
+    assert (caught.value.status_code, caught.value.request_id) == (None, None)
+    # The reason, which botocore's own message leaves out.
+    assert "Connect call failed" in str(caught.value)
 
 
 async def test_region_that_is_wrong_is_an_endpoint_that_does_not_exist(
@@ -104,8 +109,9 @@ async def test_access_denied_is_not_retried_and_says_what_is_missing(code: str, 
             AccessDeniedError, match="check the credentials, the region and the role's policy"
         ) as caught:
             await backend.initialize()
+    assert_ends_at_our_error(caught.value)
     assert message in str(caught.value)
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.status_code) == (code, 400)
     assert all(counters.retries == 0 for counters in backend.metrics().values())
 
 

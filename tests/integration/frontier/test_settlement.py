@@ -36,7 +36,7 @@ async def test_settlement_by_two_holders_succeeds_for_one(config: DynamoDBConfig
             return_exceptions=True,
         )
         assert all(isinstance(each, LeaseLostError) for each in outcomes[:20])
-        assert outcomes[20:] == [None] * 20
+        assert outcomes[20:] == [False] * 20
         assert await two.recount() == FrontierStats(failed=20)
 
 

@@ -65,6 +65,34 @@ def test_show_has_only_the_latest_change_of_a_page() -> None:
     assert not shown.stale_pages
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["p", "q", "r", ""]), st.integers(1, 3))),
+    st.dictionaries(st.sampled_from("pqr"), st.none() | st.integers(1, 3)),
+)
+def test_reader_that_stops_after_some_changes_has_the_others_left(
+    logged: list[tuple[str, str, int]], orders: dict[str, int | None]
+) -> None:
+    """Entries of two shards; some are void, some are of pages that have changed again or are gone."""
+    pages = {page_id: (make_page(page_id), order) for page_id, order in orders.items()}
+    numbers = {"a": 0, "b": 0}
+    entries = []
+    for shard, page_id, order in logged:
+        numbers[shard] += 1
+        kind = "changed" if page_id else VOID
+        entries.append(LogEntry(LogPosition(shard, numbers[shard]), kind, page_id, order, START))
+    latest = latest_changes(entries, pages, accept_stale=True)
+    begin = FeedCursor(START, {"a": 1})
+    for count, entries_read in enumerate([0, *latest.entries_read]):
+        cursor = begin.after(entries[:entries_read])
+        left = [
+            each
+            for each in entries
+            if each.position.sequence_number >= cursor.next_numbers.get(each.position.shard, 1)
+        ]
+        assert latest_changes(left, pages, accept_stale=True).changes == latest.changes[count:]
+        assert cursor.taken_at == START
+
+
 def test_show_reports_a_page_that_was_read_inside_its_transaction() -> None:
     pages = {"a": (make_page("a"), 5)}
     shown = latest_changes([entry(1, page_id="a", order=6)], pages, accept_stale=False)

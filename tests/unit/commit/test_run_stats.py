@@ -26,3 +26,14 @@ def test_run_totals_count_any_number_of_types_of_errors_in_bounded_memory() -> N
     totals = RunTotals()
     totals.add(failed(f"text {i}") for i in range(5000))
     assert totals.stats().errors_by_type["other"] == 4000
+
+
+def test_run_totals_count_the_statuses_of_final_items_only() -> None:
+    """An item that was given up after a 503, and set to pending by hand, is not fetched yet."""
+    totals = RunTotals()
+    status: Any = {"outcome_status": {"N": "503"}}
+    totals.add(
+        [{"status": {"S": state}, **status} for state in ("pending", "failed", "in_progress", "skipped")]
+    )
+    totals.add([{"status": {"S": "completed"}, "outcome": {"S": "unchanged"}, **status}])
+    assert totals.stats().status_codes == {503: 3}

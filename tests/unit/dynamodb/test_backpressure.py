@@ -9,6 +9,7 @@ import pytest
 from ragcrawl_dynamo import BackendClosedError, DeadlineExceededError, DynamoDBConfig, ThrottledError
 from ragcrawl_dynamo._dynamodb.backpressure import PermitWindow
 from tests.support.fakes import FAST, client_error, open_gateway
+from tests.support.tracebacks import assert_ends_at_our_error
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "1"}}}
 THROTTLED = client_error("ProvisionedThroughputExceededException")
@@ -183,8 +184,9 @@ async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
         assert gateway._window("t").is_cut
         with pytest.raises(
             DeadlineExceededError, match=r"1 operations on it .* DynamoDB throttles it; nothing"
-        ):
+        ) as caught:
             await gateway.call("GetItem", GET)
+        assert_ends_at_our_error(caught.value)
         first.cancel()
         assert len(client.requests) == 1
 

@@ -11,6 +11,7 @@ from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
 from tests.support.factories import make_page
 from tests.support.fakes import FAST, client_error, open_gateway
+from tests.support.tracebacks import assert_ends_at_our_error
 
 
 class Leftovers:
@@ -130,7 +131,8 @@ async def test_save_all_stores_the_others_beside_a_failed_batch() -> None:
             await save_all(gateway, PAGES, pages(60))
     assert caught.value.saved == 35
     assert [page.page_id for page, _ in caught.value.failures] == [f"p{i:03}" for i in range(25, 50)]
-    assert isinstance(caught.value.__cause__, RequestRejectedError)
+    assert {type(error) for _, error in caught.value.failures} == {RequestRejectedError}
+    assert_ends_at_our_error(caught.value)
 
 
 async def test_save_all_writes_the_last_of_each_key_and_a_bad_record_fails_alone() -> None:

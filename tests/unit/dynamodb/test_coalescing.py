@@ -23,6 +23,7 @@ from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
 from tests.support.factories import make_page
 from tests.support.fakes import FAST, FakeClient, client_error, open_gateway
+from tests.support.tracebacks import assert_ends_at_our_error
 
 
 class Engine:
@@ -209,7 +210,8 @@ async def test_puts_that_all_fail_raise_one_error_each() -> None:
     assert len({id(each) for each in results}) == 20
     first: Any = results[0]
     assert (first.code, first.operation) == ("ThrottlingException", "BatchWriteItem")
-    assert first.__cause__ is not None
+    assert first.cause_type == "botocore.exceptions.ClientError"
+    assert_ends_at_our_error(first)
 
 
 async def test_puts_that_are_cancelled_harm_no_other_and_are_not_sent_if_they_wait() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,8 +121,8 @@ async def test_conditional_writes_that_are_sent_once_do_not_wait_for_throttled_o
             [insert(each) for each in "abc"], once=True
         )
     assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
-    # It has certainly not been done.
     assert is_throttled(outcomes[1])
+    assert not outcomes[1].may_be_applied
 
 
 @pytest.mark.parametrize("batches", ["partiql", "item"])
@@ -138,10 +139,23 @@ async def test_conditional_write_may_be_applied_if_an_answer_was_lost_before_it_
     config = FAST.model_copy(update={"conditional_batches": batches})
     async with open_gateway(answer, config) as (gateway, _):
         (outcome,) = await conditional_writes(gateway, FRONTIER).run([insert("a")], once=True)
-    assert isinstance(outcome, Failed)
-    assert isinstance(outcome.error, ThrottledError)
+    assert is_throttled(outcome)
     assert outcome.may_be_applied
-    assert not is_throttled(outcome)
+
+
+@pytest.mark.parametrize("batches", ["partiql", "item"])
+async def test_conditional_write_that_was_sent_before_may_be_applied_although_it_is_throttled(
+    batches: str,
+) -> None:
+    def answer(operation: str, request: Any) -> Any:
+        raise client_error("ProvisionedThroughputExceededException")
+
+    config = FAST.model_copy(update={"conditional_batches": batches})
+    async with open_gateway(answer, config) as (gateway, _):
+        again = replace(insert("a"), may_be_applied=True)
+        (outcome,) = await conditional_writes(gateway, FRONTIER).run([again], once=True)
+    assert is_throttled(outcome)
+    assert outcome.may_be_applied
 
 
 async def test_conditional_write_that_found_no_permit_in_time_has_not_been_done() -> None:
@@ -199,6 +213,33 @@ async def test_coalesced_write_that_stays_throttled_fails() -> None:
             await writes.run([insert("a")])
         await writes.close()
     assert len(client.requests) == PARTIQL.retry_attempts
+
+
+@pytest.mark.parametrize("batches", ["partiql", "item"])
+async def test_coalesced_write_that_is_throttled_after_its_answer_was_lost_is_sent_again(
+    batches: str,
+) -> None:
+    attempts: list[str] = []
+
+    def answer(operation: str, request: Any) -> Any:
+        if operation == "batch_get_item":
+            return {"Responses": {"frontier": [insert("a").item]}}
+        attempts.append(operation)
+        if len(attempts) == 1:  # it is done
+            raise EndpointConnectionError(endpoint_url="lost")
+        is_throttled = len(attempts) <= 3
+        if operation == "batch_execute_statement":
+            return {"Responses": [error("ThrottlingError" if is_throttled else "DuplicateItem")]}
+        if is_throttled:
+            raise client_error("ProvisionedThroughputExceededException")
+        raise client_error("ConditionalCheckFailedException", Item=insert("a").item)
+
+    config = FAST.model_copy(update={"conditional_batches": batches})
+    async with open_gateway(answer, config) as (gateway, _):
+        writes = CoalescedWrites(gateway, FRONTIER, conditional_writes(gateway, FRONTIER))
+        assert await writes.run([insert("a")]) == [Applied()]
+        await writes.close()
+    assert len(attempts) == 4
 
 
 async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
     EndpointConnectionError,
     NoCredentialsError,
     ParamValidationError,
@@ -30,11 +32,14 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics
 from tests.support.fakes import FAST, FakeClient, client_error, open_gateway, scripted
+from tests.support.tracebacks import assert_ends_at_our_error
 
 GET: Any = {"TableName": "t", "Key": {"id": {"S": "secret-id"}}}
 ANSWER: Any = {"Item": {}}
 TABLE: Any = {"Table": {}}
 THROTTLED = client_error("ThrottlingException")
+# Its own message leaves the reason out.
+DROPPED = ConnectionClosedError(endpoint_url="http://x", error=OSError("reset by peer"))
 
 
 async def test_gateway_call_before_open_is_refused() -> None:
@@ -109,6 +114,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
         (client_error("InternalServerError", 500), ServerFaultError, "try again later"),
         (client_error("ValidationException"), RequestRejectedError, "message of ValidationException"),
         (EndpointConnectionError(endpoint_url="http://x"), EndpointUnreachableError, "check endpoint_url"),
+        (DROPPED, EndpointUnreachableError, r"\(OSError: reset by peer\)"),
         (NoCredentialsError(), CredentialsError, "set AWS_ACCESS_KEY_ID"),
         (ProfileNotFound(profile="p"), CredentialsError, r"The config profile \(p\) could not be found"),
         (SSLError(endpoint_url="x", error="bad certificate"), RequestRejectedError, "bad certificate"),
@@ -123,7 +129,11 @@ async def test_gateway_maps_every_failure_to_an_error_that_says_what_to_do(
         with pytest.raises(kind, match=advice) as caught:
             await gateway.call("GetItem", GET)
     assert type(caught.value) is kind
-    assert caught.value.__cause__ is error
+    assert_ends_at_our_error(caught.value)
+    assert caught.value.cause_type == f"botocore.exceptions.{type(error).__name__}"
+    assert caught.value.status_code == (
+        error.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(error, ClientError) else None
+    )
     assert (caught.value.operation, caught.value.table) == ("GetItem", "t")
     assert caught.value.code in str(caught.value)
 
@@ -142,15 +152,23 @@ async def test_gateway_call_without_an_answer_ends_at_call_timeout() -> None:
 
     config = FAST.model_copy(update={"call_timeout": 0.05})
     async with open_gateway(never, config) as (gateway, _):
-        with pytest.raises(DeadlineExceededError, match=r"no answer within call_timeout = 0\.05 s"):
+        with pytest.raises(DeadlineExceededError, match=r"no answer within call_timeout = 0\.05 s") as caught:
             await gateway.call("GetItem", GET)
+    assert_ends_at_our_error(caught.value)
+    assert (caught.value.cause_type, caught.value.request_id) == ("builtins.TimeoutError", None)
 
 
 async def test_gateway_call_timeout_between_retries_names_the_last_error() -> None:
     config = FAST.model_copy(update={"call_timeout": 0.05, "retry_base_delay": 1e6, "retry_max_delay": 1e6})
-    async with open_gateway(scripted(THROTTLED, THROTTLED), config) as (gateway, _):
-        with pytest.raises(DeadlineExceededError, match="the last error was ThrottlingException"):
+    throttled = client_error("ThrottlingException")
+    throttled.response["ResponseMetadata"]["RequestId"] = "R1"
+    async with open_gateway(scripted(throttled), config) as (gateway, _):
+        with pytest.raises(DeadlineExceededError, match="the last error was ThrottlingException") as caught:
             await gateway.call("GetItem", GET)
+    assert_ends_at_our_error(caught.value)
+    error = caught.value
+    assert (error.code, error.cause_type) == ("TimeoutError", "botocore.exceptions.ClientError")
+    assert (error.status_code, error.request_id) == (400, "R1")
 
 
 class Gate:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from ragcrawl_dynamo._frontier.host_updates import (
     MAX_SHARDS,
     AnnounceWork,
+    BlockHost,
     EndLeases,
     ExtendLeases,
     ReserveLeases,
@@ -168,6 +171,22 @@ def test_set_limits_marks_the_host_and_lists_it_as_ready() -> None:
     assert weaker.place == queue_order(rank(5, START))
     assert weaker.mark != waits.mark
     assert SetLimits({"delay": 0.0}).apply(record()).place is None
+
+
+@pytest.mark.parametrize("blocked_until", [None, at(-5), at(10), at(59)])
+def test_block_host_blocks_it_until_the_moment(blocked_until: datetime | None) -> None:
+    host = record(place=SAME, blocked_until=blocked_until)
+    blocked = BlockHost(at(60)).apply(host)
+    assert blocked.blocked_until == at(60)
+    # As other limits are, so that other processes learn of it.
+    assert blocked.mark != host.mark
+    assert blocked.place == SAME
+
+
+@pytest.mark.parametrize("seconds", [59.1, 60, 61, 3600])
+def test_block_host_leaves_a_host_that_is_blocked_as_long_or_longer(seconds: float) -> None:
+    host = record(place=SAME, blocked_until=at(seconds))
+    assert BlockHost(at(60)).apply(host) is host
 
 
 def test_work_of_one_host_is_merged() -> None:

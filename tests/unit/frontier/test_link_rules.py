@@ -67,3 +67,11 @@ def test_rule_that_returns_no_text_fails_for_its_link() -> None:
     rules = LinkRules(normalize=len)  # type: ignore[arg-type] # that is what is tested
     with pytest.raises(InvalidArgumentError, match="normalize: must return text that is not empty, not 11"):
         rules.apply("http://a.ab")
+
+
+def test_rule_that_raises_is_the_cause_of_the_error_of_its_link() -> None:
+    rules = LinkRules(normalize=lambda url: url[1000])
+    with pytest.raises(InvalidArgumentError, match="normalize: raised IndexError") as caught:
+        rules.apply("http://a.ab")
+    # The traceback of the function tells where in it.
+    assert isinstance(caught.value.__cause__, IndexError)

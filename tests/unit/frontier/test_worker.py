@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import Claim, FrontierCancelledError, LeaseLostError, Worker
+from ragcrawl_dynamo import Claim, FrontierStatus, LeaseLostError, Worker
+from ragcrawl_dynamo._frontier.handling import WorkerSettings
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
-from ragcrawl_dynamo._frontier.worker import WorkerSettings
 from ragcrawl_dynamo.errors import (
     EndpointUnreachableError,
     PartialBatchError,
@@ -21,85 +19,20 @@ from ragcrawl_dynamo.errors import (
     ThrottledError,
 )
 from ragcrawl_dynamo.testing import ManualClock
-from tests.support.factories import make_item
-
-LEASE = 30.0
-MARGIN = 2.0
-GRACE = 5.0
-
-
-class ScriptedQueue:
-    """Hands out claims, and records how they are settled."""
-
-    def __init__(self, clock: ManualClock, count: int) -> None:
-        self.clock = clock
-        self.left = [make_item(f"i{i}", attempt=1, lease_token=f"t{i}") for i in range(count)]
-        self.done: list[tuple[str, str]] = []
-        self.renewals: list[list[str]] = []
-        self.renewal: BaseException | None = None
-        self.is_cancelled = False
-        self.claim_errors: list[Exception] = []
-        self.settlement_errors: list[Exception] = []
-
-    def claim_of(self, item: Any) -> Claim:
-        ends_at = self.clock.now() + timedelta(seconds=LEASE)
-        return Claim(item, "w", ends_at, deadline=self.clock.monotonic() + LEASE)
-
-    async def claim(
-        self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
-    ) -> list[Claim]:
-        await asyncio.sleep(0)
-        if self.is_cancelled:
-            raise FrontierCancelledError
-        if self.claim_errors:
-            raise self.claim_errors.pop(0)
-        taken, self.left = self.left[:limit], self.left[limit:]
-        if not taken:
-            await self.clock.sleep(wait_seconds)
-        return [self.claim_of(item) for item in taken]
-
-    async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
-        if self.renewal is not None:
-            raise self.renewal
-        self.renewals.append([claim.item.item_id for claim in claims])
-        for claim in claims:
-            claim.deadline = self.clock.monotonic() + lease_seconds
-
-    async def complete(self, claims: Sequence[Claim]) -> None:
-        if self.settlement_errors:
-            raise self.settlement_errors.pop(0)
-        self.note("completed", claims)
-
-    async def fail(self, claim: Claim, error: str | BaseException) -> None:
-        self.note(f"failed: {error}", [claim])
-
-    async def release(self, claims: Sequence[Claim]) -> None:
-        self.note("released", claims)
-
-    async def is_finished(self) -> bool:
-        return not self.left
-
-    def note(self, what: str, claims: Sequence[Claim]) -> None:
-        self.done += [(claim.item.item_id, what) for claim in claims]
-        for claim in claims:
-            claim.ended = True
+from tests.support.scripted_queue import (
+    GRACE,
+    LEASE,
+    MARGIN,
+    ScriptedQueue,
+    run_to_end,
+    settle,
+    working,
+)
 
 
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
-
-
-@asynccontextmanager
-async def working(queue: ScriptedQueue, concurrency: int = 2) -> AsyncIterator[Worker]:
-    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", GRACE)
-    async with Worker(queue, queue.clock, settings) as worker:
-        yield worker
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_worker_completes_when_the_handler_returns_and_fails_when_it_raises(clock: ManualClock) -> None:
@@ -115,7 +48,7 @@ async def test_worker_completes_when_the_handler_returns_and_fails_when_it_raise
         clock.advance(1)
         await running
     assert sorted(queue.done) == [("i0", "completed"), ("i1", "failed: broken"), ("i2", "completed")]
-    assert (worker.completed, worker.failed, worker.lost) == (2, 1, 0)
+    assert (worker.completed, worker.retried, worker.failed, worker.lost) == (2, 1, 0, 0)
 
 
 async def test_worker_runs_no_more_handlers_than_its_concurrency(clock: ManualClock) -> None:
@@ -317,7 +250,7 @@ async def test_worker_accepts_a_handler_that_settles_its_claim(clock: ManualCloc
     queue = ScriptedQueue(clock, 1)
 
     async def handle(claim: Claim) -> None:
-        queue.note("skipped", [claim])
+        queue.note("skipped", [claim], FrontierStatus.SKIPPED)
 
     async with working(queue) as worker:
         running = asyncio.create_task(worker.run(handle))
@@ -398,13 +331,3 @@ async def test_worker_gives_up_a_settlement_that_cannot_succeed(clock: ManualClo
     async with working(queue) as worker:
         await run_to_end(worker, handle, clock)
     assert (queue.done, worker.completed) == ([], 0)
-
-
-async def run_to_end(worker: Worker, handle: Any, clock: ManualClock) -> None:
-    running = asyncio.create_task(worker.run(handle))
-    for _ in range(200):
-        await settle()
-        if running.done():
-            break
-        clock.advance(1)
-    await running

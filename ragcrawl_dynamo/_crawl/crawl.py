@@ -1,0 +1,249 @@
+"""Crawls a site once: begins or resumes a run, hands tasks to handlers, and completes the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Self
+
+from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._crawl.task import Task
+from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.frontier import Frontier
+from ragcrawl_dynamo._frontier.handling import Skip, WorkSummary
+from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
+from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
+from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.models import CrawlRun, Page, RunStatus, Site
+from ragcrawl_dynamo.storage import StorageBackend
+
+__all__ = ["Crawl"]
+
+logger = logging.getLogger(__name__)
+
+# How many known pages are added to the frontier at a time.
+_PAGES_AT_ONCE = 1000
+
+# The largest number of unseen pages that a crawl lists or deletes.
+_MOST_UNSEEN = 100_000
+
+_OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlSettings:
+    """The settings of a crawl; see `Store.crawl`."""
+
+    seeds: list[str]
+    sitemap: list[str] = field(default_factory=list)
+    run_id: str | None = None
+    follow: Callable[[str], bool] | None = None
+    max_depth: int | None = None
+    delete_unseen: bool = False
+    kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of
+    limits: dict[str, Any] = field(default_factory=dict)
+
+
+class Crawl:
+    """One run of a site. Get it by `Store.crawl`, and use it in `async with`.
+
+    Several processes may crawl the same run at the same time: each calls `Store.crawl` with the same
+    arguments. The run is completed when the block ends and nothing is left to crawl. If the block ends
+    earlier, by an error or because the worker was stopped, the next call resumes the run.
+
+    Attributes:
+        backend: The backend.
+        site: The site.
+        run: The run; after the block, as it was completed.
+        frontier: The queue of the run.
+        unseen: After the block, in a sync that was completed: the pages that the run has not seen.
+    """
+
+    site: Site
+    run: CrawlRun
+    frontier: Frontier
+
+    def __init__(self, backend: StorageBackend, site: Site, settings: CrawlSettings) -> None:
+        self.backend = backend
+        self.site = site
+        self.unseen: list[Page] = []
+        self._settings = settings
+        self._hosts = frozenset(site.allowed_domains)
+        self._workers: set[Worker] = set()
+
+    async def __aenter__(self) -> Self:
+        """Begins or resumes the run, and adds what it begins with to its frontier."""
+        site_id = self.site.site_id
+        self.site = await self.backend.ensure_site(self.site)
+        latest = await self.backend.get_latest_run(site_id)
+        run_id = self._settings.run_id
+        stored = latest if latest is not None and latest.status in _OPEN else None
+        if run_id is not None and (stored is None or stored.run_id != run_id):
+            stored = await self.backend.get_run(site_id, run_id)
+        if stored is not None:
+            run_id = stored.run_id
+        elif run_id is None:
+            run_id, latest, stored = await self._next_run(latest)
+        self.frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
+        run = stored or CrawlRun(
+            run_id=run_id,
+            site_id=site_id,
+            seeds=self._settings.seeds,
+            is_sync=latest is not None,
+            parent_run_id=None if latest is None else latest.run_id,
+        )
+        # A run is saved once it has all that it begins with. If this process is killed before, the next one
+        # adds it again.
+        if stored is None or stored.status is RunStatus.PENDING:
+            await self._begin(run)
+        self.run = await self.backend.start_run(run)
+        how = "begins" if stored is None else "is resumed" if self.run.status in _OPEN else "has ended before"
+        logger.info("run %r of site %r %s", run_id, site_id, how)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Completes the run if nothing is left to crawl."""
+        if kind is None and await self.frontier.is_finished():
+            await self._complete()
+
+    async def work(
+        self,
+        handler: Callable[[Task], Awaitable[object]],
+        *,
+        concurrency: int = 8,
+        lease_seconds: float = 60.0,
+        worker_id: str | None = None,
+        on_error: ErrorObserver | None = None,
+    ) -> WorkSummary:
+        """Calls a handler for each URL to fetch, until the run is finished; see `Worker.run`.
+
+        Args:
+            handler: Fetches the URL of a task, and calls `task.save`. If it raises, the URL is tried again;
+                see `Skip` and `DoNotRetry`.
+            concurrency: How many handlers run at the same time.
+            lease_seconds: How many seconds a URL stays with a worker that has died.
+            worker_id: The name of the worker, stored with the items.
+            on_error: Called with the claim and the error when a handler raises.
+
+        Returns:
+            What the worker has done.
+        """
+        worker = self.frontier.worker(
+            concurrency=concurrency, lease_seconds=lease_seconds, worker_id=worker_id
+        )
+        self._workers.add(worker)
+        try:
+            async with worker:
+                return await worker.run(partial(self._handle, handler), on_error=on_error)
+        finally:
+            self._workers.discard(worker)
+
+    def stop(self) -> None:
+        """Lets `work` return after the handlers that run. The run stays open, to be resumed."""
+        for worker in self._workers:
+            worker.stop()
+
+    def normalized(self, url: str) -> str:
+        """Returns the form by which the run compares URLs."""
+        normalize: Callable[[str], str] = self._settings.limits["normalize"] or normalize_url
+        return normalize(url)
+
+    def follows(self, url: str, depth: int) -> bool:
+        """Returns whether the crawl follows a link: http(s), in its scope, and not too deep."""
+        if self._settings.max_depth is not None and depth > self._settings.max_depth:
+            return False
+        try:
+            host = host_of_url(normalize_url(url))
+        except InvalidArgumentError:
+            return False
+        if self._settings.follow is not None:
+            return bool(self._settings.follow(url))
+        return host in self._hosts or (
+            self.site.allowed_subdomains and any(host.endswith(f".{domain}") for domain in self._hosts)
+        )
+
+    def kind_of(self, status: int | None) -> ResponseKind:
+        """Returns what a status says of a page."""
+        return self._settings.kind_of(status)
+
+    async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:
+        page = None
+        if self.run.parent_run_id is not None:
+            page = await self.backend.get_page(claim.item.site_id, claim.item.item_id)
+        await handler(Task(self, claim, page))
+        if not claim.ended:
+            # A completed item says that the run has seen the page, so the page would count as unseen.
+            logger.warning("the handler of %s has saved nothing: the item is skipped", claim.item.url)
+            raise Skip("the handler has saved nothing")
+
+    async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
+        """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
+
+        The clock of the process that began the latest run may have been ahead. Then the run after it is
+        stored already, and not the latest one by its time.
+        """
+        site_id = self.site.site_id
+        while True:
+            run_id = _next_run_id(site_id, latest)
+            stored = await self.backend.get_run(site_id, run_id)
+            if stored is None or stored.status in _OPEN:
+                return run_id, latest, stored
+            latest = stored
+
+    async def _begin(self, run: CrawlRun) -> None:
+        """Adds the seeds, the URLs of the sitemap, and in a sync all known pages."""
+        for result in await self.frontier.add([*self._settings.seeds, *self._settings.sitemap]):
+            if result.error is not None:
+                logger.warning("%s is not crawled: %s", result.url, result.error)
+        if self._settings.sitemap:
+            await self.backend.mark_seen(self.site.site_id, self._settings.sitemap)
+        if not run.is_sync:
+            return
+        pages: list[Page] = []
+        async for page in self.backend.iter_pages(self.site.site_id):
+            pages.append(page)
+            if len(pages) == _PAGES_AT_ONCE:
+                await self._add(pages)
+                pages = []
+        await self._add(pages)
+
+    async def _add(self, pages: Iterable[Page]) -> None:
+        links = [
+            self.frontier.link(page.url, depth=page.depth, referrer_url=page.referrer_url)
+            for page in pages
+            if self.follows(page.url, page.depth)
+        ]
+        if links:
+            await self.frontier.add(links)
+
+    async def _complete(self) -> None:
+        site_id, run_id = self.site.site_id, self.run.run_id
+        stored = await self.backend.get_run(site_id, run_id)
+        if stored is not None and stored.status not in _OPEN:
+            # Another process has completed it.
+            self.run = stored
+        else:
+            self.run = await self.backend.complete_run(site_id, run_id)
+        logger.info("run %r of site %r is %s", run_id, site_id, self.run.status)
+        if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+            return
+        # Opens the queue again with its rules, which the completion has closed.
+        self.backend.frontier(site_id, run_id, **self._settings.limits)
+        self.unseen = await self.backend.get_unseen_pages(site_id, run_id, limit=_MOST_UNSEEN)
+        if len(self.unseen) == _MOST_UNSEEN:
+            # There may be more, so it is not known which share of the site would be deleted.
+            logger.error("run %r has not seen %d pages or more: none is deleted", run_id, _MOST_UNSEEN)
+        elif self.unseen and self._settings.delete_unseen:
+            await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
+
+
+def _next_run_id(site_id: str, latest: CrawlRun | None) -> str:
+    """Returns the id of the run after the latest one: the same in all processes that begin it at a time."""
+    parts = f"{site_id}\0{latest.run_id if latest is not None else ''}"
+    return f"run_{sha256(parts.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -1,0 +1,257 @@
+"""Defines the task of a handler: one URL to fetch, and how its answer is stored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._crawl.headers import header, retry_after
+from ragcrawl_dynamo._frontier.arguments import error_text
+from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._utils.urls import is_encodable, join_url, link_id
+from ragcrawl_dynamo._utils.validation import check_several, first_of
+from ragcrawl_dynamo.errors import InvalidArgumentError, LeaseLostError
+from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion, utc_now
+from ragcrawl_dynamo.storage import StorageBackend
+
+__all__ = ["Task"]
+
+logger = logging.getLogger(__name__)
+
+_PERMANENT = frozenset({301, 308})
+
+
+class Scope(Protocol):
+    """What a task has to know of its crawl."""
+
+    @property
+    def backend(self) -> StorageBackend:
+        """The backend."""
+        ...
+
+    def normalized(self, url: str) -> str:
+        """Returns the form by which the run compares URLs."""
+        ...
+
+    def follows(self, url: str, depth: int) -> bool:
+        """Returns whether the crawl follows a link at a depth."""
+        ...
+
+    def kind_of(self, status: int | None) -> ResponseKind:
+        """Returns what a status says of a page."""
+        ...
+
+
+class Task:
+    """One URL to fetch. The handler fetches it and calls `save`.
+
+    Attributes:
+        claim: The claim of the frontier item. `save` settles it.
+        page: The page as an earlier run has stored it; None if it is new.
+    """
+
+    def __init__(self, crawl: Scope, claim: Claim, page: Page | None) -> None:
+        self._crawl = crawl
+        self.claim = claim
+        self.page = page
+        self._started = time.perf_counter()
+
+    @property
+    def url(self) -> str:
+        """The URL to fetch."""
+        return self.claim.item.url
+
+    @property
+    def depth(self) -> int:
+        """The number of links between a seed and this URL."""
+        return self.claim.item.depth
+
+    @property
+    def conditional_headers(self) -> dict[str, str]:
+        """The headers that let the server answer 304 if the page has not changed; none for a new page."""
+        page = self.page
+        if page is None or page.is_tombstone or page.current_version_id is None:
+            return {}
+        values = {"If-None-Match": page.etag, "If-Modified-Since": page.last_modified}
+        return {name: value for name, value in values.items() if value}
+
+    async def save(
+        self,
+        status: int | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        url: str | None = None,
+        redirects: Sequence[int] = (),
+        html: str | None = None,
+        markdown: str = "",
+        text: str | None = None,
+        title: str | None = None,
+        links: Iterable[str] = (),
+        error: str | BaseException | None = None,
+        fetch_seconds: float | None = None,
+        **fields: Any,
+    ) -> CommitResult:
+        """Stores what a fetch says of the page, and settles the claim; see `StorageBackend.commit_page`.
+
+        What is stored depends on the status. After 2xx the content is stored if its hash has changed. After
+        304 the page is fresh. After 404 and 410 it is a tombstone. After a redirect the target is added to
+        the queue. After 401, 403 and 451 the item is skipped. After 408, 425, 429, 5xx and errors it is
+        tried again, and the header Retry-After blocks its host.
+
+        `PageVersion.of` derives the ids, the hash of the content and the counts.
+
+        Args:
+            status: The HTTP status; None if no answer came.
+            headers: The headers of the answer, for ETag, Last-Modified, Content-Type, Location and
+                Retry-After.
+            url: The URL that the answer came from, if the HTTP client has followed redirects. The content is
+                stored as the page of this URL.
+            redirects: The statuses of the redirects that the client has followed. If all of them are
+                permanent (301, 308), the page of the task's URL is gone.
+            html: The content as HTML.
+            markdown: The content as markdown.
+            text: The content as text.
+            title: The title of the page.
+            links: The links of the page, absolute or relative. The crawl follows those in its scope.
+            error: Why no answer came, or what was wrong with it.
+            fetch_seconds: How long the fetch took. By default the time since the handler was called.
+            **fields: More fields of PageVersion, such as `language`, `description` and `extra`.
+
+        Raises:
+            InvalidArgumentError: The status says nothing that can be stored, or does not go with the content;
+                or a field is not one of PageVersion, or has a wrong type; or the task is saved already.
+            LeaseLostError: The lease was lost; the page was not changed.
+        """
+        headers = {} if headers is None else headers
+        kind = self._crawl.kind_of(status)
+        links = check_several("links", links, str)
+        if self.claim.lost:
+            raise LeaseLostError([self.claim])
+        if self.claim.ended:
+            raise InvalidArgumentError("task", "is settled already: a handler saves once")
+        item = self.claim.item
+        page = Page(
+            page_id=item.item_id,
+            site_id=item.site_id,
+            url=item.normalized_url,
+            depth=item.depth,
+            referrer_url=item.referrer_url,
+            status_code=status,
+            etag=header(headers, "etag"),
+            last_modified=header(headers, "last-modified"),
+            last_error=self._error_of(status, error) if kind is ResponseKind.FAILED else None,
+        )
+        backend = self._crawl.backend
+        match kind:
+            case ResponseKind.CONTENT:
+                if not (markdown or text or html):
+                    raise InvalidArgumentError("html", f"is missing: status {status} comes with content")
+                return await self._save_content(
+                    page,
+                    url or item.url,
+                    redirects,
+                    headers,
+                    links,
+                    fetch_seconds,
+                    markdown=markdown,
+                    html=html,
+                    plain_text=text,
+                    title=title,
+                    **fields,
+                )
+            case ResponseKind.MOVED | ResponseKind.REDIRECTED:
+                location = header(headers, "location")
+                if location is None:
+                    raise InvalidArgumentError("headers", f"have no Location, but the status is {status}")
+                page.redirect_url = join_url(url or item.url, location)
+                is_followed = self._is_in_scope(page.redirect_url, item.depth + 1)
+                return await backend.commit_page(
+                    page, claim=self.claim, kind=kind, follow_redirect=is_followed
+                )
+            case _:
+                result = await backend.commit_page(
+                    page, claim=self.claim, kind=kind, retry_after=retry_after(headers, utc_now())
+                )
+        if result.outcome is CommitOutcome.FAILED:
+            # The worker logs an item that is given up, at level error.
+            is_dead = self.claim.settled_as is FrontierStatus.FAILED
+            fate = "for the last time" if is_dead else "it will be tried again"
+            logger.warning(
+                "the fetch of %s has failed in attempt %d, %s: %s",
+                *(item.url, item.attempt, fate, page.last_error),
+            )
+        return result
+
+    async def _save_content(
+        self,
+        page: Page,
+        url: str,
+        redirects: Sequence[int],
+        headers: Mapping[str, str],
+        links: Iterable[str],
+        fetch_seconds: float | None,
+        **content: Any,
+    ) -> CommitResult:
+        """Stores the content of the page, or that of the page to which it redirects."""
+        crawl, item, backend = self._crawl, self.claim.item, self._crawl.backend
+        also: list[str] = []
+        own_urls = {item.normalized_url, target := crawl.normalized(url)}
+        if target != item.normalized_url:
+            is_permanent = bool(redirects) and all(status in _PERMANENT for status in redirects)
+            alias = page.model_copy(
+                update={
+                    "status_code": 301 if is_permanent else 302,
+                    "redirect_url": target,
+                    "etag": None,
+                    "last_modified": None,
+                }
+            )
+            if not self._is_in_scope(url, item.depth):
+                return await backend.commit_page(alias, claim=self.claim, follow_redirect=False)
+            # If the process is killed before the claim ends, both are stored again.
+            await backend.commit_page(alias, follow_redirect=False)
+            page = page.model_copy(update={"page_id": link_id(target), "url": target})
+            also.append(target)
+        # Text that UTF-8 cannot encode is no URL, and could not be stored.
+        joined = (join_url(url, link) for link in links)
+        outlinks = list(dict.fromkeys(link for link in joined if is_encodable(link)))
+        seconds = time.perf_counter() - self._started if fetch_seconds is None else fetch_seconds
+        derived = {
+            "outlinks": outlinks,
+            "content_type": header(headers, "content-type"),
+            "fetch_latency_ms": 1000 * seconds,
+        }
+        try:
+            version = PageVersion.of(page, item.run_id, **{**derived, **content})
+        except ValidationError as error:
+            raise InvalidArgumentError(*first_of(error)) from None
+        # A link of the page to itself would be fetched before its item is completed.
+        discovered = [
+            link
+            for link in outlinks
+            if crawl.follows(link, item.depth + 1) and crawl.normalized(link) not in own_urls
+        ]
+        return await backend.commit_page(
+            page, version, claim=self.claim, discovered=discovered, also=also, kind=ResponseKind.CONTENT
+        )
+
+    def _is_in_scope(self, target: str, depth: int) -> bool:
+        """Returns whether the crawl follows the target of a redirect; logs if it does not."""
+        is_followed = self._crawl.follows(target, depth)
+        if not is_followed:
+            # A seed that leads elsewhere is a mistake, such as www.example.org for example.org.
+            level = logging.INFO if self.depth else logging.WARNING
+            reason = "which is not in the scope of the crawl: see allowed_domains and follow"
+            logger.log(level, "%s redirects to %s, %s", self.url, target, reason)
+        return is_followed
+
+    def _error_of(self, status: int | None, error: str | BaseException | None) -> str:
+        if error is None:
+            return "no answer" if status is None else f"HTTP {status}"
+        return error_text(error)

@@ -1,0 +1,165 @@
+"""The way in for programs that crawl: `connect` opens a store, and `Store.crawl` crawls a site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._crawl.crawl import Crawl, CrawlSettings
+from ragcrawl_dynamo._dynamodb.metrics import Observer
+from ragcrawl_dynamo._frontier.claim import LeaseObserver
+from ragcrawl_dynamo._utils.urls import host_of, host_of_url, normalize_url
+from ragcrawl_dynamo._utils.validation import check_amount, check_callable, check_several, first_of
+from ragcrawl_dynamo.backend import DynamoDBBackend
+from ragcrawl_dynamo.config import DynamoDBConfig
+from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.models import Site
+
+__all__ = ["Store", "connect"]
+
+
+class Store(DynamoDBBackend):
+    """A backend on DynamoDB, with `crawl` for what takes many calls of its other methods."""
+
+    def crawl(
+        self,
+        site_id: str,
+        *,
+        seeds: Iterable[str],
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        run_id: str | None = None,
+        sitemap: Iterable[str] = (),
+        allowed_domains: Iterable[str] | None = None,
+        allowed_subdomains: bool = True,
+        follow: Callable[[str], bool] | None = None,
+        max_depth: int | None = None,
+        delete_unseen: bool = False,
+        kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of,
+        host_delay: float = 0.0,
+        host_max_in_flight: int | None = None,
+        host_max_items: int | None = None,
+        normalize: Callable[[str], str] | None = None,
+        politeness_key: Callable[[str], str] | None = None,
+    ) -> Crawl:
+        """Returns a crawl of a site. Use it in `async with`.
+
+        It saves the site as `ensure_site` does. It resumes the site's latest run if this run is open, and
+        begins the next one otherwise. Processes that begin a run at the same time begin the same run. From
+        the second run of a site on, a crawl is a sync: it begins with all known pages too, and fetches them
+        conditionally.
+
+        Args:
+            site_id: The site.
+            seeds: The URLs to begin with.
+            name: The name of the site; its id by default.
+            config: Any JSON to store with the site.
+            run_id: The run to begin or to resume, instead of the site's latest one.
+            sitemap: The URLs that the site's sitemaps list. They are added to the frontier, and the known
+                pages of them are marked as seen.
+            allowed_domains: The hosts of the links to follow, with the port if it is not the default one. By
+                default those of the seeds.
+            allowed_subdomains: Whether to follow links to subdomains of these hosts too.
+            follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
+            max_depth: How many links may lie between a seed and a page; None for any number.
+            delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
+                `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
+                deleted, and an error is logged.
+            kind_of: Returns what the status of an answer says of a page, to store it in another way than
+                `ResponseKind.of`.
+            host_delay: See `frontier`.
+            host_max_in_flight: See `frontier`.
+            host_max_items: See `frontier`.
+            normalize: See `frontier`.
+            politeness_key: See `frontier`.
+
+        Raises:
+            InvalidArgumentError: A seed is no absolute http(s) URL, one of `allowed_domains` is no host, or
+                another argument has a wrong type or value. The error names the argument.
+        """
+        urls = check_several("seeds", seeds, str)
+        if not urls:
+            raise InvalidArgumentError("seeds", "must have at least one URL")
+        check_amount("max_depth", max_depth)
+        check_callable("follow", follow)
+        check_callable("kind_of", kind_of)
+        hosts = _hosts(urls, allowed_domains)
+        try:
+            site = Site(
+                site_id=site_id,
+                name=site_id if name is None else name,
+                seeds=urls,
+                allowed_domains=sorted(hosts),
+                allowed_subdomains=allowed_subdomains,
+                config={} if config is None else config,
+            )
+        except ValidationError as error:
+            raise InvalidArgumentError(*first_of(error)) from None
+        settings = CrawlSettings(
+            seeds=urls,
+            sitemap=check_several("sitemap", sitemap, str),
+            run_id=run_id,
+            follow=follow,
+            max_depth=max_depth,
+            delete_unseen=delete_unseen,
+            kind_of=kind_of,
+            limits={
+                "host_delay": host_delay,
+                "host_max_in_flight": host_max_in_flight,
+                "host_max_items": host_max_items,
+                "normalize": normalize,
+                "politeness_key": politeness_key,
+            },
+        )
+        return Crawl(self, site, settings)
+
+
+def _hosts(seeds: list[str], allowed_domains: Iterable[str] | None) -> set[str]:
+    """Returns the hosts of the links to follow, in the form in which they are compared.
+
+    Raises:
+        InvalidArgumentError: A seed is no absolute http(s) URL, or a domain is no host.
+    """
+    try:
+        hosts = {host_of_url(normalize_url(seed)) for seed in seeds}
+    except InvalidArgumentError as error:
+        raise _renamed(error, "seeds") from None
+    if allowed_domains is None:
+        return hosts
+    try:
+        return {host_of(domain) for domain in check_several("allowed_domains", allowed_domains, str)}
+    except InvalidArgumentError as error:
+        raise _renamed(error, "allowed_domains") from None
+
+
+def _renamed(error: InvalidArgumentError, argument: str) -> InvalidArgumentError:
+    """Returns the error of a value as the error of the argument that holds it."""
+    return InvalidArgumentError(argument, str(error).removeprefix(f"{error.field}: "))
+
+
+def connect(
+    config: DynamoDBConfig | None = None,
+    *,
+    on_request: Observer | None = None,
+    on_lease_lost: LeaseObserver | None = None,
+    **settings: Any,
+) -> Store:
+    """Returns a store; `async with` opens it, and creates missing tables.
+
+    Args:
+        config: The settings. By default they are read from the environment, as by `DynamoDBConfig.from_env`.
+        on_request: Called after every request; see DynamoDBBackend.
+        on_lease_lost: Called with each claim whose lease was lost; see DynamoDBBackend.
+        **settings: Fields of DynamoDBConfig, which replace those of `config` or of the environment.
+
+    Raises:
+        pydantic.ValidationError: A setting is unknown or not allowed.
+    """
+    if config is None:
+        config = DynamoDBConfig.from_env(**settings)
+    elif settings:
+        config = DynamoDBConfig.model_validate({**dict(config), **settings})
+    return Store(config, on_request=on_request, on_lease_lost=on_lease_lost)
