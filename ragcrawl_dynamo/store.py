@@ -126,18 +126,13 @@ def _hosts(seeds: list[str], allowed_domains: Iterable[str] | None) -> set[str]:
     try:
         hosts = {host_of_url(normalize_url(seed)) for seed in seeds}
     except InvalidArgumentError as error:
-        raise _renamed(error, "seeds") from None
+        raise InvalidArgumentError("seeds", error.reason) from None
     if allowed_domains is None:
         return hosts
     try:
         return {host_of(domain) for domain in check_several("allowed_domains", allowed_domains, str)}
     except InvalidArgumentError as error:
-        raise _renamed(error, "allowed_domains") from None
-
-
-def _renamed(error: InvalidArgumentError, argument: str) -> InvalidArgumentError:
-    """Returns the error of a value as the error of the argument that holds it."""
-    return InvalidArgumentError(argument, str(error).removeprefix(f"{error.field}: "))
+        raise InvalidArgumentError("allowed_domains", error.reason) from None
 
 
 def connect(

@@ -245,8 +245,7 @@ class Committer:
             entry = await self._change_log.append(page.site_id, page.page_id, decision.change, stored.order)
         order = stored.order if entry is None else entry.order
         del page_item[CHANGE_ORDER]
-        if order is not None:
-            page_item[CHANGE_ORDER] = {"N": str(order)}
+        page_item |= _order_attribute(order)
         return Prepared(page_item, stored, revision, outcome, end, entry)
 
     async def _write(self, fetched: Fetched, decision: Decision, prepared: Prepared) -> CommitResult | None:
@@ -320,9 +319,8 @@ class Committer:
         claim, queue = fetched.claim, fetched.queue
         if decision.is_stored and self._is_leased(claim):
             revision = WriteToken.new(REVISION, length=8)
-            item = to_item(self._services.tables.pages, decision.page, revision.attributes)
-            if stored.order is not None:
-                item[CHANGE_ORDER] = {"N": str(stored.order)}
+            extra = {**revision.attributes, **_order_attribute(stored.order)}
+            item = to_item(self._services.tables.pages, decision.page, extra)
             if not await self._pages.rewrite(stored, item, revision):
                 return None
         if claim is not None and queue is not None:
@@ -376,3 +374,8 @@ class Committer:
 def _is_new_or_same(head: Item) -> Condition:
     """The condition that a version is not stored yet, or has the same content: its id stands for content."""
     return AnyOf((Missing("page_id"), Compare("content_hash", "=", head["content_hash"])))
+
+
+def _order_attribute(order: int | None) -> Item:
+    """Returns the attribute that stores the order of a page's latest logged change."""
+    return {} if order is None else {CHANGE_ORDER: {"N": str(order)}}

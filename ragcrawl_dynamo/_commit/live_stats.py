@@ -6,7 +6,6 @@ processes there are, the less often each one writes.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -15,7 +14,7 @@ from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.tasks import Reminder, Tasks
+from ragcrawl_dynamo._utils.tasks import DueWork, Tasks
 from ragcrawl_dynamo.errors import NotFoundError, RagcrawlDynamoError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
@@ -39,8 +38,7 @@ class LiveStats:
         self._tasks = Tasks()
         self._totals: dict[tuple[str, str], tuple[RunTotals, RunQueue]] = {}
         self._kept_since: float | None = None
-        self._flushing: asyncio.Task[None] | None = None
-        self._reminder = Reminder(clock, self.flush_if_due)
+        self._flushes = DueWork(clock, self._tasks, self.flush_if_due, self.flush)
 
     def note(self, item: FrontierItem, outcome: Item, queue: RunQueue) -> None:
         """Counts a frontier item that a commit completed.
@@ -69,13 +67,7 @@ class LiveStats:
             return
         processes = max(queue.run.membership.count for _, queue in self._totals.values())
         interval = max(_FLUSH_SECONDS, processes / _WRITES_PER_SECOND)
-        seconds = self._kept_since + interval - self._clock.monotonic()
-        if self._flushing is not None and not self._flushing.done():
-            seconds = interval
-        if seconds > 0:
-            self._reminder.set(seconds)
-        else:
-            self._flushing = self._tasks.spawn(self.flush())
+        self._flushes.start_in(self._kept_since + interval - self._clock.monotonic(), interval)
 
     async def flush(self) -> None:
         """Adds the totals to the stored stats of runs that are still open."""
@@ -105,6 +97,6 @@ class LiveStats:
 
     async def close(self) -> None:
         """Waits for the writes that are under way, and writes the remaining totals."""
-        await self._reminder.close()
+        await self._flushes.close()
         await self._tasks.join()
         await self.flush()

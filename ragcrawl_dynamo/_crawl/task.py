@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult, error_of
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.headers import header, retry_after
 from ragcrawl_dynamo._frontier.arguments import error_text
@@ -145,7 +145,7 @@ class Task:
             status_code=status,
             etag=header(headers, "etag"),
             last_modified=header(headers, "last-modified"),
-            last_error=self._error_of(status, error) if kind is ResponseKind.FAILED else None,
+            last_error=error_text(error) if error is not None and kind is ResponseKind.FAILED else None,
         )
         backend = self._crawl.backend
         match kind:
@@ -184,7 +184,7 @@ class Task:
             fate = "for the last time" if is_dead else "it will be tried again"
             logger.warning(
                 "the fetch of %s has failed in attempt %d, %s: %s",
-                *(item.url, item.attempt, fate, page.last_error),
+                *(item.url, item.attempt, fate, error_of(page, status)),
             )
         return result
 
@@ -201,7 +201,7 @@ class Task:
         """Stores the content of the page, or that of the page to which it redirects."""
         crawl, item, backend = self._crawl, self.claim.item, self._crawl.backend
         also: list[str] = []
-        own_urls = {item.normalized_url, target := crawl.normalized(url)}
+        target = crawl.normalized(url)
         if target != item.normalized_url:
             is_permanent = bool(redirects) and all(status in _PERMANENT for status in redirects)
             alias = page.model_copy(
@@ -231,12 +231,10 @@ class Task:
             version = PageVersion.of(page, item.run_id, **{**derived, **content})
         except ValidationError as error:
             raise InvalidArgumentError(*first_of(error)) from None
-        # A link of the page to itself would be fetched before its item is completed.
-        discovered = [
-            link
-            for link in outlinks
-            if crawl.follows(link, item.depth + 1) and crawl.normalized(link) not in own_urls
-        ]
+        discovered = [link for link in outlinks if crawl.follows(link, item.depth + 1)]
+        if also:
+            # A link of the target to itself would be fetched before its item is completed.
+            discovered = [link for link in discovered if crawl.normalized(link) != target]
         return await backend.commit_page(
             page, version, claim=self.claim, discovered=discovered, also=also, kind=ResponseKind.CONTENT
         )
@@ -250,8 +248,3 @@ class Task:
             reason = "which is not in the scope of the crawl: see allowed_domains and follow"
             logger.log(level, "%s redirects to %s, %s", self.url, target, reason)
         return is_followed
-
-    def _error_of(self, status: int | None, error: str | BaseException | None) -> str:
-        if error is None:
-            return "no answer" if status is None else f"HTTP {status}"
-        return error_text(error)

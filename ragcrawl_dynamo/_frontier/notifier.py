@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Container, Sequence
 
@@ -12,7 +11,7 @@ from ragcrawl_dynamo._frontier.counters import FLUSH_SECONDS
 from ragcrawl_dynamo._frontier.work import Listed, Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import queue_order, rank
 from ragcrawl_dynamo._utils.concurrency import wait_for_event
-from ragcrawl_dynamo._utils.tasks import Reminder
+from ragcrawl_dynamo._utils.tasks import DueWork
 from ragcrawl_dynamo.errors import RagcrawlDynamoError
 
 logger = logging.getLogger(__name__)
@@ -26,8 +25,7 @@ class Notifier:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
-        self._flushing: asyncio.Task[None] | None = None
-        self._reminder = Reminder(run.clock, self.flush_if_due)
+        self._flushes = DueWork(run.clock, run.tasks, self.flush_if_due, self._flush_in_background)
 
     async def announce(self, work: WorkByHost) -> None:
         """Lists hosts as having work, and wakes waiting claims. It is called after the items are stored.
@@ -64,18 +62,12 @@ class Notifier:
         not time yet, it begins then, even if this process does nothing else.
         """
         seconds = self._run.counters.seconds_until_due(self._run.clock.monotonic())
-        if seconds is None:
-            return
-        if self._flushing is not None and not self._flushing.done():
-            seconds = FLUSH_SECONDS
-        if seconds > 0:
-            self._reminder.set(seconds)
-        else:
-            self._flushing = self._run.tasks.spawn(self._flush_in_background())
+        if seconds is not None:
+            self._flushes.start_in(seconds, FLUSH_SECONDS)
 
     async def close(self) -> None:
         """Stores the last counts; see `flush`."""
-        await self._reminder.close()
+        await self._flushes.close()
         await self.flush()
 
     async def flush(self) -> None:

@@ -177,13 +177,9 @@ class PageStore:
         """Returns the cursor of a slice of a site's pages that ends with a page."""
         return cursor_after(self._query(site_id, include_tombstones=True), page_key(site_id, page_id))
 
-    async def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
+    def iterate(self, site_id: str, include_tombstones: bool) -> AsyncIterator[Page]:
         """Iterates over all pages of a site, ordered by page_id."""
-        query = self._query(site_id, include_tombstones)
-        async with aclosing(read_pages(self._gateway, query)) as pages:
-            async for _, items in pages:
-                for item in items:
-                    yield self._decode(item)
+        return self._read(site_id, include_tombstones)
 
     async def count(self, site_id: str, include_tombstones: bool) -> int:
         """Returns how many pages a site has."""
@@ -226,13 +222,9 @@ class PageStore:
         """
         return await self._oldest(site_id, "last_seen", moment, limit, wanted)
 
-    async def aliases(self, site_id: str) -> AsyncGenerator[Page, None]:
+    def aliases(self, site_id: str) -> AsyncIterator[Page]:
         """Iterates over the pages that redirect to another URL, ordered by page_id, tombstones too."""
-        query = self._query(site_id, include_tombstones=True, also=Exists("redirect_url"))
-        async with aclosing(read_pages(self._gateway, query)) as pages:
-            async for _, items in pages:
-                for item in items:
-                    yield self._decode(item)
+        return self._read(site_id, include_tombstones=True, also=Exists("redirect_url"))
 
     async def mark_seen(self, site_id: str, urls: Iterable[str]) -> int:
         """Sets `last_seen` of pages to now; returns how many pages the URLs have."""
@@ -302,6 +294,16 @@ class PageStore:
             if item.get(by, {}).get("S", "") == as_read[item["page_id"]["S"]]
             and item.get("is_tombstone") == {"BOOL": False}
         ]
+
+    async def _read(
+        self, site_id: str, include_tombstones: bool, also: Condition | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Iterates over pages of a site, ordered by page_id."""
+        query = self._query(site_id, include_tombstones, also=also)
+        async with aclosing(read_pages(self._gateway, query)) as pages:
+            async for _, items in pages:
+                for item in items:
+                    yield self._decode(item)
 
     def _query(
         self,

@@ -1,4 +1,4 @@
-"""Runs work to its end even if the caller is cancelled, and calls functions later."""
+"""Runs work to its end even if the caller is cancelled, and starts work when it is due."""
 
 from __future__ import annotations
 
@@ -53,21 +53,41 @@ class Tasks:
             logger.debug("a task failed: %r", error)
 
 
-class Reminder:
-    """Calls a function after some seconds, so that what is due is done even if nothing else is called."""
+class DueWork:
+    """Starts work in the background when it is due, once at a time, even if nothing else is called.
 
-    def __init__(self, clock: Clock, call: Callable[[], object]) -> None:
+    Args:
+        clock: Measures the time until then.
+        tasks: Runs the work.
+        start_if_due: Called when the work may have become due; it calls `start_in` again.
+        work: The work.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        tasks: Tasks,
+        start_if_due: Callable[[], object],
+        work: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         self._clock = clock
-        self._call = call
+        self._tasks = tasks
+        self._start_if_due = start_if_due
+        self._work = work
         self._waiting: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
 
-    def set(self, seconds: float) -> None:
-        """Calls the function after some seconds, unless a call is set already."""
-        if self._waiting is None:
+    def start_in(self, seconds: float, interval: float) -> None:
+        """Starts the work after some seconds, or now; if it runs already, decides anew after an interval."""
+        if self._running is not None and not self._running.done():
+            seconds = interval
+        if seconds <= 0:
+            self._running = self._tasks.spawn(self._work())
+        elif self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_task(self._wait(seconds))
 
     async def close(self) -> None:
-        """Calls nothing any more."""
+        """Starts nothing any more. What runs continues."""
         if self._waiting is not None:
             self._waiting.cancel()
             with suppress(asyncio.CancelledError):
@@ -76,4 +96,4 @@ class Reminder:
     async def _wait(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._waiting = None
-        self._call()
+        self._start_if_due()
