@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from ragcrawl_dynamo import (
     ChangesExpiredError,
@@ -18,7 +16,10 @@ from ragcrawl_dynamo import (
     PageChange,
 )
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.clocked import backend
 from tests.support.factories import make_page, make_site, make_version
+
+__all__ = ["backend"]
 
 
 class RecordingClock(ManualClock):
@@ -36,12 +37,6 @@ class RecordingClock(ManualClock):
 @pytest.fixture
 def clock() -> RecordingClock:
     return RecordingClock()
-
-
-@pytest_asyncio.fixture
-async def backend(dynamodb_config: DynamoDBConfig, clock: RecordingClock) -> AsyncIterator[DynamoDBBackend]:
-    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
-        yield backend
 
 
 async def commit(backend: DynamoDBBackend, *page_ids: str, content: str = "1") -> None:

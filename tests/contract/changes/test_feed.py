@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import pytest_asyncio
 
 from ragcrawl_dynamo import (
     ChangeKind,
@@ -19,20 +17,13 @@ from ragcrawl_dynamo import (
     InvalidKeyError,
 )
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.clocked import backend, clock
 from tests.support.factories import make_page, make_site, make_version
 
 CREATED, CHANGED, DELETED = ChangeKind.CREATED, ChangeKind.CHANGED, ChangeKind.DELETED
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest_asyncio.fixture
-async def backend(dynamodb_config: DynamoDBConfig, clock: ManualClock) -> AsyncIterator[DynamoDBBackend]:
-    async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
-        yield backend
+__all__ = ["backend", "clock"]
 
 
 async def commit(backend: DynamoDBBackend, page_id: str, content: str | None, site_id: str = "site") -> None:

@@ -26,10 +26,13 @@ from ragcrawl_dynamo import (
     PartialBatchError,
 )
 from ragcrawl_dynamo.testing import ManualClock
+from tests.integration.commit.interrupted import WAYS, clock, config_of, is_page, stored_page
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_run, make_version
 from tests.support.fakes import intercepting
-from tests.support.queues import QUICK, claim_all, items, url, urls
+from tests.support.queues import claim_all, items, url, urls
+
+__all__ = ["clock"]
 
 pytestmark = on_dynamodb_local
 
@@ -40,20 +43,11 @@ STATUSES = {
     302: (CommitOutcome.REDIRECTED, FrontierStatus.COMPLETED),
 }
 
-WAYS = pytest.mark.parametrize("way", ["item", "partiql"])
 STATUS = pytest.mark.parametrize("status", STATUSES)
 
 
 def page(status: int) -> Page:
     return make_page("page", url=url(1), status_code=status, redirect_url=TARGET if status == 302 else None)
-
-
-def config_of(config: DynamoDBConfig, **changed: Any) -> DynamoDBConfig:
-    return config.model_copy(update={**QUICK, "retry_base_delay": 0.0, **changed})
-
-
-def is_page(operation: str, request: dict[str, Any]) -> bool:
-    return operation == "update_item" and request["TableName"].endswith("pages")
 
 
 def is_settlement(operation: str, request: dict[str, Any]) -> bool:
@@ -65,19 +59,8 @@ def is_settlement(operation: str, request: dict[str, Any]) -> bool:
     )
 
 
-async def stored_page(backend: DynamoDBBackend) -> Page:
-    stored = await backend.get_page("site", "page")
-    assert stored is not None
-    return stored
-
-
 async def item_status(backend: DynamoDBBackend) -> FrontierStatus:
     return (await items(backend))[url(1)].status
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest_asyncio.fixture

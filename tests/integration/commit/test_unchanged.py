@@ -28,45 +28,27 @@ from ragcrawl_dynamo import (
     Page,
 )
 from ragcrawl_dynamo.testing import ManualClock
+from tests.integration.commit.interrupted import WAYS, clock, config_of, is_page, stored_page
 from tests.support import commit_worker, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_run, make_version
 from tests.support.fakes import intercepting
-from tests.support.queues import QUICK, url
+from tests.support.queues import url
+
+__all__ = ["clock"]
 
 pytestmark = on_dynamodb_local
 
 UNCHANGED = CommitResult(CommitOutcome.UNCHANGED, "v1")
-
-WAYS = pytest.mark.parametrize("way", ["item", "partiql"])
 
 
 def page(**fields: Any) -> Page:
     return make_page("page", **{"status_code": 200, **fields})
 
 
-async def stored_page(backend: DynamoDBBackend) -> Page:
-    stored = await backend.get_page("site", "page")
-    assert stored is not None
-    return stored
-
-
-def config_of(config: DynamoDBConfig, **changed: Any) -> DynamoDBConfig:
-    return config.model_copy(update={**QUICK, "retry_base_delay": 0.0, **changed})
-
-
-def is_freshness(operation: str, request: dict[str, Any]) -> bool:
-    return operation == "update_item" and request["TableName"].endswith("pages")
-
-
 def is_end(operation: str, request: dict[str, Any]) -> bool:
     """Whether a request ends a claim: it is the one that stores an outcome outside of a transaction."""
     return operation in ("update_item", "batch_execute_statement") and "outcome" in str(request)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest_asyncio.fixture
@@ -96,11 +78,11 @@ async def test_commit_page_unchanged_cut_off_between_its_writes_leaves_an_item_t
 
     async def loses_power(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal sent
-        if sent == writes and (operation == "transact_write_items" or is_freshness(operation, request)):
+        if sent == writes and (operation == "transact_write_items" or is_page(operation, request)):
             raise EndpointConnectionError(endpoint_url="off")
         if sent == writes and is_end(operation, request):
             raise EndpointConnectionError(endpoint_url="off")
-        sent += is_freshness(operation, request) or is_end(operation, request)
+        sent += is_page(operation, request) or is_end(operation, request)
         return await call(**request)
 
     crawled_before = (await stored_page(backend)).last_crawled
@@ -123,7 +105,7 @@ async def test_commit_page_unchanged_cut_off_between_its_writes_leaves_an_item_t
 
 
 @WAYS
-@pytest.mark.parametrize("lost", [is_freshness, is_end])
+@pytest.mark.parametrize("lost", [is_page, is_end])
 async def test_commit_page_unchanged_whose_answers_were_lost_is_done_once(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock, way: str, lost: Any
 ) -> None:
@@ -275,7 +257,7 @@ async def test_commit_page_unchanged_does_not_overwrite_what_the_worker_that_sup
 
     async def stalls(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal is_stalled
-        if is_stalled and is_freshness(operation, request):
+        if is_stalled and is_page(operation, request):
             is_stalled = False
             clock.advance(12)
             new = await claim_one(backend)
@@ -303,7 +285,7 @@ async def test_commit_page_unchanged_decides_again_if_the_page_changes_meanwhile
 
     async def meddles(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal is_first
-        if is_first and is_freshness(operation, request):
+        if is_first and is_page(operation, request):
             is_first = False
             await backend.tombstone_pages("site", ["page"], allow_mass_deletion=True)
         return await call(**request)
@@ -319,7 +301,7 @@ async def test_commit_page_unchanged_of_a_page_that_keeps_changing_is_a_conflict
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
     async def meddles(operation: str, request: dict[str, Any], call: Any) -> Any:
-        if is_freshness(operation, request):
+        if is_page(operation, request):
             await backend.commit_page(page(), make_version("v2"))
         return await call(**request)
 
