@@ -353,7 +353,7 @@ class PageVersion(Entity):
         text = markdown or plain_text or html or ""
         normalized = " ".join(unicodedata.normalize("NFC", text).split())
         content_hash = sha256(normalized.encode("utf-8", "surrogatepass")).hexdigest()
-        parts = "\0".join((page.site_id, page.page_id, run_id, fields.get("content_hash", content_hash)))
+        parts = "\0".join((page.site_id, page.page_id, run_id, str(fields.get("content_hash", content_hash))))
         counted = plain_text or text
         derived = {
             "version_id": sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32],

@@ -230,7 +230,7 @@ class Task:
         try:
             version = PageVersion.of(page, item.run_id, **{**derived, **content})
         except ValidationError as error:
-            raise InvalidArgumentError(*first_of(error)) from None
+            raise InvalidArgumentError(*first_of(error, with_value=False)) from None
         discovered = [link for link in outlinks if crawl.follows(link, item.depth + 1)]
         if also:
             # A link of the target to itself would be fetched before its item is completed.

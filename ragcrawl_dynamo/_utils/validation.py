@@ -19,11 +19,15 @@ MAX_NAME_CHARACTERS = 256
 MAX_DELAY_SECONDS = 366 * 86_400
 
 
-def first_of(error: ValidationError) -> tuple[str, str]:
-    """Returns the first field that pydantic refuses, "" for the whole model, and the reason and the value."""
+def first_of(error: ValidationError, *, with_value: bool = True) -> tuple[str, str]:
+    """Returns the first field that pydantic refuses, "" for the whole model, and the reason.
+
+    The reason has the value, unless `with_value` is False: settings can be secrets, and fields content.
+    """
     first = error.errors(include_url=False)[0]
-    # Of a field that is missing, the value is all that was given instead.
-    value = "" if first["type"] == "missing" else f" (got {first['input']!r:.100})"
+    # Of a field that is missing, and of the whole model, the value is all that was given.
+    has_value = with_value and first["type"] != "missing" and bool(first["loc"])
+    value = f" (got {first['input']!r:.100})" if has_value else ""
     return ".".join(map(str, first["loc"])), first["msg"] + value
 
 

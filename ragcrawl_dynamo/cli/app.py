@@ -61,7 +61,7 @@ def run(args: list[str] | None = None) -> None:
     try:
         app(args)
     except ValidationError as error:
-        field, why = first_of(error)
+        field, why = first_of(error, with_value=False)
         _fail(f"{field or 'settings'}: {why}")
     except (RagcrawlDynamoError, OSError) as error:
         _fail(str(error))

@@ -385,5 +385,5 @@ def _model(path: Path, kind: str, record: Any) -> BaseModel:
             "file", f"{path} has a record of kind {str(kind)[:50]!r}; allowed are {', '.join(MODELS)}"
         ) from None
     except ValidationError as error:
-        field, why = first_of(error)
+        field, why = first_of(error, with_value=False)
         raise InvalidArgumentError("file", f"{path} has an invalid {kind}: {field}: {why}") from None

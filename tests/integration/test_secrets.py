@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RagcrawlDynamoError
+from ragcrawl_dynamo.cli.app import run
 from tests.support.engines import on_moto
 from tests.support.factories import make_page, make_version
 
@@ -70,3 +71,14 @@ async def test_endpoint_url_without_encryption_is_warned_of(
     await backend._rooms.gateway.open()
     await backend.close()
     assert ("neither encrypted nor on this machine" in caplog.text) is warns
+
+
+def test_command_tells_what_is_wrong_with_settings_and_shows_no_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_SECRET_ACCESS_KEY", SECRETS["secret_access_key"])
+    with pytest.raises(SystemExit):
+        run(["sites"])
+    told = capsys.readouterr()
+    assert "access_key_id and secret_access_key go together" in told.err
+    assert "UNMISTAKABLE" not in told.out + told.err

@@ -111,7 +111,7 @@ def record_of(fields: dict[str, Any], site_id: str, run_id: str) -> tuple[Page, 
             }
         )
     except ValidationError as error:
-        field, reason = first_of(error)
+        field, reason = first_of(error, with_value=False)
         raise InvalidArgumentError(f"item.{field}", reason) from None
     return page, version
 

@@ -287,9 +287,11 @@ async def test_save_refuses_what_does_not_go_together(store: Store) -> None:
             with pytest.raises(InvalidArgumentError) as refused:
                 await task.save(status)
             errors.append(f"{refused.value}")
-        for wrong in ({"lang": "en"}, {"title": 7}):
-            with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
+        for wrong in ({"lang": "en"}, {"title": 7}, {"content_hash": 7}, {"html": b"CONTENT"}):
+            with pytest.raises(InvalidArgumentError, match=next(iter(wrong))) as refused:
                 await task.save(200, text="x", **wrong)
+            # Errors of handlers are logged, and logs hold no content.
+            assert "CONTENT" not in str(refused.value)
         result = await task.save(200, text="x")
         assert result.outcome is CommitOutcome.CREATED
 
