@@ -37,7 +37,7 @@ test-unit: install  ## Run the tests that need no engine, in some seconds.
 
 # ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
 test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
-	$(BIN)/python -m pytest -m aws -n 2 -q $(ARGS)
+	$(BIN)/python -m pytest -m aws -n 3 -q $(ARGS)
 	$(if $(ARGS),,$(MAKE) --jobs 3 test-aws-ragcrawl test-aws-crawlee test-aws-scrapy)
 
 # They wait most of the time, for leases and late indexes: so all of them run at once.
