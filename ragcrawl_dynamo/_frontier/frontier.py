@@ -128,6 +128,7 @@ class Frontier:
         lease_seconds: float = 60.0,
         worker_id: str | None = None,
         wait_seconds: float = 0.0,
+        until_finished: bool = False,
     ) -> list[Claim]:
         """Leases up to `limit` items to the caller. No other worker gets an item before its lease has ended.
 
@@ -141,6 +142,7 @@ class Frontier:
                 7 days. `renew` makes a lease last longer.
             worker_id: The name of the worker, stored with the items; up to 256 characters.
             wait_seconds: How many seconds to wait for the first item, up to a year; 0 does not wait.
+            until_finished: Whether to wait no longer once a process has found that the run is finished.
 
         Returns:
             The claims. There is none if no item is claimable, or if the run is paused.
@@ -153,7 +155,7 @@ class Frontier:
         """
         owner = arguments.check_claim_options(limit, worker_id, wait_seconds)
         terms = LeaseTerms(arguments.check_lease(lease_seconds, self._max_skew), owner)
-        return await self._queue.claim([terms] * limit, wait_seconds)
+        return await self._queue.claim([terms] * limit, wait_seconds, until_finished=until_finished)
 
     async def renew(self, claims: Claim | Sequence[Claim], lease_seconds: float) -> None:
         """Renews leases. A lease that has expired is renewed too, if no other worker has claimed its item.

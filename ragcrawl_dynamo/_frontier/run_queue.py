@@ -95,7 +95,9 @@ class RunQueue:
         items = await self.run.items.read(item_ids)
         return next((items[item_id] for item_id in item_ids if item_id in items), None)
 
-    async def claim(self, terms: list[LeaseTerms], wait_seconds: float) -> list[Claim]:
+    async def claim(
+        self, terms: list[LeaseTerms], wait_seconds: float, *, until_finished: bool = False
+    ) -> list[Claim]:
         """See Frontier.claim."""
         clock = self.run.clock
         deadline = clock.monotonic() + wait_seconds
@@ -107,7 +109,7 @@ class RunQueue:
             is_last = clock.monotonic() >= deadline
             claims, result = await self._claims.claim(terms, is_thorough=is_last)
             self._notifier.flush_if_due()
-            if claims:
+            if claims or (until_finished and result.is_finished):
                 return claims
             pause = _POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 # spreads load
             if result.next_at is not None:

@@ -20,7 +20,7 @@ from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
 from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
-from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError, ThrottledError
 
@@ -42,11 +42,13 @@ class ClaimResult:
         leases: The leases that were issued, by index into the terms.
         next_at: When an item may be claimable; None if no moment is known.
         throttled: The error of a claim that got nothing, if hosts wait because DynamoDB holds them up.
+        is_finished: Whether a process has found that the run is finished, and nothing was added since.
     """
 
     leases: IssuedLeases = field(default_factory=dict)
     next_at: datetime | None = None
     throttled: ThrottledError | None = None
+    is_finished: bool = False
 
 
 class Scheduler:
@@ -74,13 +76,15 @@ class Scheduler:
         """
         run, result = self._run, ClaimResult()
         now = run.clock.now()
-        is_open, is_changed = await gather(
+        control, is_changed = await gather(
             [self._read_control(), run.membership.refresh(now, run.clock.monotonic())]
         )
         if is_changed:
             run.view.bench.set_shares(run.share)
-        if not is_open:
-            return result
+        if control is not None:
+            result.is_finished = bool(control.finished_by)
+            if control.state is not RunState.RUNNING:
+                return result
         is_due, has_looked = self._idle.is_due(), False
         for _ in range(_ATTEMPTS):
             unserved = [i for i in range(len(terms)) if i not in result.leases]
@@ -145,21 +149,21 @@ class Scheduler:
             self._run.view.bench.give_back(known)
             self._run.view.bench.end_claim({candidate.host for candidate in candidates})
 
-    async def _read_control(self) -> bool:
-        """Reads the run's control; returns whether items can be claimed.
+    async def _read_control(self) -> RunControl | None:
+        """Returns the run's control; None if none is stored.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
         """
         control = await self._run.control_reads.recent()
         if control is None:
-            return True
+            return None
         if control.limits_changed_by != self._limits:
             self._limits = control.limits_changed_by
             self._run.view.bench.recheck_limits(self._run.clock.monotonic())
         if control.state is RunState.CANCELLED:
             raise FrontierCancelledError
-        return control.state is RunState.RUNNING
+        return control
 
 
 def _throttled(hosts: Sequence[str]) -> ThrottledError:

@@ -60,7 +60,13 @@ class Queue(RenewsLeases, Protocol):
     """The part of a frontier that a worker uses."""
 
     async def claim(
-        self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        worker_id: str | None,
+        wait_seconds: float,
+        until_finished: bool,
     ) -> list[Claim]:
         """See Frontier."""
         ...
@@ -203,9 +209,9 @@ class Worker:
                 self._running[task] = claim
                 self._keeper.hold([claim])
                 task.add_done_callback(self._let_go)
-            if claims:
+            if claims or self._running:
                 wait = _WAIT_SECONDS
-            elif not self._running and await self._is_finished():
+            elif await self._is_finished():
                 break
             else:
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
@@ -240,6 +246,8 @@ class Worker:
                 lease_seconds=self._settings.lease.seconds,
                 worker_id=self._settings.worker_id,
                 wait_seconds=wait,
+                # Otherwise claims would not wait for a handler that runs on after its claim was settled.
+                until_finished=not self._running,
             )
         )
         try:

@@ -31,6 +31,7 @@ class ScriptedQueue:
         self.renewal: BaseException | None = None
         self.is_cancelled = False
         self.claim_errors: list[Exception] = []
+        self.waits: list[tuple[float, bool]] = []
         self.settlement_errors: list[Exception] = []
 
     def claim_of(self, item: Any) -> Claim:
@@ -38,9 +39,16 @@ class ScriptedQueue:
         return Claim(item, "w", ends_at, deadline=self.clock.monotonic() + LEASE)
 
     async def claim(
-        self, limit: int, *, lease_seconds: float, worker_id: str | None, wait_seconds: float
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        worker_id: str | None,
+        wait_seconds: float,
+        until_finished: bool,
     ) -> list[Claim]:
         await asyncio.sleep(0)
+        self.waits.append((wait_seconds, until_finished))
         if self.is_cancelled:
             raise FrontierCancelledError
         if self.claim_errors:

@@ -18,6 +18,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
 )
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.frontiers import opened
 from tests.support.queues import WAYS, items, names, url, urls
 
 pytestmark = WAYS
@@ -166,6 +167,36 @@ async def test_claim_that_waits_is_woken_by_add(frontier: Frontier, clock: Manua
     await frontier.add([url(1)])
     assert names(await waiting) == [url(1)]
     assert clock.monotonic() == 0
+
+
+async def test_claim_until_finished_ends_when_another_process_has_found_the_end(
+    config: DynamoDBConfig, frontier: Frontier, clock: ManualClock
+) -> None:
+    await frontier.add([url(1)])
+    (claim,) = await frontier.claim()
+    async with opened(config, clock=clock) as other:
+        waiting = asyncio.create_task(other.claim(wait_seconds=60, until_finished=True))
+        await clock.wait_for_sleeper()
+        await frontier.complete(claim)
+        assert await frontier.is_finished()
+        clock.advance(2)
+        assert await asyncio.wait_for(waiting, 10) == []
+        # A run to which an item was added is not finished: the call waits for the item.
+        await frontier.add([url(2)], not_before=clock.now() + timedelta(seconds=30))
+        waiting = asyncio.create_task(other.claim(wait_seconds=60, until_finished=True))
+        await clock.wait_for_sleeper()
+        clock.advance(31)
+        assert names(await asyncio.wait_for(waiting, 10)) == [url(2)]
+
+
+async def test_claim_of_a_finished_run_waits_by_default(frontier: Frontier, clock: ManualClock) -> None:
+    assert await frontier.is_finished()
+    waiting = asyncio.create_task(frontier.claim(wait_seconds=60))
+    await clock.wait_for_sleeper()
+    clock.advance(2)
+    await asyncio.wait_for(clock.wait_for_sleeper(), 10)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,25 @@ async def test_worker_accepts_a_handler_that_settles_its_claim(clock: ManualCloc
     assert queue.done == [("i0", "skipped")]
 
 
+async def test_worker_waits_longer_only_while_no_handler_runs(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+
+    async def is_finished() -> bool:
+        return len(queue.waits) == 9
+
+    queue.is_finished = is_finished  # type: ignore[method-assign]
+
+    async def handle(claim: Claim) -> None:
+        await clock.sleep(3.5)
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    # The first claim gets the item. Claims of a finished run would not wait for its handler.
+    beside_the_handler, afterwards = queue.waits[1:5], queue.waits[5:]
+    assert beside_the_handler == [(1, False)] * 4
+    assert afterwards == [(2, True), (4, True), (8, True), (10, True)]
+
+
 async def test_worker_used_without_async_with_raises(clock: ManualClock) -> None:
     worker = Worker(ScriptedQueue(clock, 1), clock, WorkerSettings(1, LeaseSettings(LEASE, MARGIN)))
     with pytest.raises(RuntimeError, match="async with"):
