@@ -13,20 +13,21 @@ import tempfile
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from examples.crawl_docs import PAGE_PATH, SITE_ID, digest, extract, pydoc_server, version_of
+from examples.crawl_docs import SITE_ID, Content, extract
+from examples.demo_site import is_page, pydoc_server
 from ragcrawl_dynamo import (
     DynamoDBBackend,
-    FrontierItem,
     Page,
     PageVersion,
     RagcrawlDynamoError,
     normalize_url,
+    page_id,
 )
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo._dynamodb.codec import encode_fields
@@ -62,49 +63,41 @@ async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
             url = queue.popleft()
             async with http.get(url) as response:
                 html = await response.text()
-            found = await asyncio.to_thread(extract, html, url)
-            pairs.append(make_pair(url, html, found))
-            for link in found.links:
-                parts = urlsplit(link)
-                if parts.netloc == urlsplit(start_url).netloc and PAGE_PATH.fullmatch(parts.path):
-                    queue.extend({link} - seen)
-                    seen.add(link)
+            content = await asyncio.to_thread(extract, html)
+            pairs.append(make_pair(url, content))
+            for link in content["links"]:
+                linked = urljoin(url, link)
+                if is_page(linked, start_url) and linked not in seen:
+                    queue.append(linked)
+                    seen.add(linked)
         return pairs
 
 
-def make_pair(url: str, html: str, found: object) -> tuple[PageVersion, Page]:
+def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
     """A version and its page."""
-    item = FrontierItem(
-        item_id=digest(url),
-        run_id="run_0123456789ab",
-        site_id=SITE_ID,
-        url=url,
-        normalized_url=url,
-        url_hash=digest(url),
-        domain="127.0.0.1",
-    )
-    version = version_of(
-        item,
-        html,
-        found,  # type: ignore[arg-type] # an Extract
+    page = Page(page_id=page_id(url), site_id=SITE_ID, url=url, status_code=200)
+    version = PageVersion.of(
+        page,
+        "run_0123456789ab",
+        markdown=content["markdown"],
+        html=content["html"],
+        plain_text=content["text"],
+        title=content["title"],
+        outlinks=[urljoin(url, link) for link in content["links"]],
         content_type="text/html",
-        status_code=200,
         fetch_latency_ms=12.345678,
         extraction_latency_ms=123.456789,
     )
-    page = Page(
-        page_id=item.item_id,
-        site_id=SITE_ID,
-        url=url,
-        current_version_id=version.version_id,
-        content_hash=version.content_hash,
-        last_crawled=version.crawled_at,
-        last_changed=version.crawled_at,
-        depth=1,
-        status_code=200,
-        version_count=1,
+    return version, page.model_copy(
+        update={
+            "current_version_id": version.version_id,
+            "content_hash": version.content_hash,
+            "last_crawled": version.crawled_at,
+            "last_changed": version.crawled_at,
+            "depth": 1,
+            "version_count": 1,
+        }
     )
-    return version, page
 
 
 def totals(backend: DynamoDBBackend) -> tuple[float, float]:

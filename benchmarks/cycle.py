@@ -18,7 +18,8 @@ from rich.table import Table
 
 from benchmarks.bodies import ROOT, console, fetch_corpus
 from benchmarks.frontier import Cost, totals
-from examples.crawl_docs import PAGE_PATH, SITE_ID
+from examples.crawl_docs import SITE_ID
+from examples.demo_site import PAGE_PATH
 from ragcrawl_dynamo import CommitOutcome, DynamoDBBackend, DynamoDBConfig, Page, PageVersion
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ragcrawl_dynamo.testing import local_dynamodb
 
@@ -58,3 +59,10 @@ async def run_engine(name: str) -> AsyncIterator[Engine]:
                 return
         endpoint = await stack.enter_async_context(local_dynamodb())
         yield Engine("moto", endpoint, f"moto, embedded in this process, {why}")
+
+
+def known_engine(endpoint: str | None, region: str | None) -> Engine:
+    """Returns the engine that the command line names. An endpoint on this machine is DynamoDB Local's."""
+    if urlsplit(endpoint or "").hostname in ("127.0.0.1", "localhost", "::1"):
+        return Engine("dynamodb-local", endpoint, f"DynamoDB Local at {endpoint}, as asked for")
+    return Engine("aws", endpoint, f"AWS at {endpoint or region}, as asked for")

@@ -1,11 +1,12 @@
-"""What the demo says of its passes: how fast they were, what they cost, and what a user gains."""
+"""What the demo says: of its passes, how fast they were, what they cost and gain; and of the stored site."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.table import Table
 
-from ragcrawl_dynamo import CrawlStats, OperationMetrics
+from ragcrawl_dynamo import CrawlStats, OperationMetrics, PageVersion, StorageBackend
 
 # AWS: "Amazon DynamoDB pricing", on demand, Standard table class, us-east-1, since 1 November 2024.
 DOLLARS_A_MILLION_WRITES = 0.625
@@ -58,7 +59,6 @@ class Pass:
     """One crawl of the site.
 
     Attributes:
-        name: Its number, and what happened before it.
         seconds: How long it took.
         stats: The stats of its run.
         bodies: How many bodies it stored.
@@ -67,7 +67,6 @@ class Pass:
         units: What all processes consumed.
     """
 
-    name: str
     seconds: float
     stats: CrawlStats
     bodies: int
@@ -76,29 +75,29 @@ class Pass:
     units: Units
 
 
-def table_of_passes(passes: Sequence[Pass]) -> Table:
-    """Lists what each pass found, and how fast it was."""
+def table_of_passes(passes: Mapping[str, Pass]) -> Table:
+    """Lists what each pass found, and how fast it was. The keys name the passes."""
     table = Table("pass", "s", "pages/s", "new", "changed", "unchanged", "bodies", "the change feed says")
-    for each in passes:
+    for name, each in passes.items():
         stats = each.stats
         speed = (f"{each.seconds:.1f}", f"{stats.pages_crawled / each.seconds:.0f}")
         counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, each.bodies)
-        table.add_row(each.name, *speed, *map(str, counts), each.feed)
+        table.add_row(name, *speed, *map(str, counts), each.feed)
     return table
 
 
-def gains(passes: Sequence[Pass], engine: str) -> list[str]:
+def gains(passes: Mapping[str, Pass], engine: str) -> list[str]:
     """Says what a user gains, a sentence a line."""
-    pages = sum(each.stats.pages_crawled for each in passes)
-    seconds = sum(each.seconds for each in passes)
+    pages = sum(each.stats.pages_crawled for each in passes.values())
+    seconds = sum(each.seconds for each in passes.values())
     lines = [f"{pages:,} pages in {seconds:.1f} s, {pages / seconds:.0f} pages/s"]
-    for each in passes:
+    for name, each in passes.items():
         crawled, unchanged = each.stats.pages_crawled, each.stats.pages_unchanged
         if unchanged:
             work = f"bodies stored: {each.bodies:,}, pages to embed again: {each.changes:,}"
-            lines.append(f"pass {each.name}: {unchanged:,} of {crawled:,} pages unchanged, {work}")
+            lines.append(f"pass {name}: {unchanged:,} of {crawled:,} pages unchanged, {work}")
     if engine != "moto":
-        lines += [f"1,000 pages as in pass {each.name}: {_cost(each)}" for each in passes]
+        lines += [f"1,000 pages as in pass {name}: {_cost(each)}" for name, each in passes.items()]
     return [*lines, NOTES[engine]]
 
 
@@ -107,3 +106,42 @@ def _cost(each: Pass) -> str:
     writes, reads = each.units.writes / thousands, each.units.reads / thousands
     cents = 100 * each.units.dollars / thousands
     return f"{writes:,.0f} write units, {reads:,.0f} read units, {cents:.2f} cents"
+
+
+async def table_of_site(backend: StorageBackend, site_id: str) -> Table:
+    """Lists what the tables have of a site."""
+    usage = await backend.get_content_usage(site_id)
+    slowest: PageVersion | None = None
+    async for version in backend.iter_versions(site_id):
+        if slowest is None or (version.fetch_latency_ms or 0) > (slowest.fetch_latency_ms or 0):
+            slowest = version
+    run = await backend.get_latest_run(site_id)
+    assert run is not None  # noqa: S101 # it was saved before
+    table = Table("read back from the tables", "", show_header=True, header_style="bold")
+    table.add_row("pages", f"{await backend.count_pages(site_id):,}")
+    table.add_row("versions", f"{usage.versions:,}")
+    table.add_row("raw bytes", f"{usage.raw_bytes:,}")
+    table.add_row("stored bytes", f"{usage.stored_bytes:,}")
+    # Computed by DynamoDB's rule for plain writes, because moto reports invented units.
+    table.add_row("write units of a version", f"{usage.write_units / usage.versions:,.1f}")
+    if slowest is not None:
+        table.add_row("slowest page", f"{slowest.url} ({slowest.fetch_latency_ms:,.0f} ms)")
+    table.add_row("latest run", f"{run.run_id}: {run.status}")
+    for name, value in run.stats:
+        if value:
+            table.add_row(f"  {name}", f"{value:,.1f}" if isinstance(value, float) else f"{value}")
+    items = await backend.get_frontier_items(run.run_id)
+    workers = Counter(item.lease_owner for item in items)
+    table.add_row("crawled by", ", ".join(f"{name}: {count}" for name, count in workers.items()))
+    table.add_row("frontier items failed", f"{sum(item.status == 'failed' for item in items)}")
+    return table
+
+
+async def head_of_page(backend: StorageBackend, site_id: str, url: str) -> str:
+    """Returns the first lines of a page's markdown."""
+    page = await backend.get_page_by_url(site_id, url)
+    version = None if page is None else await backend.get_current_version(site_id, page.page_id)
+    if version is None:
+        return f"{url} is not stored"
+    lines = [line for line in version.markdown.splitlines() if line.strip()]
+    return "\n  ".join([f"{url}, the head of its markdown:", *(line[:100] for line in lines[:12])])

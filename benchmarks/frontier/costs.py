@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import cycle
 from benchmarks.bodies import fetch_corpus
 from benchmarks.frontier.measure import RUN, SITE, Lab, Row, cost_of, page
-from examples.crawl_docs import PAGE_PATH
+from examples.demo_site import PAGE_PATH
 from ragcrawl_dynamo import Claim, DynamoDBBackend
 
 BATCH = 100

@@ -27,7 +27,7 @@ from benchmarks import cycle, frontier
 from benchmarks.bodies import fetch_corpus
 from benchmarks.machine import described, markdown
 from benchmarks.speed.subject import make_pages
-from examples.crawl_docs import PAGE_PATH
+from examples.demo_site import PAGE_PATH
 from ragcrawl_dynamo import DynamoDBBackend, Page
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._schema.tables import PAGES
