@@ -11,21 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from hashlib import sha256
 
-from ragcrawl_dynamo import (
-    Claim,
-    CrawlRun,
-    DynamoDBBackend,
-    DynamoDBConfig,
-    Page,
-    PageVersion,
-    RunStatus,
-    Site,
-)
+from ragcrawl_dynamo import Crawl, DynamoDBConfig, Store, Task, connect
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
 
-SITE, RUN = "docs", "monday"
 PAGES = 60
 WORKERS = 3
 
@@ -35,63 +24,52 @@ def url(number: int) -> str:
     return f"https://h{number % 7}.example.com/{number}"
 
 
-async def work(config: DynamoDBConfig) -> None:
-    """Claims, "fetches" and commits pages until the run is finished."""
-    async with DynamoDBBackend(config) as backend:
-
-        async def handle(claim: Claim) -> None:
-            number = int(claim.item.url.rpartition("/")[2])
-            await asyncio.sleep(0.05)
-            page_id = sha256(claim.item.url.encode()).hexdigest()[:32]
-            text = f"# Page {number}"
-            version = PageVersion(
-                version_id=f"{RUN} {page_id}",
-                page_id=page_id,
-                site_id=SITE,
-                run_id=RUN,
-                url=claim.item.url,
-                status_code=200,
-                content_hash=sha256(text.encode()).hexdigest(),
-                markdown=text,
-            )
-            links = [url(child) for child in (2 * number + 1, 2 * number + 2) if child < PAGES]
-            page = Page(page_id=page_id, site_id=SITE, url=claim.item.url, status_code=200)
-            await backend.commit_page(page, version, claim=claim, discovered=links)
-
-        # The leases of a killed worker expire after that time; other workers then claim its items.
-        async with backend.frontier(SITE, RUN).worker(concurrency=4, lease_seconds=5) as worker:
-            await worker.run(handle)
+def crawl_of(store: Store, run_id: str | None = None) -> Crawl:
+    """Returns the crawl that all workers share."""
+    hosts = [f"h{number}.example.com" for number in range(7)]
+    return store.crawl("docs", seeds=[url(0)], allowed_domains=hosts, run_id=run_id)
 
 
-def process(config: DynamoDBConfig) -> None:
+async def handle(task: Task) -> None:
+    """Pretends to fetch a page, and saves it."""
+    await asyncio.sleep(0.05)
+    number = int(task.url.rpartition("/")[2])
+    links = [url(child) for child in (2 * number + 1, 2 * number + 2) if child < PAGES]
+    await task.save(200, markdown=f"# Page {number}", links=links)
+
+
+async def work(config: DynamoDBConfig, run_id: str) -> None:
+    """Crawls until the run is finished."""
+    # The leases of a killed worker expire after five seconds; other workers then claim its items.
+    async with connect(config) as store, crawl_of(store, run_id) as crawl:
+        await crawl.work(handle, concurrency=4, lease_seconds=5)
+
+
+def process(config: DynamoDBConfig, run_id: str) -> None:
     """Runs in the process of a worker."""
-    asyncio.run(work(config))
+    asyncio.run(work(config, run_id))
 
 
 async def main() -> None:
     """Starts the workers, kills one of them, and counts the pages."""
     async with local_dynamodb() as endpoint:
         config = local_config(endpoint, frontier_max_clock_skew=0.5)
-        async with DynamoDBBackend(config) as backend:
-            await backend.save_site(Site(site_id=SITE, name="Docs", seeds=[url(0)]))
-            await backend.save_run(CrawlRun(run_id=RUN, site_id=SITE, status=RunStatus.RUNNING))
-            frontier = backend.frontier(SITE, RUN)
-            await frontier.add([url(0)])
-            context = multiprocessing.get_context("spawn")
-            workers = [context.Process(target=process, args=(config,)) for _ in range(WORKERS)]
-            for worker in workers:
-                worker.start()
-            started = time.monotonic()
-            while (await frontier.stats()).completed < PAGES // 3:  # noqa: ASYNC110 # others complete them
-                await asyncio.sleep(0.2)
-            victim = workers[0]
-            os.kill(victim.pid or 0, signal.SIGKILL)
-            print(f"killed worker 1 of {WORKERS} after {time.monotonic() - started:.1f} s")
-            for worker in workers:
-                await asyncio.to_thread(worker.join)
-            run = await backend.complete_run(SITE, RUN)
-            pages = [page async for page in backend.iter_pages(SITE)]
-            print(f"run {run.status}: {run.stats.pages_crawled} pages crawled of {PAGES}")
+        async with connect(config) as store:
+            async with crawl_of(store) as crawl:
+                context = multiprocessing.get_context("spawn")
+                arguments = (config, crawl.run.run_id)
+                workers = [context.Process(target=process, args=arguments) for _ in range(WORKERS)]
+                for worker in workers:
+                    worker.start()
+                started = time.monotonic()
+                while (await crawl.frontier.stats()).completed < PAGES // 3:  # noqa: ASYNC110 # others do it
+                    await asyncio.sleep(0.2)
+                os.kill(workers[0].pid or 0, signal.SIGKILL)
+                print(f"killed worker 1 of {WORKERS} after {time.monotonic() - started:.1f} s")
+                for worker in workers:
+                    await asyncio.to_thread(worker.join)
+            pages = [page async for page in store.iter_pages("docs")]
+            print(f"run {crawl.run.status}: {crawl.run.stats.pages_crawled} pages crawled of {PAGES}")
             print(f"stored {len(pages)} pages, {sum(page.version_count for page in pages)} versions")
 
 

@@ -18,16 +18,15 @@ from ragcrawl_dynamo import (
     Page,
     ServiceError,
     StorageBackend,
-    StorageConfig,
     ThrottledError,
-    create_storage_backend,
+    connect,
 )
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Opens the backend in the event loop of the server when it starts, and closes it when it stops."""
-    async with create_storage_backend(StorageConfig.from_env()) as backend:
+    async with connect() as backend:
         app.state.backend = backend
         yield
 

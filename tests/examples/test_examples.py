@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from benchmarks.scale import dollars
-from examples import demo_engine
+from examples import demo_engine, demo_site
 from examples.demo_report import Units
 from ragcrawl_dynamo import OperationMetrics
 from ragcrawl_dynamo.testing import local_config, local_dynamodb
@@ -139,6 +139,21 @@ def test_example_demo_report_counts_a_transaction_as_aws_does() -> None:
     assert Units(reads=1e6, writes=2e6).dollars == dollars(1e6, 2e6)
 
 
+@pytest.mark.parametrize(
+    ("url", "is_page"),
+    [
+        ("http://127.0.0.1:80/json.html", True),
+        ("http://127.0.0.1:80/_json.html", False),
+        ("http://127.0.0.1:80/json.tool.html", False),
+        ("http://127.0.0.1:80/get?key=json", False),
+        ("http://127.0.0.1:81/json.html", False),
+        ("file:/usr/lib/json.html", False),
+    ],
+)
+def test_example_demo_site_has_the_public_top_level_modules(url: str, is_page: bool) -> None:
+    assert demo_site.is_page(url, "http://127.0.0.1:80/") == is_page
+
+
 async def test_example_incremental_sync_follows_the_changes() -> None:
     output = await run_example("incremental_sync.py")
     assert "nothing new:    nothing to do" in output
@@ -148,7 +163,7 @@ async def test_example_incremental_sync_follows_the_changes() -> None:
         *changed,
         "created https://example.com/faq",
     }
-    assert "in the index:   {'install': ['uv add it.'], 'faq': ['Why?']}" in output
+    assert "in the index:   [['Why?'], ['uv add it.']]" in output
 
 
 async def test_example_quickstart_runs() -> None:

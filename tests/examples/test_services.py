@@ -83,14 +83,14 @@ def test_example_lambda_handler_stores_and_returns_messages_to_retry(
             }
         assert capsys.readouterr().out.count("dropped:") == 4
         # A warm invocation has the backend of the one before.
-        assert lambda_handler.backend.cache_info().misses == 1
+        assert lambda_handler.store.cache_info().misses == 1
         asyncio.run(drop_tables(config))
         assert lambda_handler.handler(event(good), None) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
         assert "again later:" in capsys.readouterr().out
     finally:
-        lambda_handler.loop().run_until_complete(lambda_handler.backend().close())
+        lambda_handler.loop().run_until_complete(lambda_handler.store().close())
         lambda_handler.loop().close()
-        lambda_handler.backend.cache_clear()
+        lambda_handler.store.cache_clear()
         lambda_handler.loop.cache_clear()
 
 
