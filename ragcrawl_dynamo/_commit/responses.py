@@ -62,5 +62,6 @@ class ResponseKind(StrEnum):
         raise InvalidArgumentError(
             "status_code",
             f"{status} says nothing that can be stored: it must be 2xx, 301-304, 307, 308, 401, 403, 404, "
-            f"408, 410, 425, 429, 451 or 5xx; pass `kind` to say what another status means",
+            f"408, 410, 425, 429, 451 or 5xx. To say what another status means, pass `kind` to commit_page, "
+            f"or `kind_of` to crawl",
         )

@@ -21,6 +21,7 @@ from ragcrawl_dynamo.errors import (
     DeadlineExceededError,
     EndpointUnreachableError,
     FrontierCancelledError,
+    InvalidInputError,
     LeaseLostError,
     PartialBatchError,
     RagcrawlDynamoError,
@@ -97,10 +98,10 @@ class Worker:
 
     The worker renews the lease of an item while its handler runs. It completes the item when the handler
     returns, fails it when the handler raises, and releases it when the handler is cancelled. A handler that
-    raises `Skip` skips its item, and one that raises `DoNotRetry` makes it a dead letter. A handler may
-    settle its claim itself by any method of the frontier. Errors of handlers are logged at level warning with
-    their traceback, dead letters at level error. If a lease is lost, or cannot be renewed until
-    `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
+    raises `Skip` skips its item. One that raises `DoNotRetry` or `InvalidInputError` makes it a dead letter.
+    A handler may settle its claim itself by any method of the frontier. Errors of handlers are logged at
+    level warning with their traceback, dead letters at level error. If a lease is lost, or cannot be renewed
+    until `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
 
     On SIGTERM the worker claims nothing more and waits `grace_seconds` for the handlers. It then cancels
     them, which releases their items, and `run` raises SystemExit(143), so that the process closes what it has
@@ -319,10 +320,10 @@ class Worker:
         await self._queue.skip(claims[0], reason)
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
-        if isinstance(error, DoNotRetry):
-            await self._queue.fail(claims[0], str(error) or "DoNotRetry", retry=False)
-        else:
-            await self._queue.fail(claims[0], error, retry=True)
+        text = str(error) or "DoNotRetry" if isinstance(error, DoNotRetry) else error
+        # What was refused as invalid input is refused at every attempt.
+        is_final = isinstance(error, DoNotRetry | InvalidInputError)
+        await self._queue.fail(claims[0], text, retry=not is_final)
 
     def _report(self, claim: Claim, error: Exception) -> None:
         """Logs the error of a handler, and calls the observer of errors."""

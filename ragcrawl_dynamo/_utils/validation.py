@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,12 @@ def check_callable(name: str, value: Any) -> None:
     """Checks that a value can be called, or is None.
 
     Raises:
-        InvalidArgumentError: It cannot.
+        InvalidArgumentError: It cannot, or it is an async function, whose result nobody would wait for.
     """
     if value is not None and not callable(value):
         raise InvalidArgumentError(name, f"must be a function or None, not {type(value).__name__}")
+    if iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        raise InvalidArgumentError(name, "must be a plain function, not an async one: it is not awaited")
 
 
 def check_several(name: str, values: Any, *kinds: type) -> list[Any]:

@@ -394,6 +394,7 @@ async def test_allowed_domains_may_have_any_spelling(store: Store, domain: str) 
         ("seeds", ["docs.example"]),
         ("allowed_domains", ["no host/"]),
         ("follow", "docs"),
+        ("follow", asyncio.sleep),
         ("kind_of", 404),
         ("max_depth", -1),
         ("name", 7),

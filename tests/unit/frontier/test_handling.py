@@ -90,6 +90,18 @@ async def test_worker_gives_up_the_item_of_a_handler_that_raises_do_not_retry(
     assert record.levelno == logging.ERROR
 
 
+async def test_worker_gives_up_an_item_that_is_refused_at_every_attempt(clock: ManualClock) -> None:
+    queue, summary = await run_one(clock, InvalidArgumentError("status_code", "418 says nothing"))
+    assert queue.done == [("i0", "given up: status_code: 418 says nothing")]
+    assert counts(summary) == (0, 0, 1, 0, 0)
+
+
+async def test_worker_refuses_an_async_observer(clock: ManualClock) -> None:
+    async with working(ScriptedQueue(clock, 1)) as worker:
+        with pytest.raises(InvalidArgumentError, match="on_error: must be a plain function"):
+            await worker.run(raising(ValueError()), on_error=asyncio.sleep)  # type: ignore[arg-type]
+
+
 async def test_worker_logs_the_error_of_a_handler_with_its_url_and_traceback(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
