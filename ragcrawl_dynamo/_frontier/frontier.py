@@ -196,7 +196,13 @@ class Frontier:
         await self._queue.complete(check_claims(claims, self.run_id), payload, also)
 
     async def fail(
-        self, claim: Claim, error: str | BaseException, *, retry_in: float | None = None, retry: bool = True
+        self,
+        claim: Claim,
+        error: str | BaseException,
+        *,
+        retry_in: float | None = None,
+        retry: bool = True,
+        payload: str | None = None,
     ) -> bool:
         """Settles a claim whose work failed: the item can be claimed again later, or becomes a dead letter.
 
@@ -207,6 +213,7 @@ class Frontier:
                 for each failed attempt before, up to `frontier_max_retry_delay`; then shortened at random by
                 up to a half.
             retry: False makes the item a dead letter at once, as `frontier_max_attempts` failures do.
+            payload: A text that replaces the payload of the item; None keeps it.
 
         Returns:
             Whether the item will be tried again; it is a dead letter otherwise.
@@ -215,8 +222,10 @@ class Frontier:
             LeaseLostError: The lease was lost; nothing was changed.
             PartialBatchError: It is not known whether the item was changed.
         """
-        delay = arguments.check_delay("retry_in", retry_in)
-        return await self._queue.fail(check_claim(claim, self.run_id), error_text(error), delay, retry=retry)
+        check_kind("payload", payload, str, NoneType)
+        delay, text = arguments.check_delay("retry_in", retry_in), error_text(error)
+        claim = check_claim(claim, self.run_id)
+        return await self._queue.fail(claim, text, delay, retry=retry, payload=payload)
 
     async def skip(self, claim: Claim, reason: str) -> None:
         """Settles a claim whose item is not crawled on purpose. Its status becomes SKIPPED, which is final.
@@ -289,8 +298,7 @@ class Frontier:
         Args:
             on_lost: Called with a claim and a reason if the lease was lost, or not renewed until
                 `frontier_max_clock_skew` before its end: stop the work. What it raises is logged.
-            lease_seconds: How many seconds a lease lasts; the limits are those of `claim`. The keeper renews
-                it after a third of that time.
+            lease_seconds: As for `worker`. The keeper renews a lease after a third of that time.
         """
         lease = lease_settings(lease_seconds, self._max_skew)
         return LeaseKeeper(self, self._queue.run.clock, lease, on_lost)
@@ -345,18 +353,11 @@ class Frontier:
         await self._queue.set_state(RunState.PAUSED)
 
     async def resume(self) -> None:
-        """Resumes a paused run: items can be claimed again.
-
-        Raises:
-            FrontierCancelledError: The run was cancelled, which is final.
-        """
+        """Resumes a paused run: items can be claimed again. It raises the same error as `pause`."""
         await self._queue.set_state(RunState.RUNNING)
 
     async def cancel(self) -> None:
-        """Cancels the run for good: the next claim of every worker raises, and so does `add`.
-
-        Held claims can be settled. When none is left, the run is finished.
-        """
+        """Cancels the run for good: claims and `add` raise. It is finished once held claims are settled."""
         await self._queue.set_state(RunState.CANCELLED)
 
     async def requeue_failed(self) -> int:

@@ -215,8 +215,8 @@ class ItemStore:
         increment: dict[Path, Value] = {"retry_count": {"N": "1"}} if status is FrontierStatus.FAILED else {}
         return self._under_lease(item, Update(put=put, increment=increment, remove=LEFT_BY_FINAL))
 
-    def retry(self, item: FrontierItem, at: datetime, error: str) -> ConditionalUpdate:
-        """Builds the write that ends a lease after a failure, and delays the item until a moment.
+    def retry(self, item: FrontierItem, at: datetime, error: str, more: Item) -> ConditionalUpdate:
+        """Builds the write that ends a lease after a failure, delays the item, and stores `more` with it.
 
         Raises:
             InvalidValueError: The error cannot be stored.
@@ -227,6 +227,7 @@ class ItemStore:
             "last_error": _encoded("last_error", error),
             "queue_order": {"S": queue_order(rank_of(item), at)},
         }
+        put.update(more)
         update = Update(put=put, increment={"retry_count": {"N": "1"}}, remove=("lease_expires_at",))
         return self._under_lease(item, update)
 

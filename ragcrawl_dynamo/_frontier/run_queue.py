@@ -167,26 +167,29 @@ class RunQueue:
         See Frontier.complete, fail and skip.
         """
         items, now = self.run.items, self.run.clock.now()
-        more = dict(outcome or {})
-        if payload is not None:
-            for claim in claims:
-                self._with(claim, {"payload": payload})
-            more |= payload_of(payload)
+        more = {**(outcome or {}), **self._payload(claims, payload)}
         updates = [items.finish(claim.item, status, now, error, more) for claim in claims]
         await self.run.tasks.uninterrupted(self._settlement.end(claims, updates, status))
         self._notifier.flush_if_due()
 
     async def fail(
-        self, claim: Claim, error: str, retry_in: float | None, *, retry: bool, outcome: Item | None = None
+        self,
+        claim: Claim,
+        error: str,
+        retry_in: float | None,
+        *,
+        retry: bool,
+        payload: str | None = None,
+        outcome: Item | None = None,
     ) -> bool:
         """See Frontier.fail; `outcome` has more attributes to store with a dead letter."""
         failures = claim.item.retry_count
         if not retry or failures + 1 >= self.run.config.frontier_max_attempts:
-            await self.end([claim], FrontierStatus.FAILED, error, outcome=outcome)
+            await self.end([claim], FrontierStatus.FAILED, error, payload, outcome)
             return False
         delay = self._settlement.backoff(failures) if retry_in is None else retry_in
         retry_at = self.run.clock.now() + timedelta(seconds=delay)
-        update = self.run.items.retry(claim.item, retry_at, error)
+        update = self.run.items.retry(claim.item, retry_at, error, self._payload([claim], payload))
         await self._put_back([Return(claim, update, claim.item, retry_at)])
         return True
 
@@ -373,6 +376,18 @@ class RunQueue:
     async def _put_back(self, returns: list[Return]) -> None:
         await self.run.tasks.uninterrupted(self._settlement.put_back(returns))
         self._notifier.flush_if_due()
+
+    def _payload(self, claims: Sequence[Claim], payload: str | None) -> Item:
+        """Returns the attribute of a new payload; none if it is None.
+
+        Raises:
+            InvalidInputError: An item cannot be stored with it.
+        """
+        if payload is None:
+            return {}
+        for claim in claims:
+            self._with(claim, {"payload": payload})
+        return payload_of(payload)
 
     def _with(self, claim: Claim, changed: dict[str, Any]) -> FrontierItem:
         """Returns the item of a claim with new values.

@@ -36,7 +36,7 @@ from ragcrawl_dynamo.adapters.crawlee.adder import RequestAdder
 from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
-from ragcrawl_dynamo.adapters.crawlee.serialization import payload_of, request_of
+from ragcrawl_dynamo.adapters.crawlee.serialization import crawl_depth_of, payload_of, request_of
 from ragcrawl_dynamo.adapters.crawlee.settler import Settle, Settler
 
 if TYPE_CHECKING:
@@ -193,11 +193,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         if request.handled_at is None:
             request.handled_at = datetime.now(UTC)
         if request.state is RequestState.ERROR:
-            reason = f"failed after {request.retry_count} retries"
-            settle: Settle = partial(self._frontier.fail, claim, reason, retry=False)
+            settle: Settle = partial(self._give_up, claim, request.retry_count, payload_of(request))
         else:
             settle = partial(self._complete, claim, payload_of(request))
-        self._memory.claims.pop(request.unique_key, None)
+        self._memory.forget_claim(claim)
         await self._settler.start(claim, settle)
         self._memory.note_handled(request.unique_key)
         self._times.note_change()
@@ -213,7 +212,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         settlement = self._frontier.put_back(
             claim, payload=payload_of(request), priority=_priority(forefront=forefront), to_end=True
         )
-        if not await self._settle(request, settlement):
+        if not await self._settle(claim, settlement):
             return None
         self._note_in_front(int(forefront))
         self._note_change()
@@ -296,24 +295,32 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await self._frontier.complete(claim, payload=payload)
         except InvalidInputError as error:
             # The handler has run: its request must not be handled again.
-            logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
+            _log_kept(claim, error)
             await self._frontier.complete(claim)
+
+    async def _give_up(self, claim: Claim, retries: int, payload: str) -> None:
+        reason = f"failed after {retries} retries"
+        try:
+            await self._frontier.fail(claim, reason, retry=False, payload=payload)
+        except InvalidInputError as error:
+            _log_kept(claim, error)
+            await self._frontier.fail(claim, reason, retry=False)
 
     def _open_claim(self, request: Request) -> Claim | None:
         """Returns the claim of a request in progress."""
         claim = self._memory.claims.get(request.unique_key)
         return None if claim is None or claim.ended else claim
 
-    async def _settle(self, request: Request, settlement: Awaitable[None]) -> bool:
-        """Ends the claim of a request. Returns False if its lease was lost, so that nothing has changed."""
+    async def _settle(self, claim: Claim, settlement: Awaitable[None]) -> bool:
+        """Ends a claim. Returns False if its lease was lost, so that nothing has changed."""
         try:
             await settlement
             is_settled = True
         except LeaseLostError as error:
             logger.warning("%s", error)
             is_settled = False
-        # Not earlier: after any other error Crawlee repeats the call.
-        self._memory.claims.pop(request.unique_key, None)
+        # Not earlier: after any other error Crawlee repeats the call. The request may be claimed again now.
+        self._memory.forget_claim(claim)
         return is_settled
 
     def _processed(self, request: Request, *, was_added: bool, is_final: bool = False) -> ProcessedRequest:
@@ -328,7 +335,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             request.url,
             unique_key=request.unique_key,
             payload=payload_of(request),
-            depth=request.crawl_depth,
+            depth=crawl_depth_of(request),
             priority=_priority(forefront=forefront),
         )
 
@@ -347,6 +354,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 def _priority(*, forefront: bool) -> float:
     """Returns the priority of a request. In the front, the latest request has the highest one."""
     return time.time() if forefront else 0.0
+
+
+def _log_kept(claim: Claim, error: InvalidInputError) -> None:
+    logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
 
 
 def _refused(request: Request, error: Exception) -> UnprocessedRequest:

@@ -15,6 +15,12 @@ def payload_of(request: Request) -> str:
     return request.model_dump_json(by_alias=True, exclude_none=True)
 
 
+def crawl_depth_of(request: Request) -> int:
+    """Returns the depth of a request. `request.crawl_depth` would add Crawlee's own data to its user data."""
+    data = getattr(request.user_data, "crawlee_data", None)
+    return 0 if data is None else data.crawl_depth
+
+
 def request_of(item: FrontierItem) -> Request:
     """Returns the request in the payload of a frontier item.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from crawlee import Request
@@ -131,6 +132,47 @@ async def test_crawlee_request_queue_makes_a_failed_request_a_dead_letter(
     stored = await queue.get_request(request.unique_key)
     assert stored is not None
     assert stored.was_already_handled
+    assert (stored.state, stored.retry_count) == (RequestState.ERROR, 3)
+    assert stored.handled_at is not None
+
+
+async def test_crawlee_request_queue_keeps_the_claim_of_a_request_that_is_fetched_while_it_is_reclaimed(
+    client: DynamoDBStorageClient, queue: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.add_request(url(1))
+    first = await queue.fetch_next_request()
+    assert first is not None
+    frontier = client.backend.frontier("site", "site/run")
+    put_back = frontier.put_back
+    again: list[Request] = []
+
+    async def put_back_and_fetch(*args: Any, **options: Any) -> None:
+        await put_back(*args, **options)
+        while (request := await queue.fetch_next_request()) is None:  # noqa: ASYNC110 # no event tells
+            await asyncio.sleep(0.05)
+        again.append(request)
+
+    monkeypatch.setattr(frontier, "put_back", put_back_and_fetch)
+    assert await queue.reclaim_request(first) is not None
+    (second,) = again
+    # Otherwise nobody could settle it, and its lease would be renewed for ever.
+    assert await queue.mark_request_as_handled(second) is not None
+    assert await queue.is_finished()
+
+
+async def test_crawlee_request_queue_handles_a_request_once_for_concurrent_calls(queue: RequestQueue) -> None:
+    await queue.add_request(url(1))
+    request = await queue.fetch_next_request()
+    assert request is not None
+    results = await asyncio.gather(*(queue.mark_request_as_handled(request) for _ in range(5)))
+    assert sum(result is not None for result in results) == 1
+
+
+async def test_crawlee_request_queue_does_not_change_a_request_that_is_added(queue: RequestQueue) -> None:
+    request = Request.from_url(url(1), user_data={"x": 1})
+    before = request.model_copy(deep=True)
+    await queue.add_request(request)
+    assert request == before
 
 
 async def test_crawlee_request_queue_is_empty_and_finished(

@@ -13,6 +13,7 @@ from ragcrawl_dynamo import (
     FrontierStats,
     FrontierStatus,
     InvalidArgumentError,
+    InvalidInputError,
     LeaseLostError,
 )
 from ragcrawl_dynamo.testing import ManualClock
@@ -137,3 +138,24 @@ async def test_update_frontier_status_ends_a_lease(backend: DynamoDBBackend, fro
         await frontier.fail(claim, "x")
     assert await frontier.claim() == []
     assert await frontier.is_finished()
+
+
+async def test_fail_stores_a_new_payload(backend: DynamoDBBackend, frontier: Frontier) -> None:
+    await frontier.add(frontier.link(url(number), payload="old") for number in range(3))
+    claims = await frontier.claim()
+    assert await frontier.fail(claims[0], "x", payload="new")
+    assert not await frontier.fail(claims[1], "x", retry=False, payload="new")
+    assert await frontier.fail(claims[2], "x")
+    stored = await items(backend)
+    assert [stored[url(number)].payload for number in range(3)] == ["new", "new", "old"]
+    statuses = [stored[url(number)].status for number in range(2)]
+    assert statuses == [FrontierStatus.PENDING, FrontierStatus.FAILED]
+
+
+async def test_fail_refuses_a_payload_that_cannot_be_stored(frontier: Frontier) -> None:
+    await frontier.add([url(1)])
+    (claim,) = await frontier.claim()
+    for retry in (True, False):
+        with pytest.raises(InvalidInputError):
+            await frontier.fail(claim, "x", retry=retry, payload="x" * 500_000)
+    await frontier.complete(claim)
