@@ -24,9 +24,9 @@ from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Seconds until the exchange looks again for requests of other processes, doubled while there are none.
-_POLL_SECONDS = 0.25
-_MAX_POLL_SECONDS = 2.0
+# Seconds that a claim waits for requests before the exchange asks whether the crawl is finished, and seconds
+# until an exchange that has failed is tried again.
+_WAIT_SECONDS = 2.0
 
 
 class FrontierExchange:
@@ -46,8 +46,7 @@ class FrontierExchange:
         self._keeper = frontier.keeper(self._on_lost, lease_seconds=crawl.settings.lease_seconds)
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
-        # Whether the last claim has returned as many requests as wanted.
-        self._may_have_more = False
+        self._is_idle = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -74,12 +73,8 @@ class FrontierExchange:
         self._has_output.set()
 
     def note_taken(self) -> None:
-        """Lets the exchange claim now, if the engine has taken half of the requests that waited for it.
-
-        If the last claim returned fewer than wanted, the exchange claims after a pause, or when requests are
-        added.
-        """
-        if self._may_have_more and self._has_room_for_claims():
+        """Lets the exchange claim now, if the engine has taken half of the requests that waited for it."""
+        if self._has_room_for_claims():
             self._has_room.set()
 
     def collect_crawled(self) -> None:
@@ -97,34 +92,27 @@ class FrontierExchange:
         while True:
             await self._has_output.wait()
             self._has_output.clear()
-            may_claim = await self._attempt(self._write())
-            if may_claim is None:
+            if not await self._attempt(self._write()):
                 self._has_output.set()
-                await asyncio.sleep(_MAX_POLL_SECONDS)
+                await asyncio.sleep(_WAIT_SECONDS)
             # A settled request can be the last one.
-            if may_claim or not self._memory.is_busy:
-                self._has_room.set()
+            if not self._memory.is_busy:
+                self._is_idle.set()
 
     async def _claim_always(self) -> None:
-        pause = _POLL_SECONDS
         while True:
             self._has_room.clear()
-            has_claimed = await self._attempt(self._claim())
-            # The engine may have taken them already.
-            self.note_taken()
-            if has_claimed:
-                pause = _POLL_SECONDS
-            else:
-                pause = _MAX_POLL_SECONDS if has_claimed is None else min(2 * pause, _MAX_POLL_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._has_room.wait()
-                    pause = _POLL_SECONDS
+            if not await self._attempt(self._claim()):
+                await asyncio.sleep(_WAIT_SECONDS)
+            elif self._memory.is_finished or not self._has_room_for_claims():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WAIT_SECONDS):
+                        await self._has_room.wait()
 
-    async def _attempt(self, exchange: Coroutine[Any, Any, bool]) -> bool | None:
-        """Returns what an exchange returns, or None if it has failed, so that it must be tried again."""
+    async def _attempt(self, exchange: Coroutine[Any, Any, None]) -> bool:
+        """Returns whether an exchange has succeeded; otherwise it must be tried again."""
         try:
-            return await exchange
+            await exchange
         except FrontierCancelledError as error:
             logger.info("%s", error)
             self._memory.cancel()
@@ -133,7 +121,9 @@ class FrontierExchange:
             logger.error("requests cannot be exchanged with DynamoDB, it is tried again: %s", error)
         except Exception:  # without its task the spider would wait forever
             logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
-        return None
+        else:
+            return True
+        return False
 
     async def _check_finished(self) -> bool:
         """Notes that the crawl is finished, and returns True, if no process has anything left to do."""
@@ -144,12 +134,8 @@ class FrontierExchange:
         self._engine.wake()
         return self._memory.is_finished
 
-    async def _write(self) -> bool:
-        """Adds new requests, and then settles claims: first the requests that a crawled one has yielded.
-
-        Returns whether that lets requests be claimed: there were new ones, or hosts have free in-flight slots
-        now.
-        """
+    async def _write(self) -> None:
+        """Adds new requests, and then settles claims: first the requests that a crawled one has yielded."""
         memory = self._memory
         settlements, items = memory.to_settle[:], memory.to_add[:]
         if items:
@@ -161,7 +147,6 @@ class FrontierExchange:
                 raise failure
         await self._settle(settlements)
         del memory.to_settle[: len(settlements)]
-        return bool(items) or any(claim.has_slot for claim, _ in settlements)
 
     async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
         try:
@@ -213,19 +198,14 @@ class FrontierExchange:
     def _has_room_for_claims(self) -> bool:
         return len(self._memory.waiting) <= self._settings.prefetch // 2
 
-    async def _claim(self) -> bool:
-        """Claims requests that can be crawled soon. Returns False if there were none.
+    async def _claim(self) -> None:
+        """Claims requests, or waits for them, if there is room for more.
 
         It also notes that the crawl is finished, if no process has anything left to do.
         """
-        if not self._has_room_for_claims():
-            return True
-        if await self._check_finished():
-            return False
-        free = self._settings.prefetch - len(self._memory.waiting)
-        self._may_have_more = False
-        claims = await self._frontier.claim(free, lease_seconds=self._settings.lease_seconds)
-        self._may_have_more = len(claims) == free
+        if not self._has_room_for_claims() or await self._check_finished():
+            return
+        claims = await self._wait_for_claims(self._settings.prefetch - len(self._memory.waiting))
         invalid: list[tuple[Claim, str]] = []
         for claim in claims:
             try:
@@ -242,7 +222,24 @@ class FrontierExchange:
         for claim, reason in invalid:
             logger.error("item %s %s", claim.item.item_id, reason)
             await self._frontier.fail(claim, reason, retry=False)
-        return bool(claims)
+
+    async def _wait_for_claims(self, limit: int) -> list[Claim]:
+        """Claims requests as soon as there are any. Ends early when this process has nothing left to do."""
+        self._is_idle.clear()
+        claim = self._frontier.claim(
+            limit,
+            lease_seconds=self._settings.lease_seconds,
+            wait_seconds=_WAIT_SECONDS,
+            until_finished=True,
+        )
+        claiming, idle = asyncio.ensure_future(claim), asyncio.ensure_future(self._is_idle.wait())
+        try:
+            await asyncio.wait({claiming, idle}, return_when=asyncio.FIRST_COMPLETED)
+            return await claiming if claiming.done() else []
+        finally:
+            claiming.cancel()
+            idle.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
 
     def _on_lost(self, claim: Claim, reason: str) -> None:
         logger.warning("request %s: %s; another process will crawl it", claim.item.url, reason)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-import pytest
 from scrapy import Request
 
 from ragcrawl_dynamo import Claim
@@ -15,19 +15,39 @@ from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory
 from tests.support.factories import make_item
 
 
+class Keeper:
+    """Renews nothing."""
+
+    held: ClassVar[list[Claim]] = []
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    def hold(self, claims: list[Claim]) -> None: ...
+
+
 class Frontier:
     """Returns so many claims as `available` says."""
 
     def __init__(self) -> None:
         self.available = 0
         self.wanted: list[int] = []
+        self.waits: list[dict[str, Any]] = []
+        self.never_answers = False
         self.is_done = False
 
     def keeper(self, on_lost: Any, **options: Any) -> Any:
-        return SimpleNamespace(hold=lambda claims: None)
+        return Keeper()
 
-    async def claim(self, limit: int, **options: Any) -> list[Claim]:
+    async def release(self, claims: list[Claim]) -> None:
+        assert claims == []
+
+    async def claim(self, limit: int, *, lease_seconds: float, **options: Any) -> list[Claim]:
         self.wanted.append(limit)
+        self.waits.append(options)
+        if self.never_answers:
+            await asyncio.Event().wait()
         count, self.available = min(limit, self.available), self.available - min(limit, self.available)
         return [claim_of(f"claimed{len(self.wanted)}-{i}") for i in range(count)]
 
@@ -39,9 +59,9 @@ class Frontier:
         return self.is_done
 
 
-def claim_of(item_id: str, *, has_slot: bool = False) -> Claim:
+def claim_of(item_id: str) -> Claim:
     item = make_item(item_id, attempt=1, lease_token=item_id)
-    return Claim(item, worker_id="", expires_at=datetime.now(UTC), has_slot=has_slot)
+    return Claim(item, worker_id="", expires_at=datetime.now(UTC))
 
 
 class Exchanging:
@@ -50,7 +70,9 @@ class Exchanging:
     def __init__(self) -> None:
         self.frontier, self.memory = Frontier(), CrawlMemory()
         settings = SimpleNamespace(prefetch=4, lease_seconds=60.0)
-        engine = SimpleNamespace(wake=lambda: None, count=lambda *args, **options: None)
+        engine = SimpleNamespace(
+            wake=lambda: None, count=lambda *args, **options: None, requests_in_progress=lambda: None
+        )
         serializer = SimpleNamespace(request_of=lambda item: Request(item.url))
         crawl = SimpleNamespace(settings=settings, memory=self.memory)
         self.exchange = FrontierExchange(
@@ -68,40 +90,47 @@ class Exchanging:
             self.exchange.note_taken()
 
 
-async def test_exchange_claims_again_when_half_is_taken_if_there_may_be_more() -> None:
+async def test_exchange_claims_again_when_half_is_taken() -> None:
     exchanging = Exchanging()
     exchanging.frontier.available = 4
-    assert await exchanging.exchange._claim()
+    await exchanging.exchange._claim()
     exchanging.take(1)
     assert not exchanging.may_claim
     exchanging.take(1)
     assert exchanging.may_claim
 
 
-async def test_exchange_does_not_claim_again_at_once_after_a_claim_that_returned_fewer() -> None:
+async def test_exchange_waits_in_its_claim_for_a_host_that_is_due_later() -> None:
     exchanging = Exchanging()
-    exchanging.frontier.available = 3
-    assert await exchanging.exchange._claim()
-    exchanging.take(3)
-    assert not exchanging.may_claim
-    # It does after its pause.
-    assert not await exchanging.exchange._claim()
-    assert exchanging.frontier.wanted == [4, 4]
+    await exchanging.exchange._claim()
+    assert exchanging.frontier.wanted == [4]
+    # The frontier knows when a host is due; a pause of the exchange would come on top.
+    assert exchanging.frontier.waits == [{"wait_seconds": 2.0, "until_finished": True}]
 
 
-@pytest.mark.parametrize("has_slot", [True, False])
-async def test_settled_request_lets_the_exchange_claim_if_it_frees_a_slot_of_its_host(has_slot: bool) -> None:
+async def test_exchange_asks_whether_the_crawl_is_finished_as_soon_as_its_last_request_is_settled() -> None:
     exchanging = Exchanging()
-    claim = claim_of("item", has_slot=has_slot)
+    claim = claim_of("item")
     exchanging.memory.hold(claim, Request(claim.item.url))
+    assert exchanging.memory.next_request() is not None
+    exchanging.frontier.never_answers = True
+    exchanging.frontier.is_done = True
+    await exchanging.exchange.start()
+    while not exchanging.frontier.wanted:  # noqa: ASYNC110 # no event tells
+        await asyncio.sleep(0)
     exchanging.memory.settle(claim.token)
-    assert await exchanging.exchange._write() == has_slot
+    exchanging.exchange.note_output()
+    # The claim would wait for ever.
+    async with asyncio.timeout(10):
+        while not exchanging.memory.is_finished:  # noqa: ASYNC110 # as above
+            await asyncio.sleep(0)
     assert claim.ended
+    await exchanging.exchange.stop()
 
 
 async def test_exchange_does_not_claim_from_a_finished_run() -> None:
     exchanging = Exchanging()
     exchanging.frontier.is_done = True
-    assert not await exchanging.exchange._claim()
+    await exchanging.exchange._claim()
     assert exchanging.frontier.wanted == []
     assert exchanging.memory.is_finished
