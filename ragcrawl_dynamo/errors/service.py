@@ -32,7 +32,7 @@ class ServiceError(RagcrawlDynamoError):
 
 
 class AccessDeniedError(ServiceError):
-    """The credentials are not valid, or they do not allow the operation."""
+    """The credentials are not valid, or they do not allow the operation; or the clock of this machine is off."""
 
 
 class BucketNotFoundError(ServiceError):
@@ -55,7 +55,7 @@ class ConditionFailedError(ServiceError):
 
 
 class CredentialsError(ServiceError):
-    """No credentials were found, or the configured profile does not exist."""
+    """No credentials were found, they could not be read, or they have expired. Nothing was changed."""
 
 
 class DeadlineExceededError(ServiceError):
