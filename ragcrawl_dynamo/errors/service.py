@@ -32,7 +32,7 @@ class ServiceError(RagcrawlDynamoError):
 
 
 class AccessDeniedError(ServiceError):
-    """The credentials are not valid, or they do not allow the operation; or the clock of this machine is off."""
+    """The credentials are not valid or do not allow the operation, or the clock of this machine is off."""
 
 
 class BucketNotFoundError(ServiceError):
