@@ -15,7 +15,6 @@ from zlib import crc32
 
 import aioboto3
 import orjson
-from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ChecksumError
 from botocore.parsers import ResponseParserError
 
@@ -126,7 +125,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         parameter_validation=False,
         user_agent="ragcrawl-dynamo",
     )
-    options.http_session_cls = make_http_session if is_tuned else AIOHTTPSession
+    options.http_session_cls = make_http_session
     if url is not None and options.s3 is None:
         # A local engine has no subdomains for buckets.
         options.s3 = {"addressing_style": "path"}

@@ -50,6 +50,8 @@ def check_access(
             "session", "brings its own credentials: leave profile, access_key_id and secret_access_key unset"
         )
     check_kind("client_config", client_config, Config, NoneType)
+    if "ssl_context" in (getattr(client_config, "connector_args", None) or {}):
+        raise InvalidArgumentError("client_config", "cannot bring an ssl_context: set AWS_CA_BUNDLE")
     defaults = AioConfig()
     for name, advice in _CHOSEN.items():
         if getattr(client_config, name, default := getattr(defaults, name)) != default:

@@ -19,9 +19,7 @@ MAX_LINES = 400
 UNLIMITED = {"storage", "models"}
 
 # The only modules that use aiobotocore itself. All other modules call a `Gateway`.
-AIOBOTOCORE_USERS = {
-    f"_dynamodb.{name}" for name in ("client", "destination", "fast_path", "session", "transport")
-}
+AIOBOTOCORE_USERS = {f"_dynamodb.{name}" for name in ("destination", "fast_path", "http_session", "session")}
 
 
 @cache
