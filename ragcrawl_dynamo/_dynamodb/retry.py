@@ -129,6 +129,7 @@ class Budget:
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
         is_once: Whether what DynamoDB throttles is not sent again.
         seconds: How long the operation may take without progress.
+        final_codes: Codes of errors after which nothing is sent again.
         on_throttled: Called with the seconds of a pause, when a request is throttled.
     """
 
@@ -148,6 +149,7 @@ class Budget:
         self.deadline: float = 0.0
         self.may_be_applied = False
         self.is_once = is_once
+        self.final_codes: frozenset[str] = frozenset()
         self.on_throttled: Callable[[float], None] | None = None
         self.progress()
 
@@ -178,6 +180,8 @@ class Budget:
 
     def may_retry(self, error: BaseException) -> bool:
         """Tells whether a request is sent again after an error."""
+        if error_code(error) in self.final_codes:
+            return False
         return is_retryable(error) and not (self.is_once and is_throttling(error))
 
     async def sleep(self, seconds: float) -> None:
