@@ -33,7 +33,7 @@ class DynamoDBConfig(BaseModel):
     """
     region: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$", max_length=63)
     """The AWS region. By default that of AWS_REGION, else of AWS_DEFAULT_REGION, else of the profile, else
-    us-east-1. With an endpoint outside of AWS any name works; only the request signature uses it.
+    us-east-1. With `endpoint_url` any name works; only the request signature uses it.
     """
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     """The URL of DynamoDB Local, moto or a VPC endpoint. By default that of AWS_ENDPOINT_URL_DYNAMODB, else

@@ -106,8 +106,9 @@ class ErrorMapper:
         """
         if type(error) is TimeoutError and isinstance(last_error, CredentialsUnavailableError):
             error = last_error
+        is_transient = False
         if isinstance(error, CredentialsUnavailableError):
-            error = error.cause
+            is_transient, error = error.is_transient, error.cause
             kind, message = _explain_credentials(error)
         else:
             kind, message = self._explain(error, error_code(error), last_error, seconds)
@@ -119,6 +120,8 @@ class ErrorMapper:
             metadata = cause.response.get("ResponseMetadata", {})
             mapped.status_code = metadata.get("HTTPStatusCode")
             mapped.request_id = metadata.get("RequestId")
+        if isinstance(mapped, errors.CredentialsError):
+            mapped.is_transient = is_transient
         if isinstance(mapped, errors.ConditionFailedError) and isinstance(error, ClientError):
             mapped.item = cast("dict[str, Any]", error.response).get("Item")
             reasons = cancellation_reasons(error)

@@ -55,7 +55,13 @@ class ConditionFailedError(ServiceError):
 
 
 class CredentialsError(ServiceError):
-    """No credentials were found, they could not be read, or they have expired. Nothing was changed."""
+    """No credentials were found, they could not be read, or they have expired. Nothing was changed.
+
+    Attributes:
+        is_transient: Whether they may be read a moment later: their server throttled, or did not answer.
+    """
+
+    is_transient: bool = False
 
 
 class DeadlineExceededError(ServiceError):

@@ -89,6 +89,7 @@ async def refused_by(server: Server) -> CredentialsError:
         assert sum(counters.retries for counters in gateway.metrics.snapshot().values()) == 0
     assert_ends_at_our_error(caught.value)
     assert (caught.value.operation, server.keys) == ("GetItem", [])
+    assert not caught.value.is_transient
     return caught.value
 
 
@@ -190,6 +191,7 @@ async def test_credentials_error_of_a_container_that_throttles_to_the_end(
             await gateway.call("GetItem", GET)
         assert gateway.metrics.snapshot()["GetItem", "t"].retries == 3
     assert caught.value.code == "CredentialRetrievalError"
+    assert caught.value.is_transient
 
 
 async def test_credentials_error_is_what_a_deadline_tells_of_a_container_that_throttles(
