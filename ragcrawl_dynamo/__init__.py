@@ -8,6 +8,8 @@ from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
 from ragcrawl_dynamo._crawl.crawl import Crawl
 from ragcrawl_dynamo._crawl.task import Task
+from ragcrawl_dynamo._dynamodb.client import ClientOptions
+from ragcrawl_dynamo._dynamodb.destination import Destination
 from ragcrawl_dynamo._dynamodb.metrics import OperationMetrics, RequestEvent
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.arguments import LinkFields
@@ -91,6 +93,7 @@ __all__ = [
     "ChangeSlice",
     "ChangesExpiredError",
     "Claim",
+    "ClientOptions",
     "ClockSkewError",
     "CommitOutcome",
     "CommitResult",
@@ -105,6 +108,7 @@ __all__ = [
     "CrawlStats",
     "CredentialsError",
     "DeadlineExceededError",
+    "Destination",
     "DoNotRetry",
     "DynamoDBBackend",
     "DynamoDBConfig",

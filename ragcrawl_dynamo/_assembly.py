@@ -22,7 +22,7 @@ from ragcrawl_dynamo._content.garbage import GarbageCollector
 from ragcrawl_dynamo._content.retention import Retention
 from ragcrawl_dynamo._content.usage import UsageMeter
 from ragcrawl_dynamo._content.versions import VersionStore
-from ragcrawl_dynamo._dynamodb.client import ClientFactory
+from ragcrawl_dynamo._dynamodb.client import Access
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer
 from ragcrawl_dynamo._frontier.claim import LeaseObserver, guarded
@@ -35,7 +35,7 @@ from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.schema import Schema
 from ragcrawl_dynamo._schema.tables import Tables
-from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 logger = logging.getLogger(__name__)
@@ -47,17 +47,18 @@ class Assembly:
     def __init__(
         self,
         config: DynamoDBConfig,
-        client_factory: ClientFactory,
-        clock: Clock,
+        access: Access,
+        clock: Clock | None,
         on_request: Observer | None,
         on_lease_lost: LeaseObserver | None,
     ) -> None:
         self.config = config
-        self.clock = clock
+        access.check(config)
+        self.clock = clock = clock or SystemClock()
         self.metrics = metrics = Metrics(on_request)
-        self.gateway = gateway = Gateway(config, client_factory, metrics=metrics)
+        self.gateway = gateway = Gateway(config, access=access, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
-        self.bucket = ContentBucket(config, metrics)
+        self.bucket = ContentBucket(config, access, metrics)
         self.schema = Schema(gateway, tables)
         self.sites = SiteStore(gateway, tables.sites)
         self.runs = RunStore(gateway, tables.runs)
@@ -112,6 +113,12 @@ class Assembly:
             return await self.schema.migrate(on_progress)
         finally:
             await self.close()
+
+    async def clear_frontier(self, run_id: str) -> int:
+        """Deletes the items of a run, and forgets its queue; see StorageBackend.clear_frontier."""
+        removed = await self.frontier_items.clear(run_id)
+        self.frontiers.clear(run_id)
+        return removed
 
     async def close(self) -> None:
         """Writes what is kept in memory, and closes the connections; each step though another one fails."""

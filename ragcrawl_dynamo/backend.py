@@ -16,7 +16,8 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._content.garbage import GarbageReport
 from ragcrawl_dynamo._content.retention import PruneReport
 from ragcrawl_dynamo._content.usage import ContentUsage
-from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
+from ragcrawl_dynamo._dynamodb.client import Access, ClientOptions
+from ragcrawl_dynamo._dynamodb.destination import Destination
 from ragcrawl_dynamo._dynamodb.metrics import Observer, OperationMetrics
 from ragcrawl_dynamo._dynamodb.pagination import Slice
 from ragcrawl_dynamo._frontier.arguments import HostLimits
@@ -26,7 +27,7 @@ from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
 from ragcrawl_dynamo._schema.provisioning import TableInfo
-from ragcrawl_dynamo._utils.clock import Clock, SystemClock
+from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.deprecation import formerly
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, RunStatus, Site
@@ -40,27 +41,31 @@ class DynamoDBBackend(StorageBackend):
 
     Args:
         config: Its settings.
-        client_factory: Makes the AWS client; replaced in tests.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
         on_request: Called in the event loop after each request, retries included; what it raises is logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
+        **clients: `session`, for one's own credentials, and `client_config`, for a proxy; see ClientOptions.
     """
 
     def __init__(
         self,
         config: DynamoDBConfig,
         *,
-        client_factory: ClientFactory = open_client,
         clock: Clock | None = None,
         on_request: Observer | None = None,
         on_lease_lost: LeaseObserver | None = None,
+        **clients: Unpack[ClientOptions],
     ) -> None:
-        self._rooms = Assembly(config, client_factory, clock or SystemClock(), on_request, on_lease_lost)
+        self._rooms = Assembly(config, Access(**clients), clock, on_request, on_lease_lost)
 
     @property
     def config(self) -> DynamoDBConfig:
         """The settings."""
         return self._rooms.config
+
+    def find_destination(self) -> Destination:
+        """Returns the region and the endpoint, and who chose them: those in use, or those that would be."""
+        return self._rooms.gateway.find_destination()
 
     @property
     def schema_version(self) -> int:
@@ -74,11 +79,8 @@ class DynamoDBBackend(StorageBackend):
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:
         """Migrates tables of an older schema version to this one; returns how many items were rewritten.
 
-        Afterwards initialize() accepts them. It is resumable: after an error, or an end of the process, the
-        next call continues. It ends when a pass finds nothing old. Tables of this version are not read.
-
-        Queues of version 1 are not migrated: finish or cancel all runs, and stop the processes of the older
-        version, before. Sites, runs, pages, versions and the items of finished runs stay.
+        It is resumable. Queues of version 1 are not migrated: finish or cancel all runs, and stop the
+        processes of the older version, before.
 
         Args:
             on_progress: Called after each page of a table that was read.
@@ -331,9 +333,7 @@ class DynamoDBBackend(StorageBackend):
 
     @override
     async def clear_frontier(self, run_id: str) -> int:
-        removed = await self._rooms.frontier_items.clear(run_id)
-        self._rooms.frontiers.clear(run_id)
-        return removed
+        return await self._rooms.clear_frontier(run_id)
 
     @override
     async def commit_page(

@@ -31,10 +31,15 @@ class DynamoDBConfig(BaseModel):
     """Text before the table names "sites", "runs", "pages", "versions" and "frontier", of at most 247
     characters.
     """
-    region: str = Field(default="us-east-1", pattern=r"^[A-Za-z0-9-]+$", max_length=63)
-    """The AWS region. With `endpoint_url` any name works; only the request signature uses it."""
+    region: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$", max_length=63)
+    """The AWS region. By default that of AWS_REGION, else of AWS_DEFAULT_REGION, else of the profile, else
+    us-east-1. With `endpoint_url` any name works; only the request signature uses it.
+    """
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
-    """The URL of DynamoDB Local, moto or a VPC endpoint. None for the endpoint of AWS."""
+    """The URL of DynamoDB Local, moto or a VPC endpoint. By default that of AWS_ENDPOINT_URL_DYNAMODB, else
+    of AWS_ENDPOINT_URL, else of the profile, else the endpoint of AWS.
+    AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true leaves out the environment and the profile.
+    """
     profile: str | None = Field(default=None, min_length=1)
     """The profile in the shared AWS configuration files."""
     access_key_id: SecretStr | None = None
@@ -88,7 +93,7 @@ class DynamoDBConfig(BaseModel):
     content_bucket_threshold: int = Field(default=1024 * 1024, ge=4096)
     """The size in bytes after compression from which a body goes to the bucket."""
     content_bucket_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
-    """The URL of an S3 service outside of AWS. None for S3 of AWS."""
+    """The URL of an S3 service outside of AWS. By default as for `endpoint_url`, with AWS_ENDPOINT_URL_S3."""
     max_deleted_share: float = Field(default=0.5, ge=0, le=1)
     """The largest share of a site's pages, versions or bodies that one call marks as gone or deletes, unless
     it is called with `allow_mass_deletion`.
@@ -136,7 +141,7 @@ class DynamoDBConfig(BaseModel):
             raise ValueError("session_token needs access_key_id and secret_access_key")
         if self.profile is not None and self.access_key_id is not None:
             raise ValueError("profile and static keys exclude each other: set one of them")
-        if self.endpoint_url is None and self.region.count("-") < 2:
+        if self.endpoint_url is None and self.region is not None and self.region.count("-") < 2:
             raise ValueError("region must be an AWS region such as us-east-1 if endpoint_url is not set")
         return self
 

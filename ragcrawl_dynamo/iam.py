@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
+from ragcrawl_dynamo._dynamodb.client import Access
+from ragcrawl_dynamo._dynamodb.destination import partition_of
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -90,16 +92,16 @@ _ON_OBJECTS: dict[str, set[str]] = {
 
 
 def policy(
-    config: DynamoDBConfig, role: Role, *, account: str = "*", partition: str = "aws"
+    config: DynamoDBConfig, role: Role, *, account: str = "*", partition: str | None = None
 ) -> dict[str, Any]:
     """Generates the least-privilege IAM policy of a role.
 
     Args:
         config: Has the names of the tables, the region and the content bucket, and the features that
-            `initialize()` enables.
+            `initialize()` enables. Without a region, it is found as by a backend.
         role: admin, migrator, worker or reader.
         account: The AWS account of the tables; any account by default.
-        partition: The AWS partition: "aws-cn" or "aws-us-gov" outside of the main one.
+        partition: The AWS partition, such as "aws-us-gov"; that of the region by default.
 
     Returns:
         The policy document, ready for JSON.
@@ -109,7 +111,9 @@ def policy(
     """
     if role not in _ON_TABLES:
         raise InvalidArgumentError("role", f"must be one of {', '.join(_ON_TABLES)}, not {role!r}")
-    prefix = f"arn:{partition}:dynamodb:{config.region}:{account}:table/"
+    region = config.region or Access().find_destination(config, "DynamoDB").region
+    partition = partition or partition_of(region)
+    prefix = f"arn:{partition}:dynamodb:{region}:{account}:table/"
     statements = [
         _statement(
             f"{table.name.removeprefix(config.table_prefix).title()}{kind}", resources, actions, prefix

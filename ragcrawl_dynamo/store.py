@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.crawl import Crawl, CrawlSettings
+from ragcrawl_dynamo._dynamodb.client import ClientOptions
 from ragcrawl_dynamo._dynamodb.metrics import Observer
+from ragcrawl_dynamo._dynamodb.session import AwsSession, ClientConfig
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._utils.urls import host_of, host_of_url, normalize_url
 from ragcrawl_dynamo._utils.validation import check_amount, check_callable, check_several, first_of
@@ -140,6 +142,8 @@ def connect(
     *,
     on_request: Observer | None = None,
     on_lease_lost: LeaseObserver | None = None,
+    session: AwsSession | None = None,
+    client_config: ClientConfig | None = None,
     **settings: Any,
 ) -> Store:
     """Returns a store; `async with` opens it, and creates missing tables.
@@ -148,13 +152,17 @@ def connect(
         config: The settings. By default they are read from the environment, as by `DynamoDBConfig.from_env`.
         on_request: Called after every request; see DynamoDBBackend.
         on_lease_lost: Called with each claim whose lease was lost; see DynamoDBBackend.
+        session: One's own session of AWS, for one's own credentials; see ClientOptions.
+        client_config: Options of botocore, such as proxies; see ClientOptions.
         **settings: Fields of DynamoDBConfig, which replace those of `config` or of the environment.
 
     Raises:
         pydantic.ValidationError: A setting is unknown or not allowed.
+        InvalidArgumentError: `session` or `client_config` contradicts the settings, or is something else.
     """
     if config is None:
         config = DynamoDBConfig.from_env(**settings)
     elif settings:
         config = DynamoDBConfig.model_validate({**dict(config), **settings})
-    return Store(config, on_request=on_request, on_lease_lost=on_lease_lost)
+    clients = ClientOptions(session=session, client_config=client_config)
+    return Store(config, on_request=on_request, on_lease_lost=on_lease_lost, **clients)

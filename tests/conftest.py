@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import run_moto
+from tests.support.aws_environment import AwsEnvironment
 from tests.support.measurement import Measurement
 from tests.support.shared_engine import SharedEngine, ask
 
@@ -89,6 +90,12 @@ def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
     name = "moto_endpoint" if request.param == "moto" else "dynamodb_local_endpoint"
     endpoint: str = request.getfixturevalue(name)
     return endpoint
+
+
+@pytest.fixture
+def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsEnvironment:
+    """What AWS clients read of the environment: nothing of this machine."""
+    return AwsEnvironment(monkeypatch, tmp_path)
 
 
 @pytest.fixture

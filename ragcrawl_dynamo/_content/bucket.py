@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragcrawl_dynamo._dynamodb.client import open_object_client
+from ragcrawl_dynamo._dynamodb.client import Access
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -15,11 +15,11 @@ class ContentBucket:
         gateway: Sends its requests; None where there is no bucket.
     """
 
-    def __init__(self, config: DynamoDBConfig, metrics: Metrics) -> None:
+    def __init__(self, config: DynamoDBConfig, access: Access, metrics: Metrics) -> None:
         self._name = config.content_bucket
         self.gateway: Gateway | None = None
         if self._name is not None:
-            self.gateway = Gateway(config, open_object_client, service="S3", metrics=metrics)
+            self.gateway = Gateway(config, service="S3", access=access, metrics=metrics)
 
     async def open(self) -> None:
         """Opens the connection.

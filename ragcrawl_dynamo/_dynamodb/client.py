@@ -5,28 +5,35 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 from zlib import crc32
 
 import aioboto3
 import orjson
-from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import AioSession
 from botocore.exceptions import ChecksumError
-from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo._dynamodb import fast_path
+from ragcrawl_dynamo._dynamodb.credentials import RenewableCredentials
+from ragcrawl_dynamo._dynamodb.destination import Destination, Service, find_destination
+from ragcrawl_dynamo._dynamodb.session import (
+    AwsSession,
+    ClientConfig,
+    check_access,
+    make_options,
+    make_session,
+)
 from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from types_aiobotocore_dynamodb import DynamoDBClient
 
 logger = logging.getLogger(__name__)
@@ -34,44 +41,82 @@ logger = logging.getLogger(__name__)
 ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
 
 
+class ClientOptions(TypedDict, total=False):
+    """What a backend takes to make its AWS clients with."""
+
+    session: AwsSession | None
+    """An aioboto3.Session, or an AioSession of aiobotocore. Its credentials, its profile, its region and its
+    event handlers are used. It stays open, and as it is. `profile` and static keys exclude it.
+    """
+    client_config: ClientConfig | None
+    """A Config of botocore or an AioConfig of aiobotocore, for proxies for example. It cannot choose what a
+    setting chooses, such as timeouts.
+    """
+    client_factory: ClientFactory | None
+    """Makes the client of DynamoDB instead, in tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the clients of a backend are made, beside its settings; see ClientOptions."""
+
+    session: AwsSession | None = None
+    client_config: ClientConfig | None = None
+    client_factory: ClientFactory | None = None
+
+    def check(self, config: DynamoDBConfig) -> None:
+        """Checks what a user brings.
+
+        Raises:
+            InvalidArgumentError: It has a wrong type, or contradicts the settings.
+        """
+        check_access(config, self.session, self.client_config)
+
+    def factory(self, service: Service) -> ClientFactory:
+        """Returns what makes the client of a service."""
+        if self.client_factory is not None and service == "DynamoDB":
+            return self.client_factory
+        return partial(_open, service=service, access=self)
+
+    def find_destination(self, config: DynamoDBConfig, service: Service) -> Destination:
+        """Finds where a client of a service sends its requests; see `find_destination`."""
+        session = make_session(config, self.session, handlers=False)
+        ignores = None if self.client_config is None else self.client_config.ignore_configured_endpoint_urls
+        return find_destination(config, service, session, ignores_configured=ignores)
+
+
 def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
     """Returns a DynamoDB client, to be entered."""
-    return _open(config, "dynamodb", config.endpoint_url)
+    return Access().factory("DynamoDB")(config)
 
 
 def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
     """Returns a client of S3 for the content bucket, to be entered; the gateway uses it as the other one."""
-    return _open(config, "s3", config.content_bucket_endpoint_url)
+    return Access().factory("S3")(config)
 
 
 @asynccontextmanager
-async def _open(
-    config: DynamoDBConfig, service: str, endpoint_url: str | None
-) -> AsyncIterator[DynamoDBClient]:
-
-    def secret(name: Literal["access_key_id", "secret_access_key", "session_token"]) -> str | None:
-        value = getattr(config, name)
-        return value.get_secret_value() if value is not None else None
-
-    is_tuned = service == "dynamodb" and fast_path.is_known()
-    botocore_session = AioSession()
-    # A profile can name service models of its own.
-    if config.profile is None:
-        data_path = botocore_session.get_config_variable("data_path")
-        botocore_session.register_component("data_loader", _loader(data_path))
+async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> AsyncIterator[DynamoDBClient]:
+    destination = access.find_destination(config, service)
+    url = destination.endpoint_url
+    is_tuned = service == "DynamoDB" and fast_path.is_known()
+    session = make_session(config, access.session)
     if is_tuned:
-        fast_path.tune_session(botocore_session)
-    session = aioboto3.Session(
-        botocore_session=botocore_session,
-        profile_name=config.profile,
-        region_name=config.region,
-        aws_access_key_id=secret("access_key_id"),
-        aws_secret_access_key=secret("secret_access_key"),
-        aws_session_token=secret("session_token"),
+        fast_path.tune_session(session)
+    credentials = RenewableCredentials(partial(_read_credentials, config, access, destination.region))
+    if config.access_key_id is None:
+        session.register_component("credential_provider", credentials)
+    else:
+        keys = (config.access_key_id, config.secret_access_key, config.session_token)
+        session.set_credentials(*map(_plain, keys))
+    # The handlers of a session that was given have those of aioboto3 already, if it is one.
+    create = (
+        aioboto3.Session(botocore_session=session).client if access.session is None else session.create_client
     )
     make_http_session = SessionMaker()
-    options = AioConfig(
-        http_session_cls=make_http_session if is_tuned else AIOHTTPSession,
+    options = make_options(
+        access.session,
+        access.client_config,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=config.max_connections,
@@ -79,30 +124,47 @@ async def _open(
         retries={"total_max_attempts": 1, "mode": "standard"},
         parameter_validation=False,
         user_agent="ragcrawl-dynamo",
-        # A local engine has no subdomains for buckets.
-        s3={"addressing_style": "path"} if endpoint_url else None,
     )
-    if endpoint_url is not None and _is_readable_on_the_way(endpoint_url):
-        logger.warning("%s is neither encrypted nor on this machine: others can read along", endpoint_url)
+    options.http_session_cls = make_http_session
+    if url is not None and options.s3 is None:
+        # A local engine has no subdomains for buckets.
+        options.s3 = {"addressing_style": "path"}
+    if url is not None and _is_readable_on_the_way(url):
+        logger.warning(
+            "%s (%s) is neither encrypted nor on this machine: others can read along",
+            url,
+            destination.endpoint_source,
+        )
     # Without TLS there is nothing to verify, and reading the certificates takes 40 ms of CPU.
-    verify = False if endpoint_url is not None and endpoint_url.startswith("http://") else None
-    opening: Any = session.client(service, endpoint_url=endpoint_url, config=options, verify=verify)
+    verify = False if url is not None and url.startswith("http://") else None
+    opening: Any = create(
+        service.lower(), region_name=destination.region, endpoint_url=url, config=options, verify=verify
+    )
     async with AsyncExitStack() as stack:
         stack.enter_context(filtered_logs())
-        # Opening may fetch credentials, which are requests too.
         with silent_request():
             client = await stack.enter_async_context(opening)
+        events = client.meta.events
         # botocore checks the checksum in its retry handler, which is off here.
-        client.meta.events.register("before-parse.dynamodb", _check_integrity)
+        events.register("before-parse.dynamodb", _check_integrity)
+        events.register("after-call", credentials.note_answer)
         if is_tuned:
             fast_path.tune_client(client, make_http_session.session)
         yield client
 
 
-@cache
-def _loader(data_path: str | None) -> Any:
-    """Reads the service models of botocore once a process: that takes 100 ms of CPU for each client."""
-    return create_loader(data_path)
+async def _read_credentials(config: DynamoDBConfig, access: Access, region: str) -> Any:
+    """Reads the credentials of a client; those of files, servers and programs anew each time."""
+    if access.session is not None:
+        return await access.session.get_credentials()
+    session = make_session(config)
+    # For the requests to STS and IAM Identity Center.
+    session.set_config_variable("region", region)
+    return await session.get_credentials()
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _is_readable_on_the_way(url: str) -> bool:

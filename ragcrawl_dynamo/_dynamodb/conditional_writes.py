@@ -50,7 +50,8 @@ _SINGLE_IN_FLIGHT = 16
 _REFUSAL_CODES = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
 _STATEMENT_FAULTS = frozenset({"InternalServerError", "TransactionConflict"})
 
-# An internal error of DynamoDB has a name; a bare 500 is moto's answer to PartiQL with parameters.
+# An internal error of DynamoDB has a name. A bare 500 is moto's answer to PartiQL with parameters; it can
+# also be that of a proxy or of AWS, and then has nothing to do with PartiQL.
 _UNSUPPORTED_CODES = frozenset({"UnknownOperationException", "500"})
 
 
@@ -154,11 +155,18 @@ class SingleWrites:
 
 
 class PartiqlWrites:
-    """Runs the writes as BatchExecuteStatement, 25 statements each."""
+    """Runs the writes as BatchExecuteStatement, 25 statements each.
 
-    def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
+    Attributes:
+        is_served: Whether a batch was answered: PartiQL is supported here.
+    """
+
+    def __init__(self, gateway: Gateway, table: Table[Any], *, probing: bool = False) -> None:
+        """`probing` is whether batches fail at once while they seem to be unsupported."""
         self._gateway = gateway
         self._table = table
+        self._probing = probing
+        self.is_served: bool = False
 
     async def run(
         self, writes: Sequence[Write], *, once: bool = False, seconds: float | None = None
@@ -194,6 +202,8 @@ class PartiqlWrites:
             async with self._gateway.permit(
                 "BatchExecuteStatement", self._table.name, once=once, seconds=seconds
             ) as budget:
+                if self._probing and not self.is_served:
+                    budget.final_codes = _UNSUPPORTED_CODES
                 while pending:
                     answers = await self._execute(pending, budget)
                     may_be_applied |= budget.may_be_applied
@@ -225,6 +235,7 @@ class PartiqlWrites:
             table=self._table.name,
             budget=budget,
         )
+        self.is_served = True
         return dict(zip(writes, response["Responses"], strict=True))
 
     async def _recognize_applied(self, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -262,7 +273,7 @@ class AutomaticWrites:
     """Uses PartiQL batches until they turn out to be denied or unsupported; then single requests."""
 
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
-        self._partiql = PartiqlWrites(gateway, table)
+        self._partiql = PartiqlWrites(gateway, table, probing=True)
         self._single = SingleWrites(gateway, table)
         self._table = table
         self._lacks_partiql = False
@@ -274,7 +285,8 @@ class AutomaticWrites:
         if self._lacks_partiql:
             return await self._single.run(writes, once=once, seconds=seconds)
         outcomes = await self._partiql.run(writes, once=once, seconds=seconds)
-        denied = [i for i, outcome in enumerate(outcomes) if _lacks_partiql(outcome)]
+        is_served = self._partiql.is_served
+        denied = [i for i, outcome in enumerate(outcomes) if _lacks_partiql(outcome, is_served=is_served)]
         if not denied:
             return outcomes
         if not self._lacks_partiql:
@@ -301,11 +313,12 @@ def conditional_writes(gateway: Gateway, table: Table[Any]) -> ConditionalWrites
     return kinds[gateway.config.conditional_batches](gateway, table)
 
 
-def _lacks_partiql(outcome: Outcome) -> bool:
+def _lacks_partiql(outcome: Outcome, *, is_served: bool) -> bool:
+    """Tells whether a write failed because PartiQL is denied, or was never served and seems unsupported."""
     if not isinstance(outcome, Failed):
         return False
     is_unsupported = isinstance(outcome.error, ServiceError) and outcome.error.code in _UNSUPPORTED_CODES
-    return is_unsupported or isinstance(outcome.error, AccessDeniedError)
+    return (is_unsupported and not is_served) or isinstance(outcome.error, AccessDeniedError)
 
 
 def _error_code(answer: Any) -> str | None:

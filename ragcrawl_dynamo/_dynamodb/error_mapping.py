@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 from botocore.exceptions import (
     ClientError,
+    ConfigParseError,
     CredentialRetrievalError,
+    InvalidConfigError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
 )
 
 from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._dynamodb.credentials import EXPIRED_TOKEN_CODES, CredentialsUnavailableError, advice_on
+from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.retry import (
     THROTTLING_REASONS,
     cancellation_reasons,
     error_code,
     is_retryable,
+    is_stale,
     is_throttling,
     is_transport_error,
 )
 from ragcrawl_dynamo.config import DynamoDBConfig
-
-Service: TypeAlias = Literal["DynamoDB", "S3"]
 
 _ACCESS_CODES = frozenset(
     {
@@ -31,8 +34,6 @@ _ACCESS_CODES = frozenset(
         "AccessDenied",
         "InvalidAccessKeyId",
         "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "IncompleteSignatureException",
         "InvalidClientTokenId",
         "InvalidSignatureException",
@@ -52,7 +53,11 @@ _STATEMENT_ERRORS: dict[str, type[errors.ServiceError]] = {
     "InternalServerError": errors.ServerFaultError,
     **dict.fromkeys(THROTTLING_REASONS, errors.ThrottledError),
 }
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+# Raised before a client is made, or by a client that was made by somebody else.
+_CREDENTIALS_ERRORS = (
+    *(ConfigParseError, CredentialRetrievalError, InvalidConfigError),
+    *(NoCredentialsError, PartialCredentialsError, ProfileNotFound),
+)
 
 
 def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
@@ -69,12 +74,17 @@ def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
 
 
 class ErrorMapper:
-    """Maps the errors of one gateway."""
+    """Maps the errors of one gateway.
+
+    Attributes:
+        destination: Where the requests go; None before it is found.
+    """
+
+    destination: Destination | None = None
 
     def __init__(self, config: DynamoDBConfig, service: Service) -> None:
         self._config = config
         self._service = service
-        self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
 
     def map(
         self,
@@ -94,8 +104,15 @@ class ErrorMapper:
             last_error: The error of the attempt before the deadline.
             seconds: The time that the call had, if that was not `call_timeout`.
         """
+        if type(error) is TimeoutError and isinstance(last_error, CredentialsUnavailableError):
+            error = last_error
+        is_transient = False
+        if isinstance(error, CredentialsUnavailableError):
+            is_transient, error = error.is_transient, error.cause
+            kind, message = _explain_credentials(error)
+        else:
+            kind, message = self._explain(error, error_code(error), last_error, seconds)
         code = error_code(error)
-        kind, message = self._explain(error, code, last_error, seconds)
         mapped = kind(message, code=code, operation=operation, table=table or None)
         cause = error if last_error is None or type(error) is not TimeoutError else last_error
         mapped.cause_type = f"{type(cause).__module__}.{type(cause).__qualname__}"
@@ -103,6 +120,8 @@ class ErrorMapper:
             metadata = cause.response.get("ResponseMetadata", {})
             mapped.status_code = metadata.get("HTTPStatusCode")
             mapped.request_id = metadata.get("RequestId")
+        if isinstance(mapped, errors.CredentialsError):
+            mapped.is_transient = is_transient
         if isinstance(mapped, errors.ConditionFailedError) and isinstance(error, ClientError):
             mapped.item = cast("dict[str, Any]", error.response).get("Item")
             reasons = cancellation_reasons(error)
@@ -113,7 +132,7 @@ class ErrorMapper:
     def _explain(
         self, error: Exception, code: str, last_error: BaseException | None, seconds: float | None
     ) -> tuple[type[errors.ServiceError], str]:
-        where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self._config.region!r}"
+        where = str(self.destination or "its endpoint")
         if isinstance(error, ClientError):
             return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
@@ -125,12 +144,8 @@ class ErrorMapper:
                 errors.DeadlineExceededError,
                 f"no answer within {limit} s, at {where}{cause}",
             )
-        if isinstance(error, _NO_CREDENTIALS):
-            return (
-                errors.CredentialsError,
-                f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, a role, "
-                f"or access_key_id and secret_access_key in the config",
-            )
+        if isinstance(error, _CREDENTIALS_ERRORS):
+            return _explain_credentials(error)
         if is_transport_error(error):
             return (
                 errors.EndpointUnreachableError,
@@ -153,6 +168,18 @@ class ErrorMapper:
                 errors.TableNotFoundError,
                 f"there is no such table or index at {where}: call initialize() to create it; "
                 f"if it exists, check table_prefix, region and endpoint_url",
+            )
+        if code in EXPIRED_TOKEN_CODES:
+            return (
+                errors.CredentialsError,
+                f"the session token has expired, also when read again: renew the credentials; "
+                f"{self._service} says: {answer}",
+            )
+        if is_stale(error):
+            return (
+                errors.AccessDeniedError,
+                f"refused at {where}, also when signed anew: set the clock of this machine; "
+                f"{self._service} says: {answer}",
             )
         if code in _ACCESS_CODES:
             return (
@@ -177,6 +204,11 @@ class ErrorMapper:
                 f"no bucket {self._config.content_bucket!r} at {where}: create it, or check content_bucket",
             )
         return errors.RequestRejectedError, f"refused at {where}; {self._service} says: {answer}"
+
+
+def _explain_credentials(error: Exception) -> tuple[type[errors.ServiceError], str]:
+    told = _text(error) or type(error).__name__
+    return errors.CredentialsError, f"no usable credentials, nothing was sent: {told}; {advice_on(error)}"
 
 
 def _text(error: BaseException) -> str:

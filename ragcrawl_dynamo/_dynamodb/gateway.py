@@ -16,11 +16,20 @@ from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.backpressure import Permit, PermitWindow
-from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
-from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
+from ragcrawl_dynamo._dynamodb.client import Access, ClientFactory
+from ragcrawl_dynamo._dynamodb.credentials import CredentialsUnavailableError
+from ragcrawl_dynamo._dynamodb.destination import Destination, Service
+from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.operations import Call
-from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
+from ragcrawl_dynamo._dynamodb.retry import (
+    TRANSPORT_ERRORS,
+    Budget,
+    error_code,
+    is_stale,
+    is_throttling,
+    retrying,
+)
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
 from ragcrawl_dynamo._dynamodb.wire_logs import silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -48,18 +57,21 @@ class Gateway:
     def __init__(
         self,
         config: DynamoDBConfig,
-        client_factory: ClientFactory = open_client,
+        client_factory: ClientFactory | None = None,
         *,
         service: Service = "DynamoDB",
         metrics: Metrics | None = None,
+        access: Access | None = None,
     ) -> None:
+        """`access` says how its client is made; `client_factory` makes it instead, in tests."""
         self.config = config
         self.metrics: Metrics = metrics or Metrics()
         self.server_clock: ServerClock = ServerClock()
         self._service = service
         self._error_mapper = ErrorMapper(config, service)
         self._windows: dict[str, PermitWindow] = {}
-        self._client_factory = client_factory
+        self._access = access or Access()
+        self._client_factory = client_factory or self._access.factory(service)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: DynamoDBClient | None = None
         self._stack: AsyncExitStack | None = None
@@ -71,12 +83,16 @@ class Gateway:
         """Whether it can be called."""
         return self._client is not None
 
+    def find_destination(self) -> Destination:
+        """Returns where requests go: what was found at opening, or what would be found now."""
+        return self._error_mapper.destination or self._access.find_destination(self.config, self._service)
+
     async def open(self) -> None:
         """Opens the client; does nothing if it is open.
 
         Raises:
             WrongEventLoopError: It is open in another event loop.
-            CredentialsError: The configured profile does not exist.
+            CredentialsError: The profile does not exist, or the shared configuration cannot be read.
             RequestRejectedError: The endpoint's URL or the region cannot be used.
         """
         self._enter_loop()
@@ -84,7 +100,10 @@ class Gateway:
             if self._client is not None:
                 return
             stack = AsyncExitStack()
+            self._error_mapper.destination = None
             try:
+                self._error_mapper.destination = destination = self.find_destination()
+                logger.info("%s: %s", self._service, destination)
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
                 raise self._error_mapper.map(error, "OpenClient", None) from None
@@ -197,9 +216,9 @@ class Gateway:
             nonlocal last_error
             last_error = error
             self.metrics.count_retry(operation, table)
-            if not is_throttling(error):
+            if not is_throttling(error) and not isinstance(error, CredentialsUnavailableError):
                 budget.may_be_applied = True
-            elif budget.on_throttled is not None:
+            elif is_throttling(error) and budget.on_throttled is not None:
                 budget.on_throttled(pause)
             logger.warning(
                 "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
@@ -215,10 +234,26 @@ class Gateway:
             async with asyncio.timeout_at(budget.deadline):
                 async for attempt in retrying(budget, on_retry):
                     with attempt:
-                        return await self._send(operation, table, request, budget.failures + 1)
+                        return await self._sign_and_send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
             seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
             raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from None
+
+    async def _sign_and_send(
+        self, operation: str, table: str, request: Mapping[str, Any], attempt: int
+    ) -> Any:
+        """Sends a request; a second time if its credentials or its signature had expired on the way.
+
+        Such a request was not applied. The second one is signed anew, with credentials that are read anew.
+        """
+        try:
+            return await self._send(operation, table, request, attempt)
+        except ClientError as error:
+            if not is_stale(error):
+                raise
+            self.metrics.count_retry(operation, table)
+            logger.warning("%s on %s failed (%s); it is signed anew", operation, table, error_code(error))
+        return await self._send(operation, table, request, attempt + 1)
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         """Sends a request once."""

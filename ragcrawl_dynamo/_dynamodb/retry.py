@@ -14,6 +14,7 @@ from botocore.parsers import ResponseParserError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ragcrawl_dynamo._dynamodb.backpressure import Permit
+from ragcrawl_dynamo._dynamodb.credentials import EXPIRED_TOKEN_CODES, CredentialsUnavailableError
 from ragcrawl_dynamo.config import DynamoDBConfig
 
 # AWS: "Error handling with DynamoDB", the codes marked "OK to retry", and TransactionConflictException, which
@@ -45,6 +46,9 @@ RETRYABLE_CODES = THROTTLING_CODES | {
 THROTTLING_REASONS = frozenset({"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"})
 # "None" is the reason of an item that had no part in the cancellation.
 _RETRYABLE_REASONS = THROTTLING_REASONS | {"None", "TransactionConflict"}
+# S3 has codes for it; DynamoDB says in the message of InvalidSignatureException why a signature is invalid.
+_STALE_SIGNATURE_CODES = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
+_STALE_SIGNATURE_MESSAGES = ("Signature expired", "Signature not yet current")
 # Raised if no readable answer came: it is unknown whether the request was applied.
 TRANSPORT_ERRORS = (
     HTTPClientError,
@@ -77,6 +81,8 @@ def cancellation_reasons(error: BaseException) -> list[dict[str, Any]]:
 
 def is_retryable(error: BaseException) -> bool:
     """Tells whether the same request can succeed later."""
+    if isinstance(error, CredentialsUnavailableError):
+        return error.is_transient
     if reasons := cancellation_reasons(error):
         return {str(reason.get("Code", "None")) for reason in reasons} <= _RETRYABLE_REASONS
     if isinstance(error, ClientError):
@@ -89,6 +95,17 @@ def is_throttling(error: BaseException) -> bool:
     """Tells whether DynamoDB refused a request for lack of capacity; such a request was not applied."""
     reasons = {str(reason.get("Code", "None")) for reason in cancellation_reasons(error)}
     return error_code(error) in THROTTLING_CODES or bool(reasons & THROTTLING_REASONS)
+
+
+def is_stale(error: ClientError) -> bool:
+    """Tells whether a request was refused because what it was signed with, or its signature, had expired."""
+    code = error_code(error)
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    return (
+        code in EXPIRED_TOKEN_CODES
+        or code in _STALE_SIGNATURE_CODES
+        or (code == "InvalidSignatureException" and message.startswith(_STALE_SIGNATURE_MESSAGES))
+    )
 
 
 def full_jitter(config: DynamoDBConfig, failures: int) -> float:
@@ -112,6 +129,7 @@ class Budget:
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
         is_once: Whether what DynamoDB throttles is not sent again.
         seconds: How long the operation may take without progress.
+        final_codes: Codes of errors after which nothing is sent again.
         on_throttled: Called with the seconds of a pause, when a request is throttled.
     """
 
@@ -131,6 +149,7 @@ class Budget:
         self.deadline: float = 0.0
         self.may_be_applied = False
         self.is_once = is_once
+        self.final_codes: frozenset[str] = frozenset()
         self.on_throttled: Callable[[float], None] | None = None
         self.progress()
 
@@ -161,6 +180,8 @@ class Budget:
 
     def may_retry(self, error: BaseException) -> bool:
         """Tells whether a request is sent again after an error."""
+        if error_code(error) in self.final_codes:
+            return False
         return is_retryable(error) and not (self.is_once and is_throttling(error))
 
     async def sleep(self, seconds: float) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiobotocore.httpsession import AIOHTTPSession
 from botocore.awsrequest import create_request_object
 from botocore.hooks import first_non_none_response
+
+from ragcrawl_dynamo._dynamodb.http_session import VerifyingSession
 
 
 class SessionMaker:
@@ -24,7 +25,7 @@ class SessionMaker:
 
     def __call__(self, **settings: Any) -> Any:
         """Makes the session."""
-        self.session = AIOHTTPSession(**settings)
+        self.session = VerifyingSession(**settings)
         return self.session
 
 

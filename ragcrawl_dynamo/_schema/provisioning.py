@@ -101,8 +101,9 @@ async def require_tables(gateway: Gateway, tables: Tables) -> None:
     missing = [table.name for table, description in described if description is None]
     if missing:
         raise TableNotFoundError(
-            f"{len(missing)} of {len(all_tables)} tables are missing, such as {missing[0]}: create them with "
-            f"initialize() or `init`; if they should exist, check table_prefix, region and endpoint_url",
+            f"{len(missing)} of {len(all_tables)} tables are missing, such as {missing[0]}, at "
+            f"{gateway.find_destination()}: create them with initialize() or `init`; if they should exist, "
+            f"check table_prefix, region and endpoint_url",
             code="ResourceNotFoundException",
             operation="DescribeTable",
             table=missing[0],

@@ -32,7 +32,10 @@ def choose(
     table_prefix: Annotated[
         str | None, typer.Option(help="Prefix of the table names.", show_default="ragcrawl_")
     ] = None,
-    region: Annotated[str | None, typer.Option(help="AWS region.", show_default="us-east-1")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="AWS region.", show_default="AWS_REGION, the profile's, or us-east-1"),
+    ] = None,
     endpoint_url: Annotated[
         str | None, typer.Option(help="URL of another endpoint than that of AWS, such as DynamoDB Local.")
     ] = None,

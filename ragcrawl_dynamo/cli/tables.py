@@ -64,16 +64,23 @@ def init(
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Shows the tables and their schema version. The exit code is 1 if a table does not serve requests."""
-    tables, version = asyncio.run(DynamoDBBackend(config_of(context)).describe_tables())
+    """Shows where the tables are, who chose it, and their schema version.
+
+    The exit code is 1 if a table does not serve requests.
+    """
+    backend = DynamoDBBackend(config_of(context))
+    tables, version = asyncio.run(backend.describe_tables())
+    destination = backend.find_destination()
     healthy = all(table.is_serving for table in tables)
     if as_json:
         records = [plain(table) for table in tables]
-        write_json({"healthy": healthy, "schema_version": version, "tables": records})
+        where = plain(destination)
+        write_json({"healthy": healthy, "schema_version": version, **where, "tables": records})
     else:
         columns = ("name", "status", "items", "size_bytes", "billing", "time_to_live")
         write_rows(tables, columns, as_json=False, empty="")
         known = "not recorded" if version is None else version
+        out.print(str(destination), markup=False, highlight=False, soft_wrap=True)
         out.print(f"schema version: {known}; {'healthy' if healthy else '[red]not healthy[/]'}")
         err.print("[dim]DynamoDB updates the numbers of items and bytes about every six hours[/]")
     if not healthy:
@@ -119,7 +126,9 @@ def iam_policy(
     context: typer.Context,
     role: Annotated[RoleName, typer.Argument(help="Role that gets the policy.")],
     account: Annotated[str, typer.Option(help="AWS account of the tables; any by default.")] = "*",
-    partition: Annotated[str, typer.Option(help="AWS partition: aws, aws-cn or aws-us-gov.")] = "aws",
+    partition: Annotated[
+        str | None, typer.Option(help="AWS partition, such as aws-us-gov.", show_default="that of the region")
+    ] = None,
 ) -> None:
     """Prints the least-privilege IAM policy of a role."""
     _print(policy(config_of(context), role.value, account=account, partition=partition))

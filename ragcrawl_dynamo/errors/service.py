@@ -32,7 +32,7 @@ class ServiceError(RagcrawlDynamoError):
 
 
 class AccessDeniedError(ServiceError):
-    """The credentials are not valid, or they do not allow the operation."""
+    """The credentials are not valid or do not allow the operation, or the clock of this machine is off."""
 
 
 class BucketNotFoundError(ServiceError):
@@ -55,7 +55,13 @@ class ConditionFailedError(ServiceError):
 
 
 class CredentialsError(ServiceError):
-    """No credentials were found, or the configured profile does not exist."""
+    """No credentials were found, they could not be read, or they have expired. Nothing was changed.
+
+    Attributes:
+        is_transient: Whether they may be read a moment later: their server throttled, or did not answer.
+    """
+
+    is_transient: bool = False
 
 
 class DeadlineExceededError(ServiceError):

@@ -24,6 +24,8 @@ def local_config(endpoint_url: str, **overrides: Any) -> DynamoDBConfig:
     """
     settings: dict[str, Any] = {
         "endpoint_url": endpoint_url,
+        # Local engines keep the tables of regions apart: the environment must not choose one.
+        "region": "us-east-1",
         "table_prefix": f"test_{uuid4().hex[:12]}_",
         "access_key_id": SecretStr("local"),
         "secret_access_key": SecretStr("local"),

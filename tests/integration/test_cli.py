@@ -129,6 +129,24 @@ async def content(backend: DynamoDBBackend) -> dict[str, Any]:
     }
 
 
+def test_cli_status_tells_the_endpoint_and_the_region_and_who_chose_them(
+    call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAGCRAWL_DYNAMO_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", str(config.endpoint_url))
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    call("init")
+    told = call("status").out
+    assert (
+        f"endpoint {config.endpoint_url} (AWS_ENDPOINT_URL_DYNAMODB), region 'eu-central-1' (AWS_REGION)"
+        in told
+    )
+    (found,) = call("--region", "eu-west-1", "status", "--json").records
+    assert (found["region"], found["region_source"]) == ("eu-west-1", "setting region")
+    assert found["endpoint_url"] == config.endpoint_url
+    assert found["endpoint_source"] == "AWS_ENDPOINT_URL_DYNAMODB"
+
+
 def test_cli_init_alone_creates_tables(call: Call) -> None:
     missing = call("sites")
     assert missing.code == 1

@@ -14,6 +14,7 @@ from ragcrawl_dynamo import (
     CommitResult,
     CrawlRun,
     CrawlStats,
+    Destination,
     DynamoDBBackend,
     Frontier,
     FrontierItem,
@@ -132,6 +133,7 @@ async def a_concrete_backend_keeps_its_type(backend: DynamoDBBackend) -> None:
     """Checked, never run."""
     async with backend as entered:
         assert_type(entered, DynamoDBBackend)
+    assert_type(backend.find_destination(), Destination)
 
 
 def test_types_are_marked_by_py_typed() -> None:

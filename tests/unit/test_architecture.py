@@ -19,7 +19,7 @@ MAX_LINES = 400
 UNLIMITED = {"storage", "models"}
 
 # The only modules that use aiobotocore itself. All other modules call a `Gateway`.
-AIOBOTOCORE_USERS = {"_dynamodb.client", "_dynamodb.fast_path", "_dynamodb.transport"}
+AIOBOTOCORE_USERS = {f"_dynamodb.{name}" for name in ("destination", "fast_path", "http_session", "session")}
 
 
 @cache
@@ -143,8 +143,9 @@ def test_backend_overrides_the_contract_without_docstrings() -> None:
 
 
 def test_only_the_client_modules_import_an_aws_client() -> None:
-    assert {module for module, source in sources().items() if "aioboto3" in source} == {"_dynamodb.client"}
-    assert importers("aioboto3") == {"_dynamodb.client"}
+    users = {"_dynamodb.client", "_dynamodb.session"}
+    assert {module for module, source in sources().items() if "aioboto3" in source} == users
+    assert importers("aioboto3") == users
     assert importers("boto3") == set()
     assert importers("aiobotocore") == AIOBOTOCORE_USERS
     assert {module.partition(".")[0] for module in importers("botocore")} == {"_dynamodb"}

@@ -14,7 +14,7 @@ from ragcrawl_dynamo import (
 
 def test_config_defaults_are_as_documented() -> None:
     config = StorageConfig().backend
-    assert (config.table_prefix, config.region, config.endpoint_url) == ("ragcrawl_", "us-east-1", None)
+    assert (config.table_prefix, config.region, config.endpoint_url) == ("ragcrawl_", None, None)
     assert config.billing_mode == "PAY_PER_REQUEST"
 
 

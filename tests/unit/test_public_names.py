@@ -44,6 +44,7 @@ def test_public_names_are_these() -> None:
         *("ChangeKind", "ChangeSlice", "PageChange"),
         *(
             *("MigrationProgress", "TableInfo"),
+            *("ClientOptions", "Destination"),
             "Slice",
             "OperationMetrics",
             "RequestEvent",

@@ -2,11 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 from botocore.exceptions import EndpointConnectionError
@@ -24,47 +21,18 @@ from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import local_config
 from tests.support.factories import make_page, make_site
 from tests.support.fakes import intercepting
+from tests.support.http_server import free_port, http_server, refusing
 from tests.support.tracebacks import assert_ends_at_our_error
 
 QUICK = {"retry_base_delay": 0.001, "retry_attempts": 3, "call_timeout": 5}
-
-
-@asynccontextmanager
-async def http_server(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """Answers every request with `handler`; yields the URL."""
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
-def refusing(code: str, message: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        await request.read()
-        body = orjson.dumps({"__type": f"com.amazon.coral.service#{code}", "message": message})
-        return web.Response(status=400, body=body, content_type="application/x-amz-json-1.0")
-
-    return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_endpoint_url_that_is_wrong_is_named_with_what_to_check() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     backend = DynamoDBBackend(local_config(url, **QUICK))
     with pytest.raises(
-        EndpointUnreachableError, match=f"{url}, region 'us-east-1': check endpoint_url"
+        EndpointUnreachableError,
+        match=rf"{url} \(setting endpoint_url\), region 'us-east-1' \(setting region\): check endpoint_url",
     ) as caught:
         await backend.initialize()
     assert_ends_at_our_error(caught.value)
@@ -87,7 +55,7 @@ async def test_region_that_is_wrong_is_an_endpoint_that_does_not_exist(
     config = local_config("http://replaced", **QUICK).model_copy(
         update={"endpoint_url": None, "region": "eu-nowhere-1"}
     )
-    with pytest.raises(EndpointUnreachableError, match="region 'eu-nowhere-1': check endpoint_url, region"):
+    with pytest.raises(EndpointUnreachableError, match="endpoint of AWS, region 'eu-nowhere-1'"):
         await DynamoDBBackend(config).initialize()
     assert all("eu-nowhere-1" in host for host in asked)
     assert asked
@@ -98,8 +66,7 @@ async def test_region_that_is_wrong_is_an_endpoint_that_does_not_exist(
     [
         ("AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized to perform: dynamodb:X"),
         ("UnrecognizedClientException", "The security token included in the request is invalid."),
-        ("ExpiredTokenException", "The security token included in the request is expired"),
-        ("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than ..."),
+        ("InvalidSignatureException", "The request signature we calculated does not match ..."),
     ],
 )  # fmt: skip
 async def test_access_denied_is_not_retried_and_says_what_is_missing(code: str, message: str) -> None:
@@ -115,17 +82,8 @@ async def test_access_denied_is_not_retried_and_says_what_is_missing(code: str, 
     assert all(counters.retries == 0 for counters in backend.metrics().values())
 
 
-async def test_credentials_error_says_how_to_set_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    for name in (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_PROFILE",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+@pytest.mark.usefixtures("aws_environment")
+async def test_credentials_error_says_how_to_set_them() -> None:
     backend = DynamoDBBackend(DynamoDBConfig(endpoint_url="http://127.0.0.1:1"))
     with pytest.raises(CredentialsError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile"):
         await backend.initialize()

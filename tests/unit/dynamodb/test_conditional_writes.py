@@ -299,6 +299,43 @@ async def test_conditional_batches_auto_falls_back_to_single_requests_and_warns_
     assert "Allow dynamodb:PartiQLInsert" in caplog.text
 
 
+async def test_conditional_batches_auto_falls_back_at_once_where_partiql_seems_unsupported() -> None:
+    """moto answers 500, without a name for the error."""
+
+    def answer(operation: str, request: Any) -> Any:
+        if operation == "batch_execute_statement":
+            raise client_error("500", 500)
+        return {}
+
+    slow = AUTO.model_copy(update={"retry_base_delay": 60.0})
+    async with open_gateway(answer, slow) as (gateway, client):
+        writes = conditional_writes(gateway, FRONTIER)
+        async with asyncio.timeout(1):
+            assert await writes.run([insert(each) for each in "ab"]) == [Applied(), Applied()]
+            assert await writes.run([insert("c")]) == [Applied()]
+    assert len(sent(client)) == 1
+
+
+@pytest.mark.parametrize("way", ["auto", "partiql"])
+async def test_conditional_batches_are_sent_again_after_a_nameless_fault_where_partiql_is_served(
+    way: str,
+) -> None:
+    fault = client_error("500", 500)
+    faults = [None, fault, None] if way == "auto" else [fault, None]
+
+    def answer(operation: str, request: Any) -> Any:
+        assert operation == "batch_execute_statement"
+        if (error := faults.pop(0)) is not None:
+            raise error
+        return {"Responses": [{} for _ in request["Statements"]]}
+
+    config = FAST.model_copy(update={"conditional_batches": way})
+    async with open_gateway(answer, config) as (gateway, _):
+        writes = conditional_writes(gateway, FRONTIER)
+        while faults:
+            assert await writes.run([insert("a")]) == [Applied()]
+
+
 async def test_conditional_batches_partiql_fails_where_partiql_is_denied() -> None:
     def answer(operation: str, request: Any) -> Any:
         raise client_error("AccessDeniedException")

@@ -110,7 +110,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
         (client_error("ResourceNotFoundException"), TableNotFoundError, r"call initialize\(\) to create it"),
         (client_error("AccessDeniedException"), AccessDeniedError, "check the credentials, the region"),
         (client_error("UnrecognizedClientException"), AccessDeniedError, "message of Unrecognized"),
-        (client_error("ExpiredTokenException"), AccessDeniedError, "credentials"),
+        (client_error("ExpiredTokenException"), CredentialsError, "renew the credentials"),
         (client_error("InternalServerError", 500), ServerFaultError, "try again later"),
         (client_error("ValidationException"), RequestRejectedError, "message of ValidationException"),
         (EndpointConnectionError(endpoint_url="http://x"), EndpointUnreachableError, "check endpoint_url"),

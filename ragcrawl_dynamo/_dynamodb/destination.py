@@ -1,0 +1,118 @@
+"""Finds the region and the endpoint of a client, and tells who chose them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from botocore.loaders import create_loader
+
+from ragcrawl_dynamo.config import DynamoDBConfig
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
+
+Service: TypeAlias = Literal["DynamoDB", "S3"]
+
+DEFAULT_REGION = "us-east-1"
+
+# botocore reads the second one alone; AWS's other SDKs read the first one, and Lambda and ECS set it.
+_REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+_SETTINGS: dict[Service, str] = {"DynamoDB": "endpoint_url", "S3": "content_bucket_endpoint_url"}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where requests go, and who chose it.
+
+    Who chose it is the name of a setting ("setting region"), of an environment variable ("AWS_REGION") or of
+    a profile ("profile 'crawler'"), "session" for a session that was passed, or "default".
+
+    Attributes:
+        region: The AWS region.
+        region_source: Who chose the region.
+        endpoint_url: The URL; None for the endpoint of AWS.
+        endpoint_source: Who chose the URL.
+    """
+
+    region: str
+    region_source: str
+    endpoint_url: str | None = None
+    endpoint_source: str = "default"
+
+    def __str__(self) -> str:
+        url = f"{self.endpoint_url} ({self.endpoint_source})" if self.endpoint_url else "of AWS"
+        return f"endpoint {url}, region {self.region!r} ({self.region_source})"
+
+
+def find_destination(
+    config: DynamoDBConfig,
+    service: Service,
+    session: AioSession,
+    *,
+    ignores_configured: bool | None = None,
+) -> Destination:
+    """Finds the destination of a client. Empty environment variables count as not set.
+
+    Args:
+        config: The settings, which come first.
+        service: The service.
+        session: Knows the profile, and reads the shared configuration files.
+        ignores_configured: Whether only settings choose an endpoint. By default the environment and the
+            profile say so, as for every client of botocore.
+
+    Raises:
+        ProfileNotFound: The profile does not exist.
+        ConfigParseError: The shared configuration file cannot be read.
+    """
+    region, region_source = next(choice for choice in _regions(config, session) if choice[0])
+    if ignores_configured is None:
+        ignores_configured = bool(session.get_config_variable("ignore_configured_endpoint_urls"))
+    endpoints = _endpoints(config, service, session, ignores_configured=ignores_configured)
+    url, url_source = next((choice for choice in endpoints if choice[0]), (None, "default"))
+    return Destination(str(region), region_source, url, url_source)
+
+
+@cache
+def partition_of(region: str) -> str:
+    """Returns the AWS partition of a region, such as "aws-cn", by botocore's data; "aws" if it has none."""
+    partitions: list[dict[str, Any]] = create_loader().load_data("partitions")["partitions"]
+    for partition in partitions:
+        # The pattern knows regions that are newer than the data.
+        if region in partition["regions"] or re.match(partition["regionRegex"], region):
+            return str(partition["id"])
+    return "aws"
+
+
+def _regions(config: DynamoDBConfig, session: AioSession) -> Iterator[tuple[str | None, str]]:
+    yield config.region, "setting region"
+    yield session.instance_variables().get("region"), "session"
+    for name in _REGION_VARIABLES:
+        yield os.environ.get(name), name
+    yield session.get_scoped_config().get("region"), _profile(session)
+    yield DEFAULT_REGION, "default"
+
+
+def _endpoints(
+    config: DynamoDBConfig, service: Service, session: AioSession, *, ignores_configured: bool
+) -> Iterator[tuple[str | None, str]]:
+    """Yields what may choose an endpoint, in botocore's order."""
+    setting = _SETTINGS[service]
+    yield getattr(config, setting), f"setting {setting}"
+    if ignores_configured:
+        return
+    for name in (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL"):
+        yield os.environ.get(name), name
+    profile = session.get_scoped_config()
+    services = session.full_config.get("services", {}).get(profile.get("services"), {})
+    yield services.get(service.lower(), {}).get("endpoint_url"), f"services of {_profile(session)}"
+    yield profile.get("endpoint_url"), _profile(session)
+
+
+def _profile(session: AioSession) -> str:
+    return f"profile {session.get_config_variable('profile') or 'default'!r}"

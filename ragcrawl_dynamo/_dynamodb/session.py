@@ -1,0 +1,104 @@
+"""Makes the botocore session and the options of a client, of the settings and of what a user brings."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from types import NoneType
+from typing import Any, TypeAlias
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.config import Config
+from botocore.loaders import create_loader
+
+from ragcrawl_dynamo._utils.validation import check_kind
+from ragcrawl_dynamo.config import DynamoDBConfig
+from ragcrawl_dynamo.errors import InvalidArgumentError
+
+AwsSession: TypeAlias = aioboto3.Session | AioSession
+ClientConfig: TypeAlias = Config
+
+# Options of botocore that settings choose, and that the gateway and the tuned client rely on.
+_CHOSEN = {
+    "region_name": "set `region`",
+    "connect_timeout": "set `connect_timeout`",
+    "read_timeout": "set `read_timeout`",
+    "max_pool_connections": "set `max_connections`",
+    "retries": "set `retry_attempts` and `call_timeout`",
+    "parameter_validation": "leave it out: requests are checked before",
+    "user_agent": "set `user_agent_extra`",
+    "http_session_cls": "leave it out: the client has its own",
+}
+
+
+def check_access(
+    config: DynamoDBConfig, session: AwsSession | None, client_config: ClientConfig | None
+) -> None:
+    """Checks a session and options of botocore that a user brings.
+
+    Raises:
+        InvalidArgumentError: One has a wrong type, or says what only a setting can say.
+    """
+    if not isinstance(session, aioboto3.Session | AioSession | NoneType):
+        # The usual mistake is a session of boto3, which does not wait without blocking.
+        kind = f"{type(session).__module__}.{type(session).__qualname__}"
+        raise InvalidArgumentError("session", f"must be a session of aioboto3 or aiobotocore, not a {kind}")
+    if session is not None and (config.profile is not None or config.access_key_id is not None):
+        raise InvalidArgumentError(
+            "session", "brings its own credentials: leave profile, access_key_id and secret_access_key unset"
+        )
+    check_kind("client_config", client_config, Config, NoneType)
+    if "ssl_context" in (getattr(client_config, "connector_args", None) or {}):
+        raise InvalidArgumentError("client_config", "cannot bring an ssl_context: set AWS_CA_BUNDLE")
+    defaults = AioConfig()
+    for name, advice in _CHOSEN.items():
+        if getattr(client_config, name, default := getattr(defaults, name)) != default:
+            raise InvalidArgumentError("client_config", f"cannot choose {name}: {advice}")
+
+
+def make_session(
+    config: DynamoDBConfig, given: AwsSession | None = None, *, handlers: bool = True
+) -> AioSession:
+    """Makes a session of botocore for one client. A session that is given stays as it is.
+
+    Args:
+        config: The settings.
+        given: A session of the user: its profile, its variables and its event handlers are taken over.
+        handlers: Whether to register the handlers that clients need.
+    """
+    if given is not None:
+        theirs = _core(given)
+        events = copy.copy(theirs.get_component("event_emitter"))
+        session = AioSession(event_hooks=events, include_builtin_handlers=False)
+        for name, value in theirs.instance_variables().items():
+            session.set_config_variable(name, value)
+        return session
+    session = AioSession(profile=config.profile, include_builtin_handlers=handlers)
+    # A profile can name service models of its own.
+    if config.profile is None:
+        session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+def make_options(given: AwsSession | None, client_config: ClientConfig | None, **ours: Any) -> AioConfig:
+    """Makes the options of a client: those of the session, then `client_config`, then `ours`."""
+    default = None if given is None else _core(given).get_default_client_config()
+    theirs = [options for options in (default, client_config) if options is not None]
+    arguments = [args for options in theirs if (args := getattr(options, "connector_args", None))]
+    options = AioConfig(arguments[-1] if arguments else None)
+    for other in (*theirs, Config(**ours)):
+        options = options.merge(other)
+    return options
+
+
+def _core(session: AwsSession) -> AioSession:
+    """Returns botocore's session below one of aioboto3, which has no public way to it."""
+    return session._session if isinstance(session, aioboto3.Session) else session
+
+
+@cache
+def _loader(data_path: str | None) -> Any:
+    """Reads the service models of botocore once a process: that takes 100 ms of CPU for each client."""
+    return create_loader(data_path)
