@@ -19,8 +19,8 @@ from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
-from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo._schema.table_info import TableInfo
 from ragcrawl_dynamo._utils.domains import registrable_domain
 from ragcrawl_dynamo._utils.urls import normalize_url, page_id
 from ragcrawl_dynamo.backend import DynamoDBBackend
@@ -62,6 +62,7 @@ from ragcrawl_dynamo.errors import (
     ServerFaultError,
     ServiceError,
     TableNotFoundError,
+    TableUnusableError,
     ThrottledError,
     WrongEventLoopError,
 )
@@ -155,6 +156,7 @@ __all__ = [
     "Store",
     "TableInfo",
     "TableNotFoundError",
+    "TableUnusableError",
     "Task",
     "ThrottledError",
     "WorkSummary",

@@ -32,8 +32,8 @@ from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._records.sites import SiteStore
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
-from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.schema import Schema
+from ragcrawl_dynamo._schema.table_info import TableInfo
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo.config import DynamoDBConfig

@@ -8,13 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._schema.migrations import MigrationProgress, SchemaStore
-from ragcrawl_dynamo._schema.provisioning import (
-    TableInfo,
-    all_active,
-    describe_tables,
-    ensure_tables,
-    require_tables,
-)
+from ragcrawl_dynamo._schema.provisioning import all_active, ensure_tables, require_tables
+from ragcrawl_dynamo._schema.table_info import TableInfo, describe_tables
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import ServiceError
