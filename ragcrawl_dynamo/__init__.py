@@ -79,6 +79,7 @@ from ragcrawl_dynamo.models import (
 )
 from ragcrawl_dynamo.storage import StorageBackend
 from ragcrawl_dynamo.store import Store, connect
+from ragcrawl_dynamo.table_options import TableOptions
 
 __all__ = [
     "AccessDeniedError",
@@ -156,6 +157,7 @@ __all__ = [
     "Store",
     "TableInfo",
     "TableNotFoundError",
+    "TableOptions",
     "TableUnusableError",
     "Task",
     "ThrottledError",
