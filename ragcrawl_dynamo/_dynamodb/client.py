@@ -44,6 +44,20 @@ def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[Dy
     return _open(config, "s3", config.content_bucket_endpoint_url)
 
 
+def open_scaling_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """Returns a client of Application Auto Scaling, to be entered; a gateway uses it as the other ones."""
+    return _open(config, "application-autoscaling", scaling_endpoint(config))
+
+
+def scaling_endpoint(config: DynamoDBConfig) -> str | None:
+    """Returns the URL of Application Auto Scaling; None for that of AWS.
+
+    A simulated AWS has all services at one URL. A VPC endpoint of AWS has one service only.
+    """
+    host = urlsplit(config.endpoint_url or "").hostname or ""
+    return None if ".amazonaws." in f"{host}." else config.endpoint_url
+
+
 @asynccontextmanager
 async def _open(
     config: DynamoDBConfig, service: str, endpoint_url: str | None

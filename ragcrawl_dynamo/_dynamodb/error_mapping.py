@@ -23,7 +23,7 @@ from ragcrawl_dynamo._dynamodb.retry import (
 )
 from ragcrawl_dynamo.config import DynamoDBConfig
 
-Service: TypeAlias = Literal["DynamoDB", "S3"]
+Service: TypeAlias = Literal["DynamoDB", "S3", "Application Auto Scaling"]
 
 _ACCESS_CODES = frozenset(
     {

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._schema.autoscaling import Autoscaling
 from ragcrawl_dynamo._schema.migrations import MigrationProgress, SchemaStore
 from ragcrawl_dynamo._schema.provisioning import all_active, ensure_tables, require_tables
 from ragcrawl_dynamo._schema.table_info import TableInfo, describe_tables
@@ -20,9 +21,10 @@ logger = logging.getLogger(__name__)
 class Schema:
     """The tables of one prefix, and the version of their schema."""
 
-    def __init__(self, gateway: Gateway, tables: Tables) -> None:
+    def __init__(self, gateway: Gateway, tables: Tables, autoscaling: Autoscaling) -> None:
         self._gateway = gateway
         self._tables = tables
+        self._autoscaling = autoscaling
         self.store = SchemaStore(gateway, tables)
 
     @property
@@ -34,9 +36,7 @@ class Schema:
         """Creates missing tables, and checks all tables and their version; see StorageBackend.initialize."""
         new: set[str] = set()
         if create_tables:
-            new = await ensure_tables(
-                self._gateway, self._tables, create_missing_indexes=create_missing_indexes
-            )
+            new = await self._ensure_tables(create_missing_indexes=create_missing_indexes)
         else:
             await require_tables(self._gateway, self._tables)
         await self.store.ensure(is_new=self._tables.runs.name in new, write=create_tables)
@@ -50,7 +50,7 @@ class Schema:
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
         """Migrates the tables to this package's version; returns how many items were rewritten."""
-        await ensure_tables(self._gateway, self._tables, create_missing_indexes=True)
+        await self._ensure_tables(create_missing_indexes=True)
         check_callable("on_progress", on_progress)
         return await self.store.migrate(on_progress or (lambda _: None))
 
@@ -70,3 +70,9 @@ class Schema:
         if not is_active:
             logger.warning("unhealthy: a table of prefix %r is missing or inactive", config.table_prefix)
         return is_active
+
+    async def _ensure_tables(self, *, create_missing_indexes: bool) -> set[str]:
+        """Makes the tables usable, and lets their capacity be scaled; returns the names of new ones."""
+        new = await ensure_tables(self._gateway, self._tables, create_missing_indexes=create_missing_indexes)
+        await self._autoscaling.ensure(self._tables)
+        return new

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.table import Table
+from ragcrawl_dynamo._schema.waiting import until_free
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     RequestRejectedError,
@@ -16,10 +15,13 @@ from ragcrawl_dynamo.errors import (
     ServiceError,
 )
 
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import TimeToLiveDescriptionTypeDef
+
 logger = logging.getLogger(__name__)
 
-# Seconds between two tries while the table takes no change.
-_BUSY_PAUSE = 1.0
+# The table is UPDATING.
+_BUSY = "ResourceInUseException"
 
 
 async def enable_features(gateway: Gateway, table: Table[Any]) -> None:
@@ -30,20 +32,22 @@ async def enable_features(gateway: Gateway, table: Table[Any]) -> None:
         ServiceError: DynamoDB refused a request.
     """
     if (attribute := table.expires_by(gateway.config)) is not None:
-        await _until_free(lambda: _enable_ttl(gateway, table, attribute))
+        await until_free(lambda: _enable_ttl(gateway, table, attribute), _BUSY)
     if gateway.config.point_in_time_recovery:
-        await _until_free(lambda: _enable_recovery(gateway, table))
+        await until_free(lambda: _enable_recovery(gateway, table), _BUSY)
 
 
-async def _until_free(change: Callable[[], Awaitable[None]]) -> None:
-    """Repeats a change while the table is busy with another one. The caller limits the time."""
-    while True:
-        try:
-            return await change()
-        except RequestRejectedError as error:
-            if error.code != "ResourceInUseException":
-                raise
-        await asyncio.sleep(_BUSY_PAUSE)
+async def read_time_to_live(gateway: Gateway, table: Table[Any]) -> TimeToLiveDescriptionTypeDef:
+    """Returns what DynamoDB says of the time to live of a table."""
+    response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+    return response["TimeToLiveDescription"]
+
+
+async def has_recovery(gateway: Gateway, table: Table[Any]) -> bool:
+    """Returns whether point-in-time recovery of a table is on."""
+    response = await gateway.call("DescribeContinuousBackups", {"TableName": table.name})
+    current = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+    return current.get("PointInTimeRecoveryStatus") == "ENABLED"
 
 
 async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> None:
@@ -53,12 +57,11 @@ async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> No
         SchemaMismatchError: It is on for another attribute.
     """
     try:
-        response = await gateway.call("DescribeTimeToLive", {"TableName": table.name})
+        current = await read_time_to_live(gateway, table)
     except AccessDeniedError as error:
         # The process that created the tables has switched it on. A worker needs no right to read it.
         logger.warning("%s: it is not known whether old items expire: %s", table.name, error)
         return
-    current = response["TimeToLiveDescription"]
     if current.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         if current.get("AttributeName") != attribute:
             raise SchemaMismatchError(
@@ -84,9 +87,7 @@ async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> No
 async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
     """Switches point-in-time recovery of a table on, unless it is on already."""
     try:
-        response = await gateway.call("DescribeContinuousBackups", {"TableName": table.name})
-        current = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-        if current.get("PointInTimeRecoveryStatus") == "ENABLED":
+        if await has_recovery(gateway, table):
             return
         await gateway.call(
             "UpdateContinuousBackups",

@@ -11,7 +11,7 @@ from ragcrawl_dynamo import (
     SchemaMismatchError,
     TableUnusableError,
 )
-from ragcrawl_dynamo._schema import table_features
+from ragcrawl_dynamo._schema import waiting
 from tests.support.fake_tables import FakeTables
 from tests.support.fakes import FAST, client_error
 
@@ -144,7 +144,7 @@ async def test_initialize_refuses_a_hopeless_table_at_once(
 async def test_initialize_switches_features_on_when_the_table_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table_features, "_BUSY_PAUSE", 0.01)
+    monkeypatch.setattr(waiting, "_PAUSE", 0.01)
     config = QUICK.model_copy(update={"point_in_time_recovery": True})
     tables = FakeTables(config)
     tables.time_to_live = {"TimeToLiveStatus": "DISABLED"}
@@ -166,7 +166,7 @@ async def test_initialize_switches_features_on_when_the_table_is_free(
 async def test_initialize_ends_at_table_timeout_if_a_table_stays_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table_features, "_BUSY_PAUSE", 0.01)
+    monkeypatch.setattr(waiting, "_PAUSE", 0.01)
     config = QUICK.model_copy(update={"table_timeout": 0.2})
     tables = FakeTables(config)
     tables.time_to_live = {"TimeToLiveStatus": "DISABLED"}
