@@ -43,7 +43,8 @@ class Schema:
 
     async def describe(self) -> tuple[list[TableInfo], int | None]:
         """Returns descriptions of the tables, and the stored version of their schema, or None."""
-        tables = await describe_tables(self._gateway, self._tables)
+        scaling = await self._autoscaling.read(self._tables)
+        tables = await describe_tables(self._gateway, self._tables, scaling)
         has_runs = any(table.name == self._tables.runs.name and table.billing for table in tables)
         record = await self.store.read() if has_runs else None
         return tables, None if record is None else record.version

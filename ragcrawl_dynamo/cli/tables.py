@@ -64,7 +64,10 @@ def init(
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Shows the tables and their schema version. The exit code is 1 if a table does not serve requests."""
+    """Shows the tables, where they differ from the settings, and their schema version.
+
+    The exit code is 1 if a table does not serve requests.
+    """
     tables, version = asyncio.run(DynamoDBBackend(config_of(context)).describe_tables())
     healthy = all(table.is_serving for table in tables)
     if as_json:
@@ -73,6 +76,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         columns = ("name", "status", "items", "size_bytes", "billing", "time_to_live")
         write_rows(tables, columns, as_json=False, empty="")
+        for table in tables:
+            for difference in table.differences:
+                out.print(difference, markup=False, soft_wrap=True)
         known = "not recorded" if version is None else version
         out.print(f"schema version: {known}; {'healthy' if healthy else '[red]not healthy[/]'}")
         err.print("[dim]DynamoDB updates the numbers of items and bytes about every six hours[/]")

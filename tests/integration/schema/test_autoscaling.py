@@ -55,6 +55,28 @@ async def test_initialize_lets_capacities_be_scaled(config: DynamoDBConfig) -> N
         assert sorted(metrics) == ["DynamoDBReadCapacityUtilization", "DynamoDBWriteCapacityUtilization"]
 
 
+@on_moto
+async def test_describe_tables_shows_a_capacity_that_is_scaled_otherwise(config: DynamoDBConfig) -> None:
+    async with DynamoDBBackend(config) as backend:
+        tables, _ = await backend.describe_tables()
+        assert [table.differences for table in tables] == [()] * 5
+    resource, dimension = f"table/{config.table_prefix}sites", "dynamodb:table:ReadCapacityUnits"
+    async with open_scaling_client(config) as client:
+        scaling: Any = client
+        await scaling.register_scalable_target(
+            ServiceNamespace="dynamodb",
+            ResourceId=resource,
+            ScalableDimension=dimension,
+            MinCapacity=5,
+            MaxCapacity=9,
+        )
+    tables, _ = await DynamoDBBackend(config).describe_tables()
+    assert [line for table in tables for line in table.differences] == [
+        f"{config.table_prefix}sites: auto scaling of ReadCapacityUnits is 5 to 9 at 70 %, "
+        f"the settings say 5 to 50 at 70 %"
+    ]
+
+
 @on_dynamodb_local
 async def test_initialize_warns_of_an_engine_without_auto_scaling(
     config: DynamoDBConfig, caplog: pytest.LogCaptureFixture

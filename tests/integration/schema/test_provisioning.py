@@ -256,6 +256,28 @@ async def test_initialize_sets_the_options_of_the_tables_that_an_engine_knows(co
         }
 
 
+async def test_describe_tables_finds_no_difference_after_initialize(config: DynamoDBConfig) -> None:
+    provisioned = {"billing_mode": "PROVISIONED", "frontier_ttl_days": 7}
+    for changes in ({}, provisioned):
+        changed = config.model_copy(update=changes)
+        async with DynamoDBBackend(changed) as backend:
+            tables, _ = await backend.describe_tables()
+            assert [table.differences for table in tables] == [()] * 5
+        await drop_tables(config)
+
+
+async def test_describe_tables_shows_tables_that_are_older_than_the_settings(config: DynamoDBConfig) -> None:
+    async with DynamoDBBackend(config):
+        pass
+    changes = {"billing_mode": "PROVISIONED", "deletion_protection": True}
+    tables, _ = await DynamoDBBackend(config.model_copy(update=changes)).describe_tables()
+    for table in tables:
+        assert table.differences == (
+            f"{table.name}: billing_mode is PAY_PER_REQUEST, the settings say PROVISIONED",
+            f"{table.name}: deletion_protection is off, the settings say on",
+        )
+
+
 @on_moto
 async def test_initialize_sets_encryption_and_warm_throughput(config: DynamoDBConfig) -> None:
     async with DynamoDBBackend(config.model_copy(update={"tables": OPTIONS})):
