@@ -50,8 +50,8 @@ class TableOptions(BaseModel):
     on_demand_max_write: int | None = Field(default=None, ge=1)
     """Likewise, the largest number of write units."""
     warm_read: int | None = Field(default=None, ge=1)
-    """The read units that a table serves at once, without growing to them. AWS charges for it once. At least
-    12,000 on demand, at least `read_capacity` if provisioned.
+    """The read units that a table serves at once, without growing to them. AWS charges for it once, and it
+    cannot be lowered. At least 12,000 on demand, at least `read_capacity` if provisioned.
     """
     warm_write: int | None = Field(default=None, ge=1)
     """Likewise, the write units. At least 4,000 on demand, at least `write_capacity` if provisioned."""
