@@ -74,7 +74,7 @@ def _table_options(table: Table[Any], config: DynamoDBConfig, found: FoundTable)
     table_class = description.get("TableClassSummary", {}).get("TableClass", "STANDARD")
     yield "tables.table_class", table_class, options.table_class
     stream = description.get("StreamSpecification", {"StreamEnabled": False})
-    view = stream.get("StreamViewType") if stream["StreamEnabled"] else None
+    view = stream.get("StreamViewType") if stream.get("StreamEnabled") else None
     yield "tables.stream_view", view, options.stream_view
     is_protected = description.get("DeletionProtectionEnabled", False)
     yield "deletion_protection", is_protected, config.deletion_protection
@@ -122,7 +122,7 @@ def _throughput_options(definition: Any, config: DynamoDBConfig, billing_mode: s
             limit: int | None = getattr(options, f"autoscaling_max_{kind}")
             if limit is None:
                 yield f"{kind}_capacity", actual, smallest
-            elif not smallest <= actual <= limit:
+            elif actual is None or not smallest <= actual <= limit:
                 yield f"{kind}_capacity", actual, f"{smallest:,} to {limit:,}"
         else:
             # DynamoDB says -1 for no limit (AWS: OnDemandThroughput).

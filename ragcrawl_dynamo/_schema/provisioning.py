@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -55,10 +57,13 @@ async def ensure_tables(
 async def require_tables(gateway: Gateway, tables: Tables) -> None:
     """Checks that all tables exist, with the keys and indexes that this version needs; changes nothing.
 
+    It waits for tables and indexes that another process is just creating.
+
     Raises:
         TableNotFoundError: Tables are missing.
         SchemaMismatchError: A table has other keys or indexes.
         TableUnusableError: A table is archived, or its KMS key cannot be used.
+        DeadlineExceededError: A table did not become active within `table_timeout`.
         ServiceError: DynamoDB refused a request.
     """
     all_tables = tables.all()
@@ -73,9 +78,7 @@ async def require_tables(gateway: Gateway, tables: Tables) -> None:
             operation="DescribeTable",
             table=missing[0],
         )
-    for table, description in described:
-        refuse_unusable(table, description)
-        check_schema(table, description, create_missing_indexes=False)
+    await gather(_until_created(gateway, table, description) for table, description in described)
 
 
 async def all_active(gateway: Gateway, tables: Tables) -> bool:
@@ -92,11 +95,23 @@ async def all_active(gateway: Gateway, tables: Tables) -> bool:
 
 async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
     """Makes one table usable, with its time to live and its backups; returns whether the table is new."""
+    async with _table_timeout(gateway, table):
+        is_new = await _until_serving(gateway, table, create_missing_indexes)
+        await enable_features(gateway, table)
+    return is_new
+
+
+@asynccontextmanager
+async def _table_timeout(gateway: Gateway, table: Table[Any]) -> AsyncIterator[None]:
+    """Ends what is done to a table after `table_timeout`.
+
+    Raises:
+        DeadlineExceededError: The time is over.
+    """
     timeout = gateway.config.table_timeout
     try:
         async with asyncio.timeout(timeout):
-            is_new = await _until_serving(gateway, table, create_missing_indexes)
-            await enable_features(gateway, table)
+            yield
     except TimeoutError:
         raise DeadlineExceededError(
             f"not active within table_timeout = {timeout} s: check its status, then call initialize() again",
@@ -104,7 +119,20 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
             operation="DescribeTable",
             table=table.name,
         ) from None
-    return is_new
+
+
+async def _until_created(gateway: Gateway, table: Table[Any], description: TableDescriptionTypeDef) -> None:
+    """Checks a table, and waits until it and its indexes are created; changes nothing."""
+    pause = _FIRST_POLL
+    async with _table_timeout(gateway, table):
+        while True:
+            refuse_unusable(table, description)
+            check_schema(table, description, create_missing_indexes=False)
+            if description["TableStatus"] != "CREATING" and not unready_indexes(table, description):
+                return
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_POLL, pause * 1.5)
+            description = (await gateway.call("DescribeTable", {"TableName": table.name}))["Table"]
 
 
 async def _until_serving(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:

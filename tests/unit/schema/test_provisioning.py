@@ -56,8 +56,11 @@ async def test_initialize_accepts_an_index_whose_throughput_is_updating() -> Non
     assert len(tables.sent("describe_table")) == 5
 
 
+@pytest.mark.parametrize("create_tables", [True, False])
 @pytest.mark.parametrize("table_status", ["ACTIVE", "UPDATING"])
-async def test_initialize_waits_for_an_index_of_its_own_that_is_built(table_status: str) -> None:
+async def test_initialize_waits_for_an_index_of_its_own_that_is_built(
+    table_status: str, create_tables: bool
+) -> None:
     tables = FakeTables(QUICK)
     pages = tables.descriptions["pages"]
     pages["TableStatus"] = table_status
@@ -71,17 +74,31 @@ async def test_initialize_waits_for_an_index_of_its_own_that_is_built(table_stat
             pages["GlobalSecondaryIndexes"][0]["IndexStatus"] = "ACTIVE"
 
     tables.on_request = built_at_the_third_look
-    await initialize(tables)
+    await initialize(tables, create_tables=create_tables)
     assert seen == 3
 
 
-async def test_initialize_ends_at_table_timeout_if_its_own_index_is_not_built() -> None:
+async def test_initialize_without_create_tables_waits_for_a_table_that_is_created() -> None:
+    tables = FakeTables(QUICK)
+    tables.descriptions["pages"]["TableStatus"] = "CREATING"
+
+    def created_at_the_second_look(operation: str, request: Any) -> None:
+        if len(tables.sent("describe_table")) > 5:
+            tables.descriptions["pages"]["TableStatus"] = "ACTIVE"
+
+    tables.on_request = created_at_the_second_look
+    await initialize(tables, create_tables=False)
+    assert len(tables.sent("describe_table")) == 6
+
+
+@pytest.mark.parametrize("create_tables", [True, False])
+async def test_initialize_ends_at_table_timeout_if_its_own_index_is_not_built(create_tables: bool) -> None:
     tables = FakeTables(QUICK)
     tables.descriptions["pages"]["GlobalSecondaryIndexes"][0]["IndexStatus"] = "CREATING"
     with pytest.raises(
         DeadlineExceededError, match=r"ragcrawl_pages: not active within table_timeout = 1\.0 s"
     ):
-        await initialize(tables)
+        await initialize(tables, create_tables=create_tables)
 
 
 async def test_initialize_adds_a_missing_index_after_the_change_of_somebody_else() -> None:
