@@ -13,6 +13,7 @@ from botocore.exceptions import (
 )
 
 from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._dynamodb.client import scaling_endpoint
 from ragcrawl_dynamo._dynamodb.retry import (
     THROTTLING_REASONS,
     cancellation_reasons,
@@ -75,6 +76,8 @@ class ErrorMapper:
         self._config = config
         self._service = service
         self._endpoint_url = config.content_bucket_endpoint_url if service == "S3" else config.endpoint_url
+        if service == "Application Auto Scaling":
+            self._endpoint_url = scaling_endpoint(config)
 
     def map(
         self,

@@ -165,6 +165,13 @@ async def test_initialize_raises_what_auto_scaling_refuses(scaling: FakeScaling)
     assert scaling.client.closed == 1
 
 
+async def test_initialize_names_the_endpoint_of_auto_scaling_in_errors(scaling: FakeScaling) -> None:
+    scaling.refusals = [("register_scalable_target", "ValidationException")]
+    url = "https://vpce-1-2.dynamodb.us-east-1.vpce.amazonaws.com"
+    with pytest.raises(RequestRejectedError, match="at endpoint of AWS"):
+        await initialize(SCALED.model_copy(update={"endpoint_url": url}))
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
