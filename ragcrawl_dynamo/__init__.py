@@ -21,8 +21,8 @@ from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper
 from ragcrawl_dynamo._frontier.worker import Worker
 from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
-from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.records import RunState
+from ragcrawl_dynamo._schema.table_info import TableInfo
 from ragcrawl_dynamo._utils.domains import registrable_domain
 from ragcrawl_dynamo._utils.urls import normalize_url, page_id
 from ragcrawl_dynamo.backend import DynamoDBBackend
@@ -64,6 +64,7 @@ from ragcrawl_dynamo.errors import (
     ServerFaultError,
     ServiceError,
     TableNotFoundError,
+    TableUnusableError,
     ThrottledError,
     WrongEventLoopError,
 )
@@ -80,6 +81,7 @@ from ragcrawl_dynamo.models import (
 )
 from ragcrawl_dynamo.storage import StorageBackend
 from ragcrawl_dynamo.store import Store, connect
+from ragcrawl_dynamo.table_options import TableOptions
 
 __all__ = [
     "AccessDeniedError",
@@ -159,6 +161,8 @@ __all__ = [
     "Store",
     "TableInfo",
     "TableNotFoundError",
+    "TableOptions",
+    "TableUnusableError",
     "Task",
     "ThrottledError",
     "WorkSummary",

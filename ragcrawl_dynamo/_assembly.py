@@ -31,9 +31,10 @@ from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._records.sites import SiteStore
+from ragcrawl_dynamo._schema.autoscaling import Autoscaling
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
-from ragcrawl_dynamo._schema.provisioning import TableInfo
 from ragcrawl_dynamo._schema.schema import Schema
+from ragcrawl_dynamo._schema.table_info import TableInfo
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.clock import Clock, SystemClock
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -59,7 +60,7 @@ class Assembly:
         self.gateway = gateway = Gateway(config, access=access, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
         self.bucket = ContentBucket(config, access, metrics)
-        self.schema = Schema(gateway, tables)
+        self.schema = Schema(gateway, tables, Autoscaling(config, access, metrics))
         self.sites = SiteStore(gateway, tables.sites)
         self.runs = RunStore(gateway, tables.runs)
         self.pages = PageStore(gateway, tables.pages, clock)

@@ -26,7 +26,7 @@ from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._records.runs import StatsDeltas
 from ragcrawl_dynamo._schema.migrations import MigrationProgress
-from ragcrawl_dynamo._schema.provisioning import TableInfo
+from ragcrawl_dynamo._schema.table_info import TableInfo
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.deprecation import formerly
 from ragcrawl_dynamo.config import DynamoDBConfig

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from ragcrawl_dynamo.table_options import TableOptions
+
 __all__ = ["DynamoDBConfig", "StorageConfig"]
 
 ENV_PREFIX = "RAGCRAWL_DYNAMO_"
@@ -132,6 +134,10 @@ class DynamoDBConfig(BaseModel):
     """Enables continuous backups of every table."""
     deletion_protection: bool = False
     """Makes DynamoDB refuse DeleteTable, set when the tables are created."""
+    tables: TableOptions = Field(default_factory=TableOptions)
+    """Encryption, class, streams and limits of the tables. A variable such as RAGCRAWL_DYNAMO_TABLES_KMS_KEY
+    sets one of them.
+    """
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -143,13 +149,16 @@ class DynamoDBConfig(BaseModel):
             raise ValueError("profile and static keys exclude each other: set one of them")
         if self.endpoint_url is None and self.region is not None and self.region.count("-") < 2:
             raise ValueError("region must be an AWS region such as us-east-1 if endpoint_url is not set")
+        for problem in self.tables.problems(self.billing_mode, self.read_capacity, self.write_capacity):
+            raise ValueError(problem)
         return self
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Reads settings from the environment.
 
-        RAGCRAWL_DYNAMO_REGION sets `region`, and so on for every field.
+        RAGCRAWL_DYNAMO_REGION sets `region`, and so on for every field. RAGCRAWL_DYNAMO_TABLES_KMS_KEY sets
+        `tables.kms_key`, and so on for every field of `TableOptions`.
 
         Args:
             environ: The variables. The environment of the process by default.
@@ -168,6 +177,9 @@ class DynamoDBConfig(BaseModel):
             # Invalid JSON stays text, so that pydantic names the field and the type that it takes.
             with suppress(orjson.JSONDecodeError):
                 settings["tags"] = orjson.loads(tags)
+        of_tables = [name for name in settings if name.startswith("tables_")]
+        if of_tables:
+            settings["tables"] = {name.removeprefix("tables_"): settings.pop(name) for name in of_tables}
         return cls(**{**settings, **overrides})
 
 

@@ -2,7 +2,7 @@
 
 | role | for |
 |---|---|
-| admin | `initialize()`: creates the tables and their indexes, enables time to live and backups |
+| admin | `initialize()`: creates tables and indexes, enables time to live, backups and auto scaling |
 | migrator | `migrate()`: the same, and rewrites items of an older schema version |
 | worker | everything except creating tables: crawls, commits, cleans up, deletes sites |
 | reader | `get_*`, `list_*`, `iter_*`, `count_*`, `health_check()`, changes, counts and state of a frontier |
@@ -25,10 +25,13 @@ from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.table_options import AWS_MANAGED_KEY
 
 __all__ = ["Role", "policy"]
 
 Role: TypeAlias = Literal["admin", "migrator", "worker", "reader"]
+
+_TABLE_MAKERS = ("admin", "migrator")
 
 # By role and table: actions on the table itself. `_table_statements` adds the actions that open a backend.
 _ON_TABLES: dict[str, dict[str, set[str]]] = {
@@ -90,6 +93,17 @@ _ON_OBJECTS: dict[str, set[str]] = {
     "reader": {"GetObject"},
 }
 
+# What DynamoDB does with a key on behalf of whoever reads or writes a table, and of whoever creates one (AWS:
+# "DynamoDB encryption at rest", authorizing use of a customer managed key).
+_ON_KEY = {"Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey*", "ReEncrypt*"}
+
+# What PutScalingPolicy does on behalf of its caller: each policy has alarms. And the role by which
+# Application Auto Scaling changes tables: it creates the role in an account that has none (AWS:
+# "Identity-based policy examples for Application Auto Scaling").
+_ON_ALARMS = {"DeleteAlarms", "DescribeAlarms", "PutMetricAlarm"}
+_SCALING_SERVICE = "dynamodb.application-autoscaling.amazonaws.com"
+_SCALING_ROLE = "AWSServiceRoleForApplicationAutoScaling_DynamoDBTable"
+
 
 def policy(
     config: DynamoDBConfig, role: Role, *, account: str = "*", partition: str | None = None
@@ -136,6 +150,8 @@ def policy(
             statements.append(
                 {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": [f"{bucket}/*"]}
             )
+    statements += _key_statements(config, role, partition, region, account)
+    statements += _scaling_statements(config, role, partition, region, account)
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -156,13 +172,15 @@ def _table_statements(
 def _feature_actions(table: Table[Any], config: DynamoDBConfig, role: Role) -> set[str]:
     """Returns the actions on features that initialize() reads and, for roles that create tables, enables."""
     actions = set()
-    makes_tables = role in ("admin", "migrator")
+    makes_tables = role in _TABLE_MAKERS
     if table.expires_by(config) is not None:
         actions |= {"DescribeTimeToLive"} | ({"UpdateTimeToLive"} if makes_tables else set())
     if config.point_in_time_recovery:
         actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if makes_tables else set())
     if makes_tables:
-        actions |= {"UpdateTable"} if any(index.is_global for index in table.indexes) else set()
+        has_global_index = any(index.is_global for index in table.indexes)
+        # Application Auto Scaling asks it of whoever registers a table.
+        actions |= {"UpdateTable"} if has_global_index or config.tables.is_autoscaled else set()
         actions |= {"TagResource"} if config.tags else set()
     return actions
 
@@ -173,4 +191,75 @@ def _statement(sid: str, names: list[str], actions: set[str], prefix: str) -> di
         "Effect": "Allow",
         "Action": sorted(f"dynamodb:{action}" for action in actions),
         "Resource": [prefix + name for name in names],
+    }
+
+
+def _key_statements(
+    config: DynamoDBConfig, role: Role, partition: str, region: str, account: str
+) -> Iterator[dict[str, Any]]:
+    """Yields the statement on a KMS key of the account. AWS's own keys need none."""
+    key = config.tables.kms_key
+    if key is None or key == AWS_MANAGED_KEY:
+        return
+    keys, _, name = key.rpartition(":")
+    keys = keys or f"arn:{partition}:kms:{region}:{account}"
+    # Whoever uses the key by another service is not meant. In China, the domain has one more part.
+    condition: dict[str, Any] = {"StringLike": {"kms:ViaService": f"dynamodb.{region}.amazonaws.com*"}}
+    if "alias/" in name:
+        # A policy cannot name a key by its alias (AWS KMS: "Using aliases to control access").
+        condition["ForAnyValue:StringEquals"] = {"kms:ResourceAliases": [name]}
+        name = "key/*"
+    actions = _ON_KEY | ({"CreateGrant"} if role in _TABLE_MAKERS else set())
+    yield {
+        "Sid": "Key",
+        "Effect": "Allow",
+        "Action": sorted(f"kms:{action}" for action in actions),
+        "Resource": [f"{keys}:{name if name.startswith('key/') else f'key/{name}'}"],
+        "Condition": condition,
+    }
+
+
+def _scaling_statements(
+    config: DynamoDBConfig, role: Role, partition: str, region: str, account: str
+) -> Iterator[dict[str, Any]]:
+    """Yields the statements on Application Auto Scaling, if the settings scale a capacity."""
+    if not config.tables.is_autoscaled:
+        return
+    yield {
+        "Sid": "ScalingRead",
+        "Effect": "Allow",
+        "Action": [
+            "application-autoscaling:DescribeScalableTargets",
+            "application-autoscaling:DescribeScalingPolicies",
+        ],
+        # These actions know no resources.
+        "Resource": ["*"],
+    }
+    if role not in _TABLE_MAKERS:
+        return
+    where = f"{region}:{account}"
+    yield {
+        "Sid": "Scaling",
+        "Effect": "Allow",
+        "Action": [
+            "application-autoscaling:PutScalingPolicy",
+            "application-autoscaling:RegisterScalableTarget",
+        ],
+        "Resource": [f"arn:{partition}:application-autoscaling:{where}:scalable-target/*"],
+        "Condition": {"StringEquals": {"application-autoscaling:service-namespace": "dynamodb"}},
+    }
+    yield {
+        "Sid": "ScalingAlarms",
+        "Effect": "Allow",
+        "Action": sorted(f"cloudwatch:{action}" for action in _ON_ALARMS),
+        "Resource": [f"arn:{partition}:cloudwatch:{where}:alarm:TargetTracking-table/{config.table_prefix}*"],
+    }
+    yield {
+        "Sid": "ScalingRole",
+        "Effect": "Allow",
+        "Action": ["iam:CreateServiceLinkedRole"],
+        "Resource": [
+            f"arn:{partition}:iam::{account}:role/aws-service-role/{_SCALING_SERVICE}/{_SCALING_ROLE}"
+        ],
+        "Condition": {"StringEquals": {"iam:AWSServiceName": _SCALING_SERVICE}},
     }

@@ -53,6 +53,8 @@ class StorageBackend(ABC):
     async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
         """Opens the backend and creates missing tables. Many processes may call it at the same time.
 
+        A table that is UPDATING serves requests, and is not waited for.
+
         Args:
             create_missing_indexes: Adds global indexes that an existing table lacks. DynamoDB reads the whole
                 table to build an index, so this is off by default.
@@ -64,6 +66,7 @@ class StorageBackend(ABC):
                 The error names the differences.
             SchemaVersionError: The tables belong to another version of this package; see `migrate`.
             TableNotFoundError: Tables are missing and `create_tables` is False.
+            TableUnusableError: A table is archived, or its KMS key cannot be used.
             BucketNotFoundError: The configured content bucket does not exist.
             DeadlineExceededError: A table did not become active within `table_timeout`.
         """

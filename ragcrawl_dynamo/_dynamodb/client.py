@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CLIENT_NAMES: dict[Service, str] = {
+    "DynamoDB": "dynamodb",
+    "S3": "s3",
+    "Application Auto Scaling": "application-autoscaling",
+}
+
 ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
 
 
@@ -95,6 +101,11 @@ def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[Dy
     return Access().factory("S3")(config)
 
 
+def open_scaling_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
+    """Returns a client of Application Auto Scaling, to be entered; a gateway uses it as the other ones."""
+    return Access().factory("Application Auto Scaling")(config)
+
+
 @asynccontextmanager
 async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> AsyncIterator[DynamoDBClient]:
     destination = access.find_destination(config, service)
@@ -137,9 +148,8 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         )
     # Without TLS there is nothing to verify, and reading the certificates takes 40 ms of CPU.
     verify = False if url is not None and url.startswith("http://") else None
-    opening: Any = create(
-        service.lower(), region_name=destination.region, endpoint_url=url, config=options, verify=verify
-    )
+    name, region = _CLIENT_NAMES[service], destination.region
+    opening: Any = create(name, region_name=region, endpoint_url=url, config=options, verify=verify)
     async with AsyncExitStack() as stack:
         stack.enter_context(filtered_logs())
         with silent_request():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from botocore.loaders import create_loader
 
@@ -16,13 +17,14 @@ from ragcrawl_dynamo.config import DynamoDBConfig
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
-Service: TypeAlias = Literal["DynamoDB", "S3"]
+Service: TypeAlias = Literal["DynamoDB", "S3", "Application Auto Scaling"]
 
 DEFAULT_REGION = "us-east-1"
 
 # botocore reads the second one alone; AWS's other SDKs read the first one, and Lambda and ECS set it.
 _REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
+# Application Auto Scaling has none.
 _SETTINGS: dict[Service, str] = {"DynamoDB": "endpoint_url", "S3": "content_bucket_endpoint_url"}
 
 
@@ -102,16 +104,24 @@ def _endpoints(
     config: DynamoDBConfig, service: Service, session: AioSession, *, ignores_configured: bool
 ) -> Iterator[tuple[str | None, str]]:
     """Yields what may choose an endpoint, in botocore's order."""
-    setting = _SETTINGS[service]
-    yield getattr(config, setting), f"setting {setting}"
-    if ignores_configured:
-        return
-    for name in (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL"):
-        yield os.environ.get(name), name
+    if setting := _SETTINGS.get(service):
+        yield getattr(config, setting), f"setting {setting}"
     profile = session.get_scoped_config()
-    services = session.full_config.get("services", {}).get(profile.get("services"), {})
-    yield services.get(service.lower(), {}).get("endpoint_url"), f"services of {_profile(session)}"
-    yield profile.get("endpoint_url"), _profile(session)
+    if not ignores_configured:
+        name = service.replace(" ", "_")
+        for variable in (f"AWS_ENDPOINT_URL_{name.upper()}", "AWS_ENDPOINT_URL"):
+            yield os.environ.get(variable), variable
+        services = session.full_config.get("services", {}).get(profile.get("services"), {})
+        yield services.get(name.lower(), {}).get("endpoint_url"), f"services of {_profile(session)}"
+        yield profile.get("endpoint_url"), _profile(session)
+    if service == "Application Auto Scaling":
+        # A simulated AWS has all services at one URL. An endpoint of AWS has one service only.
+        for url, source in _endpoints(config, "DynamoDB", session, ignores_configured=ignores_configured):
+            yield None if _is_of_aws(url) else url, source
+
+
+def _is_of_aws(url: str | None) -> bool:
+    return ".amazonaws." in f"{urlsplit(url or '').hostname}."
 
 
 def _profile(session: AioSession) -> str:

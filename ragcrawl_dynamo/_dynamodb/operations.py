@@ -139,3 +139,16 @@ class Call(Protocol):
         operation: Literal["HeadBucket", "PutObject", "GetObject", "DeleteObject"],
         request: Mapping[str, Any],
     ) -> Any: ...
+    @overload
+    async def __call__(
+        self,
+        operation: Literal[
+            "RegisterScalableTarget",
+            "PutScalingPolicy",
+            "DescribeScalableTargets",
+            "DescribeScalingPolicies",
+        ],
+        request: Mapping[str, Any],
+        *,
+        table: str,
+    ) -> Any: ...

@@ -10,6 +10,7 @@ from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare, Condition, Pla
 from ragcrawl_dynamo._dynamodb.table import E, Index, Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo.config import DynamoDBConfig
+from ragcrawl_dynamo.table_options import AWS_MANAGED_KEY, TableOptions
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         KeysAndAttributesTypeDef,
         KeySchemaElementTypeDef,
         LocalSecondaryIndexTypeDef,
-        ProvisionedThroughputTypeDef,
+        OnDemandThroughputTypeDef,
         PutItemInputTypeDef,
         QueryInputTypeDef,
         ScanInputTypeDef,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         TransactWriteItemTypeDef,
         UpdateItemInputTypeDef,
         UpdateTableInputTypeDef,
+        WarmThroughputTypeDef,
         WriteRequestTypeDef,
     )
 
@@ -212,7 +214,7 @@ def batch_get_request(
 
 
 def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTableInputTypeDef:
-    """Creates a table with all its indexes, tagged and protected as configured."""
+    """Creates a table with all its indexes, and with the options that are set when it is created."""
     request: CreateTableInputTypeDef = {
         "TableName": table.name,
         "KeySchema": key_schema(table),
@@ -234,8 +236,8 @@ def create_table_request(table: Table[E], config: DynamoDBConfig) -> CreateTable
     indexes = [_global_index(index, config) for index in table.indexes if index.is_global]
     if indexes:
         request["GlobalSecondaryIndexes"] = indexes
-    if config.billing_mode == "PROVISIONED":
-        request["ProvisionedThroughput"] = _throughput(config)
+    _set_throughput(request, config)
+    _set_options(request, config.tables)
     if config.tags:
         request["Tags"] = [{"Key": key, "Value": value} for key, value in config.tags.items()]
     return request
@@ -263,8 +265,7 @@ def _global_index(index: Index, config: DynamoDBConfig) -> GlobalSecondaryIndexT
         "KeySchema": key_schema(index),
         "Projection": {"ProjectionType": "KEYS_ONLY"},
     }
-    if config.billing_mode == "PROVISIONED":
-        definition["ProvisionedThroughput"] = _throughput(config)
+    _set_throughput(definition, config)
     return definition
 
 
@@ -281,8 +282,43 @@ def _attribute_definitions(names: Iterable[str]) -> list[AttributeDefinitionType
     return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
 
 
-def _throughput(config: DynamoDBConfig) -> ProvisionedThroughputTypeDef:
-    return {"ReadCapacityUnits": config.read_capacity, "WriteCapacityUnits": config.write_capacity}
+def _set_throughput(
+    definition: CreateTableInputTypeDef | GlobalSecondaryIndexTypeDef, config: DynamoDBConfig
+) -> None:
+    """Sets the capacity and the limits of a table or an index, as far as they differ from the defaults."""
+    options = config.tables
+    if config.billing_mode == "PROVISIONED":
+        definition["ProvisionedThroughput"] = {
+            "ReadCapacityUnits": config.read_capacity,
+            "WriteCapacityUnits": config.write_capacity,
+        }
+    largest: OnDemandThroughputTypeDef = {}
+    if options.on_demand_max_read is not None:
+        largest["MaxReadRequestUnits"] = options.on_demand_max_read
+    if options.on_demand_max_write is not None:
+        largest["MaxWriteRequestUnits"] = options.on_demand_max_write
+    if largest:
+        definition["OnDemandThroughput"] = largest
+    warm: WarmThroughputTypeDef = {}
+    if options.warm_read is not None:
+        warm["ReadUnitsPerSecond"] = options.warm_read
+    if options.warm_write is not None:
+        warm["WriteUnitsPerSecond"] = options.warm_write
+    if warm:
+        definition["WarmThroughput"] = warm
+
+
+def _set_options(request: CreateTableInputTypeDef, options: TableOptions) -> None:
+    """Sets the options of a table that differ from the defaults: local engines do not know all of them."""
+    if options.kms_key is not None:
+        request["SSESpecification"] = {"Enabled": True, "SSEType": "KMS"}
+        # DynamoDB takes this key if none is named, and only then (AWS: SSESpecification).
+        if options.kms_key != AWS_MANAGED_KEY:
+            request["SSESpecification"]["KMSMasterKeyId"] = options.kms_key
+    if options.table_class != "STANDARD":
+        request["TableClass"] = options.table_class
+    if options.stream_view is not None:
+        request["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": options.stream_view}
 
 
 def put(item: Item) -> WriteRequestTypeDef:

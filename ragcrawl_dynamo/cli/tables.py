@@ -64,7 +64,7 @@ def init(
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Shows where the tables are, who chose it, and their schema version.
+    """Shows where the tables are, their schema version, and where they differ from the settings.
 
     The exit code is 1 if a table does not serve requests.
     """
@@ -79,6 +79,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         columns = ("name", "status", "items", "size_bytes", "billing", "time_to_live")
         write_rows(tables, columns, as_json=False, empty="")
+        for table in tables:
+            for difference in table.differences:
+                out.print(difference, markup=False, soft_wrap=True)
         known = "not recorded" if version is None else version
         out.print(str(destination), markup=False, highlight=False, soft_wrap=True)
         out.print(f"schema version: {known}; {'healthy' if healthy else '[red]not healthy[/]'}")

@@ -37,6 +37,7 @@
         ├── RequestRejectedError
         ├── ServerFaultError
         ├── TableNotFoundError
+        ├── TableUnusableError
         └── ThrottledError
 
 The traceback of an error ends at the error. Its text says what the error of botocore, aiohttp or pydantic
@@ -90,6 +91,7 @@ from ragcrawl_dynamo.errors.service import (
     ServerFaultError,
     ServiceError,
     TableNotFoundError,
+    TableUnusableError,
     ThrottledError,
 )
 
@@ -130,6 +132,7 @@ __all__ = [
     "ServerFaultError",
     "ServiceError",
     "TableNotFoundError",
+    "TableUnusableError",
     "ThrottledError",
     "WrongEventLoopError",
 ]

@@ -84,5 +84,9 @@ class TableNotFoundError(ServiceError):
     """A table or index does not exist."""
 
 
+class TableUnusableError(ServiceError):
+    """A table is archived, or its KMS key cannot be used. It serves no requests; waiting does not help."""
+
+
 class ThrottledError(ServiceError):
     """DynamoDB was too busy, or the capacity of the table was used up, until the retries ended."""

@@ -161,6 +161,20 @@ def test_cli_init_alone_creates_tables(call: Call) -> None:
     assert "there are no sites" in call("sites").err
 
 
+def test_cli_status_shows_where_tables_differ_from_the_settings(
+    call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("init")
+    assert "the settings say" not in call("status").out
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_TABLES_STREAM_VIEW", "NEW_IMAGE")
+    pages = f"{config.table_prefix}pages: tables.stream_view is not set, the settings say NEW_IMAGE"
+    shown = call("status")
+    assert shown.code == 0
+    assert pages in shown.out.splitlines()
+    (found,) = call("status", "--json").records
+    assert [pages] in [table["differences"] for table in found["tables"]]
+
+
 def test_cli_shows_what_is_stored(call: Call, config: DynamoDBConfig) -> None:
     using(config, fill)
     assert [each["site_id"] for each in call("sites", "--json").records] == [SITE]

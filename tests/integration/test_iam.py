@@ -21,6 +21,7 @@ from ragcrawl_dynamo import (
     Frontier,
     InvalidArgumentError,
     StorageBackend,
+    TableOptions,
 )
 from ragcrawl_dynamo._content.body_items import StoredBody
 from ragcrawl_dynamo._content.packing import Manifest
@@ -29,6 +30,7 @@ from ragcrawl_dynamo._dynamodb.requests import get_request
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo._schema.keys import version_key
+from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.iam import Role, policy
 from ragcrawl_dynamo.models import utc_now
 from ragcrawl_dynamo.testing import ManualClock, drop_tables, local_config
@@ -39,8 +41,18 @@ from tests.support.fakes import intercepting
 
 ROLES: tuple[Role, ...] = ("admin", "migrator", "worker", "reader")
 
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f9e8d7c-1234-5678-9abc-def012345678"
+
+SCALED = TableOptions(kms_key="alias/crawl", autoscaling_max_read=50, autoscaling_max_write=20)
+
 EVERYTHING = DynamoDBConfig(
-    content_bucket="bucket", tags={"a": "b"}, point_in_time_recovery=True, frontier_ttl_days=3
+    content_bucket="bucket",
+    tags={"a": "b"},
+    point_in_time_recovery=True,
+    frontier_ttl_days=3,
+    billing_mode="PROVISIONED",
+    # Of an alias, the linter does not know the condition: it looks at those of actions, not of resources.
+    tables=SCALED.model_copy(update={"kms_key": KEY}),
 )
 
 # What makes tables, or nothing at all.
@@ -240,6 +252,8 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
         "tags": {"a": "b"},
         "point_in_time_recovery": True,
         "frontier_ttl_days": 3,
+        "billing_mode": "PROVISIONED",
+        "tables": TableOptions(autoscaling_max_read=50, autoscaling_max_write=20),
     }
     config = local_config(dynamodb_endpoint, **settings)
 
@@ -262,13 +276,16 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
     with recorded(monkeypatch) as needed:
         old = DynamoDBBackend(config, client_factory=intercepting(without_indexes))
         if role == "admin":
-            await old.initialize(create_missing_indexes=True)
-            await old.close()
+            # The second time, it finds capacities that are scaled.
+            for _ in range(2):
+                await old.initialize(create_missing_indexes=True)
+                await old.close()
         else:
             tables = [table.name.removeprefix(config.table_prefix) for table in old._rooms.tables.all()]
             monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
             monkeypatch.setattr(schema, "MIGRATIONS", [schema.Migration(3, name, mark) for name in tables])
-            await old.migrate()
+            for _ in range(2):
+                await old.migrate()
     if role == "migrator":
         # What it would rewrite and move, and how it would find open runs; these tables are empty.
         needed |= {("dynamodb:UpdateItem", config.table_prefix + name) for name in tables}
@@ -286,11 +303,16 @@ def matrix() -> list[str]:
         tags={"a": "b"},
         point_in_time_recovery=True,
         frontier_ttl_days=1,
+        billing_mode="PROVISIONED",
+        tables=SCALED,
     )
     by_role = {role: allowed(policy(config, role)) for role in ROLES}
     needs = set().union(*by_role.values())
     rows = []
-    for action, resource in sorted(needs, key=lambda need: (need[1].startswith("bucket"), need[1], need[0])):
+    tables = tuple(table.name for table in Tables.of("").all())
+    for action, resource in sorted(
+        needs, key=lambda need: (not need[1].startswith(tables), need[1], need[0])
+    ):
         cells = ["yes" if (action, resource) in by_role[role] else "" for role in ROLES]
         if (action, resource) == ("dynamodb:PutItem", "pages"):
             cells[-1] = "keys with `#`"
@@ -320,6 +342,41 @@ def test_iam_policy_names_its_resources_and_is_valid_json() -> None:
     assert log["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["#*"]}}
     with pytest.raises(InvalidArgumentError, match="role: must be one of admin, migrator, worker, reader"):
         policy(config, "root")  # type: ignore[arg-type] # on purpose
+
+
+@pytest.mark.parametrize(
+    ("key", "resource", "aliases"),
+    [
+        (KEY, KEY, None),
+        (KEY.rpartition("/")[2], KEY, None),
+        ("alias/crawl", "arn:aws:kms:eu-central-1:123456789012:key/*", ["alias/crawl"]),
+        (
+            "arn:aws:kms:eu-central-1:999999999999:alias/crawl",
+            "arn:aws:kms:eu-central-1:999999999999:key/*",
+            ["alias/crawl"],
+        ),
+    ],
+)
+def test_iam_policy_allows_a_key_by_way_of_dynamodb_only(
+    key: str, resource: str, aliases: list[str] | None
+) -> None:
+    config = DynamoDBConfig(region="eu-central-1", tables=TableOptions(kms_key=key))
+    for role in ROLES:
+        statements = policy(config, role, account="123456789012")["Statement"]
+        (found,) = [each for each in statements if each["Sid"] == "Key"]
+        assert found["Resource"] == [resource]
+        condition = found["Condition"]
+        assert condition["StringLike"] == {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com*"}
+        assert condition.get("ForAnyValue:StringEquals", {}).get("kms:ResourceAliases") == aliases
+        assert "kms:Decrypt" in found["Action"]
+        # DynamoDB asks for a grant when a table is created.
+        assert ("kms:CreateGrant" in found["Action"]) == (role in ("admin", "migrator"))
+
+
+@pytest.mark.parametrize("key", [None, "alias/aws/dynamodb"])
+def test_iam_policy_has_no_statement_on_keys_of_aws(key: str | None) -> None:
+    document = policy(DynamoDBConfig(tables=TableOptions(kms_key=key)), "admin")
+    assert not [each for each in document["Statement"] if each["Sid"] == "Key"]
 
 
 @pytest.mark.parametrize("role", ROLES)

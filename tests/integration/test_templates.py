@@ -9,8 +9,10 @@ from uuid import uuid4
 import aioboto3
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, SchemaVersionError
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, SchemaVersionError, TableOptions
 from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._dynamodb.requests import create_table_request
+from ragcrawl_dynamo._schema.autoscaling import policy_request, scaled_capacities, target_request
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.templates import cloudformation, terraform
 from ragcrawl_dynamo.testing import drop_tables, local_config
@@ -24,6 +26,21 @@ FULL: dict[str, Any] = {
     "point_in_time_recovery": True,
     "deletion_protection": True,
     "frontier_ttl_days": 3,
+}
+OPTIONS: dict[str, Any] = {
+    "tables": TableOptions(
+        kms_key="arn:aws:kms:us-east-1:123456789012:key/0f9e8d7c-1234-5678-9abc-def012345678",
+        table_class="STANDARD_INFREQUENT_ACCESS",
+        stream_view="NEW_IMAGE",
+        on_demand_max_read=300,
+        on_demand_max_write=200,
+        warm_read=15_000,
+        warm_write=5_000,
+    )
+}
+SCALED: dict[str, Any] = {
+    "billing_mode": "PROVISIONED",
+    "tables": TableOptions(autoscaling_max_read=50, autoscaling_max_write=20, autoscaling_target=60),
 }
 
 
@@ -45,6 +62,7 @@ async def made(client: Any, config: DynamoDBConfig) -> dict[str, Any]:
                     each.get("ProvisionedThroughput", {}).get(f"{kind}CapacityUnits")
                     for kind in ("Read", "Write")
                 ),
+                each.get("WarmThroughput"),
             )
 
         found[table.name.removeprefix(config.table_prefix)] = {
@@ -55,6 +73,8 @@ async def made(client: Any, config: DynamoDBConfig) -> dict[str, Any]:
             "indexes": sorted(map(str, map(keyed, description.get("GlobalSecondaryIndexes", [])))),
             "local": sorted(map(str, map(keyed, description.get("LocalSecondaryIndexes", [])))),
             "billing": description.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
+            "stream": description.get("StreamSpecification"),
+            "encryption": description.get("SSEDescription"),
             "protected": description.get("DeletionProtectionEnabled", False),
             "ttl": ttl["TimeToLiveDescription"],
             "backups": backups["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"][
@@ -71,7 +91,7 @@ async def unprotect(client: Any, config: DynamoDBConfig) -> None:
     await drop_tables(config)
 
 
-@pytest.mark.parametrize("settings", [PLAIN, FULL])
+@pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS])
 async def test_templates_cloudformation_creates_what_initialize_creates(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
@@ -86,7 +106,7 @@ async def test_templates_cloudformation_creates_what_initialize_creates(
             template = cloudformation(by_stack)
             await stacks.create_stack(StackName=f"tables-{uuid4().hex}", TemplateBody=json.dumps(template))
         found = await made(client, by_stack)
-        # moto's CloudFormation leaves these two out.
+        # moto's CloudFormation leaves these three out.
         for name, table in expected.items():
             resource = template["Resources"][f"{name.title()}Table"]["Properties"]
             ttl = resource.get("TimeToLiveSpecification", {"Enabled": False})
@@ -96,6 +116,12 @@ async def test_templates_cloudformation_creates_what_initialize_creates(
             }
             recovery = resource["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
             found[name]["backups"] = "ENABLED" if recovery else "DISABLED"
+            if (encryption := resource.get("SSESpecification")) is not None:
+                found[name]["encryption"] = {
+                    "Status": "ENABLED" if encryption["SSEEnabled"] else "DISABLED",
+                    "SSEType": encryption["SSEType"],
+                    "KMSMasterKeyArn": encryption["KMSMasterKeyId"],
+                }
             assert found[name] == table
         # It is what a backend takes for its own, too, once it has a version.
         with pytest.raises(SchemaVersionError, match=r"upgrade the tables with migrate\(\)"):
@@ -115,14 +141,23 @@ def as_request(resource: dict[str, Any]) -> dict[str, Any]:
         return [{"AttributeName": name, "KeyType": kind} for kind, name in names if name]
 
     def throughput(each: dict[str, Any]) -> dict[str, Any]:
-        if "read_capacity" not in each:
-            return {}
-        return {
-            "ProvisionedThroughput": {
+        found: dict[str, Any] = {}
+        if "read_capacity" in each:
+            found["ProvisionedThroughput"] = {
                 "ReadCapacityUnits": each["read_capacity"],
                 "WriteCapacityUnits": each["write_capacity"],
             }
-        }
+        for limits in each.get("on_demand_throughput", []):
+            found["OnDemandThroughput"] = {
+                "MaxReadRequestUnits": limits["max_read_request_units"],
+                "MaxWriteRequestUnits": limits["max_write_request_units"],
+            }
+        for limits in each.get("warm_throughput", []):
+            found["WarmThroughput"] = {
+                "ReadUnitsPerSecond": limits["read_units_per_second"],
+                "WriteUnitsPerSecond": limits["write_units_per_second"],
+            }
+        return found
 
     def index(each: dict[str, Any], hash_key: str | None = None) -> dict[str, Any]:
         return {
@@ -143,6 +178,17 @@ def as_request(resource: dict[str, Any]) -> dict[str, Any]:
         "Tags": [{"Key": key, "Value": value} for key, value in resource.get("tags", {}).items()],
         **throughput(resource),
     }
+    for encryption in resource.get("server_side_encryption", []):
+        request["SSESpecification"] = {
+            "Enabled": encryption["enabled"],
+            "SSEType": "KMS",
+            "KMSMasterKeyId": encryption["kms_key_arn"],
+        }
+    if resource.get("stream_enabled"):
+        view = resource["stream_view_type"]
+        request["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": view}
+    if "table_class" in resource:
+        request["TableClass"] = resource["table_class"]
     if indexes := resource.get("global_secondary_index"):
         request["GlobalSecondaryIndexes"] = list(map(index, indexes))
     if indexes := resource.get("local_secondary_index"):
@@ -150,7 +196,7 @@ def as_request(resource: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-@pytest.mark.parametrize("settings", [PLAIN, FULL])
+@pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS])
 async def test_templates_terraform_creates_what_initialize_creates(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
@@ -180,3 +226,105 @@ async def test_templates_terraform_creates_what_initialize_creates(
         assert await made(client, by_terraform) == expected
         await unprotect(client, by_hand)
         await unprotect(client, by_terraform)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS, SCALED])
+def test_templates_terraform_has_the_tables_that_initialize_requests(settings: dict[str, Any]) -> None:
+    """The requests themselves, with what moto does not know."""
+    config = DynamoDBConfig(**settings)
+    resources = terraform(config)["resource"]["aws_dynamodb_table"]
+    for table in Tables.of(config.table_prefix).all():
+        request: Any = {"Tags": [], **create_table_request(table, config)}
+        assert as_request(resources[table.name.removeprefix(config.table_prefix)]) == request
+
+
+def test_templates_cloudformation_names_options_as_cloudformation_does() -> None:
+    """moto takes DynamoDB's names too. These are from CloudFormation's reference of AWS::DynamoDB::Table."""
+    config = DynamoDBConfig(**OPTIONS)
+    pages = cloudformation(config)["Resources"]["PagesTable"]["Properties"]
+    key = config.tables.kms_key
+    assert pages["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
+    assert pages["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert pages["TableClass"] == "STANDARD_INFREQUENT_ACCESS"
+    for keyed in (pages, pages["GlobalSecondaryIndexes"][0]):
+        assert keyed["OnDemandThroughput"] == {"MaxReadRequestUnits": 300, "MaxWriteRequestUnits": 200}
+        assert keyed["WarmThroughput"] == {"ReadUnitsPerSecond": 15_000, "WriteUnitsPerSecond": 5_000}
+
+
+def test_templates_scale_what_initialize_scales() -> None:
+    config = DynamoDBConfig(**SCALED)
+    tables = Tables.of(config.table_prefix).all()
+    wanted = [capacity for table in tables for capacity in scaled_capacities(table, config)]
+    resources = cloudformation(config)["Resources"]
+    targets = [each for each in resources.values() if each["Type"].endswith("::ScalableTarget")]
+    policies = [each for each in resources.values() if each["Type"].endswith("::ScalingPolicy")]
+    assert [target["Properties"] for target in targets] == list(map(target_request, wanted))
+    for target, policy, capacity in zip(targets, policies, wanted, strict=True):
+        assert resources[target["DependsOn"]]["Properties"]["TableName"] in capacity.resource
+        properties = policy["Properties"]
+        assert resources[properties.pop("ScalingTargetId")["Ref"]] is target
+        # The target has the names of the capacity.
+        named = {key: target["Properties"][key] for key in _NAMES}
+        assert {**properties, **named} == policy_request(capacity)
+
+    found = terraform(config)["resource"]
+    assert len(found["aws_appautoscaling_target"]) == len(found["aws_appautoscaling_policy"]) == len(wanted)
+    by_url = "pages_by_url_write"
+    assert found["aws_appautoscaling_target"][by_url] == {
+        "service_namespace": "dynamodb",
+        "resource_id": "table/ragcrawl_pages/index/by_url",
+        "scalable_dimension": "dynamodb:index:WriteCapacityUnits",
+        "min_capacity": 5,
+        "max_capacity": 20,
+        "depends_on": ["aws_dynamodb_table.pages"],
+    }
+    assert found["aws_appautoscaling_policy"][by_url] == {
+        "name": "ragcrawl-dynamo",
+        "policy_type": "TargetTrackingScaling",
+        "service_namespace": f"${{aws_appautoscaling_target.{by_url}.service_namespace}}",
+        "resource_id": f"${{aws_appautoscaling_target.{by_url}.resource_id}}",
+        "scalable_dimension": f"${{aws_appautoscaling_target.{by_url}.scalable_dimension}}",
+        "target_tracking_scaling_policy_configuration": [
+            {
+                "target_value": 60.0,
+                "predefined_metric_specification": [
+                    {"predefined_metric_type": "DynamoDBWriteCapacityUtilization"}
+                ],
+            }
+        ],
+    }
+    # Terraform leaves alone what is scaled.
+    ignored = found["aws_dynamodb_table"]["pages"]["lifecycle"]["ignore_changes"]
+    assert ignored == ["read_capacity", "write_capacity", "global_secondary_index"]
+
+
+_NAMES = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+
+
+@pytest.mark.parametrize(
+    ("key", "encryption", "looked_up"),
+    [
+        ("alias/aws/dynamodb", {"enabled": True}, None),
+        (
+            "alias/crawl",
+            {"enabled": True, "kms_key_arn": "${data.aws_kms_key.tables.arn}"},
+            {"aws_kms_key": {"tables": {"key_id": "alias/crawl"}}},
+        ),
+    ],
+)
+def test_templates_terraform_looks_up_the_arn_of_a_key(
+    key: str, encryption: dict[str, Any], looked_up: dict[str, Any] | None
+) -> None:
+    document = terraform(DynamoDBConfig(tables=TableOptions(kms_key=key)))
+    table = document["resource"]["aws_dynamodb_table"]["sites"]
+    assert table["server_side_encryption"] == [encryption]
+    assert document.get("data") == looked_up
+
+
+def test_templates_terraform_needs_a_provider_that_knows_the_options() -> None:
+    def version(**options: Any) -> str:
+        document = terraform(DynamoDBConfig(tables=TableOptions(**options)))
+        return str(document["terraform"]["required_providers"]["aws"]["version"])
+
+    assert version() == version(stream_view="NEW_IMAGE") == ">= 5.0"
+    assert version(warm_read=20_000) == version(on_demand_max_write=5) == ">= 6.13"

@@ -12,7 +12,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 if TYPE_CHECKING:
     import pytest
 
-# An action, and the name of a table, of a table's index, or of a bucket or what is in it.
+# An action, and the name of a table, of a table's index, of a bucket or what is in it, or of something else.
 Need: TypeAlias = tuple[str, str]
 
 _ELEMENTS = {
@@ -43,6 +43,11 @@ def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
             yield "s3:ListBucket", request["Bucket"]
         case "GetObject" | "PutObject" | "DeleteObject":
             yield f"s3:{operation}", f"{request['Bucket']}/*"
+        case "DescribeScalableTargets" | "DescribeScalingPolicies":
+            yield f"application-autoscaling:{operation}", "*"
+        case "RegisterScalableTarget" | "PutScalingPolicy":
+            yield f"application-autoscaling:{operation}", "scalable-target/*"
+            yield from _of_scaling(request["ResourceId"].split("/")[1])
         case _:
             index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
             yield f"dynamodb:{operation}", request["TableName"] + index
@@ -50,10 +55,22 @@ def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
                 yield "dynamodb:TagResource", request["TableName"]
 
 
+def _of_scaling(table: str) -> Iterator[Need]:
+    """What Application Auto Scaling does on behalf of whoever registers a capacity."""
+    yield "dynamodb:UpdateTable", table
+    prefix = table.rpartition("_")[0]
+    for action in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm"):
+        yield f"cloudwatch:{action}", f"alarm:TargetTracking-table/{prefix}_*"
+    service = "dynamodb.application-autoscaling.amazonaws.com"
+    role = "AWSServiceRoleForApplicationAutoScaling_DynamoDBTable"
+    yield "iam:CreateServiceLinkedRole", f"role/aws-service-role/{service}/{role}"
+
+
 def allowed(policy: dict[str, Any]) -> set[Need]:
     """What a policy allows, whatever its conditions."""
     return {
-        (action, resource.rpartition(":table/")[2].removeprefix("arn:aws:s3:::"))
+        # After the service, the region and the account.
+        (action, resource.split(":", 5)[-1].removeprefix("table/"))
         for statement in policy["Statement"]
         for action in statement["Action"]
         for resource in statement["Resource"]

@@ -16,6 +16,7 @@ def test_public_names_are_these() -> None:
     assert set(ragcrawl_dynamo.__all__) == {
         *errors.__all__,
         *("DynamoDBBackend", "StorageBackend", "create_storage_backend", "DynamoDBConfig", "StorageConfig"),
+        "TableOptions",
         *(
             "Site",
             "CrawlRun",

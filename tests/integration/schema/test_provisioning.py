@@ -14,6 +14,7 @@ from ragcrawl_dynamo import (
     DynamoDBBackend,
     DynamoDBConfig,
     SchemaMismatchError,
+    TableOptions,
 )
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.client import open_client
@@ -230,6 +231,63 @@ async def test_initialize_sets_point_in_time_recovery_tags_and_protection(config
             assert tags["Tags"] == [{"Key": "team", "Value": "crawl"}]
             assert table["DeletionProtectionEnabled"] is True
             await client.update_table(TableName=full, DeletionProtectionEnabled=False)
+
+
+OPTIONS = TableOptions(
+    kms_key="alias/aws/dynamodb",
+    table_class="STANDARD_INFREQUENT_ACCESS",
+    stream_view="NEW_AND_OLD_IMAGES",
+    on_demand_max_read=300,
+    on_demand_max_write=200,
+    warm_read=15_000,
+    warm_write=5_000,
+)
+
+
+async def test_initialize_sets_the_options_of_the_tables_that_an_engine_knows(config: DynamoDBConfig) -> None:
+    """Both engines ignore the others: a configuration for AWS works with them."""
+    async with DynamoDBBackend(config.model_copy(update={"tables": OPTIONS})) as backend:
+        await backend.save_site(make_site())
+    for name in NAMES:
+        table = await describe(config, name)
+        assert table["StreamSpecification"] == {
+            "StreamEnabled": True,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        }
+
+
+async def test_describe_tables_finds_no_difference_after_initialize(config: DynamoDBConfig) -> None:
+    provisioned = {"billing_mode": "PROVISIONED", "frontier_ttl_days": 7}
+    for changes in ({}, provisioned):
+        changed = config.model_copy(update=changes)
+        async with DynamoDBBackend(changed) as backend:
+            tables, _ = await backend.describe_tables()
+            assert [table.differences for table in tables] == [()] * 5
+        await drop_tables(config)
+
+
+async def test_describe_tables_shows_tables_that_are_older_than_the_settings(config: DynamoDBConfig) -> None:
+    async with DynamoDBBackend(config):
+        pass
+    changes = {"billing_mode": "PROVISIONED", "deletion_protection": True}
+    tables, _ = await DynamoDBBackend(config.model_copy(update=changes)).describe_tables()
+    for table in tables:
+        assert table.differences == (
+            f"{table.name}: billing_mode is PAY_PER_REQUEST, the settings say PROVISIONED",
+            f"{table.name}: deletion_protection is off, the settings say on",
+        )
+
+
+@on_moto
+async def test_initialize_sets_encryption_and_warm_throughput(config: DynamoDBConfig) -> None:
+    async with DynamoDBBackend(config.model_copy(update={"tables": OPTIONS})):
+        pass
+    for name in NAMES:
+        table = await describe(config, name)
+        assert table["SSEDescription"]["SSEType"] == "KMS"
+        for keyed in (table, *table.get("GlobalSecondaryIndexes", [])):
+            assert keyed["WarmThroughput"]["ReadUnitsPerSecond"] == 15_000
+            assert keyed["WarmThroughput"]["WriteUnitsPerSecond"] == 5_000
 
 
 @on_dynamodb_local

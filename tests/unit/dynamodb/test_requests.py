@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcrawl_dynamo import DynamoDBConfig
+from ragcrawl_dynamo import DynamoDBConfig, TableOptions
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.expressions import (
     AllOf,
@@ -99,3 +99,54 @@ def test_create_table_request_follows_the_config() -> None:
     on_demand = requests.create_table_request(VERSIONS, DynamoDBConfig())
     assert on_demand["BillingMode"] == "PAY_PER_REQUEST"
     assert "ProvisionedThroughput" not in on_demand
+
+
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f9e8d7c-1234-5678-9abc-def012345678"
+
+
+def test_create_table_request_has_no_option_that_is_not_set() -> None:
+    request = requests.create_table_request(PAGES, DynamoDBConfig())
+    unset = {"SSESpecification", "TableClass", "StreamSpecification", "OnDemandThroughput", "WarmThroughput"}
+    assert not unset & request.keys()
+    assert not unset & request["GlobalSecondaryIndexes"][0].keys()
+
+
+def test_create_table_request_has_the_options_of_the_tables() -> None:
+    options = TableOptions(
+        kms_key=KEY,
+        table_class="STANDARD_INFREQUENT_ACCESS",
+        stream_view="NEW_IMAGE",
+        on_demand_max_read=100,
+        on_demand_max_write=50,
+        warm_read=20_000,
+        warm_write=8_000,
+    )
+    request = requests.create_table_request(PAGES, DynamoDBConfig(tables=options))
+    assert request["SSESpecification"] == {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    assert request["TableClass"] == "STANDARD_INFREQUENT_ACCESS"
+    assert request["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    for keyed in (request, request["GlobalSecondaryIndexes"][0]):
+        assert keyed["OnDemandThroughput"] == {"MaxReadRequestUnits": 100, "MaxWriteRequestUnits": 50}
+        assert keyed["WarmThroughput"] == {"ReadUnitsPerSecond": 20_000, "WriteUnitsPerSecond": 8_000}
+
+
+def test_create_table_request_sends_one_of_two_limits() -> None:
+    options = TableOptions(on_demand_max_write=50, warm_read=20_000)
+    request = requests.create_table_request(PAGES, DynamoDBConfig(tables=options))
+    assert request["OnDemandThroughput"] == {"MaxWriteRequestUnits": 50}
+    assert request["WarmThroughput"] == {"ReadUnitsPerSecond": 20_000}
+
+
+def test_create_table_request_does_not_name_the_key_that_aws_manages() -> None:
+    options = TableOptions(kms_key="alias/aws/dynamodb")
+    request = requests.create_table_request(PAGES, DynamoDBConfig(tables=options))
+    assert request["SSESpecification"] == {"Enabled": True, "SSEType": "KMS"}
+
+
+def test_create_index_request_has_the_limits_of_the_tables() -> None:
+    config = DynamoDBConfig(tables=TableOptions(on_demand_max_read=100, warm_write=8_000))
+    (update,) = requests.create_index_request(PAGES, PAGES.indexes[0], [], config)[
+        "GlobalSecondaryIndexUpdates"
+    ]
+    assert update["Create"]["OnDemandThroughput"] == {"MaxReadRequestUnits": 100}
+    assert update["Create"]["WarmThroughput"] == {"WriteUnitsPerSecond": 8_000}
