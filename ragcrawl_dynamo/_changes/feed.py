@@ -25,6 +25,7 @@ from ragcrawl_dynamo._changes.change import (
 from ragcrawl_dynamo._changes.contents import ChangeContents
 from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._changes.shard_reader import ShardPart, ShardReader
+from ragcrawl_dynamo._changes.shards import ShardRecord
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item
@@ -177,13 +178,13 @@ class ChangeFeed:
     async def _read(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
         """Reads once what can be read now; there may be no change among it, although more follows."""
         now = self._log.now()
-        self._check_age(position, now)
         records = await self._log.shards.records(site_id)
         if position.next_numbers.keys() - {record.shard for record in records}:
             raise ChangesExpiredError(
                 f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
                 "and drop what is not listed then"
             )
+        _check_age(position, records, now)
         parts: list[ShardPart] = await gather_bounded(
             # A shard that is new since the cursor was taken is read from its beginning.
             lambda record: self._shards.read(
@@ -234,15 +235,6 @@ class ChangeFeed:
             now, {record.shard: number for record, number in zip(records, numbers, strict=True)}
         )
 
-    def _check_age(self, position: FeedCursor, now: datetime) -> None:
-        days = self._gateway.config.change_retention_days
-        if days is None or now - position.taken_at <= timedelta(days=days, hours=-_MARGIN_HOURS):
-            return
-        raise ChangesExpiredError(
-            f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes are kept for "
-            f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
-        )
-
 
 def merged(parts: Sequence[ShardPart], limit: int) -> tuple[list[LogEntry], dict[str, int]]:
     """Merges the entries of shards by time, as far as the clocks of their writers agree.
@@ -285,3 +277,23 @@ def unread_since(
             # The next entry was not read yet. It is not older than the one before.
             moments.append(part.entries[-1].logged_at if part.entries else taken_at)
     return min(moments)
+
+
+def _check_age(position: FeedCursor, records: Sequence[ShardRecord], now: datetime) -> None:
+    """Refuses a cursor beyond which entries may have expired.
+
+    Their retention is that of the processes that wrote them, as the records of their shards have it.
+
+    Raises:
+        ChangesExpiredError: Entries may have expired.
+    """
+    for record in records:
+        days, first = record.retention_days, position.next_numbers.get(record.shard, 1)
+        # The position after the last entry of a shard that nobody holds has nothing beyond it.
+        if days is None or record.next == first:
+            continue
+        if now - position.taken_at > timedelta(days=days, hours=-_MARGIN_HOURS):
+            raise ChangesExpiredError(
+                f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes were logged with "
+                f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
+            )

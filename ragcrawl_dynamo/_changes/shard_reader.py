@@ -90,7 +90,7 @@ class ShardReader:
                 # A number that is open is the end for now, whatever lies beyond it.
                 is_open = len(settled.entries) < len(entries) and not settled.gap
                 return ShardPart(record.shard, first, settled.entries, is_whole or is_open)
-            await self._give_up(site_id, record.shard, settled.gap)
+            await self._give_up(site_id, record, settled.gap)
 
     async def present(self, site_id: str, record: ShardRecord, now: datetime) -> int:
         """Returns the sequence number from which on a reader that begins now has to read a shard."""
@@ -105,15 +105,13 @@ class ShardReader:
             if start is None or any(entry.logged_at <= long_ago for entry in entries):
                 return lowest_open_number(record.first, entries, now)
 
-    async def _give_up(self, site_id: str, shard: str, numbers: Sequence[int]) -> None:
+    async def _give_up(self, site_id: str, record: ShardRecord, numbers: Sequence[int]) -> None:
         """Uses the sequence numbers of commits that are late, or have failed."""
-        retention_days = self._gateway.config.change_retention_days
 
         async def give_up(number: int) -> None:
-            void = LogEntry(LogPosition(shard, number), VOID, "", 0, self._log.now())
-            request = requests.put_request(
-                self._table, void.item(site_id, retention_days), Missing("page_id")
-            )
+            void = LogEntry(LogPosition(record.shard, number), VOID, "", 0, self._log.now())
+            item = void.item(site_id, record.retention_days)
+            request = requests.put_request(self._table, item, Missing("page_id"))
             try:
                 await self._gateway.call("PutItem", request)
             except ConditionFailedError:
