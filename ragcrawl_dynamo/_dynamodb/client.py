@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
 from http import HTTPStatus
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# The content type of DynamoDB's answers.
+_CONTENT_TYPE = "application/x-amz-json-1.0"
+
 ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
 
 
@@ -42,6 +45,16 @@ def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBC
 def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
     """Returns a client of S3 for the content bucket, to be entered; the gateway uses it as the other one."""
     return _open(config, "s3", config.content_bucket_endpoint_url)
+
+
+def is_answer_of_service(metadata: Mapping[str, Any]) -> bool:
+    """Whether an answer that was parsed came from the service, by its ResponseMetadata.
+
+    Proxies drop headers, and servers compatible with DynamoDB need not send a request id. They do send its
+    content type; that the answer is whole JSON then was checked before it was parsed.
+    """
+    content_type = metadata.get("HTTPHeaders", {}).get("content-type", "").partition(";")[0]
+    return bool(metadata.get("RequestId")) or content_type.strip().lower() == _CONTENT_TYPE
 
 
 @asynccontextmanager
@@ -121,8 +134,8 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
 
     Raises:
         ChecksumError: The answer differs; it counts as no answer, like any that cannot be read.
-        ResponseParserError: The answer has no checksum, and is not JSON though it should be. botocore would
-            take it for an empty answer, or for an error without a code.
+        ResponseParserError: The answer has no checksum, and is no JSON object though it should be. botocore
+            would take it for an empty answer, or for an error without a code.
     """
     body, headers = response_dict["body"], response_dict["headers"]
     if (expected := headers.get("x-amz-crc32")) is not None:
@@ -130,8 +143,10 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             raise ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=actual)
     elif response_dict["status_code"] == HTTPStatus.OK or "json" in headers.get("content-type", ""):
         try:
-            orjson.loads(body)
+            answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
                 f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
             ) from error
+        if not isinstance(answer, dict):
+            raise ResponseParserError("this is not DynamoDB: the answer is no JSON object")
