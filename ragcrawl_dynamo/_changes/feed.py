@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from ragcrawl_dynamo._changes.change import (
     VOID,
@@ -43,7 +44,7 @@ from ragcrawl_dynamo._schema.keys import (
     consumer_key,
     site_partition,
 )
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, map_in_turns
 from ragcrawl_dynamo.errors import ChangesExpiredError
 from ragcrawl_dynamo.models import Page
 
@@ -223,7 +224,10 @@ class ChangeFeed:
         site = site_partition(site_id)
         keys: list[Key] = [{"site_id": {"S": site}, "page_id": {"S": page_id}} for page_id in page_ids]
         items = await read_all(self._gateway, self._table, keys)
-        return {item["page_id"]["S"]: (from_item(self._table, item), change_order(item)) for item in items}
+        read = await map_in_turns(partial(from_item, self._table), items)
+        return {
+            item["page_id"]["S"]: (page, change_order(item)) for item, page in zip(items, read, strict=True)
+        }
 
     async def _present(self, site_id: str) -> FeedCursor:
         now = self._log.now()

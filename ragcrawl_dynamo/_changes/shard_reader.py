@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ragcrawl_dynamo._changes.change import (
@@ -28,7 +29,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._schema.keys import change_shard_partition, sequence_text
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, map_in_turns
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Page
 
@@ -83,7 +84,7 @@ class ShardReader:
         request = requests.query_request(query, limit=max(limit, _LEAST_READ))
         while True:
             response = await self._gateway.call("Query", request)
-            entries = [LogEntry.of(record.shard, item) for item in response["Items"]]
+            entries = await map_in_turns(partial(LogEntry.of, record.shard), response["Items"])
             settled = settled_entries(first, entries, now)
             if settled.entries or not settled.gap:
                 is_whole = len(settled.entries) == len(entries) and "LastEvaluatedKey" not in response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -72,6 +73,7 @@ async def _open(
     if config.profile is None:
         data_path = botocore_session.get_config_variable("data_path")
         botocore_session.register_component("data_loader", _loader(data_path))
+    await asyncio.to_thread(_read_models, botocore_session.get_component("data_loader"), service)
     if is_tuned:
         fast_path.tune_session(botocore_session)
     session = aioboto3.Session(
@@ -114,8 +116,16 @@ async def _open(
 
 @cache
 def _loader(data_path: str | None) -> Any:
-    """Reads the service models of botocore once a process: that takes 100 ms of CPU for each client."""
+    """Keeps the service models of botocore once a process: reading them takes 100 ms of CPU."""
     return create_loader(data_path)
+
+
+def _read_models(loader: Any, service: str) -> None:
+    """Reads what a client of a service needs, so that its loader has it. Run it in a thread."""
+    for model in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model(service, model)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data_with_path(name)
 
 
 def _is_readable_on_the_way(url: str) -> bool:
