@@ -105,7 +105,9 @@ class DynamoDBConfig(BaseModel):
     for each change. The setting must be the same for all processes that write to a site.
     """
     change_retention_days: int | None = Field(default=30, ge=1)
-    """Days after which DynamoDB deletes a logged change. None keeps all."""
+    """Days after which DynamoDB deletes a change that this process logs. None keeps all. Readers go by the
+    setting of the processes that logged the changes, not by their own.
+    """
     frontier_ttl_days: int | None = Field(default=None, ge=1)
     """Days after which DynamoDB deletes finished frontier items. None keeps all."""
     frontier_max_attempts: int = Field(default=5, ge=1, le=1000)

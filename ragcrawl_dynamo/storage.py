@@ -826,8 +826,8 @@ class StorageBackend(ABC):
         Raises:
             InvalidArgumentError: `limit` is below 1.
             InvalidCursorError: `cursor` is damaged or belongs to another site.
-            ChangesExpiredError: `cursor` is older than `change_retention_days`, or the site was deleted after
-                it was taken.
+            ChangesExpiredError: `cursor` is older than the `change_retention_days` of a process that logged
+                changes, or the site was deleted after it was taken.
             CorruptContentError: A stored body is incomplete or differs from what was saved.
         """
 
@@ -876,8 +876,9 @@ class StorageBackend(ABC):
             InvalidArgumentError: `limit` is below 1; or `poll_seconds` is not from 0.1 to 3,600; or `stop` is
                 not an asyncio.Event.
             InvalidKeyError: The name is empty or too long.
-            ChangesExpiredError: The consumer has not read for `change_retention_days`, or the site was
-                deleted since. Call `list_changes` without a cursor to start again.
+            ChangesExpiredError: The consumer has not read for the `change_retention_days` of a process that
+                logged changes, or the site was deleted since. Call `list_changes` without a cursor to start
+                again.
             CorruptContentError: A stored body is incomplete or differs from what was saved. Without
                 `include_content` the iteration gets past it.
         """

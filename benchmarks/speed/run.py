@@ -26,6 +26,7 @@ from rich.console import Console
 from benchmarks import cycle, frontier
 from benchmarks.bodies import fetch_corpus
 from benchmarks.machine import described, markdown
+from benchmarks.speed.stalls import Stall, stalls_of, stalls_table
 from benchmarks.speed.subject import make_pages
 from examples.demo_site import PAGE_PATH
 from ragcrawl_dynamo import DynamoDBBackend, Page
@@ -276,7 +277,10 @@ def main(rounds: int, folder: Path) -> None:
         console.print("frontier and whole cycle, DynamoDB Local ...")
         crawled = asyncio.run(crawl_costs(endpoint))
         console.print("\n".join(crawl_table(crawled)))
-    write(folder, rounds, versions, results, crawled)
+        console.print("stalls of the event loop, DynamoDB Local ...")
+        stalls = asyncio.run(stalls_of(endpoint))
+        console.print("\n".join(stalls_table(stalls)))
+    write(folder, rounds, versions, results, crawled, stalls)
 
 
 @dataclass(frozen=True)
@@ -353,6 +357,7 @@ def write(
     versions: dict[str, str],
     results: dict[str, dict[str, Rounds]],
     crawled: tuple[CrawlCost, CrawlCost],
+    stalls: list[Stall],
 ) -> None:
     """Writes the figures: what is said about them stands in docs/speed.md."""
     text = [
@@ -389,6 +394,7 @@ def write(
             if workload.name in results[place]:
                 text += ["", f"### {workload.what}", "", *table_of(workload, results[place][workload.name])]
     text += ["", "### The frontier, and a whole crawl", "", *crawl_table(crawled)]
+    text += ["", "### Longest stalls of the event loop", "", *stalls_table(stalls)]
     (folder / "benchmarks.md").write_text("\n".join(text) + "\n")
     medians = {
         workload.what: {

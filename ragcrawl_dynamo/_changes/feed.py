@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from ragcrawl_dynamo._changes.change import (
     VOID,
@@ -25,6 +26,7 @@ from ragcrawl_dynamo._changes.change import (
 from ragcrawl_dynamo._changes.contents import ChangeContents
 from ragcrawl_dynamo._changes.log import ChangeLog
 from ragcrawl_dynamo._changes.shard_reader import ShardPart, ShardReader
+from ragcrawl_dynamo._changes.shards import ShardRecord
 from ragcrawl_dynamo._dynamodb import requests
 from ragcrawl_dynamo._dynamodb.batching import read_all
 from ragcrawl_dynamo._dynamodb.codec import from_item
@@ -42,7 +44,7 @@ from ragcrawl_dynamo._schema.keys import (
     consumer_key,
     site_partition,
 )
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, map_in_turns
 from ragcrawl_dynamo.errors import ChangesExpiredError
 from ragcrawl_dynamo.models import Page
 
@@ -177,13 +179,13 @@ class ChangeFeed:
     async def _read(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
         """Reads once what can be read now; there may be no change among it, although more follows."""
         now = self._log.now()
-        self._check_age(position, now)
         records = await self._log.shards.records(site_id)
         if position.next_numbers.keys() - {record.shard for record in records}:
             raise ChangesExpiredError(
                 f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
                 "and drop what is not listed then"
             )
+        _check_age(position, records, now)
         parts: list[ShardPart] = await gather_bounded(
             # A shard that is new since the cursor was taken is read from its beginning.
             lambda record: self._shards.read(
@@ -222,7 +224,10 @@ class ChangeFeed:
         site = site_partition(site_id)
         keys: list[Key] = [{"site_id": {"S": site}, "page_id": {"S": page_id}} for page_id in page_ids]
         items = await read_all(self._gateway, self._table, keys)
-        return {item["page_id"]["S"]: (from_item(self._table, item), change_order(item)) for item in items}
+        read = await map_in_turns(partial(from_item, self._table), items)
+        return {
+            item["page_id"]["S"]: (page, change_order(item)) for item, page in zip(items, read, strict=True)
+        }
 
     async def _present(self, site_id: str) -> FeedCursor:
         now = self._log.now()
@@ -232,15 +237,6 @@ class ChangeFeed:
         )
         return FeedCursor(
             now, {record.shard: number for record, number in zip(records, numbers, strict=True)}
-        )
-
-    def _check_age(self, position: FeedCursor, now: datetime) -> None:
-        days = self._gateway.config.change_retention_days
-        if days is None or now - position.taken_at <= timedelta(days=days, hours=-_MARGIN_HOURS):
-            return
-        raise ChangesExpiredError(
-            f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes are kept for "
-            f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
         )
 
 
@@ -285,3 +281,23 @@ def unread_since(
             # The next entry was not read yet. It is not older than the one before.
             moments.append(part.entries[-1].logged_at if part.entries else taken_at)
     return min(moments)
+
+
+def _check_age(position: FeedCursor, records: Sequence[ShardRecord], now: datetime) -> None:
+    """Refuses a cursor beyond which entries may have expired.
+
+    Their retention is that of the processes that wrote them, as the records of their shards have it.
+
+    Raises:
+        ChangesExpiredError: Entries may have expired.
+    """
+    for record in records:
+        days, first = record.retention_days, position.next_numbers.get(record.shard, 1)
+        # The position after the last entry of a shard that nobody holds has nothing beyond it.
+        if days is None or record.next == first:
+            continue
+        if now - position.taken_at > timedelta(days=days, hours=-_MARGIN_HOURS):
+            raise ChangesExpiredError(
+                f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes were logged with "
+                f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
+            )

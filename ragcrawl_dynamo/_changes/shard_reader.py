@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ragcrawl_dynamo._changes.change import (
@@ -28,7 +29,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._schema.keys import change_shard_partition, sequence_text
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, map_in_turns
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Page
 
@@ -83,14 +84,14 @@ class ShardReader:
         request = requests.query_request(query, limit=max(limit, _LEAST_READ))
         while True:
             response = await self._gateway.call("Query", request)
-            entries = [LogEntry.of(record.shard, item) for item in response["Items"]]
+            entries = await map_in_turns(partial(LogEntry.of, record.shard), response["Items"])
             settled = settled_entries(first, entries, now)
             if settled.entries or not settled.gap:
                 is_whole = len(settled.entries) == len(entries) and "LastEvaluatedKey" not in response
                 # A number that is open is the end for now, whatever lies beyond it.
                 is_open = len(settled.entries) < len(entries) and not settled.gap
                 return ShardPart(record.shard, first, settled.entries, is_whole or is_open)
-            await self._give_up(site_id, record.shard, settled.gap)
+            await self._give_up(site_id, record, settled.gap)
 
     async def present(self, site_id: str, record: ShardRecord, now: datetime) -> int:
         """Returns the sequence number from which on a reader that begins now has to read a shard."""
@@ -105,15 +106,13 @@ class ShardReader:
             if start is None or any(entry.logged_at <= long_ago for entry in entries):
                 return lowest_open_number(record.first, entries, now)
 
-    async def _give_up(self, site_id: str, shard: str, numbers: Sequence[int]) -> None:
+    async def _give_up(self, site_id: str, record: ShardRecord, numbers: Sequence[int]) -> None:
         """Uses the sequence numbers of commits that are late, or have failed."""
-        retention_days = self._gateway.config.change_retention_days
 
         async def give_up(number: int) -> None:
-            void = LogEntry(LogPosition(shard, number), VOID, "", 0, self._log.now())
-            request = requests.put_request(
-                self._table, void.item(site_id, retention_days), Missing("page_id")
-            )
+            void = LogEntry(LogPosition(record.shard, number), VOID, "", 0, self._log.now())
+            item = void.item(site_id, record.retention_days)
+            request = requests.put_request(self._table, item, Missing("page_id"))
             try:
                 await self._gateway.call("PutItem", request)
             except ConditionFailedError:

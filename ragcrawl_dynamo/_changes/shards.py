@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 # Shards that a process tries to take over before it makes a new one.
 _TAKE_OVERS = 3
 
+# The attribute of the days after which the entries of a shard expire; its value is NULL if they never do.
+_RETENTION = "retention_days"
+
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
@@ -45,6 +48,7 @@ class ShardRecord:
         first: Sequence number with which the holder began.
         next: Sequence number with which the next holder begins; None until the holder leaves the shard.
         held_since: When the holder took it, as it is in the item.
+        retention_days: Days after which its entries expire; None if they never do.
     """
 
     shard: str
@@ -52,13 +56,22 @@ class ShardRecord:
     first: int
     next: int | None
     held_since: str
+    retention_days: int | None
 
     @classmethod
-    def of(cls, item: Item) -> Self:
-        """Reads the record of an item."""
+    def of(cls, item: Item, retention_days: int | None) -> Self:
+        """Reads the record of an item.
+
+        Args:
+            item: The item.
+            retention_days: The retention that an item counts with which has none: an older version wrote it.
+        """
         first = int(item["first"]["N"])
         following = int(item["next"]["N"]) if "next" in item else None
-        return cls(change_shard_of(item), item["holder"]["S"], first, following, item["held_since"]["S"])
+        if (stored := item.get(_RETENTION)) is not None:
+            retention_days = int(stored["N"]) if "N" in stored else None
+        held_since = item["held_since"]["S"]
+        return cls(change_shard_of(item), item["holder"]["S"], first, following, held_since, retention_days)
 
     @property
     def is_as_read(self) -> Condition:
@@ -75,18 +88,23 @@ def holder_token() -> WriteToken:
 
 
 class ShardStore:
-    """Key `#{site_id}` / `lane#{shard}`; all reads are strongly consistent."""
+    """Key `#{site_id}` / `lane#{shard}`; all reads are strongly consistent.
+
+    The entries of a shard have one retention, that of the processes that hold it. So a reader can tell by the
+    record whether entries may have expired, whatever its own setting is.
+    """
 
     def __init__(self, gateway: Gateway, table: Table[Page]) -> None:
         self._gateway = gateway
         self._table = table
+        self._retention_days = gateway.config.change_retention_days
 
     async def records(self, site_id: str) -> list[ShardRecord]:
         """Reads the records of all shards of a site."""
         is_shard = BeginsWith("page_id", {"S": CHANGE_SHARD_PREFIX})
         query = Query(self._table, changes_partition(site_id), sort=is_shard)
         async with aclosing(read_pages(self._gateway, query)) as pages:
-            return [ShardRecord.of(item) async for _, items in pages for item in items]
+            return [ShardRecord.of(item, self._retention_days) async for _, items in pages for item in items]
 
     async def take(self, site_id: str, token: WriteToken, now: datetime) -> tuple[str, int]:
         """Takes over a shard that nobody uses, or makes one; returns its name and next sequence number."""
@@ -95,7 +113,7 @@ class ShardStore:
             if first is not None and await self._take_over(site_id, record, token, first, now):
                 return record.shard, first
         shard = secrets.token_hex(4)
-        item: Item = {**change_shard_key(site_id, shard), **token.attributes, **_taken(1, now)}
+        item: Item = {**change_shard_key(site_id, shard), **token.attributes, **self._taken(1, now)}
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
         return shard, 1
 
@@ -116,12 +134,13 @@ class ShardStore:
             logger.debug("shard %s of site %r was not left: %s", shard, site_id, error)
 
     async def _candidates(self, site_id: str, now: datetime) -> list[ShardRecord]:
-        """Chooses some shards that were left, or have been held for long."""
+        """Chooses some shards with this retention that were left, or have been held for long."""
         long_ago = moment_text(now - timedelta(hours=LATEST_HOURS))
         records = [
             record
             for record in await self.records(site_id)
-            if record.next is not None or record.held_since < long_ago
+            if record.retention_days == self._retention_days
+            and (record.next is not None or record.held_since < long_ago)
         ]
         random.shuffle(records)
         return sorted(records, key=lambda record: record.next is None)[:_TAKE_OVERS]
@@ -144,7 +163,7 @@ class ShardStore:
     ) -> bool:
         """Stores the token in a shard's record, unless another process was faster; returns whether it did."""
         put: dict[Path, Value] = {**token.assignment}
-        put.update(_taken(first, now))
+        put.update(self._taken(first, now))
         update = Update(put=put, remove=("next",))
         key = change_shard_key(site_id, record.shard)
         request = requests.update_request(self._table, key, update, record.is_as_read)
@@ -154,7 +173,11 @@ class ShardStore:
             return token.is_in(error.item)
         return True
 
-
-def _taken(first: int, now: datetime) -> Item:
-    """Builds the attributes of a shard that is taken, beside the token."""
-    return {"first": {"N": str(first)}, "held_since": {"S": moment_text(now)}}
+    def _taken(self, first: int, now: datetime) -> Item:
+        """Builds the attributes of a shard that is taken, beside the token."""
+        days = self._retention_days
+        return {
+            "first": {"N": str(first)},
+            "held_since": {"S": moment_text(now)},
+            _RETENTION: {"NULL": True} if days is None else {"N": str(days)},
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TypeAlias
 
 from ragcrawl_dynamo._content.bodies import BodyStore
@@ -15,6 +16,7 @@ from ragcrawl_dynamo._dynamodb.batching import key_values, read_all
 from ragcrawl_dynamo._dynamodb.coalescing import Gets
 from ragcrawl_dynamo._dynamodb.codec import from_item
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
+from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._utils.concurrency import gather_bounded, read_ahead
@@ -25,11 +27,32 @@ from ragcrawl_dynamo.models import PageVersion
 _VERSIONS_PER_READ = 20
 _READS_AHEAD = 2
 
+# Versions of the first request of an iteration, and the bytes that each further one should read. A first part
+# takes 300 KB at most.
+_VERSIONS_AT_FIRST = 5
+_BYTES_PER_READ = 1024 * 1024
+
 # Versions whose bodies are read at once for a listing.
 _LOADS_IN_FLIGHT = 8
 
 # A head and the first part of its body; None for what is absent.
 HeadAndPart: TypeAlias = "tuple[Item | None, Item | None]"
+
+
+class ReadSize:
+    """Bounds the memory of an iteration: large bodies are read fewer at a time.
+
+    Attributes:
+        versions: How many versions the next request reads.
+    """
+
+    def __init__(self) -> None:
+        self.versions: int = _VERSIONS_AT_FIRST
+
+    def note(self, versions: int, size: int) -> None:
+        """Notes how many bytes some versions took, without those parts that are read later."""
+        fitting = _BYTES_PER_READ * versions // max(1, size)
+        self.versions = max(1, min(_VERSIONS_PER_READ, fitting))
 
 
 class VersionLoader:
@@ -57,7 +80,7 @@ class VersionLoader:
 
     async def iterate(self, keys: AsyncIterable[Key]) -> AsyncGenerator[PageVersion | None, None]:
         """Loads the version of each key, in their order, a few requests ahead; None if there is none."""
-        async with aclosing(read_ahead(self._reads(keys), _READS_AHEAD)) as chunks:
+        async with aclosing(read_ahead(self._reads(keys, ReadSize()), _READS_AHEAD)) as chunks:
             async for chunk in chunks:
                 for head, first in chunk:
                     yield None if head is None else await self.load(head, first)
@@ -89,21 +112,22 @@ class VersionLoader:
             ) from None
 
     async def _reads(
-        self, keys: AsyncIterable[Key]
+        self, keys: AsyncIterable[Key], size: ReadSize
     ) -> AsyncGenerator[Callable[[], Awaitable[list[HeadAndPart]]], None]:
         chunk: list[Key] = []
         async for key in keys:
             chunk.append(key)
-            if len(chunk) == _VERSIONS_PER_READ:
-                yield lambda chunk=chunk: self._read(chunk)  # type: ignore[misc] # binds the loop's value
+            if len(chunk) >= size.versions:
+                yield partial(self._read, chunk, size)
                 chunk = []
         if chunk:
-            yield lambda: self._read(chunk)
+            yield partial(self._read, chunk, size)
 
-    async def _read(self, keys: Sequence[Key]) -> list[HeadAndPart]:
+    async def _read(self, keys: Sequence[Key], size: ReadSize) -> list[HeadAndPart]:
         """Reads each head with the first part of the body that it most often has, in few requests."""
         parts = [BodyId.first_of(key).part_key(0) for key in keys]
         items = await read_all(self._gateway, self._table, [*keys, *parts], per_batch=2 * _VERSIONS_PER_READ)
+        size.note(len(keys), sum(map(item_size, items)))
         by_key = {key_values(self._table, item): item for item in items}
         return [
             (by_key.get(key_values(self._table, key)), by_key.get(key_values(self._table, part)))

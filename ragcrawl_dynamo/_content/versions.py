@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from ragcrawl_dynamo._content.bodies import BodyStore
@@ -37,7 +38,7 @@ from ragcrawl_dynamo._schema.keys import (
     version_prefix,
 )
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, map_in_turns
 from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import (
     AmbiguousIdError,
@@ -60,6 +61,9 @@ _WRITE_UNIT = 1024
 
 # Seconds between the parts of a body and its head: later, a collection of garbage may have removed the parts.
 _LONGEST_SAVE = 3600.0
+
+# About the bytes that a link or a heading takes in a body.
+_BYTES_PER_LINK = 64
 
 # Versions that are packed and written at once.
 _SAVES_IN_FLIGHT = 8
@@ -210,7 +214,7 @@ class VersionStore:
         """Lists a page's versions, newest first; see StorageBackend.list_versions."""
         heads = await self.heads.listing(site_id, page_id, limit, cursor, with_content=include_content)
         if not include_content:
-            return Slice((from_item(self._table, head) for head in heads), heads.cursor)
+            return Slice(await map_in_turns(partial(from_item, self._table), heads), heads.cursor)
         return Slice(await self.loader.load_all(heads), heads.cursor)
 
     async def iterate_current(self, site_id: str) -> AsyncGenerator[PageVersion, None]:
@@ -260,6 +264,7 @@ class VersionStore:
         config = self._gateway.config
         options: Any = {"level": config.compression_level, "max_bytes": config.max_content_bytes}
         size = len(version.html or "") + len(version.markdown) + len(version.plain_text or "")
+        size += _BYTES_PER_LINK * (len(version.outlinks) + len(version.headings_outline))
         if size > THREAD_BYTES:
             return await asyncio.to_thread(pack, version, **options)
         return pack(version, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -13,7 +12,7 @@ from ragcrawl_dynamo._dynamodb.retry import Budget
 from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import E, Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, in_turns
 from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.errors import (
     InvalidInputError,
@@ -53,20 +52,34 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
     Raises:
         PartialBatchError: Some cannot be stored or were not written; all others were written.
     """
-    by_key: dict[KeyValues, tuple[E, Item, int]] = {}
+    by_key: dict[KeyValues, list[E]] = {}
     failures: list[tuple[Any, RagcrawlDynamoError]] = []
-    for record in records:
-        try:
-            check_kind(table.model.__name__.lower(), record, table.model)
-            item, size = to_sized_item(table, record)
-        except InvalidInputError as error:
-            failures.append((record, error))
-        else:
-            by_key[key_values(table, item)] = (record, item, size)
-    writes = [(requests.put(item), size) for _, item, size in by_key.values()]
-    failed = await _write(gateway, table, writes)
-    failures += [(by_key[key][0], error) for key, error in failed.items()]
-    saved = len(by_key) - len(failed)
+    async for part in in_turns(records):
+        for record in part:
+            try:
+                check_kind(table.model.__name__.lower(), record, table.model)
+                by_key.setdefault(key_values(table, table.keys(record)), []).append(record)
+            except InvalidInputError as error:
+                failures.append((record, error))
+    sent: dict[KeyValues, E] = {}
+
+    def writes() -> Iterator[SizedWrite]:
+        """Encodes the records of a batch when the batch can be sent, not all at once."""
+        for key, of_key in by_key.items():
+            write: SizedWrite | None = None
+            for record in of_key:
+                try:
+                    item, size = to_sized_item(table, record)
+                except InvalidInputError as error:
+                    failures.append((record, error))
+                else:
+                    write, sent[key] = (requests.put(item), size), record
+            if write is not None:
+                yield write
+
+    failed = await _write(gateway, table, writes())
+    failures += [(sent[key], error) for key, error in failed.items()]
+    saved = len(sent) - len(failed)
     if failures:
         raise PartialBatchError(saved, failures)
     return saved
@@ -74,7 +87,7 @@ async def save_all(gateway: Gateway, table: Table[E], records: Iterable[E]) -> i
 
 async def put_all(gateway: Gateway, table: Table[Any], items: Sequence[Item]) -> Failures:
     """Writes items in batches; their keys must differ. Returns the errors of the items that failed."""
-    return await _write(gateway, table, [(requests.put(item), item_size(item)) for item in items])
+    return await _write(gateway, table, ((requests.put(item), item_size(item)) for item in items))
 
 
 async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -> int:
@@ -83,12 +96,12 @@ async def delete_all(gateway: Gateway, table: Table[Any], keys: Sequence[Key]) -
     Raises:
         PartialBatchError: Some were not deleted; all others were.
     """
-    keys = list(by_key(table, keys).values())
-    failed = await _write(gateway, table, [(requests.delete(key), 0) for key in keys])
+    distinct = await _distinct(table, keys)
+    failed = await _write(gateway, table, ((requests.delete(key), 0) for key in distinct.values()))
     if failed:
         failures = [(dict(zip(table.primary_key, key, strict=True)), error) for key, error in failed.items()]
-        raise PartialBatchError(len(keys) - len(failed), failures)
-    return len(keys)
+        raise PartialBatchError(len(distinct) - len(failed), failures)
+    return len(distinct)
 
 
 async def read_all(
@@ -113,13 +126,13 @@ async def read_all(
     Raises:
         ServiceError: One of the batches failed.
     """
+    items: dict[KeyValues, Item] = {}
 
-    async def read(chunk: Sequence[Key]) -> list[Item]:
-        return await read_batch(gateway, table, chunk, attributes)
+    async def read(chunk: Sequence[Key]) -> None:
+        items.update(by_key(table, await read_batch(gateway, table, chunk, attributes)))
 
-    distinct = by_key(table, keys)
-    batches = await gather_bounded(read, chunks(list(distinct.values()), per_batch), BATCHES_IN_FLIGHT)
-    items = by_key(table, chain.from_iterable(batches))
+    distinct = await _distinct(table, keys)
+    await gather_bounded(read, chunks(list(distinct.values()), per_batch), BATCHES_IN_FLIGHT)
     return [items[values] for values in distinct if values in items]
 
 
@@ -131,6 +144,14 @@ def key_values(table: Table[Any], attributes: Item) -> KeyValues:
 def by_key(table: Table[Any], items: Iterable[Item]) -> dict[KeyValues, Item]:
     """Returns items by their primary key."""
     return {key_values(table, item): item for item in items}
+
+
+async def _distinct(table: Table[Any], keys: Iterable[Key]) -> dict[KeyValues, Key]:
+    """Returns keys without repetitions, in their order."""
+    distinct: dict[KeyValues, Key] = {}
+    async for part in in_turns(keys):
+        distinct |= by_key(table, part)
+    return distinct
 
 
 def chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -151,7 +172,7 @@ def _write_chunks(writes: Iterable[SizedWrite]) -> Iterator[list[WriteRequestTyp
         yield chunk
 
 
-async def _write(gateway: Gateway, table: Table[Any], writes: Sequence[SizedWrite]) -> Failures:
+async def _write(gateway: Gateway, table: Table[Any], writes: Iterable[SizedWrite]) -> Failures:
     async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
         return await write_batch(gateway, table, chunk)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,9 @@ _CLIENT_NAMES: dict[Service, str] = {
     "S3": "s3",
     "Application Auto Scaling": "application-autoscaling",
 }
+
+# The content type of DynamoDB's answers.
+_CONTENT_TYPE = "application/x-amz-json-1.0"
 
 ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManager[DynamoDBClient]]"
 
@@ -106,12 +110,25 @@ def open_scaling_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[D
     return Access().factory("Application Auto Scaling")(config)
 
 
+def is_answer_of_service(metadata: Mapping[str, Any]) -> bool:
+    """Whether an answer that was parsed came from the service, by its ResponseMetadata.
+
+    Proxies drop headers, and servers compatible with DynamoDB need not send a request id. They do send its
+    content type; that the answer is whole JSON then was checked before it was parsed.
+    """
+    content_type = metadata.get("HTTPHeaders", {}).get("content-type", "").partition(";")[0]
+    return bool(metadata.get("RequestId")) or content_type.strip().lower() == _CONTENT_TYPE
+
+
 @asynccontextmanager
 async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> AsyncIterator[DynamoDBClient]:
     destination = access.find_destination(config, service)
     url = destination.endpoint_url
     is_tuned = service == "DynamoDB" and fast_path.is_known()
     session = make_session(config, access.session)
+    # botocore would read them when it makes the client.
+    models = session.get_component("data_loader")
+    await asyncio.to_thread(_read_models, models, _CLIENT_NAMES[service])
     if is_tuned:
         fast_path.tune_session(session)
     credentials = RenewableCredentials(partial(_read_credentials, config, access, destination.region))
@@ -177,6 +194,14 @@ def _plain(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
+def _read_models(loader: Any, service: str) -> None:
+    """Reads what a client of a service needs, so that its loader has it. Run it in a thread."""
+    for model in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model(service, model)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data_with_path(name)
+
+
 def _is_readable_on_the_way(url: str) -> bool:
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -193,8 +218,8 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
 
     Raises:
         ChecksumError: The answer differs; it counts as no answer, like any that cannot be read.
-        ResponseParserError: The answer has no checksum, and is not JSON though it should be. botocore would
-            take it for an empty answer, or for an error without a code.
+        ResponseParserError: The answer has no checksum, and is no JSON object though it should be. botocore
+            would take it for an empty answer, or for an error without a code.
     """
     body, headers = response_dict["body"], response_dict["headers"]
     if (expected := headers.get("x-amz-crc32")) is not None:
@@ -202,8 +227,10 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             raise ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=actual)
     elif response_dict["status_code"] == HTTPStatus.OK or "json" in headers.get("content-type", ""):
         try:
-            orjson.loads(body)
+            answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
                 f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
             ) from error
+        if not isinstance(answer, dict):
+            raise ResponseParserError("this is not DynamoDB: the answer is no JSON object")

@@ -16,7 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.backpressure import Permit, PermitWindow
-from ragcrawl_dynamo._dynamodb.client import Access, ClientFactory
+from ragcrawl_dynamo._dynamodb.client import Access, ClientFactory, is_answer_of_service
 from ragcrawl_dynamo._dynamodb.credentials import CredentialsUnavailableError
 from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper
@@ -296,8 +296,11 @@ class Gateway:
             if "Body" in response:
                 response["Body"] = await response["Body"].read()
         # botocore takes any web page for an empty answer: a write would seem done, an item absent.
-        if not response.get("ResponseMetadata", {}).get("RequestId"):
-            raise ResponseParserError(f"the answer has no request id: this is not {self._service}")
+        if not is_answer_of_service(response.get("ResponseMetadata", {})):
+            raise ResponseParserError(
+                f"the answer has neither a request id nor {self._service}'s content type: "
+                f"this is not {self._service}"
+            )
         return response
 
     def _window(self, table: str) -> PermitWindow:

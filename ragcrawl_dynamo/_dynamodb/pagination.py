@@ -28,6 +28,7 @@ from ragcrawl_dynamo._dynamodb.key_ranges import split_points
 from ragcrawl_dynamo._dynamodb.requests import Query
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
+from ragcrawl_dynamo._utils.concurrency import map_in_turns
 from ragcrawl_dynamo.errors import InvalidArgumentError, InvalidCursorError
 
 __all__ = ["Slice"]
@@ -104,7 +105,7 @@ async def read_slice(
     if len(items) > limit or (start is None and queries):
         del items[limit:]
         start = {name: items[-1][name] for name in query.key_attributes}
-    return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+    return Slice(await map_in_turns(decode, items), _encode_cursor(start, scope) if start else None)
 
 
 def cursor_after(query: Query, item: Item) -> str:
@@ -128,7 +129,7 @@ async def read_slice_by_index(
     indexed = await read_slice(gateway, query, lambda item: item, limit=limit, cursor=cursor)
     keys: list[Key] = [{name: item[name] for name in query.table.primary_key} for item in indexed]
     items = await read_all(gateway, query.table, keys)
-    return Slice(map(decode, items), indexed.cursor)
+    return Slice(await map_in_turns(decode, items), indexed.cursor)
 
 
 async def read_newest(
@@ -178,7 +179,7 @@ async def read_table(
         start = response.get("LastEvaluatedKey")
         if start is None or len(items) == limit:
             break
-    return Slice(map(decode, items), _encode_cursor(start, scope) if start else None)
+    return Slice(await map_in_turns(decode, items), _encode_cursor(start, scope) if start else None)
 
 
 async def iterate(read: Callable[[str | None], Awaitable[Slice[T]]]) -> AsyncIterator[T]:

@@ -20,7 +20,7 @@ from ragcrawl_dynamo._frontier.item_store import candidate_of, work_of
 from ragcrawl_dynamo._frontier.notifier import Notifier
 from ragcrawl_dynamo._frontier.work import Work, WorkByHost
 from ragcrawl_dynamo._schema.queue_order import split_facts
-from ragcrawl_dynamo._utils.concurrency import read_ahead
+from ragcrawl_dynamo._utils.concurrency import in_turns, read_ahead
 from ragcrawl_dynamo._utils.urls import join_url, link_id, url_hash
 from ragcrawl_dynamo.errors import (
     HostBudgetError,
@@ -130,26 +130,28 @@ class Enqueuer:
         new: dict[str, FrontierItem] = {}
         shards: dict[str, int] = {}
         inserts: dict[str, ConditionalInsert] = {}
-        for i, link in enumerate(links):
-            url = link.url if isinstance(link, FrontierItem) else link
-            urls.append(url)
-            fields = {"discovered_at": run.view.next_moment(run.clock.now()), **common}
-            try:
-                item = self._item(link, fields, base_url)
-                if item.domain not in shards:
-                    shards[item.domain] = self._shards(item.domain)
-                # An item that cannot be stored is refused here, so that it fails alone.
-                insert = run.items.encode(item, shards[item.domain])
-            except InvalidInputError as error:
-                results.append(AddResult(url, None, added=False, error=error))
-                continue
-            if item.item_id in run.view.seen_links or item.item_id in new:
-                results.append(AddResult(url, item.item_id, added=False))
-                continue
-            new[item.item_id] = item
-            inserts[item.item_id] = insert
-            indexes[item.item_id] = i
-            results.append(None)
+        # Before anything is awaited: the batches of one call are claimed in their order.
+        moments = [run.view.next_moment(run.clock.now()) for _ in links]
+        async for part in in_turns(zip(links, moments, strict=True)):
+            for link, moment in part:
+                url = link.url if isinstance(link, FrontierItem) else link
+                urls.append(url)
+                try:
+                    item = self._item(link, {"discovered_at": moment, **common}, base_url)
+                    if item.domain not in shards:
+                        shards[item.domain] = self._shards(item.domain)
+                    # An item that cannot be stored is refused here, so that it fails alone.
+                    insert = run.items.encode(item, shards[item.domain])
+                except InvalidInputError as error:
+                    results.append(AddResult(url, None, added=False, error=error))
+                    continue
+                if item.item_id in run.view.seen_links or item.item_id in new:
+                    results.append(AddResult(url, item.item_id, added=False))
+                    continue
+                new[item.item_id] = item
+                inserts[item.item_id] = insert
+                indexes[item.item_id] = len(results)
+                results.append(None)
         if not new:
             return [result for result in results if result is not None]
         work = WorkByHost()

@@ -15,6 +15,7 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
@@ -48,7 +49,7 @@ from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.attributes import REVISION, change_order
 from ragcrawl_dynamo._schema.keys import page_key, site_partition, url_key, version_key
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.concurrency import gather_bounded, in_turns, map_in_turns
 from ragcrawl_dynamo._utils.validation import check_amount, check_kind, check_several
 from ragcrawl_dynamo.errors import ConditionFailedError
 from ragcrawl_dynamo.models import Page
@@ -190,11 +191,11 @@ class PageStore:
     async def get_bulk(self, site_id: str, page_ids: Iterable[str]) -> list[Page]:
         """Returns those of the given pages that exist, in the order of `page_ids`; strongly consistent."""
         ids = dict.fromkeys(check_several("page_ids", page_ids, str))
-        return await self.get_many([page_key(site_id, page_id) for page_id in ids])
+        return await self.get_many(await map_in_turns(partial(page_key, site_id), ids))
 
     async def get_many(self, keys: Sequence[Key]) -> list[Page]:
         """Returns the pages of different keys that exist, in the order of the keys; strongly consistent."""
-        return [self._decode(item) for item in await read_all(self._gateway, self._table, keys)]
+        return await map_in_turns(self._decode, await read_all(self._gateway, self._table, keys))
 
     async def current_versions(self, site_id: str) -> AsyncGenerator[Key, None]:
         """Iterates over the keys of the pages' current versions, ordered by page_id; no tombstones."""
@@ -302,8 +303,9 @@ class PageStore:
         query = self._query(site_id, include_tombstones, also=also)
         async with aclosing(read_pages(self._gateway, query)) as pages:
             async for _, items in pages:
-                for item in items:
-                    yield self._decode(item)
+                async for part in in_turns(items):
+                    for item in part:
+                        yield self._decode(item)
 
     def _query(
         self,

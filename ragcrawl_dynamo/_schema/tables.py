@@ -16,7 +16,7 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | runs | `{site_id}` / `{run_id}` | a run |
 | runs | `#schema` / `#schema` | the schema record of all five tables |
 | pages | `{site_id}` / `{page_id}` | a page |
-| pages | `#{site_id}` / `lane#{shard}` | a shard of the change log: which process holds it |
+| pages | `#{site_id}` / `lane#{shard}` | a shard of the change log: its holder, its retention |
 | pages | `#{site_id}` / `consumer#{consumer}` | the cursor of a consumer of the change feed |
 | pages | `#{site_id}#{shard}` / `{sequence_number}` | a log entry; expires after `change_retention_days` |
 | versions | `{page_id}` / `{version_id}#{site_id}#` | the head of a version |

@@ -1,16 +1,21 @@
-"""Runs awaitables concurrently: all of them, a bounded number, or a few ahead of their consumer."""
+"""Runs awaitables concurrently, all or a bounded number, and splits long work so that others run between."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from ragcrawl_dynamo._utils.clock import Clock
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Values that are handled before other tasks run again. To check and encode a link takes some 24 µs, and a few
+# tasks may do so at the same time.
+PER_TURN = 50
 
 
 async def gather(awaitables: Iterable[Any]) -> list[Any]:
@@ -25,14 +30,38 @@ async def gather(awaitables: Iterable[Any]) -> list[Any]:
 
 
 async def gather_bounded(call: Callable[[T], Awaitable[R]], values: Iterable[T], at_once: int) -> list[R]:
-    """Calls a function for each value, at most `at_once` calls at a time; returns the results in order."""
-    semaphore = asyncio.Semaphore(at_once)
+    """Calls a function for each value, at most `at_once` calls at a time; returns the results in order.
 
-    async def call_bounded(value: T) -> R:
-        async with semaphore:
-            return await call(value)
+    A value is taken from `values` only when its call can begin, so a generator makes no value before.
+    """
+    numbered = enumerate(values)
+    results: dict[int, R] = {}
 
-    return await gather(call_bounded(value) for value in values)
+    async def work(number: int, value: T) -> None:
+        results[number] = await call(value)
+        for number, value in numbered:
+            results[number] = await call(value)
+
+    await gather([work(*first) for first in islice(numbered, at_once)])
+    return [results[number] for number in range(len(results))]
+
+
+async def in_turns(values: Iterable[T]) -> AsyncGenerator[Sequence[T], None]:
+    """Yields values in parts, and lets other tasks run between them.
+
+    Use it where many values are handled and nothing is awaited: meanwhile, no other task of the process runs.
+    """
+    remaining = iter(values)
+    part = list(islice(remaining, PER_TURN))
+    while part:
+        yield part
+        if part := list(islice(remaining, PER_TURN)):
+            await asyncio.sleep(0)
+
+
+async def map_in_turns(call: Callable[[T], R], values: Iterable[T]) -> list[R]:
+    """Calls a function for each value, and lets other tasks run in between; returns the results in order."""
+    return [call(value) async for part in in_turns(values) for value in part]
 
 
 async def wait_for_event(event: asyncio.Event, clock: Clock, seconds: float) -> None:

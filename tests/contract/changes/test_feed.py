@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -214,6 +216,67 @@ async def test_iter_changes_tells_a_slow_consumer_that_changes_have_expired(
     clock.advance(timedelta(days=2).total_seconds())
     with pytest.raises(ChangesExpiredError):
         assert [each async for each in backend.iter_changes("site", "indexer")]
+
+
+@asynccontextmanager
+async def keeping(
+    config: DynamoDBConfig, clock: ManualClock, days: int | None
+) -> AsyncIterator[DynamoDBBackend]:
+    """Opens a backend whose changes are kept for so many days."""
+    async with DynamoDBBackend(
+        config.model_copy(update={"change_retention_days": days}), clock=clock
+    ) as backend:
+        yield backend
+
+
+@pytest.mark.parametrize("own", [30, None])
+async def test_list_changes_judges_a_cursor_by_the_retention_of_the_writer_not_by_a_longer_one(
+    dynamodb_config: DynamoDBConfig, clock: ManualClock, own: int | None
+) -> None:
+    async with (
+        keeping(dynamodb_config, clock, 1) as writer,
+        keeping(dynamodb_config, clock, own) as reader,
+    ):
+        cursor = await present(reader)
+        await commit(writer, "a", "1")
+        clock.advance(timedelta(hours=22).total_seconds())
+        part = await reader.list_changes("site", cursor=cursor)
+        assert [change.page.page_id for change in part] == ["a"]
+        await commit(writer, "b", "1")
+        clock.advance(timedelta(hours=24).total_seconds())
+        with pytest.raises(ChangesExpiredError, match="logged with change_retention_days = 1: start anew"):
+            await reader.list_changes("site", cursor=part.cursor)
+
+
+@pytest.mark.parametrize("days", [30, None])
+async def test_list_changes_judges_a_cursor_by_the_retention_of_the_writer_not_by_a_shorter_one(
+    dynamodb_config: DynamoDBConfig, clock: ManualClock, days: int | None
+) -> None:
+    async with (
+        keeping(dynamodb_config, clock, days) as writer,
+        keeping(dynamodb_config, clock, 1) as reader,
+    ):
+        cursor = await present(reader)
+        await commit(writer, "a", "1")
+        clock.advance(timedelta(days=29).total_seconds())
+        assert (await read(reader, cursor))[0] == [("a", CREATED)]
+
+
+async def test_list_changes_judges_a_cursor_by_the_shortest_retention_of_shards_that_it_has_not_read(
+    backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    cursor = await present(backend)
+    await commit(backend, "long", "1")
+    async with keeping(dynamodb_config, clock, 1) as writer:
+        await commit(writer, "short", "1")
+    _, read_both = await read(backend, cursor)
+    clock.advance(timedelta(days=2).total_seconds())
+    with pytest.raises(ChangesExpiredError, match="change_retention_days = 1"):
+        await backend.list_changes("site", cursor=cursor)
+    # Nobody holds that shard any more, and there was nothing left to read in it.
+    await commit(backend, "long", "2")
+    found, _ = await read(backend, read_both)
+    assert found == [("long", CHANGED)]
 
 
 async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDBBackend) -> None:

@@ -1,9 +1,23 @@
 """Bodies of any size: saved, read, listed, shared, exported, pruned."""
 
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, InvalidValueError, PartialBatchError, PruneReport
+from ragcrawl_dynamo import (
+    DynamoDBBackend,
+    DynamoDBConfig,
+    InvalidValueError,
+    PartialBatchError,
+    PruneReport,
+)
+from ragcrawl_dynamo._content import loader, packing, versions
+from ragcrawl_dynamo._content.packing import THREAD_BYTES
 from tests.support.factories import START, dense_text, hours, make_page, make_version
+from tests.support.fakes import intercepting
 
 # Kilobytes after compression, so that the largest take many parts; 16 MB are the most that an answer of
 # DynamoDB holds, the rest are keys to be read again, and moto knows no such limit.
@@ -31,6 +45,83 @@ async def test_save_versions_bulk_stores_20_mb_of_html_beside_others(backend: Dy
     assert await backend.save_versions_bulk([huge, *small]) == 31
     assert await backend.get_version("site", "page", "huge") == huge
     assert len(await backend.list_versions("site", "page", include_content=False)) == 31
+
+
+class Threads:
+    """Notes for each call of a function whether it runs in the thread of the event loop."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self._loop_thread = threading.get_ident()
+        self.in_loop: list[bool] = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.in_loop.append(threading.get_ident() == self._loop_thread)
+        return self._call(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "in_loop"),
+    [
+        ({"markdown": "x" * 1000}, True),
+        ({"markdown": "x" * 2 * THREAD_BYTES}, False),
+        ({"plain_text": "x" * 20_000_000}, False),
+        ({"outlinks": ["https://example.com/"] * 2000}, False),
+        ({"headings_outline": [{"level": 1, "text": "Title"}] * 2000}, False),
+    ],
+    ids=["small", "large", "huge", "links", "headings"],
+)
+async def test_save_and_get_of_a_large_version_compress_outside_of_the_event_loop(
+    backend: DynamoDBBackend, content: dict[str, Any], in_loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, unpack = Threads(packing.pack), Threads(packing.unpack)
+    monkeypatch.setattr(versions, "pack", pack)
+    monkeypatch.setattr(loader, "unpack", unpack)
+    version = make_version(**content)
+    await backend.save_version(version)
+    assert await backend.get_version("site", "page", "v1") == version
+    assert (pack.in_loop, unpack.in_loop) == ([in_loop], [in_loop])
+
+
+async def test_version_of_many_parts_is_read_in_answers_that_are_quickly_decoded(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    version = make_version(markdown=dense_text(4000))
+    await backend.save_version(version)
+    sizes = AnswerSizes([])
+    async with DynamoDBBackend(dynamodb_config, client_factory=intercepting(sizes.around)) as reader:
+        assert await reader.get_version("site", "page", "v1") == version
+    assert sum(sizes.found) > 3_000_000
+    assert max(sizes.found) < 2_000_000
+
+
+async def test_iter_versions_reads_large_bodies_fewer_at_a_time(
+    dynamodb_config: DynamoDBConfig, backend: DynamoDBBackend
+) -> None:
+    page_ids = [f"p{i:02}" for i in range(12)]
+    for page_id in page_ids:
+        await backend.save_version(make_version("v1", page_id, markdown=dense_text(700, page_id)))
+        await backend.save_page(make_page(page_id, current_version_id="v1"))
+    sizes = AnswerSizes([])
+    async with DynamoDBBackend(dynamodb_config, client_factory=intercepting(sizes.around)) as reader:
+        read = [version.page_id async for version in reader.iter_versions("site")]
+    assert read == page_ids
+    assert sum(sizes.found) > 12 * 600_000
+    assert max(sizes.found) < 2_000_000
+
+
+@dataclass
+class AnswerSizes:
+    """The bytes of bodies in each answer of a BatchGetItem."""
+
+    found: list[int]
+
+    async def around(self, operation: str, request: Any, call: Any) -> Any:
+        answer = await call(**request)
+        if operation == "batch_get_item":
+            items = [item for items in answer["Responses"].values() for item in items]
+            self.found.append(sum(len(item["data"]["B"]) for item in items if "data" in item))
+        return answer
 
 
 async def test_save_version_again_replaces_the_body(backend: DynamoDBBackend) -> None:

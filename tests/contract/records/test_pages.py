@@ -1,3 +1,4 @@
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,16 @@ from ragcrawl_dynamo import (
     InvalidCursorError,
     InvalidKeyError,
     MassDeletionError,
+    Page,
     PartialBatchError,
 )
+from ragcrawl_dynamo._records.pages import PageStore
+from ragcrawl_dynamo._utils.concurrency import PER_TURN
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START, hours, make_page
 from tests.support.fakes import intercepting
 from tests.support.slices import all_slices
+from tests.support.turns import counting_turns
 
 LONG_URL = "https://example.com/search?q=" + "x" * 3000
 
@@ -250,3 +255,30 @@ async def test_tombstone_pages_marks_existing_pages_and_refuses_most_of_a_site(
     assert await backend.tombstone_pages("site", [f"p{i}" for i in range(10)], allow_mass_deletion=True) == 10
     assert await backend.count_pages("site") == 0
     assert await backend.count_pages("site", include_tombstones=True) == 10
+
+
+@pytest.mark.parametrize("read", ["get_pages_bulk", "list_pages", "iter_pages"])
+async def test_reads_of_many_pages_let_other_tasks_run(
+    backend: DynamoDBBackend, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_ids = [f"p{i:03}" for i in range(3 * PER_TURN)]
+    await backend.save_pages_bulk(make_page(page_id) for page_id in page_ids)
+    turn_of: dict[str, int] = {}
+
+    def decode(store: PageStore, item: Any) -> Page:
+        page = decode_page(store, item)
+        turn_of[page.page_id] = turns.count
+        return page
+
+    decode_page = PageStore._decode
+    monkeypatch.setattr(PageStore, "_decode", decode)
+    async with counting_turns() as turns:
+        match read:
+            case "get_pages_bulk":
+                pages: list[Page] = await backend.get_pages_bulk("site", page_ids)
+            case "list_pages":
+                pages = await backend.list_pages("site", limit=1000)
+            case _:
+                pages = [page async for page in backend.iter_pages("site")]
+    assert [page.page_id for page in pages] == page_ids
+    assert set(Counter(turn_of.values()).values()) == {PER_TURN}

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 from botocore.exceptions import EndpointConnectionError
@@ -17,6 +18,7 @@ from ragcrawl_dynamo import (
     PartialBatchError,
     TableNotFoundError,
 )
+from ragcrawl_dynamo._dynamodb import fast_path
 from ragcrawl_dynamo._dynamodb.client import open_client
 from ragcrawl_dynamo.testing import local_config
 from tests.support.factories import make_page, make_site
@@ -130,6 +132,71 @@ async def test_endpoint_url_of_a_website_is_a_typed_error() -> None:
             match=r"no usable answer from .*: check endpoint_url.* this is not DynamoDB",
         ):
             await DynamoDBBackend(local_config(url, **QUICK)).initialize()
+
+
+DYNAMODB = "application/x-amz-json-1.0"
+
+
+@pytest.fixture(params=["tuned", "plain"])
+def client_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test with the tuned client, and with the plain one of other versions of aiobotocore."""
+    if request.param == "plain":
+        monkeypatch.setattr(fast_path, "KNOWN", frozenset[str]())
+
+
+@pytest.mark.usefixtures("client_kind")
+@pytest.mark.parametrize("content_type", [DYNAMODB, "Application/X-Amz-JSON-1.0; charset=utf-8"])
+async def test_answer_without_a_request_id_is_accepted_by_its_content_type(content_type: str) -> None:
+    """As from a proxy that drops headers, or from a server that is compatible with DynamoDB."""
+    site, stored = make_site(), dict[str, Any]()
+
+    async def answer(request: web.Request) -> web.Response:
+        arguments = orjson.loads(await request.read())
+        if request.headers["X-Amz-Target"].endswith("PutItem"):
+            stored["Item"] = arguments["Item"]
+            return web.Response(body=b"{}", headers={"Content-Type": content_type})
+        return web.Response(body=orjson.dumps(stored), headers={"Content-Type": content_type})
+
+    async with http_server(answer) as url:
+        backend = DynamoDBBackend(local_config(url, coalescing=False, **QUICK))
+        await backend._rooms.gateway.open()
+        await backend.save_site(site)
+        assert await backend.get_site("site") == site
+        await backend.close()
+
+
+@pytest.mark.usefixtures("client_kind")
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("text/html", "<html>log in to the network</html>"),
+        ("text/html", "{}"),
+        ("application/json", "{}"),
+        (DYNAMODB, "<html>log in to the network</html>"),
+        (DYNAMODB, '{"Item": {"site_id": {"S": "si'),
+        (DYNAMODB, ""),
+        (DYNAMODB, "[]"),
+        (DYNAMODB, "null"),
+    ],
+)
+async def test_answer_without_a_request_id_is_refused_if_it_is_not_of_dynamodb(
+    content_type: str, body: str
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=body, content_type=content_type)
+
+    async with http_server(answer) as url:
+        backend = DynamoDBBackend(local_config(url, coalescing=False, **QUICK))
+        await backend._rooms.gateway.open()
+        for call in (
+            backend.get_site("site"),
+            backend.save_site(make_site()),
+            # An operation that the fast path leaves alone.
+            backend.describe_tables(),
+        ):
+            with pytest.raises(EndpointUnreachableError, match="no usable answer from"):
+                await call
+        await backend.close()
 
 
 async def test_retry_after_a_dropped_connection(

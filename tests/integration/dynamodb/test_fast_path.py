@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from secrets import token_hex
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import JSONFileLoader
 
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb import fast_path
-from ragcrawl_dynamo._dynamodb.client import open_client
+from ragcrawl_dynamo._dynamodb.client import open_client, open_object_client
+from ragcrawl_dynamo._dynamodb.session import _loader
 from ragcrawl_dynamo._dynamodb.transport import Shortcut
 from ragcrawl_dynamo.testing import local_config
 from tests.support.engines import on_dynamodb_local
@@ -280,6 +283,31 @@ async def test_fast_path_events_equal_those_of_the_plain_client(
     plain = await emitted(open_client(dynamodb_config), table)
     assert {name.partition(".")[0] for name, *_ in tuned} == set(EVENTS)
     assert tuned == plain
+
+
+async def test_open_client_reads_the_models_of_botocore_outside_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+    load_file = JSONFileLoader.load_file
+
+    def load(loader: Any, path: str) -> Any:
+        model = load_file(loader, path)
+        if model is not None:
+            threads.append(threading.get_ident())
+        return model
+
+    monkeypatch.setattr(JSONFileLoader, "load_file", load)
+    # As in a new process.
+    _loader.cache_clear()
+    for open_one in (open_client, open_object_client):
+        async with open_one(local_config("http://127.0.0.1:1")):
+            pass
+    assert threads
+    assert threading.get_ident() not in threads
+    read = len(threads)
+    async with open_client(local_config("http://127.0.0.1:1")):
+        assert len(threads) == read
 
 
 class Given:

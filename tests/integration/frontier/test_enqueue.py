@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +17,37 @@ from ragcrawl_dynamo import (
     HostBudgetError,
     PartialBatchError,
 )
+from ragcrawl_dynamo._frontier.enqueue import Enqueuer
 from ragcrawl_dynamo._frontier.host_candidates import Pace
 from ragcrawl_dynamo._frontier.membership import Membership
+from ragcrawl_dynamo._utils.concurrency import PER_TURN
 from tests.support.engines import on_dynamodb_local
 from tests.support.frontiers import opened
 from tests.support.queues import claim_all, items, names, requests, url, urls
+from tests.support.turns import counting_turns
+
+
+@on_dynamodb_local
+async def test_frontier_add_of_many_links_lets_other_tasks_run_and_keeps_their_order(
+    backend: DynamoDBBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches are encoded at the same time, each in parts."""
+    added = urls(1200)
+    turns_of: list[int] = []
+
+    def item(enqueuer: Enqueuer, *arguments: Any) -> Any:
+        turns_of.append(turns.count)
+        return build(enqueuer, *arguments)
+
+    build = Enqueuer._item
+    monkeypatch.setattr(Enqueuer, "_item", item)
+    async with counting_turns() as turns:
+        await backend.frontier("site", "run").add(added)
+    assert len(turns_of) == 1200
+    # A part of each batch.
+    assert max(Counter(turns_of).values()) <= 2 * PER_TURN
+    stored = await backend.get_frontier_items("run", limit=2000)
+    assert [item.url for item in sorted(stored, key=lambda item: item.discovered_at)] == added
 
 
 @on_dynamodb_local

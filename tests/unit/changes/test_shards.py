@@ -18,12 +18,19 @@ from tests.support.fakes import client_error, open_gateway, scripted
 PAGES = Tables.of("t_").pages
 
 
-def record(shard: str = "s1", *, next_number: int | None = None, age: float = 0.0) -> dict[str, Any]:
+# The setting of the gateways here, as an item has it.
+RETENTION: Any = {"N": "30"}
+
+
+def record(
+    shard: str = "s1", *, next_number: int | None = None, age: float = 0.0, retention: Any = RETENTION
+) -> dict[str, Any]:
     item: dict[str, Any] = {
         **change_shard_key("site", shard),
         "holder": {"S": "somebody"},
         "first": {"N": "1"},
         "held_since": {"S": moment_text(START - timedelta(hours=age))},
+        **({} if retention is None else {"retention_days": retention}),
     }
     return item if next_number is None else {**item, "next": {"N": f"{next_number}"}}
 
@@ -43,9 +50,24 @@ def refused(**attributes: Any) -> Any:
 
 
 def test_a_record_is_read_from_its_item() -> None:
-    held = ShardRecord("s1", "somebody", 1, None, moment_text(START))
-    assert ShardRecord.of(record()) == held
-    assert ShardRecord.of(record(next_number=9)).next == 9
+    held = ShardRecord("s1", "somebody", 1, None, moment_text(START), 30)
+    assert ShardRecord.of(record(), 7) == held
+    assert ShardRecord.of(record(next_number=9), 7).next == 9
+    assert ShardRecord.of(record(retention={"NULL": True}), 7).retention_days is None
+
+
+def test_a_record_of_an_older_version_counts_with_the_retention_of_whoever_reads_it() -> None:
+    for own in (7, None):
+        assert ShardRecord.of(record(retention=None), own).retention_days == own
+
+
+async def test_take_stores_the_retention_with_a_shard_that_an_older_version_made() -> None:
+    old = record("s1", next_number=7, retention=None)
+    async with open_gateway(scripted(listing(old), {})) as (gateway, client):
+        assert await ShardStore(gateway, PAGES).take("site", holder_token(), START) == ("s1", 7)
+    update = client.requests[-1][1]
+    assert "retention_days" in update["ExpressionAttributeNames"].values()
+    assert RETENTION in update["ExpressionAttributeValues"].values()
 
 
 async def test_take_goes_on_with_a_shard_that_was_left() -> None:
@@ -77,8 +99,11 @@ async def test_take_goes_on_with_a_shard_that_was_not_used_for_long() -> None:
         (listing(record(age=2)), listing()),
         # Another process was faster.
         (listing(record(next_number=7)), refused()),
+        # Its entries expire earlier, or never.
+        (listing(record(next_number=7, retention={"N": "29"})),),
+        (listing(record(next_number=7, retention={"NULL": True})),),
     ],
-    ids=["none", "new", "in use", "expired", "taken"],
+    ids=["none", "new", "in use", "expired", "taken", "shorter retention", "no expiry"],
 )
 async def test_take_makes_a_shard_if_it_can_take_over_none(answers: tuple[Any, ...]) -> None:
     token = holder_token()
@@ -87,8 +112,8 @@ async def test_take_makes_a_shard_if_it_can_take_over_none(answers: tuple[Any, .
     assert (shard != "s1", first) == (True, 1)
     operation, request = client.requests[-1]
     assert operation == "put_item"
-    assert ShardRecord.of(request["Item"]) == ShardRecord(
-        shard, token.value["S"], 1, None, moment_text(START)
+    assert ShardRecord.of(request["Item"], None) == ShardRecord(
+        shard, token.value["S"], 1, None, moment_text(START), 30
     )
 
 

@@ -1,17 +1,28 @@
 """What no local engine does: answers with leftovers, one batch after the other."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from ragcrawl_dynamo import InvalidKeyError, PartialBatchError, RequestRejectedError, ThrottledError
-from ragcrawl_dynamo._dynamodb.batching import delete_all, key_values, read_all, save_all
+from ragcrawl_dynamo._dynamodb import batching
+from ragcrawl_dynamo._dynamodb.batching import (
+    BATCHES_IN_FLIGHT,
+    delete_all,
+    key_values,
+    read_all,
+    save_all,
+)
+from ragcrawl_dynamo._dynamodb.codec import to_sized_item
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
+from ragcrawl_dynamo._utils.concurrency import PER_TURN
 from tests.support.factories import make_page
 from tests.support.fakes import FAST, client_error, open_gateway
 from tests.support.tracebacks import assert_ends_at_our_error
+from tests.support.turns import counting_turns
 
 
 class Leftovers:
@@ -143,6 +154,62 @@ async def test_save_all_writes_the_last_of_each_key_and_a_bad_record_fails_alone
     assert caught.value.saved == 1
     assert isinstance(caught.value.failures[0][1], InvalidKeyError)
     assert engine.stored["site", "a"]["depth"] == {"N": "2"}
+
+
+async def test_save_all_writes_the_last_of_a_key_that_can_be_stored() -> None:
+    engine = Leftovers(takes=25)
+    invalid = make_page("a", etag="x" * 500_000)
+    async with open_gateway(engine) as (gateway, _):
+        with pytest.raises(PartialBatchError) as caught:
+            await save_all(gateway, PAGES, [make_page("a", depth=1), invalid])
+    assert caught.value.saved == 1
+    assert [record for record, _ in caught.value.failures] == [invalid]
+    assert engine.stored["site", "a"]["depth"] == {"N": "1"}
+
+
+async def test_save_all_encodes_the_records_of_a_batch_only_when_it_can_be_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[Any] = []
+    gate = asyncio.Event()
+
+    def encode(table: Any, record: Any) -> Any:
+        encoded.append(record)
+        return to_sized_item(table, record)
+
+    async def answer(operation: str, request: Any) -> Any:
+        await gate.wait()
+        return {}
+
+    monkeypatch.setattr(batching, "to_sized_item", encode)
+    async with open_gateway(answer, FAST.model_copy(update={"max_connections": 50})) as (gateway, client):
+        saving = asyncio.create_task(save_all(gateway, PAGES, pages(1000)))
+        while len(client.requests) < BATCHES_IN_FLIGHT:  # noqa: ASYNC110 # the other task sends them
+            await asyncio.sleep(0)
+        # One more record than the batch has shows that the batch is full.
+        assert len(encoded) == BATCHES_IN_FLIGHT * 25 + 1
+        gate.set()
+        assert await saving == 1000
+    assert len(encoded) == 1000
+
+
+async def test_save_all_and_read_all_let_other_tasks_run_between_the_keys_of_many_records() -> None:
+    async with open_gateway(lambda operation, request: {}) as (gateway, client):
+
+        async def turns_before_a_request(call: Any) -> int:
+            client.requests.clear()
+            async with counting_turns() as turns:
+                task = asyncio.create_task(call)
+                while not client.requests:  # noqa: ASYNC110 # the other task sends it
+                    await asyncio.sleep(0)
+                count = turns.count
+            await task
+            return count
+
+        assert await turns_before_a_request(save_all(gateway, PAGES, pages(900))) >= 900 // PER_TURN
+        wanted = keys(range(900))
+        assert await turns_before_a_request(read_all(gateway, PAGES, wanted)) >= 900 // PER_TURN
+        assert await turns_before_a_request(delete_all(gateway, PAGES, wanted)) >= 900 // PER_TURN
 
 
 async def test_delete_all_names_the_items_that_were_not_deleted() -> None:
