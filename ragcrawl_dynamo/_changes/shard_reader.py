@@ -101,7 +101,7 @@ class ShardReader:
         start: Any = None
         while True:
             response = await self._gateway.call("Query", requests.query_request(query, start=start))
-            entries += [LogEntry.of(record.shard, item) for item in response["Items"]]
+            entries += await map_in_turns(partial(LogEntry.of, record.shard), response["Items"])
             start = response.get("LastEvaluatedKey")
             if start is None or any(entry.logged_at <= long_ago for entry in entries):
                 return lowest_open_number(record.first, entries, now)

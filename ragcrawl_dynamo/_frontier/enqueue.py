@@ -12,6 +12,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert
 from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
+from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.claim import AddResult
 from ragcrawl_dynamo._frontier.context import RunContext
 from ragcrawl_dynamo._frontier.host_budget import HostBudget
@@ -270,22 +271,25 @@ class Enqueuer:
         """Inserts items, and announces their work and `work`; returns the outcomes in order."""
         run = self._run
         outcomes = await run.items.run(inserts)
-        candidates = [candidate_of(item, item.scheduled_at) for item in items]
-        for candidate, outcome in zip(candidates, outcomes, strict=True):
-            # An item whose insert failed may have been added, and one whose insert was refused is stored.
-            is_added = isinstance(outcome, Applied)
-            item_id = candidate.item_id if is_added else None
-            work.note(candidate.host, Work(candidate.order, shards[candidate.host], item_id=item_id))
-            if is_added:
-                run.counters.move(candidate.host, None, candidate.state)
+        added: list[Candidate] = []
+        async for part in in_turns(zip(items, outcomes, strict=True)):
+            for item, outcome in part:
+                candidate = candidate_of(item, item.scheduled_at)
+                # An item whose insert failed may have been added, and one whose insert was refused is stored.
+                is_added = isinstance(outcome, Applied)
+                item_id = candidate.item_id if is_added else None
+                work.note(candidate.host, Work(candidate.order, shards[candidate.host], item_id=item_id))
+                if is_added:
+                    run.counters.move(candidate.host, None, candidate.state)
+                    added.append(candidate)
         try:
             await self._notifier.announce(work)
         except RagcrawlDynamoError:
             # If inserts failed too, the caller gets their errors. The next call announces the work.
             if not any(isinstance(outcome, Failed) for outcome in outcomes):
                 raise
-        for candidate, outcome in zip(candidates, outcomes, strict=True):
-            if isinstance(outcome, Applied):
+        async for candidates in in_turns(added):
+            for candidate in candidates:
                 run.offer(candidate)
         await self._notifier.flush_of({host for host in work if not run.owns(host)})
         return outcomes
