@@ -43,8 +43,8 @@ The traceback of an error ends at the error. Its text says what the error of bot
 said before it, and a `ServiceError` has the code, the class and the request id of that error as attributes.
 Only an error that tells more is the `__cause__`, such as one that a function of yours raised.
 
-Errors can be copied and pickled with their attributes, so they cross a pool of processes. As with every error of
-Python, the `__cause__` stays behind.
+Errors can be copied and pickled with their attributes, so they cross a pool of processes. As with every
+error of Python, the `__cause__` stays behind.
 
 A record that does not exist is not an error for `get_*`: these methods return None.
 """
