@@ -28,6 +28,7 @@ from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     AmbiguousIdError,
+    AnswerMismatchError,
     BackendClosedError,
     BackendNotOpenError,
     BackendStateError,
@@ -64,6 +65,7 @@ from ragcrawl_dynamo.errors import (
     TableNotFoundError,
     ThrottledError,
     WrongEventLoopError,
+    WrongProcessError,
 )
 from ragcrawl_dynamo.factory import create_storage_backend
 from ragcrawl_dynamo.models import (
@@ -83,6 +85,7 @@ __all__ = [
     "AccessDeniedError",
     "AddResult",
     "AmbiguousIdError",
+    "AnswerMismatchError",
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
@@ -160,6 +163,7 @@ __all__ = [
     "WorkSummary",
     "Worker",
     "WrongEventLoopError",
+    "WrongProcessError",
     "connect",
     "create_storage_backend",
     "normalize_url",

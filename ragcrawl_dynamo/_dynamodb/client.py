@@ -15,14 +15,13 @@ from zlib import crc32
 import aioboto3
 import orjson
 from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo._dynamodb import fast_path
-from ragcrawl_dynamo._dynamodb.transport import SessionMaker
+from ragcrawl_dynamo._dynamodb.connections import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
@@ -71,7 +70,7 @@ async def _open(
     )
     make_http_session = SessionMaker()
     options = AioConfig(
-        http_session_cls=make_http_session if is_tuned else AIOHTTPSession,
+        http_session_cls=make_http_session,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=config.max_connections,

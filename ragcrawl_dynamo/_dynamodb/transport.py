@@ -8,24 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiobotocore.httpsession import AIOHTTPSession
 from botocore.awsrequest import create_request_object
 from botocore.hooks import first_non_none_response
-
-
-class SessionMaker:
-    """Makes the HTTP session of a client, as the setting `http_session_cls`, and keeps it.
-
-    Attributes:
-        session: The session, once the client is made.
-    """
-
-    session: Any = None
-
-    def __call__(self, **settings: Any) -> Any:
-        """Makes the session."""
-        self.session = AIOHTTPSession(**settings)
-        return self.session
 
 
 class Shortcut:

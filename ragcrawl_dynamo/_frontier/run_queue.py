@@ -97,6 +97,7 @@ class RunQueue:
 
     async def claim(self, terms: list[LeaseTerms], wait_seconds: float) -> list[Claim]:
         """See Frontier.claim."""
+        self.run.require_open()
         clock = self.run.clock
         deadline = clock.monotonic() + wait_seconds
         failures = 0

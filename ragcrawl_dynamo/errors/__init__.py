@@ -4,7 +4,8 @@
     ├── BackendStateError             the backend cannot serve the call in its present state
     │   ├── BackendNotOpenError
     │   ├── BackendClosedError
-    │   └── WrongEventLoopError
+    │   ├── WrongEventLoopError
+    │   └── WrongProcessError
     ├── InvalidInputError             the call cannot succeed as it is; nothing was sent (also a ValueError)
     │   ├── ContentTooLargeError
     │   ├── HostBudgetError
@@ -29,6 +30,7 @@
     ├── SchemaVersionError            the tables belong to another version of this package
     └── ServiceError                  DynamoDB refused a request or was not reached
         ├── AccessDeniedError
+        ├── AnswerMismatchError
         ├── BucketNotFoundError
         ├── ConditionFailedError
         ├── CredentialsError
@@ -55,6 +57,7 @@ from ragcrawl_dynamo.errors.base import (
     BackendStateError,
     RagcrawlDynamoError,
     WrongEventLoopError,
+    WrongProcessError,
 )
 from ragcrawl_dynamo.errors.inputs import (
     ContentTooLargeError,
@@ -84,6 +87,7 @@ from ragcrawl_dynamo.errors.records import (
 )
 from ragcrawl_dynamo.errors.service import (
     AccessDeniedError,
+    AnswerMismatchError,
     BucketNotFoundError,
     ConditionFailedError,
     CredentialsError,
@@ -99,6 +103,7 @@ from ragcrawl_dynamo.errors.service import (
 __all__ = [
     "AccessDeniedError",
     "AmbiguousIdError",
+    "AnswerMismatchError",
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
@@ -135,6 +140,7 @@ __all__ = [
     "TableNotFoundError",
     "ThrottledError",
     "WrongEventLoopError",
+    "WrongProcessError",
 ]
 
 # Tracebacks and pickles name a class by the path from which users import it.

@@ -32,7 +32,14 @@ class BackendClosedError(BackendStateError):
 
 
 class WrongEventLoopError(BackendStateError):
-    """The backend is open in another event loop and works only there: make one backend per loop."""
+    """The backend is open in another event loop and works only there: make one backend per loop.
+
+    Once that loop is closed, await backend.initialize() opens the backend in the present one.
+    """
+
+
+class WrongProcessError(BackendStateError):
+    """The backend was opened before a fork, in another process: make and open a backend in each process."""
 
 
 def _restore(kind: type[E], args: tuple[Any, ...]) -> E:

@@ -19,7 +19,7 @@ MAX_LINES = 400
 UNLIMITED = {"storage", "models"}
 
 # The only modules that use aiobotocore itself. All other modules call a `Gateway`.
-AIOBOTOCORE_USERS = {"_dynamodb.client", "_dynamodb.fast_path", "_dynamodb.transport"}
+AIOBOTOCORE_USERS = {"_dynamodb.client", "_dynamodb.connections", "_dynamodb.fast_path"}
 
 
 @cache

@@ -248,7 +248,7 @@ async def test_upgrade_aiobotocore_http_session() -> None:
         client.meta.events.unregister("before-send.dynamodb", answer)
         found = await client.get_item(TableName="t", Key=KEY)
     assert len(made) == 1, changed(
-        f"http_session_cls is called {len(made)} times for a client", "transport.py, SessionMaker"
+        f"http_session_cls is called {len(made)} times for a client", "connections.py, SessionMaker"
     )
     assert found["Item"] == {"id": {"S": "answered"}}, changed(
         "a request is not sent by send() of the HTTP session", "transport.py, Shortcut"
