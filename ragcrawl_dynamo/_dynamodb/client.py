@@ -20,7 +20,7 @@ from botocore.exceptions import ChecksumError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo._dynamodb import fast_path
+from ragcrawl_dynamo._dynamodb import fast_path, in_process_mock
 from ragcrawl_dynamo._dynamodb.connections import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -91,6 +91,7 @@ async def _open(
         # Opening may fetch credentials, which are requests too.
         with silent_request():
             client = await stack.enter_async_context(opening)
+        client.meta.events.register_first("before-send", in_process_mock.refuse)
         # botocore checks the checksum in its retry handler, which is off here.
         client.meta.events.register("before-parse.dynamodb", _check_integrity)
         if is_tuned:
