@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 # Minor versions of aiobotocore whose hooks work as they are used here.
-KNOWN = frozenset({"2.25"})
+KNOWN = frozenset({"2.23", "2.24", "2.25", "2.26", *(f"3.{minor}" for minor in range(11))})
 
 # The operations that carry items; all others go the plain way.
 _OPERATIONS = READS | WRITES

@@ -70,8 +70,9 @@ def dynamodb_config(dynamodb_endpoint: str) -> DynamoDBConfig:
 
 
 @pytest.fixture
-def dynamodb_backend(request: pytest.FixtureRequest) -> Store:
+def dynamodb_backend(request: pytest.FixtureRequest, dynamodb_config: DynamoDBConfig) -> Store:
     """Returns an open store. Afterwards it is closed and its tables are deleted."""
+    # The settings are asked for by name too: parameters of them, or of the endpoint, are those of the test.
     store: Store = request.getfixturevalue(_name_of_fixture(_loop_scope(request)))
     return store
 
