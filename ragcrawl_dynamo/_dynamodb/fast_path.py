@@ -13,8 +13,8 @@ short way 12 % of a PutItem. Left out is what gives less than 5 % of a PutItem: 
 aiohttp session (4 %), and an AWSRequest that does not prepare itself to show its body (1 to 2 %).
 
 The hooks are public, but not all of what they are called with is documented. They were tried with
-the versions in `KNOWN`. With another version, and for operations that are not in `_OPERATIONS`, the client goes
-its plain way, to the same results. tests/unit/dynamodb/test_upgrades.py tells what a new version breaks.
+the versions in `KNOWN`. With another version, and for operations that are not in `_OPERATIONS`, the client
+goes its plain way, to the same results. tests/unit/dynamodb/test_upgrades.py tells what a new version breaks.
 """
 
 from __future__ import annotations

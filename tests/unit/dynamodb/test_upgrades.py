@@ -68,8 +68,8 @@ async def open_plain(session: AioSession | None = None, **options: Any) -> Async
 
 def test_upgrade_aiobotocore_version() -> None:
     assert fast_path.is_known(), changed(
-        "this version is new. Add it to KNOWN if the tests here and tests/integration/dynamodb/test_fast_path.py "
-        "pass with it",
+        "this version is new. Add it to KNOWN if the tests here and those of "
+        "tests/integration/dynamodb/test_fast_path.py pass with it",
         "fast_path.py",
     )
 
