@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -84,6 +84,29 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 .venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
 .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
+	touch $@
+
+# On moto, which needs no Java: the tests of what meets the dependencies.
+VERSION_TESTS := tests/unit/dynamodb tests/unit/testing tests/unit/test_errors.py tests/unit/test_models.py \
+	tests/contract tests/integration/dynamodb tests/integration/test_event_loops.py
+
+VERSION_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+
+test-versions: test-oldest test-newest  ## The tests on moto with the oldest and with the newest versions of the dependencies.
+
+test-oldest test-newest: test-%: .venv-%/.installed
+	.venv-$*/bin/python -m pytest $(VERSION_TESTS) -k 'not dynamodb-local' -n 2 -q $(ARGS)
+
+# Only uv resolves to the oldest versions. The tools are not ours to bound: their newest versions.
+.venv-oldest/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) --resolution lowest-direct --editable '.[local,domains]'
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python $(VERSION_TOOLS)
+	touch $@
+
+# aioboto3 asks for an older aiobotocore than the newest one. It works with it: the client is aiobotocore's.
+.venv-newest/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(VERSION_TOOLS) --editable '.[local,domains]'
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --upgrade aiobotocore boto3
 	touch $@
 
 bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## What a page costs each crawler; writes docs/adapters/costs.md.
@@ -175,4 +198,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-oldest .venv-newest $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

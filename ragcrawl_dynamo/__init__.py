@@ -30,6 +30,7 @@ from ragcrawl_dynamo.config import DynamoDBConfig, StorageConfig
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     AmbiguousIdError,
+    AnswerMismatchError,
     BackendClosedError,
     BackendNotOpenError,
     BackendStateError,
@@ -67,6 +68,7 @@ from ragcrawl_dynamo.errors import (
     TableUnusableError,
     ThrottledError,
     WrongEventLoopError,
+    WrongProcessError,
 )
 from ragcrawl_dynamo.factory import create_storage_backend
 from ragcrawl_dynamo.models import (
@@ -87,6 +89,7 @@ __all__ = [
     "AccessDeniedError",
     "AddResult",
     "AmbiguousIdError",
+    "AnswerMismatchError",
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
@@ -168,6 +171,7 @@ __all__ = [
     "WorkSummary",
     "Worker",
     "WrongEventLoopError",
+    "WrongProcessError",
     "connect",
     "create_storage_backend",
     "normalize_url",

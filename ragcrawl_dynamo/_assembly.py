@@ -55,8 +55,14 @@ class Assembly:
     ) -> None:
         self.config = config
         access.check(config)
-        self.clock = clock = clock or SystemClock()
-        self.metrics = metrics = Metrics(on_request)
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics(on_request)
+        self._access = access
+        self._on_lease_lost = guarded(on_lease_lost)
+        self._make()
+
+    def _make(self) -> None:
+        config, access, clock, metrics = self.config, self._access, self.clock, self.metrics
         self.gateway = gateway = Gateway(config, access=access, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
         self.bucket = ContentBucket(config, access, metrics)
@@ -65,7 +71,7 @@ class Assembly:
         self.runs = RunStore(gateway, tables.runs)
         self.pages = PageStore(gateway, tables.pages, clock)
         self.frontier_items = FrontierItemStore(gateway, tables.frontier, clock)
-        self.frontiers = Frontiers(gateway, tables, clock, guarded(on_lease_lost))
+        self.frontiers = Frontiers(gateway, tables, clock, self._on_lease_lost)
         self.versions = VersionStore(gateway, tables.versions, self.bucket.gateway, self.pages, clock)
         self.change_log = ChangeLog(gateway, tables.pages, clock)
         contents = ChangeContents(config, self.pages, self.versions.loader)
@@ -87,6 +93,7 @@ class Assembly:
 
     async def open(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
         """Opens the connections, and makes the tables that are missing; see StorageBackend.initialize."""
+        await self._leave_closed_loop()
         await self.gateway.open()
         try:
             await self.bucket.open()
@@ -99,6 +106,7 @@ class Assembly:
 
     async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
         """Describes the tables; see DynamoDBBackend.describe_tables."""
+        await self._leave_closed_loop()
         was_open = self.gateway.is_open
         await self.gateway.open()
         try:
@@ -109,6 +117,7 @@ class Assembly:
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None) -> int:
         """Migrates the tables; see DynamoDBBackend.migrate."""
+        await self._leave_closed_loop()
         await self.gateway.open()
         try:
             return await self.schema.migrate(on_progress)
@@ -123,6 +132,10 @@ class Assembly:
 
     async def close(self) -> None:
         """Writes what is kept in memory, and closes the connections; each step though another one fails."""
+        if self.gateway.is_inherited:
+            # What is kept in memory is written by the process that opened the connections.
+            return
+        await self._leave_closed_loop()
         steps: list[Callable[[], Awaitable[None]]] = [
             *(self.pages.close, self.versions.close, self.frontier_items.close),
             # Commits that end while their queue is closed add to the last stats.
@@ -131,6 +144,15 @@ class Assembly:
         async with AsyncExitStack() as stack:
             for step in reversed(steps):
                 stack.push_async_callback(step)
+
+    async def _leave_closed_loop(self) -> None:
+        """Replaces all objects if their event loop is closed: whatever waits in them would wait for ever."""
+        if not self.gateway.is_stranded or self.gateway.is_inherited:
+            return
+        gateway, bucket = self.gateway, self.bucket
+        self._make()
+        await gateway.close()
+        await bucket.close()
 
     async def _write_last(self) -> None:
         try:

@@ -40,7 +40,7 @@ class StorageBackend(ABC):
 
     Besides the errors that a method names, every method may raise:
 
-    - `BackendStateError`: the backend is not open, or it is open in another event loop.
+    - `BackendStateError`: the backend is not open, or it is open in another event loop or process.
     - `ServiceError`: DynamoDB refused the request or cannot be reached.
     - `InvalidInputError`, if the method takes a record: DynamoDB cannot store the record. The error names the
       field and the limit.
@@ -54,6 +54,7 @@ class StorageBackend(ABC):
         """Opens the backend and creates missing tables. Many processes may call it at the same time.
 
         A table that is UPDATING serves requests, and is not waited for.
+        If the event loop in which it was open is closed, it drops what was left there, and opens in this one.
 
         Args:
             create_missing_indexes: Adds global indexes that an existing table lacks. DynamoDB reads the whole
@@ -80,7 +81,10 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Waits for the requests in flight and closes the connections. A second call does nothing."""
+        """Waits for the requests in flight and closes the connections.
+
+        A second call does nothing, nor does a call in a process that was forked after `initialize`.
+        """
 
     async def __aenter__(self) -> Self:
         """Initializes the backend."""

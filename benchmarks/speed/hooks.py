@@ -27,7 +27,7 @@ from benchmarks.speed.subject import as_text, make_pages
 from ragcrawl_dynamo import Page
 from ragcrawl_dynamo._dynamodb import fast_path
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item
-from ragcrawl_dynamo._dynamodb.transport import SessionMaker
+from ragcrawl_dynamo._dynamodb.connections import SessionMaker
 from ragcrawl_dynamo._schema.tables import PAGES
 
 STEPS = ("plain aioboto3", "settings, marshalling", "and the parser", "and the encoder", "and the short way")

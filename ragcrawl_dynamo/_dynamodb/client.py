@@ -19,7 +19,8 @@ import orjson
 from botocore.exceptions import ChecksumError
 from botocore.parsers import ResponseParserError
 
-from ragcrawl_dynamo._dynamodb import fast_path
+from ragcrawl_dynamo._dynamodb import fast_path, in_process_mock
+from ragcrawl_dynamo._dynamodb.connections import SessionMaker
 from ragcrawl_dynamo._dynamodb.credentials import RenewableCredentials
 from ragcrawl_dynamo._dynamodb.destination import Destination, Service, find_destination
 from ragcrawl_dynamo._dynamodb.session import (
@@ -29,7 +30,6 @@ from ragcrawl_dynamo._dynamodb.session import (
     make_options,
     make_session,
 )
-from ragcrawl_dynamo._dynamodb.transport import SessionMaker
 from ragcrawl_dynamo._dynamodb.wire_logs import filtered_logs, silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
 
@@ -172,6 +172,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         with silent_request():
             client = await stack.enter_async_context(opening)
         events = client.meta.events
+        events.register_first("before-send", in_process_mock.refuse)
         # botocore checks the checksum in its retry handler, which is off here.
         events.register("before-parse.dynamodb", _check_integrity)
         events.register("after-call", credentials.note_answer)

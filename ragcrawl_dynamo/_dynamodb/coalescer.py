@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
@@ -253,7 +254,6 @@ class Coalescer(Generic[P, R]):
 
 def _copy(error: RagcrawlDynamoError) -> RagcrawlDynamoError:
     """Copies an error: raised in several tasks, one object would gather the tracebacks of all."""
-    copied = type(error).__new__(type(error), *error.args)
-    copied.__dict__.update(error.__dict__)
+    copied = copy(error)
     copied.__cause__ = error.__cause__
     return copied

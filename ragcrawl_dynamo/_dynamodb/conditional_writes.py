@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ragcrawl_dynamo._dynamodb import requests
+from ragcrawl_dynamo._dynamodb.answers import check_item
 from ragcrawl_dynamo._dynamodb.batching import (
     BATCHES_IN_FLIGHT,
     KeyValues,
@@ -236,7 +237,12 @@ class PartiqlWrites:
             budget=budget,
         )
         self.is_served = True
-        return dict(zip(writes, response["Responses"], strict=True))
+        answers = dict(zip(writes, response["Responses"], strict=True))
+        for i, answer in answers.items():
+            # The item as an update left it.
+            if item := answer.get("Item"):
+                check_item("BatchExecuteStatement", self._table.name, _key(self._table, writes[i]), item)
+        return answers
 
     async def _recognize_applied(self, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Reads the items that refused a write, and finds the writes that an earlier attempt applied."""

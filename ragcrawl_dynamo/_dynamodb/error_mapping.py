@@ -15,6 +15,7 @@ from botocore.exceptions import (
 )
 
 from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._dynamodb import in_process_mock
 from ragcrawl_dynamo._dynamodb.credentials import EXPIRED_TOKEN_CODES, CredentialsUnavailableError, advice_on
 from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.retry import (
@@ -167,7 +168,7 @@ class ErrorMapper:
             return (
                 errors.TableNotFoundError,
                 f"there is no such table or index at {where}: call initialize() to create it; "
-                f"if it exists, check table_prefix, region and endpoint_url",
+                f"if it exists, check table_prefix, region and endpoint_url{in_process_mock.advice()}",
             )
         if code in EXPIRED_TOKEN_CODES:
             return (

@@ -12,9 +12,9 @@ BatchGetItem and 70 % of a page of a Query, the encoder 10 % of a PutItem and a 
 short way 12 % of a PutItem. Left out is what gives less than 5 % of a PutItem: requests by the session's own
 aiohttp session (4 %), and an AWSRequest that does not prepare itself to show its body (1 to 2 %).
 
-The hooks are public, but not all of what they are called with is documented. They were written for the
-versions in `KNOWN`. With another version, and for operations that are not in `_OPERATIONS`, the client goes
-its plain way, to the same results. tests/unit/dynamodb/test_upgrades.py tells what a new version breaks.
+The hooks are public, but not all of what they are called with is documented. They were tried with
+the versions in `KNOWN`. With another version, and for operations that are not in `_OPERATIONS`, the client
+goes its plain way, to the same results. tests/unit/dynamodb/test_upgrades.py tells what a new version breaks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 # Minor versions of aiobotocore whose hooks work as they are used here.
-KNOWN = frozenset({"2.25"})
+KNOWN = frozenset({"2.23", "2.24", "2.25", "2.26", *(f"3.{minor}" for minor in range(11))})
 
 # The operations that carry items; all others go the plain way.
 _OPERATIONS = READS | WRITES

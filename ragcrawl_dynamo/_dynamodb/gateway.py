@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,8 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ragcrawl_dynamo import errors
+from ragcrawl_dynamo._dynamodb.answers import check_items
 from ragcrawl_dynamo._dynamodb.backpressure import Permit, PermitWindow
 from ragcrawl_dynamo._dynamodb.client import Access, ClientFactory, is_answer_of_service
+from ragcrawl_dynamo._dynamodb.connections import without_event_loop
 from ragcrawl_dynamo._dynamodb.credentials import CredentialsUnavailableError
 from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper
@@ -73,6 +76,7 @@ class Gateway:
         self._access = access or Access()
         self._client_factory = client_factory or self._access.factory(service)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._client: DynamoDBClient | None = None
         self._stack: AsyncExitStack | None = None
         self._was_open = False
@@ -87,11 +91,22 @@ class Gateway:
         """Returns where requests go: what was found at opening, or what would be found now."""
         return self._error_mapper.destination or self._access.find_destination(self.config, self._service)
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process opened it, before it forked this one."""
+        return self._stack is not None and os.getpid() != self._process
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether it is open in an event loop that is closed, so that nothing can be sent."""
+        return self._stack is not None and self._loop is not None and self._loop.is_closed()
+
     async def open(self) -> None:
         """Opens the client; does nothing if it is open.
 
         Raises:
             WrongEventLoopError: It is open in another event loop.
+            WrongProcessError: Another process opened it.
             CredentialsError: The profile does not exist, or the shared configuration cannot be read.
             RequestRejectedError: The endpoint's URL or the region cannot be used.
         """
@@ -108,15 +123,24 @@ class Gateway:
             except (BotoCoreError, ValueError) as error:
                 raise self._error_mapper.map(error, "OpenClient", None) from None
             self._stack = stack
+            self._process = os.getpid()
             self._was_open = True
 
     async def close(self) -> None:
         """Refuses new calls, lets requests in flight end, closes the client; does nothing if it is closed.
 
+        It also does nothing if another process opened it.
+
         Raises:
-            WrongEventLoopError: It is open in another event loop.
+            WrongEventLoopError: It is open in another event loop, which is not closed.
         """
-        if self._stack is None:
+        if self._stack is None or self.is_inherited:
+            return
+        if self.is_stranded:
+            # No request of that loop will ever end.
+            stranded, self._stack, self._client = self._stack, None, None
+            with without_event_loop():
+                await stranded.aclose()
             return
         self._enter_loop()
         self._client = None
@@ -182,10 +206,12 @@ class Gateway:
         """Returns the client.
 
         Raises:
-            BackendStateError: The gateway is not open, or open in another event loop.
+            BackendStateError: The gateway is not open, or open in another event loop or process.
         """
         if self._client is None:
             raise errors.BackendClosedError if self._was_open else errors.BackendNotOpenError
+        if os.getpid() != self._process:
+            raise errors.WrongProcessError
         if asyncio.get_running_loop() is not self._loop:
             raise errors.WrongEventLoopError
         return self._client
@@ -301,6 +327,7 @@ class Gateway:
                 f"the answer has neither a request id nor {self._service}'s content type: "
                 f"this is not {self._service}"
             )
+        check_items(operation, request, response)
         return response
 
     def _window(self, table: str) -> PermitWindow:
@@ -310,6 +337,8 @@ class Gateway:
         return window
 
     def _enter_loop(self) -> None:
+        if self.is_inherited:
+            raise errors.WrongProcessError
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return

@@ -11,23 +11,6 @@ from typing import Any
 from botocore.awsrequest import create_request_object
 from botocore.hooks import first_non_none_response
 
-from ragcrawl_dynamo._dynamodb.http_session import VerifyingSession
-
-
-class SessionMaker:
-    """Makes the HTTP session of a client, as the setting `http_session_cls`, and keeps it.
-
-    Attributes:
-        session: The session, once the client is made.
-    """
-
-    session: Any = None
-
-    def __call__(self, **settings: Any) -> Any:
-        """Makes the session."""
-        self.session = VerifyingSession(**settings)
-        return self.session
-
 
 class Shortcut:
     """Sends what a client has built, and parses the answer.

@@ -188,6 +188,14 @@ class RunContext:
         self.control.forget()
         self.control_reads.forget()
 
+    def require_open(self) -> None:
+        """Checks that the backend is open here, for what is answered from memory.
+
+        Raises:
+            BackendStateError: It is not open, or open in another event loop or process.
+        """
+        self._gateway.require_open()
+
     def check_clock(self) -> None:
         """Checks this machine's clock against the times in DynamoDB's answers.
 

@@ -99,6 +99,7 @@ class RunQueue:
         self, terms: list[LeaseTerms], wait_seconds: float, *, until_finished: bool = False
     ) -> list[Claim]:
         """See Frontier.claim."""
+        self.run.require_open()
         clock = self.run.clock
         deadline = clock.monotonic() + wait_seconds
         failures = 0

@@ -4,7 +4,8 @@
     ├── BackendStateError             the backend cannot serve the call in its present state
     │   ├── BackendNotOpenError
     │   ├── BackendClosedError
-    │   └── WrongEventLoopError
+    │   ├── WrongEventLoopError
+    │   └── WrongProcessError
     ├── InvalidInputError             the call cannot succeed as it is; nothing was sent (also a ValueError)
     │   ├── ContentTooLargeError
     │   ├── HostBudgetError
@@ -29,6 +30,7 @@
     ├── SchemaVersionError            the tables belong to another version of this package
     └── ServiceError                  DynamoDB refused a request or was not reached
         ├── AccessDeniedError
+        ├── AnswerMismatchError
         ├── BucketNotFoundError
         ├── ConditionFailedError
         ├── CredentialsError
@@ -44,6 +46,9 @@ The traceback of an error ends at the error. Its text says what the error of bot
 said before it, and a `ServiceError` has the code, the class and the request id of that error as attributes.
 Only an error that tells more is the `__cause__`, such as one that a function of yours raised.
 
+Errors can be copied and pickled with their attributes, so they cross a pool of processes. As with every
+error of Python, the `__cause__` stays behind.
+
 A record that does not exist is not an error for `get_*`: these methods return None.
 """
 
@@ -53,6 +58,7 @@ from ragcrawl_dynamo.errors.base import (
     BackendStateError,
     RagcrawlDynamoError,
     WrongEventLoopError,
+    WrongProcessError,
 )
 from ragcrawl_dynamo.errors.inputs import (
     ContentTooLargeError,
@@ -82,6 +88,7 @@ from ragcrawl_dynamo.errors.records import (
 )
 from ragcrawl_dynamo.errors.service import (
     AccessDeniedError,
+    AnswerMismatchError,
     BucketNotFoundError,
     ConditionFailedError,
     CredentialsError,
@@ -98,6 +105,7 @@ from ragcrawl_dynamo.errors.service import (
 __all__ = [
     "AccessDeniedError",
     "AmbiguousIdError",
+    "AnswerMismatchError",
     "BackendClosedError",
     "BackendNotOpenError",
     "BackendStateError",
@@ -135,6 +143,7 @@ __all__ = [
     "TableUnusableError",
     "ThrottledError",
     "WrongEventLoopError",
+    "WrongProcessError",
 ]
 
 # Tracebacks and pickles name a class by the path from which users import it.

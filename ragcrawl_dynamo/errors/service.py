@@ -35,6 +35,10 @@ class AccessDeniedError(ServiceError):
     """The credentials are not valid or do not allow the operation, or the clock of this machine is off."""
 
 
+class AnswerMismatchError(ServiceError):
+    """An answer has an item that its request did not ask for. It is not known whether a write was applied."""
+
+
 class BucketNotFoundError(ServiceError):
     """The content bucket does not exist."""
 

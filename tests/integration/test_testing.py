@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from moto import mock_aws
 
-from ragcrawl_dynamo import DynamoDBBackend
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RequestRejectedError, TableNotFoundError
 from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local
 from tests.conftest import DYNAMODB_LOCAL
 from tests.support.factories import make_site
@@ -29,6 +30,27 @@ async def test_the_endpoint(dynamodb_endpoint):
 """
 
 
+LOOP_SCOPES = """
+import asyncio
+import pytest
+from ragcrawl_dynamo import Site
+
+loops = []
+
+async def use(backend):
+    loops.append(asyncio.get_running_loop())
+    assert await backend.list_sites() == []
+    await backend.save_site(Site(site_id="s", name="n", seeds=[]))
+
+class TestEach:
+    async def test_one(self, dynamodb_backend):
+        await use(dynamodb_backend)
+
+    async def test_two(self, dynamodb_backend):
+        await use(dynamodb_backend)
+        assert (loops[0] is loops[1]) is SHARED
+"""
+
 SETTINGS = """
 [pytest]
 asyncio_mode = auto
@@ -37,9 +59,11 @@ filterwarnings = error
 """
 
 
-def run_users_tests(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_users.py").write_text(USERS_TEST)
-    (folder / "pytest.ini").write_text(SETTINGS)
+def run_users_tests(
+    folder: Path, *options: str, tests: str = USERS_TEST, settings: str = SETTINGS
+) -> subprocess.CompletedProcess[str]:
+    (folder / "test_users.py").write_text(tests)
+    (folder / "pytest.ini").write_text(settings)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
@@ -47,6 +71,23 @@ def run_users_tests(folder: Path, *options: str) -> subprocess.CompletedProcess[
 def test_plugin_runs_moto_for_a_project(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path)
     assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("is_default", [False, True])
+@pytest.mark.parametrize("scope", ["function", "class", "module", "package", "session"])
+def test_plugin_opens_the_backend_in_the_loop_of_the_test(
+    scope: str, is_default: bool, tmp_path: Path, dynamodb_local_endpoint: str
+) -> None:
+    """The loop is of a scope by a mark, or by the option that is the default of all tests."""
+    tests = f"{LOOP_SCOPES}\nSHARED = {scope != 'function'}\n"
+    settings = SETTINGS
+    if is_default:
+        settings += f"asyncio_default_test_loop_scope = {scope}\n"
+    else:
+        tests += f"pytestmark = pytest.mark.asyncio(loop_scope={scope!r})\n"
+    options = ("--dynamodb-endpoint", dynamodb_local_endpoint)
+    result = run_users_tests(tmp_path, *options, tests=tests, settings=settings)
+    assert "2 passed" in result.stdout, result.stdout + result.stderr
 
 
 def test_plugin_runs_an_engine_in_each_process_of_xdist(tmp_path: Path) -> None:
@@ -69,6 +110,14 @@ def test_plugin_fails_if_the_engine_does_not_answer(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path, "--dynamodb-endpoint", "http://127.0.0.1:1")
     assert "2 errors" in result.stdout, result.stdout + result.stderr
     assert "check endpoint_url" in result.stdout
+
+
+async def test_mock_aws_around_a_backend_is_refused_with_what_to_do_instead() -> None:
+    with mock_aws(), pytest.raises(RequestRejectedError, match="use the pytest fixture dynamodb_backend"):
+        await DynamoDBBackend(DynamoDBConfig()).initialize()
+    async with local_dynamodb() as endpoint, DynamoDBBackend(local_config(endpoint)) as backend:
+        with mock_aws(), pytest.raises(TableNotFoundError, match="begin it before the backend is opened"):
+            await backend.list_sites()
 
 
 async def test_local_dynamodb_ends_with_its_context() -> None:

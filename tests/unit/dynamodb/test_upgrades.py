@@ -68,8 +68,8 @@ async def open_plain(session: AioSession | None = None, **options: Any) -> Async
 
 def test_upgrade_aiobotocore_version() -> None:
     assert fast_path.is_known(), changed(
-        "this version is new. Add it to KNOWN if the tests here and tests/integration/test_tuning.py pass "
-        "with it; bump types-aiobotocore-dynamodb too",
+        "this version is new. Add it to KNOWN if the tests here and those of "
+        "tests/integration/dynamodb/test_fast_path.py pass with it",
         "fast_path.py",
     )
 
@@ -248,33 +248,41 @@ async def test_upgrade_aiobotocore_http_session() -> None:
         client.meta.events.unregister("before-send.dynamodb", answer)
         found = await client.get_item(TableName="t", Key=KEY)
     assert len(made) == 1, changed(
-        f"http_session_cls is called {len(made)} times for a client", "transport.py, SessionMaker"
+        f"http_session_cls is called {len(made)} times for a client", "connections.py, SessionMaker"
     )
     assert found["Item"] == {"id": {"S": "answered"}}, changed(
         "a request is not sent by send() of the HTTP session", "transport.py, Shortcut"
     )
 
 
-# What the short way does instead of aiobotocore: by the first digits of the checksum of its source.
-REPLACED: dict[str, tuple[Callable[..., Any], str]] = {
-    "AioBaseClient._make_api_call": (AioBaseClient._make_api_call, "6568ea27af60"),
-    "AioBaseClient._make_request": (AioBaseClient._make_request, "7a98f1ceb791"),
-    "AioEndpoint.create_request": (AioEndpoint.create_request, "9430edc6b5b5"),
-    "AioEndpoint._send_request": (AioEndpoint._send_request, "45299be64199"),
-    "AioEndpoint._get_response": (AioEndpoint._get_response, "947244e32dad"),
-    "AioEndpoint._do_get_response": (AioEndpoint._do_get_response, "082b773ba52d"),
-    "AioEndpoint._add_modeled_error_fields": (AioEndpoint._add_modeled_error_fields, "1e4edfb66c90"),
-    "AioEndpoint._send": (AioEndpoint._send, "1d910e2ff7bf"),
-    "convert_to_response_dict": (convert_to_response_dict, "5b8b5942a944"),
+# What the short way does instead of aiobotocore: by the first digits of the checksum of its source, in the
+# versions of `KNOWN`. They differ in what comes before the event before-call, in how the code of an error is
+# found after it, and in answers that are streams: in nothing that the short way does.
+REPLACED: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    "AioBaseClient._make_api_call": (
+        AioBaseClient._make_api_call,
+        {"6568ea27af60", "2be96199935a", "c1f3febce09c"},
+    ),
+    "AioBaseClient._make_request": (AioBaseClient._make_request, {"7a98f1ceb791"}),
+    "AioEndpoint.create_request": (AioEndpoint.create_request, {"9430edc6b5b5"}),
+    "AioEndpoint._send_request": (AioEndpoint._send_request, {"45299be64199"}),
+    "AioEndpoint._get_response": (AioEndpoint._get_response, {"947244e32dad"}),
+    "AioEndpoint._do_get_response": (AioEndpoint._do_get_response, {"082b773ba52d", "c8d17ec3f602"}),
+    "AioEndpoint._add_modeled_error_fields": (AioEndpoint._add_modeled_error_fields, {"1e4edfb66c90"}),
+    "AioEndpoint._send": (AioEndpoint._send, {"1d910e2ff7bf"}),
+    "convert_to_response_dict": (
+        convert_to_response_dict,
+        {"5b8b5942a944", "7b32c63320bd", "a06a01efee32"},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REPLACED)
 def test_upgrade_aiobotocore_source_that_the_short_way_replaces(name: str) -> None:
-    function, checksum = REPLACED[name]
+    function, checksums = REPLACED[name]
     found = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
-    assert found == checksum, changed(
+    assert found in checksums, changed(
         f"{name} has changed. Compare it with the version before: the short way may have to do what is new "
-        f"there. Then put {found!r} into this test",
+        f"there. Then add {found!r} to this test",
         "transport.py, Shortcut",
     )

@@ -30,7 +30,7 @@ class Answer:
     """The body of an answer, as aiobotocore reads it."""
 
     async def read(self) -> bytes:
-        return b'{"Item":{"id":{"S":"ANSWERUNMISTAKABLE"}}}'
+        return b'{"Item":{"id":{"S":"KEYUNMISTAKABLE"},"text":{"S":"ANSWERUNMISTAKABLE"}}}'
 
 
 class Endpoint:
@@ -120,7 +120,7 @@ async def test_our_requests_log_neither_bodies_nor_tokens_nor_signatures(
             monkeypatch.setattr("ragcrawl_dynamo._dynamodb.fast_path.is_known", lambda known=known: known)
             async with open_ours() as ours:
                 answer = await ours.call("GetItem", {"TableName": "ours", "Key": KEY})
-                assert answer["Item"] == {"id": {"S": "ANSWERUNMISTAKABLE"}}
+                assert answer["Item"]["text"] == {"S": "ANSWERUNMISTAKABLE"}
     assert "GetItem on ours" in caplog.text
     assert "UNMISTAKABLE" not in caplog.text
     assert "Signature" not in caplog.text

@@ -1,0 +1,62 @@
+"""Compares the items of an answer with the keys that its request names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ragcrawl_dynamo.errors import AnswerMismatchError
+
+# Requests that name one key. An answer with an item has all of it, or as much as holds the key.
+_OF_ONE_KEY = frozenset({"DeleteItem", "GetItem", "UpdateItem"})
+
+
+def check_items(operation: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> None:
+    """Checks that an answer has no items but those that its request names by key.
+
+    Processes that share a connection, and proxies that mix up answers, give a request the answer of another
+    one: then a page would be taken for a different page.
+
+    Raises:
+        AnswerMismatchError: It has another item.
+    """
+    if operation in _OF_ONE_KEY:
+        if item := response.get("Item") or response.get("Attributes"):
+            check_item(operation, request["TableName"], request["Key"], item)
+    elif operation == "BatchGetItem":
+        for table, items in response.get("Responses", {}).items():
+            _check_batch(table, request["RequestItems"].get(table, {}).get("Keys", []), items)
+
+
+def check_item(operation: str, table: str, key: Mapping[str, Any], item: Mapping[str, Any]) -> None:
+    """Checks that an item has a key.
+
+    Raises:
+        AnswerMismatchError: It has another one.
+    """
+    for name, value in key.items():
+        if item.get(name) != value:
+            raise _mismatch(operation, table)
+
+
+def _check_batch(table: str, keys: list[Mapping[str, Any]], items: Iterable[Mapping[str, Any]]) -> None:
+    names = list(keys[0]) if keys else []
+    try:
+        # Every key attribute is a string.
+        asked = {tuple([key[name]["S"] for name in names]) for key in keys}
+        is_asked = all(tuple([item[name]["S"] for name in names]) in asked for item in items)
+    except KeyError:
+        is_asked = False
+    if not is_asked:
+        raise _mismatch("BatchGetItem", table)
+
+
+def _mismatch(operation: str, table: str) -> AnswerMismatchError:
+    return AnswerMismatchError(
+        "the answer has an item that was not asked for, so it is that of another request, and was not used. "
+        "Close the backend and open it again; look for what shares its connections or mixes up answers: a "
+        "process that was forked, a proxy",
+        code="AnswerMismatch",
+        operation=operation,
+        table=table,
+    )
