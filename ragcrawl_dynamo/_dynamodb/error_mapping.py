@@ -14,9 +14,12 @@ from botocore.exceptions import (
 
 from ragcrawl_dynamo import errors
 from ragcrawl_dynamo._dynamodb.retry import (
+    CONFLICT_REASON,
     THROTTLING_REASONS,
+    Budget,
     cancellation_reasons,
     error_code,
+    is_conflict,
     is_retryable,
     is_throttling,
     is_transport_error,
@@ -55,7 +58,7 @@ _STATEMENT_ERRORS: dict[str, type[errors.ServiceError]] = {
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 
 
-def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
+def statement_error(code: str, message: str, table: str) -> errors.RagcrawlDynamoError:
     """Returns the error of one statement of a PartiQL batch.
 
     Args:
@@ -63,6 +66,8 @@ def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
         message: DynamoDB's message.
         table: The full name of the table.
     """
+    if code == CONFLICT_REASON:
+        return _conflict("BatchExecuteStatement", table, code)
     kind = _STATEMENT_ERRORS.get(code, errors.RequestRejectedError)
     text = f"a statement was refused; DynamoDB says: {message}"
     return kind(text, code=code, operation="BatchExecuteStatement", table=table)
@@ -83,8 +88,8 @@ class ErrorMapper:
         table: str | None,
         last_error: BaseException | None = None,
         *,
-        seconds: float | None = None,
-    ) -> errors.ServiceError:
+        budget: Budget | None = None,
+    ) -> errors.RagcrawlDynamoError:
         """Returns the error to raise instead.
 
         Args:
@@ -92,10 +97,12 @@ class ErrorMapper:
             operation: The operation that was called.
             table: Its table.
             last_error: The error of the attempt before the deadline.
-            seconds: The time that the call had, if that was not `call_timeout`.
+            budget: What the call could spend on attempts.
         """
         code = error_code(error)
-        kind, message = self._explain(error, code, last_error, seconds)
+        if is_conflict(error) and budget is not None and not budget.may_be_applied:
+            return _conflict(operation, table, code)
+        kind, message = self._explain(error, code, last_error, budget)
         mapped = kind(message, code=code, operation=operation, table=table or None)
         cause = error if last_error is None or type(error) is not TimeoutError else last_error
         mapped.cause_type = f"{type(cause).__module__}.{type(cause).__qualname__}"
@@ -111,13 +118,18 @@ class ErrorMapper:
         return mapped
 
     def _explain(
-        self, error: Exception, code: str, last_error: BaseException | None, seconds: float | None
+        self, error: Exception, code: str, last_error: BaseException | None, budget: Budget | None
     ) -> tuple[type[errors.ServiceError], str]:
         where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self._config.region!r}"
         if isinstance(error, ClientError):
-            return self._explain_answer(error, code, where)
+            return self._explain_answer(error, code, where, 1 if budget is None else budget.failures)
         if type(error) is TimeoutError:
-            limit = f"call_timeout = {self._config.call_timeout}" if seconds is None else f"{seconds:g}"
+            is_shorter = budget is not None and budget.seconds < self._config.call_timeout
+            limit = (
+                f"{budget.seconds:g}"
+                if budget and is_shorter
+                else f"call_timeout = {self._config.call_timeout}"
+            )
             cause = (
                 f"; the last error was {error_code(last_error)}: {_text(last_error)}" if last_error else ""
             )
@@ -139,7 +151,7 @@ class ErrorMapper:
         return errors.RequestRejectedError, f"could not be sent to {where}; {_text(error)}"
 
     def _explain_answer(
-        self, error: ClientError, code: str, where: str
+        self, error: ClientError, code: str, where: str, attempts: int
     ) -> tuple[type[errors.ServiceError], str]:
         """Explains an error that the service answered."""
         answer = error.response.get("Error", {}).get("Message", "") or "no message"
@@ -163,8 +175,8 @@ class ErrorMapper:
         if is_throttling(error):
             return (
                 errors.ThrottledError,
-                f"still throttled after {self._config.retry_attempts} attempts: raise the capacity, "
-                f"or send less at once; {self._service} says: {answer}",
+                f"still throttled after {attempts} attempts: raise the capacity, or send less at once; "
+                f"{self._service} says: {answer}",
             )
         if is_retryable(error):
             return (
@@ -177,6 +189,13 @@ class ErrorMapper:
                 f"no bucket {self._config.content_bucket!r} at {where}: create it, or check content_bucket",
             )
         return errors.RequestRejectedError, f"refused at {where}; {self._service} says: {answer}"
+
+
+def _conflict(operation: str, table: str | None, code: str) -> errors.ConflictError:
+    where = f"{operation}{f' on {table}' if table else ''}"
+    return errors.ConflictError(
+        f"{where}: others changed the same items at each attempt, nothing was changed: try again [{code}]"
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -20,7 +20,14 @@ from ragcrawl_dynamo._dynamodb.client import ClientFactory, open_client
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper, Service
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.operations import Call
-from ragcrawl_dynamo._dynamodb.retry import TRANSPORT_ERRORS, Budget, error_code, is_throttling, retrying
+from ragcrawl_dynamo._dynamodb.retry import (
+    TRANSPORT_ERRORS,
+    Budget,
+    error_code,
+    is_conflict,
+    is_throttling,
+    retrying,
+)
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
 from ragcrawl_dynamo._dynamodb.wire_logs import silent_request
 from ragcrawl_dynamo.config import DynamoDBConfig
@@ -197,18 +204,14 @@ class Gateway:
             nonlocal last_error
             last_error = error
             self.metrics.count_retry(operation, table)
-            if not is_throttling(error):
+            if is_throttling(error):
+                if budget.on_throttled is not None:
+                    budget.on_throttled(pause)
+            elif not is_conflict(error):
                 budget.may_be_applied = True
-            elif budget.on_throttled is not None:
-                budget.on_throttled(pause)
             logger.warning(
-                "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
-                operation,
-                table,
-                error_code(error),
-                budget.failures,
-                self.config.retry_attempts,
-                pause,
+                "%s on %s failed (%s), attempt %d; retry in %.3f s",
+                *(operation, table, error_code(error), budget.failures, pause),
             )
 
         try:
@@ -217,8 +220,7 @@ class Gateway:
                     with attempt:
                         return await self._send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
-            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from None
+            raise self._error_mapper.map(error, operation, table, last_error, budget=budget) from None
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
         """Sends a request once."""

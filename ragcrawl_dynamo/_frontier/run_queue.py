@@ -119,7 +119,9 @@ class RunQueue:
             else:
                 # There are items to claim.
                 failures += 1
-                if failures >= self.run.config.retry_attempts:
+                most = self.run.config.retry_attempts
+                is_late = clock.monotonic() + pause >= deadline + self.run.config.call_timeout
+                if is_late or (most is not None and failures >= most):
                     raise result.throttled
             await self._notifier.wait_for_change(pause)
 
