@@ -122,7 +122,7 @@ class ErrorMapper:
     ) -> tuple[type[errors.ServiceError], str]:
         where = f"endpoint {self._endpoint_url or 'of AWS'}, region {self._config.region!r}"
         if isinstance(error, ClientError):
-            return self._explain_answer(error, code, where, 1 if budget is None else budget.failures)
+            return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
             is_shorter = budget is not None and budget.seconds < self._config.call_timeout
             limit = (
@@ -151,7 +151,7 @@ class ErrorMapper:
         return errors.RequestRejectedError, f"could not be sent to {where}; {_text(error)}"
 
     def _explain_answer(
-        self, error: ClientError, code: str, where: str, attempts: int
+        self, error: ClientError, code: str, where: str
     ) -> tuple[type[errors.ServiceError], str]:
         """Explains an error that the service answered."""
         answer = error.response.get("Error", {}).get("Message", "") or "no message"
@@ -175,7 +175,7 @@ class ErrorMapper:
         if is_throttling(error):
             return (
                 errors.ThrottledError,
-                f"still throttled after {attempts} attempts: raise the capacity, or send less at once; "
+                f"still throttled when the retries ended: raise the capacity, or send less at once; "
                 f"{self._service} says: {answer}",
             )
         if is_retryable(error):

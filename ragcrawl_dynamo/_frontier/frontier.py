@@ -11,7 +11,7 @@ from ragcrawl_dynamo._frontier import arguments
 from ragcrawl_dynamo._frontier.arguments import LinkFields, error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
-from ragcrawl_dynamo._frontier.handling import WorkerSettings
+from ragcrawl_dynamo._frontier.handling import OUTAGE_SECONDS, WorkerSettings
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
@@ -266,6 +266,7 @@ class Frontier:
         lease_seconds: float = 60.0,
         worker_id: str | None = None,
         grace_seconds: float | None = 10.0,
+        outage_seconds: float = OUTAGE_SECONDS,
     ) -> Worker:
         """Returns a new worker. It claims items, runs a handler for each one, and settles the claims.
 
@@ -276,9 +277,11 @@ class Frontier:
             worker_id: The name of the worker, stored with the items; up to 256 characters.
             grace_seconds: How many seconds handlers may run after SIGTERM. Then their items are released and
                 the process exits. None does not handle the signal.
+            outage_seconds: For how many seconds the worker tries to claim while DynamoDB cannot be reached,
+                fails or throttles. Then it gives up, and `run` raises the last error.
         """
         lease = lease_settings(lease_seconds, self._max_skew)
-        settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds)
+        settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds, outage_seconds)
         return Worker(self, self._queue.run.clock, settings)
 
     def keeper(self, on_lost: Callable[[Claim, str], object], *, lease_seconds: float = 60.0) -> LeaseKeeper:

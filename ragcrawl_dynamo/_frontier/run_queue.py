@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
@@ -132,8 +133,9 @@ class RunQueue:
     async def complete(self, claims: Sequence[Claim], payload: str | None, also: Iterable[str]) -> None:
         """See Frontier.complete."""
         items = self._redirects.items(also, claims)
-        await self.end(claims, FrontierStatus.COMPLETED, None, payload)
-        await self.end_redirected(items)
+        end = partial(self.end, claims, FrontierStatus.COMPLETED, None, payload)
+        await self.run.while_leased(claims, end)
+        await self.run.while_leased(claims, partial(self.end_redirected, items))
 
     def redirected(self, also: Iterable[str], claims: Sequence[Claim]) -> dict[str, FrontierItem]:
         """Returns completed items for `end_redirected`, by id.

@@ -55,7 +55,13 @@ class ConditionFailedError(ServiceError):
 
 
 class CredentialsError(ServiceError):
-    """No credentials were found, or the configured profile does not exist."""
+    """No credentials were found, or the configured profile does not exist.
+
+    Attributes:
+        is_transient: Whether the source of the credentials failed or was busy, so that they may come later.
+    """
+
+    is_transient: bool = False
 
 
 class DeadlineExceededError(ServiceError):
