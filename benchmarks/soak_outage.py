@@ -268,13 +268,15 @@ class Ledger:
             ),
             "doubled": sorted(url for url, count in self.versions.items() if count != 1),
             "fetched twice": self._fetched_twice(),
+            # A worker that gave up has noted why.
             "workers that gave up": [
                 *self.errors,
-                *(f"exit code {code}" for code in self.exit_codes if code != 0),
+                *(f"exit code {code}" for code in self.exit_codes if code not in (0, 1)),
             ],
         }
         if self.crawled != pages.links:
-            wrong["doubled"].append(f"the run has counted {self.crawled} pages of {pages.links}")
+            kind = "lost" if self.crawled < pages.links else "doubled"
+            wrong[kind].append(f"the run has counted {self.crawled} pages of {pages.links}")
         committed = Counter(event["item"] for event in self.events if event["event"] == "committed")
         wrong["doubled"] += [
             f"{item} was committed {count} times" for item, count in committed.items() if count > 1
