@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -130,6 +130,9 @@ soak-aws: install fetch-dynamodb-local  ## A crawl on a simulated AWS, its worke
 
 soak-cancel: install fetch-dynamodb-local  ## 10,000 tasks cancelled at random awaits, against a ledger.
 	$(BIN)/python -m benchmarks.cancel $(ARGS)
+
+soak-outage: install fetch-dynamodb-local  ## A crawl of 3,000 links while DynamoDB is out of reach, stands still, throttles, and credentials expire: a few minutes.
+	$(BIN)/python -m benchmarks.soak_outage $(ARGS)
 
 soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory and connections, minute by minute.
 	$(BIN)/python -m benchmarks.memory $(ARGS)

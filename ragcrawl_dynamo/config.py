@@ -72,10 +72,14 @@ class DynamoDBConfig(BaseModel):
     """The size of the connection pool. Some connections are kept free for health checks; the number of the
     others limits the requests in flight.
     """
-    retry_attempts: int = Field(default=8, ge=1, le=100)
-    """Attempts of one request in total, including the first."""
+    retry_attempts: int | None = Field(default=None, ge=1, le=100)
+    """The most attempts of one request in total, including the first. None for as many as `call_timeout` has
+    time for.
+    """
     retry_base_delay: float = Field(default=0.05, ge=0)
-    """Seconds. The pause before attempt n+1 is random between 0 and base * 2**(n-1)."""
+    """Seconds. The pause before attempt n+1 is random between 0 and base * 2**(n-1). It is above 0 unless
+    `retry_attempts` is set.
+    """
     retry_max_delay: float = Field(default=5.0, ge=0)
     """The longest pause between two attempts in seconds."""
     coalescing: bool = True
@@ -149,6 +153,10 @@ class DynamoDBConfig(BaseModel):
             raise ValueError("session_token needs access_key_id and secret_access_key")
         if self.profile is not None and self.access_key_id is not None:
             raise ValueError("profile and static keys exclude each other: set one of them")
+        if self.retry_attempts is None and 0.0 in (self.retry_base_delay, self.retry_max_delay):
+            raise ValueError(
+                "retry_base_delay and retry_max_delay must be above 0 unless retry_attempts is set"
+            )
         if self.endpoint_url is None and self.region is not None and self.region.count("-") < 2:
             raise ValueError("region must be an AWS region such as us-east-1 if endpoint_url is not set")
         for problem in self.tables.problems(self.billing_mode, self.read_capacity, self.write_capacity):

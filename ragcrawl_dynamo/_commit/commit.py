@@ -14,10 +14,11 @@ although its item is completed, and a clean-up of unseen pages would mark it as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
+from typing import TypeVar
 
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
 from ragcrawl_dynamo._commit.decision import (
@@ -50,6 +51,8 @@ from ragcrawl_dynamo._utils.validation import check_kind, check_several
 from ragcrawl_dynamo.errors import ConflictError, InvalidArgumentError, LeaseLostError
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 
+T = TypeVar("T")
+
 # How many times a page is read, decided and written if other writers change it in between.
 _ATTEMPTS = 6
 
@@ -76,6 +79,12 @@ class Fetched:
     queue: RunQueue | None
     links: list[str | FrontierItem]
     head: Item | None = None
+
+    async def while_leased(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Does work, again and again while DynamoDB does not serve it and the lease of the claim runs."""
+        if self.queue is None or self.claim is None:
+            return await work()
+        return await self.queue.run.while_leased([self.claim], work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +148,20 @@ class Committer:
         if page.redirect_url and is_redirect and follow_redirect and fetched.queue is not None:
             fetched.links.append(page.redirect_url)
         now = self._services.clock.now()
-        for failures in range(1, _ATTEMPTS + 1):
+
+        async def attempt() -> CommitResult | None:
             stored = await self._read(page)
             decision = decide(stored.page, page, version, kind, now)
             if decision.item_status is not FrontierStatus.COMPLETED:
-                result = await self._write_failure(fetched, decision, stored, delay)
-            else:
-                result = await self._commit(fetched, decision, stored)
+                return await self._write_failure(fetched, decision, stored, delay)
+            result = await self._commit(fetched, decision, stored)
+            if result is not None and redirected and fetched.queue is not None:
+                await fetched.queue.end_redirected(redirected)
+            return result
+
+        for failures in range(1, _ATTEMPTS + 1):
+            result = await fetched.while_leased(attempt)
             if result is not None:
-                is_completed = decision.item_status is FrontierStatus.COMPLETED
-                if redirected and is_completed and fetched.queue is not None:
-                    await fetched.queue.end_redirected(redirected)
                 self._live_stats.flush_if_due()
                 return result
             await asyncio.sleep(full_jitter(self._services.gateway.config, failures))
@@ -326,10 +338,13 @@ class Committer:
         if claim is not None and queue is not None:
             error = error_of(fetched.page, decision.page.status_code)
             outcome = status_attribute(decision.page.status_code)
+            # By itself: repeating all of it would count the error of the page twice.
             if decision.item_status is FrontierStatus.SKIPPED:
-                await queue.end([claim], decision.item_status, error, outcome=outcome)
+                end = partial(queue.end, [claim], decision.item_status, error, outcome=outcome)
+                await fetched.while_leased(end)
             else:
-                await queue.fail(claim, error, retry_after, retry=True, outcome=outcome)
+                fail = partial(queue.fail, claim, error, retry_after, retry=True, outcome=outcome)
+                await fetched.while_leased(fail)
                 if retry_after:
                     await queue.limiter.block(claim.item.domain, retry_after)
         return decision.result

@@ -14,8 +14,10 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.task import Task
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
-from ragcrawl_dynamo._frontier.handling import Skip, WorkSummary
+from ragcrawl_dynamo._frontier.handling import OUTAGE_SECONDS, Skip, WorkSummary
+from ragcrawl_dynamo._frontier.outage import while_leased
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
+from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
 from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import CrawlRun, Page, RunStatus, Site
@@ -119,6 +121,7 @@ class Crawl:
         concurrency: int = 8,
         lease_seconds: float = 60.0,
         worker_id: str | None = None,
+        outage_seconds: float = OUTAGE_SECONDS,
         on_error: ErrorObserver | None = None,
     ) -> WorkSummary:
         """Calls a handler for each URL to fetch, until the run is finished; see `Worker.run`.
@@ -129,13 +132,17 @@ class Crawl:
             concurrency: How many handlers run at the same time.
             lease_seconds: How many seconds a URL stays with a worker that has died.
             worker_id: The name of the worker, stored with the items.
+            outage_seconds: After how many seconds in which DynamoDB does not serve it the worker gives up.
             on_error: Called with the claim and the error when a handler raises.
 
         Returns:
             What the worker has done.
         """
         worker = self.frontier.worker(
-            concurrency=concurrency, lease_seconds=lease_seconds, worker_id=worker_id
+            concurrency=concurrency,
+            lease_seconds=lease_seconds,
+            worker_id=worker_id,
+            outage_seconds=outage_seconds,
         )
         self._workers.add(worker)
         try:
@@ -175,7 +182,8 @@ class Crawl:
     async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:
         page = None
         if self.run.parent_run_id is not None:
-            page = await self.backend.get_page(claim.item.site_id, claim.item.item_id)
+            get_page = partial(self.backend.get_page, claim.item.site_id, claim.item.item_id)
+            page = await while_leased([claim], SystemClock(), 0.0, get_page)
         await handler(Task(self, claim, page))
         if not claim.ended:
             # A completed item says that the run has seen the page, so the page would count as unseen.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -14,6 +15,8 @@ from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.headers import header, retry_after
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.outage import while_leased
+from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import is_encodable, join_url, link_id
 from ragcrawl_dynamo._utils.validation import check_several, first_of
 from ragcrawl_dynamo.errors import InvalidArgumentError, LeaseLostError
@@ -215,7 +218,8 @@ class Task:
             if not self._is_in_scope(url, item.depth):
                 return await backend.commit_page(alias, claim=self.claim, follow_redirect=False)
             # If the process is killed before the claim ends, both are stored again.
-            await backend.commit_page(alias, follow_redirect=False)
+            commit_alias = partial(backend.commit_page, alias, follow_redirect=False)
+            await while_leased([self.claim], SystemClock(), 0.0, commit_alias)
             page = page.model_copy(update={"page_id": link_id(target), "url": target})
             also.append(target)
         # Text that UTF-8 cannot encode is no URL, and could not be stored.

@@ -251,9 +251,10 @@ async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, l
         ThrottledError: All items were left over too often.
     """
     budget.count_batch(sent, left)
-    if budget.is_spent or budget.is_once:
+    pause = budget.pause()
+    if budget.is_once or budget.is_spent_after(pause):
         raise left_over(table, operation, left, max(1, budget.failures))
-    await budget.sleep(budget.pause())
+    await budget.sleep(pause)
 
 
 def left_over(table: Table[Any], operation: str, count: int, times: int) -> ThrottledError:

@@ -234,8 +234,9 @@ class Coalescer(Generic[P, R]):
         call.throttled += 1
         call.failures = 0 if has_progress else call.failures + 1
         pause = full_jitter(self.config, call.throttled)
-        is_late = asyncio.get_running_loop().time() + pause > call.deadline
-        if is_late or call.failures >= self.config.retry_attempts:
+        is_late = asyncio.get_running_loop().time() + pause >= call.deadline
+        most = self.config.retry_attempts
+        if is_late or (most is not None and call.failures >= most):
             call.result.set_exception(_copy(error))
             return
         if call.on_throttled is not None:

@@ -26,7 +26,7 @@ from ragcrawl_dynamo._dynamodb.expressions import AllOf, Condition, Exists, Miss
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
 from ragcrawl_dynamo._dynamodb.partiql import insert_statement, update_statement
-from ragcrawl_dynamo._dynamodb.retry import THROTTLING_REASONS, Budget
+from ragcrawl_dynamo._dynamodb.retry import CONFLICT_REASON, THROTTLING_REASONS, Budget
 from ragcrawl_dynamo._dynamodb.table import Table
 from ragcrawl_dynamo._dynamodb.values import Item, Key
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
@@ -34,6 +34,7 @@ from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.errors import (
     AccessDeniedError,
     ConditionFailedError,
+    ConflictError,
     RagcrawlDynamoError,
     ServiceError,
     ThrottledError,
@@ -49,7 +50,7 @@ _SINGLE_IN_FLIGHT = 16
 
 # AWS: BatchStatementError.
 _REFUSAL_CODES = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
-_STATEMENT_FAULTS = frozenset({"InternalServerError", "TransactionConflict"})
+_STATEMENT_FAULTS = frozenset({"InternalServerError", CONFLICT_REASON})
 
 # An internal error of DynamoDB has a name. A bare 500 is moto's answer to PartiQL with parameters; it can
 # also be that of a proxy or of AWS, and then has nothing to do with PartiQL.
@@ -220,10 +221,11 @@ class PartiqlWrites:
                     # The statements that are sent again may have been applied, as after an internal error.
                     may_be_applied |= bool(pending)
                     budget.count_batch(sent, len(pending))
-                    if budget.is_spent:
+                    pause = budget.pause()
+                    if budget.is_spent_after(pause):
                         break
                     if pending:
-                        await budget.sleep(budget.pause())
+                        await budget.sleep(pause)
         except RagcrawlDynamoError as error:
             failed = Failed(error, may_be_applied or _may_be_applied(error, budget))
             outcomes |= dict.fromkeys(pending, failed)
@@ -336,7 +338,7 @@ def _may_be_applied(error: RagcrawlDynamoError, budget: Budget | None) -> bool:
     """Tells whether a write that ended with an error may have been done; without a budget it was not sent."""
     if budget is None:
         return False
-    return budget.may_be_applied or not isinstance(error, ThrottledError)
+    return budget.may_be_applied or not isinstance(error, ThrottledError | ConflictError)
 
 
 def _outcome_of_refusal(write: Write, item: Item | None) -> Outcome:

@@ -19,9 +19,12 @@ from ragcrawl_dynamo._dynamodb import in_process_mock
 from ragcrawl_dynamo._dynamodb.credentials import EXPIRED_TOKEN_CODES, CredentialsUnavailableError, advice_on
 from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.retry import (
+    CONFLICT_REASON,
     THROTTLING_REASONS,
+    Budget,
     cancellation_reasons,
     error_code,
+    is_conflict,
     is_retryable,
     is_stale,
     is_throttling,
@@ -61,7 +64,7 @@ _CREDENTIALS_ERRORS = (
 )
 
 
-def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
+def statement_error(code: str, message: str, table: str) -> errors.RagcrawlDynamoError:
     """Returns the error of one statement of a PartiQL batch.
 
     Args:
@@ -69,6 +72,8 @@ def statement_error(code: str, message: str, table: str) -> errors.ServiceError:
         message: DynamoDB's message.
         table: The full name of the table.
     """
+    if code == CONFLICT_REASON:
+        return _conflict("BatchExecuteStatement", table, code)
     kind = _STATEMENT_ERRORS.get(code, errors.RequestRejectedError)
     text = f"a statement was refused; DynamoDB says: {message}"
     return kind(text, code=code, operation="BatchExecuteStatement", table=table)
@@ -94,8 +99,8 @@ class ErrorMapper:
         table: str | None,
         last_error: BaseException | None = None,
         *,
-        seconds: float | None = None,
-    ) -> errors.ServiceError:
+        budget: Budget | None = None,
+    ) -> errors.RagcrawlDynamoError:
         """Returns the error to raise instead.
 
         Args:
@@ -103,16 +108,18 @@ class ErrorMapper:
             operation: The operation that was called.
             table: Its table.
             last_error: The error of the attempt before the deadline.
-            seconds: The time that the call had, if that was not `call_timeout`.
+            budget: What the call could spend on attempts.
         """
         if type(error) is TimeoutError and isinstance(last_error, CredentialsUnavailableError):
             error = last_error
+        if is_conflict(error) and budget is not None and not budget.may_be_applied:
+            return _conflict(operation, table, error_code(error))
         is_transient = False
         if isinstance(error, CredentialsUnavailableError):
             is_transient, error = error.is_transient, error.cause
             kind, message = _explain_credentials(error)
         else:
-            kind, message = self._explain(error, error_code(error), last_error, seconds)
+            kind, message = self._explain(error, error_code(error), last_error, budget)
         code = error_code(error)
         mapped = kind(message, code=code, operation=operation, table=table or None)
         cause = error if last_error is None or type(error) is not TimeoutError else last_error
@@ -131,13 +138,18 @@ class ErrorMapper:
         return mapped
 
     def _explain(
-        self, error: Exception, code: str, last_error: BaseException | None, seconds: float | None
+        self, error: Exception, code: str, last_error: BaseException | None, budget: Budget | None
     ) -> tuple[type[errors.ServiceError], str]:
         where = str(self.destination or "its endpoint")
         if isinstance(error, ClientError):
             return self._explain_answer(error, code, where)
         if type(error) is TimeoutError:
-            limit = f"call_timeout = {self._config.call_timeout}" if seconds is None else f"{seconds:g}"
+            is_shorter = budget is not None and budget.seconds < self._config.call_timeout
+            limit = (
+                f"{budget.seconds:g}"
+                if budget and is_shorter
+                else f"call_timeout = {self._config.call_timeout}"
+            )
             cause = (
                 f"; the last error was {error_code(last_error)}: {_text(last_error)}" if last_error else ""
             )
@@ -191,8 +203,8 @@ class ErrorMapper:
         if is_throttling(error):
             return (
                 errors.ThrottledError,
-                f"still throttled after {self._config.retry_attempts} attempts: raise the capacity, "
-                f"or send less at once; {self._service} says: {answer}",
+                f"still throttled when the retries ended: raise the capacity, or send less at once; "
+                f"{self._service} says: {answer}",
             )
         if is_retryable(error):
             return (
@@ -210,6 +222,13 @@ class ErrorMapper:
 def _explain_credentials(error: Exception) -> tuple[type[errors.ServiceError], str]:
     told = _text(error) or type(error).__name__
     return errors.CredentialsError, f"no usable credentials, nothing was sent: {told}; {advice_on(error)}"
+
+
+def _conflict(operation: str, table: str | None, code: str) -> errors.ConflictError:
+    where = f"{operation}{f' on {table}' if table else ''}"
+    return errors.ConflictError(
+        f"{where}: others changed the same items at each attempt, nothing was changed: try again [{code}]"
+    )
 
 
 def _text(error: BaseException) -> str:

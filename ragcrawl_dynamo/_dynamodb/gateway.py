@@ -29,6 +29,7 @@ from ragcrawl_dynamo._dynamodb.retry import (
     TRANSPORT_ERRORS,
     Budget,
     error_code,
+    is_conflict,
     is_stale,
     is_throttling,
     retrying,
@@ -242,18 +243,14 @@ class Gateway:
             nonlocal last_error
             last_error = error
             self.metrics.count_retry(operation, table)
-            if not is_throttling(error) and not isinstance(error, CredentialsUnavailableError):
+            if is_throttling(error):
+                if budget.on_throttled is not None:
+                    budget.on_throttled(pause)
+            elif not is_conflict(error) and not isinstance(error, CredentialsUnavailableError):
                 budget.may_be_applied = True
-            elif is_throttling(error) and budget.on_throttled is not None:
-                budget.on_throttled(pause)
             logger.warning(
-                "%s on %s failed (%s), attempt %d of %d; retry in %.3f s",
-                operation,
-                table,
-                error_code(error),
-                budget.failures,
-                self.config.retry_attempts,
-                pause,
+                "%s on %s failed (%s), attempt %d; retry in %.3f s",
+                *(operation, table, error_code(error), budget.failures, pause),
             )
 
         try:
@@ -262,8 +259,7 @@ class Gateway:
                     with attempt:
                         return await self._sign_and_send(operation, table, request, budget.failures + 1)
         except _FAILURES as error:
-            seconds = None if budget.seconds == self.config.call_timeout else budget.seconds
-            raise self._error_mapper.map(error, operation, table, last_error, seconds=seconds) from None
+            raise self._error_mapper.map(error, operation, table, last_error, budget=budget) from None
 
     async def _sign_and_send(
         self, operation: str, table: str, request: Mapping[str, Any], attempt: int

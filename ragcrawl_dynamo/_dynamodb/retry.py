@@ -17,8 +17,8 @@ from ragcrawl_dynamo._dynamodb.backpressure import Permit
 from ragcrawl_dynamo._dynamodb.credentials import EXPIRED_TOKEN_CODES, CredentialsUnavailableError
 from ragcrawl_dynamo.config import DynamoDBConfig
 
-# AWS: "Error handling with DynamoDB", the codes marked "OK to retry", and TransactionConflictException, which
-# botocore's retry modes leave out.
+# AWS: "Error handling with DynamoDB", the codes marked "OK to retry", and the conflicts, which botocore's
+# retry modes leave out.
 THROTTLING_CODES = frozenset(
     {
         "LimitExceededException",
@@ -30,25 +30,35 @@ THROTTLING_CODES = frozenset(
         "SlowDown",
     }
 )
-RETRYABLE_CODES = THROTTLING_CODES | {
-    "ContinuousBackupsUnavailableException",
-    "InternalFailure",
-    "InternalServerError",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-    "TransactionConflictException",
-    "TransactionInProgressException",
-}
+# Another transaction, or in a global table a write in another region, changes the same item at the moment.
+CONFLICT_CODES = frozenset({"ReplicatedWriteConflictException", "TransactionConflictException"})
+# DynamoDB failed, or still works on an earlier attempt: the request may have been applied.
+FAULT_CODES = frozenset(
+    {
+        "ContinuousBackupsUnavailableException",
+        "InternalFailure",
+        "InternalServerError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "TransactionInProgressException",
+    }
+)
+RETRYABLE_CODES = THROTTLING_CODES | CONFLICT_CODES | FAULT_CODES
 # AWS: TransactWriteItems, cancellation reasons, and BatchStatementError. The parts of a request have other
 # names for it than the request.
 THROTTLING_REASONS = frozenset({"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"})
+CONFLICT_REASON = "TransactionConflict"
 # "None" is the reason of an item that had no part in the cancellation.
-_RETRYABLE_REASONS = THROTTLING_REASONS | {"None", "TransactionConflict"}
+_RETRYABLE_REASONS = THROTTLING_REASONS | {"None", CONFLICT_REASON}
 # S3 has codes for it; DynamoDB says in the message of InvalidSignatureException why a signature is invalid.
 _STALE_SIGNATURE_CODES = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
 _STALE_SIGNATURE_MESSAGES = ("Signature expired", "Signature not yet current")
+# Seconds. With less time left until the deadline, another attempt would hardly be answered.
+_SHORTEST_ATTEMPT = 0.02
+# More doublings could overflow the float, and reach any `retry_max_delay` before.
+_MOST_DOUBLINGS = 60
 # Raised if no readable answer came: it is unknown whether the request was applied.
 TRANSPORT_ERRORS = (
     HTTPClientError,
@@ -83,8 +93,8 @@ def is_retryable(error: BaseException) -> bool:
     """Tells whether the same request can succeed later."""
     if isinstance(error, CredentialsUnavailableError):
         return error.is_transient
-    if reasons := cancellation_reasons(error):
-        return {str(reason.get("Code", "None")) for reason in reasons} <= _RETRYABLE_REASONS
+    if reasons := _reason_codes(error):
+        return reasons <= _RETRYABLE_REASONS
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return error_code(error) in RETRYABLE_CODES or status >= 500
@@ -93,8 +103,19 @@ def is_retryable(error: BaseException) -> bool:
 
 def is_throttling(error: BaseException) -> bool:
     """Tells whether DynamoDB refused a request for lack of capacity; such a request was not applied."""
-    reasons = {str(reason.get("Code", "None")) for reason in cancellation_reasons(error)}
-    return error_code(error) in THROTTLING_CODES or bool(reasons & THROTTLING_REASONS)
+    return error_code(error) in THROTTLING_CODES or bool(_reason_codes(error) & THROTTLING_REASONS)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Tells whether others changed an item of a request at the same time; such a request was not applied."""
+    reasons = _reason_codes(error)
+    return error_code(error) in CONFLICT_CODES or (
+        CONFLICT_REASON in reasons and reasons <= {"None", CONFLICT_REASON}
+    )
+
+
+def _reason_codes(error: BaseException) -> set[str]:
+    return {str(reason.get("Code", "None")) for reason in cancellation_reasons(error)}
 
 
 def is_stale(error: ClientError) -> bool:
@@ -113,12 +134,13 @@ def full_jitter(config: DynamoDBConfig, failures: int) -> float:
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter", the variant "full jitter".
     """
-    bound = min(config.retry_max_delay, config.retry_base_delay * 2.0 ** (failures - 1))
+    doubled = config.retry_base_delay * 2.0 ** min(failures - 1, _MOST_DOUBLINGS)
+    bound = min(config.retry_max_delay, doubled)
     return random.uniform(0, bound)  # noqa: S311 # spreads load, guards nothing
 
 
 class Budget:
-    """Bounds the attempts of one operation: how many may fail in a row without progress, and the time.
+    """Bounds the attempts of one operation: the time without progress, and how many may fail in a row.
 
     All requests of an operation share it, also those that resend what a batch left over: attempts within
     attempts would multiply.
@@ -153,10 +175,15 @@ class Budget:
         self.on_throttled: Callable[[float], None] | None = None
         self.progress()
 
-    @property
-    def is_spent(self) -> bool:
-        """Whether no further attempt is allowed."""
-        return self.failures >= self._config.retry_attempts
+    def is_spent_after(self, pause: float) -> bool:
+        """Tells whether no attempt is allowed after a pause: it would be too late, or one too many.
+
+        An operation whose next pause would end after its deadline ends at once, with its last error. That
+        says more than an error of the deadline.
+        """
+        most = self._config.retry_attempts
+        is_late = asyncio.get_running_loop().time() + pause + _SHORTEST_ATTEMPT >= self.deadline
+        return is_late or (most is not None and self.failures >= most)
 
     def fail(self) -> None:
         """Counts an attempt that made no progress."""
@@ -208,7 +235,7 @@ def retrying(budget: Budget, on_retry: Callable[[BaseException, float], None]) -
     return AsyncRetrying(
         sleep=budget.sleep,
         after=lambda _: budget.fail(),
-        stop=lambda _: budget.is_spent,
+        stop=lambda state: budget.is_spent_after(state.upcoming_sleep),
         wait=lambda _: budget.pause(),
         retry=retry_if_exception(budget.may_retry),
         before_sleep=before_sleep,

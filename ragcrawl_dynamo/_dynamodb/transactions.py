@@ -75,6 +75,7 @@ class Transaction:
             on_throttled: Called with the seconds until the transaction is tried again, when it is throttled.
 
         Raises:
+            ConflictError: Other transactions had one of the items at each attempt; nothing was written.
             ServiceError: Whether they were done is unknown, or DynamoDB refused them for another reason.
         """
         ((_, client_token),) = self._token.value.items()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalWrites
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.retry import full_jitter
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.candidates import Candidate
-from ragcrawl_dynamo._frontier.claim import LeaseObserver
+from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
 from ragcrawl_dynamo._frontier.control_reads import ControlReads
 from ragcrawl_dynamo._frontier.control_store import ControlStore
 from ragcrawl_dynamo._frontier.counters import Counters
@@ -21,6 +22,7 @@ from ragcrawl_dynamo._frontier.item_store import ItemStore
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._frontier.local_view import LocalView
 from ragcrawl_dynamo._frontier.membership import Membership
+from ragcrawl_dynamo._frontier.outage import while_leased
 from ragcrawl_dynamo._frontier.queue_index import QueueIndex
 from ragcrawl_dynamo._schema.records import RunControl
 from ragcrawl_dynamo._schema.tables import Tables
@@ -30,6 +32,8 @@ from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import ClockSkewError
 from ragcrawl_dynamo.models import FrontierItem
+
+T = TypeVar("T")
 
 # How many hosts a process notes before its first claim. It may never claim, and add any number.
 _HOSTS_BEFORE_CLAIMS = 1000
@@ -103,6 +107,13 @@ class RunContext:
             return states, control
         states, item = await self.items.read_states(item_ids, with_control=True)
         return states, None if item is None else self.control.decode(item)
+
+    async def while_leased(self, claims: Sequence[Claim], work: Callable[[], Awaitable[T]]) -> T:
+        """Does finished work of claims, again and again while DynamoDB does not serve it.
+
+        See `outage.while_leased`.
+        """
+        return await while_leased(claims, self.clock, self.config.frontier_max_clock_skew, work)
 
     def note_updates(self, updates: Iterable[Updated]) -> None:
         """Notes hosts that this process has read or updated.

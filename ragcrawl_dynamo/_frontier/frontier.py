@@ -11,7 +11,7 @@ from ragcrawl_dynamo._frontier import arguments
 from ragcrawl_dynamo._frontier.arguments import LinkFields, error_text
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus, check_claim, check_claims
 from ragcrawl_dynamo._frontier.counts import FrontierStats
-from ragcrawl_dynamo._frontier.handling import WorkerSettings
+from ragcrawl_dynamo._frontier.handling import OUTAGE_SECONDS, WorkerSettings
 from ragcrawl_dynamo._frontier.lease_issuer import LeaseTerms
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, lease_settings
 from ragcrawl_dynamo._frontier.run_queue import RunQueue
@@ -277,6 +277,7 @@ class Frontier:
         lease_seconds: float = 60.0,
         worker_id: str | None = None,
         grace_seconds: float | None = 10.0,
+        outage_seconds: float = OUTAGE_SECONDS,
     ) -> Worker:
         """Returns a new worker. It claims items, runs a handler for each one, and settles the claims.
 
@@ -287,9 +288,10 @@ class Frontier:
             worker_id: The name of the worker, stored with the items; up to 256 characters.
             grace_seconds: How many seconds handlers may run after SIGTERM. Then their items are released and
                 the process exits. None does not handle the signal.
+            outage_seconds: After so many seconds without an answer of DynamoDB, `run` raises the last error.
         """
         lease = lease_settings(lease_seconds, self._max_skew)
-        settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds)
+        settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds, outage_seconds)
         return Worker(self, self._queue.run.clock, settings)
 
     def keeper(self, on_lost: Callable[[Claim, str], object], *, lease_seconds: float = 60.0) -> LeaseKeeper:
@@ -334,9 +336,9 @@ class Frontier:
     async def recount(self) -> FrontierStats:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
 
-        The result is exact if nothing else updates the items meanwhile. An update that another process has
-        done but not counted yet is counted twice, until the next recount or the end of the run. If an item of
-        a finished run is open after all (see `add`), it is queued, and the run is no longer finished.
+        The result is exact if nothing updates the items meanwhile. What another process has updated and not
+        counted yet is counted twice, until the next recount or the end of the run. An item of a finished run
+        that is open after all (see `add`) is queued, and the run is no longer finished.
         """
         return await self._queue.recount()
 
@@ -393,8 +395,5 @@ class Frontier:
         await self._queue.limiter.set(host, arguments.check_limit(count=count))
 
     async def block_host(self, host: str, until: datetime) -> None:
-        """Blocks a host, as for `set_host_delay`: no lease of its items begins before a moment.
-
-        The block is stored like the delay. A moment in the past unblocks the host.
-        """
+        """Blocks a host, as for `set_host_delay`, until a moment. A moment in the past unblocks it."""
         await self._queue.limiter.set(host, arguments.check_limit(until=until))

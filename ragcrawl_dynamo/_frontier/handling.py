@@ -11,6 +11,9 @@ from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, ch
 
 __all__ = ["DoNotRetry", "Skip", "WorkSummary"]
 
+# Seconds of an outage after which a worker gives up, so that whoever watches over it learns of it.
+OUTAGE_SECONDS = 900.0
+
 
 class Skip(Exception):  # noqa: N818 # it is an instruction
     """Raised by a handler: the item is not crawled on purpose. Its status becomes SKIPPED.
@@ -69,16 +72,23 @@ class WorkerSettings:
         lease: How long leases last.
         worker_id: The name of the worker, stored with the items.
         grace_seconds: How many seconds handlers may run after SIGTERM; None does not handle the signal.
+        outage_seconds: After how many seconds in which DynamoDB did not serve it the worker gives up.
     """
 
     concurrency: int
     lease: LeaseSettings
     worker_id: str | None = None
     grace_seconds: float | None = None
+    outage_seconds: float = OUTAGE_SECONDS
 
     @classmethod
     def checked(
-        cls, concurrency: int, lease: LeaseSettings, worker_id: str | None, grace_seconds: float | None
+        cls,
+        concurrency: int,
+        lease: LeaseSettings,
+        worker_id: str | None,
+        grace_seconds: float | None,
+        outage_seconds: float,
     ) -> Self:
         """Returns the settings.
 
@@ -89,4 +99,5 @@ class WorkerSettings:
         check_name("worker_id", worker_id)
         if grace_seconds is not None:
             check_seconds("grace_seconds", grace_seconds, MAX_DELAY_SECONDS)
-        return cls(concurrency, lease, worker_id, grace_seconds)
+        check_seconds("outage_seconds", outage_seconds, MAX_DELAY_SECONDS)
+        return cls(concurrency, lease, worker_id, grace_seconds, outage_seconds)

@@ -56,6 +56,9 @@ _MOSTLY_NEW = 0.9
 # The attributes that a host loses when it leaves the list.
 NOT_LISTED = ("place", "only_item", "queue", "queue_order")
 
+# How many times a host is read and updated if other processes change it in between.
+_UPDATE_ATTEMPTS = 16
+
 # How many records one request reads when all hosts are read. A page without a bound holds thousands of them.
 _PER_PAGE = 500
 
@@ -254,7 +257,7 @@ class HostStore:
         if not remaining:
             return updated
         config = self._gateway.config
-        for failures in range(1, config.retry_attempts + 8):
+        for failures in range(1, _UPDATE_ATTEMPTS + 1):
             records = await self.read(remaining)
             remaining = {host: update for host, update in remaining.items() if host in records}
             done = await self.try_update(records, remaining)

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from ragcrawl_dynamo._frontier.arguments import check_lease
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._utils.clock import Clock
-from ragcrawl_dynamo._utils.concurrency import gather
+from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.errors import LeaseLostError, RagcrawlDynamoError
 
 __all__ = ["LeaseKeeper"]
@@ -75,6 +75,9 @@ class LeaseKeeper:
         self._lease = lease
         self._on_lost = on_lost
         self._held: dict[str, Claim] = {}
+        # The tokens of claims whose leases are being renewed.
+        self._renewing: set[str] = set()
+        self._renewals = Tasks()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -89,6 +92,7 @@ class LeaseKeeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self._renewals.cancel()
 
     @property
     def held(self) -> list[Claim]:
@@ -115,10 +119,7 @@ class LeaseKeeper:
         renewed_after = self._lease.seconds / _PARTS
         while True:
             await self._clock.sleep(self._pause(renewed_after))
-            try:
-                await self._renew_aging(renewed_after)
-            except Exception:  # without this task every lease would expire
-                logger.exception("an error in the renewal of leases; it continues")
+            self._renew_aging(renewed_after)
 
     def _pause(self, renewed_after: float) -> float:
         """Returns the seconds until leases are looked at next: no later than the first one counts as lost."""
@@ -126,20 +127,32 @@ class LeaseKeeper:
         left = [claim.deadline - self._lease.margin - now for claim in self.held]
         return max(_SHORTEST_PAUSE, min([renewed_after / 2, 1.0, *left]))
 
-    async def _renew_aging(self, renewed_after: float) -> None:
-        """Renews leases that are old enough, and drops those that could not be renewed in time."""
+    def _renew_aging(self, renewed_after: float) -> None:
+        """Starts to renew leases that are old enough."""
         now = self._clock.monotonic()
         self._drop_ended()
-        aging = [claim for claim in self.held if claim.deadline - now < self._lease.seconds - renewed_after]
         # A host whose writes are throttled must not hold the renewals of others.
         by_host: dict[str, list[Claim]] = {}
-        for claim in aging:
-            by_host.setdefault(claim.item.domain, []).append(claim)
-        await gather(self._renew(claims) for claims in by_host.values())
+        for claim in self.held:
+            is_aging = claim.deadline - now < self._lease.seconds - renewed_after
+            if is_aging and claim.token not in self._renewing:
+                by_host.setdefault(claim.item.domain, []).append(claim)
+        for claims in by_host.values():
+            self._renewing.update(claim.token for claim in claims)
+            self._renewals.spawn(self._keep_leases(claims))
+
+    async def _keep_leases(self, claims: list[Claim]) -> None:
+        """Renews leases, and drops those that could not be renewed in time."""
+        try:
+            await self._renew(claims)
+        except Exception:  # an error that nobody expects must not end the renewals
+            logger.exception("an error in the renewal of leases; it is tried again")
+        finally:
+            self._renewing.difference_update(claim.token for claim in claims)
         self._drop_ended()
         now = self._clock.monotonic()
-        for claim in self.held:
-            if claim.deadline - self._lease.margin <= now:
+        for claim in claims:
+            if claim.token in self._held and claim.deadline - self._lease.margin <= now:
                 self._lose(claim, "its lease could not be renewed in time")
 
     async def _renew(self, claims: list[Claim]) -> None:

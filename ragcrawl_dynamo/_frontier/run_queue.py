@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
@@ -122,7 +124,8 @@ class RunQueue:
             else:
                 # There are items to claim.
                 failures += 1
-                if failures >= self.run.config.retry_attempts:
+                is_late = clock.monotonic() + pause >= deadline + self.run.config.call_timeout
+                if is_late or failures >= (self.run.config.retry_attempts or math.inf):
                     raise result.throttled
             await self._notifier.wait_for_change(pause)
 
@@ -133,8 +136,10 @@ class RunQueue:
     async def complete(self, claims: Sequence[Claim], payload: str | None, also: Iterable[str]) -> None:
         """See Frontier.complete."""
         items = self._redirects.items(also, claims)
-        await self.end(claims, FrontierStatus.COMPLETED, None, payload)
-        await self.end_redirected(items)
+        await self.run.while_leased(
+            claims, partial(self.end, claims, FrontierStatus.COMPLETED, None, payload)
+        )
+        await self.run.while_leased(claims, partial(self.end_redirected, items))
 
     def redirected(self, also: Iterable[str], claims: Sequence[Claim]) -> dict[str, FrontierItem]:
         """Returns completed items for `end_redirected`, by id.
@@ -163,10 +168,7 @@ class RunQueue:
         payload: str | None = None,
         outcome: Item | None = None,
     ) -> None:
-        """Ends leases with a final status; `outcome` has more attributes to store.
-
-        See Frontier.complete, fail and skip.
-        """
+        """Ends leases with a final status; `outcome` has more attributes to store. See Frontier.complete."""
         items, now = self.run.items, self.run.clock.now()
         more = {**(outcome or {}), **self._payload(claims, payload)}
         updates = [items.finish(claim.item, status, now, error, more) for claim in claims]
@@ -379,11 +381,7 @@ class RunQueue:
         self._notifier.flush_if_due()
 
     def _payload(self, claims: Sequence[Claim], payload: str | None) -> Item:
-        """Returns the attribute of a new payload; none if it is None.
-
-        Raises:
-            InvalidInputError: An item cannot be stored with it.
-        """
+        """Returns the attribute of a new payload, which is checked as in `_with`; none if it is None."""
         if payload is None:
             return {}
         for claim in claims:

@@ -10,27 +10,25 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkerSettings, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, RenewsLeases
+from ragcrawl_dynamo._frontier.outage import PAUSE_SECONDS, Outage, may_pass
 from ragcrawl_dynamo._utils.clock import Clock
 from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import (
-    DeadlineExceededError,
-    EndpointUnreachableError,
     FrontierCancelledError,
     InvalidInputError,
     LeaseLostError,
-    PartialBatchError,
     RagcrawlDynamoError,
-    ServerFaultError,
-    ThrottledError,
 )
 from ragcrawl_dynamo.models import FrontierStatus
 
 __all__ = ["Worker"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +36,6 @@ logger = logging.getLogger(__name__)
 # most.
 _WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
-
-# Seconds until it is tried again to settle a claim.
-_SETTLE_PAUSE_SECONDS = 1.0
 
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
@@ -103,6 +98,9 @@ class Worker:
     level warning with their traceback, dead letters at level error. If a lease is lost, or cannot be renewed
     until `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
 
+    While DynamoDB cannot be reached, fails or throttles, the worker tries again: to claim for
+    `outage_seconds`, and to settle an item as long as its lease runs.
+
     On SIGTERM the worker claims nothing more and waits `grace_seconds` for the handlers. It then cancels
     them, which releases their items, and `run` raises SystemExit(143), so that the process closes what it has
     open. If the process already handles the signal, as web servers do, the worker leaves that handler alone.
@@ -122,6 +120,9 @@ class Worker:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._lost: set[str] = set()
         self._keeper = LeaseKeeper(queue, clock, settings.lease, self._on_lost)
+        self._outage = Outage(clock, settings.outage_seconds)
+        # What ends the worker: a handler's error that is no Exception, or the error of an outage.
+        self._fatal: BaseException | None = None
         self._is_open = False
         self._stop = asyncio.Event()
         self._terminated = asyncio.Event()
@@ -158,8 +159,8 @@ class Worker:
     ) -> WorkSummary:
         """Runs a handler for each claim, until the run is finished or cancelled. It waits while it is paused.
 
-        While DynamoDB throttles the claims, it tries again. An item that cannot be settled because of a
-        throttle or an outage is tried again as long as its lease is renewed.
+        If it raises, all handlers have ended, and what could be released is released. An error of a handler
+        that is no Exception, such as SystemExit or pytest.exit(), ends it too.
 
         Args:
             handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
@@ -171,7 +172,7 @@ class Worker:
             What the worker has done.
 
         Raises:
-            ServiceError: DynamoDB refused a request or could not be reached, and the retries have ended.
+            ServiceError: DynamoDB refused a request, or has not served the worker for `outage_seconds`.
             ClockSkewError: This machine's clock is off by more than half of `frontier_max_clock_skew`.
             SystemExit: The process got SIGTERM, and the handlers have ended.
         """
@@ -182,6 +183,10 @@ class Worker:
         started = self._clock.monotonic()
         try:
             await self._work(handler)
+        except Exception as error:
+            self._fatal = error
+            await self._cancel_handlers()
+            raise
         finally:
             summary = WorkSummary(
                 completed=self.completed,
@@ -202,22 +207,31 @@ class Worker:
             if not free:
                 await self._any_of(self._running, self._stop.wait())
                 continue
-            claims = await self._claim(free, wait)
-            if claims is None:
+            begun = self._clock.monotonic()
+            try:
+                claims = await self._until_stopped(self._claim(free, wait)) or []
+                is_idle = not claims and not self._running
+                if is_idle and await self._until_stopped(self._queue.is_finished()):
+                    break
+            except FrontierCancelledError:
                 break
+            except RagcrawlDynamoError as error:
+                self._outage.note(error, begun)
+                logger.warning("nothing is claimed for now: %s", error)
+                await self._until_stopped(self._clock.sleep(PAUSE_SECONDS))
+                continue
+            self._outage.end()
             for claim in claims:
                 task = asyncio.create_task(self._handle(claim, handler))
                 self._running[task] = claim
                 self._keeper.hold([claim])
                 task.add_done_callback(self._let_go)
-            if claims or self._running:
-                wait = _WAIT_SECONDS
-            elif await self._is_finished():
-                break
-            else:
-                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
-        while self._running and not self._terminated.is_set():
+            wait = _WAIT_SECONDS if claims or self._running else min(2 * wait, _LONGEST_WAIT_SECONDS)
+        while self._running and self._fatal is None and not self._terminated.is_set():
             await self._any_of(self._running, self._terminated.wait())
+        if self._fatal is not None:
+            await self._cancel_handlers()
+            raise self._fatal
         if self._terminated.is_set():
             await self._end()
 
@@ -232,36 +246,22 @@ class Worker:
         await self._cancel_handlers()
         raise SystemExit(_TERMINATED)
 
-    async def _is_finished(self) -> bool:
-        try:
-            return await self._queue.is_finished()
-        except ThrottledError as error:
-            logger.warning("it is not known whether the run is finished: %s", error)
-            return False
-
-    async def _claim(self, limit: int, wait: float) -> list[Claim] | None:
-        """Claims items; returns None if the worker was stopped or the run cancelled."""
-        claiming = asyncio.ensure_future(
-            self._queue.claim(
-                limit,
-                lease_seconds=self._settings.lease.seconds,
-                worker_id=self._settings.worker_id,
-                wait_seconds=wait,
-                # Otherwise claims would not wait for a handler that runs on after its claim was settled.
-                until_finished=not self._running,
-            )
+    async def _claim(self, limit: int, wait: float) -> list[Claim]:
+        lease, worker = self._settings.lease.seconds, self._settings.worker_id
+        # Otherwise claims would not wait for a handler that runs on after its claim was settled.
+        return await self._queue.claim(
+            limit, lease_seconds=lease, worker_id=worker, wait_seconds=wait, until_finished=not self._running
         )
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Returns the result of work; cancels it and returns None if the worker is stopped."""
+        working = asyncio.ensure_future(work)
         try:
-            await self._any_of([claiming], self._stop.wait())
-            return await claiming if claiming.done() else None
-        except FrontierCancelledError:
-            return None
-        except ThrottledError as error:
-            logger.warning("nothing is claimed for now: %s", error)
-            return []
+            await self._any_of([working], self._stop.wait())
+            return await working if working.done() else None
         finally:
-            claiming.cancel()
-            await asyncio.gather(claiming, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def _any_of(self, tasks: Iterable[asyncio.Future[Any]], or_else: Coroutine[Any, Any, Any]) -> None:
         """Waits until one of the tasks or another coroutine ends. The tasks continue."""
@@ -309,6 +309,13 @@ class Worker:
         except Exception as error:  # the handler is the caller's code and may raise anything
             await self._finish(claim, partial(self._fail, error=error))
             self._report(claim, error)
+        except GeneratorExit:
+            # The event loop is gone, and nothing can be awaited.
+            raise
+        except BaseException as error:  # such as SystemExit; raised here, it would end the event loop
+            self._fatal = self._fatal or error
+            self.stop()
+            await self._finish(claim, self._queue.release)
         else:
             await self._finish(claim, self._queue.complete)
             if claim.settled_as is FrontierStatus.FAILED:
@@ -365,14 +372,16 @@ class Worker:
                 logger.warning("%s", error)
                 return
             except RagcrawlDynamoError as error:
-                if not _may_pass(error) or self._is_over(claim):
+                if not may_pass(error) or self._is_over(claim) or self._fatal is not None:
                     # The lease will expire, and the item will be claimed again.
                     logger.warning(
                         "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
                     )
                     return
                 logger.warning("item %s is not settled yet: %s", claim.item.item_id, error)
-                await self._clock.sleep(_SETTLE_PAUSE_SECONDS)
+                await self._clock.sleep(PAUSE_SECONDS)
+            else:
+                self._outage.end()
 
     def _is_over(self, claim: Claim) -> bool:
         """Returns whether a claim can count as lost."""
@@ -389,12 +398,3 @@ class Worker:
                 self._lost.add(claim.token)
                 self.lost += 1
                 task.cancel()
-
-
-def _may_pass(error: RagcrawlDynamoError) -> bool:
-    """Tells whether the same call may succeed later."""
-    if isinstance(error, PartialBatchError):
-        return all(_may_pass(failure) for _, failure in error.failures)
-    return isinstance(
-        error, ThrottledError | DeadlineExceededError | EndpointUnreachableError | ServerFaultError
-    )

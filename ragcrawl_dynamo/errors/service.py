@@ -62,7 +62,7 @@ class CredentialsError(ServiceError):
     """No credentials were found, they could not be read, or they have expired. Nothing was changed.
 
     Attributes:
-        is_transient: Whether they may be read a moment later: their server throttled, or did not answer.
+        is_transient: Whether the source of the credentials failed or was busy, so that they may come later.
     """
 
     is_transient: bool = False

@@ -29,6 +29,8 @@ def local_config(endpoint_url: str, **overrides: Any) -> DynamoDBConfig:
         "table_prefix": f"test_{uuid4().hex[:12]}_",
         "access_key_id": SecretStr("local"),
         "secret_access_key": SecretStr("local"),
+        # An engine on this machine that does not answer was not started: tests say so in seconds.
+        "retry_attempts": 8,
         # moto does not support PartiQL with parameters.
         "conditional_batches": "item",
     }

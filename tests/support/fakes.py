@@ -17,7 +17,8 @@ Answer = Callable[[str, dict[str, Any]], Any]
 Around = Callable[[str, dict[str, Any], Callable[..., Awaitable[Any]]], Awaitable[Any]]
 
 # No pauses between retries.
-FAST = DynamoDBConfig(retry_base_delay=0, retry_attempts=4, max_connections=10)
+ATTEMPTS = 4
+FAST = DynamoDBConfig(retry_base_delay=0, retry_attempts=ATTEMPTS, max_connections=10)
 
 
 class FakeClient:

@@ -139,14 +139,14 @@ class Faults:
 
     async def _throttled(self, request: web.BaseRequest, operation: str, body: bytes) -> web.StreamResponse:
         codes = ("ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded")
-        return _error(400, self._chance.choice(codes))
+        return error_answer(400, self._chance.choice(codes))
 
     async def _conflict(self, request: web.BaseRequest, operation: str, body: bytes) -> web.StreamResponse:
         if operation not in _TRANSACTIONS:
-            return _error(400, "TransactionConflictException")
+            return error_answer(400, "TransactionConflictException")
         reasons = [{"Code": "None"} for _ in orjson.loads(body)["TransactItems"]]
         reasons[self._chance.randrange(len(reasons))] = {"Code": "TransactionConflict"}
-        return _error(400, "TransactionCanceledException", CancellationReasons=reasons)
+        return error_answer(400, "TransactionCanceledException", CancellationReasons=reasons)
 
     async def _unprocessed(self, request: web.BaseRequest, operation: str, body: bytes) -> web.StreamResponse:
         """The engine gets a part of the batch only."""
@@ -202,7 +202,7 @@ class Faults:
     def _fault_of_the_server(self) -> web.StreamResponse:
         if self._chance.random() < 0.3:
             return web.Response(status=503, text="<html>Service Unavailable</html>")
-        return _error(500, self._chance.choice(("InternalServerError", "InternalFailure")))
+        return error_answer(500, self._chance.choice(("InternalServerError", "InternalFailure")))
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> Answer:
         headers = {
@@ -224,19 +224,58 @@ class Faults:
 Fault: TypeAlias = Callable[[web.BaseRequest, str, bytes], Awaitable[web.StreamResponse]]
 
 
+class Port:
+    """The port of a proxy, which can be closed for a while: connections are then refused.
+
+    Attributes:
+        number: Its number; 0 before it is opened for the first time.
+    """
+
+    def __init__(self, runner: web.ServerRunner) -> None:
+        self.number = 0
+        self._runner = runner
+        self._site: web.TCPSite | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.number}"
+
+    async def open(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self.number, reuse_address=True)
+        await self._site.start()
+        self.number = self._runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Closes it, and cuts all connections."""
+        assert self._site is not None
+        assert self._runner.server is not None
+        await self._site.stop()
+        for connection in list(self._runner.server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
 @asynccontextmanager
-async def faulty(faults: Faults) -> AsyncIterator[str]:
-    """The proxy on a free port of loopback; yields its URL."""
+async def served(faults: Faults) -> AsyncIterator[Port]:
+    """The proxy on a free port of loopback; yields the port."""
     runner = web.ServerRunner(web.Server(faults.handle, access_log=None))
     await runner.setup()
     try:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
             faults._session = session
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            port = Port(runner)
+            await port.open()
+            yield port
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def faulty(faults: Faults) -> AsyncIterator[str]:
+    """The proxy on a free port of loopback; yields its URL."""
+    async with served(faults) as port:
+        yield port.url
 
 
 def _abort(request: web.BaseRequest) -> web.StreamResponse:
@@ -246,7 +285,7 @@ def _abort(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(status=500)
 
 
-def _error(status: int, code: str, **parts: Any) -> web.Response:
+def error_answer(status: int, code: str, **parts: Any) -> web.Response:
     content = orjson.dumps(
         {"__type": _TYPE + code, "message": f"injected {code}", "Message": "injected", **parts}
     )

@@ -17,6 +17,7 @@ from tests.support.factories import make_item
 LEASE = 30.0
 MARGIN = 2.0
 GRACE = 5.0
+OUTAGE = 40.0
 
 
 class ScriptedQueue:
@@ -94,7 +95,7 @@ class ScriptedQueue:
 
 @asynccontextmanager
 async def working(queue: ScriptedQueue, concurrency: int = 2) -> AsyncIterator[Worker]:
-    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", GRACE)
+    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", GRACE, OUTAGE)
     async with Worker(queue, queue.clock, settings) as worker:
         yield worker
 

@@ -50,6 +50,7 @@ def test_create_storage_backend_refuses_what_is_no_configuration() -> None:
         ("connect_timeout", 0, "greater than 0"),
         ("max_connections", 5, "greater than or equal to 6"),
         ("retry_attempts", 0, "greater than or equal to 1"),
+        ("retry_base_delay", 0, "must be above 0 unless retry_attempts is set"),
         ("frontier_ttl_days", 0, "greater than or equal to 1"),
         ("secret_access_key", "x", "access_key_id and secret_access_key go together"),
         ("session_token", "x", "session_token needs access_key_id"),

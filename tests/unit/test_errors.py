@@ -25,6 +25,7 @@ CLASSES: list[type[RagcrawlDynamoError]] = [
 VALUES: dict[Any, Any] = {
     str: "text",
     str | None: "some text",
+    bool: True,
     int: 7,
     int | None: 404,
     float: 1.5,

@@ -287,7 +287,7 @@ async def test_save_refuses_what_does_not_go_together(store: Store) -> None:
             with pytest.raises(InvalidArgumentError) as refused:
                 await task.save(status)
             errors.append(f"{refused.value}")
-        for wrong in ({"lang": "en"}, {"title": 7}, {"content_hash": 7}, {"html": b"CONTENT"}):
+        for wrong in ({"lang": "en"}, {"title": 7}, {"content_hash": 7}, {"html": ["CONTENT"]}):
             with pytest.raises(InvalidArgumentError, match=next(iter(wrong))) as refused:
                 await task.save(200, text="x", **wrong)
             # Errors of handlers are logged, and logs hold no content.

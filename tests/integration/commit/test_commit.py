@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import (
+    Claim,
     CommitOutcome,
     ConflictError,
     DynamoDBBackend,
@@ -22,8 +23,8 @@ from ragcrawl_dynamo.testing import ManualClock
 from tests.support import commit_worker, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import dense_text, make_page, make_version
-from tests.support.fakes import intercepting
-from tests.support.queues import QUICK, claim_all, url
+from tests.support.fakes import client_error, intercepting
+from tests.support.queues import QUICK, claim_all, items, url
 
 pytestmark = on_dynamodb_local
 
@@ -51,6 +52,58 @@ async def check_whole(backend: DynamoDBBackend) -> None:
         assert [(each.version_id, each.markdown) for each in versions] == [
             (f"v{number}", dense_text(20, f"{number}"))
         ]
+
+
+@pytest.mark.parametrize("status", [200, 302, 403, 503])
+async def test_commit_page_is_tried_again_until_it_is_done_while_its_lease_is_renewed(
+    dynamodb_config: DynamoDBConfig, status: int
+) -> None:
+    """DynamoDB does not serve the handler for longer than one call, and than one lease, takes."""
+    is_out = False
+    failures = 0
+
+    async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
+        nonlocal failures
+        statements = str(request.get("Statements"))
+        is_renewal = "lease_expires_at" in statements and "REMOVE" not in statements
+        if is_out and not is_renewal:
+            failures += 1
+            raise client_error("ThrottlingException")
+        return await call(**request)
+
+    changes = {**QUICK, "frontier_max_clock_skew": 0.2, "retry_attempts": 2, "conditional_batches": "partiql"}
+    config = dynamodb_config.model_copy(update=changes)
+    async with DynamoDBBackend(config, client_factory=intercepting(fails)) as backend:
+        frontier = backend.frontier("site", "run")
+        await backend.commit_page(make_page("page", url=url(1), status_code=200), make_version("v0"))
+        await frontier.add([url(1)])
+        begun = 0
+
+        async def handle(claim: Claim) -> None:
+            nonlocal is_out, begun
+            is_out, begun = True, begun + 1
+            asyncio.get_running_loop().call_later(4, end_outage)
+            page = make_page("page", url=url(1), status_code=status, redirect_url=None)
+            version = make_version("v1", content_hash="new") if status == 200 else None
+            if status == 302:
+                page.redirect_url = url(2)
+            await backend.commit_page(page, version, claim=claim, follow_redirect=False)
+            worker.stop()
+
+        def end_outage() -> None:
+            nonlocal is_out
+            is_out = False
+
+        async with frontier.worker(lease_seconds=2) as worker:
+            await worker.run(handle)
+        assert (begun, worker.lost) == (1, 0)
+        assert failures > 4
+        item = (await items(backend))[url(1)]
+        assert item.attempt == 1
+        assert item.status in ("completed", "skipped", "pending")
+        stored = await backend.get_page("site", "page")
+        assert stored is not None
+        assert stored.error_count == (status in (403, 503))
 
 
 @pytest.mark.long

@@ -28,7 +28,15 @@ from ragcrawl_dynamo import (
     Page,
 )
 from ragcrawl_dynamo.testing import ManualClock
-from tests.integration.commit.interrupted import WAYS, clock, config_of, is_page, stored_page
+from tests.integration.commit.interrupted import (
+    WAYS,
+    abandoned,
+    clock,
+    config_of,
+    given_up,
+    is_page,
+    stored_page,
+)
 from tests.support import commit_worker, processes
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import make_page, make_run, make_version
@@ -90,7 +98,7 @@ async def test_commit_page_unchanged_cut_off_between_its_writes_leaves_an_item_t
     async with DynamoDBBackend(config, client_factory=intercepting(loses_power), clock=clock) as dying:
         claim = await claim_one(dying)
         with pytest.raises(EndpointUnreachableError):
-            await dying.commit_page(page(), make_version("v2"), claim=claim)
+            await given_up(dying.commit_page(page(), make_version("v2"), claim=claim), clock)
     assert sent == writes
     assert ((await stored_page(backend)).last_crawled != crawled_before) == (writes == 1)
     # No item that is completed has a page that looks unseen.
@@ -138,20 +146,21 @@ async def test_commit_page_unchanged_whose_answers_were_lost_is_done_once(
 async def test_commit_page_unchanged_repeated_after_a_lost_end_returns_the_recorded_result(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock, way: str
 ) -> None:
-    """The claim was ended, but the caller saw an error: the lease seems to run when it commits again."""
+    """The claim was ended, but its caller was cancelled: the lease seems to run when it commits again."""
     is_cut = True
+    is_lost = asyncio.Event()
 
     async def loses(operation: str, request: dict[str, Any], call: Any) -> Any:
         answer = await call(**request)
         if is_cut and is_end(operation, request):
+            is_lost.set()
             raise EndpointConnectionError(endpoint_url="lost")
         return answer
 
     config = config_of(dynamodb_config, conditional_batches=way, retry_attempts=1)
     async with DynamoDBBackend(config, client_factory=intercepting(loses), clock=clock) as other:
         claim = await claim_one(other)
-        with pytest.raises(EndpointUnreachableError):
-            await other.commit_page(page(), make_version("v2"), claim=claim)
+        await abandoned(other.commit_page(page(), make_version("v2"), claim=claim), is_lost)
         is_cut = False
         assert not claim.ended
         assert await other.commit_page(page(), make_version("v2"), claim=claim) == UNCHANGED
@@ -168,11 +177,12 @@ async def test_commit_page_unchanged_repeats_the_outcome_that_a_changing_commit_
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
     """The first call created the page; to the second one, whose lease seems to run, it is unchanged."""
-    is_cut = True
+    is_lost = asyncio.Event()
 
     async def loses(operation: str, request: dict[str, Any], call: Any) -> Any:
         answer = await call(**request)
-        if is_cut and operation == "transact_write_items":
+        if operation == "transact_write_items":
+            is_lost.set()
             raise EndpointConnectionError(endpoint_url="lost")
         return answer
 
@@ -180,9 +190,7 @@ async def test_commit_page_unchanged_repeats_the_outcome_that_a_changing_commit_
     async with DynamoDBBackend(config, client_factory=intercepting(loses), clock=clock) as other:
         claim = await claim_one(other)
         new = make_page("new", status_code=200), make_version("v1", "new")
-        with pytest.raises(EndpointUnreachableError):
-            await other.commit_page(*new, claim=claim)
-        is_cut = False
+        await abandoned(other.commit_page(*new, claim=claim), is_lost)
         assert await other.commit_page(*new, claim=claim) == CommitResult(CommitOutcome.CREATED, "v1")
     run = await backend.complete_run("site", "run")
     assert (run.stats.pages_new, run.stats.pages_unchanged) == (1, 0)

@@ -63,7 +63,7 @@ class Server:
         if (refusal := self._refusal(key)) is not None:
             return await refusing(*refusal)(request)
         await request.read()
-        body = orjson.dumps({"Item": {"id": {"S": key}}})
+        body = orjson.dumps({"Item": {"id": {"S": "1"}, "signed_by": {"S": key}}})
         headers = {"x-amzn-requestid": "one"}
         return web.Response(body=body, content_type="application/x-amz-json-1.0", headers=headers)
 
@@ -177,7 +177,9 @@ async def test_credentials_of_a_container_that_throttles_are_asked_for_again(
     ):
         # aiobotocore asks three times for each of our attempts.
         calls = [gateway.call("GetItem", GET) for _ in range(5)]
-        assert [answer["Item"]["id"]["S"] for answer in await asyncio.gather(*calls)] == ["CONTAINER"] * 5
+        assert [answer["Item"]["signed_by"]["S"] for answer in await asyncio.gather(*calls)] == [
+            "CONTAINER"
+        ] * 5
     assert container.asked == 8
     assert server.keys == ["CONTAINER"] * 5
 
@@ -248,7 +250,7 @@ async def test_expired_token_reads_the_credentials_again_once_for_all_requests(
         await gateway.call("GetItem", GET)
         expired.add("KEY0")
         answers = await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(10)))
-        assert {answer["Item"]["id"]["S"] for answer in answers} == {"KEY1"}
+        assert {answer["Item"]["signed_by"]["S"] for answer in answers} == {"KEY1"}
         assert gateway.metrics.snapshot()["GetItem", "t"].retries == 10
     assert sorted(server.keys) == ["KEY0"] * 11 + ["KEY1"] * 10
     assert counter.read_text() == "xx"

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from ragcrawl_dynamo import (
     DynamoDBBackend,
@@ -96,3 +97,39 @@ async def test_frontier_put_back_changes_the_claims_item_once_it_is_stored(backe
     item = await frontier.get(url(0))
     assert item is not None
     assert (claim.item.priority, claim.item.payload) == (item.priority, item.payload) == (7.0, "changed")
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_frontier_complete_is_tried_again_until_the_lease_ends(
+    config: DynamoDBConfig, is_long: bool
+) -> None:
+    """An outage of three seconds, and one that is longer than the lease, which nobody renews."""
+    is_out = False
+
+    async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
+        if is_out:
+            raise EndpointConnectionError(endpoint_url="off")
+        return await call(**request)
+
+    def end_outage() -> None:
+        nonlocal is_out
+        is_out = False
+
+    loop = asyncio.get_running_loop()
+    changes = {"retry_attempts": 1, "frontier_max_clock_skew": 0.5}
+    async with opened(config.model_copy(update=changes), around) as frontier:
+        await frontier.add(urls(1))
+        (claim,) = await frontier.claim(1, lease_seconds=6)
+        begun, is_out = loop.time(), True
+        loop.call_later(8 if is_long else 3, end_outage)
+        if is_long:
+            with pytest.raises(PartialBatchError, match="off"):
+                await frontier.complete(claim, also=[url(7)])
+            assert 4 < loop.time() - begun < 6
+            assert not claim.ended
+        else:
+            await frontier.complete(claim, also=[url(7)])
+            assert claim.settled_as == "completed"
+            assert await frontier.stats() == FrontierStats(completed=2)
+        is_out = False

@@ -91,16 +91,20 @@ async def test_completions_of_a_throttled_host_hold_no_others_and_pause_the_host
         assert len(await frontier.claim(40, wait_seconds=10)) == 20
 
 
+@pytest.mark.parametrize(
+    "limit", [{"retry_attempts": 3}, {"call_timeout": 3.0}], ids=lambda limit: next(iter(limit))
+)
 async def test_claim_that_gets_nothing_because_of_throttling_raises_after_its_attempts(
-    config: DynamoDBConfig,
+    config: DynamoDBConfig, limit: dict[str, Any]
 ) -> None:
     host = HotHost(*urls(5, "hot.example"))
-    async with opened(config, host) as frontier:
+    async with opened(config.model_copy(update=limit), host) as frontier:
         await frontier.add(urls(5, "hot.example"))
         host.is_hot = True
-        with pytest.raises(ThrottledError, match=r"1 hosts, such as hot\.example"):
-            await frontier.claim()
-        assert host.refused >= config.retry_attempts
+        async with asyncio.timeout(20):
+            with pytest.raises(ThrottledError, match=r"1 hosts, such as hot\.example"):
+                await frontier.claim()
+        assert host.refused >= 3
         host.is_hot = False
         assert len(await frontier.claim(5, wait_seconds=5)) == 5
 

@@ -20,7 +20,7 @@ from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
 from ragcrawl_dynamo._utils.concurrency import PER_TURN
 from tests.support.factories import make_page
-from tests.support.fakes import FAST, client_error, open_gateway
+from tests.support.fakes import ATTEMPTS, FAST, client_error, open_gateway
 from tests.support.tracebacks import assert_ends_at_our_error
 from tests.support.turns import counting_turns
 
@@ -86,7 +86,7 @@ async def test_save_all_continues_while_there_is_progress() -> None:
     engine = Leftovers(takes=1)
     async with open_gateway(engine) as (gateway, _):
         assert await save_all(gateway, PAGES, pages(25)) == 25
-    assert len(engine.batches) == 25 > FAST.retry_attempts
+    assert len(engine.batches) == 25 > ATTEMPTS
 
 
 async def test_save_all_names_the_items_that_stay_left_over() -> None:
@@ -99,7 +99,7 @@ async def test_save_all_names_the_items_that_stay_left_over() -> None:
         with pytest.raises(PartialBatchError, match="58 items saved, 2 not") as caught:
             await save_all(gateway, PAGES, pages(60))
         # Three first tries; each of the two stuck ones is repeated until no round makes progress.
-        assert len(client.requests) == 3 + 2 * FAST.retry_attempts
+        assert len(client.requests) == 3 + 2 * ATTEMPTS
     assert caught.value.saved == 58
     assert {page.page_id for page, _ in caught.value.failures} == {"p003", "p040"}
     assert all(isinstance(error, ThrottledError) for _, error in caught.value.failures)
@@ -126,7 +126,7 @@ async def test_batching_attempts_for_left_overs_and_for_errors_do_not_multiply(o
             with pytest.raises(ThrottledError):
                 await read_all(gateway, PAGES, keys(range(3)))
         counters = gateway.metrics.snapshot()[operation, "pages"]
-    assert len(client.requests) == FAST.retry_attempts
+    assert len(client.requests) == ATTEMPTS
     assert (counters.requests, counters.retries, counters.throttled) == (4, 2, 2)
 
 

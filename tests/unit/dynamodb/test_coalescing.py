@@ -22,7 +22,7 @@ from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._schema.tables import PAGES
 from tests.support.factories import make_page
-from tests.support.fakes import FAST, FakeClient, client_error, open_gateway
+from tests.support.fakes import ATTEMPTS, FAST, FakeClient, client_error, open_gateway
 from tests.support.tracebacks import assert_ends_at_our_error
 
 
@@ -357,4 +357,4 @@ async def test_put_that_stays_left_over_fails_after_its_attempts() -> None:
         with pytest.raises(ThrottledError):
             await put(puts, "p")
         await puts.close()
-    assert len(client.requests) == FAST.retry_attempts
+    assert len(client.requests) == ATTEMPTS

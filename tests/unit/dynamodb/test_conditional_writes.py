@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from ragcrawl_dynamo import AccessDeniedError, RequestRejectedError, ThrottledError
+from ragcrawl_dynamo import (
+    AccessDeniedError,
+    ConflictError,
+    RagcrawlDynamoError,
+    RequestRejectedError,
+    ThrottledError,
+)
 from ragcrawl_dynamo._dynamodb.coalescing import CoalescedWrites
 from ragcrawl_dynamo._dynamodb.conditional_writes import (
     ConditionalInsert,
@@ -20,7 +26,7 @@ from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Refused, is_thro
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import frontier_key
 from ragcrawl_dynamo._schema.tables import FRONTIER
-from tests.support.fakes import FAST, FakeClient, client_error, open_gateway
+from tests.support.fakes import ATTEMPTS, FAST, FakeClient, client_error, open_gateway
 
 PARTIQL = FAST.model_copy(update={"conditional_batches": "partiql"})
 AUTO = FAST.model_copy(update={"conditional_batches": "auto"})
@@ -90,17 +96,22 @@ async def test_conditional_writes_retry_only_transient_errors(code: str) -> None
     assert "message of ValidationError" in str(failed.error)
 
 
-async def test_conditional_writes_that_stay_throttled_fail_alone() -> None:
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ThrottlingError", ThrottledError), ("TransactionConflict", ConflictError)]
+)
+async def test_conditional_writes_that_stay_throttled_or_in_conflict_fail_alone(
+    code: str, kind: type[RagcrawlDynamoError]
+) -> None:
     def answer(operation: str, request: Any) -> Any:
-        stuck = [error("ThrottlingError") if item_id(each) == "b" else {} for each in request["Statements"]]
+        stuck = [error(code) if item_id(each) == "b" else {} for each in request["Statements"]]
         return {"Responses": stuck}
 
     async with open_gateway(answer, PARTIQL) as (gateway, client):
         outcomes = await conditional_writes(gateway, FRONTIER).run([insert(each) for each in "abc"])
     assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
     assert isinstance(outcomes[1], Failed)
-    assert isinstance(outcomes[1].error, ThrottledError)
-    assert len(sent(client)) == 1 + PARTIQL.retry_attempts
+    assert isinstance(outcomes[1].error, kind)
+    assert len(sent(client)) == 1 + ATTEMPTS
 
 
 @pytest.mark.parametrize("batches", ["partiql", "item"])
@@ -212,7 +223,7 @@ async def test_coalesced_write_that_stays_throttled_fails() -> None:
         with pytest.raises(ThrottledError):
             await writes.run([insert("a")])
         await writes.close()
-    assert len(client.requests) == PARTIQL.retry_attempts
+    assert len(client.requests) == ATTEMPTS
 
 
 @pytest.mark.parametrize("batches", ["partiql", "item"])

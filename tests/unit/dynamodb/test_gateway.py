@@ -18,9 +18,12 @@ from ragcrawl_dynamo import (
     BackendClosedError,
     BackendNotOpenError,
     ConditionFailedError,
+    ConflictError,
     CredentialsError,
     DeadlineExceededError,
+    DynamoDBConfig,
     EndpointUnreachableError,
+    RagcrawlDynamoError,
     RequestEvent,
     RequestRejectedError,
     ServerFaultError,
@@ -87,7 +90,7 @@ async def test_gateway_retries_as_often_as_configured() -> None:
         assert await gateway.call("GetItem", GET) == ANSWER
         assert len(client.requests) == 4
     async with open_gateway(scripted(*[THROTTLED] * 9)) as (gateway, client):
-        with pytest.raises(ThrottledError, match="still throttled after 4 attempts"):
+        with pytest.raises(ThrottledError, match="still throttled when the retries ended"):
             await gateway.call("GetItem", GET)
         assert len(client.requests) == 4
         counters = gateway.metrics.snapshot()["GetItem", "t"]
@@ -99,7 +102,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
         async with open_gateway(scripted(THROTTLED, {})) as (gateway, _):
             await gateway.call("GetItem", GET)
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
-    assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1 of 4; retry in 0.000 s"]
+    assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1; retry in 0.000 s"]
     assert "secret-id" not in caplog.text
 
 
@@ -158,17 +161,76 @@ async def test_gateway_call_without_an_answer_ends_at_call_timeout() -> None:
     assert (caught.value.cause_type, caught.value.request_id) == ("builtins.TimeoutError", None)
 
 
-async def test_gateway_call_timeout_between_retries_names_the_last_error() -> None:
-    config = FAST.model_copy(update={"call_timeout": 0.05, "retry_base_delay": 1e6, "retry_max_delay": 1e6})
+async def test_gateway_call_timeout_after_a_retry_names_the_last_error() -> None:
     throttled = client_error("ThrottlingException")
     throttled.response["ResponseMetadata"]["RequestId"] = "R1"
-    async with open_gateway(scripted(throttled), config) as (gateway, _):
+
+    async def throttle_once(operation: str, request: Any) -> None:
+        if len(client.requests) == 1:
+            raise throttled
+        await asyncio.Event().wait()
+
+    config = FAST.model_copy(update={"call_timeout": 0.2})
+    async with open_gateway(throttle_once, config) as (gateway, client):
         with pytest.raises(DeadlineExceededError, match="the last error was ThrottlingException") as caught:
             await gateway.call("GetItem", GET)
     assert_ends_at_our_error(caught.value)
     error = caught.value
     assert (error.code, error.cause_type) == ("TimeoutError", "botocore.exceptions.ClientError")
     assert (error.status_code, error.request_id) == (400, "R1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "may_be_applied"),
+    [
+        (THROTTLED, ThrottledError, False),
+        (client_error("ReplicatedWriteConflictException"), ConflictError, False),
+        (client_error("InternalServerError", 500), ServerFaultError, True),
+        (DROPPED, EndpointUnreachableError, True),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+async def test_gateway_retries_until_call_timeout_and_raises_the_last_error(
+    error: Exception, kind: type[RagcrawlDynamoError], may_be_applied: bool
+) -> None:
+    """No attempts are counted by default. The error is not that of the deadline, which would say less."""
+
+    async def fail(operation: str, request: Any) -> None:
+        raise error
+
+    config = DynamoDBConfig(call_timeout=0.5, retry_base_delay=0.001, retry_max_delay=0.02)
+    loop = asyncio.get_running_loop()
+    async with open_gateway(fail, config) as (gateway, client), gateway.permit("PutItem", "t") as budget:
+        started = loop.time()
+        with pytest.raises(kind) as caught:
+            await gateway.call("PutItem", {"TableName": "t", "Item": {}}, budget=budget)
+    assert type(caught.value) is kind
+    assert 0.4 < loop.time() - started < 2
+    # Eight attempts would take a tenth of a second.
+    assert len(client.requests) == budget.failures > 20
+    assert budget.may_be_applied is may_be_applied
+
+
+async def test_gateway_call_that_has_no_time_for_another_attempt_ends_at_once() -> None:
+    config = DynamoDBConfig(call_timeout=5, retry_base_delay=1e6, retry_max_delay=1e6)
+    async with open_gateway(scripted(THROTTLED), config) as (gateway, _):
+        async with asyncio.timeout(1):
+            with pytest.raises(ThrottledError, match="still throttled when the retries ended"):
+                await gateway.call("GetItem", GET)
+
+
+@pytest.mark.parametrize("was_in_doubt", [True, False])
+async def test_gateway_call_whose_conflicts_do_not_end_is_a_conflict_unless_it_may_be_applied(
+    was_in_doubt: bool,
+) -> None:
+    reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
+    conflict = client_error("TransactionCanceledException", CancellationReasons=reasons)
+    answers = [DROPPED if was_in_doubt else conflict, *[conflict] * 3]
+    async with open_gateway(scripted(*answers)) as (gateway, _):
+        with pytest.raises(RagcrawlDynamoError) as caught:
+            await gateway.call("TransactWriteItems", {"TransactItems": []})
+    assert type(caught.value) is (ServerFaultError if was_in_doubt else ConflictError)
+    assert_ends_at_our_error(caught.value)
 
 
 class Gate:

@@ -25,6 +25,7 @@ from tests.support.fakes import client_error
                 "RequestLimitExceeded",
                 "InternalServerError",
                 "TransactionConflictException",
+                "ReplicatedWriteConflictException",
             ],
         ),
         client_error("SomethingNew", status=503),
@@ -64,10 +65,14 @@ def test_is_retryable_is_false_for_lasting_errors(error: Exception) -> None:
     assert not is_retryable(error)
 
 
-@given(st.floats(0, 10), st.floats(0, 10), st.integers(1, 60))
+@given(st.floats(0.001, 10), st.floats(0.001, 10), st.integers(1, 60))
 def test_full_jitter_is_below_a_bound_that_doubles(base: float, longest: float, failures: int) -> None:
     config = DynamoDBConfig(retry_base_delay=base, retry_max_delay=longest)
     assert 0 <= full_jitter(config, failures) <= min(longest, base * 2 ** (failures - 1))
+
+
+def test_full_jitter_of_a_very_long_outage_is_no_overflow() -> None:
+    assert full_jitter(DynamoDBConfig(), 100_000) <= DynamoDBConfig().retry_max_delay
 
 
 def test_full_jitter_differs() -> None:

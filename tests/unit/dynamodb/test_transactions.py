@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import EndpointUnreachableError
+from ragcrawl_dynamo import ConflictError, EndpointUnreachableError
 from ragcrawl_dynamo._dynamodb.expressions import Missing, Update
 from ragcrawl_dynamo._dynamodb.transactions import Transaction
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._schema.keys import frontier_key, page_key
 from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES
-from tests.support.fakes import client_error, open_gateway, scripted
+from tests.support.fakes import ATTEMPTS, client_error, open_gateway, scripted
 
 TOKEN = WriteToken("revision", {"S": "mine"})
 
@@ -63,6 +63,13 @@ async def test_transaction_that_another_write_preceded_is_refused() -> None:
 async def test_transaction_without_an_answer_raises() -> None:
     async with open_gateway(scripted(*[OSError("no network")] * 4)) as (gateway, _):
         with pytest.raises(EndpointUnreachableError):
+            await transaction().run(gateway)
+
+
+async def test_transaction_whose_conflicts_do_not_end_raises_a_conflict() -> None:
+    conflict = cancelled({"Code": "TransactionConflict"}, {"Code": "None"})
+    async with open_gateway(scripted(*[conflict] * ATTEMPTS)) as (gateway, _):
+        with pytest.raises(ConflictError, match="TransactWriteItems: others changed the same items"):
             await transaction().run(gateway)
 
 

@@ -167,3 +167,45 @@ async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_
         keeper.hold([hot, cold])
         await pass_seconds(clock, 12)
     assert renewals.renewed == [cold.item.item_id]
+
+
+async def test_lease_keeper_renews_leases_that_age_while_those_of_one_host_are_throttled() -> None:
+    """A renewal of one host may take as long as its lease. That of another host does not wait for it."""
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    hot, cold = renewals.claims(2)
+    hot.item.domain, cold.item.domain = "hot", "cold"
+    renew = renewals.renew
+
+    async def throttled(claims: Sequence[Claim], lease_seconds: float) -> None:
+        if claims[0] is hot:
+            await asyncio.Event().wait()
+        await renew(claims, lease_seconds)
+
+    renewals.renew = throttled  # type: ignore[method-assign] # one host does not answer
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
+        keeper.hold([hot])
+        await pass_seconds(clock, 12)
+        cold.deadline = clock.monotonic() + LEASE.seconds
+        keeper.hold([cold])
+        await pass_seconds(clock, 12)
+        assert renewals.renewed == [cold.item.item_id]
+
+
+async def test_lease_keeper_renews_after_an_outage_shorter_than_the_lease() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    renew = renewals.renew
+    lost: list[Claim] = []
+
+    async def fails(claims: Sequence[Claim], lease_seconds: float) -> None:
+        if clock.monotonic() < 26:
+            raise EndpointUnreachableError("down", code="down", operation="UpdateItem", table=None)
+        await renew(claims, lease_seconds)
+
+    renewals.renew = fails  # type: ignore[method-assign] # an outage
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: lost.append(claim)) as keeper:
+        keeper.hold(renewals.claims(3))
+        await pass_seconds(clock, 28)
+        assert len(keeper.held) == 3
+    assert (len(renewals.renewed), lost) == (3, [])

@@ -13,9 +13,15 @@ from ragcrawl_dynamo import Claim, FrontierStatus, LeaseLostError, Worker
 from ragcrawl_dynamo._frontier.handling import WorkerSettings
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
 from ragcrawl_dynamo.errors import (
+    ConflictError,
+    CredentialsError,
+    DeadlineExceededError,
     EndpointUnreachableError,
     PartialBatchError,
+    RagcrawlDynamoError,
     RequestRejectedError,
+    ServerFaultError,
+    ServiceError,
     ThrottledError,
 )
 from ragcrawl_dynamo.testing import ManualClock
@@ -23,6 +29,7 @@ from tests.support.scripted_queue import (
     GRACE,
     LEASE,
     MARGIN,
+    OUTAGE,
     ScriptedQueue,
     run_to_end,
     settle,
@@ -350,3 +357,133 @@ async def test_worker_gives_up_a_settlement_that_cannot_succeed(clock: ManualClo
     async with working(queue) as worker:
         await run_to_end(worker, handle, clock)
     assert (queue.done, worker.completed) == ([], 0)
+
+
+def failed(kind: type[ServiceError]) -> ServiceError:
+    return kind("out of order", code="x", operation="UpdateItem", table=None)
+
+
+def without_credentials(*, is_transient: bool) -> CredentialsError:
+    error = CredentialsError("none", code="x", operation="UpdateItem", table=None)
+    error.is_transient = is_transient
+    return error
+
+
+PASSING: list[RagcrawlDynamoError] = [
+    failed(DeadlineExceededError),
+    failed(EndpointUnreachableError),
+    failed(ServerFaultError),
+    without_credentials(is_transient=True),
+    ConflictError("others were faster"),
+    BUSY,
+]
+
+
+async def do_nothing(claim: Claim) -> None:
+    """Fetches nothing."""
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+async def test_worker_claims_again_after_an_outage(clock: ManualClock, error: RagcrawlDynamoError) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.claim_errors = [error] * 30
+    async with working(queue) as worker:
+        await run_to_end(worker, do_nothing, clock)
+    assert queue.done == [("i0", "completed")]
+    assert clock.monotonic() >= 29
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed(RequestRejectedError),
+        without_credentials(is_transient=False),
+        PartialBatchError(0, [("i", BUSY)]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_worker_ends_at_once_with_an_error_that_does_not_pass(
+    clock: ManualClock, error: RagcrawlDynamoError
+) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.claim_errors = [error, BUSY]
+    if isinstance(error, PartialBatchError):
+        error.failures = (("i", failed(RequestRejectedError)),)
+    async with working(queue) as worker:
+        with pytest.raises(type(error)):
+            await worker.run(do_nothing)
+    assert queue.claim_errors == [BUSY]
+
+
+@pytest.mark.parametrize("can_release", [True, False])
+async def test_worker_gives_up_after_outage_seconds_with_the_last_error_and_releases_what_it_holds(
+    clock: ManualClock, can_release: bool
+) -> None:
+    queue = ScriptedQueue(clock, 1)
+    last = failed(EndpointUnreachableError)
+
+    async def handle(claim: Claim) -> None:
+        queue.claim_errors = [BUSY] * int(OUTAGE) + [last] * 100
+        if not can_release:
+            queue.settlement_errors = [BUSY] * 1000
+        await asyncio.Event().wait()
+
+    async with working(queue) as worker:
+        begun = clock.monotonic()
+        with pytest.raises(EndpointUnreachableError) as caught:
+            await run_to_end(worker, handle, clock)
+        # The handler has ended before `run` did, though the lease is renewed all the time.
+        assert not worker._running
+    assert caught.value is last
+    assert OUTAGE <= clock.monotonic() - begun <= OUTAGE + 5
+    assert queue.done == [("i0", "released")] * can_release
+
+
+async def test_worker_counts_an_outage_anew_after_it_was_served(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 4)
+
+    async def handle(claim: Claim) -> None:
+        queue.claim_errors = [BUSY] * 30
+
+    async with working(queue, 1) as worker:
+        await run_to_end(worker, handle, clock)
+    assert len(queue.done) == 4
+    assert clock.monotonic() >= 4 * 30 > OUTAGE
+
+
+async def test_worker_stop_ends_the_wait_for_the_end_of_an_outage(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.claim_errors = [BUSY] * 100
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(do_nothing))
+        await settle()
+        worker.stop()
+        await running
+    assert len(queue.left) == 1
+
+
+class Enough(BaseException):
+    """As pytest.exit raises it."""
+
+
+@pytest.mark.parametrize(
+    "error", [Enough(), SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__
+)
+async def test_worker_ends_with_an_error_of_a_handler_that_is_no_exception(
+    clock: ManualClock, error: BaseException
+) -> None:
+    """It claims nothing more, and all items are released, that of the handler too."""
+    queue = ScriptedQueue(clock, 5)
+
+    async def handle(claim: Claim) -> None:
+        if claim.item.item_id == "i0":
+            await asyncio.sleep(0)
+            raise error
+        await asyncio.Event().wait()
+
+    async with working(queue, 3) as worker:
+        with pytest.raises(type(error)) as caught:
+            await worker.run(handle)
+        assert caught.value is error
+        assert sorted(queue.done) == [(f"i{i}", "released") for i in range(3)]
+    assert len(queue.left) == 2
