@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -430,3 +433,33 @@ def test_cli_without_its_extra_names_the_extra(tmp_path: Path) -> None:
     assert found.stderr == (
         "ragcrawl-dynamo: the command needs an extra: pip install 'ragcrawl-dynamo[cli]'\n"
     )
+
+
+@pytest.mark.parametrize("attempts", [None, 3])
+def test_cli_gives_up_after_some_attempts_since_somebody_waits_for_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, attempts: int | None
+) -> None:
+    asked: Counter[str] = Counter()
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked[body["TableName"]] += 1
+            self.send_error(500)
+
+        def log_message(self, *args: Any) -> None:
+            """Logs nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_RETRY_MAX_DELAY", "0.001")
+    if attempts is not None:
+        monkeypatch.setenv("RAGCRAWL_DYNAMO_RETRY_ATTEMPTS", str(attempts))
+    try:
+        result = call("sites")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert result.code == 1
+    assert max(asked.values()) == (attempts or 8)
