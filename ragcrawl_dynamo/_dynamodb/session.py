@@ -17,8 +17,10 @@ from ragcrawl_dynamo._utils.validation import check_kind
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
 
-AwsSession: TypeAlias = aioboto3.Session | AioSession
-ClientConfig: TypeAlias = Config
+# An aioboto3.Session or an AioSession of aiobotocore, and a Config of botocore. Their packages have no types,
+# so that these would be unknown to the type checkers of users. `check_access` checks them.
+AwsSession: TypeAlias = Any
+ClientConfig: TypeAlias = Any
 
 # Options of botocore that settings choose, and that the gateway and the tuned client rely on.
 _CHOSEN = {
