@@ -451,6 +451,8 @@ def test_cli_gives_up_after_some_attempts_since_somebody_waits_for_it(
             """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    # The command hangs up while others of its requests are answered.
+    monkeypatch.setattr(server, "handle_error", lambda request, client_address: None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("RAGCRAWL_DYNAMO_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("RAGCRAWL_DYNAMO_RETRY_MAX_DELAY", "0.001")
