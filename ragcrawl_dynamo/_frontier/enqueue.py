@@ -171,17 +171,19 @@ class Enqueuer:
         if limit is not None:
             refused = [item_id for item_id, outcome in outcomes.items() if isinstance(outcome, Refused)]
             await self._budget.give_back(Counter(new[item_id].domain for item_id in refused))
-        for item_id, outcome in outcomes.items():
-            if isinstance(outcome, Failed):
-                failures.append((new[item_id], outcome.error))
-                continue
-            added = isinstance(outcome, Applied)
-            results[indexes[item_id]] = AddResult(new[item_id].url, item_id, added=added)
-            run.view.seen_links.add(item_id)
+        async for decided in in_turns(outcomes.items()):
+            for item_id, outcome in decided:
+                if isinstance(outcome, Failed):
+                    failures.append((new[item_id], outcome.error))
+                    continue
+                added = isinstance(outcome, Applied)
+                results[indexes[item_id]] = AddResult(new[item_id].url, item_id, added=added)
+                run.view.seen_links.add(item_id)
         complete = [
             # Another spelling of a link has the result of the link, with its own URL.
             replace(over_budget.get(result.item_id or "", result), url=url)
-            for url, result in zip(urls, results, strict=True)
+            async for answered in in_turns(zip(urls, results, strict=True))
+            for url, result in answered
             if result is not None
         ]
         if failures:
