@@ -184,6 +184,22 @@ async def test_credentials_of_a_container_that_throttles_are_asked_for_again(
     assert server.keys == ["CONTAINER"] * 5
 
 
+async def test_credentials_of_a_container_that_throttles_are_asked_for_until_the_deadline(
+    aws_environment: AwsEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    quick: dict[str, Any] = {"retry_attempts": None, "retry_max_delay": 0.002, "call_timeout": 60}
+    # Far more attempts than any limit of attempts: aiobotocore asks three times for each.
+    async with container_of(aws_environment, monkeypatch, *[429] * 150), opened(server, **quick) as gateway:
+        await gateway.call("GetItem", GET)
+        assert gateway.metrics.snapshot()["GetItem", "t"].retries == 50
+    quick["call_timeout"] = 0.2
+    async with container_of(aws_environment, monkeypatch, *[429] * 9999), opened(server, **quick) as gateway:
+        with pytest.raises(CredentialsError) as caught:
+            await gateway.call("GetItem", GET)
+    assert caught.value.is_transient
+
+
 async def test_credentials_error_of_a_container_that_throttles_to_the_end(
     aws_environment: AwsEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
