@@ -134,7 +134,14 @@ async def test_credentials_error_of_sso_that_has_expired(
     token = {"accessToken": "TOKEN", "expiresAt": "2020-01-01T00:00:00Z", "startUrl": url}
     name = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
     (cache / f"{name}.json").write_text(json.dumps(token))
-    error = await refused_by(Server())
+
+    async def refuse(request: web.Request) -> web.Response:
+        """Answers in place of IAM Identity Center, which older versions of aiobotocore ask all the same."""
+        return web.json_response({}, status=401, headers={"x-amzn-ErrorType": "UnauthorizedException"})
+
+    async with http_server(refuse) as portal:
+        aws_environment.set(AWS_ENDPOINT_URL_SSO=portal)
+        error = await refused_by(Server())
     assert "has expired or is otherwise invalid" in str(error)
     assert "TOKEN" not in str(error)
 
