@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -101,11 +101,16 @@ def soak_settings(endpoint: str, prefix: str) -> DynamoDBConfig:
 
 def work(endpoint: str, prefix: str, folder: str, web: Web, concurrency: int) -> None:
     """A worker process: until the run is finished, or it is killed."""
+    run_in_worker(Path(folder), crawl(soak_settings(endpoint, prefix), Path(folder), web, concurrency))
+
+
+def run_in_worker(folder: Path, crawling: Coroutine[Any, Any, None]) -> None:
+    """Runs a crawl in a worker process. If it fails, the error is noted, and the process ends with 1."""
     logging.basicConfig(level=logging.CRITICAL)
     try:
-        asyncio.run(crawl(soak_settings(endpoint, prefix), Path(folder), web, concurrency))
+        asyncio.run(crawling)
     except Exception as error:  # what the supervisor of a real worker would see
-        append(Path(folder) / "errors", f"{type(error).__name__}: {error}"[:300])
+        append(folder / "errors", f"{type(error).__name__}: {error}"[:300])
         sys.exit(1)
 
 

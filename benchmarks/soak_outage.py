@@ -15,7 +15,6 @@ has ended.
 
 import argparse
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -35,7 +34,7 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak_aws import append, found, lines, page_of
+from benchmarks.soak_aws import found, lines, page_of, run_in_worker
 from benchmarks.stress_frontier import ROOT, RUN, SITE, Log, Web, read_events, start_process
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
@@ -68,16 +67,11 @@ def soak_settings(endpoint: str, prefix: str, *, is_static: bool = True) -> Dyna
 
 def work(url: str, prefix: str, folder: str, pages: Web, concurrency: int) -> None:
     """A worker process: until the run is finished. It ends with 1 if its worker gave up."""
-    logging.basicConfig(level=logging.CRITICAL)
     credentials = Path(folder) / "credentials"
     if credentials.exists():
         os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(credentials)
     config = soak_settings(url, prefix, is_static=not credentials.exists())
-    try:
-        asyncio.run(crawl(config, Path(folder), pages, concurrency))
-    except Exception as error:  # what the supervisor of a real worker would see
-        append(Path(folder) / "errors", f"{type(error).__name__}: {error}"[:300])
-        sys.exit(1)
+    run_in_worker(Path(folder), crawl(config, Path(folder), pages, concurrency))
 
 
 async def crawl(config: DynamoDBConfig, folder: Path, pages: Web, concurrency: int) -> None:

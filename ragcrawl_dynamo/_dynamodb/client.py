@@ -88,9 +88,15 @@ class Access:
             return self.client_factory
         return partial(_open, service=service, access=self)
 
-    def find_destination(self, config: DynamoDBConfig, service: Service) -> Destination:
-        """Finds where a client of a service sends its requests; see `find_destination`."""
-        session = make_session(config, self.session, handlers=False)
+    def find_destination(self, config: DynamoDBConfig, service: Service, session: Any = None) -> Destination:
+        """Finds where a client of a service sends its requests; see `find_destination`.
+
+        Args:
+            config: The settings.
+            service: The service.
+            session: The session of the client, if it is made already.
+        """
+        session = session or make_session(config, self.session, handlers=False)
         ignores = None if self.client_config is None else self.client_config.ignore_configured_endpoint_urls
         return find_destination(config, service, session, ignores_configured=ignores)
 
@@ -122,10 +128,10 @@ def is_answer_of_service(metadata: Mapping[str, Any]) -> bool:
 
 @asynccontextmanager
 async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> AsyncIterator[DynamoDBClient]:
-    destination = access.find_destination(config, service)
+    session = make_session(config, access.session)
+    destination = access.find_destination(config, service, session)
     url = destination.endpoint_url
     is_tuned = service == "DynamoDB" and fast_path.is_known()
-    session = make_session(config, access.session)
     # botocore would read them when it makes the client.
     models = session.get_component("data_loader")
     await asyncio.to_thread(_read_models, models, _CLIENT_NAMES[service])

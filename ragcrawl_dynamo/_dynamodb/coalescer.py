@@ -19,7 +19,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from ragcrawl_dynamo._dynamodb.batching import BYTES_PER_BATCH, KeyValues
 from ragcrawl_dynamo._dynamodb.pacing import Pacer
-from ragcrawl_dynamo._dynamodb.retry import full_jitter
+from ragcrawl_dynamo._dynamodb.retry import full_jitter, is_spent
 from ragcrawl_dynamo._utils.tasks import Tasks
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import BackendClosedError, RagcrawlDynamoError
@@ -234,9 +234,8 @@ class Coalescer(Generic[P, R]):
         call.throttled += 1
         call.failures = 0 if has_progress else call.failures + 1
         pause = full_jitter(self.config, call.throttled)
-        is_late = asyncio.get_running_loop().time() + pause >= call.deadline
-        most = self.config.retry_attempts
-        if is_late or (most is not None and call.failures >= most):
+        seconds_left = call.deadline - (asyncio.get_running_loop().time() + pause)
+        if is_spent(self.config, call.failures, seconds_left):
             call.result.set_exception(_copy(error))
             return
         if call.on_throttled is not None:

@@ -139,6 +139,12 @@ def full_jitter(config: DynamoDBConfig, failures: int) -> float:
     return random.uniform(0, bound)  # noqa: S311 # spreads load, guards nothing
 
 
+def is_spent(config: DynamoDBConfig, failures: int, seconds_left: float) -> bool:
+    """Tells whether no attempt is allowed: after so many failures in a row, or with so little time left."""
+    most = config.retry_attempts
+    return seconds_left <= 0 or (most is not None and failures >= most)
+
+
 class Budget:
     """Bounds the attempts of one operation: the time without progress, and how many may fail in a row.
 
@@ -181,9 +187,8 @@ class Budget:
         An operation whose next pause would end after its deadline ends at once, with its last error. That
         says more than an error of the deadline.
         """
-        most = self._config.retry_attempts
-        is_late = asyncio.get_running_loop().time() + pause + _SHORTEST_ATTEMPT >= self.deadline
-        return is_late or (most is not None and self.failures >= most)
+        seconds_left = self.deadline - (asyncio.get_running_loop().time() + pause + _SHORTEST_ATTEMPT)
+        return is_spent(self._config, self.failures, seconds_left)
 
     def fail(self) -> None:
         """Counts an attempt that made no progress."""

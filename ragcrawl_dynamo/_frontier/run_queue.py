@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.outcomes import Applied, raise_if_failed
+from ragcrawl_dynamo._dynamodb.retry import is_spent
 from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.arguments import check_link_options
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim, HostStatus
@@ -124,8 +124,9 @@ class RunQueue:
             else:
                 # There are items to claim.
                 failures += 1
-                is_late = clock.monotonic() + pause >= deadline + self.run.config.call_timeout
-                if is_late or failures >= (self.run.config.retry_attempts or math.inf):
+                config = self.run.config
+                seconds_left = deadline + config.call_timeout - (clock.monotonic() + pause)
+                if is_spent(config, failures, seconds_left):
                     raise result.throttled
             await self._notifier.wait_for_change(pause)
 

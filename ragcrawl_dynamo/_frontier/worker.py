@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias
 
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkerSettings, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, RenewsLeases
 from ragcrawl_dynamo._frontier.outage import PAUSE_SECONDS, Outage, may_pass
 from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo._utils.concurrency import run_until
 from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import (
     FrontierCancelledError,
@@ -27,8 +28,6 @@ from ragcrawl_dynamo.errors import (
 from ragcrawl_dynamo.models import FrontierStatus
 
 __all__ = ["Worker"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -209,16 +208,16 @@ class Worker:
                 continue
             begun = self._clock.monotonic()
             try:
-                claims = await self._until_stopped(self._claim(free, wait)) or []
+                claims = await run_until(self._stop, self._claim(free, wait)) or []
                 is_idle = not claims and not self._running
-                if is_idle and await self._until_stopped(self._queue.is_finished()):
+                if is_idle and await run_until(self._stop, self._queue.is_finished()):
                     break
             except FrontierCancelledError:
                 break
             except RagcrawlDynamoError as error:
                 self._outage.note(error, begun)
                 logger.warning("nothing is claimed for now: %s", error)
-                await self._until_stopped(self._clock.sleep(PAUSE_SECONDS))
+                await run_until(self._stop, self._clock.sleep(PAUSE_SECONDS))
                 continue
             self._outage.end()
             for claim in claims:
@@ -252,16 +251,6 @@ class Worker:
         return await self._queue.claim(
             limit, lease_seconds=lease, worker_id=worker, wait_seconds=wait, until_finished=not self._running
         )
-
-    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Returns the result of work; cancels it and returns None if the worker is stopped."""
-        working = asyncio.ensure_future(work)
-        try:
-            await self._any_of([working], self._stop.wait())
-            return await working if working.done() else None
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
 
     async def _any_of(self, tasks: Iterable[asyncio.Future[Any]], or_else: Coroutine[Any, Any, Any]) -> None:
         """Waits until one of the tasks or another coroutine ends. The tasks continue."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -62,6 +62,18 @@ async def in_turns(values: Iterable[T]) -> AsyncGenerator[Sequence[T], None]:
 async def map_in_turns(call: Callable[[T], R], values: Iterable[T]) -> list[R]:
     """Calls a function for each value, and lets other tasks run in between; returns the results in order."""
     return [call(value) async for part in in_turns(values) for value in part]
+
+
+async def run_until(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Returns the result of work; cancels it and returns None if an event is set before."""
+    working, is_set = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((working, is_set), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        is_set.cancel()
+        await asyncio.gather(working, is_set, return_exceptions=True)
 
 
 async def wait_for_event(event: asyncio.Event, clock: Clock, seconds: float) -> None:

@@ -9,11 +9,9 @@ import pytest_asyncio
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Frontier
 from ragcrawl_dynamo.testing import ManualClock
+from tests.support.clocked import clock
 
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+__all__ = ["backend", "clock", "frontier"]
 
 
 @pytest_asyncio.fixture

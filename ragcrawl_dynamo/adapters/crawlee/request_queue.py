@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from crawlee._request import RequestState
 from crawlee.storage_clients._base import RequestQueueClient
@@ -37,7 +37,7 @@ from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
 from ragcrawl_dynamo.adapters.crawlee.serialization import crawl_depth_of, payload_of, request_of
-from ragcrawl_dynamo.adapters.crawlee.settler import Settle, Settler
+from ragcrawl_dynamo.adapters.crawlee.settler import Settler
 
 if TYPE_CHECKING:
     from crawlee import Request
@@ -46,6 +46,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds to wait for settlements before the queue is read.
 _JOIN_SECONDS = 5.0
+
+# Ends a claim; takes a new payload for its item.
+_End: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
 
 # Earlier versions of Crawlee have only `is_empty`, which tells whether a queue is finished too.
 _HAS_IS_FINISHED = hasattr(RequestQueueClient, "is_finished")
@@ -193,11 +196,12 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         if request.handled_at is None:
             request.handled_at = datetime.now(UTC)
         if request.state is RequestState.ERROR:
-            settle: Settle = partial(self._give_up, claim, request.retry_count, payload_of(request))
+            reason = f"failed after {request.retry_count} retries"
+            end: _End = partial(self._frontier.fail, claim, reason, retry=False)
         else:
-            settle = partial(self._complete, claim, payload_of(request))
+            end = partial(self._frontier.complete, claim)
         self._memory.forget_claim(claim)
-        await self._settler.start(claim, settle)
+        await self._settler.start(claim, partial(self._end, claim, end, payload_of(request)))
         self._memory.note_handled(request.unique_key)
         self._times.note_change()
         return ProcessedRequest(
@@ -290,21 +294,14 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             logger.error("item %s %s", claim.item.item_id, reason)
             await self._frontier.fail(claim, reason, retry=False)
 
-    async def _complete(self, claim: Claim, payload: str) -> None:
+    async def _end(self, claim: Claim, end: _End, payload: str) -> None:
+        """Ends the claim of a handled request: stores the request as it is now, if that is possible."""
         try:
-            await self._frontier.complete(claim, payload=payload)
+            await end(payload=payload)
         except InvalidInputError as error:
             # The handler has run: its request must not be handled again.
-            _log_kept(claim, error)
-            await self._frontier.complete(claim)
-
-    async def _give_up(self, claim: Claim, retries: int, payload: str) -> None:
-        reason = f"failed after {retries} retries"
-        try:
-            await self._frontier.fail(claim, reason, retry=False, payload=payload)
-        except InvalidInputError as error:
-            _log_kept(claim, error)
-            await self._frontier.fail(claim, reason, retry=False)
+            logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
+            await end()
 
     def _open_claim(self, request: Request) -> Claim | None:
         """Returns the claim of a request in progress."""
@@ -354,10 +351,6 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 def _priority(*, forefront: bool) -> float:
     """Returns the priority of a request. In the front, the latest request has the highest one."""
     return time.time() if forefront else 0.0
-
-
-def _log_kept(claim: Claim, error: InvalidInputError) -> None:
-    logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
 
 
 def _refused(request: Request, error: Exception) -> UnprocessedRequest:

@@ -17,6 +17,7 @@ from ragcrawl_dynamo import (
     PartialBatchError,
     RagcrawlDynamoError,
 )
+from ragcrawl_dynamo._utils.concurrency import run_until
 from ragcrawl_dynamo.adapters.scrapy.crawl import CLAIM_TOKEN, Crawl
 from ragcrawl_dynamo.adapters.scrapy.engine import Engine
 from ragcrawl_dynamo.adapters.scrapy.memory import Settlement
@@ -232,14 +233,7 @@ class FrontierExchange:
             wait_seconds=_WAIT_SECONDS,
             until_finished=True,
         )
-        claiming, idle = asyncio.ensure_future(claim), asyncio.ensure_future(self._is_idle.wait())
-        try:
-            await asyncio.wait({claiming, idle}, return_when=asyncio.FIRST_COMPLETED)
-            return await claiming if claiming.done() else []
-        finally:
-            claiming.cancel()
-            idle.cancel()
-            await asyncio.gather(claiming, return_exceptions=True)
+        return await run_until(self._is_idle, claim) or []
 
     def _on_lost(self, claim: Claim, reason: str) -> None:
         logger.warning("request %s: %s; another process will crawl it", claim.item.url, reason)

@@ -150,8 +150,8 @@ async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.
     assert "1 leases could not be renewed: no answer before they count as lost" in caplog.text
 
 
-async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_are_throttled() -> None:
-    clock = ManualClock()
+def one_throttled_host(clock: ManualClock) -> tuple[Renewals, Claim, Claim]:
+    """Renewals of two claims: those of the first one's host get no answer."""
     renewals = Renewals(clock)
     hot, cold = renewals.claims(2)
     hot.item.domain, cold.item.domain = "hot", "cold"
@@ -163,6 +163,12 @@ async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_
         await renew(claims, lease_seconds)
 
     renewals.renew = throttled  # type: ignore[method-assign] # one host does not answer
+    return renewals, hot, cold
+
+
+async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_are_throttled() -> None:
+    clock = ManualClock()
+    renewals, hot, cold = one_throttled_host(clock)
     async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
         keeper.hold([hot, cold])
         await pass_seconds(clock, 12)
@@ -172,17 +178,7 @@ async def test_lease_keeper_renews_the_leases_of_other_hosts_while_those_of_one_
 async def test_lease_keeper_renews_leases_that_age_while_those_of_one_host_are_throttled() -> None:
     """A renewal of one host may take as long as its lease. That of another host does not wait for it."""
     clock = ManualClock()
-    renewals = Renewals(clock)
-    hot, cold = renewals.claims(2)
-    hot.item.domain, cold.item.domain = "hot", "cold"
-    renew = renewals.renew
-
-    async def throttled(claims: Sequence[Claim], lease_seconds: float) -> None:
-        if claims[0] is hot:
-            await asyncio.Event().wait()
-        await renew(claims, lease_seconds)
-
-    renewals.renew = throttled  # type: ignore[method-assign] # one host does not answer
+    renewals, hot, cold = one_throttled_host(clock)
     async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None) as keeper:
         keeper.hold([hot])
         await pass_seconds(clock, 12)

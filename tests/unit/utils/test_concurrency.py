@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ragcrawl_dynamo._utils.concurrency import PER_TURN, gather_bounded, in_turns, map_in_turns
+from ragcrawl_dynamo._utils.concurrency import (
+    PER_TURN,
+    gather_bounded,
+    in_turns,
+    map_in_turns,
+    run_until,
+)
 from tests.support.turns import counting_turns
 
 
@@ -84,3 +90,31 @@ async def test_in_turns_of_few_values_awaits_nothing() -> None:
         assert turns.count == 0
         assert await map_in_turns(str, range(PER_TURN + 1)) == [str(value) for value in range(PER_TURN + 1)]
         assert turns.count == 1
+
+
+async def test_run_until_returns_the_result_of_work_unless_the_event_is_set_before() -> None:
+    event = asyncio.Event()
+    assert await run_until(event, asyncio.sleep(0, "done")) == "done"
+    cancelled = asyncio.Event()
+
+    async def work() -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return "never"
+
+    running = asyncio.create_task(run_until(event, work()))
+    await asyncio.sleep(0.01)
+    assert not running.done()
+    event.set()
+    assert await running is None
+    assert cancelled.is_set()
+
+
+async def test_run_until_raises_what_work_raises() -> None:
+    async def work() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await run_until(asyncio.Event(), work())
