@@ -76,7 +76,8 @@ ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapt
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
-	.venv-$*/bin/mypy $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
+	# The cache is its own: these run at once in CI, and other packages are installed in each.
+	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
 
 .venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2
