@@ -75,8 +75,8 @@ ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapt
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
+# The cache of types is its own: CI runs these at once, and each environment has other packages.
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
-	# The cache is its own: these run at once in CI, and other packages are installed in each.
 	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
 
