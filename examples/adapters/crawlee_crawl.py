@@ -20,7 +20,8 @@ from ragcrawl_dynamo.testing import local_config, run_moto
 async def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds: float) -> None:
     """Crawls a site, and pushes the text of each page."""
     storage_client = DynamoDBStorageClient(
-        local_config(endpoint, table_prefix=prefix),
+        # What is throttled is tried again until `call_timeout`, as by default.
+        local_config(endpoint, table_prefix=prefix, retry_attempts=None),
         site_id="docs",
         run_id=run_id,
         # A page that is pushed again replaces its old item.

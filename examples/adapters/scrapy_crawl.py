@@ -37,7 +37,8 @@ def crawl(url: str, endpoint: str, prefix: str, run_id: str, lease_seconds: floa
     process = CrawlerProcess(
         {
             "ADDONS": {"ragcrawl_dynamo.adapters.scrapy.Addon": 500},
-            "RAGCRAWL_DYNAMO_CONFIG": local_config(endpoint, table_prefix=prefix),
+            # What is throttled is tried again until `call_timeout`, as by default.
+            "RAGCRAWL_DYNAMO_CONFIG": local_config(endpoint, table_prefix=prefix, retry_attempts=None),
             "RAGCRAWL_DYNAMO_RUN_ID": run_id,
             "RAGCRAWL_DYNAMO_LEASE_SECONDS": lease_seconds,
             "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
