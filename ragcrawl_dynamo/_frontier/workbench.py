@@ -209,6 +209,9 @@ class Workbench:
             if looks and priority > best_look:
                 break
             heapq.heappop(self._ready)
+            if host.picked and not host.has_room(now):
+                # The end of another lease, or a new item, has put it here. A look would leave it as it is.
+                continue
             if host.needs_look(monotonic):
                 best_look = priority
                 looks.append(host)

@@ -73,6 +73,20 @@ def test_choose_takes_no_more_than_wanted() -> None:
     assert names(choose(bench, 2).candidates) == ["a2"]
 
 
+@pytest.mark.parametrize("limits", [{"delay": 3}, {"max_in_flight": 1}])
+def test_a_host_whose_room_is_taken_is_not_looked_into_until_the_claim_has_ended(
+    limits: dict[str, Any],
+) -> None:
+    # A read of its queue would change nothing, and the claim would choose the host for a look for ever.
+    bench = workbench(host := host_with("a0", host="a", record=record("a", **limits)))
+    assert names(choose(bench).candidates) == ["a0"]
+    host.is_all = False
+    bench.settle(host)  # as after each change of the host: a new item, or the end of another lease
+    assert choose(bench) == Choice([], [])
+    bench.end_claim({"a"})
+    assert looks(choose(bench)) == ["a"]
+
+
 def test_choose_gives_hosts_of_one_priority_their_turns() -> None:
     bench = workbench(
         host_with("a0", "a1", "a2", host="a", age=9),
