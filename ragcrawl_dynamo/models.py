@@ -2,7 +2,8 @@
 
 Datetimes are timezone-aware and in UTC. A naive datetime is read as UTC, an aware one is converted. Free JSON
 has the type `dict[str, JsonValue]`. It is stored as native DynamoDB attributes, so that the AWS console and
-other languages can read it.
+other languages can read it. Only seeds, domains and configurations of sites and runs are compressed, if they
+take more than 32 KB.
 """
 
 import unicodedata
