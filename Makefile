@@ -84,7 +84,7 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 .venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0
 .venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
 .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
-	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
 	touch $@
 
 # On moto, which needs no Java: the tests of what meets the dependencies.

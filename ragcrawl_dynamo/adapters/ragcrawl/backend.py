@@ -57,10 +57,12 @@ class RagcrawlBackend(StorageBackend):
 
     Args:
         config: ragcrawl's settings, or settings of this package, which have more.
+        create_tables: Creates missing tables. If False, `initialize` raises `TableNotFoundError` for them.
     """
 
-    def __init__(self, config: RagcrawlConfig | DynamoDBConfig) -> None:
+    def __init__(self, config: RagcrawlConfig | DynamoDBConfig, *, create_tables: bool = True) -> None:
         self.config = config
+        self._create_tables = create_tables
         self._config = config if isinstance(config, DynamoDBConfig) else backend_config(config)
         self._lock = threading.Lock()
         self._opened: tuple[Portal, DynamoDBBackend] | None = None
@@ -75,7 +77,7 @@ class RagcrawlBackend(StorageBackend):
             portal = Portal("ragcrawl_dynamo")
             backend = DynamoDBBackend(self._config)
             try:
-                portal.call(backend.initialize())
+                portal.call(backend.initialize(create_tables=self._create_tables))
             except BaseException:
                 portal.close()
                 raise
@@ -102,11 +104,8 @@ class RagcrawlBackend(StorageBackend):
         """
         if self._opened is not None:
             return self._call(lambda backend: backend.health_check())
-        seconds = min(self._config.health_timeout, self._config.call_timeout)
-        config = self._config.model_copy(update={"call_timeout": seconds})
-        portal = Portal("ragcrawl_dynamo")
         try:
-            portal.call(DynamoDBBackend(config).describe_tables())
+            self.check()
         except RagcrawlDynamoError as error:
             # ragcrawl's factory asks this question, and drops the reason.
             logger.error(
@@ -115,9 +114,21 @@ class RagcrawlBackend(StorageBackend):
                 error,
             )
             return False
+        return True
+
+    def check(self) -> None:
+        """Checks that tables can be described, within `health_timeout`; they may be missing.
+
+        Raises:
+            ServiceError: DynamoDB refuses that, or cannot be reached.
+        """
+        seconds = min(self._config.health_timeout, self._config.call_timeout)
+        config = self._config.model_copy(update={"call_timeout": seconds})
+        portal = Portal("ragcrawl_dynamo")
+        try:
+            portal.call(DynamoDBBackend(config).describe_tables())
         finally:
             portal.close()
-        return True
 
     def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
         """Returns the counters of all requests, as `DynamoDBBackend.metrics` does."""
