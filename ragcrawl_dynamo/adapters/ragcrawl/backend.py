@@ -70,9 +70,9 @@ class RagcrawlBackend(StorageBackend):
 
     @override
     def initialize(self) -> None:
-        """Opens the backend, and creates missing tables."""
+        """Opens the backend, and creates missing tables. Each forked process opens it for itself."""
         with self._lock:
-            if self._opened is not None:
+            if self._opened is not None and self._opened[0].is_of_this_process:
                 return
             portal = Portal("ragcrawl_dynamo")
             backend = DynamoDBBackend(self._config)
@@ -90,11 +90,13 @@ class RagcrawlBackend(StorageBackend):
             if self._opened is None:
                 return
             portal, backend = self._opened
+            self._opened = None
+            if not portal.is_of_this_process:
+                return
             try:
                 portal.call(backend.close())
             finally:
                 portal.close()
-                self._opened = None
 
     @override
     def health_check(self) -> bool:
@@ -340,6 +342,10 @@ class RagcrawlBackend(StorageBackend):
     def _open(self) -> tuple[Portal, DynamoDBBackend]:
         if self._opened is None:
             raise BackendStateError("the backend is not open: call initialize() first")
+        if not self._opened[0].is_of_this_process:
+            raise BackendStateError(
+                "the backend was opened before this process was forked: call initialize()"
+            )
         return self._opened
 
     def _call(self, work: Callable[[DynamoDBBackend], Coroutine[Any, Any, T]]) -> T:

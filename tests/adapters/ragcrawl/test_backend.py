@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -268,6 +271,55 @@ def test_ragcrawl_backend_can_be_opened_again(store: RagcrawlBackend) -> None:
     assert store.health_check()
     store.initialize()
     assert store.get_page("page") == make_page()
+
+
+_FORK = """
+import os, signal, sys
+from ragcrawl_dynamo import BackendStateError
+from ragcrawl_dynamo.adapters.ragcrawl import RagcrawlBackend
+from ragcrawl_dynamo.testing import local_config
+
+backend = RagcrawlBackend(local_config(sys.argv[1], table_prefix=sys.argv[2]))
+backend.initialize()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert backend.list_sites() == []
+    backend.close()
+else:
+    signal.alarm(30)  # it hung
+    try:
+        backend.list_sites()
+    except BackendStateError as error:
+        print(error, flush=True)
+    backend.initialize()
+    assert backend.list_sites() == []
+    backend.close()
+    os._exit(0)
+"""
+
+
+def test_ragcrawl_backend_is_opened_again_after_a_fork(storage: StorageConfig) -> None:
+    config = ragcrawl_config(storage)
+    command = (sys.executable, "-c", _FORK, str(config.endpoint_url), f"{config.table_prefix}_")
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "the backend was opened before this process was forked: call initialize()\n"
+
+
+def test_ragcrawl_backend_stores_thousands_of_seeds(store: RagcrawlBackend) -> None:
+    """Uncompressed, each of the records takes more than the 400 KB of an item."""
+    urls = [f"https://a.example/{sha256(str(number).encode()).hexdigest()[:32]}" for number in range(5000)]
+    config = CrawlerConfig(seeds=urls).model_dump(mode="json")
+    site = make_site(config=config).model_copy(update={"seeds": urls})
+    run = CrawlRun(run_id="run", site_id="site", seeds=urls, config_snapshot=config)
+    store.save_site(site)
+    store.save_run(run)
+    stored_site, stored_run = store.get_site("site"), store.get_run("run")
+    assert stored_site is not None
+    assert stored_run is not None
+    assert (stored_site.seeds, stored_site.config["seeds"]) == (urls, urls)
+    assert (stored_run.seeds, stored_run.config_snapshot["seeds"]) == (urls, urls)
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
