@@ -73,7 +73,9 @@ ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiob
 ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py \
 	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py
 
-test-adapters: test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
+test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
+
+test-ragcrawl: test-ragcrawl-suite
 
 test-ragcrawl-suite: .venv-ragcrawl/.installed fetch-dynamodb-local  ## ragcrawl's own tests, with this storage in the place of DuckDB.
 	@bash tools/fetch_ragcrawl_tests.sh .ragcrawl-tests .venv-ragcrawl/bin/pip

@@ -21,8 +21,8 @@ What differs most from ragcrawl's own backends; docs/adapters/ragcrawl-differenc
   ragcrawl's own backends. `get_version(version_id)` reads the index of a site's versions: half a read unit
   for about 36 versions.
 - **Datetimes.** ragcrawl's are local and naive. They are stored in UTC, and converted back.
-- **Listings** have ragcrawl's orders. `list_pages` reads all pages of the site, `get_frontier_items` all items
-  of the run. An offset reads the records that it skips.
+- **Listings** have ragcrawl's orders. `list_pages` reads all pages of the site, and `get_frontier_items` all
+  items of the run. An offset reads the records that it skips.
 - **The queue.** ragcrawl keeps its queue in memory. If the process is killed, the crawl starts again from its
   seeds; stored pages are recognized.
 - **Changes** are not logged for `list_changes`, because ragcrawl saves a version and its page separately.
