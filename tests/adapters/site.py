@@ -69,8 +69,9 @@ def serve(pages: int = 63, seconds: float = 0.0) -> Iterator[Site]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            # A client that takes this server for a proxy sends whole URLs.
-            self.path = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
+            if self.path.startswith("http"):
+                # The client takes this server for a proxy.
+                self.path = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
             site.hits[self.path] += 1
             time.sleep(site.seconds)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
