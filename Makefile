@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -75,6 +75,12 @@ ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapt
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
+test-ragcrawl: test-ragcrawl-suite
+
+test-ragcrawl-suite: .venv-ragcrawl/.installed fetch-dynamodb-local  ## ragcrawl's own tests, with this storage in the place of DuckDB.
+	@bash tools/fetch_ragcrawl_tests.sh .ragcrawl-tests .venv-ragcrawl/bin/pip
+	.venv-ragcrawl/bin/python tests/adapters/ragcrawl/own_suite.py .ragcrawl-tests $(DYNAMODB_LOCAL)
+
 # The cache of types is its own: CI runs these at once, and each environment has other packages.
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
 	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
@@ -84,7 +90,7 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 .venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0
 .venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
 .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
-	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
 	touch $@
 
 # On moto, which needs no Java: the tests of what meets the dependencies.
@@ -202,4 +208,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-oldest .venv-newest $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -2,7 +2,8 @@
 
 Datetimes are timezone-aware and in UTC. A naive datetime is read as UTC, an aware one is converted. Free JSON
 has the type `dict[str, JsonValue]`. It is stored as native DynamoDB attributes, so that the AWS console and
-other languages can read it.
+other languages can read it. Only seeds, domains and configurations of sites and runs are compressed, if they
+take more than 32 KB.
 """
 
 import unicodedata
@@ -203,6 +204,41 @@ class CrawlRun(Entity):
     max_depth_reached: int = 0
     """The greatest `depth` of an item of the frontier. `complete_run` sets it."""
 
+    @property
+    def duration_seconds(self) -> float | None:
+        """The seconds from the start of the run to its end, or to now if it has not ended.
+
+        None if the run has not started.
+        """
+        if self.started_at is None:
+            return None
+        return ((self.completed_at or utc_now()) - self.started_at).total_seconds()
+
+    def mark_started(self) -> None:
+        """Makes the run running, since now. This and the methods below store nothing: save the run."""
+        self.status = RunStatus.RUNNING
+        self.started_at = utc_now()
+
+    def mark_completed(self, partial: bool = False) -> None:
+        """Makes the run completed, or partial if some pages failed, and sets its end to now.
+
+        `complete_run` does the same in the tables, and counts the stats.
+        """
+        self._end(RunStatus.PARTIAL if partial else RunStatus.COMPLETED)
+
+    def mark_failed(self, error: str) -> None:
+        """Makes the run failed, with a reason, and sets its end to now."""
+        self.error_message = error
+        self._end(RunStatus.FAILED)
+
+    def mark_cancelled(self) -> None:
+        """Makes the run cancelled, and sets its end to now."""
+        self._end(RunStatus.CANCELLED)
+
+    def _end(self, status: RunStatus) -> None:
+        self.status = status
+        self.completed_at = utc_now()
+
 
 class Page(Entity):
     """The present state of one URL of a site: how fresh it is, and which version is current.
@@ -251,6 +287,21 @@ class Page(Entity):
     """How many versions commits have saved, pruned ones included. `commit_page` counts them."""
     redirect_url: str | None = None
     """The URL to which this page redirects, if the latest fetch said so. You set it; commits clear it."""
+
+    def needs_recrawl(self, max_age_hours: float | None = None, force: bool = False) -> bool:
+        """Tells whether the page is to be crawled again, as `get_pages_needing_recrawl` chooses pages.
+
+        Args:
+            max_age_hours: A page that was crawled within that many hours is not. None sets no limit.
+            force: Says True for every page, also for one that is gone.
+        """
+        if force:
+            return True
+        if self.is_tombstone:
+            return False
+        if self.last_crawled is None or max_age_hours is None:
+            return True
+        return (utc_now() - self.last_crawled).total_seconds() > max_age_hours * 3600
 
 
 class PageVersion(Entity):
@@ -428,3 +479,31 @@ class FrontierItem(Entity):
     """What replaces the normalized URL if a request is more than a URL: items with one key are one."""
     payload: str | None = None
     """The rest of such a request, as text. The queue does not read it."""
+
+    def mark_in_progress(self) -> None:
+        """Makes the item one that is being crawled, since now.
+
+        This and the methods below store nothing, and know no leases: use them for items that you save with
+        `save_frontier_item`. Items of the queue are settled by `Frontier.complete`, `fail` and `skip`.
+        """
+        self.status = FrontierStatus.IN_PROGRESS
+        self.started_at = utc_now()
+
+    def mark_completed(self) -> None:
+        """Makes the item completed, now."""
+        self._end(FrontierStatus.COMPLETED)
+
+    def mark_failed(self, error: str) -> None:
+        """Makes the item failed, now, with a reason; counts a retry."""
+        self.last_error = error
+        self.retry_count += 1
+        self._end(FrontierStatus.FAILED)
+
+    def mark_skipped(self, reason: str) -> None:
+        """Makes the item skipped, now, with a reason."""
+        self.last_error = reason
+        self._end(FrontierStatus.SKIPPED)
+
+    def _end(self, status: FrontierStatus) -> None:
+        self.status = status
+        self.completed_at = utc_now()

@@ -27,7 +27,7 @@ TEXTS = {
 WALK = (
     (
         "The tables",
-        "Only `init` creates tables. All other commands fail with an error if tables are missing.",
+        "Only `init` and `ragcrawl crawl` create tables. All others fail if tables are missing.",
         ["init", "status"],
     ),
     (

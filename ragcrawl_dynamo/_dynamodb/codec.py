@@ -2,7 +2,7 @@
 
 The fields come from the model: there is no second list of them. A field that is None, and whose default is
 None, takes no attribute; nor does an empty set, which DynamoDB does not have. An attribute that is a key
-holds the escaped id (see `values.escape`).
+holds the escaped id (see `values.escape`). Large lists and maps are compressed where the table says so.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, g
 
 from pydantic import BaseModel, ValidationError
 
-from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, attribute_size, item_size
+from ragcrawl_dynamo._dynamodb.packed_values import PACKED_ABOVE, pack
+from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, attribute_size, item_size, value_size
 from ragcrawl_dynamo._dynamodb.table import E, Table
 from ragcrawl_dynamo._dynamodb.values import (
     Item,
     RefusedError,
+    Value,
     decode_value,
     encode_model,
     model_fields,
@@ -58,6 +60,7 @@ def to_sized_item(
     if extra:
         added = {**added, **extra}
     item, size = _encode_named(record, type(record).__name__, table.separate, tuple(added))
+    size -= _pack_large(item, table.packed)
     item.update(added)
     size += item_size(added)
     if size > _SURELY_FITS:
@@ -116,6 +119,21 @@ def _encode_named(
         return encode_model(record, 0, model_fields(type(record), without, also_without))
     except RefusedError as refused:
         raise InvalidValueError(".".join(refused.path), refused.reason, model=model) from None
+
+
+def _pack_large(item: Item, names: tuple[str, ...]) -> int:
+    """Packs those of the named attributes that are large; returns how many bytes that saves."""
+    saved = 0
+    for name in names:
+        value = item.get(name)
+        if value is None or (size := value_size(value)) <= PACKED_ABOVE:
+            continue
+        # The encoded value: it was checked, and JSON has all of its types.
+        packed = pack(decode_value(value))
+        if packed is not None and len(packed) < size:
+            item[name] = {"B": packed}
+            saved += size - len(packed)
+    return saved
 
 
 def _corrupt(table: Table[Any], item: Mapping[str, Any], reason: str) -> CorruptItemError:
@@ -202,9 +220,13 @@ def _check_size(table: Table[E], record: E, item: Item) -> None:
     if (size := item_size(item)) > limit:
         largest = max(item, key=lambda name: attribute_size(name, item[name]))
         raise ItemTooLargeError(
-            (largest, attribute_size(largest, item[largest])),
+            (largest, _size_text(largest, item[largest])),
             model=type(record).__name__,
             record=" ".join(f"{name} {item[name]['S'][:200]!r}" for name in table.primary_key),
             size=size,
             limit=limit,
         )
+
+
+def _size_text(name: str, value: Value) -> str:
+    return f"{attribute_size(name, value):,} bytes{' after compression' if 'B' in value else ''}"

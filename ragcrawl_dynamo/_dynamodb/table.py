@@ -41,6 +41,7 @@ class Table(Generic[E]):
         sort_key: The name of the sort key attribute.
         indexes: The secondary indexes.
         separate: Fields that are not stored as attributes of the item.
+        packed: Lists and maps that are compressed where they are large.
         ttl_attribute: The attribute with the epoch seconds after which DynamoDB may delete an item.
         ttl_setting: The setting with the days until then; None there switches the deletion off.
         primary_key: The names of the table's key attributes.
@@ -54,6 +55,7 @@ class Table(Generic[E]):
     sort_key: str | None = None
     indexes: tuple[Index, ...] = ()
     separate: frozenset[str] = frozenset()
+    packed: tuple[str, ...] = ()
     ttl_attribute: str | None = None
     ttl_setting: str = ""
     primary_key: tuple[str, ...] = field(init=False)

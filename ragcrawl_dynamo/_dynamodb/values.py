@@ -8,6 +8,7 @@
 | bool, None | BOOL, NULL |
 | list, dict, model | L, M, M |
 | set of str | SS |
+| a large list or dict, if the table packs it | B, see `packed_values` |
 
 Moments and escaped ids have a fixed form, because both are parts of keys.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 from pydantic import BaseModel
 
+from ragcrawl_dynamo._dynamodb.packed_values import unpack
 from ragcrawl_dynamo._dynamodb.sizes import number_size, text_size, value_size
 from ragcrawl_dynamo.errors import InvalidValueError
 
@@ -279,4 +281,5 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "L": lambda raw: [decode_value(member) for member in raw],
     "M": lambda raw: {name: decode_value(member) for name, member in raw.items()},
     "SS": set,
+    "B": lambda raw: unpack(bytes(raw)),
 }

@@ -8,6 +8,9 @@
 | versions | page_id | version_key | global by_site (indexed_site, page_id), sparse |
 | frontier | run_id | item_id | global by_queue (queue, queue_order), sparse |
 
+A site's `seeds`, `allowed_domains` and `config`, and a run's `seeds` and `config_snapshot`, are compressed if
+they take more than 32 KB, see `_dynamodb.packed_values`.
+
 Tables also hold other records. Their partition keys begin with "#", which no escaped id does:
 
 | table | key | item |
@@ -98,7 +101,7 @@ def control_keys(control: RunControl) -> Key:
     return control_key(control.run)
 
 
-SITES = Table("sites", Site, site_keys, "site_id")
+SITES = Table("sites", Site, site_keys, "site_id", packed=("seeds", "allowed_domains", "config"))
 RUNS = Table(
     "runs",
     CrawlRun,
@@ -109,6 +112,7 @@ RUNS = Table(
         Index("by_run_id", "run_id"),
         Index("by_created_at", "site_id", "created_at", is_global=False),
     ),
+    packed=("seeds", "config_snapshot"),
 )
 PAGES = Table(
     "pages",

@@ -11,11 +11,8 @@ from pydantic import ValidationError
 
 from ragcrawl_dynamo import DynamoDBConfig, RagcrawlDynamoError
 from ragcrawl_dynamo._utils.validation import first_of
-from ragcrawl_dynamo.cli import content, runs, tables
+from ragcrawl_dynamo.cli import content, ragcrawl, runs, tables
 from ragcrawl_dynamo.cli.output import err
-
-# How many times a command sends a request, unless the environment says otherwise.
-_ATTEMPTS = 8
 
 app: typer.Typer = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +24,7 @@ app: typer.Typer = typer.Typer(
 tables.add_to(app)
 content.add_to(app)
 runs.add_to(app)
+ragcrawl.add_to(app)
 
 
 @app.callback()
@@ -59,11 +57,7 @@ def choose(
         "content_bucket": content_bucket,
     }
     overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    config = DynamoDBConfig.from_env(**overrides)
-    if config.retry_attempts is None:
-        # Somebody waits for the answer: retries end after some seconds, not after `call_timeout`.
-        config = config.model_copy(update={"retry_attempts": _ATTEMPTS})
-    context.obj = config
+    context.obj = DynamoDBConfig.from_env(**overrides)
 
 
 def run(args: list[str] | None = None) -> None:

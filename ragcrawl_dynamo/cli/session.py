@@ -12,6 +12,9 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, NotFoundError
 
 T = TypeVar("T")
 
+# How many times a command sends a request, unless the environment says otherwise.
+_ATTEMPTS = 8
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each record.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
@@ -24,7 +27,18 @@ Url = Annotated[
 
 
 def config_of(context: typer.Context) -> DynamoDBConfig:
-    """Returns the settings from the options before the command and the environment."""
+    """Returns the settings from the options before the command and the environment.
+
+    Somebody waits for the answer: retries end after some seconds, not after `call_timeout`.
+    """
+    config = settings_of(context)
+    if config.retry_attempts is None:
+        config = config.model_copy(update={"retry_attempts": _ATTEMPTS})
+    return config
+
+
+def settings_of(context: typer.Context) -> DynamoDBConfig:
+    """Returns the same settings for a command that runs for long: retries end after `call_timeout`."""
     config: DynamoDBConfig = context.find_root().obj
     return config
 

@@ -36,14 +36,14 @@ class InvalidValueError(InvalidInputError):
 
 
 class ItemTooLargeError(InvalidInputError):
-    """A record is larger than DynamoDB allows for an item.
+    """A record is larger than DynamoDB allows for an item, even with its large settings compressed.
 
     Attributes:
         size: The size of the item in bytes, counted by DynamoDB's own rule.
         limit: The number of bytes that an item may take.
     """
 
-    def __init__(self, largest: tuple[str, int], *, model: str, record: str, size: int, limit: int) -> None:
+    def __init__(self, largest: tuple[str, str], *, model: str, record: str, size: int, limit: int) -> None:
         """`largest` is the name and size of the largest field, `record` the key of the record as text."""
         self.size = size
         self.limit = limit
@@ -51,7 +51,7 @@ class ItemTooLargeError(InvalidInputError):
         super().__init__(
             field,
             f"{record} takes {size:,} bytes, an item may take {limit:,}; "
-            f"its largest field is {field} with {field_size:,} bytes: shorten or remove it",
+            f"its largest field is {field} with {field_size}: shorten or remove it",
             model=model,
         )
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 _WORDS = [
     f"{a}{b}" for a in ("ba", "ko", "li", "me", "nu", "ra", "so", "ti") for b in ("den", "far", "gul", "m")
@@ -68,6 +69,9 @@ def serve(pages: int = 63, seconds: float = 0.0) -> Iterator[Site]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if self.path.startswith("http"):
+                # The client takes this server for a proxy.
+                self.path = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
             site.hits[self.path] += 1
             time.sleep(site.seconds)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))

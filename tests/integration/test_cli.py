@@ -435,6 +435,13 @@ def test_cli_without_its_extra_names_the_extra(tmp_path: Path) -> None:
     )
 
 
+def test_cli_ragcrawl_without_its_crawler_names_the_extras(call: Call) -> None:
+    for args in ((), ("crawl", "https://example.com/"), ("--help",), ("-m", "5")):
+        result = call("ragcrawl", *args)
+        assert result.code == 1
+        assert "ragcrawl is not installed: pip install 'ragcrawl-dynamo[cli,ragcrawl]'" in result.err
+
+
 @pytest.mark.parametrize("attempts", [None, 3])
 def test_cli_gives_up_after_some_attempts_since_somebody_waits_for_it(
     call: Call, monkeypatch: pytest.MonkeyPatch, attempts: int | None

@@ -29,7 +29,7 @@ VALUES: dict[Any, Any] = {
     int: 7,
     int | None: 404,
     float: 1.5,
-    tuple[str, int]: ("field", 9),
+    tuple[str, str]: ("field", "7 bytes"),
     tuple[str, ...]: ("None", "ConditionalCheckFailed"),
     Sequence[str]: ["one", "two"],
     Sequence[Any]: [Claim(make_item(), "worker", START)],

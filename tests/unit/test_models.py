@@ -4,8 +4,17 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import ragcrawl_dynamo
-from ragcrawl_dynamo import CrawlRun, CrawlStats, FrontierItem, FrontierStatus, Page, PageVersion, Site
-from tests.support.factories import make_page, make_run
+from ragcrawl_dynamo import (
+    CrawlRun,
+    CrawlStats,
+    FrontierItem,
+    FrontierStatus,
+    Page,
+    PageVersion,
+    RunStatus,
+    Site,
+)
+from tests.support.factories import hours, make_item, make_page, make_run
 
 # As in ragcrawl 0.0.2: whoever moves from there keeps their field names.
 FIELDS = {
@@ -101,3 +110,91 @@ def test_model_checks_an_assignment() -> None:
 
 def test_frontier_status_is_final() -> None:
     assert [each for each in FrontierStatus if each.is_final] == ["completed", "failed", "skipped"]
+
+
+def is_now(moment: datetime | None) -> bool:
+    """Whether a moment is aware, in UTC, and within the last seconds."""
+    return (
+        moment is not None
+        and moment.tzinfo is UTC
+        and abs(datetime.now(UTC) - moment) < timedelta(seconds=30)
+    )
+
+
+def test_crawl_run_marks_its_start() -> None:
+    run = make_run()
+    run.mark_started()
+    assert run.status is RunStatus.RUNNING
+    assert is_now(run.started_at)
+    assert run.completed_at is None
+
+
+@pytest.mark.parametrize(("partial", "status"), [(False, RunStatus.COMPLETED), (True, RunStatus.PARTIAL)])
+def test_crawl_run_marks_its_completion(partial: bool, status: RunStatus) -> None:
+    run = make_run()
+    run.mark_completed(partial=partial)
+    assert run.status is status
+    assert is_now(run.completed_at)
+    assert run.error_message is None
+
+
+def test_crawl_run_marks_its_failure_and_its_cancellation() -> None:
+    failed, cancelled = make_run(), make_run()
+    failed.mark_failed("no network")
+    cancelled.mark_cancelled()
+    assert (failed.status, failed.error_message) == (RunStatus.FAILED, "no network")
+    assert (cancelled.status, cancelled.error_message) == (RunStatus.CANCELLED, None)
+    assert is_now(failed.completed_at)
+    assert is_now(cancelled.completed_at)
+
+
+def test_crawl_run_knows_its_duration() -> None:
+    start = datetime.now(UTC) - hours(1)
+    assert make_run().duration_seconds is None
+    assert make_run(started_at=start, completed_at=start + timedelta(seconds=1.5)).duration_seconds == 1.5
+    running = make_run(started_at=start).duration_seconds
+    assert running is not None
+    assert 3600 <= running < 3630
+
+
+@pytest.mark.parametrize(
+    ("age", "max_age_hours", "is_needed"),
+    [
+        (None, 1.0, True),
+        (None, None, True),
+        (2.0, None, True),
+        (2.0, 1.0, True),
+        (2.0, 2.5, False),
+        (0.5, 0.0, True),
+    ],
+)
+def test_page_needs_recrawl_by_its_age(
+    age: float | None, max_age_hours: float | None, is_needed: bool
+) -> None:
+    page = make_page(last_crawled=None if age is None else datetime.now(UTC) - hours(age))
+    assert page.needs_recrawl(max_age_hours) is is_needed
+    assert page.needs_recrawl(max_age_hours, force=True)
+
+
+def test_page_that_is_gone_needs_recrawl_only_by_force() -> None:
+    page = make_page(is_tombstone=True)
+    assert not page.needs_recrawl()
+    assert page.needs_recrawl(force=True)
+
+
+def test_frontier_item_marks_its_progress() -> None:
+    item = make_item()
+    item.mark_in_progress()
+    assert item.status is FrontierStatus.IN_PROGRESS
+    assert is_now(item.started_at)
+    assert item.completed_at is None
+
+
+def test_frontier_item_marks_its_end() -> None:
+    completed, failed, skipped = make_item(), make_item(retry_count=2), make_item()
+    completed.mark_completed()
+    failed.mark_failed("timeout")
+    skipped.mark_skipped("robots.txt")
+    ends = [(item.status, item.last_error, item.retry_count) for item in (completed, failed, skipped)]
+    assert ends == [("completed", None, 0), ("failed", "timeout", 3), ("skipped", "robots.txt", 0)]
+    assert all(is_now(item.completed_at) for item in (completed, failed, skipped))

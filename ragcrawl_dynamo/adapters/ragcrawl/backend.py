@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
 from ragcrawl.models import CrawlRun, FrontierItem, Page, PageVersion, Site
 from ragcrawl.storage.backend import StorageBackend
 from typing_extensions import override
@@ -23,8 +22,16 @@ from ragcrawl_dynamo import (
     OperationMetrics,
     RagcrawlDynamoError,
 )
+from ragcrawl_dynamo._utils.validation import check_several
 from ragcrawl_dynamo.adapters._portal import Portal
 from ragcrawl_dynamo.adapters._slices import all_slices, closing, sliced
+from ragcrawl_dynamo.adapters.ragcrawl.listings import (
+    check_range,
+    first_by,
+    last_seen_page,
+    newest_site,
+    next_item,
+)
 from ragcrawl_dynamo.adapters.ragcrawl.memory import SiteMemory
 from ragcrawl_dynamo.adapters.ragcrawl.serialization import to_ragcrawl, to_ragcrawl_or_none, to_stored
 from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
@@ -32,11 +39,14 @@ from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
 if TYPE_CHECKING:
     from ragcrawl.config.storage_config import DynamoDBConfig as RagcrawlConfig
 
-M = TypeVar("M", bound=BaseModel)
+_STATUSES = tuple(status.value for status in FrontierStatus)
+
 T = TypeVar("T")
 
-# Frontier items that are read at a time.
-_ITEMS_AT_ONCE = 100
+logger = logging.getLogger(__name__)
+
+# Frontier items in a slice.
+_ITEMS_AT_ONCE = 1000
 
 
 class RagcrawlBackend(StorageBackend):
@@ -47,10 +57,12 @@ class RagcrawlBackend(StorageBackend):
 
     Args:
         config: ragcrawl's settings, or settings of this package, which have more.
+        create_tables: Creates missing tables. If False, `initialize` raises `TableNotFoundError` for them.
     """
 
-    def __init__(self, config: RagcrawlConfig | DynamoDBConfig) -> None:
+    def __init__(self, config: RagcrawlConfig | DynamoDBConfig, *, create_tables: bool = True) -> None:
         self.config = config
+        self._create_tables = create_tables
         self._config = config if isinstance(config, DynamoDBConfig) else backend_config(config)
         self._lock = threading.Lock()
         self._opened: tuple[Portal, DynamoDBBackend] | None = None
@@ -58,14 +70,14 @@ class RagcrawlBackend(StorageBackend):
 
     @override
     def initialize(self) -> None:
-        """Opens the backend, and creates missing tables."""
+        """Opens the backend, and creates missing tables. Each forked process opens it for itself."""
         with self._lock:
-            if self._opened is not None:
+            if self._opened is not None and self._opened[0].is_of_this_process:
                 return
             portal = Portal("ragcrawl_dynamo")
             backend = DynamoDBBackend(self._config)
             try:
-                portal.call(backend.initialize())
+                portal.call(backend.initialize(create_tables=self._create_tables))
             except BaseException:
                 portal.close()
                 raise
@@ -78,28 +90,47 @@ class RagcrawlBackend(StorageBackend):
             if self._opened is None:
                 return
             portal, backend = self._opened
+            self._opened = None
+            if not portal.is_of_this_process:
+                return
             try:
                 portal.call(backend.close())
             finally:
                 portal.close()
-                self._opened = None
 
     @override
     def health_check(self) -> bool:
-        """Returns whether DynamoDB answers.
+        """Returns whether DynamoDB answers within `health_timeout`; the reason for False is logged.
 
         Before `initialize` the tables may not exist yet. Then it returns whether tables can be described.
         """
         if self._opened is not None:
             return self._call(lambda backend: backend.health_check())
+        try:
+            self.check()
+        except RagcrawlDynamoError as error:
+            # ragcrawl's factory asks this question, and drops the reason.
+            logger.error(
+                "DynamoDB cannot be used: %s. Unless StorageConfig.fail_if_unavailable is set, ragcrawl now "
+                "stores everything in a local DuckDB file: set it, so that the job fails instead",
+                error,
+            )
+            return False
+        return True
+
+    def check(self) -> None:
+        """Checks that tables can be described, within `health_timeout`; they may be missing.
+
+        Raises:
+            ServiceError: DynamoDB refuses that, or cannot be reached.
+        """
+        seconds = min(self._config.health_timeout, self._config.call_timeout)
+        config = self._config.model_copy(update={"call_timeout": seconds})
         portal = Portal("ragcrawl_dynamo")
         try:
-            portal.call(DynamoDBBackend(self._config).describe_tables())
-        except RagcrawlDynamoError:
-            return False
+            portal.call(DynamoDBBackend(config).describe_tables())
         finally:
             portal.close()
-        return True
 
     def metrics(self) -> dict[tuple[str, str], OperationMetrics]:
         """Returns the counters of all requests, as `DynamoDBBackend.metrics` does."""
@@ -117,8 +148,8 @@ class RagcrawlBackend(StorageBackend):
     @override
     def list_sites(self) -> list[Site]:
         """Returns all sites, the newest first."""
-        sites = self._collect(lambda backend: backend.iter_sites())
-        return [to_ragcrawl(Site, site) for site in sorted(sites, key=_created_at, reverse=True)]
+        sites = self._call(lambda backend: first_by(newest_site, backend.iter_sites(), 0, None))
+        return [to_ragcrawl(Site, site) for site in sites]
 
     @override
     def delete_site(self, site_id: str) -> bool:
@@ -136,7 +167,12 @@ class RagcrawlBackend(StorageBackend):
     @override
     def list_runs(self, site_id: str, limit: int = 100, offset: int = 0) -> list[CrawlRun]:
         """Returns runs of a site, the newest first."""
-        runs = self._collect(lambda backend: backend.iter_runs(site_id), offset, limit)
+        check_range(offset, limit)
+
+        async def read(backend: DynamoDBBackend) -> list[ragcrawl_dynamo.CrawlRun]:
+            return [run async for run in sliced(backend.iter_runs(site_id), offset, limit)]
+
+        runs = self._call(read)
         return [to_ragcrawl(CrawlRun, run) for run in runs]
 
     @override
@@ -162,9 +198,17 @@ class RagcrawlBackend(StorageBackend):
     def list_pages(
         self, site_id: str, limit: int = 1000, offset: int = 0, include_tombstones: bool = False
     ) -> list[Page]:
-        """Returns pages of a site, in the order of their ids."""
-        pages = self._collect(
-            lambda backend: backend.iter_pages(site_id, include_tombstones=include_tombstones), offset, limit
+        """Returns pages of a site, those seen last first. It reads all pages of the site."""
+        check_range(offset, limit)
+        if limit == 0:
+            return []
+        pages = self._call(
+            lambda backend: first_by(
+                last_seen_page,
+                backend.iter_pages(site_id, include_tombstones=include_tombstones),
+                offset,
+                limit,
+            )
         )
         return [to_ragcrawl(Page, page) for page in pages]
 
@@ -173,6 +217,9 @@ class RagcrawlBackend(StorageBackend):
         self, site_id: str, max_age_hours: float | None = None, limit: int = 1000
     ) -> list[Page]:
         """Returns pages whose last crawl is older than that, the oldest first."""
+        check_range(0, limit)
+        if limit == 0:
+            return []
         pages = self._call(
             lambda backend: backend.get_pages_needing_recrawl(
                 site_id, max_age_hours=max_age_hours, limit=limit
@@ -207,6 +254,9 @@ class RagcrawlBackend(StorageBackend):
     @override
     def list_versions(self, page_id: str, limit: int = 100) -> list[PageVersion]:
         """Returns versions of a page, the newest first, from the sites of this backend."""
+        check_range(0, limit)
+        if limit == 0:
+            return []
         versions = self._find(lambda backend, site_id: backend.list_versions(site_id, page_id, limit=limit))
         return [to_ragcrawl(PageVersion, version) for version in versions or ()]
 
@@ -219,30 +269,41 @@ class RagcrawlBackend(StorageBackend):
     def get_frontier_items(
         self, run_id: str, status: str | None = None, limit: int = 1000
     ) -> list[FrontierItem]:
-        """Returns items of a run: those with the highest priority first, and of these the oldest."""
-        only = None if status is None else FrontierStatus(status)
-        items = self._collect(
-            lambda backend: all_slices(
+        """Returns items of a run: those with the highest priority first, and of these the oldest.
+
+        It reads all items of the run. No item has a status that is unknown, and "" is no filter.
+        """
+        check_range(0, limit)
+        if limit == 0 or (status and status not in _STATUSES):
+            return []
+
+        def read(backend: DynamoDBBackend) -> Coroutine[Any, Any, list[ragcrawl_dynamo.FrontierItem]]:
+            items = all_slices(
                 lambda cursor: backend.get_frontier_items(
-                    run_id, status=only, limit=_ITEMS_AT_ONCE, cursor=cursor
+                    run_id, status=status or None, limit=_ITEMS_AT_ONCE, cursor=cursor
                 )
             )
-        )
-        items.sort(key=_queue_order)
-        return [to_ragcrawl(FrontierItem, item) for item in items[:limit]]
+            return first_by(next_item, items, 0, limit)
+
+        items = self._call(read)
+        return [to_ragcrawl(FrontierItem, item) for item in items]
 
     @override
     def update_frontier_status(self, item_id: str, status: str, error: str | None = None) -> None:
         """Sets the status of an item, and does nothing if the item does not exist.
 
         ragcrawl makes the ids of items from the id of the run and a `_`. An item whose id has another form is
-        looked for in the runs of the sites of this backend.
+        looked for in the runs of the sites of this backend. Without an error, the stored one stays.
+
+        Raises:
+            InvalidArgumentError: The status is unknown; nothing was changed.
         """
-        new_status = FrontierStatus(status)
+        if status not in _STATUSES:
+            raise InvalidArgumentError("status", f"must be one of {', '.join(_STATUSES)}, not {status!r}")
 
         async def update(backend: DynamoDBBackend, run_id: str) -> bool:
             try:
-                await backend.update_frontier_status(run_id, item_id, new_status, error=error)
+                await backend.update_frontier_status(run_id, item_id, status, error=error or None)
             except NotFoundError:
                 return False
             return True
@@ -263,13 +324,17 @@ class RagcrawlBackend(StorageBackend):
         return self._call(lambda backend: backend.clear_frontier(run_id))
 
     @override
-    def save_pages_bulk(self, pages: list[Page]) -> int:
+    def save_pages_bulk(self, pages: Iterable[Page]) -> int:
+        """Saves pages; returns how many distinct pages were written."""
+        pages = check_several("pages", pages, Page)
         self._sites.note(*(page.site_id for page in pages))
         stored = [to_stored(ragcrawl_dynamo.Page, page) for page in pages]
         return self._call(lambda backend: backend.save_pages_bulk(stored))
 
     @override
-    def save_versions_bulk(self, versions: list[PageVersion]) -> int:
+    def save_versions_bulk(self, versions: Iterable[PageVersion]) -> int:
+        """Saves versions, also those whose content did not change; returns how many were written."""
+        versions = check_several("versions", versions, PageVersion)
         self._sites.note(*(version.site_id for version in versions))
         stored = [to_stored(ragcrawl_dynamo.PageVersion, version) for version in versions]
         return self._call(lambda backend: backend.save_versions_bulk(stored, keep_unchanged=True))
@@ -277,28 +342,16 @@ class RagcrawlBackend(StorageBackend):
     def _open(self) -> tuple[Portal, DynamoDBBackend]:
         if self._opened is None:
             raise BackendStateError("the backend is not open: call initialize() first")
+        if not self._opened[0].is_of_this_process:
+            raise BackendStateError(
+                "the backend was opened before this process was forked: call initialize()"
+            )
         return self._opened
 
     def _call(self, work: Callable[[DynamoDBBackend], Coroutine[Any, Any, T]]) -> T:
         """Runs a call of the asynchronous backend in its event loop."""
         portal, backend = self._open()
         return portal.call(work(backend))
-
-    def _collect(
-        self,
-        records: Callable[[DynamoDBBackend], AsyncIterator[M]],
-        offset: int = 0,
-        limit: int | None = None,
-    ) -> list[M]:
-        """Returns up to `limit` records of an iterator of the asynchronous backend, from `offset` on."""
-        for name, value in (("offset", offset), ("limit", limit)):
-            if value is not None and value < 0:
-                raise InvalidArgumentError(name, f"must not be negative, and is {value}")
-
-        async def collect(backend: DynamoDBBackend) -> list[M]:
-            return [record async for record in sliced(records(backend), offset, limit)]
-
-        return self._call(collect)
 
     def _find(self, look: Callable[[DynamoDBBackend, str], Coroutine[Any, Any, T]]) -> T | None:
         """Looks in one site after the other, and returns the first result that is not empty."""
@@ -317,12 +370,3 @@ class RagcrawlBackend(StorageBackend):
             return None
 
         return self._call(find)
-
-
-def _created_at(site: ragcrawl_dynamo.Site) -> datetime:
-    return site.created_at
-
-
-def _queue_order(item: ragcrawl_dynamo.FrontierItem) -> tuple[float, datetime, str]:
-    """Returns a sort key: the highest priority comes first, then the oldest item, then the first id."""
-    return -item.priority, item.discovered_at, item.item_id

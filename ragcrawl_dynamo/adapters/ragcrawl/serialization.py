@@ -15,8 +15,11 @@ from ragcrawl_dynamo.models import MAX_NAMED
 
 M = TypeVar("M", bound=BaseModel)
 
-# Fields of ragcrawl's settings that must not be stored with a run.
-_CREDENTIALS = {"aws_access_key_id", "aws_secret_access_key", "aws_profile", "cookies", "proxy"}
+# Fields of ragcrawl's settings that must not be stored with a site or a run, and HTTP headers likewise.
+_CREDENTIALS = {
+    *("aws_access_key_id", "aws_secret_access_key", "aws_profile", "cookies", "proxy"),
+    *("authorization", "cookie", "proxy-authorization", "x-api-key"),
+}
 
 
 def to_stored(model: type[M], record: BaseModel) -> M:
@@ -24,11 +27,9 @@ def to_stored(model: type[M], record: BaseModel) -> M:
     fields = {name: _as_utc(value) for name, value in record if name in model.model_fields}
     if isinstance(record, CrawlRun):
         fields["stats"] = _bounded(record.stats.model_dump())
-        fields["config_snapshot"] = _without_credentials(
-            to_jsonable_python(record.config_snapshot, fallback=str)
-        )
+        fields["config_snapshot"] = _settings(record.config_snapshot)
     elif isinstance(record, Site):
-        fields["config"] = to_jsonable_python(record.config, fallback=str)
+        fields["config"] = _settings(record.config)
     elif isinstance(record, PageVersion):
         fields["extra"] = to_jsonable_python(record.extra, fallback=str)
     return model.model_validate(fields)
@@ -67,10 +68,17 @@ def _as_local(value: Any) -> Any:
     return value.astimezone().replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
+def _settings(value: Any) -> Any:
+    """Returns settings as JSON, without credentials."""
+    return _without_credentials(to_jsonable_python(value, fallback=str))
+
+
 def _without_credentials(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: _without_credentials(member) for name, member in value.items() if name not in _CREDENTIALS
+            name: _without_credentials(member)
+            for name, member in value.items()
+            if name.lower() not in _CREDENTIALS
         }
     if isinstance(value, list):
         return [_without_credentials(member) for member in value]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from ragcrawl.config.crawler_config import CrawlerConfig
 from ragcrawl.config.storage_config import StorageConfig
 from ragcrawl.models import CrawlRun, FrontierItem, FrontierStatus, Page, PageVersion, RunStatus, Site
 from ragcrawl.models.crawl_run import CrawlStats
@@ -111,19 +117,107 @@ def test_ragcrawl_backend_lists_records(store: RagcrawlBackend) -> None:
         store.save_run(run)
         store.save_version(make_version(f"v{number}", site_id="s0", crawled_at=NOW + timedelta(hours=number)))
         store.save_frontier_item(make_item(f"i{number}", priority=number % 2, discovered_at=NOW))
-    pages = [make_page(f"p{number}", "s0", is_tombstone=number == 4) for number in range(5)]
+    pages = [
+        make_page(
+            f"p{number}", "s0", is_tombstone=number == 4, last_seen=NOW + timedelta(hours=number * 2 % 5)
+        )
+        for number in range(5)
+    ]
     assert store.save_pages_bulk(pages) == 5
     assert [site.site_id for site in store.list_sites()] == ["s4", "s3", "s2", "s1", "s0"]
     assert [run.run_id for run in store.list_runs("s0", limit=2, offset=1)] == ["r3", "r2"]
-    assert [page.page_id for page in store.list_pages("s0")] == ["p0", "p1", "p2", "p3"]
-    assert [page.page_id for page in store.list_pages("s0", 2, 3, include_tombstones=True)] == ["p3", "p4"]
-    assert store.list_pages("s0", limit=0) == []
+    assert [page.page_id for page in store.list_pages("s0")] == ["p2", "p1", "p3", "p0"]
+    assert [page.page_id for page in store.list_pages("s0", 2, 2, include_tombstones=True)] == ["p1", "p3"]
     assert (store.count_pages("s0"), store.count_pages("s0", include_tombstones=True)) == (4, 5)
     assert [version.version_id for version in store.list_versions("page", limit=2)] == ["v4", "v3"]
     assert [item.item_id for item in store.get_frontier_items("run")] == ["i1", "i3", "i0", "i2", "i4"]
+    assert [item.item_id for item in store.get_frontier_items("run", limit=2)] == ["i1", "i3"]
     assert len(store.get_pages_needing_recrawl("s0")) == 4
-    with pytest.raises(InvalidArgumentError, match="offset"):
-        store.list_pages("s0", offset=-1)
+
+
+@pytest.fixture
+def listings(store: RagcrawlBackend) -> list[Callable[..., list[Any]]]:
+    """All methods that take a limit, each with something to list."""
+    store.save_site(make_site())
+    store.save_run(CrawlRun(run_id="run", site_id="site"))
+    store.save_page(make_page())
+    store.save_version(make_version())
+    store.save_frontier_item(make_item("i"))
+    return [
+        partial(store.list_runs, "site"),
+        partial(store.list_pages, "site"),
+        partial(store.get_pages_needing_recrawl, "site"),
+        partial(store.list_versions, "page"),
+        partial(store.get_frontier_items, "run"),
+    ]
+
+
+def test_ragcrawl_backend_takes_a_limit_of_zero_and_refuses_negative_ones(
+    store: RagcrawlBackend, listings: list[Callable[..., list[Any]]]
+) -> None:
+    for listing in listings:
+        assert (len(listing(limit=1)), listing(limit=0)) == (1, [])
+        with pytest.raises(InvalidArgumentError, match="limit: must not be negative, and is -1"):
+            listing(limit=-1)
+    for page in (store.list_pages, store.list_runs):
+        with pytest.raises(InvalidArgumentError, match="offset: must not be negative, and is -1"):
+            page("site", offset=-1)
+
+
+@pytest.mark.parametrize("form", [list, tuple, iter])
+def test_ragcrawl_backend_saves_any_iterable_in_bulk(
+    store: RagcrawlBackend, form: Callable[[list[Any]], Any]
+) -> None:
+    assert store.save_pages_bulk(form([make_page(f"p{number}") for number in range(30)])) == 30
+    assert store.save_versions_bulk(form([make_version(f"v{number}") for number in range(30)])) == 30
+    assert (store.count_pages("site"), len(store.list_versions("page"))) == (30, 30)
+    # The sites of these records are known: their ids alone are enough.
+    assert store.get_page("p29") is not None
+    assert store.get_version("v29") is not None
+
+
+def test_ragcrawl_backend_refuses_other_records_in_bulk(store: RagcrawlBackend) -> None:
+    records: list[Any] = [make_page(), make_version()]
+    with pytest.raises(InvalidArgumentError, match="pages"):
+        store.save_pages_bulk(records)
+    assert store.count_pages("site") == 0
+
+
+def test_ragcrawl_backend_handles_statuses_and_errors_as_duckdb_does(store: RagcrawlBackend) -> None:
+    store.save_site(make_site())
+    store.save_run(CrawlRun(run_id="run", site_id="site"))
+    store.save_frontier_item(make_item("run_1"))
+    assert store.get_frontier_items("run", status="unknown") == []
+    assert [item.item_id for item in store.get_frontier_items("run", status="")] == ["run_1"]
+    store.update_frontier_status("run_1", "failed", "timeout")
+    store.update_frontier_status("run_1", "failed", "")
+    (item,) = store.get_frontier_items("run", status="failed")
+    assert item.last_error == "timeout"
+    # DuckDB stores any text, and cannot read the item afterwards.
+    for item_id in ("run_1", "absent"):
+        with pytest.raises(InvalidArgumentError, match=r"status: must be one of pending, .*, not 'done'"):
+            store.update_frontier_status(item_id, "done")
+    assert store.get_frontier_items("run") == [item]
+
+
+def test_ragcrawl_backend_stores_no_credentials(store: RagcrawlBackend, storage: StorageConfig) -> None:
+    config = CrawlerConfig(
+        seeds=["https://a.example/"],
+        storage=storage,
+        headers={"Authorization": "secret-1", "X-Team": "docs"},
+        cookies={"session": "secret-2"},
+        proxy="http://user:secret-3@proxy.example",
+    )
+    ragcrawl_config(storage).aws_secret_access_key = "secret-4"  # noqa: S105 # looked for below
+    snapshot = config.model_dump()
+    store.save_site(make_site(config=snapshot))
+    store.save_run(CrawlRun(run_id="run", site_id="site", config_snapshot=snapshot))
+    site, run = store.get_site("site"), store.get_run("run")
+    assert site is not None
+    assert run is not None
+    assert "secret" not in f"{site} {run}"
+    for stored in (site.config, run.config_snapshot):
+        assert stored["headers"] == {"X-Team": "docs"}
 
 
 def test_ragcrawl_backend_updates_frontier_items_by_their_id_alone(store: RagcrawlBackend) -> None:
@@ -179,6 +273,55 @@ def test_ragcrawl_backend_can_be_opened_again(store: RagcrawlBackend) -> None:
     assert store.get_page("page") == make_page()
 
 
+_FORK = """
+import os, signal, sys
+from ragcrawl_dynamo import BackendStateError
+from ragcrawl_dynamo.adapters.ragcrawl import RagcrawlBackend
+from ragcrawl_dynamo.testing import local_config
+
+backend = RagcrawlBackend(local_config(sys.argv[1], table_prefix=sys.argv[2]))
+backend.initialize()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert backend.list_sites() == []
+    backend.close()
+else:
+    signal.alarm(30)  # it hung
+    try:
+        backend.list_sites()
+    except BackendStateError as error:
+        print(error, flush=True)
+    backend.initialize()
+    assert backend.list_sites() == []
+    backend.close()
+    os._exit(0)
+"""
+
+
+def test_ragcrawl_backend_is_opened_again_after_a_fork(storage: StorageConfig) -> None:
+    config = ragcrawl_config(storage)
+    command = (sys.executable, "-c", _FORK, str(config.endpoint_url), f"{config.table_prefix}_")
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "the backend was opened before this process was forked: call initialize()\n"
+
+
+def test_ragcrawl_backend_stores_thousands_of_seeds(store: RagcrawlBackend) -> None:
+    """Uncompressed, each of the records takes more than the 400 KB of an item."""
+    urls = [f"https://a.example/{sha256(str(number).encode()).hexdigest()[:32]}" for number in range(5000)]
+    config = CrawlerConfig(seeds=urls).model_dump(mode="json")
+    site = make_site(config=config).model_copy(update={"seeds": urls})
+    run = CrawlRun(run_id="run", site_id="site", seeds=urls, config_snapshot=config)
+    store.save_site(site)
+    store.save_run(run)
+    stored_site, stored_run = store.get_site("site"), store.get_run("run")
+    assert stored_site is not None
+    assert stored_run is not None
+    assert (stored_site.seeds, stored_site.config["seeds"]) == (urls, urls)
+    assert (stored_run.seeds, stored_run.config_snapshot["seeds"]) == (urls, urls)
+
+
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
 def test_ragcrawl_backend_stores_local_datetimes_in_utc(
     store: RagcrawlBackend, monkeypatch: pytest.MonkeyPatch, zone: str
@@ -202,7 +345,19 @@ def test_ragcrawl_backend_stores_local_datetimes_in_utc(
         time.tzset()
 
 
-def test_ragcrawl_install_leaves_the_fallback_to_ragcrawl(storage: StorageConfig) -> None:
+def test_ragcrawl_install_leaves_the_fallback_to_ragcrawl_and_logs_the_reason(
+    storage: StorageConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     config = ragcrawl_config(storage).model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    began = time.monotonic()
     with pytest.raises(RuntimeError, match="DynamoDB unavailable"):
         create_storage_backend(StorageConfig(backend=config, fail_if_unavailable=True))
+    assert time.monotonic() - began < 15
+    fallback = create_storage_backend(StorageConfig(backend=config))
+    assert not isinstance(fallback, RagcrawlBackend)
+    reasons = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(reasons) == 2
+    for reason in reasons:
+        assert "http://127.0.0.1:9" in reason
+        assert "Cannot connect" in reason
+        assert "fail_if_unavailable" in reason

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.subprocess import Process
+from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ragcrawl.config.crawler_config import CrawlerConfig, RobotsMode
+from ragcrawl.config.output_config import OutputConfig, OutputMode
 from ragcrawl.config.sync_config import SyncConfig
 from ragcrawl.core.crawl_job import CrawlJob
 from ragcrawl.core.sync_job import SyncJob
+from ragcrawl.export.json_exporter import JSONLExporter
+from ragcrawl.models import Document, Page, PageVersion
+from ragcrawl.output.multi_page import MultiPagePublisher
+from ragcrawl.storage import create_storage_backend
 
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.adapters.ragcrawl.settings import backend_config
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-async def crawl(site: Site, storage: StorageConfig) -> None:
+async def crawl(site: Site, storage: StorageConfig, **settings: Any) -> None:
     config = CrawlerConfig(
         seeds=[site.url],
         site_id="docs",
@@ -35,6 +42,7 @@ async def crawl(site: Site, storage: StorageConfig) -> None:
         max_depth=20,
         robots_mode=RobotsMode.OFF,
         storage=storage,
+        **settings,
     )
     result = await CrawlJob(config).run()
     assert result.success, result.error
@@ -113,6 +121,74 @@ async def test_ragcrawl_job_that_was_killed_is_finished_by_a_restart(
 ) -> None:
     async with DynamoDBBackend(backend_config(ragcrawl_config(storage))) as backend:
         await crawl_with_a_kill(site, storage, backend, dynamodb_endpoint)
+
+
+@on_dynamodb_local
+async def test_ragcrawl_jobs_of_two_processes_crawl_one_site_at_once(
+    site: Site, storage: StorageConfig, dynamodb_endpoint: str
+) -> None:
+    """DuckDB locks its file. ragcrawl's queues are in memory, so both processes fetch all pages."""
+    site.pages, site.seconds = 15, 0.05
+    jobs = [await start_job(site, storage, dynamodb_endpoint) for _ in range(2)]
+    await asyncio.gather(*map(finish, jobs))
+    assert set(site.hits_by_url().values()) == {2}
+    async with DynamoDBBackend(backend_config(ragcrawl_config(storage))) as backend:
+        assert [run.stats.pages_crawled async for run in backend.iter_runs("docs")] == [15, 15]
+        pages = [page async for page in backend.iter_pages("docs")]
+        assert {page.url for page in pages} == site.urls
+        for page in pages:
+            version = await backend.get_current_version("docs", page.page_id)
+            assert version is not None
+            assert "first edition" in version.markdown
+
+
+def to_document(page: Page, version: PageVersion) -> Document:
+    """Makes of what is stored what ragcrawl's publishers and exporters take."""
+    shared = Document.model_fields.keys() & (PageVersion.model_fields.keys() | Page.model_fields.keys())
+    fields = {name: value for record in (page, version) for name, value in record if name in shared}
+    return Document(doc_id=page.page_id, source_url=page.url, normalized_url=page.url, **fields)
+
+
+@on_dynamodb_local
+async def test_ragcrawl_jobs_call_their_hooks_and_their_pages_can_be_published(
+    site: Site, storage: StorageConfig, tmp_path: Path
+) -> None:
+    site.pages = 7
+    called: Counter[str] = Counter()
+    hooks: dict[str, Any] = {
+        "on_page": lambda document: called.update(["page"]),
+        "redaction_hook": lambda text: text.replace("edition", "[redacted]"),
+        "on_change_detected": lambda document, page: called.update(["change"]),
+    }
+    await crawl(site, storage, extract_html=True, extract_plain_text=True, **hooks)
+    site.edition = "second"
+    await crawl(site, storage, **hooks)
+    assert called == {"page": 14, "change": 7}
+    sync = SyncConfig(
+        site_id="docs",
+        storage=storage,
+        deletion_threshold=1,
+        max_age_hours=0,
+        on_change_detected=lambda page, version: called.update(["synced"]),
+        on_deletion_detected=lambda page: called.update(["deleted"]),
+    )
+    site.edition, site.gone = "third", {5}
+    result = await SyncJob(sync).run()
+    assert result.success, result.error
+    assert (called["synced"], called["deleted"]) == (6, 1)
+    store = create_storage_backend(storage)
+    store.initialize()
+    documents = []
+    for page in store.list_pages("docs"):
+        version = store.get_current_version(page.page_id)
+        assert version is not None
+        documents.append(to_document(page, version))
+    store.close()
+    assert {document.normalized_url[-1] for document in documents} == set("012346")
+    assert all("third edition" in document.markdown for document in documents)
+    output = OutputConfig(mode=OutputMode.MULTI, root_dir=str(tmp_path))
+    assert len(MultiPagePublisher(output).publish(documents)) >= 6
+    JSONLExporter().export_documents(documents, tmp_path / "pages.jsonl")
 
 
 @pytest.mark.aws

@@ -166,3 +166,25 @@ async def test_options_of_other_methods_by_position(backend: DynamoDBBackend, fo
         assert (await former.update_frontier_status("run", "item", "failed", "why")).last_error == "why"
     with pytest.warns(DeprecationWarning, match=r"complete_run\(site_id, run_id, status=\.\.\.\)"):
         assert (await former.complete_run("site", "run", "failed")).status is RunStatus.FAILED
+
+
+async def test_methods_that_take_several_values_take_an_iterator(backend: DynamoDBBackend) -> None:
+    await backend.save_run(make_run())
+    pages, versions = [make_page(f"p{i}") for i in range(3)], [make_version(f"v{i}") for i in range(3)]
+    urls = [page.url for page in pages]
+    assert await backend.save_pages_bulk(iter(pages)) == 3
+    assert await backend.save_versions_bulk(iter(versions), keep_unchanged=True) == 3
+    assert await backend.get_pages_bulk("site", iter(["p0", "p2"])) == [pages[0], pages[2]]
+    assert await backend.mark_seen("site", iter(urls)) == 3
+    frontier = backend.frontier("site", "run")
+    assert [result.added for result in await frontier.add(iter(urls))] == [True] * 3
+    links = [f"https://example.com/link/{i}" for i in range(3)]
+    also = ["https://example.com/also"]
+    page = make_page("p0", status_code=200)
+    await backend.commit_page(page, make_version("v9", "p0"), discovered=iter(links), also=iter(also))
+    claim = (await frontier.claim(1))[0]
+    await frontier.complete(claim, also=iter([urls[0]]))
+    items = {item.url: item.status for item in await backend.get_frontier_items("run")}
+    assert items.keys() == {*urls, *links, *also}
+    assert (items[also[0]], items[urls[0]], items[claim.item.url]) == ("completed",) * 3
+    assert await backend.tombstone_pages("site", iter(["p0", "p1"]), allow_mass_deletion=True) == 2

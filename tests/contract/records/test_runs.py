@@ -9,7 +9,7 @@ from ragcrawl_dynamo import (
     NotFoundError,
     RunStatus,
 )
-from tests.support.factories import START, hours, make_run
+from tests.support.factories import START, dense_text, hours, make_run
 
 STATS = CrawlStats(
     pages_crawled=12,
@@ -151,3 +151,19 @@ async def test_add_run_stats_names_the_invalid_field(
     with pytest.raises(InvalidArgumentError) as caught:
         await backend.add_run_stats("site", "run", **deltas)  # type: ignore[arg-type]
     assert caught.value.field.startswith(field)
+
+
+async def test_save_run_stores_thousands_of_seeds(backend: DynamoDBBackend) -> None:
+    """Uncompressed, its seeds and configuration would take more than the 400 KB of an item."""
+    urls = [f"https://docs.example.com/{dense_text(1, str(i))[:48]}" for i in range(5000)]
+    run = make_run(seeds=urls, config_snapshot={"seeds": urls})
+    await backend.save_run(run)
+    assert await backend.get_run("site", "run") == run
+    assert await backend.find_run("run") == run
+    assert list(await backend.list_runs("site")) == [run]
+    counted = await backend.add_run_stats("site", "run", pages_crawled=2)
+    assert (counted.seeds, counted.stats.pages_crawled) == (urls, 2)
+    started = await backend.start_run(run)
+    assert (started.seeds, started.status) == (urls, RunStatus.RUNNING)
+    completed = await backend.complete_run("site", "run")
+    assert (completed.config_snapshot, completed.status) == ({"seeds": urls}, RunStatus.COMPLETED)

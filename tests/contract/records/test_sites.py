@@ -1,7 +1,7 @@
 import pytest
 
 from ragcrawl_dynamo import DynamoDBBackend, InvalidArgumentError, InvalidCursorError, InvalidKeyError
-from tests.support.factories import make_item, make_page, make_run, make_site, make_version
+from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
 from tests.support.slices import all_slices
 
 ODD_IDS = ["a#b", "a/b c", "~0#~1", "🕷️ сайт", "#", "~", " ", "x" * 1024]
@@ -112,3 +112,18 @@ async def test_delete_site_keeps_items_of_another_site_with_the_same_run_id(back
         await backend.save_frontier_item(make_item(f"item-{site_id}", "same", site_id))
     await backend.delete_site("one")
     assert [each.item_id for each in await backend.get_frontier_items("same")] == ["item-two"]
+
+
+async def test_save_site_stores_thousands_of_seeds(backend: DynamoDBBackend) -> None:
+    """Uncompressed, its seeds and configuration would take more than the 400 KB of an item."""
+    urls = [f"https://docs.example.com/{dense_text(1, str(i))[:48]}" for i in range(5000)]
+    site = make_site(seeds=urls, allowed_domains=["docs.example.com"], config={"seeds": urls, "max_depth": 3})
+    await backend.save_site(site)
+    assert await backend.get_site("site") == site
+    assert list(await backend.list_sites()) == [site]
+    changed = site.model_copy(update={"config": {"seeds": urls[:4000]}, "total_runs": 7})
+    ensured = await backend.ensure_site(changed)
+    assert ensured.config == changed.config
+    assert ensured.total_runs == 0
+    few = await backend.ensure_site(make_site())
+    assert (few.seeds, few.config) == (make_site().seeds, {})

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,13 +14,14 @@ from ragcrawl_dynamo import (
     ItemTooLargeError,
 )
 from ragcrawl_dynamo._dynamodb.codec import from_item, to_item, to_sized_item
+from ragcrawl_dynamo._dynamodb.packed_values import MAX_RAW_BYTES
 from ragcrawl_dynamo._dynamodb.sizes import item_size
 from ragcrawl_dynamo._dynamodb.table import E, Table
 from ragcrawl_dynamo._dynamodb.values import Item, encode_value
 from ragcrawl_dynamo._schema import tables as _tables
 from ragcrawl_dynamo._schema.tables import FRONTIER, PAGES, RUNS, SITES, VERSIONS
 from tests.support import factories
-from tests.support.factories import make_page, make_run, make_site, make_version
+from tests.support.factories import dense_text, make_page, make_run, make_site, make_version
 
 
 def through_the_wire(table: Table[E], record: E) -> E:
@@ -155,13 +157,72 @@ def test_to_item_refuses_a_value_of_unknown_type() -> None:
 
 def test_to_item_over_the_limit_names_the_largest_field_and_the_sizes() -> None:
     with pytest.raises(ItemTooLargeError) as caught:
-        to_item(RUNS, make_run(error_message="é" * 200_000, seeds=["x" * 50_000]))
+        to_item(RUNS, make_run(error_message="é" * 230_000, seeds=["x" * 20_000]))
     error = caught.value
     assert (error.model, error.field) == ("CrawlRun", "error_message")
     assert error.size > 450_000
     # The entries of the local index count too.
     assert error.limit < 409_600
     assert "run_id 'run'" in str(error)
+
+
+def test_to_item_packs_large_settings_and_no_others() -> None:
+    urls = [f"https://example.com/{i}" for i in range(3000)]
+    site = make_site(seeds=urls, allowed_domains=["example.com"], config={"seeds": urls, "n": [1, 2.5, None]})
+    run = make_run(seeds=urls[:10], config_snapshot={"seeds": urls})
+    site_item, run_item = to_item(SITES, site), to_item(RUNS, run)
+    packed = {name for item in (site_item, run_item) for name, value in item.items() if "B" in value}
+    assert packed == {"seeds", "config", "config_snapshot"}
+    assert "L" in run_item["seeds"]
+    assert "L" in site_item["allowed_domains"]
+    assert item_size(site_item) < 60_000
+    assert to_sized_item(SITES, site) == (site_item, item_size(site_item))
+    assert from_item(SITES, site_item) == site
+    assert from_item(RUNS, run_item) == run
+
+
+def test_from_item_reads_large_settings_that_are_not_packed() -> None:
+    site = make_site(seeds=[f"https://example.com/{i}" for i in range(3000)])
+    item = to_item(SITES, site)
+    native: Item = {**item, "seeds": {"L": [{"S": url} for url in site.seeds]}}
+    assert from_item(SITES, native) == site
+
+
+def test_to_item_over_the_limit_says_that_its_largest_field_is_compressed() -> None:
+    with pytest.raises(ItemTooLargeError, match=r"config with 5\d\d,\d{3} bytes after compression") as caught:
+        to_item(SITES, make_site(config={"text": dense_text(512)}))
+    assert (caught.value.model, caught.value.field, caught.value.limit) == ("Site", "config", 409_600)
+
+
+def test_to_item_does_not_pack_what_could_not_be_unpacked() -> None:
+    with pytest.raises(ItemTooLargeError, match=r"takes 5,\d{3},\d{3} bytes.* bytes: shorten"):
+        to_item(SITES, make_site(config={"text": "x" * 5_000_000}))
+
+
+def test_to_item_refuses_a_value_in_large_settings_with_its_path() -> None:
+    site = make_site(seeds=["x" * 50_000])
+    site.config.update({"a": ["x" * 50_000, {"b": float("nan")}]})
+    with pytest.raises(InvalidValueError, match=r"config\.a\.1\.b"):
+        to_item(SITES, site)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"x",
+        zstandard.compress(b"{"),
+        zstandard.compress(b"[]") + b"x",
+        zstandard.compress(b"[]")[:-1],
+        # A frame that says nothing of its size, and a bomb.
+        zstandard.ZstdCompressor(write_content_size=False).compress(b"[]"),
+        zstandard.compress(b"0" * (MAX_RAW_BYTES + 1)),
+    ],
+)
+def test_from_item_of_damaged_settings_raises(damaged: bytes) -> None:
+    item: Item = {**to_item(SITES, make_site()), "seeds": {"B": damaged}}
+    with pytest.raises(CorruptItemError, match=r"packed value|Expecting"):
+        from_item(SITES, item)
 
 
 @given(factories.pages, st.integers(0, 300))
