@@ -2,7 +2,7 @@
 
 The raw form begins with one line of JSON: the number of bytes of each field, null for None. The fields follow
 in UTF-8, texts as they are, lists as JSON. Related texts compress better together than alone; their order is
-the one that compressed best (docs/design.md, "Bodies").
+the one that compressed best (docs/decisions/0016-compress-bodies-with-zstd.md).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT = 1
 # Raw bytes above which packing and unpacking take so long that a thread should do them.
 THREAD_BYTES = 16 * 1024
 
-# Raw bytes above which a high level takes seconds and gains a few percent (docs/design.md, "Bodies").
+# Raw bytes above which a high level takes seconds and gains a few percent.
 _LARGE = 1024 * 1024
 _LARGE_LEVEL = 9
 

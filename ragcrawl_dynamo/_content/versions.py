@@ -53,7 +53,7 @@ from ragcrawl_dynamo.models import PageVersion
 VersionId: TypeAlias = tuple[str, str, str]
 
 # A head of up to 4 KB costs one read unit with or without a body in it, and a body of its own one write unit
-# more (docs/design.md, "Bodies").
+# more (docs/decisions/0015-heads-and-bodies.md).
 INLINE_BYTES = 4096
 
 # Bytes that one write unit writes.

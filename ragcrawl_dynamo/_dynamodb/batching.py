@@ -39,7 +39,8 @@ READS_PER_BATCH = 100
 # twice its size.
 BYTES_PER_BATCH = 500 * 1024
 
-# Batches of one bulk call that are in flight; measured in docs/design.md, "Bulk calls".
+# Batches of one bulk call that are in flight; measured in
+# docs/decisions/0039-eight-batches-in-flight.md.
 BATCHES_IN_FLIGHT = 8
 
 

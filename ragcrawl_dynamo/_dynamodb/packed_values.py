@@ -17,7 +17,7 @@ PACKED_ABOVE = 32 * 1024
 # Bytes of JSON that are packed, and unpacked whatever a stored frame says. More hardly fits into an item.
 MAX_RAW_BYTES = 4 * 1024 * 1024
 
-# docs/design.md, "Large settings".
+# docs/decisions/0101-compress-large-settings.md
 _LEVEL = 3
 
 

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 # Those of the adapters run where their crawlers are: tests/adapters/test_docs.py.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+
+# Text of the code that names a page.
+NAMED_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -39,9 +42,29 @@ def test_docs_have_blocks() -> None:
     assert len(blocks()) >= 9
 
 
-ADAPTERS = [*(ROOT / "docs" / "adapters").glob("*.md")]
+# They have no blocks.
+LINKED = [*PAGES, *sorted((ROOT / "docs").glob("*/*.md"))]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ADAPTERS], ids=lambda page: page.name)
-def test_docs_links_lead_to_files(page: Path) -> None:
-    assert [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """The anchors that Python-Markdown gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_docs_links_lead_to_files_and_headings(page: Path) -> None:
+    missing = []
+    for link, anchor in LINK.findall(page.read_text()):
+        target = page.parent / link if link else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(f"{link}#{anchor}")
+    assert missing == []
+
+
+def test_code_names_pages_that_exist() -> None:
+    folders = ("ragcrawl_dynamo", "tests", "benchmarks", "tools", "examples")
+    files = [ROOT / "mkdocs.yml", ROOT / "Makefile"]
+    files += [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    named = {name for file in files for name in NAMED_PAGE.findall(file.read_text())}
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
