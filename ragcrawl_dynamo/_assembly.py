@@ -27,6 +27,8 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer
 from ragcrawl_dynamo._frontier.claim import LeaseObserver, guarded
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
+from ragcrawl_dynamo._indexing.chunk_records import ChunkRecords
+from ragcrawl_dynamo._indexing.lease import IndexLeases
 from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
@@ -77,6 +79,8 @@ class Assembly:
         contents = ChangeContents(config, self.pages, self.versions.loader)
         self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log, contents)
         self.consumers = ChangeConsumers(self.changes, clock)
+        self.index_leases = IndexLeases(gateway, tables.pages, clock)
+        self.chunk_records = ChunkRecords(gateway, tables.pages, clock)
         self.usage = UsageMeter(gateway, tables.versions)
         self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
         self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)
