@@ -59,12 +59,12 @@ class Assembly:
         access.check(config)
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(on_request)
-        self._access = access
+        self.access = access
         self._on_lease_lost = guarded(on_lease_lost)
         self._make()
 
     def _make(self) -> None:
-        config, access, clock, metrics = self.config, self._access, self.clock, self.metrics
+        config, access, clock, metrics = self.config, self.access, self.clock, self.metrics
         self.gateway = gateway = Gateway(config, access=access, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
         self.bucket = ContentBucket(config, access, metrics)

@@ -195,7 +195,7 @@ def _locate(text: str, passage: Passage, after: int) -> int:
     stripped = passage.text.strip()
     start = text.find(stripped, after + 1)
     # A splitter may change the white space between lines.
-    return start if start >= 0 else text.find(stripped.partition("\n")[0], after + 1)
+    return start if start >= 0 else text.find(stripped.partition("\n")[0].rstrip(), after + 1)
 
 
 def _path(headings: Sequence[Heading], start: int) -> list[Heading]:

@@ -1,26 +1,24 @@
-"""Indexes of chunks in memory and in SQLite, sites to index, and processes that are killed at any step."""
+"""Indexes of chunks in memory and in SQLite, and sites to index."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, PageVersion
-from ragcrawl_dynamo._utils.clock import Clock
+from ragcrawl_dynamo import DynamoDBBackend, PageVersion
 from ragcrawl_dynamo.integrations import Chunk, ChunkIndex, chunks_of, text_of
-from ragcrawl_dynamo.integrations.index import call
 from tests.support.factories import make_page, make_version
-
-T = TypeVar("T")
 
 
 class ReadableIndex(ChunkIndex, Protocol):
     """An index whose contents tests can look at."""
 
-    embedded: int
+    @property
+    def embedded(self) -> int:
+        """How many chunks it has embedded."""
+        ...
 
     def texts(self) -> dict[str, str]:
         """By id, the text of each chunk."""
@@ -102,68 +100,22 @@ async def chunks_of_site(backend: DynamoDBBackend, site_id: str = "site") -> dic
     }
 
 
-class KilledError(Exception):
-    """The process was killed."""
+async def fill(backend: DynamoDBBackend, site_id: str = "site") -> None:
+    """Six pages: `long` takes more than one batch, and `empty` has no chunk."""
+    await fill_small(backend, site_id)
+    await write(backend, "d", paragraphs("d", 2), site_id)
+    await write(backend, "long", paragraphs("long", 9), site_id)
+    await write(backend, "empty", "", site_id)
 
 
-class Death:
-    """Kills a process at one of its steps. Nothing that it does later reaches anyone.
-
-    Args:
-        at: The number of the step, from 1; None if it lives.
-        after: Whether the step itself is still done, although the process never learns of it.
-    """
-
-    def __init__(self, at: int | None = None, *, after: bool = False) -> None:
-        self.steps = 0
-        self.is_dead = False
-        self._at = at
-        self._after = after
-
-    async def step(self, work: Callable[[], Awaitable[T]]) -> T:
-        if self.is_dead:
-            raise KilledError
-        self.steps += 1
-        self.is_dead = self.steps == self._at
-        if self.is_dead and not self._after:
-            raise KilledError
-        result = await work()
-        if self.is_dead:
-            raise KilledError
-        return result
+async def fill_small(backend: DynamoDBBackend, site_id: str) -> None:
+    for page_id, count in (("a", 3), ("b", 2), ("c", 1)):
+        await write(backend, page_id, paragraphs(page_id, count), site_id)
 
 
-class MortalIndex:
-    """Passes calls on to an index, in two steps each: half of the chunks are stored without the others."""
-
-    def __init__(self, index: ChunkIndex, death: Death) -> None:
-        self._index = index
-        self._death = death
-
-    async def upsert(self, chunks: Sequence[Chunk]) -> None:
-        await self._halves(self._index.upsert, chunks)
-
-    async def delete(self, ids: Sequence[str]) -> None:
-        await self._halves(self._index.delete, ids)
-
-    async def _halves(self, method: Callable[[Any], Any], values: Sequence[Any]) -> None:
-        middle = len(values) // 2
-        for half in (values[:middle], values[middle:]):
-            await self._death.step(lambda half=half: call(method, half))  # type: ignore[misc] # no type for half
-
-
-@asynccontextmanager
-async def mortal(config: DynamoDBConfig, clock: Clock, death: Death) -> AsyncIterator[DynamoDBBackend]:
-    """A backend of another process, each of whose requests is a step."""
-    async with DynamoDBBackend(config, clock=clock) as backend:
-        gateway: Any = backend._rooms.gateway
-        send = gateway._await_client
-
-        async def step(*args: Any) -> Any:
-            return await death.step(lambda: send(*args))
-
-        gateway._await_client = step
-        try:
-            yield backend
-        finally:
-            del gateway._await_client
+async def edit(backend: DynamoDBBackend, site_id: str = "site") -> None:
+    """One page shrinks, one grows, one goes, one is new; two stay."""
+    await write(backend, "a", paragraphs("a again", 1), site_id)
+    await write(backend, "c", paragraphs("c again", 5), site_id)
+    await remove(backend, "b", site_id)
+    await write(backend, "new", paragraphs("new", 2), site_id)

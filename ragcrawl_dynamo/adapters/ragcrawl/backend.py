@@ -23,7 +23,7 @@ from ragcrawl_dynamo import (
     OperationMetrics,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo.adapters._portal import Portal
+from ragcrawl_dynamo._utils.portal import Portal
 from ragcrawl_dynamo.adapters._slices import all_slices, closing, sliced
 from ragcrawl_dynamo.adapters.ragcrawl.memory import SiteMemory
 from ragcrawl_dynamo.adapters.ragcrawl.serialization import to_ragcrawl, to_ragcrawl_or_none, to_stored

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,15 +20,22 @@ from ragcrawl_dynamo import (
 from ragcrawl_dynamo.integrations import Chunk, SyncReport, clear_index, reset_index, sync_index
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.clocked import backend, clock
-from tests.support.indexes import (
+from tests.support.deaths import (
+    AFTER_THE_LEASE,
     Death,
     KilledError,
-    MemoryIndex,
     MortalIndex,
+    Work,
+    killed_at_every_step,
+    mortal,
+)
+from tests.support.indexes import (
+    MemoryIndex,
     ReadableIndex,
     SqliteIndex,
     chunks_of_site,
-    mortal,
+    edit,
+    fill,
     paragraphs,
     remove,
     split,
@@ -37,9 +43,6 @@ from tests.support.indexes import (
 )
 
 __all__ = ["backend", "clock"]
-
-# Longer than a lease, and the difference of clocks that is allowed for.
-AFTER_THE_LEASE = 120.0
 
 
 @pytest.fixture(params=[MemoryIndex, SqliteIndex])
@@ -52,27 +55,6 @@ async def sync(
     backend: DynamoDBBackend, index: ReadableIndex | MortalIndex, site_id: str = "site", **options: Any
 ) -> SyncReport:
     return await sync_index(backend, site_id, "search", index, split, **{"batch_size": 4, **options})
-
-
-async def fill(backend: DynamoDBBackend, site_id: str = "site") -> None:
-    """Six pages: `long` takes more than one batch, and `empty` has no chunk."""
-    await fill_small(backend, site_id)
-    await write(backend, "d", paragraphs("d", 2), site_id)
-    await write(backend, "long", paragraphs("long", 9), site_id)
-    await write(backend, "empty", "", site_id)
-
-
-async def fill_small(backend: DynamoDBBackend, site_id: str) -> None:
-    for page_id, count in (("a", 3), ("b", 2), ("c", 1)):
-        await write(backend, page_id, paragraphs(page_id, count), site_id)
-
-
-async def edit(backend: DynamoDBBackend, site_id: str = "site") -> None:
-    """One page shrinks, one grows, one goes, one is new; two stay."""
-    await write(backend, "a", paragraphs("a again", 1), site_id)
-    await write(backend, "c", paragraphs("c again", 5), site_id)
-    await remove(backend, "b", site_id)
-    await write(backend, "new", paragraphs("new", 2), site_id)
 
 
 async def test_sync_index_follows_pages_that_are_new_changed_gone_and_back(
@@ -136,6 +118,17 @@ async def test_sync_index_deletes_what_another_splitter_leaves(backend: DynamoDB
     assert [chunk.text for chunk in index.chunks.values() if chunk.page_id == "a"] == [
         paragraphs("a again", 7)
     ]
+
+
+async def test_reset_index_for_a_splitter_that_makes_fewer_chunks_of_the_same_version(
+    backend: DynamoDBBackend,
+) -> None:
+    index = MemoryIndex()
+    await write(backend, "a", paragraphs("a", 5))
+    await sync(backend, index)
+    await reset_index(backend, "site", "search")
+    await sync_index(backend, "site", "search", index, lambda version: [version.markdown])
+    assert list(index.texts().values()) == [paragraphs("a", 5)]
 
 
 async def test_sync_index_replaces_a_version_that_was_pruned_meanwhile(backend: DynamoDBBackend) -> None:
@@ -383,9 +376,6 @@ async def test_sync_index_raises_what_the_index_or_the_splitter_raises(
     assert index.texts() == await chunks_of_site(backend)
 
 
-Work = Callable[[DynamoDBBackend, MortalIndex, str], Awaitable[object]]
-
-
 async def resync(backend: DynamoDBBackend, index: MortalIndex, site_id: str) -> None:
     await sync(backend, index, site_id)
 
@@ -409,28 +399,8 @@ async def clear(backend: DynamoDBBackend, index: MortalIndex, site_id: str) -> N
 async def test_sync_index_that_is_killed_at_any_step_is_completed_by_the_next_one(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock, work: Work, after: bool
 ) -> None:
-    """The site changes again before the next one, and the killed one leaves its lease."""
-    step, is_complete = 0, False
-    while not is_complete:
-        step += 1
-        site_id, index = f"site{step}", MemoryIndex()
-        await fill_small(backend, site_id)
-        await sync(backend, index, site_id)
-        await edit(backend, site_id)
-        death = Death(step, after=after)
-        async with mortal(dynamodb_config, clock, death) as dying:
-            with suppress(KilledError):
-                await work(dying, MortalIndex(index, death), site_id)
-            is_complete = not death.is_dead
-        clock.advance(AFTER_THE_LEASE)
-        if step % 2:
-            await write(backend, "a", paragraphs("a for the third time", 2), site_id)
-            await write(backend, "c", paragraphs("c", 1), site_id)
-            await remove(backend, "new", site_id)
-            await write(backend, "b", paragraphs("b is back", 3), site_id)
-        await sync(backend, index, site_id)
-        assert index.texts() == await chunks_of_site(backend, site_id), step
-    assert step > 15
+    steps = await killed_at_every_step(backend, dynamodb_config, clock, MemoryIndex, work, after=after)
+    assert steps > 15
 
 
 @pytest.mark.long
