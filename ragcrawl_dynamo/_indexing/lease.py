@@ -29,7 +29,8 @@ LEASE_SECONDS = 60.0
 # Renewals within a lease: two of them may fail.
 _RENEWALS = 3
 
-# The longest pause, in seconds, of a process that waits for the lease of another one.
+# The first and the longest pause, in seconds, of a process that waits for the lease of another one.
+_FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 
 _HELD_UNTIL = "held_until"
@@ -123,12 +124,14 @@ class IndexLeases:
     async def _take(self, site_id: str, consumer: str) -> IndexState:
         token = WriteToken.new("holder")
         skew = timedelta(seconds=self._gateway.config.frontier_max_clock_skew)
+        pause = _FIRST_PAUSE
         while True:
             stored = await self.read(site_id, consumer)
             now = self.clock.now()
             if stored.held_until is not None and now < stored.held_until + skew:
                 left = (stored.held_until + skew - now).total_seconds()
-                await self.clock.sleep(min(left, _LONGEST_PAUSE))
+                await self.clock.sleep(min(left, pause))
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             until = now + timedelta(seconds=LEASE_SECONDS)
             value: Any = token.value

@@ -31,6 +31,9 @@ _OWN_LINK = re.compile(
 _LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\([^)]*\)")
 _MARKS = re.compile(r"[*_`\\¶]")
 
+# The characters of a heading that are read: links are searched for in quadratic time.
+_LONGEST_HEADING = 1000
+
 # The names that outlines have for the anchor of a heading.
 _ANCHOR_FIELDS = ("anchor", "id", "slug")
 
@@ -79,7 +82,8 @@ class Chunk:
         version_id: The version of the page.
         position: The number of the chunk in its version, from 0.
         url: The URL of the page.
-        anchor_url: A link to the section of the chunk, `url#anchor`; `url` if no anchor is known.
+        anchor_url: A link to the section of the chunk, `url#anchor`, or to the innermost section around it
+            whose anchor is known; `url` if there is none.
         title: The title of the page.
         section: The headings above the beginning of the chunk, from the outermost one to its own.
         language: The language of the page.
@@ -126,8 +130,8 @@ def headings_of(version: PageVersion) -> list[Heading]:
         if block["fence"]:
             continue
         level = len(block["marks"]) if block["marks"] else (1 if block["line"][0] == "=" else 2)
-        raw = block["text"] or block["underlined"]
-        link = _OWN_LINK.search(raw.strip())
+        raw = (block["text"] or block["underlined"]).strip()[:_LONGEST_HEADING]
+        link = _OWN_LINK.search(raw)
         anchor = (link["anchor"] or link["whole"]) if link else None
         text = _plain(raw.replace(link[0], "") if link and link["anchor"] else raw)
         for i in range(passed, len(outline)):
@@ -151,7 +155,7 @@ def chunks_of(version: PageVersion, passages: Iterable[str | Passage]) -> list[C
         # A passage that is not found, because the splitter changed it, counts as where the one before is.
         start = max(_locate(text, passage, start), start)
         path = _path(headings, start)
-        anchor = path[-1].anchor if path else None
+        anchor = next((heading.anchor for heading in reversed(path) if heading.anchor), None)
         chunks.append(
             Chunk(
                 id=chunk_id(version.site_id, version.page_id, version.version_id, len(chunks)),

@@ -88,7 +88,7 @@ async def test_sync_vectorstore_cites_the_section_of_each_chunk(
     assert cited == {
         "first": ("Guide", f"{url}#guide"),
         "Install": ("Guide > Setup", f"{url}#setup"),
-        "run()": ("Guide > Usage", url),
+        "run()": ("Guide > Usage", f"{url}#guide"),
     }
     for document in documents:
         assert document.metadata["title"] == "The guide"
