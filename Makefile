@@ -87,7 +87,8 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
 	touch $@
 
-FRAMEWORKS := langchain-core langchain-text-splitters
+# numpy: the vector store in memory searches with it.
+FRAMEWORKS := langchain-core langchain-text-splitters numpy
 FRAMEWORK_FILES := ragcrawl_dynamo/integrations/*.py tests/frameworks/*.py tests/frameworks/*/*.py
 
 test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types and tests of the integrations, beside their frameworks, in an environment of their own.
