@@ -14,6 +14,7 @@ An index is an object with two methods (see ChunkIndex), and a splitter is a fun
 `ragcrawl_dynamo.integrations.langchain` does the same for each vector store of LangChain.
 """
 
+from ragcrawl_dynamo.integrations._index_writer import SyncReport
 from ragcrawl_dynamo.integrations.chunks import (
     Chunk,
     Heading,
@@ -24,7 +25,6 @@ from ragcrawl_dynamo.integrations.chunks import (
     text_of,
 )
 from ragcrawl_dynamo.integrations.index import ChunkIndex, Splitter
-from ragcrawl_dynamo.integrations.index_writer import SyncReport
 from ragcrawl_dynamo.integrations.sync import clear_index, reset_index, sync_index
 
 __all__ = [

@@ -35,9 +35,9 @@ from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import BaseDocumentTransformer, Document
 
 from ragcrawl_dynamo.backend import DynamoDBBackend
+from ragcrawl_dynamo.integrations._index_writer import SyncReport
+from ragcrawl_dynamo.integrations._site_reader import SiteReader, Source
 from ragcrawl_dynamo.integrations.chunks import Chunk, Passage, headings_of, text_of
-from ragcrawl_dynamo.integrations.index_writer import SyncReport
-from ragcrawl_dynamo.integrations.site_reader import SiteReader, Source
 from ragcrawl_dynamo.integrations.sync import sync_index
 from ragcrawl_dynamo.models import PageVersion
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DocumentSplitter", "RagcrawlLoader", "VectorStoreIndex", "sync_vectorstore"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 DocumentSplitter: TypeAlias = BaseDocumentTransformer | Callable[[Document], Iterable[Document]]
 """A text splitter of LangChain, or a function that splits one document."""

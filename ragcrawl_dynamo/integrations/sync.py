@@ -16,14 +16,14 @@ from ragcrawl_dynamo._utils.concurrency import wait_for_event
 from ragcrawl_dynamo._utils.validation import check_count
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.errors import ChangesExpiredError
+from ragcrawl_dynamo.integrations._index_writer import IndexWriter, Replacement, SyncReport, check_fence
 from ragcrawl_dynamo.integrations.chunks import chunks_of
 from ragcrawl_dynamo.integrations.index import ChunkIndex, Splitter
-from ragcrawl_dynamo.integrations.index_writer import IndexWriter, Replacement, SyncReport, check_fence
 from ragcrawl_dynamo.models import Page, PageVersion
 
 __all__ = ["clear_index", "reset_index", "sync_index"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Changes that are read at once. The cursor moves after each slice.
 _CHANGES_PER_SLICE = 100
