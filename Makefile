@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -91,6 +91,18 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 .venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
 .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
+	touch $@
+
+# numpy: the vector store in memory searches with it.
+FRAMEWORKS := langchain-core langchain-text-splitters numpy
+FRAMEWORK_FILES := ragcrawl_dynamo/integrations/*.py tests/frameworks/*.py tests/frameworks/*/*.py
+
+test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types and tests of the integrations, beside their frameworks, in an environment of their own.
+	.venv-integrations/bin/mypy --cache-dir .venv-integrations/.mypy_cache $(wildcard $(FRAMEWORK_FILES))
+	.venv-integrations/bin/python -m pytest tests/frameworks $(ARGS)
+
+.venv-integrations/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(FRAMEWORKS) $(ADAPTER_TOOLS) --editable '.[local]'
 	touch $@
 
 # On moto, which needs no Java: the tests of what meets the dependencies.
@@ -208,4 +220,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-integrations .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

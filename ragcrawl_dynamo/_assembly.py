@@ -27,6 +27,8 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics, Observer
 from ragcrawl_dynamo._frontier.claim import LeaseObserver, guarded
 from ragcrawl_dynamo._frontier.frontiers import Frontiers
+from ragcrawl_dynamo._indexing.chunk_records import ChunkRecords
+from ragcrawl_dynamo._indexing.lease import IndexLeases
 from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
 from ragcrawl_dynamo._records.pages import PageStore
 from ragcrawl_dynamo._records.runs import RunStore
@@ -57,12 +59,12 @@ class Assembly:
         access.check(config)
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(on_request)
-        self._access = access
+        self.access = access
         self._on_lease_lost = guarded(on_lease_lost)
         self._make()
 
     def _make(self) -> None:
-        config, access, clock, metrics = self.config, self._access, self.clock, self.metrics
+        config, access, clock, metrics = self.config, self.access, self.clock, self.metrics
         self.gateway = gateway = Gateway(config, access=access, metrics=metrics)
         self.tables = tables = Tables.of(config.table_prefix)
         self.bucket = ContentBucket(config, access, metrics)
@@ -77,6 +79,8 @@ class Assembly:
         contents = ChangeContents(config, self.pages, self.versions.loader)
         self.changes = ChangeFeed(gateway, tables.pages, self.pages, self.change_log, contents)
         self.consumers = ChangeConsumers(self.changes, clock)
+        self.index_leases = IndexLeases(gateway, tables.pages, clock)
+        self.chunk_records = ChunkRecords(gateway, tables.pages, clock)
         self.usage = UsageMeter(gateway, tables.versions)
         self.retention = Retention(gateway, tables.versions, self.versions, self.pages, clock)
         self.garbage = GarbageCollector(gateway, tables.versions, self.versions, clock)

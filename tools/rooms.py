@@ -18,9 +18,19 @@ END = "<!-- modules: end -->\n"
 
 # From the top of the order of imports to its bottom.
 ROOMS = (
-    *("_crawl", "_commit", "_frontier", "_content", "_changes", "_records", "_schema", "_dynamodb"),
+    *(
+        "_crawl",
+        "_commit",
+        "_frontier",
+        "_content",
+        "_changes",
+        "_indexing",
+        "_records",
+        "_schema",
+        "_dynamodb",
+    ),
     "_utils",
-    *("adapters", "cli", "testing", "errors"),
+    *("adapters", "integrations", "cli", "testing", "errors"),
 )
 
 

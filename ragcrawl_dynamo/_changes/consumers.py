@@ -81,7 +81,7 @@ class ChangeConsumers:
                     handled += 1
             cursor = part.cursor_after(handled)
             # Before the pause: a consumer that is killed in it gets nothing twice.
-            if _is_worth_saving(saved, cursor):
+            if is_worth_saving(saved, cursor):
                 await self._feed.save_cursor(site_id, consumer, self._feed.encode(site_id, cursor))
                 saved = cursor
             if part.is_end and not following.waits:
@@ -103,7 +103,7 @@ class ChangeConsumers:
                 yield change
 
 
-def _is_worth_saving(saved: FeedCursor | None, cursor: FeedCursor) -> bool:
+def is_worth_saving(saved: FeedCursor | None, cursor: FeedCursor) -> bool:
     """Whether a consumer should save its cursor: it is further than the saved one, or that one grows old."""
     if saved is None or cursor != replace(saved, taken_at=cursor.taken_at):
         return True

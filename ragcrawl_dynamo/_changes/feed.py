@@ -100,7 +100,7 @@ class ChangeFeed:
         self, site_id: str, limit: int, cursor: str | None, include_content: bool
     ) -> ChangeSlice:
         """Returns a slice of a site's changes; see StorageBackend.list_changes."""
-        part = await self.read(site_id, limit, None if cursor is None else self._decode(site_id, cursor))
+        part = await self.read(site_id, limit, None if cursor is None else self.decode(site_id, cursor))
         changes = part.changes
         if include_content:
             changes = [change async for change in self.contents.loaded(changes)]
@@ -128,11 +128,11 @@ class ChangeFeed:
     async def saved_position(self, site_id: str, consumer: str) -> FeedCursor | None:
         """Returns how far a consumer has come; None if it has no cursor."""
         cursor = await self._saved_cursor(site_id, consumer)
-        return None if cursor is None else self._decode(site_id, cursor)
+        return None if cursor is None else self.decode(site_id, cursor)
 
     async def save_cursor(self, site_id: str, consumer: str, cursor: str) -> None:
         """Saves a consumer's cursor; see StorageBackend.save_change_cursor."""
-        self._decode(site_id, cursor)
+        self.decode(site_id, cursor)
         item: Item = {
             **consumer_key(site_id, consumer),
             "cursor": {"S": cursor},
@@ -153,13 +153,18 @@ class ChangeFeed:
         """Returns a cursor of a site's changes as opaque text."""
         return position.encode([self._table.name, "changes", site_partition(site_id)])
 
+    def decode(self, site_id: str, cursor: str) -> FeedCursor:
+        """Returns the position that `encode` made a cursor of.
+
+        Raises:
+            InvalidCursorError: It is damaged, or of another site.
+        """
+        return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
+
     async def _saved_cursor(self, site_id: str, consumer: str) -> str | None:
         request = requests.get_request(self._table, consumer_key(site_id, consumer))
         item = (await self._gateway.call("GetItem", request)).get("Item")
         return None if item is None else item["cursor"]["S"]
-
-    def _decode(self, site_id: str, cursor: str) -> FeedCursor:
-        return FeedCursor.decode(cursor, [self._table.name, "changes", site_partition(site_id)])
 
     async def _list_pages(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
         """Lists all pages for a reader that begins, as if they had just been created."""

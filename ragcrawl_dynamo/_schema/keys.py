@@ -13,6 +13,7 @@ access that the key serves. tables.py lists what lies in each table.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from zlib import crc32
 
 from ragcrawl_dynamo._dynamodb.values import Key, escape, unescape
@@ -36,10 +37,15 @@ FIRST_GENERATION = "0"
 # In by_site, the partition keys of bodies sort between these two: "$" is the character after "#".
 BODY_PARTITIONS = ("#", "$")
 
-# The beginnings of the sort keys of a site's records: the shards of its change log, and its consumers. Stored
-# logs say "lane" for a shard.
+# The beginnings of the sort keys of a site's records: the shards of its change log, its consumers, those that
+# keep an index, and the chunks of pages in each index. Stored logs say "lane" for a shard.
 CHANGE_SHARD_PREFIX = "lane#"
 CONSUMER_PREFIX = "consumer#"
+INDEX_PREFIX = "index#"
+CHUNKS_PREFIX = "chunks#"
+
+# The characters of a page's id in the key of a chunk record: an id itself may take the whole key.
+_HASH_CHARACTERS = 64
 
 # Over how many partition keys the items of a run are spread. It is a part of the layout of the table.
 _ITEM_PARTITIONS = 16
@@ -103,7 +109,7 @@ def url_key(url: str) -> str:
 
 
 def changes_partition(site_id: str) -> str:
-    """`#{site_id}`: lists a site's shards of the change log and its consumers' cursors."""
+    """`#{site_id}`: lists a site's shards of the change log, its consumers' cursors and chunk records."""
     return "#" + site_partition(site_id)
 
 
@@ -121,6 +127,33 @@ def consumer_key(site_id: str, consumer: str) -> Key:
     """`#{site_id}` / `consumer#{consumer}`: reads and writes the cursor of one consumer."""
     name = _id("Change", "consumer", consumer, limit=MAX_ID_BYTES - len(CONSUMER_PREFIX))
     return {"site_id": {"S": changes_partition(site_id)}, "page_id": {"S": CONSUMER_PREFIX + name}}
+
+
+def index_key(site_id: str, consumer: str) -> Key:
+    """`#{site_id}` / `index#{consumer}`: reads and writes the lease and the cursor of an index."""
+    return {
+        "site_id": {"S": changes_partition(site_id)},
+        "page_id": {"S": INDEX_PREFIX + _index_name(consumer)},
+    }
+
+
+def chunks_prefix(consumer: str) -> str:
+    """`chunks#{consumer}#`: lists the chunk records of an index in the partition of its site."""
+    return f"{CHUNKS_PREFIX}{_index_name(consumer)}#"
+
+
+def chunks_key(site_id: str, consumer: str, page_id: str) -> Key:
+    """`#{site_id}` / `chunks#{consumer}#{SHA-256 of the page_id}`: reads and writes one chunk record."""
+    page_hash = sha256(_id("Page", "page_id", page_id).encode()).hexdigest()
+    return {
+        "site_id": {"S": changes_partition(site_id)},
+        "page_id": {"S": chunks_prefix(consumer) + page_hash},
+    }
+
+
+def _index_name(consumer: str) -> str:
+    longest = MAX_ID_BYTES - len(CHUNKS_PREFIX) - 1 - _HASH_CHARACTERS
+    return _id("Change", "consumer", consumer, limit=longest)
 
 
 def change_shard_partition(site_id: str, shard: str) -> str:

@@ -21,6 +21,8 @@ Tables also hold other records. Their partition keys begin with "#", which no es
 | pages | `{site_id}` / `{page_id}` | a page |
 | pages | `#{site_id}` / `lane#{shard}` | a shard of the change log: its holder, its retention |
 | pages | `#{site_id}` / `consumer#{consumer}` | the cursor of a consumer of the change feed |
+| pages | `#{site_id}` / `index#{consumer}` | the lease and the cursor of a consumer that keeps an index |
+| pages | `#{site_id}` / `chunks#{consumer}#{hash}` | the chunks of a page in that index |
 | pages | `#{site_id}#{shard}` / `{sequence_number}` | a log entry; expires after `change_retention_days` |
 | versions | `{page_id}` / `{version_id}#{site_id}#` | the head of a version |
 | versions | `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}` | a body part |
@@ -121,7 +123,7 @@ PAGES = Table(
     "site_id",
     "page_id",
     indexes=(Index("by_url", "url_key", "site_id"),),
-    # Only log entries expire. A page has no such attribute.
+    # Only log entries expire, and chunk records of pages that are gone. A page has no such attribute.
     ttl_attribute="expires_at",
     ttl_setting="change_retention_days",
 )

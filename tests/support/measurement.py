@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     import pytest
 
 PACKAGE = Path(ragcrawl_dynamo.__file__).parent
-# They need their crawlers; and what runs when it is imported.
-NOT_IMPORTED = {"adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy", "__main__"}
+# They need their crawlers and frameworks; and what runs when it is imported.
+NOT_IMPORTED = {
+    *("adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy"),
+    "integrations.langchain",
+    "__main__",
+}
 
 
 def module_names() -> list[str]:

@@ -22,8 +22,8 @@ from ragcrawl_dynamo import (
     OperationMetrics,
     RagcrawlDynamoError,
 )
+from ragcrawl_dynamo._utils.portal import Portal
 from ragcrawl_dynamo._utils.validation import check_several
-from ragcrawl_dynamo.adapters._portal import Portal
 from ragcrawl_dynamo.adapters._slices import all_slices, closing, sliced
 from ragcrawl_dynamo.adapters.ragcrawl.listings import (
     check_range,

@@ -1,0 +1,251 @@
+"""Brings an index up to date with a site, by the change feed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from ragcrawl_dynamo._changes.change import FeedCursor, PageChange
+from ragcrawl_dynamo._changes.consumers import Following, is_worth_saving
+from ragcrawl_dynamo._indexing.chunk_records import ChunkRecord
+from ragcrawl_dynamo._indexing.lease import IndexLease
+from ragcrawl_dynamo._schema.keys import page_key
+from ragcrawl_dynamo._utils.concurrency import wait_for_event
+from ragcrawl_dynamo._utils.validation import check_count
+from ragcrawl_dynamo.backend import DynamoDBBackend
+from ragcrawl_dynamo.errors import ChangesExpiredError
+from ragcrawl_dynamo.integrations._index_writer import IndexWriter, Replacement, SyncReport, check_fence
+from ragcrawl_dynamo.integrations.chunks import chunks_of
+from ragcrawl_dynamo.integrations.index import ChunkIndex, Splitter
+from ragcrawl_dynamo.models import Page, PageVersion
+
+__all__ = ["clear_index", "reset_index", "sync_index"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+# Changes that are read at once. The cursor moves after each slice.
+_CHANGES_PER_SLICE = 100
+
+# The largest number of chunks in one call of the index.
+_MOST_CHUNKS = 10_000
+
+# Seconds of the first pause after a change. It doubles with each sync that finds no change.
+_FIRST_PAUSE = 1.0
+
+
+async def sync_index(
+    backend: DynamoDBBackend,
+    site_id: str,
+    consumer: str,
+    index: ChunkIndex,
+    split: Splitter,
+    *,
+    batch_size: int = 128,
+    follow: bool = False,
+    poll_seconds: float = 10.0,
+    stop: asyncio.Event | None = None,
+) -> SyncReport:
+    """Brings an index up to date with a site: it then has the chunks of all current versions, and no others.
+
+    The first sync of a consumer takes all pages. Each later one takes the pages that commits and
+    `tombstone_pages` have changed since. Only pages with a new version are split and embedded. New chunks are
+    stored before those of earlier versions are deleted, so that a search finds the page at any moment.
+
+    It relies on the index for two things only: `upsert` replaces by id, and `delete` removes by id. Which
+    chunks are in the index is recorded with the site, before and after the index takes them. So a sync can be
+    killed at any point, and the next one leaves nothing twice and nothing stale. That holds if the splitter
+    was changed in between, and if versions were pruned.
+
+    One process at a time changes an index: another one waits for it. If the first is killed, the other one
+    waits until its lease of 60 s has ended. The end of a lease does not stop a process that is suspended in
+    a call of the index, and resumes in it later.
+
+    A sync with nothing to do takes two read units, and one for each process that commits to the site. A page
+    that changed takes two write units and one read unit for its chunk record, besides what its change and
+    its content take (see `list_changes`).
+
+    If the cursor is older than the changes that are kept, all pages are compared with the index, and those
+    that are gone are deleted from it. What is unchanged is not embedded again.
+
+    Args:
+        backend: The open backend or store.
+        site_id: The site.
+        consumer: The name of the index. Each index needs its own. It is independent of the consumers of
+            `iter_changes`.
+        index: The index.
+        split: Splits a version; see Splitter. What it raises ends the sync.
+        batch_size: The largest number of chunks that are embedded and stored at once.
+        follow: Continues with each further change, until `stop` is set.
+        poll_seconds: The longest pause between two reads while nothing changes, in seconds.
+        stop: Ends the sync once it is set, after at most 100 more changes.
+
+    Returns:
+        What was done. With `follow`, since the call began.
+
+    Raises:
+        InvalidArgumentError: `batch_size` is not from 1 to 10,000; or as by `iter_changes`.
+        InvalidKeyError: The name is empty or too long.
+        ConflictError: Another process took the lease, because this process was suspended for long.
+        CorruptContentError: A stored body is incomplete or differs from what was saved.
+    """
+    following = Following.checked(follow, poll_seconds, stop)
+    sync = _Sync(backend, site_id, consumer, split, _writer(backend, site_id, consumer, index, batch_size))
+    clock, pause = backend._rooms.clock, _FIRST_PAUSE
+    while not following.stop.is_set():
+        had_changes = await sync.run(following.stop)
+        if not follow:
+            break
+        pause = min(_FIRST_PAUSE if had_changes else pause, following.longest_pause)
+        await wait_for_event(following.stop, clock, pause)
+        pause *= 2
+    return sync.writer.report
+
+
+async def reset_index(backend: DynamoDBBackend, site_id: str, consumer: str) -> None:
+    """Makes the next sync embed all pages again, as after the index was lost or the splitter was changed.
+
+    The next sync replaces chunks that are still in the index, and deletes those that are not replaced.
+
+    Args:
+        backend: The open backend or store.
+        site_id: The site.
+        consumer: The name of the index.
+    """
+    async with backend._rooms.index_leases.held(site_id, consumer) as lease:
+        await lease.save(cursor=None, generation=lease.state.generation + 1)
+
+
+async def clear_index(
+    backend: DynamoDBBackend, site_id: str, consumer: str, index: ChunkIndex, *, batch_size: int = 128
+) -> SyncReport:
+    """Deletes all chunks of a site from an index. Call it before `delete_site`. A sync fills the index again.
+
+    Args:
+        backend: The open backend or store.
+        site_id: The site.
+        consumer: The name of the index.
+        index: The index.
+        batch_size: The largest number of ids in one call of `delete`.
+
+    Returns:
+        What was done.
+    """
+    writer = _writer(backend, site_id, consumer, index, batch_size)
+    rooms = backend._rooms
+    async with rooms.index_leases.held(site_id, consumer) as lease:
+        # First of all, so that a call that is interrupted leaves no page of which it seems to be there.
+        await lease.save(cursor=None)
+        async with aclosing(rooms.chunk_records.iterate(site_id, consumer)) as parts:
+            async for records in parts:
+                await writer.replace(lease, [Replacement(record, None) for record in records])
+    return writer.report
+
+
+def _writer(
+    backend: DynamoDBBackend, site_id: str, consumer: str, index: ChunkIndex, batch_size: int
+) -> IndexWriter:
+    check_count("batch_size", batch_size, _MOST_CHUNKS)
+    return IndexWriter(backend._rooms.chunk_records, site_id, consumer, index, batch_size)
+
+
+class _Sync:
+    """Syncs one index."""
+
+    def __init__(
+        self, backend: DynamoDBBackend, site_id: str, consumer: str, split: Splitter, writer: IndexWriter
+    ) -> None:
+        self.writer = writer
+        self._rooms = backend._rooms
+        self._site_id = site_id
+        self._consumer = consumer
+        self._split = split
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Handles the changes up to now, or until an event is set; returns whether there were any."""
+        if not await self._has_changes():
+            return False
+        async with self._rooms.index_leases.held(self._site_id, self._consumer) as lease:
+            saved = position = self._position(lease.state.cursor)
+            while not stop.is_set():
+                try:
+                    part = await self._rooms.changes.read(self._site_id, _CHANGES_PER_SLICE, position)
+                except ChangesExpiredError as error:
+                    logger.warning("index %r is compared with all pages: %s", self._consumer, error)
+                    position = None
+                    continue
+                await self._apply(lease, part.changes)
+                if (position is None or position.listing is not None) and part.cursor.listing is None:
+                    # All pages that have content were listed. What else is in the index is gone.
+                    await self._remove_gone_pages(lease)
+                position = part.cursor
+                if is_worth_saving(saved, position):
+                    await lease.save(cursor=self._rooms.changes.encode(self._site_id, position))
+                    saved = position
+                if part.is_end:
+                    break
+        return True
+
+    async def _has_changes(self) -> bool:
+        """Whether there is anything to do, to be found out before a lease is written."""
+        state = await self._rooms.index_leases.read(self._site_id, self._consumer)
+        if (position := self._position(state.cursor)) is None or position.listing is not None:
+            return True
+        try:
+            part = await self._rooms.changes.read(self._site_id, 1, position)
+        except ChangesExpiredError:
+            return True
+        return bool(part.changes) or is_worth_saving(position, part.cursor)
+
+    def _position(self, cursor: str | None) -> FeedCursor | None:
+        return None if cursor is None else self._rooms.changes.decode(self._site_id, cursor)
+
+    async def _apply(self, lease: IndexLease, changes: Sequence[PageChange]) -> None:
+        """Brings the pages of changes, all different, up to date in the index."""
+        page_ids = [change.page.page_id for change in changes]
+        records = await self._rooms.chunk_records.get_many(self._site_id, self._consumer, page_ids)
+        generation = lease.state.generation
+        to_load: list[PageChange] = []
+        for change in changes:
+            record = records[change.page.page_id]
+            check_fence(lease, record)
+            if record.has(_version_id(change.page), generation):
+                self.writer.report.unchanged += 1
+            else:
+                to_load.append(change)
+        pending: list[Replacement] = []
+        async with aclosing(self._rooms.changes.contents.loaded(to_load)) as loaded:
+            async for change in loaded:
+                record = records[change.page.page_id]
+                if change.version is None and not record.counts:
+                    continue
+                pending.append(await self._replacement(record, change.version))
+                if sum(len(each.chunks) for each in pending) >= self.writer.batch_size:
+                    await self.writer.replace(lease, pending)
+                    pending = []
+        await self.writer.replace(lease, pending)
+
+    async def _replacement(self, record: ChunkRecord, version: PageVersion | None) -> Replacement:
+        if version is None:
+            return Replacement(record, None)
+        chunks = await asyncio.to_thread(lambda: chunks_of(version, self._split(version)))
+        return Replacement(record, version.version_id, chunks)
+
+    async def _remove_gone_pages(self, lease: IndexLease) -> None:
+        """Deletes the chunks of pages that have no content any more, or were deleted."""
+        async with aclosing(self._rooms.chunk_records.iterate(self._site_id, self._consumer)) as parts:
+            async for records in parts:
+                keys = [page_key(self._site_id, record.page_id) for record in records]
+                pages = {page.page_id: page for page in await self._rooms.pages.get_many(keys)}
+                gone = [
+                    Replacement(record, None)
+                    for record in records
+                    if record.page_id not in pages or _version_id(pages[record.page_id]) is None
+                ]
+                await self.writer.replace(lease, gone)
+
+
+def _version_id(page: Page) -> str | None:
+    """Returns the version of a page that belongs into an index."""
+    return None if page.is_tombstone else page.current_version_id
