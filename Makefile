@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-adapters soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -71,7 +71,7 @@ ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiob
 
 # mypy excludes these in the other environments (pyproject.toml), so that it takes them only as single files.
 ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py \
-	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py
+	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py benchmarks/adapters/soak_%.py
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
 
@@ -143,6 +143,9 @@ bench-partitions: install fetch-dynamodb-local  ## Units by partition key value,
 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+soak-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## 100 crawls of 500 pages with each crawler, whose processes are killed: about an hour.
+	$(BIN)/python -m benchmarks.adapters.soak $(ARGS)
 
 soak-aws: install fetch-dynamodb-local  ## A crawl on a simulated AWS, its workers killed and frozen, throttled for a minute: 20 minutes.
 	$(BIN)/python -m benchmarks.soak_aws $(ARGS)

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from typing import Any
 
-from benchmarks.adapters import broad
+from benchmarks.adapters import broad, delays
 from benchmarks.adapters.broad import crawl, create_tables
 from benchmarks.bodies import ROOT
 from benchmarks.machine import described, markdown
@@ -90,6 +90,7 @@ def main(rounds: int, pages: int, hosts: int, pages_of_host: int) -> None:
         broad_crawls = asyncio.run(
             broad.measure(endpoint, list(broad.STORAGES), hosts, pages_of_host, rounds)
         )
+        measured_delays = asyncio.run(delays.measure(endpoint))
     text = [
         "# What a page costs each crawler",
         "",
@@ -117,6 +118,8 @@ def main(rounds: int, pages: int, hosts: int, pages_of_host: int) -> None:
         "",
         f"A crawl should take at most {broad.PROMISE:g} times the seconds that it takes with the crawler's "
         f"default storage. {' '.join(broad.verdicts(broad_crawls))}",
+        "",
+        *delays.text(measured_delays),
     ]
     (ROOT / "docs" / "adapters" / "costs.md").write_text("\n".join(text) + "\n")
 

@@ -1,0 +1,53 @@
+"""Crawls a soak's site with ragcrawl. A process that is started again crawls all pages anew."""
+
+import asyncio
+import logging
+from urllib.parse import urlsplit
+
+from ragcrawl.config.crawler_config import CrawlerConfig, RateLimitConfig, RobotsMode
+from ragcrawl.config.storage_config import StorageConfig
+from ragcrawl.core.crawl_job import CrawlJob
+from ragcrawl.models.document import Document
+from ragcrawl.utils.logging import setup_logging
+
+from benchmarks.adapters.soak_site import Job
+from ragcrawl_dynamo.adapters.ragcrawl import install
+
+
+def main(job: Job) -> None:
+    """Crawls the site once."""
+    install()
+    setup_logging(level=logging.ERROR)
+    logging.disable(logging.WARNING)
+    storage = StorageConfig.dynamodb(
+        table_prefix=job.prefix.removesuffix("_"),
+        endpoint_url=job.endpoint,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
+    )
+    storage.fail_if_unavailable = True
+
+    def on_page(document: Document) -> None:
+        job.fail_once(document.source_url)
+
+    hosts = [urlsplit(url).hostname or "" for url in job.urls]
+    config = CrawlerConfig(
+        seeds=job.urls,
+        site_id="docs",
+        allowed_domains=hosts,
+        max_depth=1000,
+        max_pages=100_000,
+        max_concurrency=16,
+        user_agent=job.agent,
+        robots_mode=RobotsMode.OFF,
+        rate_limit=RateLimitConfig(requests_per_second=1000, per_domain_rps=1000),
+        storage=storage,
+        on_page=on_page,
+    )
+    result = asyncio.run(CrawlJob(config).run())
+    if not result.success:
+        raise SystemExit(result.error)
+
+
+if __name__ == "__main__":
+    main(Job.from_arguments())
