@@ -128,8 +128,8 @@ def text(results: list[Measured]) -> Iterator[str]:
     yield "## Delays between requests to a host"
     yield ""
     yield (
-        "One process crawls one host, and two processes share a crawl of three hosts, with `DOWNLOAD_DELAY` in "
-        "Scrapy and `host_delay` in Crawlee. The server notes when requests come, and the table shows the "
+        "One process crawls one host, and two processes share a crawl of three hosts, with `DOWNLOAD_DELAY` "
+        "in Scrapy and `host_delay` in Crawlee. The server notes when requests come, and the table shows the "
         "seconds between two requests to the same host."
     )
     yield ""
