@@ -9,12 +9,15 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from scrapy import FormRequest, Request, Spider
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import DropItem
+
+from ragcrawl_dynamo import EndpointUnreachableError
 
 
 class Plain(Spider):
@@ -43,6 +46,22 @@ class Failing(Plain):
         yield from super().parse(response)
         if response.url[-1] in "13579" and not again:
             raise ValueError(f"fails for {response.url}")
+
+
+class Unusual(Plain):
+    """Yields items of unusual types, and one that cannot be stored."""
+
+    name = "unusual"
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        yield from response.follow_all(css="a", callback=self.parse)
+        item = {"url": response.url, "title": response.css("title::text, h1::text").getall()}
+        item |= {"price": Decimal("1.10"), "tags": {"a"}, "at": datetime(2026, 7, 1)}  # any
+        if response.url.endswith("/0"):
+            item["selector"] = response.css("p")[0]
+        yield item
+        yield {"no": "url"}
+        yield {"url": None}
 
 
 class Odd(Plain):
@@ -97,6 +116,18 @@ class Dropping:
         if item["url"].endswith("/3") and not self.failed:
             self.failed = True
             raise ValueError("three")
+        return item
+
+
+class OutOfReach(Dropping):
+    """A pipeline that fails once because DynamoDB cannot be reached."""
+
+    def process_item(self, item: Any, spider: Any = None) -> Any:
+        if not self.failed:
+            self.failed = True
+            raise EndpointUnreachableError(
+                "no answer", code="ReadTimeout", operation="TransactWriteItems", table=None
+            )
         return item
 
 
