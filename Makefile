@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-ragcrawl test-crawlee test-scrapy test-scrapy-suite test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -19,7 +19,7 @@ demo: install  ## Crawl Python's own documentation server into a DynamoDB on thi
 	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
 # Many processes import the same modules, which are compiled once.
-demo test test-unit: export PYTHONDONTWRITEBYTECODE :=
+demo test test-unit test-scrapy-suite: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
@@ -66,11 +66,13 @@ format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+SCRAPY := scrapy==2.19.0
+
 # Tools of the tests, without the rest of .[dev], which the crawlers' own requirements may not agree with.
 ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiobotocore-dynamodb==2.25.*
 
 # mypy excludes these in the other environments (pyproject.toml), so that it takes them only as single files.
-ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py \
+ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py tests/adapters/%/suite/*.py \
 	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
@@ -79,10 +81,26 @@ test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of eac
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
 	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
+	$(if $(filter $*,$(WITH_SUITE)),$(if $(ARGS),,$(MAKE) test-$*-suite))
+
+# Crawlers whose own tests run on the adapter too.
+WITH_SUITE := scrapy
+
+# The requirements of these tests, beside those of the adapter's.
+SCRAPY_SUITE_TOOLS := attrs pillow pyftpdlib pytest-twisted pytest-xdist
+
+test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Scrapy's own tests on the adapter, in under two minutes (ARGS="-k name" for some).
+	cd .suite-scrapy && PYTHONPATH=$(CURDIR)/tests/adapters/scrapy/suite DYNAMODB_LOCAL=$(CURDIR)/$(DYNAMODB_LOCAL) \
+		$(CURDIR)/.venv-scrapy/bin/python -m scrapy_suite -n 2 -q --timeout 120 --tb short $(ARGS)
+
+.suite-scrapy/.fetched: Makefile .venv-scrapy/.installed
+	bash tools/fetch_sdist.sh .venv-scrapy/bin/pip '$(SCRAPY)' $(@D)
+	touch $@
 
 .venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2
 .venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0
-.venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
+.venv-scrapy/.installed: CRAWLER := $(SCRAPY)
+.venv-scrapy/.installed: ADAPTER_TOOLS += $(SCRAPY_SUITE_TOOLS)
 .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local]'
 	touch $@
@@ -202,4 +220,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-oldest .venv-newest $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-oldest .venv-newest $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

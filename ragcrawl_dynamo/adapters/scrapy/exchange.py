@@ -199,8 +199,13 @@ class FrontierExchange:
                 self._engine.signal_dropped(request)
                 return
             self._memory.kept_keys.add(unique_key)
-        logger.warning("%s stays in memory, because it cannot be stored: %s", request, error)
-        self._engine.count("in_memory")
+        if self._memory.kept_count == 0:
+            logger.warning(
+                "Unable to serialize request: %s - reason: %s - it stays in memory; no more of "
+                "these will be logged (the stat scheduler/unserializable counts them)",
+                *(request, error),
+            )
+        self._engine.count("unserializable", prefix="scheduler")
         self._engine.count("enqueued", prefix="scheduler")
         self._engine.count("enqueued/memory", prefix="scheduler")
         self._memory.keep(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ragcrawl_dynamo import Claim, FrontierItem
@@ -75,6 +74,7 @@ class CrawlMemory:
         to_settle: Claims that are to be settled.
         stored_keys: Unique keys of requests that are known to be in the frontier.
         kept_keys: Unique keys of requests that were kept in memory, and that are filtered.
+        kept_count: How many requests were kept in memory.
         is_finished: Whether no process has anything left to crawl.
     """
 
@@ -96,7 +96,7 @@ class CrawlMemory:
         self._downloaded: set[str] = set()
         # A heap: highest priority first, then oldest.
         self._kept: list[tuple[int, int, Request]] = []
-        self._numbers = count()
+        self.kept_count: int = 0
 
     @property
     def is_busy(self) -> bool:
@@ -110,7 +110,8 @@ class CrawlMemory:
 
     def keep(self, request: Request) -> None:
         """Remembers a request that cannot be stored."""
-        heappush(self._kept, (-request.priority, next(self._numbers), request))
+        heappush(self._kept, (-request.priority, self.kept_count, request))
+        self.kept_count += 1
 
     def hold(self, claim: Claim, request: Request) -> None:
         """Remembers a claimed request, which the engine takes after those that wait already."""

@@ -33,9 +33,8 @@ class FrontierScheduler(BaseScheduler):
     Its methods never wait for DynamoDB: they use the memory of this process, and a background task exchanges
     requests with the frontier.
 
-    Stats: `ragcrawl_dynamo/claimed`, `completed`, `failed`, `skipped`, `lost` (leases), `in_memory` and
-    `over_budget` (requests). `scheduler/enqueued`, `scheduler/dequeued` and `dupefilter/filtered` are as in
-    Scrapy's scheduler.
+    Stats: `ragcrawl_dynamo/claimed`, `completed`, `failed`, `skipped`, `lost` (leases) and `over_budget`
+    (requests). `scheduler/enqueued`, `dequeued`, `unserializable` and `dupefilter/filtered` are Scrapy's.
     """
 
     _serializer: RequestSerializer

@@ -65,8 +65,8 @@ class CrawlSettings:
             raise InvalidArgumentError(
                 f"{_PREFIX}RUN_ID", "must be set: processes with the same run id share one crawl"
             )
-        spider_name = crawler.spider.name if crawler.spider else crawler.spidercls.name
-        site_id = str(settings.get(f"{_PREFIX}SITE_ID") or spider_name)
+        spider = crawler.spider or crawler.spidercls
+        site_id = str(settings.get(f"{_PREFIX}SITE_ID") or getattr(spider, "name", "default"))
         return cls(
             config=_config(settings.get(f"{_PREFIX}CONFIG")),
             site_id=site_id,

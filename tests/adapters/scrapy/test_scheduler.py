@@ -67,7 +67,7 @@ async def test_scrapy_scheduler_takes_requests_of_all_kinds(
         ["0?after", "Request", "GET", "", "None"],
     ]
     assert seen == sorted(map(json.dumps, wanted))
-    assert stats["ragcrawl_dynamo/in_memory"] == 2
+    assert stats["scheduler/unserializable"] == 2
     (dead,) = await dynamodb_backend.get_frontier_items("site/run", status=FrontierStatus.FAILED)
     assert dead.url == "http://localhost:9/refused"
 
@@ -96,6 +96,7 @@ async def test_scrapy_scheduler_keeps_the_debug_logs_of_the_dynamodb_client_away
     stats = await crawl(dynamodb_config, "Plain", site.url, LOG_LEVEL="DEBUG")
     assert "[scrapy.core.engine] DEBUG: Crawled (200)" in stats["log"]
     assert "[botocore" not in stats["log"]
+    assert "[ragcrawl_dynamo" not in stats["log"]
 
 
 @on_dynamodb_local
@@ -210,8 +211,9 @@ async def test_scrapy_scheduler_keeps_requests_in_memory_that_cannot_be_stored_a
     site.pages = 1
     stats = await crawl(dynamodb_config, "Unstorable", site.url)
     assert sorted(stats["seen"]) == ["data:,text", f"{site.url}?large", f"{site.url}?partial"]
-    assert (stats["ragcrawl_dynamo/in_memory"], stats["dupefilter/filtered"]) == (3, 3)
-    assert "?large> stays in memory, because it cannot be stored: " in stats["log"]
+    assert (stats["scheduler/unserializable"], stats["dupefilter/filtered"]) == (3, 3)
+    assert stats["scheduler/enqueued/memory"] == 3
+    assert stats["log"].count("Unable to serialize request: ") == 1
     assert await statuses(dynamodb_backend) == {site.url: FrontierStatus.COMPLETED}
 
 
@@ -224,7 +226,7 @@ async def test_scrapy_scheduler_takes_no_error_of_a_fingerprinter_for_a_request_
     stats = await crawl(dynamodb_config, "Bad", site.url, REQUEST_FINGERPRINTER_CLASS=fingerprinter)
     assert stats["seen"] == [site.url, f"{site.url}?bad"]
     assert "ValueError: no fingerprint" in stats["log"]
-    assert "ragcrawl_dynamo/in_memory" not in stats
+    assert "scheduler/unserializable" not in stats
 
 
 @on_dynamodb_local
