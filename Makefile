@@ -89,7 +89,7 @@ WITH_SUITE := scrapy
 # The requirements of these tests, beside those of the adapter's.
 SCRAPY_SUITE_TOOLS := attrs pillow pyftpdlib pytest-twisted pytest-xdist
 
-test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Scrapy's own tests on the adapter, in under two minutes (ARGS="-k name" for some).
+test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Scrapy's own tests on the adapter, in under three minutes (ARGS="-k name" for some).
 	cd .suite-scrapy && PYTHONPATH=$(CURDIR)/tests/adapters/scrapy/suite DYNAMODB_LOCAL=$(CURDIR)/$(DYNAMODB_LOCAL) \
 		$(CURDIR)/.venv-scrapy/bin/python -m scrapy_suite -n 2 -q --timeout 120 --tb short $(ARGS)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +16,7 @@ from scrapy.commands.fetch import Command
 from scrapy.dupefilters import BaseDupeFilter
 from scrapy.settings import Settings
 
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.adapters.scrapy import (
     Addon,
     FrontierDupeFilter,
@@ -20,6 +24,8 @@ from ragcrawl_dynamo.adapters.scrapy import (
     FrontierScheduler,
     PagePipeline,
 )
+from tests.adapters.site import Site
+from tests.support.engines import on_dynamodb_local
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -101,3 +107,31 @@ def test_scrapy_addon_lets_the_downloader_not_randomize_what_the_frontier_spaces
     values: dict[str, Any], expected: float
 ) -> None:
     assert jitter(with_addon(values)) == expected
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize("command", [("fetch",), ("shell", "-c", "print(response.text)")])
+async def test_scrapy_addon_lets_commands_fetch_a_page_and_not_what_waits_in_the_run(
+    site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, command: tuple[str, ...]
+) -> None:
+    await dynamodb_backend.frontier("default", "default/run").add([f"{site.url}?waits"])
+    fields = dynamodb_config.model_dump(exclude={"access_key_id", "secret_access_key"}, exclude_defaults=True)
+    settings = {
+        "ADDONS": json.dumps({f"{ROOM}.Addon": 500}),
+        "RAGCRAWL_DYNAMO_CONFIG": json.dumps(
+            {**fields, "access_key_id": "local", "secret_access_key": "local"}
+        ),
+        "RAGCRAWL_DYNAMO_RUN_ID": "run",
+        "TELNETCONSOLE_ENABLED": "0",
+    }
+    options = [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "scrapy", *command, *options, site.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        output, log = await process.communicate()
+    assert process.returncode == 0, log.decode()[-5000:]
+    assert b"<h1>Page 0</h1>" in output
+    assert site.hits_by_url() == {site.url: 1}
