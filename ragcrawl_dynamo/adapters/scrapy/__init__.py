@@ -61,7 +61,8 @@ What differs from Scrapy's own scheduler:
 - **JOBDIR** keeps the state of the spider, and no requests.
 - **Debug logs** of the client of DynamoDB are off unless the level of their loggers is set.
 - **Leases** can be lost while a request is crawled, if its process is suspended. Another process crawls the
-  request too. """
+  request too.
+"""
 
 from ragcrawl_dynamo.adapters.scrapy.addon import Addon
 from ragcrawl_dynamo.adapters.scrapy.dupefilter import FrontierDupeFilter

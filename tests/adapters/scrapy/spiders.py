@@ -15,6 +15,7 @@ from typing import Any
 
 from scrapy import FormRequest, Request, Spider, signals
 from scrapy.crawler import CrawlerProcess
+from scrapy.dupefilters import RFPDupeFilter
 from scrapy.exceptions import DropItem
 from scrapy.utils.request import RequestFingerprinter
 
@@ -122,6 +123,13 @@ class Dropped(Plain):
 
     def note_dropped(self, request: Request) -> None:
         self.seen.append(["dropped", request.url])
+
+
+class WithoutTwo(RFPDupeFilter):
+    """Filters one page more."""
+
+    def request_seen(self, request: Request) -> bool:
+        return request.url.endswith("/2") or super().request_seen(request)
 
 
 class Odd(Plain):

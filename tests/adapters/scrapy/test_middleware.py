@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+from scrapy import Request
+from scrapy.http import Response
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus
+from ragcrawl_dynamo.adapters.scrapy.crawl import CLAIM_TOKEN
+from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory, Outcome, Settlement
+from ragcrawl_dynamo.adapters.scrapy.middleware import FrontierMiddleware
 from tests.adapters.scrapy.crawls import crawl, statuses
+from tests.adapters.scrapy.test_memory import hold
 from tests.adapters.site import Site
 from tests.support.engines import on_dynamodb_local
 
@@ -62,3 +71,18 @@ async def test_scrapy_middleware_skips_what_robots_txt_forbids(
     assert status_of.pop(site.url[:-1] + "2") is FrontierStatus.SKIPPED
     assert set(status_of.values()) == {FrontierStatus.COMPLETED}
     assert site.hits["/p/2"] == 0
+
+
+def test_scrapy_middleware_notes_nothing_of_requests_with_a_copied_meta() -> None:
+    """Such as those of media pipelines, and of callbacks that download more."""
+    memory = CrawlMemory()
+    claim, request = hold(memory, "page")
+    request.meta[CLAIM_TOKEN] = claim.token
+    middleware = FrontierMiddleware(cast("Any", SimpleNamespace(memory=memory)), {503})
+    image = Request("https://a.example/image", meta=dict(request.meta))
+    middleware.process_response(image, Response(image.url, status=503))
+    middleware.process_exception(image, OSError("refused"))
+    assert memory.is_downloading(claim.token)
+    middleware.process_response(request, Response(request.url, status=503))
+    memory.settle(claim.token)
+    assert memory.to_settle == [Settlement(claim, Outcome("failed", "HTTP 503"))]

@@ -96,7 +96,7 @@ async def test_scrapy_scheduler_keeps_the_debug_logs_of_the_dynamodb_client_away
     stats = await crawl(dynamodb_config, "Plain", site.url, LOG_LEVEL="DEBUG")
     assert "[scrapy.core.engine] DEBUG: Crawled (200)" in stats["log"]
     assert "[botocore" not in stats["log"]
-    assert "[ragcrawl_dynamo" not in stats["log"]
+    assert "[ragcrawl_dynamo._dynamodb.gateway] DEBUG" not in stats["log"]
 
 
 @on_dynamodb_local
@@ -241,6 +241,26 @@ async def test_scrapy_scheduler_logs_counts_and_signals_duplicates_as_scrapy_doe
         assert adapter[stat] == scrapy[stat], stat
     for stats in (adapter, scrapy):
         assert stats["log"].count("Filtered duplicate request") == 1
+
+
+@on_dynamodb_local
+@pytest.mark.parametrize(
+    ("dupefilter", "seen"),
+    [("scrapy.dupefilters.BaseDupeFilter", "0012"), ("tests.adapters.scrapy.spiders.WithoutTwo", "01")],
+)
+async def test_scrapy_scheduler_asks_the_duplicate_filter_of_the_project(
+    site: Site,
+    dynamodb_backend: DynamoDBBackend,
+    dynamodb_config: DynamoDBConfig,
+    dupefilter: str,
+    seen: str,
+) -> None:
+    site.pages = 3
+    for addons in ({"ragcrawl_dynamo.adapters.scrapy.Addon": 500}, {}):
+        settings = {"ADDONS": addons, "DUPEFILTER_CLASS": dupefilter, "DEPTH_LIMIT": 1}
+        stats = await crawl(dynamodb_config, "Dropped", site.url, **settings)
+        urls = [url for url in stats["seen"] if isinstance(url, str)]
+        assert sorted(url[-1] for url in urls) == sorted(seen)
 
 
 @on_dynamodb_local
