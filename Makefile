@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-adapters soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: $(shell grep -oE '^[a-z][a-z -]*:' Makefile | tr -d :)
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -19,7 +19,7 @@ demo: install  ## Crawl Python's own documentation server into a DynamoDB on thi
 	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
 # Many processes import the same modules, which are compiled once.
-demo test test-unit: export PYTHONDONTWRITEBYTECODE :=
+demo test test-unit test-scrapy-suite: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
@@ -66,31 +66,43 @@ format: install  ## Put the code in shape.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+CRAWLER_ragcrawl := ragcrawl==0.0.2
+CRAWLER_crawlee := crawlee[beautifulsoup]==1.11.0
+CRAWLER_scrapy := scrapy==2.19.0
+
 # Tools of the tests, without the rest of .[dev], which the crawlers' own requirements may not agree with.
 ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiobotocore-dynamodb==2.25.*
 
 # mypy excludes these in the other environments (pyproject.toml), so that it takes them only as single files.
-ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py \
+ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py tests/adapters/%/suite/*.py \
 	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py benchmarks/adapters/soak_%.py
 
 test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
-
-test-ragcrawl: test-ragcrawl-suite
-
-test-ragcrawl-suite: .venv-ragcrawl/.installed fetch-dynamodb-local  ## ragcrawl's own tests, with this storage in the place of DuckDB.
-	@bash tools/fetch_ragcrawl_tests.sh .ragcrawl-tests .venv-ragcrawl/bin/pip
-	.venv-ragcrawl/bin/python tests/adapters/ragcrawl/own_suite.py .ragcrawl-tests $(DYNAMODB_LOCAL)
 
 # The cache of types is its own: CI runs these at once, and each environment has other packages.
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
 	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
+	$(if $(filter $*,$(WITH_SUITE)),$(if $(ARGS),,$(MAKE) test-$*-suite))
 
-.venv-ragcrawl/.installed: CRAWLER := ragcrawl==0.0.2
-.venv-crawlee/.installed: CRAWLER := crawlee[beautifulsoup]==1.11.0
-.venv-scrapy/.installed: CRAWLER := scrapy==2.19.0
-.venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: Makefile pyproject.toml
-	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
+# Crawlers whose source archives have their tests. Crawlee's has none.
+WITH_SUITE := ragcrawl scrapy
+
+test-ragcrawl-suite: .venv-ragcrawl/.installed .suite-ragcrawl/.fetched fetch-dynamodb-local  ## ragcrawl's own tests on the adapter, in half a minute.
+	.venv-ragcrawl/bin/python tests/adapters/ragcrawl/suite/ragcrawl_suite.py .suite-ragcrawl $(DYNAMODB_LOCAL)
+
+test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Scrapy's own tests on the adapter, in under three minutes (ARGS="-k name" for some).
+	cd .suite-scrapy && PYTHONPATH=$(CURDIR)/tests/adapters/scrapy/suite DYNAMODB_LOCAL=$(CURDIR)/$(DYNAMODB_LOCAL) \
+		$(CURDIR)/.venv-scrapy/bin/python -m scrapy_suite -n 2 -q --timeout 120 --tb short $(ARGS)
+
+.suite-%/.fetched: .venv-%/.installed
+	bash tools/fetch_sdist.sh .venv-$*/bin/pip '$(CRAWLER_$*)' $(@D)
+	touch $@
+
+# What Scrapy's own tests need.
+.venv-scrapy/.installed: ADAPTER_TOOLS += attrs pillow pyftpdlib pytest-twisted pytest-xdist
+.venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed: .venv-%/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER_$*)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
 	touch $@
 
 # numpy: the vector store in memory searches with it.
@@ -223,4 +235,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-integrations .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

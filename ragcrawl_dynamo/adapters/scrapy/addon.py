@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Self
+
+from scrapy.settings import SETTINGS_PRIORITIES
+from scrapy.utils.misc import load_object
 
 from ragcrawl_dynamo.adapters.scrapy.dupefilter import FrontierDupeFilter
 from ragcrawl_dynamo.adapters.scrapy.middleware import FrontierMiddleware
 from ragcrawl_dynamo.adapters.scrapy.pipeline import PagePipeline
 from ragcrawl_dynamo.adapters.scrapy.scheduler import FrontierScheduler
+from ragcrawl_dynamo.adapters.scrapy.settings import keeps_host_delay
 
 if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Nearest to the engine: there a middleware sees what all others made of a request and of its output.
 _NEAREST_TO_ENGINE = 1
@@ -20,16 +28,51 @@ _LATE_PIPELINE = 900
 
 
 class Addon:
-    """Installs the components: `ADDONS = {"ragcrawl_dynamo.adapters.scrapy.Addon": 500}`."""
+    """Installs the components: `ADDONS = {"ragcrawl_dynamo.adapters.scrapy.Addon": 500}`.
+
+    What the project or the spider sets itself stays: another scheduler or duplicate filter, and another
+    order, or None, for the middlewares and the pipeline. The commands `scrapy shell`, `fetch`, `parse`,
+    `check` and `bench` run without the components: they look at single pages, and must not crawl the run.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Creates it for a crawler."""
+        return cls(crawler)
 
     def update_settings(self, settings: BaseSettings) -> None:
         """Sets the scheduler and the duplicate filter, and adds the middlewares and the pipeline."""
+        if self._is_command_on_single_pages(settings):
+            return
         settings.set("SCHEDULER", FrontierScheduler, "addon")
         settings.set("DUPEFILTER_CLASS", FrontierDupeFilter, "addon")
-        for name, component, priority in (
+        # To issubclass, each class with the methods of a scheduler is a subclass of it.
+        if FrontierScheduler not in load_object(settings["SCHEDULER"]).__mro__:
+            logger.warning(
+                "SCHEDULER is %s, so that DynamoDB gets only the items. Remove this setting, and it gets the "
+                "requests too.",
+                settings["SCHEDULER"],
+            )
+        elif keeps_host_delay(settings):
+            # Otherwise the downloader would spread at random what the frontier has spaced already.
+            jitter = (
+                "DOWNLOAD_DELAY_JITTER" if "DOWNLOAD_DELAY_JITTER" in settings else "RANDOMIZE_DOWNLOAD_DELAY"
+            )
+            settings.set(jitter, 0, "addon")
+        for name, component, order in (
             ("DOWNLOADER_MIDDLEWARES", FrontierMiddleware, _NEAREST_TO_ENGINE),
             ("SPIDER_MIDDLEWARES", FrontierMiddleware, _NEAREST_TO_ENGINE),
             ("ITEM_PIPELINES", PagePipeline, _LATE_PIPELINE),
         ):
-            if component not in settings[name]:
-                settings[name][component] = priority
+            settings.setdefault_in_component_priority_dict(name, component, order)
+
+    def _is_command_on_single_pages(self, settings: BaseSettings) -> bool:
+        """Returns whether a command of Scrapy uses the spider for requests of its own."""
+        # The shell has no start of its own, but it is the one command that sets a duplicate filter.
+        if settings.getpriority("DUPEFILTER_CLASS") == SETTINGS_PRIORITIES["command"]:
+            return True
+        start = getattr(self._crawler.spidercls, "start", None)
+        return getattr(start, "__module__", "").startswith("scrapy.commands.")

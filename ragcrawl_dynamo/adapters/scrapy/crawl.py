@@ -23,7 +23,7 @@ CLAIM_TOKEN = "ragcrawl_dynamo_claim"  # noqa: S105 # the name of a token
 # Key in the meta of a request: Scrapy sets it for start requests.
 IS_START = "is_start_request"
 
-_CLIENT_LOGGERS = ("aiobotocore", "botocore")
+_CLIENT_LOGGERS = ("aiobotocore", "botocore", "ragcrawl_dynamo._dynamodb")
 
 
 class Crawl:
@@ -72,8 +72,7 @@ class Crawl:
 def _quiet_the_client() -> None:
     """Disables the debug logs of the client of DynamoDB, unless the user has set their level.
 
-    Scrapy gives all messages to its handlers, which drop those below LOG_LEVEL. The client would make some 20
-    of them for each request.
+    Scrapy's LOG_LEVEL is DEBUG by default. The client would log some 20 messages for each request.
     """
     for name in _CLIENT_LOGGERS:
         client_logger = logging.getLogger(name)

@@ -6,22 +6,31 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from scrapy.utils.httpobj import urlparse_cached
 
 from ragcrawl_dynamo import (
     Claim,
     Frontier,
     FrontierCancelledError,
-    FrontierItem,
+    HostBudgetError,
+    InvalidInputError,
     LeaseLostError,
-    PartialBatchError,
     RagcrawlDynamoError,
 )
 from ragcrawl_dynamo._utils.concurrency import run_until
 from ragcrawl_dynamo.adapters.scrapy.crawl import CLAIM_TOKEN, Crawl
 from ragcrawl_dynamo.adapters.scrapy.engine import Engine
-from ragcrawl_dynamo.adapters.scrapy.memory import Settlement
-from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
+from ragcrawl_dynamo.adapters.scrapy.memory import NewRequest, Outcome, Settlement
+from ragcrawl_dynamo.adapters.scrapy.serialization import (
+    RequestSerializer,
+    errors_of,
+    payload_with_errors,
+)
+
+if TYPE_CHECKING:
+    from scrapy import Request
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -48,6 +57,7 @@ class FrontierExchange:
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_idle = asyncio.Event()
+        self._delayed_hosts: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -138,31 +148,67 @@ class FrontierExchange:
     async def _write(self) -> None:
         """Adds new requests, and then settles claims: first the requests that a crawled one has yielded."""
         memory = self._memory
-        settlements, items = memory.to_settle[:], memory.to_add[:]
-        if items:
-            failure = await self._add(items)
-            del memory.to_add[: len(items)]
-            if failure is not None:
-                # These items are added again, and no claim is settled before.
-                memory.to_add[:0] = [item for item, _ in failure.failures]
-                raise failure
+        settlements, new = memory.to_settle[:], memory.to_add[:]
+        if new:
+            await self._set_slot_delays(new)
+            await self._add(new)
+            del memory.to_add[: len(new)]
         await self._settle(settlements)
         del memory.to_settle[: len(settlements)]
 
-    async def _add(self, items: list[FrontierItem]) -> PartialBatchError | None:
-        try:
-            results = await self._frontier.add(items)
-        except PartialBatchError as error:
-            return error
-        for item, result in zip(items, results, strict=True):
-            if result.error is not None:
-                logger.error("request %s cannot be stored: %s", item.url, result.error)
-                self._engine.count("unstorable")
+    async def _set_slot_delays(self, new: list[NewRequest]) -> None:
+        """Sets the delays of DOWNLOAD_SLOTS for hosts to which this process adds its first requests."""
+        for item, request, _ in new:
+            parts = urlparse_cached(request)
+            delay = self._settings.slot_delays.get(parts.hostname or "")
+            if delay is None or parts.netloc in self._delayed_hosts:
                 continue
-            self._memory.stored_keys.add(item.unique_key or "")
-            if not result.added:
-                self._engine.count("filtered", prefix="dupefilter")
-        return None
+            with suppress(InvalidInputError):  # such as an unknown scheme: the request stays in memory
+                await self._frontier.set_host_delay(item.url, delay)
+            self._delayed_hosts.add(parts.netloc)
+
+    async def _add(self, new: list[NewRequest]) -> None:
+        try:
+            results = await self._frontier.add([request.item for request in new])
+        except BaseException:
+            # All of them are added again. Whether a request was a duplicate is then no longer known.
+            self._memory.to_add[: len(new)] = [request._replace(is_repeated=True) for request in new]
+            raise
+        for (item, request, is_repeated), result in zip(new, results, strict=True):
+            if isinstance(result.error, HostBudgetError):
+                logger.warning("%s is dropped: %s", request, result.error)
+                self._engine.count("over_budget")
+                self._engine.signal_dropped(request)
+            elif result.error is not None:
+                self.keep_in_memory(request, item.unique_key or "", result.error)
+                self._engine.wake()
+            else:
+                self._memory.stored_keys.add(item.unique_key or "")
+                if result.added or is_repeated:
+                    self._engine.count("enqueued", prefix="scheduler")
+                    self._engine.count("enqueued/dynamodb", prefix="scheduler")
+                else:
+                    self._engine.log_duplicate(request)
+                    self._engine.signal_dropped(request)
+
+    def keep_in_memory(self, request: Request, unique_key: str, error: Exception) -> None:
+        """Keeps a request that cannot be stored in the memory of this process, which filters it too."""
+        if not request.dont_filter:
+            if unique_key in self._memory.kept_keys:
+                self._engine.log_duplicate(request)
+                self._engine.signal_dropped(request)
+                return
+            self._memory.kept_keys.add(unique_key)
+        if self._memory.kept_count == 0:
+            logger.warning(
+                "Unable to serialize request: %s - reason: %s - it stays in memory; no more of "
+                "these will be logged (the stat scheduler/unserializable counts them)",
+                *(request, error),
+            )
+        self._engine.count("unserializable", prefix="scheduler")
+        self._engine.count("enqueued", prefix="scheduler")
+        self._engine.count("enqueued/memory", prefix="scheduler")
+        self._memory.keep(request)
 
     async def _settle(self, settlements: list[Settlement]) -> None:
         """Settles claims by the outcomes of their requests. Skips those that an earlier try has settled."""
@@ -173,10 +219,10 @@ class FrontierExchange:
                 continue
             if outcome is None:
                 completed.append(claim)
-            elif outcome.kind == "failed":
-                settling.append(self._count_settled("failed", self._frontier.fail(claim, outcome.reason)))
-            else:
+            elif outcome.kind == "skipped":
                 settling.append(self._count_settled("skipped", self._frontier.skip(claim, outcome.reason)))
+            else:
+                settling.append(self._count_settled("failed", self._fail(claim, outcome)))
         if completed:
             completion = self._frontier.complete(completed)
             settling.append(self._count_settled("completed", completion, len(completed)))
@@ -184,6 +230,15 @@ class FrontierExchange:
         for error in await asyncio.gather(*settling, return_exceptions=True):
             if error is not None:
                 raise error
+
+    def _fail(self, claim: Claim, outcome: Outcome) -> Awaitable[object]:
+        """Fails a claim, for good unless its request may be crawled again."""
+        if outcome.kind == "interrupted":
+            return self._frontier.fail(claim, outcome.reason)
+        errors = errors_of(claim.item) + 1
+        if outcome.kind == "invalid" or errors >= self._settings.error_attempts:
+            return self._frontier.fail(claim, outcome.reason, retry=False)
+        return self._frontier.fail(claim, outcome.reason, payload=payload_with_errors(claim.item, errors))
 
     async def _count_settled(self, stat: str, settlement: Awaitable[object], count: int = 1) -> None:
         """Awaits the settlement of claims, and counts them. Lost leases are counted apart."""

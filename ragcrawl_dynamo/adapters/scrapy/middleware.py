@@ -31,14 +31,15 @@ class FrontierMiddleware:
 
     def process_response(self, request: Request, response: Response, spider: Any = None) -> Response:
         """Notes a failed request, if Scrapy's own retries ended with one of RETRY_HTTP_CODES."""
-        token = request.meta.get(CLAIM_TOKEN)
-        if token and response.status in self._retried_statuses:
-            self._memory.note_outcome(token, Outcome("failed", f"HTTP {response.status}"))
+        if token := self._token_of(request):
+            self._memory.note_downloaded(token)
+            if response.status in self._retried_statuses:
+                self._memory.note_outcome(token, Outcome("failed", f"HTTP {response.status}"))
         return response
 
     def process_exception(self, request: Request, exception: Exception, spider: Any = None) -> None:
         """Notes a failed download, or that a middleware refused the request."""
-        if token := request.meta.get(CLAIM_TOKEN):
+        if token := self._token_of(request):
             reason = f"{type(exception).__name__}: {exception}"
             is_refused = isinstance(exception, IgnoreRequest)
             self._memory.note_outcome(token, Outcome("skipped" if is_refused else "failed", reason))
@@ -52,3 +53,8 @@ class FrontierMiddleware:
                 output.meta.pop(CLAIM_TOKEN, None)
                 output.meta.pop(IS_START, None)
             yield output
+
+    def _token_of(self, request: Request) -> str | None:
+        """Returns the token of a claimed request; None for others, such as those of media pipelines."""
+        token: str | None = request.meta.get(CLAIM_TOKEN)
+        return token if self._memory.is_held(token, request) else None

@@ -10,11 +10,12 @@ from scrapy.core.scheduler import BaseScheduler
 from scrapy.utils.defer import deferred_from_coro
 from typing_extensions import override
 
+from ragcrawl_dynamo import InvalidInputError, RagcrawlDynamoError
 from ragcrawl_dynamo.adapters._runs import close_run
 from ragcrawl_dynamo.adapters.scrapy.crawl import CLAIM_TOKEN, Crawl
 from ragcrawl_dynamo.adapters.scrapy.engine import Engine
 from ragcrawl_dynamo.adapters.scrapy.exchange import FrontierExchange
-from ragcrawl_dynamo.adapters.scrapy.memory import Outcome
+from ragcrawl_dynamo.adapters.scrapy.memory import NewRequest, Outcome, OutcomeKind
 from ragcrawl_dynamo.adapters.scrapy.serialization import RequestSerializer
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class FrontierScheduler(BaseScheduler):
     Its methods never wait for DynamoDB: they use the memory of this process, and a background task exchanges
     requests with the frontier.
 
-    Stats: `ragcrawl_dynamo/claimed`, `completed`, `failed`, `skipped`, `lost` (leases), `in_memory` and
-    `unstorable` (requests).
+    Stats: `ragcrawl_dynamo/claimed`, `completed`, `failed`, `skipped`, `lost` (leases) and `over_budget`
+    (requests). `scheduler/enqueued`, `dequeued`, `unserializable` and `dupefilter/filtered` are Scrapy's.
     """
 
     _serializer: RequestSerializer
@@ -63,30 +64,28 @@ class FrontierScheduler(BaseScheduler):
     @override
     def has_pending_requests(self) -> bool:
         """Returns whether any process has something left to do."""
-        return not self._memory.is_finished or bool(self._memory.in_memory or self._memory.to_add)
+        return not self._memory.is_finished or self._memory.has_new
 
     @override
     def enqueue_request(self, request: Request) -> bool:
-        """Takes a request, and returns True, also for a duplicate."""
-        token = request.meta.get(CLAIM_TOKEN)
-        if token is not None and self._memory.is_in_progress(token):
-            # A downloader middleware retries or redirects it: under the same lease.
-            self._memory.replace(token, request)
+        """Takes a request. Returns False for a duplicate, if this process knows already that it is one."""
+        if self._stays_claimed(request):
             return True
-        # An errback may have copied the meta of the request that has failed.
-        request.meta.pop(CLAIM_TOKEN, None)
+        if not request.dont_filter and self._engine.dupefilter.request_seen(request):
+            self._engine.log_duplicate(request)
+            return False
         unique_key = self._serializer.key_of(request)
         if unique_key in self._memory.stored_keys:
-            self._engine.count("filtered", prefix="dupefilter")
-            return True
-        try:
-            self._memory.to_add.append(self._serializer.item_of(request, unique_key))
-        except (TypeError, ValueError) as error:
-            logger.warning("%s stays in memory, because it cannot be stored: %s", request, error)
-            self._engine.count("in_memory")
-            self._memory.in_memory.append(request)
+            self._engine.log_duplicate(request)
+            return False
         self._memory.is_finished = False
-        self._exchange.note_output()
+        try:
+            item = self._serializer.item_of(request, unique_key)
+        except (TypeError, ValueError, RecursionError) as error:
+            self._exchange.keep_in_memory(request, unique_key, error)
+        else:
+            self._memory.to_add.append(NewRequest(item, request))
+            self._exchange.note_output()
         return True
 
     @override
@@ -94,8 +93,22 @@ class FrontierScheduler(BaseScheduler):
         self._exchange.collect_crawled()
         request = self._memory.next_request()
         if request is not None:
+            self._engine.count("dequeued", prefix="scheduler")
             self._exchange.note_taken()
         return request
+
+    def _stays_claimed(self, request: Request) -> bool:
+        """Returns whether a downloader middleware made a request of a claimed one; it then replaces it."""
+        # An errback, or the spider, may have copied the meta of a claimed request.
+        token = request.meta.pop(CLAIM_TOKEN, None)
+        if not self._memory.is_downloading(token):
+            return False
+        if not self._serializer.is_same_work(self._memory.held[token].request, request):
+            return False
+        request.meta[CLAIM_TOKEN] = token
+        self._memory.replace(token, request)
+        self._engine.count("enqueued", prefix="scheduler")
+        return True
 
     async def _open(self, spider: Spider) -> None:
         settings = self._crawl.settings
@@ -106,8 +119,12 @@ class FrontierScheduler(BaseScheduler):
             host_delay=settings.host_delay,
             host_max_in_flight=settings.host_max_in_flight,
         )
-        self._serializer = RequestSerializer(self._crawler, spider, frontier)
+        self._serializer = RequestSerializer(
+            self._crawler, spider, frontier, filters_duplicates=self._engine.filters_duplicates
+        )
         self._exchange = FrontierExchange(self._crawl, frontier, self._serializer, self._engine)
+        if (opening := self._engine.dupefilter.open()) is not None:
+            await opening
         self._crawler.signals.connect(self._on_error, signals.spider_error)
         self._crawler.signals.connect(self._on_error, signals.item_error)
         await self._exchange.start()
@@ -120,6 +137,8 @@ class FrontierScheduler(BaseScheduler):
             await self._exchange.stop()
         finally:
             self._memory.clear()
+            if (closing := self._engine.dupefilter.close(reason)) is not None:
+                await closing
         if reason == "finished":
             settings = self._crawl.settings
             await close_run(self._crawl.backend, settings.site_id, settings.run_id)
@@ -130,4 +149,11 @@ class FrontierScheduler(BaseScheduler):
         token = None if request is None else request.meta.get(CLAIM_TOKEN)
         if token in self._memory.held:
             reason = f"{type(failure.value).__name__}: {failure.value}"
-            self._memory.note_outcome(token, Outcome("failed", reason))
+            self._memory.note_outcome(token, Outcome(_kind_of(failure.value), reason))
+
+
+def _kind_of(error: BaseException | None) -> OutcomeKind:
+    """Returns what an error means for its request."""
+    if isinstance(error, InvalidInputError):
+        return "invalid"
+    return "interrupted" if isinstance(error, RagcrawlDynamoError) else "failed"

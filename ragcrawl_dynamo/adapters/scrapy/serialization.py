@@ -20,21 +20,36 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 
+# Key in a payload, beside the fields of the request: how often the request has ended with an error.
+_ERRORS = "_errors"
+
+
 class RequestSerializer:
     """Converts the requests of a spider."""
 
-    def __init__(self, crawler: Crawler, spider: Spider, frontier: Frontier) -> None:
+    def __init__(
+        self, crawler: Crawler, spider: Spider, frontier: Frontier, *, filters_duplicates: bool = True
+    ) -> None:
         # Any: its fingerprinter is None until it crawls.
         self._crawler: Any = crawler
         self._spider = spider
         self._frontier = frontier
+        self._filters_duplicates = filters_duplicates
 
     def key_of(self, request: Request) -> str:
         """Returns the unique key of a request. A request that must not be filtered gets a new one."""
-        fingerprint: str = self._crawler.request_fingerprinter.fingerprint(request).hex()
-        if request.dont_filter and not request.meta.get(IS_START):
-            return f"{fingerprint}-{secrets.token_hex(8)}"
-        return fingerprint
+        return secrets.token_hex(16) if self._is_never_filtered(request) else self._fingerprint(request)
+
+    def is_same_work(self, request: Request, other: Request) -> bool:
+        """Returns whether another request, made of a claimed one by a middleware, is crawled under its claim.
+
+        It is if Scrapy would not filter it: retries, and redirects of requests with `dont_filter`. All others
+        are new links, so that a page to which many redirect is fetched once. A start request is filtered in
+        spite of its `dont_filter`, unless it is the same one again.
+        """
+        if self._is_never_filtered(other):
+            return True
+        return other.dont_filter and self._fingerprint(request) == self._fingerprint(other)
 
     def item_of(self, request: Request, unique_key: str) -> FrontierItem:
         """Returns a request as an item for the frontier.
@@ -70,6 +85,29 @@ class RequestSerializer:
         if class_name is not None and not issubclass(load_object(class_name), Request):
             raise ValueError(f"{class_name} is not a class of requests")
         return request_from_dict(fields, spider=self._spider)
+
+    def _is_never_filtered(self, request: Request) -> bool:
+        # A page that redirects to itself over others, for example to set a cookie, is crawled again.
+        is_back = request.url in request.meta.get("redirect_urls", ())
+        is_start = bool(request.meta.get(IS_START)) and not is_back
+        return (request.dont_filter or not self._filters_duplicates) and not is_start
+
+    def _fingerprint(self, request: Request) -> str:
+        fingerprint: bytes = self._crawler.request_fingerprinter.fingerprint(request)
+        return fingerprint.hex()
+
+
+def errors_of(item: FrontierItem) -> int:
+    """Returns how often the request of an item has ended with an error."""
+    return 0 if item.payload is None else int(loads(item.payload).get(_ERRORS, 0))
+
+
+def payload_with_errors(item: FrontierItem, errors: int) -> str:
+    """Returns the payload of an item, with the number of its errors."""
+    fields = (
+        loads(item.payload) if item.payload is not None else {"url": item.url, "meta": {"depth": item.depth}}
+    )
+    return dumps({**fields, _ERRORS: errors})
 
 
 def dumps(value: Any) -> str:

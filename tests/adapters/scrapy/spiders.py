@@ -9,12 +9,17 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from scrapy import FormRequest, Request, Spider
+from scrapy import FormRequest, Request, Spider, signals
 from scrapy.crawler import CrawlerProcess
+from scrapy.dupefilters import RFPDupeFilter
 from scrapy.exceptions import DropItem
+from scrapy.utils.request import RequestFingerprinter
+
+from ragcrawl_dynamo import EndpointUnreachableError
 
 
 class Plain(Spider):
@@ -43,6 +48,88 @@ class Failing(Plain):
         yield from super().parse(response)
         if response.url[-1] in "13579" and not again:
             raise ValueError(f"fails for {response.url}")
+
+
+class Unusual(Plain):
+    """Yields items of unusual types, and one that cannot be stored."""
+
+    name = "unusual"
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        yield from response.follow_all(css="a", callback=self.parse)
+        item = {"url": response.url, "title": response.css("title::text, h1::text").getall()}
+        item |= {"price": Decimal("1.10"), "tags": {"a"}, "at": datetime(2026, 7, 1)}  # any
+        if response.url.endswith("/0"):
+            item["selector"] = response.css("p")[0]
+        yield item
+        yield {"no": "url"}
+        yield {"url": None}
+
+
+class Unstorable(Plain):
+    """Requests that cannot be stored, each twice."""
+
+    name = "unstorable"
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        for _ in range(2):
+            yield Request(f"{response.url}?large", self.note, meta={"large": "x" * 500_000})
+            yield Request(f"{response.url}?partial", partial(self.note))
+            yield Request("data:,text", self.note, priority=1)
+
+    def note(self, response: Any) -> None:
+        self.seen.append(response.url)
+
+
+class Fingerprinter(RequestFingerprinter):
+    """Fails for some requests."""
+
+    def fingerprint(self, request: Request) -> bytes:
+        if request.url.endswith("?bad"):
+            raise ValueError("no fingerprint")
+        return super().fingerprint(request)
+
+
+class Bad(Plain):
+    """Yields requests without a fingerprint. Scrapy does not ask for one if it must not filter a request."""
+
+    name = "bad"
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        self.seen.append(response.url)
+        if "?" not in response.url:
+            yield Request(f"{response.url}?bad", dont_filter=True)
+            yield Request(f"{response.url}?bad")
+
+
+class Dropped(Plain):
+    """Follows all links, and notes which requests were dropped."""
+
+    name = "dropped"
+
+    @classmethod
+    def from_crawler(cls, crawler: Any, *args: Any, **options: Any) -> Any:
+        spider = super().from_crawler(crawler, *args, **options)
+        crawler.signals.connect(spider.note_dropped, signals.request_dropped)
+        return spider
+
+    async def start(self) -> Any:
+        # Scrapy would not filter it by default, and crawl it again.
+        yield Request(self.start_urls[0])
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        self.seen.append(response.url)
+        yield from response.follow_all(css="a", callback=self.parse)
+
+    def note_dropped(self, request: Request) -> None:
+        self.seen.append(["dropped", request.url])
+
+
+class WithoutTwo(RFPDupeFilter):
+    """Filters one page more."""
+
+    def request_seen(self, request: Request) -> bool:
+        return request.url.endswith("/2") or super().request_seen(request)
 
 
 class Odd(Plain):
@@ -97,6 +184,18 @@ class Dropping:
         if item["url"].endswith("/3") and not self.failed:
             self.failed = True
             raise ValueError("three")
+        return item
+
+
+class OutOfReach(Dropping):
+    """A pipeline that fails once because DynamoDB cannot be reached."""
+
+    def process_item(self, item: Any, spider: Any = None) -> Any:
+        if not self.failed:
+            self.failed = True
+            raise EndpointUnreachableError(
+                "no answer", code="ReadTimeout", operation="TransactWriteItems", table=None
+            )
         return item
 
 

@@ -7,11 +7,19 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
+import pytest
 from scrapy import Request
 
-from ragcrawl_dynamo import Claim
+from ragcrawl_dynamo import (
+    AddResult,
+    Claim,
+    EndpointUnreachableError,
+    FrontierItem,
+    HostBudgetError,
+    ItemTooLargeError,
+)
 from ragcrawl_dynamo.adapters.scrapy.exchange import FrontierExchange
-from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory
+from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory, NewRequest
 from tests.support.factories import make_item
 
 
@@ -32,6 +40,7 @@ class Frontier:
 
     def __init__(self) -> None:
         self.available = 0
+        self.answers: list[Any] = []
         self.wanted: list[int] = []
         self.waits: list[dict[str, Any]] = []
         self.never_answers = False
@@ -42,6 +51,15 @@ class Frontier:
 
     async def release(self, claims: list[Claim]) -> None:
         assert claims == []
+
+    async def add(self, links: list[FrontierItem]) -> list[AddResult]:
+        outcome = self.answers.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return [
+            AddResult(link.url, link.item_id, added=False, error=error)
+            for link, error in zip(links, outcome, strict=True)
+        ]
 
     async def claim(self, limit: int, *, lease_seconds: float, **options: Any) -> list[Claim]:
         self.wanted.append(limit)
@@ -69,9 +87,14 @@ class Exchanging:
 
     def __init__(self) -> None:
         self.frontier, self.memory = Frontier(), CrawlMemory()
-        settings = SimpleNamespace(prefetch=4, lease_seconds=60.0)
+        self.noted: list[tuple[str, str]] = []
+        settings = SimpleNamespace(prefetch=4, lease_seconds=60.0, slot_delays={})
         engine = SimpleNamespace(
-            wake=lambda: None, count=lambda *args, **options: None, requests_in_progress=lambda: None
+            wake=lambda: None,
+            count=lambda *args, **options: None,
+            requests_in_progress=lambda: None,
+            log_duplicate=lambda request: self.noted.append(("duplicate", request.url)),
+            signal_dropped=lambda request: self.noted.append(("dropped", request.url)),
         )
         serializer = SimpleNamespace(request_of=lambda item: Request(item.url))
         crawl = SimpleNamespace(settings=settings, memory=self.memory)
@@ -82,6 +105,12 @@ class Exchanging:
     @property
     def may_claim(self) -> bool:
         return self.exchange._has_room.is_set()
+
+    def yield_request(self, name: str) -> Request:
+        """Lets the spider yield a request, which is to be added."""
+        request = Request(f"https://a.example/{name}")
+        self.memory.to_add.append(NewRequest(make_item(name, url=request.url, unique_key=name), request))
+        return request
 
     def take(self, count: int) -> None:
         """Lets the engine take requests."""
@@ -134,3 +163,32 @@ async def test_exchange_does_not_claim_from_a_finished_run() -> None:
     await exchanging.exchange._claim()
     assert exchanging.frontier.wanted == []
     assert exchanging.memory.is_finished
+
+
+async def test_exchange_adds_requests_again_and_then_calls_none_of_them_a_duplicate() -> None:
+    exchanging = Exchanging()
+    exchanging.yield_request("first")
+    error = EndpointUnreachableError("no answer", code="", operation="BatchWriteItem", table=None)
+    exchanging.frontier.answers = [error, [None], [None]]
+    with pytest.raises(EndpointUnreachableError):
+        await exchanging.exchange._write()
+    # The first try may have added it, although its answer was lost.
+    await exchanging.exchange._write()
+    assert (exchanging.memory.to_add, exchanging.noted) == ([], [])
+    exchanging.yield_request("second")
+    await exchanging.exchange._write()
+    second = "https://a.example/second"
+    assert exchanging.noted == [("duplicate", second), ("dropped", second)]
+
+
+async def test_exchange_keeps_what_the_frontier_cannot_store_and_drops_what_a_budget_forbids() -> None:
+    exchanging = Exchanging()
+    large, budget = exchanging.yield_request("large"), exchanging.yield_request("budget")
+    too_large = ItemTooLargeError(
+        ("payload", 500_000), model="FrontierItem", record="large", size=500_000, limit=409_600
+    )
+    exchanging.frontier.answers = [[too_large, HostBudgetError("url", "is full")]]
+    await exchanging.exchange._write()
+    assert exchanging.memory.next_request() is large
+    assert exchanging.memory.next_request() is None
+    assert exchanging.noted == [("dropped", budget.url)]

@@ -8,7 +8,7 @@ import pytest
 from scrapy import Request
 
 from ragcrawl_dynamo import Claim, FrontierItem
-from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory, Outcome, Settlement
+from ragcrawl_dynamo.adapters.scrapy.memory import CrawlMemory, NewRequest, Outcome, Settlement
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -34,12 +34,13 @@ def hold(memory: CrawlMemory, name: str) -> tuple[Claim, Request]:
     return claim, request
 
 
-def test_scrapy_crawl_memory_hands_out_held_requests_before_those_in_memory() -> None:
+def test_scrapy_crawl_memory_hands_out_unstorable_requests_by_priority_and_then_held_ones() -> None:
     memory = CrawlMemory()
-    unstorable = Request("https://a.example/unstorable")
-    memory.in_memory.append(unstorable)
     (_, first), (_, second) = hold(memory, "first"), hold(memory, "second")
-    assert [memory.next_request() for _ in range(4)] == [first, second, unstorable, None]
+    low, old, new = (Request("https://a.example/unstorable", priority=order) for order in (-1, 2, 2))
+    for unstorable in (low, old, new):
+        memory.keep(unstorable)
+    assert [memory.next_request() for _ in range(6)] == [old, new, low, first, second, None]
     assert memory.is_busy
 
 
@@ -49,7 +50,7 @@ def test_scrapy_crawl_memory_crawls_a_replaced_request_next_under_the_same_claim
     hold(memory, "second")
     memory.next_request()
     redirected = Request("https://a.example/redirected")
-    assert memory.is_in_progress(claim.token)
+    assert memory.is_downloading(claim.token)
     memory.replace(claim.token, redirected)
     assert memory.next_request() is redirected
     memory.settle(claim.token)
@@ -62,7 +63,7 @@ def test_scrapy_crawl_memory_settles_a_claim_with_its_outcome() -> None:
     memory.next_request()
     outcome = Outcome("failed", "HTTP 503")
     memory.note_outcome(claim.token, outcome)
-    assert not memory.is_in_progress(claim.token)
+    assert not memory.is_downloading(claim.token)
     memory.settle(claim.token)
     # A lease that is lost now changes nothing of what is to be written.
     memory.forget(claim.token)
@@ -80,7 +81,7 @@ def test_scrapy_crawl_memory_forgets_a_lost_claim() -> None:
     assert memory.next_request() is kept
     assert memory.next_request() is None
     memory.hold(lost, kept)
-    assert memory.is_in_progress(lost.token)
+    assert memory.is_downloading(lost.token)
 
 
 def test_scrapy_crawl_memory_forgets_everything_at_once() -> None:
@@ -88,8 +89,8 @@ def test_scrapy_crawl_memory_forgets_everything_at_once() -> None:
     claim, _ = hold(memory, "first")
     settled, _ = hold(memory, "second")
     memory.settle(settled.token)
-    memory.to_add.append(claim.item)
-    memory.in_memory.append(Request("https://a.example/unstorable"))
+    memory.to_add.append(NewRequest(claim.item, Request(claim.item.url)))
+    memory.keep(Request("https://a.example/unstorable"))
     memory.note_outcome(claim.token, Outcome("skipped", "robots.txt"))
     memory.is_finished = True
     memory.clear()
@@ -101,7 +102,7 @@ def test_scrapy_crawl_memory_forgets_everything_at_once() -> None:
 def test_scrapy_crawl_memory_of_a_cancelled_run_keeps_what_others_can_crawl() -> None:
     memory = CrawlMemory()
     claim, request = hold(memory, "first")
-    memory.in_memory.append(Request("https://a.example/unstorable"))
+    memory.keep(Request("https://a.example/unstorable"))
     memory.cancel()
     assert memory.is_finished
     assert memory.next_request() is request
@@ -118,3 +119,26 @@ def test_scrapy_crawl_memory_passes_over_a_claim_that_was_forgotten_while_it_wai
     memory.replace(claim.token, request)
     memory.forget(claim.token)
     assert memory.next_request() is None
+
+
+def test_scrapy_crawl_memory_keeps_the_weightiest_outcome_of_a_request() -> None:
+    memory = CrawlMemory()
+    claim, _ = hold(memory, "first")
+    for kind in ("skipped", "invalid", "interrupted", "failed"):
+        memory.note_outcome(claim.token, Outcome(kind, kind))
+    memory.settle(claim.token)
+    assert memory.to_settle == [Settlement(claim, Outcome("interrupted", "interrupted"))]
+
+
+def test_scrapy_crawl_memory_replaces_only_requests_without_a_response() -> None:
+    memory = CrawlMemory()
+    claim, request = hold(memory, "first")
+    copied = request.copy()
+    assert memory.is_held(claim.token, request)
+    assert not memory.is_held(claim.token, copied)
+    assert memory.is_downloading(claim.token)
+    memory.note_downloaded(claim.token)
+    assert not memory.is_downloading(claim.token)
+    memory.forget(claim.token)
+    assert not memory.is_held(claim.token, request)
+    assert not memory.is_downloading(None)

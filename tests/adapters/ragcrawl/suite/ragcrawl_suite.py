@@ -1,6 +1,6 @@
 """Runs ragcrawl's own tests with this storage in the place of DuckDB (`make test-ragcrawl-suite`).
 
-    python tests/adapters/ragcrawl/own_suite.py FOLDER_OF_THE_SOURCES FOLDER_OF_DYNAMODB_LOCAL
+    python tests/adapters/ragcrawl/suite/ragcrawl_suite.py FOLDER_OF_THE_SOURCES FOLDER_OF_DYNAMODB_LOCAL
 
 It is a script, not a module of `tests`: ragcrawl's tests are in a package of that name too.
 """
