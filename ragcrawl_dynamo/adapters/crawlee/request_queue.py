@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -19,7 +18,6 @@ from crawlee.storage_clients.models import (
     RequestQueueMetadata,
     UnprocessedRequest,
 )
-from pydantic import ValidationError
 from typing_extensions import override
 
 from ragcrawl_dynamo import (
@@ -33,7 +31,8 @@ from ragcrawl_dynamo import (
 )
 from ragcrawl_dynamo.adapters._runs import close_run
 from ragcrawl_dynamo.adapters.crawlee.adder import RequestAdder
-from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
+from ragcrawl_dynamo.adapters.crawlee.claimer import RequestClaimer
+from ragcrawl_dynamo.adapters.crawlee.memory import QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
 from ragcrawl_dynamo.adapters.crawlee.serialization import crawl_depth_of, payload_of, request_of
@@ -72,8 +71,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._settler = Settler()
         self._memory = QueueMemory(backend.config.frontier_seen_cache)
         self._times = StorageTimes(run.created_at)
-        self._claiming = asyncio.Lock()
-        self._refilling: asyncio.Task[None] | None = None
+        self._claimer = RequestClaimer(self._frontier, self._keeper, self._memory, settings)
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases."""
@@ -84,8 +82,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Settles handled requests, releases all others, and records the end of the run if it is finished."""
-        if self._refilling is not None:
-            await asyncio.gather(self._refilling, return_exceptions=True)
+        await self._claimer.stop()
         await self._adder.join()
         await self._settler.close()
         await self._keeper.__aexit__(kind, error, trace)
@@ -178,13 +175,12 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     async def fetch_next_request(self) -> Request | None:
         self._times.note_access()
         memory = self._memory
-        await self._claim_if_none_ready()
-        if not memory.ready:
+        memory.has_fetched = True
+        if not await self._has_ready():
             return None
         claim, request = memory.ready.pop(0)
         memory.claims[request.unique_key] = claim
-        if len(memory.ready) <= self._settings.prefetch // 2 and not memory.is_empty():
-            self._refill()
+        self._claimer.refill()
         return request
 
     @override
@@ -203,6 +199,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._memory.forget_claim(claim)
         await self._settler.start(claim, partial(self._end, claim, end, payload_of(request)))
         self._memory.note_handled(request.unique_key)
+        if not self._memory.claims:
+            self._claimer.wake()
         self._times.note_change()
         return ProcessedRequest(
             unique_key=request.unique_key, was_already_present=True, was_already_handled=True
@@ -228,8 +226,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     async def is_empty(self) -> bool:
         """Returns whether no request can be fetched now. To find out, it claims the next requests."""
         self._times.note_access()
-        await self._claim_if_none_ready()
-        if self._memory.ready:
+        if await self._has_ready():
             return False
         return _HAS_IS_FINISHED or await self.is_finished()
 
@@ -238,8 +235,9 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         """Returns whether all requests are handled, those in progress in other processes included."""
         if self._memory.is_unfinished():
             return False
-        # To claim a request costs less than to prove that there is none.
-        await self._claim_if_none_ready()
+        # To claim a request costs less than to prove that there is none. Who only adds requests keeps none.
+        if self._memory.has_fetched:
+            await self._claimer.claim_if_none_ready()
         if self._memory.is_unfinished() or not await self._settler.join(_JOIN_SECONDS):
             return False
         finished = await self._frontier.is_finished()
@@ -247,52 +245,16 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             self._memory.note_unfinished()
         return finished
 
-    async def _claim_if_none_ready(self) -> None:
-        memory = self._memory
-        if memory.ready and not memory.in_front:
-            return
-        async with self._claiming:
-            while (memory.in_front or not memory.ready) and not memory.is_empty():
-                await self._claim()
+    async def _has_ready(self) -> bool:
+        """Claims requests if none is ready, and returns whether some are.
 
-    def _refill(self) -> None:
-        """Claims the next requests in the background, unless that is being done."""
-        if self._refilling is None or self._refilling.done():
-            self._refilling = asyncio.create_task(self._claim_ahead())
-
-    async def _claim_ahead(self) -> None:
-        try:
-            async with self._claiming:
-                if len(self._memory.ready) <= self._settings.prefetch // 2:
-                    await self._claim()
-        except RagcrawlDynamoError as error:
-            # Whoever needs a request claims again, and gets the error.
-            logger.warning("no requests could be claimed ahead: %s", error)
-
-    async def _claim(self) -> None:
-        """Claims the next requests: those in the front of the queue, or else those after the ready ones."""
-        memory = self._memory
-        in_front, changes = memory.in_front, memory.changes
-        count = in_front or self._settings.prefetch - len(memory.ready)
-        claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
-        claimed: list[ClaimedRequest] = []
-        invalid: list[tuple[Claim, str]] = []
-        for claim in claims:
-            try:
-                claimed.append(ClaimedRequest(claim, request_of(claim.item)))
-            except ValidationError as error:
-                invalid.append((claim, f"is not a request: {error}"))
-        self._keeper.hold(claim for claim, _ in claimed)
-        # Requests in the front of the queue go before those that were claimed earlier.
-        memory.ready.extend(claimed)
-        memory.ready.sort(key=lambda ready: -ready.claim.item.priority)
-        memory.in_front -= in_front
-        # What was added in the meantime may not have been seen.
-        if not claims and memory.changes == changes:
-            memory.note_empty()
-        for claim, reason in invalid:
-            logger.error("item %s %s", claim.item.item_id, reason)
-            await self._frontier.fail(claim, reason, retry=False)
+        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
+        second after an empty answer, and be late at each request.
+        """
+        await self._claimer.claim_if_none_ready()
+        if not self._memory.ready and self._settings.has_host_limits and not await self.is_finished():
+            await self._claimer.wait()
+        return bool(self._memory.ready)
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:
         """Ends the claim of a handled request: stores the request as it is now, if that is possible."""

@@ -12,7 +12,7 @@ from crawlee.storages import RequestQueue
 
 from ragcrawl_dynamo import AddResult, BackendStateError, FrontierItem, FrontierStatus
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBRequestQueueClient, DynamoDBStorageClient
-from tests.adapters.crawlee.requests import handle_all, remaining, url, user_fields, wait_until
+from tests.adapters.crawlee.requests import handle_all, url, user_fields, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -305,21 +305,6 @@ async def test_crawlee_request_queue_adds_the_requests_of_concurrent_calls_toget
     # Requests that are known to be stored are not sent again.
     await queue.add_request(url(0))
     assert sum(batches) == len(names)
-
-
-async def test_crawlee_request_queue_claims_ahead_while_requests_are_handled(queue: RequestQueue) -> None:
-    await queue.add_requests([url(number) for number in range(40)], wait_for_all_requests_to_be_added=True)
-    assert isinstance(queue._client, DynamoDBRequestQueueClient)
-    ready = queue._client._memory.ready
-    for _ in range(8):
-        assert await queue.fetch_next_request() is not None
-
-    async def is_refilled() -> bool:
-        return len(ready) == 16
-
-    await wait_until(is_refilled, True)
-    rest = [request.url async for request in remaining(queue)]
-    assert rest == [url(number) for number in range(8, 40)]
 
 
 async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_stored(
