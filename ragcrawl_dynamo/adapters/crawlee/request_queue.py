@@ -21,6 +21,7 @@ from crawlee.storage_clients.models import (
 from typing_extensions import override
 
 from ragcrawl_dynamo import (
+    AddResult,
     Claim,
     CrawlRun,
     DynamoDBBackend,
@@ -29,7 +30,7 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo.adapters._runs import close_run
+from ragcrawl_dynamo.adapters._runs import close_run, delete_run
 from ragcrawl_dynamo.adapters.crawlee.adder import RequestAdder
 from ragcrawl_dynamo.adapters.crawlee.claimer import RequestClaimer
 from ragcrawl_dynamo.adapters.crawlee.memory import QueueMemory
@@ -71,6 +72,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._settler = Settler()
         self._memory = QueueMemory(backend.config.frontier_seen_cache)
         self._times = StorageTimes(run.created_at)
+        self._is_dropped = False
         self._claimer = RequestClaimer(self._frontier, self._keeper, self._memory, settings)
 
     async def __aenter__(self) -> Self:
@@ -91,7 +93,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as failure:
             logger.warning("some requests are not released, and come back when their leases end: %s", failure)
-        await close_run(self._backend, self._run.site_id, self._run.run_id)
+        if not self._is_dropped:
+            await close_run(self._backend, self._run.site_id, self._run.run_id)
 
     @override
     async def get_metadata(self) -> RequestQueueMetadata:
@@ -112,11 +115,14 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def drop(self) -> None:
-        """Deletes all requests. The record of the run stays."""
+        """Deletes all requests and the record of the run. The next request that is added makes a new run."""
         await self.purge()
+        await delete_run(self._backend, self._run)
+        self._is_dropped = True
 
     @override
     async def purge(self) -> None:
+        await self._claimer.stop()
         await self._settler.join(_JOIN_SECONDS)
         for claim in self._keeper.held:
             self._keeper.let_go(claim)
@@ -129,33 +135,31 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self, requests: Sequence[Request], *, forefront: bool = False
     ) -> AddRequestsResponse:
         """Adds requests. A request that cannot be stored is logged and returned as unprocessed."""
-        response = AddRequestsResponse(processed_requests=[], unprocessed_requests=[])
-        accepted: list[tuple[Request, FrontierItem]] = []
-        for request in requests:
+        if self._is_dropped:
+            await self._backend.save_run(self._run)
+            self._is_dropped = False
+        items: dict[int, FrontierItem] = {}
+        outcomes: dict[int, ProcessedRequest | UnprocessedRequest] = {}
+        for number, request in enumerate(requests):
             if request.unique_key in self._memory.stored_keys:
-                response.processed_requests.append(self._processed(request, was_added=False))
+                outcomes[number] = self._processed(request, was_added=False)
                 continue
             try:
-                accepted.append((request, self._item(request, forefront=forefront)))
+                items[number] = self._item(request, forefront=forefront)
             except ValueError as error:
-                response.unprocessed_requests.append(_refused(request, error))
-        results = await self._adder.add([item for _, item in accepted])
-        for (request, _), result in zip(accepted, results, strict=True):
-            if result is None:
-                response.unprocessed_requests.append(_unprocessed(request))
-            elif result.error is not None:
-                response.unprocessed_requests.append(_refused(request, result.error))
-            else:
-                self._memory.stored_keys.add(request.unique_key)
-                is_final = result.status is not None and result.status.is_final
-                response.processed_requests.append(
-                    self._processed(request, was_added=result.added, is_final=is_final)
-                )
-        if forefront:
-            self._note_in_front(
-                sum(not processed.was_already_present for processed in response.processed_requests)
-            )
-        if any(not processed.was_already_present for processed in response.processed_requests):
+                outcomes[number] = _refused(request, error)
+        results = await self._adder.add([*items.values()])
+        for number, result in zip(items, results, strict=True):
+            outcomes[number] = self._outcome(requests[number], result)
+        # In the order of the requests.
+        ordered = [outcomes[number] for number in range(len(requests))]
+        response = AddRequestsResponse(
+            processed_requests=[outcome for outcome in ordered if isinstance(outcome, ProcessedRequest)],
+            unprocessed_requests=[outcome for outcome in ordered if isinstance(outcome, UnprocessedRequest)],
+        )
+        added = sum(not processed.was_already_present for processed in response.processed_requests)
+        if added:
+            self._note_in_front(added if forefront else 0)
             self._note_change()
         return response
 
@@ -281,6 +285,15 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         # Not earlier: after any other error Crawlee repeats the call. The request may be claimed again now.
         self._memory.forget_claim(claim)
         return is_settled
+
+    def _outcome(self, request: Request, result: AddResult | None) -> ProcessedRequest | UnprocessedRequest:
+        if result is None:
+            return _unprocessed(request)
+        if result.error is not None:
+            return _refused(request, result.error)
+        self._memory.stored_keys.add(request.unique_key)
+        is_final = result.status is not None and result.status.is_final
+        return self._processed(request, was_added=result.added, is_final=is_final)
 
     def _processed(self, request: Request, *, was_added: bool, is_final: bool = False) -> ProcessedRequest:
         return ProcessedRequest(

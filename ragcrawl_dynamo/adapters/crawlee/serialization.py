@@ -35,7 +35,7 @@ def request_of(item: FrontierItem) -> Request:
 
 
 def to_json(field: str, value: Any) -> str:
-    """Returns a value as JSON.
+    """Returns a value as JSON. What JSON does not have, such as a datetime, becomes text, as in Crawlee.
 
     Args:
         field: Name of the value in the error.
@@ -45,7 +45,7 @@ def to_json(field: str, value: Any) -> str:
         InvalidArgumentError: The value cannot be encoded as JSON.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(field, f"cannot be encoded as JSON: {error}") from error
 
