@@ -8,8 +8,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pydantic import ValidationError
-
 from ragcrawl_dynamo import Claim, Frontier, LeaseKeeper, RagcrawlDynamoError
 from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
@@ -139,7 +137,7 @@ class RequestClaimer:
         for claim in claims:
             try:
                 claimed.append(ClaimedRequest(claim, request_of(claim.item)))
-            except ValidationError as error:
+            except ValueError as error:
                 invalid.append((claim, f"is not a request: {error}"))
         self._keeper.hold(claim for claim, _ in claimed)
         # Requests in the front of the queue go before those that were claimed earlier.

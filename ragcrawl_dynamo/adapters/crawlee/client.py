@@ -56,8 +56,11 @@ class DynamoDBStorageClient(StorageClient):
         self._item_key = item_key
         self._queue_settings = RequestQueueSettings(**queue_options)
         self._backend = DynamoDBBackend(self._config)
+        self._is_open = False
+        self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forget()
+        self._cache_key = object()
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Opens the backend."""

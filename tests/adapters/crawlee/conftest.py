@@ -51,9 +51,9 @@ async def store(client: DynamoDBStorageClient) -> KeyValueStore:
 
 
 @pytest.fixture(scope="session")
-def scenario_config(moto_endpoint: str) -> DynamoDBConfig:
+def scenario_config(dynamodb_local_endpoint: str) -> DynamoDBConfig:
     """Settings of tables that all scenarios share: each has a site of its own."""
-    return local_config(moto_endpoint)
+    return local_config(dynamodb_local_endpoint)
 
 
 @pytest_asyncio.fixture(params=["memory", "dynamodb"])

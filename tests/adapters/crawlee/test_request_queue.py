@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -234,7 +235,7 @@ async def test_crawlee_request_queue_is_purged_and_dropped(
 async def test_crawlee_request_queue_returns_a_request_that_cannot_be_stored_as_unprocessed(
     queue: RequestQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    large = Request.from_url(url("large"), user_data={"x": "y" * 500_000})
+    large = Request.from_url(url("large"), user_data={"x": token_hex(400_000)})
     response = await queue._client.add_batch_of_requests([large, Request.from_url(url(1))])
     assert [request.url for request in response.unprocessed_requests] == [url("large")]
     assert [request.was_already_present for request in response.processed_requests] == [False]
@@ -252,11 +253,12 @@ async def test_crawlee_request_queue_makes_requests_of_links_without_a_payload(
     assert (request.url, request.method) == (url(1), "GET")
 
 
+@pytest.mark.parametrize("payload", ["no JSON", "zlib:no base 85", "zlib:0000"])
 async def test_crawlee_request_queue_gives_up_an_item_that_is_not_a_request(
-    queue: RequestQueue, client: DynamoDBStorageClient, caplog: pytest.LogCaptureFixture
+    queue: RequestQueue, client: DynamoDBStorageClient, caplog: pytest.LogCaptureFixture, payload: str
 ) -> None:
     frontier = client.backend.frontier("site", "site/run")
-    await frontier.add([frontier.link(url(1), payload="no JSON"), url(2)])
+    await frontier.add([frontier.link(url(1), payload=payload), url(2)])
     await wait_until(queue.is_empty, False)
     assert await handle_all(queue) == ["2"]
     await wait_until(queue.is_finished, True)
@@ -313,7 +315,7 @@ async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_st
     await queue.add_request(url(1))
     request = await queue.fetch_next_request()
     assert request is not None
-    request.user_data["x"] = "y" * 500_000
+    request.user_data["x"] = token_hex(400_000)
     await queue.mark_request_as_handled(request)
     assert await queue.is_finished()
     assert f"request {url(1)} is handled, but stored as it was before" in caplog.text

@@ -162,6 +162,20 @@ async def test_crawlee_request_is_stored_with_all_that_its_user_has_set(either_q
     assert stored.state is RequestState.UNPROCESSED
 
 
+async def test_crawlee_large_request_is_stored_reclaimed_and_handled(either_queue: RequestQueue) -> None:
+    text = "ä large text. " * 40_000
+    await either_queue.add_request(Request.from_url(url(1), user_data={"text": text}))
+    request = await fetched(either_queue)
+    assert request.user_data["text"] == text
+    request.user_data["more"] = text
+    await either_queue.reclaim_request(request)
+    request = await fetched(either_queue)
+    await either_queue.mark_request_as_handled(request)
+    stored = await either_queue.get_request(request.unique_key)
+    assert stored is not None
+    assert stored.user_data["text"] == stored.user_data["more"] == text
+
+
 async def test_crawlee_requests_are_apart_by_their_unique_keys(either_queue: RequestQueue) -> None:
     extended: Any = {"use_extended_unique_key": True, "method": "POST"}
     requests = [

@@ -53,10 +53,13 @@ async def test_crawlee_store_returns_a_value_of_any_type(
     record = await either_store._client.get_value(key="key")
     assert record is not None
     assert record.content_type == metadata.content_type
-    own_types = {str: "text/plain", bytes: "application/octet-stream", bytearray: "application/octet-stream"}
-    own_types |= {dict: "application/json", list: "application/json", type(None): "application/octet-stream"}
-    expected = content_type or own_types.get(type(value), "text/plain")
-    assert metadata.content_type.partition(";")[0] == expected
+    if isinstance(value, dict | list):
+        expected = "application/json; charset=utf-8"
+    elif value is None or isinstance(value, bytes | bytearray):
+        expected = "application/octet-stream"
+    else:
+        expected = "text/plain; charset=utf-8"
+    assert metadata.content_type == (content_type or expected)
 
 
 async def test_crawlee_store_returns_the_default_of_a_missing_value(either_store: KeyValueStore) -> None:
