@@ -93,18 +93,21 @@ async def test_crawlee_request_queue_does_not_claim_ahead_with_a_host_delay(
     slow = DynamoDBStorageClient(dynamodb_config, site_id="site", run_id="run", host_delay=0.05)
     async with slow as client:
         queue = await RequestQueue.open(storage_client=client)
-        await queue.add_requests([url(1), url(2), url(3)])
+        await queue.add_requests([f"https://{host}.example/{i}" for i in range(3) for host in "ab"])
         assert await queue.fetch_next_request() is not None
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
+        # Both hosts are due again.
+        assert await queue.fetch_next_request() is not None
+        await asyncio.sleep(0.2)
         # What waited here would be fetched without a delay.
-        assert (await client.backend.frontier("site", "site/run").stats()).in_progress == 1
+        assert (await client.backend.frontier("site", "site/run").stats()).in_progress == 2
 
 
 async def test_crawlee_request_queue_keeps_no_requests_from_others_if_it_only_adds_them(
     queue: RequestQueue, other_client: DynamoDBStorageClient
 ) -> None:
     other_queue = await RequestQueue.open(storage_client=other_client)
-    await queue.add_requests([url(1), url(2)])
+    await queue.add_requests([url(1), url(2)], wait_for_all_requests_to_be_added=True)
     assert not await queue.is_finished()
     assert await handle_all(other_queue) == ["1", "2"]
     assert await queue.is_empty()
