@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from ragcrawl_dynamo import Claim, Frontier, LeaseKeeper, RagcrawlDynamoError
@@ -61,11 +61,18 @@ class RequestClaimer:
             self._waiting = asyncio.create_task(self._wait_for_claims())
         memory.note_empty(math.inf)
 
-    async def wait(self) -> None:
-        """Waits until requests are ready, some seconds at most, or until `wake` is called."""
+    async def wait(self, is_finished: Callable[[], Awaitable[bool]]) -> None:
+        """Waits until requests are ready, some seconds at most, or until `wake` is called.
+
+        Args:
+            is_finished: Tells whether there is nothing to wait for.
+        """
         if self._memory.ready or not self._memory.has_fetched:
             return
+        # Before the question: its answer may be old when it comes.
         self._woken.clear()
+        if await is_finished():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._woken.wait()

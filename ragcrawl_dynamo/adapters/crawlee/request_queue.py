@@ -256,8 +256,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         second after an empty answer, and be late at each request.
         """
         await self._claimer.claim_if_none_ready()
-        if not self._memory.ready and self._settings.has_host_limits and not await self.is_finished():
-            await self._claimer.wait()
+        if self._settings.has_host_limits:
+            await self._claimer.wait(self.is_finished)
         return bool(self._memory.ready)
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:

@@ -17,7 +17,7 @@ from ragcrawl_dynamo.adapters.crawlee import DynamoDBRequestQueueClient, DynamoD
 from tests.adapters.crawlee.requests import handle_all, remaining, url, wait_until
 from tests.support.engines import on_dynamodb_local
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), on_dynamodb_local]
 
 
 async def seconds(work: Awaitable[object]) -> float:
@@ -43,7 +43,6 @@ async def crawl_moments(client: DynamoDBStorageClient, count: int) -> list[float
     return moments
 
 
-@on_dynamodb_local
 @pytest.mark.parametrize("options", [{"host_delay": 0.1}, {"host_max_in_flight": 1}])
 async def test_crawlee_crawler_fetches_a_request_as_soon_as_its_host_is_due(
     dynamodb_config: DynamoDBConfig, options: Any
@@ -56,7 +55,6 @@ async def test_crawlee_crawler_fetches_a_request_as_soon_as_its_host_is_due(
     assert (moments[-1] - moments[0]) / 11 < 0.3
 
 
-@on_dynamodb_local
 async def test_crawlee_request_queue_waits_for_a_host_that_is_due_and_for_nothing_else(
     dynamodb_config: DynamoDBConfig,
 ) -> None:
@@ -185,3 +183,24 @@ async def test_crawlee_request_queue_claims_ahead_while_requests_are_handled(que
     await wait_until(is_refilled, True)
     rest = [request.url async for request in remaining(queue)]
     assert rest == [url(number) for number in range(8, 40)]
+
+
+async def test_crawlee_request_queue_does_not_wait_if_the_last_request_is_handled_while_it_asks(
+    dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = DynamoDBStorageClient(dynamodb_config, site_id="site", run_id="run", host_delay=0.01)
+    async with slow as client:
+        queue = await RequestQueue.open(storage_client=client)
+        await queue.add_request(url(1))
+        request = await queue.fetch_next_request()
+        assert request is not None
+        assert isinstance(queue._client, DynamoDBRequestQueueClient)
+        is_finished = queue._client.is_finished
+
+        async def handle_and_ask() -> bool:
+            answer = await is_finished()
+            await queue.mark_request_as_handled(request)
+            return answer
+
+        monkeypatch.setattr(queue._client, "is_finished", handle_and_ask)
+        assert await seconds(queue.is_empty()) < 1
