@@ -15,8 +15,8 @@ from ragcrawl_dynamo.adapters.crawlee.serialization import request_of
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Seconds for which a claim waits in the background after nothing could be claimed, and whoever asks for a
-# request waits for it if hosts have limits.
+# Seconds for which a claim waits in the background after nothing could be claimed, and for which `is_empty`
+# waits for it if hosts have limits.
 _WAIT_SECONDS = 2.0
 
 # Crawlee asks twice a second. That nothing could be claimed is known for so many seconds, if no claim waits.

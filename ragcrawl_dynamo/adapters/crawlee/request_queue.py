@@ -180,7 +180,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._times.note_access()
         memory = self._memory
         memory.has_fetched = True
-        if not await self._has_ready():
+        await self._claimer.claim_if_none_ready()
+        if not memory.ready:
             return None
         claim, request = memory.ready.pop(0)
         memory.claims[request.unique_key] = claim
@@ -228,9 +229,16 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def is_empty(self) -> bool:
-        """Returns whether no request can be fetched now. To find out, it claims the next requests."""
+        """Returns whether no request can be fetched now. To find out, it claims the next requests.
+
+        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
+        second after it was told that the queue is empty, and be late at each request.
+        """
         self._times.note_access()
-        if await self._has_ready():
+        await self._claimer.claim_if_none_ready()
+        if self._settings.has_host_limits:
+            await self._claimer.wait(self.is_finished)
+        if self._memory.ready:
             return False
         return _HAS_IS_FINISHED or await self.is_finished()
 
@@ -248,17 +256,6 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         if not finished:
             self._memory.note_unfinished()
         return finished
-
-    async def _has_ready(self) -> bool:
-        """Claims requests if none is ready, and returns whether some are.
-
-        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
-        second after an empty answer, and be late at each request.
-        """
-        await self._claimer.claim_if_none_ready()
-        if self._settings.has_host_limits:
-            await self._claimer.wait(self.is_finished)
-        return bool(self._memory.ready)
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:
         """Ends the claim of a handled request: stores the request as it is now, if that is possible."""
