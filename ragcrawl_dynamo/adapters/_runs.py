@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, RagcrawlDynamoError, RunState, RunStatus, Site
+from ragcrawl_dynamo._schema.keys import run_key
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ async def open_run(backend: DynamoDBBackend, site_id: str, run_id: str, snapshot
         )
         await backend.save_run(run)
     return run
+
+
+async def delete_run(backend: DynamoDBBackend, run: CrawlRun) -> None:
+    """Deletes the record of a run whose frontier is empty. The contract deletes runs only with their site."""
+    await backend._rooms.runs.delete([run_key(run.site_id, run.run_id)])
 
 
 async def close_run(backend: DynamoDBBackend, site_id: str, run_id: str) -> None:

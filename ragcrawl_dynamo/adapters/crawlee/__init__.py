@@ -19,7 +19,14 @@ stay handled, so a restarted process resumes the crawl. A new `run_id` starts a 
 
 What differs from Crawlee's other storages:
 
-- **`purge_on_start`** is ignored: the second process would delete the data of the first one.
+- **`purge_on_start`** is ignored: the second process would delete the data of the first one. A second `run()`
+  of one crawler purges the queue as always, for all processes; `purge_request_queue=False` does not.
+- **State of a crawler**: `use_state`, other auto-saved values, statistics and the session pool are kept in
+  memory by each process, and saved under the same keys. Nobody can merge them. So a process does not
+  overwrite what another one has saved since it read the value; it logs an error. Give the crawlers of several
+  processes different `id`s. Two that save within the same milliseconds can still overwrite each other.
+- **`host_delay` and `host_max_in_flight`**: the queue waits up to two seconds for a host that is due before
+  it says that it is empty. It does not claim ahead with a `host_delay`.
 - **Leases** can be lost while a handler runs, if its process is suspended. A storage client cannot cancel the
   handler, so the handler runs to its end, and its data is stored. Another process handles the request too.
 - **Pushed items** are pushed again if the process is killed between the push and the end of its request, as
@@ -32,8 +39,13 @@ What differs from Crawlee's other storages:
   that is killed before are handled again.
 - **`forefront`** does not move a request that is pending already.
 - **`was_already_handled`** can be False for a request that another process has handled in the meantime.
+- **Requests** of more than 400 KB, compressed, cannot be stored: they are logged and returned as unprocessed.
+- **Items and values** are JSON: a tuple comes back as a list, and a datetime as text.
 - **Times in metadata** are those of this process, except `created_at`.
 - **Deleted values** leave a tombstone until their store is dropped.
+- **Dropped storages** are empty. One that is still open makes its record anew when it is written to.
+- **Event loops**: the storage client can be used in one `asyncio.run` after the other, in `async with` each
+  time. Storages that were opened before have to be opened again.
 - **Public URLs** are not supported.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 from crawlee.storage_clients import StorageClient
 from typing_extensions import override
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Site, StorageConfig
+from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, Site, StorageConfig, WrongEventLoopError
 from ragcrawl_dynamo.adapters._runs import open_run, run_name
 from ragcrawl_dynamo.adapters.crawlee.collection import Collection
 from ragcrawl_dynamo.adapters.crawlee.dataset import DynamoDBDatasetClient
@@ -20,6 +21,8 @@ from ragcrawl_dynamo.adapters.crawlee.request_queue import DynamoDBRequestQueueC
 
 if TYPE_CHECKING:
     from crawlee.configuration import Configuration
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Crawlee's alias for storages that are opened without a name.
 _DEFAULT_ALIAS = "__default__"
@@ -52,8 +55,10 @@ class DynamoDBStorageClient(StorageClient):
         self._run_id = run_id
         self._item_key = item_key
         self._queue_settings = RequestQueueSettings(**queue_options)
-        self._backend: DynamoDBBackend | None = None
+        self._backend = DynamoDBBackend(self._config)
+        self._is_open = False
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._cache_key = object()
         self._stack = AsyncExitStack()
 
@@ -69,9 +74,16 @@ class DynamoDBStorageClient(StorageClient):
         await self.close()
 
     async def close(self) -> None:
-        """Releases unfinished requests, and closes the backend."""
-        self._backend = None
-        await self._stack.aclose()
+        """Releases unfinished requests, and closes the backend.
+
+        Raises:
+            WrongEventLoopError: It is open in another event loop, which is not closed.
+        """
+        self._check_loop()
+        stack = self._stack
+        self._forget()
+        await stack.aclose()
+        await self._backend.close()
 
     @property
     def backend(self) -> DynamoDBBackend:
@@ -80,13 +92,15 @@ class DynamoDBStorageClient(StorageClient):
         Raises:
             RuntimeError: The storage client is not open.
         """
-        if self._backend is None:
+        if not self._is_open:
             raise RuntimeError("the storage client is not open: use it in 'async with'")
         return self._backend
 
     @override
     def get_storage_client_cache_key(self, configuration: Configuration) -> object:
-        # Storages are shared within this client only: another client may have another site or run.
+        # Storages are shared within this client only, since another client may have another site or run. They
+        # are not shared with a time in which it was open before, as in an earlier `asyncio.run`.
+        self._leave_closed_loop()
         return self._cache_key
 
     @override
@@ -156,10 +170,42 @@ class DynamoDBStorageClient(StorageClient):
         return run if alias in (None, _DEFAULT_ALIAS) else f"{run}/{alias}"
 
     async def _open(self) -> DynamoDBBackend:
+        self._check_loop()
         async with self._opening:
-            if self._backend is None:
-                self._backend = await self._stack.enter_async_context(DynamoDBBackend(self._config))
+            if not self._is_open:
+                await self._stack.enter_async_context(self._backend)
+                self._loop = asyncio.get_running_loop()
+                self._is_open = True
             return self._backend
+
+    def _check_loop(self) -> None:
+        """Checks that the client is not open in another event loop; leaves one that is closed.
+
+        Raises:
+            WrongEventLoopError: It is open in another event loop, which is not closed.
+        """
+        self._leave_closed_loop()
+        if self._is_open and self._loop is not asyncio.get_running_loop():
+            raise WrongEventLoopError
+
+    def _leave_closed_loop(self) -> None:
+        """Forgets what was left open in an event loop that is closed, as by an earlier `asyncio.run`."""
+        if not self._is_open or self._loop is None or not self._loop.is_closed():
+            return
+        logger.warning(
+            "the storage client was left open in an event loop that is closed; requests that it held come "
+            "back when their leases end: use it in 'async with'"
+        )
+        # Nothing of that loop can be awaited any more. The backend closes its connections itself.
+        self._stack.pop_all()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forgets what is open, and the storages that Crawlee has cached."""
+        self._is_open = False
+        self._opening = asyncio.Lock()
+        self._cache_key = object()
+        self._stack = AsyncExitStack()
 
 
 def _not_found(kind: str, id: str) -> ValueError:

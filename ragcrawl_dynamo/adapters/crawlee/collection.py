@@ -28,15 +28,25 @@ class Collection:
         self.site_id: str = site.site_id
         self.times: StorageTimes = StorageTimes(site.created_at)
         self._site = site
+        self._is_dropped = False
 
     async def drop(self) -> None:
-        """Deletes the site and its records."""
+        """Deletes the site and its records. The next record that is saved makes a new site."""
         await self.backend.delete_site(self.site_id)
+        self._is_dropped = True
+        self.times.note_change()
+
+    async def prepare_write(self) -> None:
+        """Saves the site again if it was dropped. It is called before records are saved."""
+        if self._is_dropped:
+            await self.backend.save_site(self._site)
+            self._is_dropped = False
 
     async def purge(self) -> None:
         """Deletes the records, and keeps the site."""
         await self.backend.delete_site(self.site_id)
         await self.backend.save_site(self._site)
+        self._is_dropped = False
         self.times.note_change()
 
     def metadata(self) -> dict[str, Any]:

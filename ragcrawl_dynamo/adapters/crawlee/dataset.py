@@ -65,6 +65,7 @@ class DynamoDBDatasetClient(DatasetClient):
         """
         items = [data] if isinstance(data, Mapping) else list(data)
         records = [self._record(item) for item in items]
+        await self._collection.prepare_write()
         backend = self._collection.backend
         if self._item_key is not None:
             await gather_bounded(self._commit, records, _COMMITS_AT_ONCE)

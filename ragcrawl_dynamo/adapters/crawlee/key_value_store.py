@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from crawlee._utils.file import infer_mime_type
 from crawlee.storage_clients._base import KeyValueStoreClient
 from crawlee.storage_clients.models import (
     KeyValueStoreMetadata,
@@ -21,6 +22,7 @@ from typing_extensions import override
 from ragcrawl_dynamo import Page, PageVersion
 from ragcrawl_dynamo.adapters._slices import closing
 from ragcrawl_dynamo.adapters.crawlee.collection import Collection
+from ragcrawl_dynamo.adapters.crawlee.crawler_state import CrawlerState
 from ragcrawl_dynamo.adapters.crawlee.serialization import to_bytes, to_json
 
 # The version of each page: a new value replaces the one before.
@@ -32,6 +34,7 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
+        self._state = CrawlerState(collection.site_id)
 
     @override
     async def get_metadata(self) -> KeyValueStoreMetadata:
@@ -48,18 +51,25 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
     @override
     async def get_value(self, *, key: str) -> KeyValueStoreRecord[Any] | None:
         self._collection.times.note_access()
-        version = await self._collection.backend.get_version(self._collection.site_id, key, _VERSION)
-        return None if version is None or version.is_tombstone else _record_of(version)
+        version = await self._read(key)
+        self._state.note(key, None if version is None else version.content_hash)
+        return None if version is None else _record_of(version)
 
     @override
     async def set_value(self, *, key: str, value: Any, content_type: str | None = None) -> None:
-        """Stores a value.
+        """Stores a value. Crawlee's own state is not stored if another process has stored its own meanwhile.
 
         Raises:
             InvalidArgumentError: The value is neither bytes nor text, and is not JSON.
             InvalidKeyError: The key is too long.
         """
-        await self._save(key, _encode(value, content_type))
+        encoded = _encode(value, content_type)
+        if self._state.has(key):
+            version = await self._read(key)
+            if version is not None and not self._state.is_own(key, version.content_hash):
+                return
+            self._state.note(key, encoded.content_hash)
+        await self._save(key, encoded)
 
     @override
     async def delete_value(self, *, key: str) -> None:
@@ -111,6 +121,10 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
         )
         return any(not version.is_tombstone for version in versions)
 
+    async def _read(self, key: str) -> PageVersion | None:
+        version = await self._collection.backend.get_version(self._collection.site_id, key, _VERSION)
+        return None if version is None or version.is_tombstone else version
+
     async def _pages_after(self, key: str | None) -> AsyncIterator[Page]:
         async with closing(self._collection.pages()) as pages:
             async for page in pages:
@@ -118,6 +132,7 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
                     yield page
 
     async def _save(self, key: str, value: _EncodedValue, *, is_deleted: bool = False) -> None:
+        await self._collection.prepare_write()
         site_id = self._collection.site_id
         version = PageVersion(
             version_id=_VERSION,
@@ -125,7 +140,7 @@ class DynamoDBKeyValueStoreClient(KeyValueStoreClient):
             site_id=site_id,
             run_id=site_id,
             plain_text=value.text,
-            content_hash=hashlib.sha256(to_bytes(value.text)).hexdigest(),
+            content_hash=value.content_hash,
             url=f"crawlee:{key}",
             content_type=value.content_type,
             status_code=200,
@@ -161,17 +176,20 @@ class _EncodedValue:
     size: int
     content_type: str
 
+    @property
+    def content_hash(self) -> str:
+        """The hash of the text."""
+        return hashlib.sha256(to_bytes(self.text)).hexdigest()
+
 
 def _encode(value: Any, content_type: str | None) -> _EncodedValue:
+    content_type = content_type or infer_mime_type(value)
     if isinstance(value, bytes | bytearray):
-        text = base64.b64encode(value).decode()
-        return _EncodedValue("bytes", text, len(value), content_type or "application/octet-stream")
+        return _EncodedValue("bytes", base64.b64encode(value).decode(), len(value), content_type)
     if isinstance(value, str):
-        size = len(to_bytes(value))
-        return _EncodedValue("text", value, size, content_type or "text/plain; charset=utf-8")
+        return _EncodedValue("text", value, len(to_bytes(value)), content_type)
     text = to_json("value", value)
-    size = len(to_bytes(text))
-    return _EncodedValue("json", text, size, content_type or "application/json; charset=utf-8")
+    return _EncodedValue("json", text, len(to_bytes(text)), content_type)
 
 
 def _record_of(version: PageVersion) -> KeyValueStoreRecord[Any]:

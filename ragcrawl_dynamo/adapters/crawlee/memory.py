@@ -12,7 +12,7 @@ from ragcrawl_dynamo._frontier.seen_links import SeenLinks
 if TYPE_CHECKING:
     from crawlee import Request
 
-# Crawlee asks many times a second whether a queue is empty or finished. An answer is used again for so many
+# Crawlee asks many times a second whether a queue is finished. That it is not is used again for so many
 # seconds, unless this process changes the queue.
 _ANSWER_SECONDS = 0.5
 
@@ -34,6 +34,7 @@ class QueueMemory:
             before those in `ready`.
         stored_keys: Unique keys of requests that are known to be in the queue.
         changes: How often this process has changed the queue.
+        has_fetched: Whether this process has ever asked for a request.
     """
 
     def __init__(self, handled_limit: int) -> None:
@@ -41,6 +42,7 @@ class QueueMemory:
         self._handled_limit = handled_limit
         self.stored_keys: SeenLinks = SeenLinks(handled_limit)
         self.changes: int = 0
+        self.has_fetched: bool = False
         self._handled: OrderedDict[str, None] = OrderedDict()
         self.clear()
 
@@ -79,9 +81,13 @@ class QueueMemory:
         self._handled.move_to_end(unique_key)
         return True
 
-    def note_empty(self) -> None:
-        """Remembers that nothing could be claimed."""
-        self._empty_until = time.monotonic() + _ANSWER_SECONDS
+    def note_empty(self, seconds: float) -> None:
+        """Remembers for some seconds that nothing could be claimed."""
+        self._empty_until = time.monotonic() + seconds
+
+    def forget_empty(self) -> None:
+        """Forgets that nothing could be claimed."""
+        self._empty_until = 0.0
 
     def is_empty(self) -> bool:
         """Returns whether nothing could be claimed a moment ago."""

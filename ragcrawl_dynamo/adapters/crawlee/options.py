@@ -32,3 +32,8 @@ class RequestQueueSettings:
     lease_seconds: float = 60.0
     host_delay: float = 0.0
     host_max_in_flight: int | None = None
+
+    @property
+    def has_host_limits(self) -> bool:
+        """Whether a host can have requests that may not be fetched yet."""
+        return bool(self.host_delay) or self.host_max_in_flight is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -19,10 +18,10 @@ from crawlee.storage_clients.models import (
     RequestQueueMetadata,
     UnprocessedRequest,
 )
-from pydantic import ValidationError
 from typing_extensions import override
 
 from ragcrawl_dynamo import (
+    AddResult,
     Claim,
     CrawlRun,
     DynamoDBBackend,
@@ -31,9 +30,10 @@ from ragcrawl_dynamo import (
     LeaseLostError,
     RagcrawlDynamoError,
 )
-from ragcrawl_dynamo.adapters._runs import close_run
+from ragcrawl_dynamo.adapters._runs import close_run, delete_run
 from ragcrawl_dynamo.adapters.crawlee.adder import RequestAdder
-from ragcrawl_dynamo.adapters.crawlee.memory import ClaimedRequest, QueueMemory
+from ragcrawl_dynamo.adapters.crawlee.claimer import RequestClaimer
+from ragcrawl_dynamo.adapters.crawlee.memory import QueueMemory
 from ragcrawl_dynamo.adapters.crawlee.metadata import StorageTimes, storage_name
 from ragcrawl_dynamo.adapters.crawlee.options import RequestQueueSettings
 from ragcrawl_dynamo.adapters.crawlee.serialization import crawl_depth_of, payload_of, request_of
@@ -72,8 +72,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._settler = Settler()
         self._memory = QueueMemory(backend.config.frontier_seen_cache)
         self._times = StorageTimes(run.created_at)
-        self._claiming = asyncio.Lock()
-        self._refilling: asyncio.Task[None] | None = None
+        self._is_dropped = False
+        self._claimer = RequestClaimer(self._frontier, self._keeper, self._memory, settings)
 
     async def __aenter__(self) -> Self:
         """Starts to renew leases."""
@@ -84,8 +84,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Settles handled requests, releases all others, and records the end of the run if it is finished."""
-        if self._refilling is not None:
-            await asyncio.gather(self._refilling, return_exceptions=True)
+        await self._claimer.stop()
         await self._adder.join()
         await self._settler.close()
         await self._keeper.__aexit__(kind, error, trace)
@@ -94,7 +93,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as failure:
             logger.warning("some requests are not released, and come back when their leases end: %s", failure)
-        await close_run(self._backend, self._run.site_id, self._run.run_id)
+        if not self._is_dropped:
+            await close_run(self._backend, self._run.site_id, self._run.run_id)
 
     @override
     async def get_metadata(self) -> RequestQueueMetadata:
@@ -115,11 +115,14 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def drop(self) -> None:
-        """Deletes all requests. The record of the run stays."""
+        """Deletes all requests and the record of the run. The next request that is added makes a new run."""
         await self.purge()
+        await delete_run(self._backend, self._run)
+        self._is_dropped = True
 
     @override
     async def purge(self) -> None:
+        await self._claimer.stop()
         await self._settler.join(_JOIN_SECONDS)
         for claim in self._keeper.held:
             self._keeper.let_go(claim)
@@ -132,33 +135,31 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self, requests: Sequence[Request], *, forefront: bool = False
     ) -> AddRequestsResponse:
         """Adds requests. A request that cannot be stored is logged and returned as unprocessed."""
-        response = AddRequestsResponse(processed_requests=[], unprocessed_requests=[])
-        accepted: list[tuple[Request, FrontierItem]] = []
-        for request in requests:
+        if self._is_dropped:
+            await self._backend.save_run(self._run)
+            self._is_dropped = False
+        items: dict[int, FrontierItem] = {}
+        outcomes: dict[int, ProcessedRequest | UnprocessedRequest] = {}
+        for number, request in enumerate(requests):
             if request.unique_key in self._memory.stored_keys:
-                response.processed_requests.append(self._processed(request, was_added=False))
+                outcomes[number] = self._processed(request, was_added=False)
                 continue
             try:
-                accepted.append((request, self._item(request, forefront=forefront)))
+                items[number] = self._item(request, forefront=forefront)
             except ValueError as error:
-                response.unprocessed_requests.append(_refused(request, error))
-        results = await self._adder.add([item for _, item in accepted])
-        for (request, _), result in zip(accepted, results, strict=True):
-            if result is None:
-                response.unprocessed_requests.append(_unprocessed(request))
-            elif result.error is not None:
-                response.unprocessed_requests.append(_refused(request, result.error))
-            else:
-                self._memory.stored_keys.add(request.unique_key)
-                is_final = result.status is not None and result.status.is_final
-                response.processed_requests.append(
-                    self._processed(request, was_added=result.added, is_final=is_final)
-                )
-        if forefront:
-            self._note_in_front(
-                sum(not processed.was_already_present for processed in response.processed_requests)
-            )
-        if any(not processed.was_already_present for processed in response.processed_requests):
+                outcomes[number] = _refused(request, error)
+        results = await self._adder.add([*items.values()])
+        for number, result in zip(items, results, strict=True):
+            outcomes[number] = self._outcome(requests[number], result)
+        # In the order of the requests.
+        ordered = [outcomes[number] for number in range(len(requests))]
+        response = AddRequestsResponse(
+            processed_requests=[outcome for outcome in ordered if isinstance(outcome, ProcessedRequest)],
+            unprocessed_requests=[outcome for outcome in ordered if isinstance(outcome, UnprocessedRequest)],
+        )
+        added = sum(not processed.was_already_present for processed in response.processed_requests)
+        if added:
+            self._note_in_front(added if forefront else 0)
             self._note_change()
         return response
 
@@ -178,13 +179,13 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
     async def fetch_next_request(self) -> Request | None:
         self._times.note_access()
         memory = self._memory
-        await self._claim_if_none_ready()
+        memory.has_fetched = True
+        await self._claimer.claim_if_none_ready()
         if not memory.ready:
             return None
         claim, request = memory.ready.pop(0)
         memory.claims[request.unique_key] = claim
-        if len(memory.ready) <= self._settings.prefetch // 2 and not memory.is_empty():
-            self._refill()
+        self._claimer.refill()
         return request
 
     @override
@@ -203,6 +204,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         self._memory.forget_claim(claim)
         await self._settler.start(claim, partial(self._end, claim, end, payload_of(request)))
         self._memory.note_handled(request.unique_key)
+        if not self._memory.claims:
+            self._claimer.wake()
         self._times.note_change()
         return ProcessedRequest(
             unique_key=request.unique_key, was_already_present=True, was_already_handled=True
@@ -226,9 +229,15 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def is_empty(self) -> bool:
-        """Returns whether no request can be fetched now. To find out, it claims the next requests."""
+        """Returns whether no request can be fetched now. To find out, it claims the next requests.
+
+        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
+        second after it was told that the queue is empty, and be late at each request.
+        """
         self._times.note_access()
-        await self._claim_if_none_ready()
+        await self._claimer.claim_if_none_ready()
+        if self._settings.has_host_limits:
+            await self._claimer.wait(self.is_finished)
         if self._memory.ready:
             return False
         return _HAS_IS_FINISHED or await self.is_finished()
@@ -238,61 +247,15 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         """Returns whether all requests are handled, those in progress in other processes included."""
         if self._memory.is_unfinished():
             return False
-        # To claim a request costs less than to prove that there is none.
-        await self._claim_if_none_ready()
+        # To claim a request costs less than to prove that there is none. Who only adds requests keeps none.
+        if self._memory.has_fetched:
+            await self._claimer.claim_if_none_ready()
         if self._memory.is_unfinished() or not await self._settler.join(_JOIN_SECONDS):
             return False
         finished = await self._frontier.is_finished()
         if not finished:
             self._memory.note_unfinished()
         return finished
-
-    async def _claim_if_none_ready(self) -> None:
-        memory = self._memory
-        if memory.ready and not memory.in_front:
-            return
-        async with self._claiming:
-            while (memory.in_front or not memory.ready) and not memory.is_empty():
-                await self._claim()
-
-    def _refill(self) -> None:
-        """Claims the next requests in the background, unless that is being done."""
-        if self._refilling is None or self._refilling.done():
-            self._refilling = asyncio.create_task(self._claim_ahead())
-
-    async def _claim_ahead(self) -> None:
-        try:
-            async with self._claiming:
-                if len(self._memory.ready) <= self._settings.prefetch // 2:
-                    await self._claim()
-        except RagcrawlDynamoError as error:
-            # Whoever needs a request claims again, and gets the error.
-            logger.warning("no requests could be claimed ahead: %s", error)
-
-    async def _claim(self) -> None:
-        """Claims the next requests: those in the front of the queue, or else those after the ready ones."""
-        memory = self._memory
-        in_front, changes = memory.in_front, memory.changes
-        count = in_front or self._settings.prefetch - len(memory.ready)
-        claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
-        claimed: list[ClaimedRequest] = []
-        invalid: list[tuple[Claim, str]] = []
-        for claim in claims:
-            try:
-                claimed.append(ClaimedRequest(claim, request_of(claim.item)))
-            except ValidationError as error:
-                invalid.append((claim, f"is not a request: {error}"))
-        self._keeper.hold(claim for claim, _ in claimed)
-        # Requests in the front of the queue go before those that were claimed earlier.
-        memory.ready.extend(claimed)
-        memory.ready.sort(key=lambda ready: -ready.claim.item.priority)
-        memory.in_front -= in_front
-        # What was added in the meantime may not have been seen.
-        if not claims and memory.changes == changes:
-            memory.note_empty()
-        for claim, reason in invalid:
-            logger.error("item %s %s", claim.item.item_id, reason)
-            await self._frontier.fail(claim, reason, retry=False)
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:
         """Ends the claim of a handled request: stores the request as it is now, if that is possible."""
@@ -319,6 +282,15 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         # Not earlier: after any other error Crawlee repeats the call. The request may be claimed again now.
         self._memory.forget_claim(claim)
         return is_settled
+
+    def _outcome(self, request: Request, result: AddResult | None) -> ProcessedRequest | UnprocessedRequest:
+        if result is None:
+            return _unprocessed(request)
+        if result.error is not None:
+            return _refused(request, result.error)
+        self._memory.stored_keys.add(request.unique_key)
+        is_final = result.status is not None and result.status.is_final
+        return self._processed(request, was_added=result.added, is_final=is_final)
 
     def _processed(self, request: Request, *, was_added: bool, is_final: bool = False) -> ProcessedRequest:
         return ProcessedRequest(

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from typing import Any
 
 from crawlee import Request
 
 from ragcrawl_dynamo import FrontierItem, InvalidArgumentError
 
+# A payload from so many bytes on is compressed: a DynamoDB item takes 400 KB. The text of a request begins
+# with a brace, and never like this.
+_COMPRESS_FROM = 100_000
+_COMPRESSED = "zlib:"
+
 
 def payload_of(request: Request) -> str:
-    """Returns a request as the payload of its frontier item."""
-    return request.model_dump_json(by_alias=True, exclude_none=True)
+    """Returns a request as the payload of its frontier item. A large one is compressed."""
+    text = request.model_dump_json(by_alias=True, exclude_none=True)
+    content = to_bytes(text)
+    if len(content) < _COMPRESS_FROM:
+        return text
+    return _COMPRESSED + base64.b85encode(zlib.compress(content)).decode()
 
 
 def crawl_depth_of(request: Request) -> int:
@@ -27,15 +38,21 @@ def request_of(item: FrontierItem) -> Request:
     An item without a payload was not added by Crawlee. Its request has only a URL.
 
     Raises:
-        ValidationError: The payload is not a request.
+        ValueError: The payload is not a request.
     """
     if item.payload is None:
         return Request.from_url(item.url, unique_key=item.unique_key or item.normalized_url)
-    return Request.model_validate_json(item.payload)
+    if not item.payload.startswith(_COMPRESSED):
+        return Request.model_validate_json(item.payload)
+    try:
+        content = zlib.decompress(base64.b85decode(item.payload.removeprefix(_COMPRESSED)))
+    except zlib.error as error:
+        raise ValueError(f"cannot be decompressed: {error}") from error
+    return Request.model_validate_json(content)
 
 
 def to_json(field: str, value: Any) -> str:
-    """Returns a value as JSON.
+    """Returns a value as JSON. What JSON does not have, such as a datetime, becomes text, as in Crawlee.
 
     Args:
         field: Name of the value in the error.
@@ -45,7 +62,7 @@ def to_json(field: str, value: Any) -> str:
         InvalidArgumentError: The value cannot be encoded as JSON.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(field, f"cannot be encoded as JSON: {error}") from error
 

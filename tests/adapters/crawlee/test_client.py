@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from crawlee.storages import Dataset, KeyValueStore, RequestQueue
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, FrontierStatus, InvalidArgumentError
+from ragcrawl_dynamo import (
+    BackendStateError,
+    DynamoDBBackend,
+    DynamoDBConfig,
+    FrontierStatus,
+    InvalidArgumentError,
+    WrongEventLoopError,
+)
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
+from ragcrawl_dynamo.testing import drop_tables, local_config
 from tests.adapters.crawlee.requests import url
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -90,3 +99,121 @@ async def test_crawlee_storage_client_refuses_an_option_outside_its_limits(
     async with DynamoDBStorageClient(dynamodb_config, site_id="site", run_id="run", host_delay=-1) as wrong:
         with pytest.raises(InvalidArgumentError, match="host_delay"):
             await RequestQueue.open(storage_client=wrong)
+
+
+@pytest.mark.parametrize("kind", [RequestQueue, Dataset, KeyValueStore])
+async def test_crawlee_storage_client_finds_nothing_of_a_dropped_storage(
+    client: DynamoDBStorageClient, other_client: DynamoDBStorageClient, kind: Any
+) -> None:
+    storage = await kind.open(name="a-name", storage_client=client)
+    await _write(storage)
+    await storage.drop()
+    with pytest.raises(ValueError, match="not found"):
+        await kind.open(id=storage.id, storage_client=other_client)
+    assert [run async for run in client.backend.iter_runs("site")] == []
+    assert [site.site_id async for site in client.backend.iter_sites()] in ([], ["site"])
+    # The open storage makes it anew when something is stored.
+    await _write(storage)
+    again = await kind.open(id=storage.id, storage_client=other_client)
+    assert again.name == "a-name"
+    await again.drop()
+
+
+async def _write(storage: Any) -> None:
+    if isinstance(storage, RequestQueue):
+        await storage.add_request(url(1))
+    elif isinstance(storage, Dataset):
+        await storage.push_data({"number": 1})
+    else:
+        await storage.set_value("key", 1)
+
+
+async def _crawl(client: DynamoDBStorageClient, name: str) -> list[str]:
+    """Crawls one new request, leaves another one claimed, and returns the names in the queue."""
+    queue = await RequestQueue.open(storage_client=client)
+    await queue.add_requests([url(name), url(f"{name}-left")])
+    request = await queue.fetch_next_request()
+    assert request is not None
+    await queue.mark_request_as_handled(request)
+    await (await Dataset.open(storage_client=client)).push_data({"name": name})
+    data = await (await Dataset.open(storage_client=client)).get_data()
+    return [str(item["name"]) for item in data.items]
+
+
+def test_crawlee_storage_client_is_used_in_one_event_loop_after_the_other(
+    dynamodb_endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = local_config(dynamodb_endpoint)
+    client = DynamoDBStorageClient(config, site_id="site", run_id="run")
+
+    async def closed(name: str) -> list[str]:
+        async with client:
+            return await _crawl(client, name)
+
+    async def left_open(name: str) -> list[str]:
+        return await _crawl(client, name)
+
+    async def closed_later() -> None:
+        await client.close()
+        await drop_tables(config)
+
+    assert asyncio.run(closed("one")) == ["one"]
+    assert asyncio.run(closed("two")) == ["one", "two"]
+    assert asyncio.run(left_open("three")) == ["one", "two", "three"]
+    assert caplog.text == ""
+    assert asyncio.run(left_open("four")) == ["one", "two", "three", "four"]
+    assert "left open in an event loop that is closed" in caplog.text
+    asyncio.run(closed_later())
+
+
+def test_crawlee_storages_of_a_closed_event_loop_are_refused(dynamodb_endpoint: str) -> None:
+    config = local_config(dynamodb_endpoint)
+    client = DynamoDBStorageClient(config, site_id="site", run_id="run")
+
+    async def open_all() -> list[Any]:
+        return [await kind.open(storage_client=client) for kind in (RequestQueue, Dataset, KeyValueStore)]
+
+    async def use(queue: RequestQueue, dataset: Dataset, store: KeyValueStore) -> None:
+        for work in (
+            queue.add_request(url(1)),
+            queue.fetch_next_request(),
+            queue.is_finished(),
+            dataset.push_data({}),
+            store.set_value("key", 1),
+        ):
+            with pytest.raises(BackendStateError):
+                await work
+        await client.close()
+        await drop_tables(config)
+
+    asyncio.run(use(*asyncio.run(open_all())))
+
+
+async def test_crawlee_storage_client_refuses_a_second_event_loop_at_the_same_time(
+    client: DynamoDBStorageClient,
+) -> None:
+    queue = await RequestQueue.open(storage_client=client)
+
+    async def open_there() -> None:
+        with pytest.raises(WrongEventLoopError):
+            await RequestQueue.open(alias="other", storage_client=client)
+        for work in (queue.add_request(url(1)), client.close()):
+            with pytest.raises(WrongEventLoopError):
+                await work
+
+    await asyncio.to_thread(asyncio.run, open_there())
+
+
+async def test_crawlee_storage_client_opens_new_storages_after_it_was_closed(
+    dynamodb_config: DynamoDBConfig,
+) -> None:
+    client = DynamoDBStorageClient(dynamodb_config, site_id="site", run_id="run")
+    async with client:
+        queue = await RequestQueue.open(storage_client=client)
+        await queue.add_request(url(1))
+    with pytest.raises(BackendStateError):
+        await queue.add_request(url(2))
+    async with client:
+        again = await RequestQueue.open(storage_client=client)
+        assert again is not queue
+        assert await again.fetch_next_request() is not None

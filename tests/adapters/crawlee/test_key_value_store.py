@@ -21,9 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
         (b"\x00\xff" * 400_000, "application/octet-stream"),
         ({"a": [1, {"b": None}]}, "application/json; charset=utf-8"),
         ([], "application/json; charset=utf-8"),
-        (12.5, "application/json; charset=utf-8"),
-        (None, "application/json; charset=utf-8"),
-        (True, "application/json; charset=utf-8"),
+        (12.5, "text/plain; charset=utf-8"),
+        (None, "application/octet-stream"),
+        (True, "text/plain; charset=utf-8"),
         ({"x": "y" * 2_000_000}, "application/json; charset=utf-8"),
     ],
     ids=lambda value: type(value).__name__,
@@ -82,8 +82,10 @@ async def test_crawlee_key_value_store_is_purged_and_dropped(
 async def test_crawlee_key_value_store_refuses_what_cannot_be_stored(store: KeyValueStore) -> None:
     with pytest.raises(InvalidKeyError, match="page_id"):
         await store.set_value("k" * 2000, "value")
+    circular: list[Any] = []
+    circular.append(circular)
     with pytest.raises(InvalidArgumentError, match="value: cannot be encoded as JSON"):
-        await store.set_value("key", object())
+        await store.set_value("key", circular)
     with pytest.raises(InvalidValueError):
         await store.set_value("key", {"x": "\ud800"})
     with pytest.raises(NotImplementedError, match="public"):
@@ -95,3 +97,42 @@ async def test_crawlee_key_value_store_saves_its_auto_saved_values(store: KeyVal
     value["count"] = 5
     await store.persist_autosaved_values()
     assert await store.get_value("state") == {"count": 5}
+
+
+async def test_crawlee_key_value_store_does_not_overwrite_the_state_that_another_process_has_stored(
+    store: KeyValueStore, other_client: DynamoDBStorageClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    other_store = await KeyValueStore.open(storage_client=other_client)
+    for key in ("CRAWLEE_STATE_0", "__CRAWLER_STATISTICS_0"):
+        assert await store.get_value(key) is None
+        assert await other_store.get_value(key) is None
+        for number in (1, 2):
+            await store.set_value(key, {"number": number})
+            await other_store.set_value(key, {"other": number})
+        assert await store.get_value(key) == {"number": 2}
+        assert caplog.text.count(f"'{key}' of key-value store") == 1
+        # Whoever has read it goes on with it, as a restarted process does.
+        assert await other_store.get_value(key) == {"number": 2}
+        await other_store.set_value(key, {"other": 3})
+        assert await store.get_value(key) == {"other": 3}
+    assert "another process has stored its own since this one read it" in caplog.text
+    await store.purge()
+    await other_store.set_value("CRAWLEE_STATE_0", {"other": 4})
+    assert await store.get_value("CRAWLEE_STATE_0") == {"other": 4}
+    # Of other keys, the last value stays.
+    for any_store in (store, other_store):
+        await any_store.get_value("key")
+    for any_store in (store, other_store):
+        await any_store.set_value("key", any_store is store)
+    assert await store.get_value("key") is False
+
+
+async def test_crawlee_key_value_store_does_not_overwrite_auto_saved_values_of_another_process(
+    store: KeyValueStore, other_client: DynamoDBStorageClient
+) -> None:
+    value = await store.get_auto_saved_value("mine", {"count": 0})
+    other_store = await KeyValueStore.open(storage_client=other_client)
+    await other_store.set_value("mine", {"count": 7})
+    value["count"] = 1
+    await store.persist_autosaved_values()
+    assert await store.get_value("mine") == {"count": 7}

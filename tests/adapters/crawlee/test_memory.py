@@ -56,7 +56,7 @@ def test_crawlee_queue_memory_forgets_everything_at_once() -> None:
     memory.ready.append(second)
     memory.in_front = 1
     memory.note_handled("third")
-    memory.note_empty()
+    memory.note_empty(60)
     assert memory.is_empty()
     assert memory.is_unfinished()
     memory.clear()
@@ -68,8 +68,11 @@ def test_crawlee_queue_memory_forgets_everything_at_once() -> None:
 
 def test_crawlee_queue_memory_forgets_answers_when_the_queue_changes() -> None:
     memory = QueueMemory(handled_limit=2)
-    memory.note_empty()
+    memory.note_empty(60)
     memory.note_unfinished()
     assert (memory.is_empty(), memory.is_unfinished()) == (True, True)
     memory.forget_answers()
     assert (memory.is_empty(), memory.is_unfinished()) == (False, False)
+    memory.note_empty(60)
+    memory.forget_empty()
+    assert not memory.is_empty()
