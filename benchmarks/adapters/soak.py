@@ -206,6 +206,9 @@ async def soak_all(endpoint: str, args: argparse.Namespace) -> dict[str, list[Ou
     async def one(crawler: str, seed: int) -> None:
         async with free:
             outcomes[crawler].append(await soak(endpoint, crawler, seed, args.pages, args.limit))
+            if len(outcomes[crawler]) % 10 == 0:
+                wrong = sum(bool(outcome.wrong) for outcome in outcomes[crawler])
+                console.print(f"{crawler}: {len(outcomes[crawler])} crawls, {wrong} of them wrong")
 
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     await asyncio.gather(*(one(crawler, seed) for seed in seeds for crawler in args.crawlers))
