@@ -46,11 +46,13 @@ test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.install
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
-lint: install  ## Formatting, lint, types, and which room may import which.
+lint: install  ## Formatting, lint, types, which room may import which, spelling, and plain English.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/prose.py
 
 typecheck-public: install .venv-pyright/.installed  ## The types that users see: at least 98 % are complete, by pyright.
 	PATH="$(CURDIR)/$(BIN):$$PATH" .venv-pyright/bin/pyright --verifytypes ragcrawl_dynamo --ignoreexternal \

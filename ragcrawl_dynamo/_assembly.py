@@ -146,7 +146,7 @@ class Assembly:
                 stack.push_async_callback(step)
 
     async def _leave_closed_loop(self) -> None:
-        """Replaces all objects if their event loop is closed: whatever waits in them would wait for ever."""
+        """Replaces all objects if their event loop is closed: whatever waits in them would wait forever."""
         if not self.gateway.is_stranded or self.gateway.is_inherited:
             return
         gateway, bucket = self.gateway, self.bucket

@@ -207,7 +207,7 @@ class Coalescer(Generic[P, R]):
         except RagcrawlDynamoError as error:
             results = {call.key: error for call in batch}
         except BaseException as error:
-            # A bug, or the event loop ends: no caller may wait for ever.
+            # A bug, or the event loop ends: no caller may wait forever.
             for call in batch:
                 if not call.result.done():
                     call.result.set_exception(error)
