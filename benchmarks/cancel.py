@@ -42,7 +42,7 @@ console = Console(width=110)
 
 @dataclass
 class Interruptions:
-    """What was cancelled.
+    """Counts what the cancellations hit.
 
     Attributes:
         wanted: How many are to be.

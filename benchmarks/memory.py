@@ -59,7 +59,7 @@ class Sample:
 
 
 class Load:
-    """What the tasks do."""
+    """The calls that the tasks make all the time."""
 
     def __init__(self, backend: DynamoDBBackend, seed: int) -> None:
         self.backend = backend
@@ -183,7 +183,7 @@ async def measure(endpoint: str, minutes: float, every: float) -> tuple[list[Sam
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now (Linux)."""
+    """Returns the resident memory of this process in bytes (Linux)."""
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * 4096
 

@@ -280,7 +280,7 @@ def storage(measured: Measurements) -> list[list[str]]:
 
 
 def once(measured: Measurements) -> list[list[str]]:
-    """What is read and written once in such a run."""
+    """Returns the rows of the reads and writes that such a run does once."""
     crawl = measured.crawl(10_000)
     link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.

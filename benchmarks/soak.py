@@ -66,7 +66,7 @@ console = Console(width=110)
 
 @dataclass
 class Report:
-    """What came of it.
+    """The findings of a soak.
 
     Attributes:
         operations: By method.
@@ -113,7 +113,7 @@ class Sum:
 
 @dataclass
 class Shared:
-    """What all tasks have in common.
+    """The state that all tasks share.
 
     Attributes:
         report: What came of it.
@@ -529,7 +529,7 @@ def show(report: Report, faults: Faults, seconds: float) -> None:
 
 
 def add_findings(table: Table, report: Report) -> None:
-    """What was found wrong, as rows: how much of each kind, and the first of them."""
+    """Adds a row for each kind of error: how many were found, and the first of them."""
     for name in ("lost", "doubled", "misreported"):
         found = getattr(report, name)
         table.add_row(name, f"{len(found)}")

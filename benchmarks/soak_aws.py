@@ -94,7 +94,7 @@ console = Console(width=110)
 
 
 def soak_settings(endpoint: str, prefix: str) -> DynamoDBConfig:
-    """Of every process."""
+    """Returns the settings of every process."""
     changes = {"frontier_max_attempts": MAX_ATTEMPTS, "frontier_retry_delay": 1.0}
     return settings(endpoint, prefix).model_copy(update=changes)
 
@@ -380,7 +380,7 @@ async def found(config: DynamoDBConfig, web: Web) -> None:
 async def look(
     config: DynamoDBConfig, fates: Fates, events: list[dict[str, Any]]
 ) -> tuple[Outcome, dict[str, str | None]]:
-    """What is in the tables."""
+    """Reads the tables after the crawl, and returns the outcome and the current version of each page."""
     stats, recounted, finished, items = await inspect(config)
     async with DynamoDBBackend(config) as backend:
         pages = {page.page_id: page.current_version_id async for page in backend.iter_pages(SITE)}

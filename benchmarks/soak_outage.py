@@ -53,7 +53,7 @@ console = Console(width=110)
 
 
 def soak_settings(endpoint: str, prefix: str, *, is_static: bool = True) -> DynamoDBConfig:
-    """Of every process: the defaults of the package, on which outages are outlived."""
+    """Returns the settings of every process: the package's defaults, which must be enough for an outage."""
     keys: dict[str, Any] = {} if is_static else {"access_key_id": None, "secret_access_key": None}
     return local_config(
         endpoint,
@@ -122,7 +122,7 @@ class Unsteady(Faults):
 
 @dataclass
 class Trouble:
-    """What the workers go through, while `is_over` is not set.
+    """The outages that the workers go through, until `is_over` is set.
 
     Attributes:
         proxy: The proxy.
@@ -234,7 +234,7 @@ def engine_process() -> int:
 
 @dataclass
 class Ledger:
-    """What the workers noted, and what is stored.
+    """Compares what the workers noted with what is stored.
 
     Attributes:
         events: What the workers noted.

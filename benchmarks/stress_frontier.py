@@ -87,7 +87,7 @@ class Web:
 
 
 def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
-    """Of every process; the table prefix is theirs in common."""
+    """Returns the settings of every process. All of them use one table prefix."""
     return local_config(
         endpoint,
         table_prefix=prefix,
@@ -164,7 +164,7 @@ LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED = "lost", "held twice", "over a limit",
 
 @dataclass(frozen=True)
 class Treatment:
-    """What happens to the workers.
+    """How the workers are disturbed.
 
     Attributes:
         processes: How many there are.
@@ -183,7 +183,7 @@ class Treatment:
 
 @dataclass
 class Fates:
-    """What happened to the workers.
+    """The disturbances that the workers went through.
 
     Attributes:
         seconds: How long the run took.
@@ -200,7 +200,7 @@ class Fates:
 
 @dataclass
 class Outcome:
-    """What happened, and what is in the table."""
+    """The disturbances, and the contents of the tables after them."""
 
     fates: Fates
     stats: FrontierStats
@@ -333,7 +333,7 @@ def number_of(process: ForkServerProcess) -> int:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """What the workers have noted."""
+    """Reads the events that the workers have logged."""
     # A line that SIGKILL has cut off has no end. What it was to note has not happened yet.
     files = sorted(folder.glob("*.log"))
     lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]

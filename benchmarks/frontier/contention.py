@@ -35,7 +35,7 @@ HELPER_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Contention:
-    """What came of claims made at once."""
+    """The result of claims that are made at the same time."""
 
     hosts: int
     tried: int

@@ -76,7 +76,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a crawled page costs on average."""
+    """The cost of a crawled page on average."""
 
     requests: float
     read_units: float
@@ -103,7 +103,7 @@ async def cost_of(backend: DynamoDBBackend, work: Awaitable[object], pages: int 
 
 @dataclass
 class Drained:
-    """What a worker did.
+    """The work of a worker that has drained a queue.
 
     Attributes:
         claims: What it claimed, in this order.

@@ -83,7 +83,7 @@ async def _claim_and_complete(config: DynamoDBConfig, links: int, limit: float) 
 
 
 async def memory(lab: Lab) -> list[Row]:
-    """What `recount` and `is_finished` take in memory, of a finished run on 20,000 and 200,000 hosts."""
+    """Measures the memory of `recount` and `is_finished` on finished runs of 20,000 and 200,000 hosts."""
     rows = []
     for full in (20_000, 200_000):
         hosts = lab.size(full, 1_000)

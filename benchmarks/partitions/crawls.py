@@ -34,7 +34,7 @@ WAITING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is crawled.
+    """A crawl to measure.
 
     Attributes:
         hosts: The number of hosts.
@@ -57,7 +57,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the keys of one kind took.
+    """The units that the keys of one kind took.
 
     Attributes:
         place: The table without its prefix, or "table/index".
@@ -85,7 +85,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a scenario took.
+    """The units that a scenario took.
 
     Attributes:
         scenario: What was crawled.

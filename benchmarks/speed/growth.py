@@ -63,7 +63,7 @@ async def median(call: Callable[[int], Awaitable[object]], numbers: list[int]) -
 
 
 async def measure(endpoint: str, count: int) -> dict[str, float]:
-    """What each operation takes with so many pages and links."""
+    """Measures each operation on tables with so many pages and links."""
     config = local_config(endpoint, frontier_max_attempts=1000)
     chance = random.Random(count)  # noqa: S311 # reproducible on purpose
     async with DynamoDBBackend(config) as backend:

@@ -13,7 +13,7 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aioboto3 {version('aioboto3')}"
 
 

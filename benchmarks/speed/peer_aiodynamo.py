@@ -17,7 +17,7 @@ from yarl import URL
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aiodynamo {version('aiodynamo')}"
 
 

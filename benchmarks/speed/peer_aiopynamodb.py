@@ -13,7 +13,7 @@ NUMBERS = ("depth", "status_code", "error_count", "version_count")
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aiopynamodb {version('aiopynamodb')}"
 
 

@@ -14,7 +14,7 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the libraries and their versions."""
     return f"aiohttp {aiohttp.__version__}, orjson {orjson.__version__}"
 
 

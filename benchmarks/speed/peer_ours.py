@@ -10,7 +10,7 @@ from ragcrawl_dynamo.testing import local_config
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"ragcrawl_dynamo {version('ragcrawl_dynamo')}"
 
 

@@ -10,7 +10,7 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"pydynox {version('pydynox')}"
 
 

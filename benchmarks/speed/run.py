@@ -58,7 +58,7 @@ console = Console(width=120)
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """A workload to measure.
 
     Attributes:
         name: As the peers know it.
@@ -250,7 +250,7 @@ def draw(script: str, data: Any, path: Path) -> None:
 
 
 def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
-    """What was to be reached, and what was."""
+    """Yields a line for each target: the target, and the measured ratio."""
     for peer, most in workload.targets.items():
         median, least, highest = ratio(rounds, OURS, peer)
         verdict = "reached" if median <= most else "**missed**"
@@ -285,7 +285,7 @@ def main(rounds: int, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class CrawlCost:
-    """What a page costs of what only we do: there is no peer to compare with.
+    """The cost of a page in the frontier, which no peer has, so that there is nothing to compare with.
 
     Attributes:
         what: For the reader.

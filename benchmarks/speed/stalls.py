@@ -35,7 +35,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Stall:
-    """What an operation does to the event loop.
+    """How long an operation blocks the event loop.
 
     Attributes:
         what: For the reader.
@@ -144,7 +144,7 @@ async def consume(values: AsyncIterator[object]) -> None:
 def operations(
     backend: DynamoDBBackend, number: int
 ) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
-    """What is measured in one round, in this order: later ones read what earlier ones wrote."""
+    """Yields the operations of one round in their order: later ones read what earlier ones wrote."""
     pages = [Page(**page) for page in make_pages(12_000)]
     yield "save_pages_bulk, 12,000 pages", lambda: backend.save_pages_bulk(pages)
     yield (

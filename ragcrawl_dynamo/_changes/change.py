@@ -29,7 +29,7 @@ VOID = "void"
 
 
 class ChangeKind(StrEnum):
-    """What a change did to a page."""
+    """The kind of a change: how the page has changed."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -196,7 +196,7 @@ class FeedCursor:
 
 @dataclass(frozen=True, slots=True)
 class LatestChanges:
-    """What a reader gets for some entries.
+    """The changes that a reader gets for some log entries.
 
     Attributes:
         changes: Those that are their page's latest change.
@@ -245,7 +245,7 @@ def latest_changes(
 
 
 def kind_now(kind: str, page: Page) -> ChangeKind:
-    """Returns what a reader is told of a change that was of some kind, with the page as it is now."""
+    """Returns the kind that a reader gets for a logged change, given the page as it is now."""
     if page.is_tombstone:
         return ChangeKind.DELETED
     # `save_page` can have brought the page back.

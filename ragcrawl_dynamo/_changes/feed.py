@@ -60,7 +60,7 @@ _MARGIN_HOURS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """What one read of the feed returns.
+    """The result of one read of the feed.
 
     Attributes:
         changes: The changes, without versions.

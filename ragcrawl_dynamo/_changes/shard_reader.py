@@ -42,7 +42,7 @@ _GAPS_IN_FLIGHT = 16
 
 @dataclass(frozen=True, slots=True)
 class ShardPart:
-    """What a reader can read of a shard now.
+    """The log entries of a shard that can be read now.
 
     Attributes:
         shard: Its name.

@@ -17,7 +17,7 @@ __all__ = ["CommitOutcome", "CommitResult"]
 
 
 class CommitOutcome(StrEnum):
-    """What a commit made of a page.
+    """The outcome of a commit: how it changed the page.
 
     Attributes:
         CREATED: The page is new.

@@ -31,7 +31,7 @@ _FEW_BODIES = 100
 
 @dataclass(frozen=True, slots=True)
 class GarbageReport:
-    """What `collect_garbage` removed, or would remove.
+    """Counts what `collect_garbage` removed, or would remove.
 
     Attributes:
         bodies_total: Bodies in parts that the site had, garbage included.

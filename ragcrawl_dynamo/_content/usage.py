@@ -19,7 +19,7 @@ __all__ = ["ContentUsage"]
 
 @dataclass(frozen=True, slots=True)
 class ContentUsage:
-    """What a site's versions take.
+    """The storage that a site's versions take.
 
     Attributes:
         versions: Number of versions.

@@ -31,7 +31,7 @@ _PERMANENT = frozenset({301, 308})
 
 
 class Scope(Protocol):
-    """What a task has to know of its crawl."""
+    """The part of a crawl that its tasks use."""
 
     @property
     def backend(self) -> StorageBackend:

@@ -52,7 +52,7 @@ ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManag
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a backend takes to make its AWS clients with."""
+    """The options with which a backend makes its AWS clients."""
 
     session: AwsSession | None
     """An aioboto3.Session, or an AioSession of aiobotocore. Its credentials, its profile, its region and its

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # Connections that data requests never use: health checks, one request a table, get through under load.
 CONTROL_CONNECTIONS = 5
 
-# What an attempt that did not succeed raises.
+# The errors that a failed attempt raises.
 _FAILURES = (BotoCoreError, ClientError, *TRANSPORT_ERRORS)
 
 

@@ -191,7 +191,7 @@ def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
     if value and not MIN_MAGNITUDE <= abs(value) < MAGNITUDE_BOUND:
         raise RefusedError("a number's magnitude may be 1E-130 to 9.99E+125: store it as text")
     if value.is_integer() and abs(value) < 10**MAX_DIGITS:
-        # DynamoDB drops the exponent, so that it comes back as an int: let it be the very same number.
+        # DynamoDB drops the exponent, so the number comes back as an int. It must be equal to this float.
         return {"N": str(int(value))}
     return {"N": repr(value)}
 

@@ -41,7 +41,7 @@ _HOSTS_BEFORE_CLAIMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class FrontierServices:
-    """What the queues of all runs share in one process: the client, the tables, the clock, the observer."""
+    """The services that the queues of all runs share in one process: client, tables, clock and observer."""
 
     gateway: Gateway
     tables: Tables

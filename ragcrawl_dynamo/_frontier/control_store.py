@@ -140,7 +140,7 @@ class ControlStore:
         """Checks once, while no control is stored, that the run's two ids are not swapped.
 
         Raises:
-            InvalidArgumentError: A run, or the control of one, has them the other way round.
+            InvalidArgumentError: There is a run, or the control of one, with the two ids swapped.
         """
         if self._is_order_checked:
             return

@@ -31,7 +31,7 @@ class DoNotRetry(Exception):  # noqa: N818 # it is an instruction
 
 @dataclass(frozen=True, slots=True)
 class WorkSummary:
-    """What a worker has done.
+    """Counts what a worker has done.
 
     Attributes:
         completed: How many items were completed.

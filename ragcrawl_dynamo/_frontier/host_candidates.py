@@ -58,7 +58,7 @@ class Pace:
 
 @dataclass(eq=False, slots=True)
 class HostCandidates:
-    """What this process knows of one host.
+    """The knowledge of this process about one host.
 
     Attributes:
         host: The name of the host.

@@ -68,7 +68,7 @@ _IS_OPEN = AnyOf(
 
 
 class StatsDeltas(TypedDict, total=False):
-    """What `add_run_stats` can add: numbers, or maps of numbers that are added key by key."""
+    """The stats that `add_run_stats` can add: numbers, or maps of numbers that are added key by key."""
 
     pages_discovered: int
     pages_crawled: int
@@ -317,7 +317,7 @@ async def check_id_order(gateway: Gateway, table: Table[CrawlRun], site_id: str,
 
 
 def swapped_ids(site_id: str, run_id: str) -> InvalidArgumentError:
-    """The error of a call with a site's id as the run's, and the other way round."""
+    """Returns the error of a call in which the ids of site and run are swapped."""
     return InvalidArgumentError(
         "site_id",
         f"{site_id!r} is the id of a run of site {run_id!r}, so the two are swapped: the id of the site "

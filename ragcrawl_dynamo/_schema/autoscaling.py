@@ -55,7 +55,7 @@ class ScaledCapacity:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the capacity."""
+        """The resource and the dimension, which identify the capacity."""
         return self.resource, self.dimension
 
     @property

@@ -23,7 +23,7 @@ _ON = frozenset({"ENABLED", "ENABLING", "UPDATING"})
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
-    """What AWS says of an existing table.
+    """The state of an existing table, as AWS describes it.
 
     Attributes:
         description: DynamoDB's description.

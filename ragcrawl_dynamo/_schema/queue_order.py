@@ -49,7 +49,7 @@ def due_bound(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the entry of a host says besides its place in the list.
+    """The facts that the entry of a host holds besides its place in the list.
 
     Attributes:
         has_limits: Whether the host has a delay, a maximum in flight or a block, so that its record has to be

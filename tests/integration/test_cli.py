@@ -33,7 +33,7 @@ SITE = "docs"
 
 
 class Result:
-    """What came of a call."""
+    """The result of a command: exit code, output and errors."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code

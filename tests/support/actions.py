@@ -25,7 +25,7 @@ _STATEMENTS = {"INSERT": "PartiQLInsert", "UPDATE": "PartiQLUpdate", "SELECT": "
 
 
 def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
-    """What a role has to be allowed for a request."""
+    """Yields the permissions that a role needs for a request."""
     match operation:
         case "TransactWriteItems":
             for element in request["TransactItems"]:
@@ -56,7 +56,7 @@ def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
 
 
 def _of_scaling(table: str) -> Iterator[Need]:
-    """What Application Auto Scaling does on behalf of whoever registers a capacity."""
+    """Yields the permissions that Application Auto Scaling needs from a caller that registers a capacity."""
     yield "dynamodb:UpdateTable", table
     prefix = table.rpartition("_")[0]
     for action in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm"):
@@ -67,7 +67,7 @@ def _of_scaling(table: str) -> Iterator[Need]:
 
 
 def allowed(policy: dict[str, Any]) -> set[Need]:
-    """What a policy allows, whatever its conditions."""
+    """Returns the permissions that a policy grants, regardless of its conditions."""
     return {
         # After the service, the region and the account.
         (action, resource.split(":", 5)[-1].removeprefix("table/"))

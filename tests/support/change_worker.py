@@ -26,7 +26,7 @@ def settings(endpoint: str, prefix: str) -> Any:
 
 async def commit_forever(backend: DynamoDBBackend, chance: random.Random) -> None:
     while True:
-        # Most are never committed again, so that nothing makes up for a change that is passed over.
+        # Most pages are committed only once, so that a change that the reader misses stays missing.
         is_new = chance.random() < 0.7
         page_id = f"{chance.getrandbits(64):x}" if is_new else f"p{chance.randrange(SHARED_PAGES)}"
         try:

@@ -97,7 +97,7 @@ def scripted(*answers: Any) -> Answer:
 
 
 def client_error(code: str, status: int = 400, **parts: Any) -> ClientError:
-    """What botocore raises for an error answer of DynamoDB."""
+    """Returns the error that botocore raises for an error answer of DynamoDB."""
     response: Any = {
         "Error": {"Code": code, "Message": f"message of {code}"},
         "ResponseMetadata": {"HTTPStatusCode": status},

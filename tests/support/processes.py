@@ -28,7 +28,7 @@ def start(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 
 
 def barrier(count: int) -> Barrier:
-    """What so many workers wait at for each other."""
+    """Returns a barrier at which so many workers wait for each other."""
     return _CONTEXT.Barrier(count)
 
 

@@ -24,7 +24,7 @@ NEVER = -1
 
 @dataclass
 class Entry:
-    """What the model knows of a link. `free_at` is a delay's end, or when a lease can be taken over."""
+    """A link in the model. `free_at` is the end of its delay, or when its lease can be taken over."""
 
     url: str
     host: str
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass
 class Host:
-    """What the model knows of a host's limits.
+    """The limits of a host in the model.
 
     Limits that change while leases run leave open what counts: what must not be claimed is computed from
     what counts for certain, and what must be claimable from all that may count.
@@ -159,7 +159,7 @@ class Turns:
 
 
 class Claimable:
-    """What can be claimed at a moment."""
+    """The links that can be claimed at a moment."""
 
     def __init__(self, entries: Iterable[Entry], hosts: dict[str, Host], now: datetime) -> None:
         self.by_host: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -211,7 +211,7 @@ class Claimable:
 
 
 class QueueModel:
-    """What the model knows of a run."""
+    """A run in the model."""
 
     def __init__(self, clock: ManualClock, hosts: Iterable[str]) -> None:
         self.clock = clock

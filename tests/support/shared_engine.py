@@ -39,7 +39,7 @@ class SharedEngine:
             return self._endpoint
 
     def address(self) -> dict[str, Any]:
-        """What `ask` needs in another process."""
+        """Returns the arguments that `ask` needs in another process."""
         if self._listener is None:
             self._listener = self._running.enter_context(Listener(("127.0.0.1", 0), authkey=self._key))
             threading.Thread(target=self._answer, args=(self._listener,), daemon=True).start()

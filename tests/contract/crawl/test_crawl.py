@@ -32,7 +32,7 @@ HOME = "https://docs.example/"
 
 @dataclass
 class Answer:
-    """What the server answers: a status, a text, links, and headers."""
+    """An answer of the server: status, text, links and headers."""
 
     status: int = 200
     text: str = ""
@@ -49,7 +49,7 @@ class Server:
         self.conditional: Counter[str] = Counter()
 
     async def handle(self, task: Task) -> None:
-        """What a user's handler does."""
+        """Fetches and saves a task, as a user's handler does."""
         url = task.url.partition("#")[0]
         self.requests[url] += 1
         answer = self.pages.get(url, Answer(404))

@@ -29,7 +29,7 @@ _MAX_KEY = 2048
 
 @dataclass(frozen=True)
 class Schema:
-    """What the simulation knows of a table.
+    """The keys of a table, as the simulation needs them.
 
     Attributes:
         name: Its name.

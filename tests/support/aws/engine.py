@@ -26,7 +26,7 @@ _HEADERS = {
 
 @dataclass
 class Answer:
-    """What is answered to a request."""
+    """The answer to a request."""
 
     body: Item
     status: int = 200

@@ -214,7 +214,7 @@ class SimulatedAWS:
     async def _images(
         self, operation: str, request: Item, writes: list[Write], answer: Answer
     ) -> list[tuple[Write, Item | None]]:
-        """What each item is after a write that was done."""
+        """Returns each written item as it is after the write."""
         match operation:
             case "PutItem" | "DeleteItem":
                 return [(writes[0], writes[0].item)]

@@ -131,7 +131,7 @@ class Refusals:
 
 
 def partition_of_read(operation: str, request: Item, table: Table) -> tuple[str, str | None]:
-    """What is read, table or index, and the value of its partition key; None for a scan."""
+    """Returns the table or index that is read, and the value of its partition key; None for a scan."""
     name, keys = request["TableName"], table.schema.keys
     if (index := request.get("IndexName")) in table.schema.indexes:
         name, keys = f"{name}/{index}", table.schema.indexes[index]

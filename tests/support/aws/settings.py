@@ -28,7 +28,7 @@ class Lag:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one partition key value of a table or an index takes; AWS's limits of a partition by default.
+    """The units that one partition key value of a table or an index serves; by default those of AWS.
 
     Attributes:
         read_units: Read capacity units a second.

@@ -54,7 +54,7 @@ class Write:
 
 
 def item_id(table: str, key: Item) -> ItemId:
-    """What names an item among all tables."""
+    """Returns the id of an item among those of all tables."""
     return table, orjson.dumps(key, option=orjson.OPT_SORT_KEYS)
 
 

@@ -100,7 +100,7 @@ async def test_upgrade_aiobotocore_response_parser_factory() -> None:
 
 
 async def test_upgrade_aiobotocore_parameters_can_be_replaced_before_they_are_serialized() -> None:
-    """What a handler of before-parameter-build changes is serialized, and the context comes along."""
+    """The parameters that a handler of before-parameter-build has changed are sent, with their context."""
     contexts: list[Any] = []
     bodies: list[Any] = []
 
