@@ -160,4 +160,8 @@ class Assembly:
                 await self.live_stats.close()
                 await self.change_log.close()
         except TimeoutError:
-            logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
+            logger.warning(
+                "while closing, DynamoDB did not answer within health_timeout = %s s: the last stats of runs "
+                "were not stored; complete_run() counts them again",
+                self.config.health_timeout,
+            )

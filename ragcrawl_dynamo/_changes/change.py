@@ -27,6 +27,8 @@ LATEST_HOURS = 1.0
 # The kind of an entry that a reader writes to give up a sequence number.
 VOID = "void"
 
+_DAMAGED = "is damaged: pass the `cursor` of a slice of list_changes, unchanged"
+
 
 class ChangeKind(StrEnum):
     """The kind of a change: how the page has changed."""
@@ -186,11 +188,14 @@ class FeedCursor:
             taken_at = datetime.fromtimestamp(seconds, UTC)
             is_whole = all(type(number) is int and number > 0 for number in next_numbers.values())
         except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from None
+            raise InvalidCursorError("cursor", _DAMAGED) from None
         if not is_whole or not (listing is None or isinstance(listing, str)):
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes")
+            raise InvalidCursorError("cursor", _DAMAGED)
         if cursor_scope != list(scope):
-            raise InvalidCursorError("cursor", "belongs to another site, or to a listing")
+            raise InvalidCursorError(
+                "cursor",
+                "belongs to another site, or to a listing: pass a cursor of list_changes of this site",
+            )
         return cls(taken_at, next_numbers, listing)
 
 

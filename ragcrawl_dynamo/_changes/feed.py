@@ -57,6 +57,9 @@ _READS = 6
 # How much earlier than it has to a cursor counts as expired.
 _MARGIN_HOURS = 1.0
 
+# What a reader can do that has missed changes.
+_START_AGAIN = "start again without a cursor, and then delete the pages that you have and that are not listed"
+
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
@@ -182,8 +185,7 @@ class ChangeFeed:
         records = await self._log.shards.records(site_id)
         if position.next_numbers.keys() - {record.shard for record in records}:
             raise ChangesExpiredError(
-                f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
-                "and drop what is not listed then"
+                f"the changes of site {site_id!r} were deleted since this cursor was taken: {_START_AGAIN}"
             )
         _check_age(position, records, now)
         parts: list[ShardPart] = await gather_bounded(
@@ -298,6 +300,6 @@ def _check_age(position: FeedCursor, records: Sequence[ShardRecord], now: dateti
             continue
         if now - position.taken_at > timedelta(days=days, hours=-_MARGIN_HOURS):
             raise ChangesExpiredError(
-                f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes were logged with "
-                f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
+                f"the cursor was taken at {position.taken_at:%Y-%m-%d %H:%M} UTC, and changes were kept for "
+                f"change_retention_days = {days} only: {_START_AGAIN}"
             )

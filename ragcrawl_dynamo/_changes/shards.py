@@ -131,7 +131,7 @@ class ShardStore:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
             # Another process takes the shard over in an hour, as it does when a holder is killed.
-            logger.debug("shard %s of site %r was not left: %s", shard, site_id, error)
+            logger.debug("shard %s of site %r could not be given up: %s", shard, site_id, error)
 
     async def _candidates(self, site_id: str, now: datetime) -> list[ShardRecord]:
         """Chooses some shards with this retention that were left, or have been held for long."""

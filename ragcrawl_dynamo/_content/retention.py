@@ -62,7 +62,9 @@ class RetentionRule:
             InvalidArgumentError: Neither limit is given, or one is negative.
         """
         if keep_last is None and max_age_days is None:
-            raise InvalidArgumentError("keep_last", "or max_age_days must be given: else nothing may go")
+            raise InvalidArgumentError(
+                "keep_last", "is missing, and so is max_age_days: pass one of them, or both"
+            )
         check_amount("keep_last", keep_last)
         check_amount("max_age_days", max_age_days)
         if max_age_days is None:

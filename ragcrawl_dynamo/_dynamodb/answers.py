@@ -53,9 +53,9 @@ def _check_batch(table: str, keys: list[Mapping[str, Any]], items: Iterable[Mapp
 
 def _mismatch(operation: str, table: str) -> AnswerMismatchError:
     return AnswerMismatchError(
-        "the answer has an item that was not asked for, so it is that of another request, and was not used. "
-        "Close the backend and open it again; look for what shares its connections or mixes up answers: a "
-        "process that was forked, a proxy",
+        "the answer has an item that was not asked for, so it belongs to another request, and was not used: "
+        "close the backend and open it again; then find out what mixes up the answers, such as a forked "
+        "process that uses the same connections, or a proxy",
         code="AnswerMismatch",
         operation=operation,
         table=table,

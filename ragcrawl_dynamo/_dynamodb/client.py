@@ -165,7 +165,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         options.s3 = {"addressing_style": "path"}
     if url is not None and _is_readable_on_the_way(url):
         logger.warning(
-            "%s (%s) is neither encrypted nor on this machine: others can read along",
+            "endpoint %s (%s) is neither encrypted nor on this machine, so others can read along: use https",
             url,
             destination.endpoint_source,
         )
@@ -237,7 +237,7 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
+                f"the answer is cut off or not from DynamoDB: it is not JSON, {error}"
             ) from error
         if not isinstance(answer, dict):
-            raise ResponseParserError("this is not DynamoDB: the answer is no JSON object")
+            raise ResponseParserError("the answer is not from DynamoDB: it is not a JSON object")

@@ -111,9 +111,9 @@ class _Parser:
         try:
             parsed = orjson.loads(body)
         except ValueError as error:
-            raise ResponseParserError(f"the answer is no JSON: {error}") from error
+            raise ResponseParserError(f"the answer is not JSON: {error}") from error
         if not isinstance(parsed, dict):
-            raise ResponseParserError("the answer is no JSON object")
+            raise ResponseParserError("the answer is not a JSON object")
         # Quotes inside of text are escaped, so this is a name: the type of a binary, or a member of a map.
         if b'"B":' in body or b'"B" :' in body:
             _decode_binaries(parsed)

@@ -119,7 +119,7 @@ class Gateway:
             self._error_mapper.destination = None
             try:
                 self._error_mapper.destination = destination = self.find_destination()
-                logger.info("%s: %s", self._service, destination)
+                logger.info("%s is used at %s", self._service, destination)
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
                 raise self._error_mapper.map(error, "OpenClient", None) from None
@@ -274,7 +274,9 @@ class Gateway:
             if not is_stale(error):
                 raise
             self.metrics.count_retry(operation, table)
-            logger.warning("%s on %s failed (%s); it is signed anew", operation, table, error_code(error))
+            logger.warning(
+                "%s on %s failed (%s); it is signed again and sent", operation, table, error_code(error)
+            )
         return await self._send(operation, table, request, attempt + 1)
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:

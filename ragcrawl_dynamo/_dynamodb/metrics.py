@@ -130,7 +130,7 @@ class Metrics:
         try:
             self._observer(event())
         except Exception:  # the caller's code, of which nothing is known
-            logger.exception("the observer of requests failed")
+            logger.exception("on_request raised an error; the request itself is not affected")
 
     def snapshot(self) -> dict[tuple[str, str], OperationMetrics]:
         """Copies the counters."""

@@ -49,15 +49,15 @@ def check_access(
         raise InvalidArgumentError("session", f"must be a session of aioboto3 or aiobotocore, not a {kind}")
     if session is not None and (config.profile is not None or config.access_key_id is not None):
         raise InvalidArgumentError(
-            "session", "brings its own credentials: leave profile, access_key_id and secret_access_key unset"
+            "session", "has its own credentials: leave profile, access_key_id and secret_access_key unset"
         )
     check_kind("client_config", client_config, Config, NoneType)
     if "ssl_context" in (getattr(client_config, "connector_args", None) or {}):
-        raise InvalidArgumentError("client_config", "cannot bring an ssl_context: set AWS_CA_BUNDLE")
+        raise InvalidArgumentError("client_config", "must not have an ssl_context: set AWS_CA_BUNDLE")
     defaults = AioConfig()
     for name, advice in _CHOSEN.items():
         if getattr(client_config, name, default := getattr(defaults, name)) != default:
-            raise InvalidArgumentError("client_config", f"cannot choose {name}: {advice}")
+            raise InvalidArgumentError("client_config", f"must not set {name}: {advice}")
 
 
 def make_session(

@@ -148,7 +148,7 @@ def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before:
         InvalidArgumentError: An option is outside its limits.
     """
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
-        raise InvalidArgumentError("depth", f"must be a whole number from 0 on, not {depth!r}")
+        raise InvalidArgumentError("depth", f"must be a whole number of at least 0, not {depth!r}")
     if referrer_url is not None and not isinstance(referrer_url, str):
         raise InvalidArgumentError("referrer_url", f"must be text, not {type(referrer_url).__name__}")
     if priority is None:

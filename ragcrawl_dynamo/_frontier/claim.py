@@ -83,7 +83,7 @@ def guarded(observer: LeaseObserver | None) -> LeaseObserver:
         try:
             observer(claim)
         except Exception:  # the observer is the caller's code and may raise anything
-            logger.exception("on_lease_lost failed for item %s", claim.item.item_id)
+            logger.exception("on_lease_lost raised an error for item %s", claim.item.item_id)
 
     return observe
 

@@ -93,7 +93,7 @@ class Notifier:
         try:
             await self._flush(None, once=True)
         except RagcrawlDynamoError as error:
-            logger.warning("hosts are announced later that have items by their counts: %s", error)
+            logger.warning("the counts of hosts could not be stored; they are stored later: %s", error)
 
     async def _flush(self, only: Container[str] | None, *, once: bool = False) -> None:
         """Stores counts; `once` leaves those that DynamoDB throttles for the next time."""

@@ -101,5 +101,5 @@ async def while_leased(
             ends = [claim.deadline for claim in claims if not claim.lost]
             if not may_pass(error) or clock.monotonic() + PAUSE_SECONDS >= max(ends, default=0.0) - margin:
                 raise
-            logger.warning("%s is not settled yet: %s", claims[0].item.url, error)
+            logger.warning("%s could not be settled; it is tried again: %s", claims[0].item.url, error)
         await clock.sleep(PAUSE_SECONDS)

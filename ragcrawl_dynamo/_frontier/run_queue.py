@@ -266,12 +266,12 @@ class RunQueue:
         try:
             results = await self.add(links, common, common["referrer_url"])
         except FrontierCancelledError:
-            logger.info("run %r is cancelled: the links of a page are not added", self.run.run_id)
+            logger.info("run %r was cancelled: the links of a page are not added", self.run.run_id)
             return
         errors = [result.error for result in results if result.error is not None]
         if errors:
             logger.info(
-                "%d of %d links of %s are not added, the first one because of %s",
+                "%d of %d links of %s were not added, the first one because: %s",
                 *(len(errors), len(results), common["referrer_url"], errors[0]),
             )
 
@@ -365,7 +365,7 @@ class RunQueue:
             logger.warning(
                 "run %r: the last counts or the end of the membership were not stored: %s",
                 self.run.run_id,
-                str(error) or "no answer within health_timeout",
+                str(error) or "DynamoDB did not answer within health_timeout",
             )
         await self.run.tasks.cancel()
 

@@ -169,8 +169,8 @@ class Scheduler:
 def _throttled(hosts: Sequence[str]) -> ThrottledError:
     names = ", ".join(hosts[:3])
     return ThrottledError(
-        f"nothing was claimed: DynamoDB throttles what is written about {len(hosts)} hosts, such as {names}, "
-        f"or does not answer in time: raise the capacity, or claim fewer items at once",
+        f"nothing was claimed: DynamoDB throttles the requests for {len(hosts)} hosts, such as {names}, or "
+        f"answers them too late; raise the capacity, or claim fewer items at once",
         code="Throttled",
         operation="claim",
         table=None,

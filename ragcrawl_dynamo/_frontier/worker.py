@@ -195,7 +195,7 @@ class Worker:
                 lost=self.lost,
                 seconds=self._clock.monotonic() - started,
             )
-            logger.info("the worker ends: %s", summary)
+            logger.info("the worker has ended: %s", summary)
         return summary
 
     async def _work(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
@@ -216,7 +216,7 @@ class Worker:
                 break
             except RagcrawlDynamoError as error:
                 self._outage.note(error, begun)
-                logger.warning("nothing is claimed for now: %s", error)
+                logger.warning("claiming failed; it is tried again: %s", error)
                 await run_until(self._stop, self._clock.sleep(PAUSE_SECONDS))
                 continue
             self._outage.end()
@@ -334,7 +334,7 @@ class Worker:
         try:
             self._on_error(claim, error)
         except Exception:  # the observer is the caller's code and may raise anything
-            logger.exception("on_error failed for %s", claim.item.url)
+            logger.exception("on_error raised an error for %s", claim.item.url)
 
     def _count(self, claim: Claim) -> None:
         """Counts an item by how it was settled, here or by its handler."""
@@ -364,10 +364,12 @@ class Worker:
                 if not may_pass(error) or self._is_over(claim) or self._fatal is not None:
                     # The lease will expire, and the item will be claimed again.
                     logger.warning(
-                        "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
+                        "item %s could not be settled; its lease will expire: %s", claim.item.item_id, error
                     )
                     return
-                logger.warning("item %s is not settled yet: %s", claim.item.item_id, error)
+                logger.warning(
+                    "item %s could not be settled; it is tried again: %s", claim.item.item_id, error
+                )
                 await self._clock.sleep(PAUSE_SECONDS)
             else:
                 self._outage.end()
@@ -383,7 +385,7 @@ class Worker:
         """Cancels the handler of a claim whose lease was lost."""
         for task, running in self._running.items():
             if running is claim and claim.token not in self._lost:
-                logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
+                logger.warning("item %s: %s; its handler is cancelled", claim.item.item_id, why)
                 self._lost.add(claim.token)
                 self.lost += 1
                 task.cancel()

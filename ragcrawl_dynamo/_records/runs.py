@@ -167,7 +167,9 @@ class RunStore:
             raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
         if run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             raise InvalidArgumentError(
-                "run_id", f"the run is {run.status}: complete it, so that what it has not seen is known"
+                "run_id",
+                f"run {run_id!r} has status {run.status}: end it with complete_run() first, since only then "
+                f"is it known which pages it has not seen",
             )
         return run
 
@@ -264,7 +266,9 @@ class RunStore:
         condition = AllOf(conditions)
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
-            raise InvalidArgumentError("deltas", "too many counters at once: add them in several calls")
+            raise InvalidArgumentError(
+                "deltas", f"has too many counters for one request, {len(update.increment)}: use several calls"
+            )
         try:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:

@@ -106,7 +106,7 @@ class Autoscaling:
                 await gather(self._ensure(gateway, table) for table in tables.all())
         except TimeoutError:
             raise DeadlineExceededError(
-                f"not done within table_timeout = {timeout} s: call initialize() again",
+                f"capacities not registered within table_timeout = {timeout} s: call initialize() again",
                 code="ScalingNotRegistered",
                 operation="RegisterScalableTarget",
                 table=None,
@@ -143,13 +143,15 @@ class Autoscaling:
             found = await _read(gateway, table)
         except AccessDeniedError as error:
             # The process that created the tables has registered them. A worker needs no right to read it.
-            logger.warning("%s: it is not known whether its capacity is scaled: %s", table.name, error)
+            logger.warning(
+                "%s: its auto scaling could not be read, and is left as it is: %s", table.name, error
+            )
             return
         except ServiceError as error:
             # DynamoDB Local has no auto scaling. A configuration for AWS must work with it all the same.
             if error.code not in _NO_SUCH_SERVICE:
                 raise
-            logger.warning("%s: this endpoint has no auto scaling", table.name)
+            logger.warning("%s: its capacity is not scaled: this endpoint has no auto scaling", table.name)
             return
         for capacity in scaled_capacities(table, self._config):
             known = found.get(capacity.key)

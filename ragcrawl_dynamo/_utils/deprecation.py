@@ -82,7 +82,7 @@ class _Form:
             return args, kwargs
         # The caller: the frames of this method and of the wrapper lie between.
         warnings.warn(
-            f"{self._name}() takes its arguments in another form now: write {instead}",
+            f"{self._name}() was called with the arguments of an earlier version: write {instead}",
             DeprecationWarning,
             stacklevel=3,
         )
