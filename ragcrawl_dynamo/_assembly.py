@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class Assembly:
-    """The objects that one backend consists of; each room's are documented there."""
+    """The objects that one backend consists of, by room."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Assembly:
         return removed
 
     async def close(self) -> None:
-        """Writes what is kept in memory, and closes the connections; each step though another one fails."""
+        """Writes the data that is kept in memory, and closes the connections. It goes on if a step fails."""
         if self.gateway.is_inherited:
             # What is kept in memory is written by the process that opened the connections.
             return
@@ -146,7 +146,7 @@ class Assembly:
                 stack.push_async_callback(step)
 
     async def _leave_closed_loop(self) -> None:
-        """Replaces all objects if their event loop is closed: whatever waits in them would wait forever."""
+        """Replaces all objects if their event loop is closed: calls that wait in them would wait forever."""
         if not self.gateway.is_stranded or self.gateway.is_inherited:
             return
         gateway, bucket = self.gateway, self.bucket

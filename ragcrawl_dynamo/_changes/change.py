@@ -43,7 +43,7 @@ class PageChange:
     """A page that changed.
 
     Attributes:
-        kind: What its latest change did; a page that came back counts as created.
+        kind: The kind of its latest change; a page that came back counts as created.
         page: The page as it is now, read strongly consistent.
         version: With `include_content`, the version that `page` names as its current one, with its body. None
             without `include_content`, for a deleted page, and if the page names no version that is stored.
@@ -169,7 +169,7 @@ class FeedCursor:
     def after(self, entries: Iterable[LogEntry]) -> Self:
         """Returns the cursor of a reader that has also read the entries that follow, in their order."""
         numbers = {entry.position.shard: entry.position.sequence_number + 1 for entry in entries}
-        # What lies beyond these is not older than what lay beyond this cursor: `taken_at` stays true.
+        # Entries beyond these are not older than those beyond this cursor, so `taken_at` still holds.
         return replace(self, next_numbers={**self.next_numbers, **numbers})
 
     def encode(self, scope: Sequence[str]) -> str:
@@ -181,7 +181,7 @@ class FeedCursor:
         """Reads opaque text.
 
         Raises:
-            InvalidCursorError: It is damaged, or of another site.
+            InvalidCursorError: The cursor is damaged, or belongs to another site.
         """
         try:
             *cursor_scope, seconds, next_numbers, listing = unpack(cursor)
@@ -218,7 +218,7 @@ class LatestChanges:
 def latest_changes(
     entries: Iterable[LogEntry], pages: Mapping[str, tuple[Page, int | None]], *, accept_stale: bool
 ) -> LatestChanges:
-    """Returns what a reader gets for entries.
+    """Returns the changes that a reader gets for some log entries.
 
     An entry whose page has changed again is left out: the later change has an entry of its own, which is
     still to be read, or was read since. A page that is older than its entry was read in the middle of its
@@ -242,7 +242,7 @@ def latest_changes(
         if order is not None and order < entry.order and not accept_stale:
             stale_pages.add(entry.page_id)
             continue
-        # `save_page` wrote the page since, perhaps, and several entries fit: only the last one counts.
+        # If `save_page` wrote the page since, several entries can fit. Only the last one counts.
         by_page.pop(entry.page_id, None)
         by_page[entry.page_id] = (entries_read, PageChange(kind_now(entry.kind, page), page))
     numbers, changes = [number for number, _ in by_page.values()], [change for _, change in by_page.values()]

@@ -1,8 +1,8 @@
 """Reads one shard of a site's change log, never beyond a sequence number whose commit may be under way.
 
 A reader waits for such a commit. After a while it gives the number up: it uses the number itself. A commit
-that comes later finds its position taken, and logs its change further on. So no change can come behind a
-reader.
+that comes later finds its position taken, and logs its change further on. So no change can appear before the
+cursor of a reader.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class Committer:
         )
 
     async def _commit(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
-        """Writes what was decided; returns None if another writer changed the page meanwhile."""
+        """Writes a decision; returns None if another writer changed the page meanwhile."""
         prepared = await self._prepare(fetched, decision, stored)
         if decision.change is None and stored.page is not None and self._is_leased(fetched.claim):
             return await self._write_unchanged(fetched, decision, prepared)
@@ -318,7 +318,7 @@ class Committer:
         claim, queue, end = fetched.claim, fetched.queue, prepared.end
         if claim is None or queue is None or end is None:
             return decision.result
-        # If the caller is cancelled, what has begun is ended, counted and told to the host.
+        # If the caller is cancelled, the settlement still ends, and is counted and stored in the host.
         return await queue.run.tasks.uninterrupted(self._end_claim(claim, queue, decision, prepared, end))
 
     async def _write_failure(

@@ -1,4 +1,4 @@
-"""Sorts the answers of servers by what they say of a page: a pure function of the HTTP status."""
+"""Classifies the answers of servers by their meaning for a page: a pure function of the HTTP status."""
 
 from __future__ import annotations
 

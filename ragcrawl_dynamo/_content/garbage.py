@@ -25,7 +25,7 @@ __all__ = ["GarbageReport"]
 
 _DELETIONS_IN_FLIGHT = 8
 
-# No user sees garbage, and a new site may have nothing else: so much of it may go without permission.
+# Up to so many bodies are removed without permission: no user sees garbage, and a new site may have only it.
 _FEW_BODIES = 100
 
 

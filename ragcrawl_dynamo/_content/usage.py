@@ -1,4 +1,4 @@
-"""Measures what the versions of a site take."""
+"""Measures the storage and the write units of a site's versions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class UsageMeter:
 
 
 def usage_of(key: Key, head: Item) -> ContentUsage:
-    """Returns what one version takes, given its head."""
+    """Returns the usage of one version, given its head."""
     manifest = manifest_of(head)
     if manifest is None:
         return ContentUsage(versions=1)

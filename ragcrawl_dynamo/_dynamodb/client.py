@@ -75,15 +75,15 @@ class Access:
     client_factory: ClientFactory | None = None
 
     def check(self, config: DynamoDBConfig) -> None:
-        """Checks what a user brings.
+        """Checks the session and the options of botocore that a user has passed.
 
         Raises:
-            InvalidArgumentError: It has a wrong type, or contradicts the settings.
+            InvalidArgumentError: One of them has a wrong type, or contradicts the settings.
         """
         check_access(config, self.session, self.client_config)
 
     def factory(self, service: Service) -> ClientFactory:
-        """Returns what makes the client of a service."""
+        """Returns the function that makes the client of a service."""
         if self.client_factory is not None and service == "DynamoDB":
             return self.client_factory
         return partial(_open, service=service, access=self)
@@ -107,12 +107,12 @@ def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBC
 
 
 def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """Returns a client of S3 for the content bucket, to be entered; the gateway uses it as the other one."""
+    """Returns a client of S3 for the content bucket, to be entered; a gateway sends its requests."""
     return Access().factory("S3")(config)
 
 
 def open_scaling_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """Returns a client of Application Auto Scaling, to be entered; a gateway uses it as the other ones."""
+    """Returns a client of Application Auto Scaling, to be entered; a gateway sends its requests."""
     return Access().factory("Application Auto Scaling")(config)
 
 
@@ -202,7 +202,7 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _read_models(loader: Any, service: str) -> None:
-    """Reads what a client of a service needs, so that its loader has it. Run it in a thread."""
+    """Reads the models that a client of a service needs into its loader's cache. Run it in a thread."""
     for model in ("service-2", "endpoint-rule-set-1"):
         loader.load_service_model(service, model)
     for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):

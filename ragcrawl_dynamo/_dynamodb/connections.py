@@ -1,4 +1,4 @@
-"""Makes the connections of clients, and cuts them off where their process or their event loop is gone."""
+"""Makes the connections of clients, and closes those whose process or event loop is gone."""
 
 from __future__ import annotations
 

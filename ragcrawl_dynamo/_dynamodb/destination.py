@@ -30,7 +30,7 @@ _SETTINGS: dict[Service, str] = {"DynamoDB": "endpoint_url", "S3": "content_buck
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where requests go, and who chose it.
+    """The region and the endpoint of requests, and who chose them.
 
     Who chose it is the name of a setting ("setting region"), of an environment variable ("AWS_REGION") or of
     a profile ("profile 'crawler'"), "session" for a session that was passed, or "default".

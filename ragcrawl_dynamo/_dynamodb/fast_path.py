@@ -7,7 +7,7 @@
 | | event `before-call` | one `orjson.dumps` |
 | prepares for streams, retries and recordings | `http_session_cls`, event `before-call` | `transport` |
 
-What they save of the client's CPU (`make bench-hooks`, 2 cores, medians of one run): the parser 57 % of a
+They save, of the client's CPU (`make bench-hooks`, 2 cores, medians of one run): the parser 57 % of a
 BatchGetItem and 70 % of a page of a Query, the encoder 10 % of a PutItem and a third of a BatchWriteItem, the
 short way 12 % of a PutItem. Left out is what gives less than 5 % of a PutItem: requests by the session's own
 aiohttp session (4 %), and an AWSRequest that does not prepare itself to show its body (1 to 2 %).

@@ -61,7 +61,7 @@ def check_limit(limit: int) -> int:
     """Checks that a limit is a whole number of at least 1, and returns it.
 
     Raises:
-        InvalidArgumentError: It is not.
+        InvalidArgumentError: The limit is not such a number.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise InvalidArgumentError("limit", f"must be a whole number, not {type(limit).__name__}")

@@ -1,4 +1,4 @@
-"""Makes the botocore session and the options of a client, of the settings and of what a user brings."""
+"""Makes the botocore session and the options of a client, from the settings and from a user's own ones."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _CHOSEN = {
 def check_access(
     config: DynamoDBConfig, session: AwsSession | None, client_config: ClientConfig | None
 ) -> None:
-    """Checks a session and options of botocore that a user brings.
+    """Checks a session and options of botocore that a user has passed.
 
     Raises:
-        InvalidArgumentError: One has a wrong type, or says what only a setting can say.
+        InvalidArgumentError: One has a wrong type, or sets an option that only a setting can set.
     """
     if not isinstance(session, aioboto3.Session | AioSession | NoneType):
         # The usual mistake is a session of boto3, which does not wait without blocking.

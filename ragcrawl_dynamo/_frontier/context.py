@@ -200,10 +200,10 @@ class RunContext:
         self.control_reads.forget()
 
     def require_open(self) -> None:
-        """Checks that the backend is open here, for what is answered from memory.
+        """Checks that the backend is open here. Methods that answer from memory, without a request, call it.
 
         Raises:
-            BackendStateError: It is not open, or open in another event loop or process.
+            BackendStateError: The backend is not open, or is open in another event loop or process.
         """
         self._gateway.require_open()
 

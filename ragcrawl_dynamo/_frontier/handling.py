@@ -11,7 +11,7 @@ from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, ch
 
 __all__ = ["DoNotRetry", "Skip", "WorkSummary"]
 
-# Seconds of an outage after which a worker gives up, so that whoever watches over it learns of it.
+# Seconds of an outage after which a worker gives up, so that its supervisor notices the outage.
 OUTAGE_SECONDS = 900.0
 
 

@@ -85,8 +85,8 @@ class LeaseIssuer:
     async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
         """Claims candidates, unless other processes were faster. The leases begin now.
 
-        It does not wait for candidates whose writes DynamoDB throttles, and no longer than half of the time
-        for which a lease is worth something. The hosts of those that are held up wait on the workbench.
+        It does not wait for candidates whose writes DynamoDB throttles, and waits at most half of the time
+        for which a lease can be used. The hosts of candidates that are held up wait on the workbench.
 
         Args:
             candidates: The candidates, at most as many as there are terms.

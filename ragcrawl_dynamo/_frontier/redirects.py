@@ -103,7 +103,7 @@ class Redirects:
                     run.view.seen_links.add(item.item_id)
                     run.note_ended(item)
                 elif item.item_id not in states or _is_pending(states[item.item_id]):
-                    # Somebody else was faster, perhaps only by another place in the queue.
+                    # Another process has changed the item, perhaps only its place in the queue.
                     continue
                 del remaining[item.item_id]
             if absent:

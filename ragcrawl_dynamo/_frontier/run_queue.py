@@ -246,10 +246,10 @@ class RunQueue:
         """Completes the item of a committed page by the write that `prepare_commit` built.
 
         Returns:
-            Whether it did. It does not if the lease is over.
+            Whether the item was completed. It was not if the lease is over.
 
         Raises:
-            RagcrawlDynamoError: It is not known whether it did.
+            RagcrawlDynamoError: It is not known whether the item was completed.
         """
         (outcome,) = await self.run.items.run_coalesced(
             [end], lambda _, seconds: self.pause_host_of(claim, seconds)
@@ -262,7 +262,7 @@ class RunQueue:
         self.run.pause_host(claim.item.domain, seconds)
 
     async def _add_discovered(self, links: Sequence[str | FrontierItem], common: dict[str, Any]) -> None:
-        """Adds the links of a page. Links that cannot be added are logged: they do not keep the page back."""
+        """Adds the links of a page. Links that cannot be added are logged, and do not stop the commit."""
         try:
             results = await self.add(links, common, common["referrer_url"])
         except FrontierCancelledError:
@@ -373,7 +373,7 @@ class RunQueue:
         """Checks that the run is not one of another site.
 
         Raises:
-            AmbiguousIdError: It is.
+            AmbiguousIdError: The run is one of another site.
         """
         await self.run.control.read()
 

@@ -120,7 +120,7 @@ class Worker:
         self._lost: set[str] = set()
         self._keeper = LeaseKeeper(queue, clock, settings.lease, self._on_lost)
         self._outage = Outage(clock, settings.outage_seconds)
-        # What ends the worker: a handler's error that is no Exception, or the error of an outage.
+        # The error that ends the worker: one of a handler that is not an Exception, or that of an outage.
         self._fatal: BaseException | None = None
         self._is_open = False
         self._stop = asyncio.Event()

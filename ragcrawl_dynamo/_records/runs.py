@@ -156,7 +156,7 @@ class RunStore:
         return None
 
     async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
-        """Returns a run that is completed or partial: it has seen the pages of its site that it could.
+        """Returns a run that is completed or partial: it has seen every page of its site that it could.
 
         Raises:
             NotFoundError: The run does not exist.
@@ -308,7 +308,7 @@ class RunStore:
 
 
 async def check_id_order(gateway: Gateway, table: Table[CrawlRun], site_id: str, run_id: str) -> None:
-    """Checks, after a run was not found, that its ids are not swapped. Both are text, so nothing else can.
+    """Checks, after a run was not found, that its ids are not swapped. No type tells them apart.
 
     Raises:
         InvalidArgumentError: There is a run `site_id` of a site `run_id`.

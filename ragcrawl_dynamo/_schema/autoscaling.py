@@ -31,7 +31,7 @@ _NAMESPACE = {"ServiceNamespace": "dynamodb"}
 # RegisterScalableTarget).
 _BUSY = ("ConcurrentUpdateException", "ObjectNotFoundException")
 
-# What an endpoint answers that serves DynamoDB only; the second is DynamoDB Local's.
+# The error codes of endpoints that serve only DynamoDB; the second is that of DynamoDB Local.
 _NO_SUCH_SERVICE = frozenset({"UnknownOperationException", "InvalidAction"})
 
 
@@ -96,7 +96,7 @@ class Autoscaling:
 
         Raises:
             DeadlineExceededError: Application Auto Scaling was busy for all of `table_timeout`.
-            ServiceError: It refused a request.
+            ServiceError: Application Auto Scaling refused a request.
         """
         if not self._config.tables.is_autoscaled:
             return
@@ -191,7 +191,7 @@ def policy_request(capacity: ScaledCapacity) -> dict[str, Any]:
 
 
 async def _read(gateway: Gateway, table: Table[Any]) -> Scaling:
-    """Returns the capacities of a table and its indexes that are scaled, whoever registered them."""
+    """Returns the capacities of a table and its indexes that are scaled, even if others registered them."""
     resources = {capacity.resource for capacity in scaled_capacities(table, gateway.config)}
     request = {**_NAMESPACE, "ResourceIds": sorted(resources)}
     targets = await _list(gateway, "DescribeScalableTargets", request, table)

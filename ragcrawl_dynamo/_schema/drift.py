@@ -27,7 +27,7 @@ class FoundTable:
 
     Attributes:
         description: DynamoDB's description.
-        time_to_live: That of its time to live; None if it is not known.
+        time_to_live: DynamoDB's description of its time to live; None if it is not known.
         has_recovery: Whether point-in-time recovery is on; None if it is not known.
         scaling: The capacities that are scaled, of this table and of others; None if they are not known.
     """

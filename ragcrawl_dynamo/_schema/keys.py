@@ -5,7 +5,7 @@ join the parts of a composite key, and keys that begin with "#" are free for the
 escapes are those of JSON Pointer (RFC 6901) with "#" instead of "/": "~" becomes "~0", "#" becomes "~1".
 Different ids have different escaped forms, so they never share a key.
 
-A partition key may have digits and a "#" before an id; whoever decodes the id leaves them out.
+A partition key may have digits and a "#" before an id; decoding the id leaves them out.
 
 The docstring of each function gives the key pattern, a partition key and a sort key divided by " / ", and the
 access that the key serves. tables.py lists what lies in each table.

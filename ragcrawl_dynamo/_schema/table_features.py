@@ -1,4 +1,4 @@
-"""Switches on what cannot be requested together with a table: its time to live and its backups."""
+"""Enables the features that CreateTable cannot enable: the time to live and the backups of a table."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class _Form:
     def arrange(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the arguments of a call in their present form. Those of no known form stay as they are."""
+        """Returns the arguments of a call in their present form; those in an unknown form stay."""
         if self._is_present(args, kwargs):
             if self._without_site is not None and args:
                 # None would be taken for a call without a site.
