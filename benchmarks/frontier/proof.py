@@ -1,4 +1,4 @@
-"""What it takes to prove that a run is finished: requests, seconds and memory.
+"""Measures the proof that a run is finished: requests, seconds and memory.
 
 python -m benchmarks.frontier.proof ENDPOINT PREFIX recount     # in a process of its own
 """
@@ -41,7 +41,7 @@ _BOUND = "≤ 20 MB, also at 200,000"
 
 
 async def drained_hosts(lab: Lab) -> list[Row]:
-    """`is_finished` of a process that knows nothing, right after 10,000 hosts were drained."""
+    """Measures `is_finished` of a process that knows nothing, right after 10,000 hosts were drained."""
     hosts = lab.size(10_000, 300)
     async with lab.tables() as config:
         await add_from_elsewhere(config, (page(host) for host in range(hosts)))
@@ -178,7 +178,7 @@ async def _in_own_process(config: DynamoDBConfig, method: str, limit: float) -> 
 
 
 async def measure(endpoint: str, prefix: str, method: str) -> dict[str, float]:
-    """Calls a method of the frontier, and measures the most that it has in memory at a time."""
+    """Calls a method of the frontier, and measures the peak of its memory."""
     config = local_config(endpoint, table_prefix=prefix, conditional_batches="partiql")
     async with DynamoDBBackend(config) as backend:
         frontier = backend.frontier(SITE, RUN)

@@ -79,7 +79,7 @@ class Kind:
 
     @property
     def ceiling(self) -> float:
-        """Pages a second at which the hottest value takes what one partition gives."""
+        """The pages a second at which the hottest value takes all units of one partition."""
         return ceiling(self.hottest_reads, self.hottest_writes)
 
 
@@ -88,7 +88,7 @@ class Measured:
     """The units that a scenario took.
 
     Attributes:
-        scenario: What was crawled.
+        scenario: The scenario.
         seconds: How long the crawl took.
         kinds: The partition key values by kind, those with the lowest ceiling first.
         items: The items by kind, likewise; their pattern is "partition key / sort key".
@@ -101,7 +101,7 @@ class Measured:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measured:
-        """Reads what `dataclasses.asdict` made of it."""
+        """Restores a measurement from the output of `dataclasses.asdict`."""
         return cls(
             Scenario(**data["scenario"]),
             data["seconds"],
@@ -296,7 +296,7 @@ async def measure_waiting(endpoint: str, hosts: int) -> Measured:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How long work stands still.
+    """How long work stands still after a process is killed, and after a pause.
 
     Attributes:
         lease_seconds: The leases of a process that is gone.

@@ -1,4 +1,4 @@
-"""Stores what was measured, so that benchmarks/scale.py can compute with it."""
+"""Stores the measurements, so that benchmarks/scale.py can compute with them."""
 
 from __future__ import annotations
 

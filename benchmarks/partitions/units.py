@@ -85,7 +85,7 @@ def _sum(*parts: tuple[Mapping[Any, float], float]) -> defaultdict[Any, float]:
 
 @dataclass
 class Spent:
-    """Units, of partition key values and of single items."""
+    """The units of partition key values and of single items."""
 
     reads: defaultdict[Partition, float] = field(default_factory=_nothing)
     writes: defaultdict[Partition, float] = field(default_factory=_nothing)
@@ -125,7 +125,7 @@ class PartitionUnits:
         self._total_reads = self._total_writes = 0.0
 
     def take(self) -> Spent:
-        """Returns what was spent since the last call."""
+        """Returns the units that were spent since the last call."""
         spent, self.spent = self.spent, Spent()
         return spent
 
@@ -248,7 +248,7 @@ class PartitionUnits:
     def _update(
         self, table: Table[Any], request: Item, after: Item | None, is_refused: bool, times: int = 1
     ) -> None:
-        """Counts an update; what an answer does not tell of the new item is taken from the request."""
+        """Counts an update; the parts of the new item that the answer lacks are taken from the request."""
         if after is None and not is_refused:
             before = self.items.get(self._key(table, request["Key"]))
             after = _updated(before or request["Key"], request)

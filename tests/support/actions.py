@@ -1,4 +1,4 @@
-"""Which IAM actions a request needs, and on what (AWS: "Service Authorization Reference")."""
+"""Names the IAM actions and resources that a request needs (AWS: "Service Authorization Reference")."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def allowed(policy: dict[str, Any]) -> set[Need]:
 
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Need]]:
-    """All that is needed while the context lasts."""
+    """Records all permissions that requests need while the context lasts."""
     found: set[Need] = set()
     send = Gateway._await_client
 

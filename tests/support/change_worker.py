@@ -1,4 +1,4 @@
-"""A process that commits pages of one site, new ones and some that others commit too, until it is killed.
+"""Runs a process that commits pages of one site, some of them shared with others, until it is killed.
 
 Its transactions wait at random before they are sent and after they were applied, and some lose their answer.
 """

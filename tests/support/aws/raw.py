@@ -1,4 +1,4 @@
-"""A client with a table of its own, for tests that look at what the simulation answers."""
+"""Provides a client with its own table, for tests of the simulation's answers."""
 
 from __future__ import annotations
 
