@@ -119,7 +119,7 @@ class Gateway:
             self._error_mapper.destination = None
             try:
                 self._error_mapper.destination = destination = self.find_destination()
-                logger.info("%s is used at %s", self._service, destination)
+                logger.info("%s: %s", self._service, destination)
                 self._client = await stack.enter_async_context(self._client_factory(self.config))
             except (BotoCoreError, ValueError) as error:
                 raise self._error_mapper.map(error, "OpenClient", None) from None

@@ -146,7 +146,7 @@ async def test_requests_go_where_it_is_said_and_are_signed_for_the_region(
             await backend.initialize(create_tables=False)
     assert scopes == {"eu-central-1/dynamodb/aws4_request"}
     assert where in str(caught.value)
-    assert f"DynamoDB is used at {where}" in caplog.messages
+    assert f"DynamoDB: {where}" in caplog.messages
 
 
 async def test_endpoint_of_the_environment_is_named_by_errors_and_warned_of(
