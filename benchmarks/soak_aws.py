@@ -222,14 +222,14 @@ class Round:
     """One run of the queue, from its first link to its end.
 
     Attributes:
-        web: What was crawled.
+        web: The site that was crawled.
         outcome: The ledger and the tables.
-        answers: What `is_finished` said, and when.
+        answers: The answers of `is_finished`, with their times.
         seen: The version of each page, as the reader of changes knows it.
         pages: The version of each page, as the table has it.
         errors: With what workers ended.
         throttled: When it began to be throttled and when that ended, if it was.
-        events: What the simulation did.
+        events: The events of the simulation, by kind.
         is_exact: Whether the indexes were not late.
     """
 
@@ -300,7 +300,7 @@ class Throttle:
 
     Args:
         aws: The simulation.
-        usual: What it does otherwise.
+        usual: The settings before and after.
         begin: Seconds after the first commits of a round: workers take a while to start.
         seconds: For so long.
     """

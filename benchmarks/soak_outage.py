@@ -237,7 +237,7 @@ class Ledger:
     """Compares what the workers noted with what is stored.
 
     Attributes:
-        events: What the workers noted.
+        events: The events that the workers noted.
         errors: The errors with which workers ended.
         exit_codes: How the processes ended.
         statuses: The statuses of the items, by URL.

@@ -133,7 +133,7 @@ class Assembly:
     async def close(self) -> None:
         """Writes the data that is kept in memory, and closes the connections. It goes on if a step fails."""
         if self.gateway.is_inherited:
-            # What is kept in memory is written by the process that opened the connections.
+            # Only the process that opened the connections writes the data that is kept in memory.
             return
         await self._leave_closed_loop()
         steps: list[Callable[[], Awaitable[None]]] = [

@@ -38,13 +38,12 @@ PHRASES = {
     "passed over": "missed, or left out",
     "the other way round": "swapped, or the opposite",
     "in vain": "say what was not achieved",
-    "whatever (?:it|they) (?:is|are)": "of any kind",
 }
 
-# How no docstring of a class or function begins: its first line says what the thing does or is.
+# How no docstring begins: its first line says what the thing does or is.
 RIDDLES = frozenset({"Of", "That", "What", "Whatever", "Who", "Whoever", "Whose"})
 
-# What stands for text that is not prose: no check knows it, and no word is repeated across it.
+# Replaces text that is not prose: no check knows it, and no word is repeated across it.
 BLANK = "·"
 
 
@@ -85,12 +84,12 @@ def python_prose(text: str, *, with_messages: bool) -> list[str]:
 
 
 def riddles(text: str) -> Iterator[tuple[int, str]]:
-    """Yields the docstrings of a module's classes and functions that begin like a riddle."""
+    """Yields the docstrings of a module, its classes and functions that begin like a riddle."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             word = (ast.get_docstring(node) or "").partition(" ")[0]
             if word in RIDDLES:
-                yield node.body[0].lineno, f"a docstring begins with {word!r}: say what {node.name} does"
+                yield node.body[0].lineno, f"a docstring begins with {word!r}: begin with a verb, or a name"
 
 
 def findings(path: Path) -> Iterator[tuple[int, str]]:

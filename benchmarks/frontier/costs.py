@@ -37,7 +37,7 @@ async def life_of_an_item(lab: Lab) -> list[Row]:
             f"write units of an item's life, {items:,} items of one host, {BATCH} a call",
             "claim 1, renew 1",
             "add {:.2f}, claim {:.2f}, renew {:.2f}, complete {:.2f}".format(*units),
-            # What a call writes for all its items together is less than a tenth of a unit for each.
+            # The writes of a call for all its items together are less than a tenth of a unit for each item.
             claim.write_units < 1.1 and renew.write_units < 1.1,
         )
     ]

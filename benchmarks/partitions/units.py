@@ -31,7 +31,7 @@ from ragcrawl_dynamo._schema.tables import Tables
 WRITE_BYTES = 1024
 READ_BYTES = 4096
 
-# What AWS bills on disk for each item and each index entry, besides its size ("DynamoDB on-demand pricing").
+# The bytes that AWS bills for each item and each index entry besides its size ("DynamoDB on-demand pricing").
 STORED_BYTES = 100
 
 # In a transaction, each item is written twice: to prepare, and to commit.
@@ -180,7 +180,7 @@ class PartitionUnits:
 
     def _read(self, table: Table[Any], key: Item, found: Item | None, is_consistent: bool) -> None:
         item_key = self._key(table, key)
-        # What is returned may be a part of the item.
+        # The answer may have only a part of the item.
         item = self.items.get(item_key, found) or {}
         units = max(1, -(-item_size(item) // READ_BYTES)) * (1.0 if is_consistent else 0.5)
         self._spend_read(Partition(item_key.place, item_key.value), units)

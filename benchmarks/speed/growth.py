@@ -139,7 +139,9 @@ def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What grows with the number of pages and links.")
+    parser = argparse.ArgumentParser(
+        description="Measures the same operations on more and more pages and links."
+    )
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     args = parser.parse_args()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as local:

@@ -115,7 +115,7 @@ async def at_rate(call: Any, values: list[Any], rate: float, seed: int) -> list[
 
 async def run(peer: Any, workload: str, count: int, seed: int) -> dict[str, Any]:
     """Runs one workload once."""
-    # What is got is what the first round saved.
+    # The reads get the records that the first round saved.
     of_round = seed if workload.startswith("save") else 0
     pages = make_bodies(count, of_round) if workload.endswith("bodies") else make_pages(count)
     keys = [(page["site_id"], page["page_id"]) for page in pages]

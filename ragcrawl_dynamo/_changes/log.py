@@ -28,7 +28,7 @@ from ragcrawl_dynamo.models import Page
 # Sites whose shard a process holds. Beyond that, it leaves the shard that it has not used for longest.
 _SHARDS_HELD = 256
 
-# Seconds after which a process verifies that it still holds its shard: somebody may have deleted the site,
+# Seconds after which a process verifies that it still holds its shard: another one may have deleted the site,
 # and no reader reads a shard that is not listed.
 _VERIFY_SECONDS = 60.0
 

@@ -88,7 +88,7 @@ class ShardReader:
             settled = settled_entries(first, entries, now)
             if settled.entries or not settled.gap:
                 is_whole = len(settled.entries) == len(entries) and "LastEvaluatedKey" not in response
-                # A number that is open is the end for now, whatever lies beyond it.
+                # A number that is open ends the part that can be read now, even if entries lie beyond it.
                 is_open = len(settled.entries) < len(entries) and not settled.gap
                 return ShardPart(record.shard, first, settled.entries, is_whole or is_open)
             await self._give_up(site_id, record, settled.gap)

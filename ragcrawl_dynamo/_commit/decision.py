@@ -60,7 +60,7 @@ class CommitResult:
     """The result of a commit.
 
     Attributes:
-        outcome: What the commit made of the page.
+        outcome: How the commit changed the page.
         version_id: The current version of the page; None if the page has never had content.
     """
 
@@ -73,7 +73,7 @@ class Decision:
     """The decision of a commit: what to write.
 
     Attributes:
-        outcome: What the commit makes of the page.
+        outcome: How the commit changes the page.
         page: The page to store. A page that is not stored stays so after a failed fetch: `is_stored` tells.
         change: The kind of the change for the change feed; None if nothing changed.
         writes_version: Whether the fetched version is stored as the new current version.

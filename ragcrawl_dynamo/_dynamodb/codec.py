@@ -30,7 +30,7 @@ from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooL
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
-# A smaller item fits whatever its local indexes are: their keys take less than the difference.
+# A smaller item fits with any local indexes: their keys take less than the difference.
 _SURELY_FITS = 384 * 1024
 
 

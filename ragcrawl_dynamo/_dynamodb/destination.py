@@ -37,9 +37,9 @@ class Destination:
 
     Attributes:
         region: The AWS region.
-        region_source: Who chose the region.
+        region_source: The setting, variable or profile that chose the region.
         endpoint_url: The URL; None for the endpoint of AWS.
-        endpoint_source: Who chose the URL.
+        endpoint_source: The setting, variable or profile that chose the URL.
     """
 
     region: str

@@ -108,7 +108,7 @@ class ErrorMapper:
             operation: The operation that was called.
             table: Its table.
             last_error: The error of the attempt before the deadline.
-            budget: What the call could spend on attempts.
+            budget: The budget of the call for attempts.
         """
         if type(error) is TimeoutError and isinstance(last_error, CredentialsUnavailableError):
             error = last_error

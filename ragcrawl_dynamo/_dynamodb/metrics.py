@@ -65,7 +65,7 @@ class RequestEvent:
         left_over: The items of a batch that DynamoDB left undone for lack of capacity; they are sent again.
         read_units: The read capacity units that DynamoDB reports as consumed.
         write_units: The write capacity units that DynamoDB reports as consumed.
-        request: What was sent. It holds keys and items, so do not log it.
+        request: The request as it was sent. It holds keys and items, so do not log it.
         response: DynamoDB's answer, also that of an error; None if none came. It holds keys and items too.
     """
 

@@ -58,7 +58,7 @@ class Transaction:
         self._writes: dict[str, TransactWriteItemTypeDef] = {}
 
     def put(self, name: str, table: Table[Any], item: Item, condition: Condition | None = None) -> None:
-        """Adds the write of an item over whatever is there, or only if a condition holds."""
+        """Adds the write of an item, in any case or only if a condition holds."""
         self._writes[name] = requests.transact_put(table, item, condition)
 
     def update(self, name: str, table: Table[Any], key: Key, update: Update, condition: Condition) -> None:

@@ -68,7 +68,7 @@ class RunContext:
         queues: Which items are in the queues of hosts.
         counters: How many items are in which state.
         membership: Which processes claim from the run.
-        view: What this process remembers of the run.
+        view: The knowledge of this process about the run.
         tasks: Work that continues if its caller is cancelled.
     """
 
@@ -162,7 +162,7 @@ class RunContext:
             self.pause_host(host, full_jitter(self.config, known.held_up))
 
     def note_lost(self, item: FrontierItem) -> None:
-        """Notes that the lease of an item was lost. What became of the item is not known."""
+        """Notes that the lease of an item was lost. The present state of the item is not known."""
         host = self.view.bench.hosts.get(item.domain)
         waiting = None if host is None else host.waiting.get(item.item_id)
         if host is None or waiting is None or waiting.candidate.expired_token != item.lease_token:

@@ -24,7 +24,7 @@ class Frontiers:
     """The open frontiers. Every call for a run returns the same object.
 
     Attributes:
-        services: What the queues of all runs share.
+        services: The services that the queues of all runs share.
     """
 
     def __init__(self, gateway: Gateway, tables: Tables, clock: Clock, on_lease_lost: LeaseObserver) -> None:

@@ -58,7 +58,7 @@ class Notifier:
     def flush_if_due(self) -> None:
         """Begins to store the counts that this process has added up, if it is time for that; see `flush`.
 
-        Nobody waits for it. What DynamoDB throttles is stored with the counts of the next second. If it is
+        The caller does not wait for it. Throttled counts are stored with those of the next second. If it is
         not time yet, it begins then, even if this process does nothing else.
         """
         seconds = self._run.counters.seconds_until_due(self._run.clock.monotonic())

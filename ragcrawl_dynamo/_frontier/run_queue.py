@@ -52,7 +52,7 @@ class RunQueue:
     """The queue of one run. `Frontier` has checked all arguments.
 
     Attributes:
-        run: What the parts of the queue share.
+        run: The run, as the parts of the queue share it.
         scheduler: The part that claims items.
         limiter: The part that sets the limits of hosts.
     """

@@ -1,7 +1,7 @@
 """Chooses which items this process claims next, and claims them.
 
-What the process knows of the hosts lies on a workbench in memory (workbench.py). A claim takes from it, and
-fills it where too little is known: from the lists of hosts (host_lists.py), and from the queues of the hosts
+The knowledge of the process about hosts lies on a workbench in memory (workbench.py). A claim takes from it,
+and fills it if too little is known: from the lists of hosts (host_lists.py), and from the queues of the hosts
 that come next (queue_reader.py). The conditional write of a claim decides whether its candidate can still be
 claimed (lease_issuer.py).
 """

@@ -39,7 +39,7 @@ _LONGEST_WAIT_SECONDS = 10.0
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
 
-# What becomes of an item whose handler has failed, by how its claim is settled.
+# The next state of an item whose handler has failed, by how its claim is settled.
 _FATES = {
     FrontierStatus.PENDING: "it will be tried again",
     FrontierStatus.FAILED: "it is given up",
@@ -165,7 +165,7 @@ class Worker:
             handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
             on_error: Called with the claim and the error when a handler raises, after the claim is settled.
                 `claim.settled_as` is FAILED for a dead letter, PENDING if the item is tried again, None if
-                the lease was lost, and as the handler has settled it, if it has. What it raises is logged.
+                the lease was lost, and as the handler has settled it, if it has. Its errors are logged.
 
         Returns:
             What the worker has done.
@@ -317,7 +317,7 @@ class Worker:
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
         text = str(error) or "DoNotRetry" if isinstance(error, DoNotRetry) else error
-        # What was refused as invalid input is refused at every attempt.
+        # Invalid input is refused at every attempt.
         is_final = isinstance(error, DoNotRetry | InvalidInputError)
         await self._queue.fail(claims[0], text, retry=not is_final)
 

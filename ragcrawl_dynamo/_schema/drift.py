@@ -1,4 +1,4 @@
-"""Compares a table with the settings: it may be older than they are, or somebody may have changed it."""
+"""Compares a table with the settings: the table may be older, or may have been changed by hand."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _throughput_options(definition: Any, config: DynamoDBConfig, billing_mode: s
         # It grows with the traffic. Engines that do not know it say nothing.
         if least is not None and warmth is not None and warmth < least:
             yield f"tables.warm_{kind}", warmth, least
-        # What belongs to the other billing mode follows from that difference.
+        # Options of the other billing mode follow from that difference.
         if billing_mode != config.billing_mode:
             continue
         if billing_mode == "PROVISIONED":

@@ -22,7 +22,7 @@ def formerly(*names: str, without_site: str | None = None) -> Callable[[Callable
 
     Args:
         *names: The positional parameters of the earlier version, in their order.
-        without_site: What to write instead of a call without a site. The method gets None as the site then.
+        without_site: The call to write instead of one without a site. The method gets None as the site then.
             None if the earlier version needed a site, too.
     """
 

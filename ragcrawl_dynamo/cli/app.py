@@ -61,7 +61,7 @@ def choose(
     overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     config = DynamoDBConfig.from_env(**overrides)
     if config.retry_attempts is None:
-        # Somebody waits for the answer: retries end after some seconds, not after `call_timeout`.
+        # The user waits for the answer: retries end after some seconds, not after `call_timeout`.
         config = config.model_copy(update={"retry_attempts": _ATTEMPTS})
     context.obj = config
 

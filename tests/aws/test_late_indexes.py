@@ -1,4 +1,4 @@
-"""What late indexes cost one process, and for how long they hide what others add; in virtual time."""
+"""The cost of late indexes for one process, and how long they hide the items of others; in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a commit makes of each HTTP status: in the page, the change feed, the queue and the run's stats."""
+"""The effect of each HTTP status in a commit: on the page, the change feed, the queue and the run's stats."""
 
 from __future__ import annotations
 

@@ -359,7 +359,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.do(crawler.process.kill())
 
     def drain(self) -> None:
-        """Nothing is lost: whatever happened, all can be crawled to the end, and is counted rightly."""
+        """Nothing is lost: after any steps, all can be crawled to the end, and the counts are right."""
         self.compare()
         if self.model.is_paused:
             self.pause_or_resume(0)

@@ -305,7 +305,7 @@ async def test_open_client_reads_the_models_of_botocore_outside_of_the_event_loo
 
 
 class Given:
-    """A body, as whoever answers in DynamoDB's stead has it."""
+    """A body of an answer, in the form that a stand-in for DynamoDB has it."""
 
     async def read(self) -> bytes:
         return b'{"Item":{"page_id":{"S":"given"}}}'

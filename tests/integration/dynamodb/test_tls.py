@@ -109,7 +109,7 @@ async def test_certificate_is_verified_through_a_proxy(
 
 @asynccontextmanager
 async def forwarding(engine: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy for http that asks an engine whatever host is asked for; yields its URL, and whom it saw."""
+    """Runs a proxy for http that asks an engine instead of any host; yields its URL and the hosts."""
     hosts: list[str] = []
 
     async def forward(request: web.Request) -> web.Response:

@@ -41,7 +41,7 @@ class SimulatedAWS:
     """One simulation of AWS before an engine.
 
     Attributes:
-        settings: What it does, from the next request on. What a table has copies of is decided when it is
+        settings: Its settings, from the next request on. The copies of a table are made when the table is
             first used: so a lag can be changed later, but not be switched on.
         events: How often it did what.
         url: Its endpoint.

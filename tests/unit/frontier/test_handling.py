@@ -1,4 +1,4 @@
-"""What handlers raise, what the worker logs and reports of it, and the summary, on a scripted queue."""
+"""Errors of handlers, the logs and reports of the worker, and its summary, on a scripted queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is announced after counts were stored and drained hosts have left; with fakes for the tables."""
+"""Work is announced after counts were stored and drained hosts have left; with fakes for the tables."""
 
 from __future__ import annotations
 
