@@ -128,7 +128,7 @@ def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
         "# Growth",
         "",
         f"Written by `make bench-growth` on {described()}: medians on DynamoDB Local, which keeps all of it "
-        "in memory. What they show is said in [speed.md](speed.md).",
+        "in memory. [speed.md](speed.md) explains them.",
         "",
         *markdown([head, *rows]),
         "",

@@ -363,8 +363,7 @@ def write(
     text = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {described()}. What the figures mean, and "
-        "what gives which part of them, is said in [speed.md](speed.md).",
+        f"Written by `make bench` on {described()}. [speed.md](speed.md) explains the figures.",
         "",
         f"Each peer is a process of its own on one core, the endpoint is on another. {rounds} shuffled "
         "rounds on the canned endpoint; ratios are medians of those within rounds, with their range. CPU is "
