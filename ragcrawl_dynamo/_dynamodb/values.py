@@ -190,7 +190,7 @@ def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
         raise RefusedError(f"DynamoDB cannot store the number {value}: use None, or text")
     if value and not MIN_MAGNITUDE <= abs(value) < MAGNITUDE_BOUND:
         raise RefusedError(
-            f"the magnitude of {value!r} is not from 1E-130 to 9.99E+125, as DynamoDB needs: store it as text"
+            "a number must be 0, or have a magnitude from 1E-130 to 9.99E+125: store it as text"
         )
     if value.is_integer() and abs(value) < 10**MAX_DIGITS:
         # DynamoDB drops the exponent, so the number comes back as an int. It must be equal to this float.
