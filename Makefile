@@ -46,11 +46,13 @@ test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.install
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
-lint: install  ## Formatting, lint, types, and which room may import which.
+lint: install  ## Formatting, lint, types, which room may import which, spelling, and plain English.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/prose.py
 
 typecheck-public: install .venv-pyright/.installed  ## The types that users see: at least 98 % are complete, by pyright.
 	PATH="$(CURDIR)/$(BIN):$$PATH" .venv-pyright/bin/pyright --verifytypes ragcrawl_dynamo --ignoreexternal \
@@ -140,13 +142,13 @@ test-oldest test-newest: test-%: .venv-%/.installed
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --upgrade aiobotocore boto3
 	touch $@
 
-bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## What a page costs each crawler; writes docs/adapters/costs.md.
+bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Cost of a page for each crawler; writes docs/adapters/costs.md.
 	$(BIN)/python -m benchmarks.adapters.run $(ARGS)
 
 bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
 
-bench-frontier: install fetch-dynamodb-local  ## What the frontier's queue promises, and what is measured of it (ARGS="--only NAME", "--scale 0.1").
+bench-frontier: install fetch-dynamodb-local  ## The promises of the frontier's queue, measured (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
 
 bench-partitions: install fetch-dynamodb-local  ## Units by partition key value, and where a run is full; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
@@ -174,7 +176,7 @@ soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory
 bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against peers: a quarter of an hour, writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks.speed.run $(ARGS)
 
-bench-hooks: install  ## What each part of the tuned client gives, one by one.
+bench-hooks: install  ## CPU that each part of the tuned client saves.
 	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
 
 bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## The same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
@@ -190,7 +192,7 @@ audit:  ## Known vulnerabilities of the locked versions, as PyPI tells them (nee
 	.venv-audit/bin/pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-bench-recrawl: install fetch-dynamodb-local  ## What to crawl next on a site of a million pages: time, units, memory.
+bench-recrawl: install fetch-dynamodb-local  ## The query for the pages to crawl next, on a million pages: time, units, memory.
 	$(BIN)/python -m benchmarks.recrawl $(ARGS)
 
 bench-cycle: install fetch-dynamodb-local  ## Requests and units of a page from claim to commit.

@@ -1,1 +1,1 @@
-"""Programs that show what storage costs and how fast it is, against others in the same run."""
+"""Programs that measure what storage costs and how fast it is, beside others in the same run."""

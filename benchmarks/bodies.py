@@ -1,4 +1,4 @@
-"""What storing and reading a real site's pages costs in capacity units, against others, in one run.
+"""Measures the capacity units of storing and reading a real site's pages, beside others, in one run.
 
 The site is the one of the demo, Python's documentation server; the engine is DynamoDB Local, which counts the
 units. Each page is one `save_version` and one `save_page`; then each current version is read.
@@ -44,7 +44,7 @@ console = Console(width=110)
 
 @dataclass(frozen=True)
 class Result:
-    """Units of all pages, and how many of them are there."""
+    """The units of all pages, and how many pages are stored."""
 
     name: str
     write: float
@@ -54,7 +54,7 @@ class Result:
 
 
 async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
-    """Every page of the site, as the demo would store it."""
+    """Returns every page of the site, as the demo would store it."""
     async with pydoc_server() as start_url, aiohttp.ClientSession() as http:
         queue = deque([normalize_url(urljoin(start_url, "index.html"))])
         seen = set(queue)
@@ -74,7 +74,7 @@ async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
 
 
 def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
-    """A version and its page."""
+    """Makes a version and its page."""
     page = Page(page_id=page_id(url), site_id=SITE_ID, url=url, status_code=200)
     version = PageVersion.of(
         page,
@@ -101,13 +101,13 @@ def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
 
 
 def totals(backend: DynamoDBBackend) -> tuple[float, float]:
-    """Write and read units so far."""
+    """Returns the write and read units so far."""
     counters = backend.metrics().values()
     return sum(each.write_units for each in counters), sum(each.read_units for each in counters)
 
 
 async def measure_own(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
-    """This package."""
+    """Measures this package."""
     stored = 0
     async with DynamoDBBackend(local_config(endpoint)) as backend:
         for version, page in corpus:
@@ -121,7 +121,7 @@ async def measure_own(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> 
 
 
 async def measure_single_items(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
-    """One uncompressed item a version, in the same tables with the same indexes."""
+    """Measures one uncompressed item for each version, in the same tables with the same indexes."""
     config = local_config(endpoint)
     table = f"{config.table_prefix}versions"
     write = read = 0.0
@@ -145,7 +145,7 @@ async def measure_single_items(endpoint: str, corpus: list[tuple[PageVersion, Pa
 
 
 async def measure_ragcrawl(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
-    """Ragcrawl 0.0.2 with its own backend, in an environment of its own."""
+    """Measures ragcrawl 0.0.2 with its own backend, in an environment of its own."""
     pairs = [(version.model_dump(mode="json"), page.model_dump(mode="json")) for version, page in corpus]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(pairs, file)

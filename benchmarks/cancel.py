@@ -1,9 +1,10 @@
-"""Tasks cancelled at a random await, ten thousand times, and the ledger of the soak.
+"""Cancels tasks at a random await, ten thousand times, and compares the tables with the soak's ledger.
 
-Each operation runs as a task of its own, and many of them are cancelled where they wait for the nth time, n
-being random up to what the method was seen to need. A cancelled write may have been applied or not; whatever
-else was acknowledged, before or by other tasks, must be there. The connections that this process has open to
-the engine never exceed the pool, none is open in the end, and the backend works at full width after it all.
+Each operation runs as a task of its own. Many of them are cancelled where they wait for the nth time; n is
+random, up to the number of awaits that the method was seen to need. A cancelled write may have been applied
+or not. Every other write that was acknowledged, before or by other tasks, must be there. The process never
+has more connections to the engine than the pool allows, and none at the end. Afterwards the backend still
+sends as many requests at once as before.
 
     python -m benchmarks.cancel                                      # 10,000 cancellations, a minute or two
     python -m benchmarks.cancel --cancellations 500 --seed 1
@@ -32,9 +33,9 @@ from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_loca
 
 ROOT = Path(__file__).parent.parent
 
-# Of the operations, how many are to be cancelled. Others, that end, prove that they are not harmed.
+# The share of operations that are cancelled. The others prove that they are not harmed.
 SHARE = 0.6
-# Seconds in which DynamoDB Local has done what it has been sent, although nobody waits for it any more.
+# Seconds in which DynamoDB Local completes the requests that it has got, even if no client waits for them.
 SETTLE_SECONDS = 0.05
 
 console = Console(width=110)
@@ -42,14 +43,14 @@ console = Console(width=110)
 
 @dataclass
 class Interruptions:
-    """What was cancelled.
+    """Counts what the cancellations hit.
 
     Attributes:
-        wanted: How many are to be.
-        by_method: How many were.
-        awaits: By method, at which awaits.
-        needed: By method, the most awaits that it was seen to need.
-        most_connections: To the engine, at any time.
+        wanted: How many operations are to be cancelled.
+        by_method: How many operations were cancelled, by method.
+        awaits: By method, how many operations were cancelled at each await.
+        needed: By method, the largest number of awaits that it was seen to need.
+        most_connections: The largest number of connections to the engine at any time.
     """
 
     wanted: int
@@ -129,7 +130,7 @@ class CancelledTester(Tester):
 
 
 def connections(port: int) -> int:
-    """TCP connections of this process to a port of loopback, whatever their state but closed (Linux)."""
+    """Returns the TCP connections of this process to a port of loopback that are not closed (Linux)."""
     lines = [
         *Path("/proc/net/tcp").read_text().splitlines()[1:],
         *Path("/proc/net/tcp6").read_text().splitlines()[1:],

@@ -1,4 +1,4 @@
-"""What a crawled page costs from claim to commit, on the demo's site and DynamoDB Local.
+"""Measures the cost of a crawled page from claim to commit, on the demo's site and DynamoDB Local.
 
 Pages are claimed in batches of 25; each is committed with its body and all links of its site. Two consumers
 read the changes, one of them with content. Then the same run is made again, as a sync that finds nothing
@@ -32,7 +32,7 @@ CONSUMERS = {"without content": False, "with content": True}
 async def cycle(
     config: DynamoDBConfig, corpus: dict[str, tuple[PageVersion, Page]], start_url: str, run_id: str
 ) -> tuple[Cost, float, CommitOutcome]:
-    """Crawls the corpus: the cost of a page, its write units by AWS's rule, and what became of it."""
+    """Crawls the corpus; returns the cost of a page, its write units by AWS's rule, and the outcome."""
     async with DynamoDBBackend(config) as backend:
         frontier = backend.frontier(SITE_ID, run_id)
         await frontier.add([start_url])
@@ -61,7 +61,7 @@ async def cycle(
 
 
 async def consume(config: DynamoDBConfig, consumer: str, *, include_content: bool) -> tuple[int, Cost]:
-    """Reads the changes since the last time: how many, and what one costs, or what asking costs for none."""
+    """Reads new changes; returns their number, and the cost of one change or of a read that finds none."""
     async with DynamoDBBackend(config) as backend:
         # The pages that there are come first where a consumer is new: this one knows that there are none.
         if await backend.get_change_cursor(SITE_ID, consumer) is None:

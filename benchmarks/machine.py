@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def described() -> str:
-    """The day, and what it was measured on."""
+    """Returns the day and a description of the machine."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -21,5 +21,5 @@ def described() -> str:
 
 
 def markdown(rows: list[list[str]]) -> list[str]:
-    """Rows, the first of which is the head, as lines of a table."""
+    """Formats rows, the first of which is the head, as lines of a Markdown table."""
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]

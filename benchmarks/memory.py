@@ -1,8 +1,8 @@
-"""A backend under steady load: what its process takes in memory, minute by minute.
+"""Measures the memory of a backend under steady load, minute by minute.
 
-Tasks save, read, commit and claim on records whose number does not grow, a tenth of the operations are
-cancelled where they wait, and once a minute what Python has allocated (`sys.getallocatedblocks`, after a
-collection) and the resident set are looked at; the first minutes fill caches and pools.
+Tasks save, read, commit and claim on records whose number does not grow. A tenth of the operations are
+cancelled where they wait. Once a minute the blocks that Python has allocated (`sys.getallocatedblocks`, after
+a collection) and the resident set are measured. The first minutes fill caches and pools.
 
     python -m benchmarks.memory                      # ten minutes
     python -m benchmarks.memory --minutes 1 --every 10
@@ -33,7 +33,8 @@ PAGES = 200
 HOSTS = 10
 CANCELLED = 0.1
 
-# What the last sample may be of that after a third of the time; a block leaked an operation would be more.
+# The largest ratio of the last sample to the one after a third of the time. A leak of one block for each
+# operation would exceed it.
 GROWTH = 1.02
 
 console = Console(width=110)
@@ -41,14 +42,14 @@ console = Console(width=110)
 
 @dataclass(frozen=True)
 class Sample:
-    """The process at one moment.
+    """The state of the process at one moment.
 
     Attributes:
-        minutes: Since the start.
-        operations: Done until then.
-        blocks: That Python has allocated.
-        resident: Bytes.
-        connections: To the engine.
+        minutes: The minutes since the start.
+        operations: The number of operations until then.
+        blocks: The number of blocks that Python has allocated.
+        resident: The resident memory in bytes.
+        connections: The number of connections to the engine.
     """
 
     minutes: float
@@ -59,7 +60,7 @@ class Sample:
 
 
 class Load:
-    """What the tasks do."""
+    """The calls that the tasks make all the time."""
 
     def __init__(self, backend: DynamoDBBackend, seed: int) -> None:
         self.backend = backend
@@ -97,17 +98,17 @@ class Load:
         await self.backend.save_page(self._page(self.chance.randrange(PAGES)))
 
     async def read(self) -> None:
-        """Reads one, by key and by URL."""
+        """Reads a page by key and by URL."""
         number = self.chance.randrange(PAGES)
         await self.backend.get_page("saved", f"p{number}")
         await self.backend.get_page_by_url("saved", f"https://h.example/{number}")
 
     async def bulk(self) -> None:
-        """Saves many at once."""
+        """Saves many pages in one call."""
         await self.backend.save_pages_bulk([self._page(i) for i in range(60)])
 
     async def listing(self) -> None:
-        """Lists them."""
+        """Lists the pages."""
         await self.backend.list_pages("saved", limit=50)
 
     async def crawl(self) -> None:
@@ -136,7 +137,7 @@ class Load:
             await frontier.fail(claim, "again", retry=False)
 
     async def stats(self) -> None:
-        """Counts."""
+        """Reads the counts of the queue, and the run."""
         await self.backend.frontier("site", "run").stats()
         await self.backend.get_run("site", "run")
 
@@ -146,12 +147,12 @@ class Load:
 
 
 def links() -> list[str]:
-    """The links of every page."""
+    """Returns the links of every page."""
     return [f"https://h{i % HOSTS}.example/{i}" for i in range(PAGES)]
 
 
 async def measure(endpoint: str, minutes: float, every: float) -> tuple[list[Sample], Load]:
-    """Samples the process under load, `every` so many seconds."""
+    """Samples the process under load, every `every` seconds."""
     config = local_config(endpoint, frontier_max_attempts=1000)
     port = int(endpoint.rpartition(":")[2])
     samples: list[Sample] = []
@@ -183,13 +184,13 @@ async def measure(endpoint: str, minutes: float, every: float) -> tuple[list[Sam
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now (Linux)."""
+    """Returns the resident memory of this process in bytes (Linux)."""
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * 4096
 
 
 def show(samples: list[Sample], load: Load) -> bool:
-    """Prints the samples; whether the process did not grow."""
+    """Prints the samples; returns whether the process did not grow."""
     table = Table("minutes", "operations", "blocks", "resident, MB", "connections")
     for each in samples:
         table.add_row(

@@ -1,4 +1,4 @@
-"""Saves a corpus with ragcrawl 0.0.2's own DynamoDB backend and prints what it cost; runs in .venv-peers.
+"""Saves a corpus with ragcrawl 0.0.2's own DynamoDB backend and prints its cost; runs in .venv-peers.
 
 python benchmarks/peer_ragcrawl.py ENDPOINT CORPUS.json
 """

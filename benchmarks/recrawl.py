@@ -1,7 +1,7 @@
-"""What the recrawl query takes as a site grows, on DynamoDB Local: time, read units and memory.
+"""Measures the recrawl query as a site grows, on DynamoDB Local: time, read units and memory.
 
-A site of so many pages is saved, and the 1,000 pages to crawl next are asked for, and how many pages there
-are. Memory is what the Python process takes at most beyond what it had before, by the allocator's count.
+It saves a site of so many pages, asks for the 1,000 pages to crawl next, and counts the pages. The memory is
+the peak of the Python process beyond its memory before, by the allocator's count.
 
     python -m benchmarks.recrawl --pages 1000000
 """
@@ -31,7 +31,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_page(number: int, chance: random.Random) -> Page:
-    """A page with the fields of one that was crawled, and a hash for its id as the frontier makes it."""
+    """Makes a page with the fields of a crawled one, and with a hash as its id, as the frontier makes it."""
     url = f"https://docs.example.com/a/path/of/common/length/{number}.html"
     crawled = None if chance.random() < 0.001 else START + timedelta(seconds=chance.randrange(10**7))
     digest = sha256(url.encode()).hexdigest()
@@ -50,7 +50,7 @@ def make_page(number: int, chance: random.Random) -> Page:
 
 
 async def measure(backend: DynamoDBBackend, call: Callable[[], Awaitable[Any]]) -> tuple[Any, float, float]:
-    """A result, the seconds it took and the read units."""
+    """Returns a result, the seconds that it took, and the read units."""
     before = totals(backend)[1]
     started = time.perf_counter()
     result = await call()

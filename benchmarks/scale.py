@@ -61,7 +61,7 @@ MEMBERS = "frontier #{run}#members"
 LISTS = "frontier/by_queue #{run}#{n}"
 ITEMS = "frontier {hash}#{run}"
 
-# What raises the ceiling of a kind of keys.
+# The setting or the circumstance that raises the ceiling of a kind of keys.
 _SPLITS = "DynamoDB splits it, since its sort keys are hashes"
 _PROCESSES = "fewer processes with more handlers: see below"
 _LISTS = "more `frontier_buckets`"
@@ -95,7 +95,7 @@ def name_of(kind: Kind) -> str:
 
 
 def ceilings(measured: Measurements) -> list[list[str]]:
-    """Pages/s at which the hottest value of each kind is full: the least of all scenarios of a size."""
+    """Returns the pages/s at which the hottest value of each kind is full: the least of all scenarios."""
     sizes = sorted({crawl.scenario.hosts for crawl in measured.crawls})
     least: dict[str, dict[int, float]] = {}
     for crawl in measured.crawls:
@@ -118,13 +118,13 @@ def ceilings(measured: Measurements) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Load:
-    """Units a second that processes put on one key.
+    """The units a second that processes put on one key.
 
     Attributes:
         name: The key.
-        limit: What one partition gives.
-        of_each: Units a second of each process.
-        of_pairs: Units a second of each process for each process that there is.
+        limit: The units that one partition serves.
+        of_each: The units a second of each process.
+        of_pairs: The units a second of each process for each of all processes.
     """
 
     name: str
@@ -146,12 +146,12 @@ class Load:
 
 
 def loads(measured: Measurements) -> list[Load]:
-    """Returns what processes put on the keys that all of them share."""
+    """Returns the loads on the keys that all processes share."""
     # Hundreds of processes have more than one host to crawl.
     busy = [crawl for crawl in measured.crawls if crawl.scenario.processes > 1 and crawl.scenario.hosts > 1]
 
     def busiest(name: str, units: str) -> tuple[float, float]:
-        """Units a second of each process, and its pages a second, in the crawl with most of these units."""
+        """Returns the units a second of each process, and its pages a second, in the most expensive crawl."""
         found = []
         for crawl in busy:
             rate = crawl.scenario.pages / crawl.seconds / crawl.scenario.processes
@@ -178,7 +178,7 @@ def loads(measured: Measurements) -> list[Load]:
 
 
 def processes(measured: Measurements) -> list[list[str]]:
-    """Units a second on the keys that all processes share, and how many buckets each process has."""
+    """Returns the units a second on shared keys, and how many buckets each process has."""
     head = ["units a second", *(f"{count:,}" for count in PROCESSES), "full at, processes"]
     rows = [
         [load.name, *(_rounded(load.at(count)) for count in PROCESSES), _rounded(load.full_at)]
@@ -200,7 +200,7 @@ def shares_of(count: int, buckets: int) -> tuple[int, int]:
 
 
 def rates(measured: Measurements) -> list[list[str]]:
-    """Units and dollars of a crawl at some pages/s, by table and index."""
+    """Returns the units and dollars of a crawl at some pages/s, by table and index."""
     places = spent_by_place(measured)
     head = ["", *(f"{rate:,} pages/s" for rate in RATES)]
     rows = [
@@ -248,10 +248,10 @@ def spent_by_place(measured: Measurements) -> dict[str, tuple[float, float]]:
 
 
 def storage(measured: Measurements) -> list[list[str]]:
-    """Bytes and dollars a month of a run of a billion links on a million hosts."""
+    """Returns the bytes and dollars a month of a run of a billion links on a million hosts."""
 
     def size(place: str, part: str) -> float:
-        """Mean bytes of the kind whose primary key has that part."""
+        """Returns the mean bytes of the kind whose primary key has that part."""
         return next(
             size for name, size in measured.sizes.items() if name.startswith(f"{place} ") and part in name
         )
@@ -280,7 +280,7 @@ def storage(measured: Measurements) -> list[list[str]]:
 
 
 def once(measured: Measurements) -> list[list[str]]:
-    """What is read and written once in such a run."""
+    """Returns the rows of the reads and writes that such a run does once."""
     crawl = measured.crawl(10_000)
     link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.
@@ -307,7 +307,7 @@ def once(measured: Measurements) -> list[list[str]]:
 
 
 def recovery(measured: Measurements) -> list[list[str]]:
-    """Seconds until work that stands still is done again."""
+    """Returns the seconds until work that stands still is done again."""
     found = measured.recovery
     least = found.lease_seconds + found.clock_skew
     look = max(0.0, found.after_kill - least)
@@ -338,7 +338,7 @@ def recovery(measured: Measurements) -> list[list[str]]:
 
 
 def machine(measured: Measurements) -> list[list[str]]:
-    """The day and the machine of the measurement."""
+    """Returns the day and the machine of the measurement."""
     return [[f"Measured by `make bench-partitions` on {measured.measured_on}, DynamoDB Local."]]
 
 
@@ -372,7 +372,7 @@ def _code(name: str) -> str:
 
 
 def _rounded(number: float) -> str:
-    """Returns a number with two or three digits that count."""
+    """Returns a number with two or three significant digits."""
     if number == math.inf:
         return "never"
     if number < 10:

@@ -1,9 +1,10 @@
-"""All methods under faults: many tasks, a fifth of all requests hit, and a ledger that nobody else writes.
+"""Calls all methods while a fifth of all requests is hit by faults, and compares the results with a ledger.
 
 Every request goes through a proxy that drops connections before and after the engine applied the request,
-loses and damages answers, throttles, and leaves parts of batches undone. Each task keeps a ledger of its own:
-of what was acknowledged it knows the one state that may be there; after a failure that leaves open whether it
-was applied, two. Every read on the way, and a last look without faults, must agree with it.
+loses and damages answers, throttles, and leaves parts of batches undone. Each task keeps its own ledger.
+After an acknowledged write it allows one state of the record. After a failure that leaves open whether the
+write was applied, it allows two. All reads during the soak, and a last comparison without faults, must agree
+with it.
 
     python -m benchmarks.soak                              # 100,000 operations, some ten minutes
     python -m benchmarks.soak --operations 3000 --seed 1
@@ -52,13 +53,13 @@ from tests.support.faults import Faults, faulty
 ROOT = Path(__file__).parent.parent
 RUN, SHARED = "soak", "shared"
 
-# Records of a kind that each task has.
+# The number of records of each kind that a task has.
 RECORDS = 6
 LEASE_SECONDS = 8.0
 
-# What faults that pass may end in, once the retries are used up.
+# The errors in which transient faults may end, once the retries are used up.
 PASSING = (DeadlineExceededError, EndpointUnreachableError, ServerFaultError, ThrottledError)
-# What leaves open whether a write was applied.
+# The errors that leave open whether a write was applied.
 UNCLEAR = (ServiceError, PartialBatchError, asyncio.CancelledError)
 
 console = Console(width=110)
@@ -66,14 +67,14 @@ console = Console(width=110)
 
 @dataclass
 class Report:
-    """What came of it.
+    """The findings of a soak.
 
     Attributes:
-        operations: By method.
-        failures: By error, those that a method raised.
-        lost: What was acknowledged and is not there, or is not read.
-        doubled: What happened more often than it was asked for.
-        misreported: What a method said that cannot be true; also errors of types that no method may raise.
+        operations: The number of operations, by method.
+        failures: The number of errors that methods raised, by type.
+        lost: Writes that were acknowledged and are not there, or are not read.
+        doubled: Operations that happened more often than they were asked for.
+        misreported: Results that cannot be true; also errors of types that no method may raise.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
@@ -95,17 +96,17 @@ class Cell:
     allowed: list[Any] = field(default_factory=lambda: [None])
 
     def wrote(self, value: Any) -> None:
-        """A write was acknowledged."""
+        """Notes an acknowledged write."""
         self.allowed = [value]
 
     def maybe_wrote(self, value: Any) -> None:
-        """A write failed; it may have been applied."""
+        """Notes a failed write, which may have been applied."""
         self.allowed.append(value)
 
 
 @dataclass
 class Sum:
-    """A counter to which many add: what was acknowledged, and what may have been added besides."""
+    """A counter to which many add: the acknowledged amount, and an amount that may have been added too."""
 
     acknowledged: int = 0
     open: int = 0
@@ -113,10 +114,10 @@ class Sum:
 
 @dataclass
 class Shared:
-    """What all tasks have in common.
+    """The state that all tasks share.
 
     Attributes:
-        report: What came of it.
+        report: The findings.
         crawled: A counter of the shared run's stats.
         added: Links that were acknowledged as added, or known.
         completed: By link, how often a completion was acknowledged, or may have been applied.
@@ -132,7 +133,7 @@ class Shared:
 
 
 class Tester:
-    """One task: does operations on records of its own, and on the shared queue and run."""
+    """One task, which does operations on its own records, and on the shared queue and run."""
 
     def __init__(self, backend: DynamoDBBackend, shared: Shared, number: int, seed: int) -> None:
         self.backend = backend
@@ -189,7 +190,7 @@ class Tester:
         await method()
 
     async def _write(self, pairs: list[tuple[Cell, Any]], call: Awaitable[Any]) -> Any:
-        """Awaits a write of values and notes what it means for their cells."""
+        """Writes values, and notes the result in their cells."""
         try:
             result = await call
         except UNCLEAR:
@@ -266,7 +267,7 @@ class Tester:
         await self._write([(cell, version.markdown)], call)
 
     async def get_version(self) -> None:
-        """Reads one of them."""
+        """Reads a version of that page."""
         if not self.versions:
             return
         name = self.chance.choice(list(self.versions))
@@ -292,7 +293,7 @@ class Tester:
             self.report.misreported.append(f"commit of {page_id} was {result}, not of {expected}")
 
     async def get_current_version(self) -> None:
-        """Reads what was committed."""
+        """Reads a committed version."""
         page_id = f"{self.name}-c{self.chance.randrange(RECORDS)}"
         version = await self.backend.get_current_version(SHARED, page_id)
         found = None if version is None else version.version_id
@@ -339,7 +340,7 @@ class Tester:
         await self._write([(self.items[item_id], "pending")], self.backend.save_frontier_item(item))
 
     async def update_item(self) -> None:
-        """Changes the status of one."""
+        """Changes the status of a saved frontier item."""
         saved = [item_id for item_id, cell in self.items.items() if None not in cell.allowed]
         if not saved:
             return
@@ -360,7 +361,7 @@ class Tester:
         self.shared.added |= {each.url for each in results}
 
     async def claim_links(self) -> None:
-        """Claims some, whoever added them."""
+        """Claims links, of this task and of others."""
         self.claims += await self.backend.frontier(SHARED, RUN).claim(2, lease_seconds=LEASE_SECONDS)
 
     async def renew(self) -> None:
@@ -369,7 +370,7 @@ class Tester:
             await self.backend.frontier(SHARED, RUN).renew(self.claims, LEASE_SECONDS)
 
     async def end_claim(self) -> None:
-        """Ends a lease in one way or another."""
+        """Ends a lease in one of the possible ways."""
         if not self.claims:
             return
         frontier, claim = self.backend.frontier(SHARED, RUN), self.claims.pop()
@@ -390,7 +391,7 @@ class Tester:
                 self.report.doubled.append(f"{url} was completed twice")
 
     async def look_at_queue(self) -> None:
-        """Asks for counts, and whether all is done."""
+        """Asks for the counts, and whether the run is finished."""
         frontier = self.backend.frontier(SHARED, RUN)
         await frontier.stats()
         if self.claims and not self.claims[-1].ended and await frontier.is_finished():
@@ -434,7 +435,7 @@ async def soak(endpoint: str, operations: int, tasks: int, share: float, seed: i
 
 
 async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], cursor: str) -> None:
-    """Compares what is in the tables with the ledgers."""
+    """Compares the tables with the ledgers."""
     report = shared.report
     for tester in testers:
         tester.backend = backend
@@ -466,7 +467,7 @@ async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], 
 
 
 async def look_at_links(backend: DynamoDBBackend, shared: Shared) -> None:
-    """Compares the queue with the ledger, and crawls what is left."""
+    """Compares the queue with the ledger, and crawls the remaining links."""
     report = shared.report
     frontier = backend.frontier(SHARED, RUN)
     items: dict[str, FrontierItem] = {}
@@ -496,7 +497,7 @@ async def look_at_links(backend: DynamoDBBackend, shared: Shared) -> None:
 async def look_at_changes(
     backend: DynamoDBBackend, pages: dict[str, Page], cursor: str, report: Report
 ) -> None:
-    """Compares what a reader gets of the changes with the pages."""
+    """Compares the changes that a reader gets with the pages."""
     # Commits that failed are not waited for any longer then.
     await asyncio.sleep(SETTLE_SECONDS)
     changed: dict[str, str | None] = {}
@@ -529,7 +530,7 @@ def show(report: Report, faults: Faults, seconds: float) -> None:
 
 
 def add_findings(table: Table, report: Report) -> None:
-    """What was found wrong, as rows: how much of each kind, and the first of them."""
+    """Adds a row for each kind of error: how many were found, and the first of them."""
     for name in ("lost", "doubled", "misreported"):
         found = getattr(report, name)
         table.add_row(name, f"{len(found)}")

@@ -1,4 +1,4 @@
-"""A crawl on a simulated AWS on a bad day, and a ledger that proves the queue and the change feed right.
+"""Crawls on a simulated AWS on a bad day; a ledger proves that the queue and the change feed were right.
 
 Worker processes share one run after the other, as in `benchmarks.stress_frontier`, whose ledger this is.
 They commit their pages through a proxy (`tests.support.aws`). It shows indexes late and torn, answers
@@ -94,13 +94,13 @@ console = Console(width=110)
 
 
 def soak_settings(endpoint: str, prefix: str) -> DynamoDBConfig:
-    """Of every process."""
+    """Returns the settings of every process."""
     changes = {"frontier_max_attempts": MAX_ATTEMPTS, "frontier_retry_delay": 1.0}
     return settings(endpoint, prefix).model_copy(update=changes)
 
 
 def work(endpoint: str, prefix: str, folder: str, web: Web, concurrency: int) -> None:
-    """A worker process: until the run is finished, or it is killed."""
+    """Runs a worker process, until the run is finished or the process is killed."""
     run_in_worker(Path(folder), crawl(soak_settings(endpoint, prefix), Path(folder), web, concurrency))
 
 
@@ -115,7 +115,7 @@ def run_in_worker(folder: Path, crawling: Coroutine[Any, Any, None]) -> None:
 
 
 async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int) -> None:
-    """Handles items by committing pages, and logs that."""
+    """Handles items by committing pages, and logs them."""
     log = Log(folder)
     chance = random.Random(f"{web.seed}/{os.getpid()}")  # noqa: S311 # a test load
     async with DynamoDBBackend(config) as backend:
@@ -150,7 +150,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
 
 
 def page_of(claim: Claim) -> tuple[Page, PageVersion]:
-    """The page of an item, whose content never changes."""
+    """Returns the page of an item, whose content never changes."""
     url = claim.item.url
     text = f"# {url}\n\n" + sha256(url.encode()).hexdigest() * 20
     page = Page(page_id=claim.item.item_id, site_id=SITE, url=url, status_code=200)
@@ -168,19 +168,19 @@ def page_of(claim: Claim) -> tuple[Page, PageVersion]:
 
 
 def append(file: Path, line: str) -> None:
-    """Adds a line to a file of several processes."""
+    """Appends a line to a file that several processes write."""
     with file.open("a") as opened:
         opened.write(line + "\n")
 
 
 def watch(endpoint: str, prefix: str, folder: str) -> None:
-    """A process that nobody kills: asks whether the run is finished, and follows the changes."""
+    """Runs a process that nobody kills: it asks whether the run is finished, and follows the changes."""
     logging.basicConfig(level=logging.CRITICAL)
     asyncio.run(follow(soak_settings(endpoint, prefix), Path(folder)))
 
 
 async def follow(config: DynamoDBConfig, folder: Path) -> None:
-    """Notes answers and changes until the file "stop" is there and all changes are read."""
+    """Notes answers and changes until the file "stop" exists and all changes are read."""
     stop = folder / "stop"
     answers = folder / "answers"
 
@@ -199,7 +199,7 @@ async def follow(config: DynamoDBConfig, folder: Path) -> None:
         cursor: str | None = None
         last_round = False
         while True:
-            # Whoever reads a feed tries again.
+            # A reader of a feed tries again.
             with suppress(ThrottledError, DeadlineExceededError):
                 part = await backend.list_changes(SITE, cursor=cursor)
                 cursor = part.cursor
@@ -222,14 +222,14 @@ class Round:
     """One run of the queue, from its first link to its end.
 
     Attributes:
-        web: What was crawled.
+        web: The site that was crawled.
         outcome: The ledger and the tables.
-        answers: What `is_finished` said, and when.
+        answers: The answers of `is_finished`, with their times.
         seen: The version of each page, as the reader of changes knows it.
         pages: The version of each page, as the table has it.
         errors: With what workers ended.
         throttled: When it began to be throttled and when that ended, if it was.
-        events: What the simulation did.
+        events: The events of the simulation, by kind.
         is_exact: Whether the indexes were not late.
     """
 
@@ -246,7 +246,7 @@ class Round:
 
     @property
     def pages_per_second(self) -> float:
-        """Pages a second until most were done; the time in which all was throttled does not count."""
+        """The pages a second until most were done, without the time in which all was throttled."""
         events = self.outcome.events
         ends: list[float] = sorted(event["at"] for event in events if event["event"] == "committed")
         begin: float = min(event["at"] for event in events)
@@ -259,7 +259,7 @@ class Round:
         return len(outside) / (ends[-1] - begin - max(0.0, min(last, ends[-1]) - first))
 
     def check(self) -> None:
-        """Compares what was seen with what is there; what does not agree is a violation."""
+        """Compares the notes with the tables; returns each difference as a violation."""
         self.figures = check(self.outcome, self.web)
 
         def wrong(kind: str, what: str) -> None:
@@ -296,11 +296,11 @@ class Round:
 
 
 class Throttle:
-    """Takes all but a hundredth of the capacity away, from one moment to another.
+    """Takes 99 % of the capacity away for some time.
 
     Args:
         aws: The simulation.
-        usual: What it does otherwise.
+        usual: The settings before and after.
         begin: Seconds after the first commits of a round: workers take a while to start.
         seconds: For so long.
     """
@@ -315,7 +315,7 @@ class Throttle:
         self._first: float | None = None
 
     def __call__(self, elapsed: float) -> None:
-        """Does what is due."""
+        """Begins or ends the throttling when it is due."""
         full = Limits()
         if self._first is None:
             if self.aws.events().get("TransactWriteItems"):
@@ -332,14 +332,14 @@ class Throttle:
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """From when to when, if it was."""
+        """Returns from when to when it throttled; None if it did not."""
         return None if self.since is None else (self.since, self.until or time.time())
 
 
 def play(
     engine: str, aws: RunningAWS, web: Web, treatment: Treatment, tick: Callable[[float], None]
 ) -> Round:
-    """Runs one round through the simulation, and reads what came of it from the engine itself."""
+    """Runs one round through the simulation, and reads the results from the engine itself."""
     prefix = local_config(engine).table_prefix
     direct = soak_settings(engine, prefix)
     asyncio.run(found(soak_settings(aws.url, prefix), web))
@@ -365,12 +365,12 @@ def play(
 
 
 def lines(file: Path) -> list[str]:
-    """The lines of a file, if there is one."""
+    """Returns the lines of a file, if there is one."""
     return file.read_text().splitlines() if file.exists() else []
 
 
 async def found(config: DynamoDBConfig, web: Web) -> None:
-    """Makes the site, the run, the hosts' limits and the first page."""
+    """Creates the site, the run, the limits of hosts and the first page."""
     async with DynamoDBBackend(config) as backend:
         await backend.save_site(Site(site_id=SITE, name="A made-up site", seeds=[web.url(0)]))
         await backend.save_run(CrawlRun(run_id=RUN, site_id=SITE))
@@ -380,7 +380,7 @@ async def found(config: DynamoDBConfig, web: Web) -> None:
 async def look(
     config: DynamoDBConfig, fates: Fates, events: list[dict[str, Any]]
 ) -> tuple[Outcome, dict[str, str | None]]:
-    """What is in the tables."""
+    """Reads the tables after the crawl, and returns the outcome and the current version of each page."""
     stats, recounted, finished, items = await inspect(config)
     async with DynamoDBBackend(config) as backend:
         pages = {page.page_id: page.current_version_id async for page in backend.iter_pages(SITE)}
@@ -452,7 +452,7 @@ def soak(engine: str, args: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    """Runs and prints; fails where anything is wrong."""
+    """Runs the soak and prints its results; fails if anything is wrong."""
     parser = argparse.ArgumentParser(description="Soak the queue and the change feed on a simulated AWS.")
     parser.add_argument("--minutes", type=float, default=20.0, help="rounds begin for so long")
     parser.add_argument("--links", type=int, default=4000, help="pages of a round")

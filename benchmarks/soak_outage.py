@@ -1,4 +1,4 @@
-"""A crawl through outages, and a ledger that proves that nothing is lost, stored twice or fetched twice.
+"""Crawls through outages; a ledger proves that nothing is lost, stored twice or fetched twice.
 
 Worker processes crawl one made-up site on DynamoDB Local, through a proxy. At random, for up to 20 seconds at
 a time, the proxy closes its port and cuts all connections, or the engine's process stands still (SIGSTOP), so
@@ -53,7 +53,7 @@ console = Console(width=110)
 
 
 def soak_settings(endpoint: str, prefix: str, *, is_static: bool = True) -> DynamoDBConfig:
-    """Of every process: the defaults of the package, on which outages are outlived."""
+    """Returns the settings of every process: the package's defaults, which must be enough for an outage."""
     keys: dict[str, Any] = {} if is_static else {"access_key_id": None, "secret_access_key": None}
     return local_config(
         endpoint,
@@ -66,7 +66,7 @@ def soak_settings(endpoint: str, prefix: str, *, is_static: bool = True) -> Dyna
 
 
 def work(url: str, prefix: str, folder: str, pages: Web, concurrency: int) -> None:
-    """A worker process: until the run is finished. It ends with 1 if its worker gave up."""
+    """Runs a worker process, until the run is finished. It ends with 1 if its worker gave up."""
     credentials = Path(folder) / "credentials"
     if credentials.exists():
         os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(credentials)
@@ -75,7 +75,7 @@ def work(url: str, prefix: str, folder: str, pages: Web, concurrency: int) -> No
 
 
 async def crawl(config: DynamoDBConfig, folder: Path, pages: Web, concurrency: int) -> None:
-    """Fetches pages and commits them, and logs that."""
+    """Fetches pages and commits them, and logs both."""
     log = Log(folder)
     chance = random.Random(f"{pages.seed}/{os.getpid()}")  # noqa: S311 # a test load
     async with DynamoDBBackend(config) as backend:
@@ -97,7 +97,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, pages: Web, concurrency: i
 
 
 class Unsteady(Faults):
-    """The proxy: forwards requests, or refuses them as DynamoDB does.
+    """A proxy that forwards requests, or refuses them as DynamoDB does.
 
     Attributes:
         throttled_share: The share of requests that are throttled.
@@ -122,16 +122,16 @@ class Unsteady(Faults):
 
 @dataclass
 class Trouble:
-    """What the workers go through, while `is_over` is not set.
+    """The outages that the workers go through, until `is_over` is set.
 
     Attributes:
         proxy: The proxy.
         engine: The number of the engine's process.
-        folder: Where the workers read their credentials.
+        folder: The folder from which the workers read their credentials.
         expire_every: Seconds between two access keys; 0 for static ones.
-        seed: Of everything random.
+        seed: The seed of all random numbers.
         outages: How many there were of each kind.
-        seconds: How long those lasted.
+        seconds: How long the outages lasted, by kind.
         keys: How many access keys there were.
     """
 
@@ -148,7 +148,7 @@ class Trouble:
     is_over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Runs the proxy in a thread of its own, and makes trouble."""
+        """Runs the proxy in a thread of its own, and causes outages."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
@@ -170,7 +170,7 @@ class Trouble:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _break(self, port: Port) -> None:
-        """Breaks one thing after the other, and mends each one."""
+        """Causes one outage after the other, and ends each one."""
         chance = random.Random(self.seed)  # noqa: S311 # a test load
         kinds = [REFUSED, HANGING, THROTTLED]
         while True:
@@ -211,7 +211,7 @@ class Trouble:
 
 @contextmanager
 def trouble(engine: str, folder: Path, expire_every: float, seed: int) -> Iterator[Trouble]:
-    """Makes trouble until the context ends."""
+    """Causes outages until the context ends."""
     made = Trouble(Unsteady(engine, seed), engine_process(), folder, expire_every, seed)
     thread = threading.Thread(target=made.run)
     thread.start()
@@ -224,7 +224,7 @@ def trouble(engine: str, folder: Path, expire_every: float, seed: int) -> Iterat
 
 
 def engine_process() -> int:
-    """The number of the Java process that this process has started."""
+    """Returns the number of the Java process that this process has started."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     (number,) = [
         int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "java"
@@ -234,11 +234,11 @@ def engine_process() -> int:
 
 @dataclass
 class Ledger:
-    """What the workers noted, and what is stored.
+    """Compares what the workers noted with what is stored.
 
     Attributes:
-        events: What the workers noted.
-        errors: With what workers ended.
+        events: The events that the workers noted.
+        errors: The errors with which workers ended.
         exit_codes: How the processes ended.
         statuses: The statuses of the items, by URL.
         versions: How many versions of each page are stored, by URL.
@@ -254,7 +254,7 @@ class Ledger:
     ended_leases: int = 0
 
     def violations(self, pages: Web) -> dict[str, list[str]]:
-        """Compares what was noted with what is stored."""
+        """Compares the notes with the tables."""
         wanted = {pages.url(page) for page in range(pages.links)}
         wrong: dict[str, list[str]] = {
             "lost": sorted(
@@ -296,7 +296,7 @@ class Ledger:
 
 
 async def look(config: DynamoDBConfig, ledger: Ledger) -> None:
-    """Reads what is stored, from the engine itself."""
+    """Reads the tables, from the engine itself."""
     async with DynamoDBBackend(config) as backend:
         cursor = None
         while True:
@@ -358,7 +358,7 @@ def show(ledger: Ledger, made: Trouble, pages: Web, seconds: float) -> bool:
 
 
 def main() -> None:
-    """Runs and prints; fails if anything is wrong."""
+    """Runs the soak and prints its results; fails if anything is wrong."""
     parser = argparse.ArgumentParser(description="Soak a crawl in outages.")
     parser.add_argument("--links", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=3)

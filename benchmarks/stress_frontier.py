@@ -1,4 +1,4 @@
-"""Workers that are killed all the time crawl a made-up web, and a ledger of their own proves the queue right.
+"""Kills workers all the time while they crawl a made-up web; their own ledger proves that the queue is right.
 
 Worker processes share one run on DynamoDB Local. Each page is known by its number, has links to others, and
 lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random; every
@@ -52,14 +52,14 @@ console = Console(width=100)
 
 @dataclass(frozen=True)
 class Web:
-    """A made-up site: which pages there are, where, and how they link.
+    """A made-up site: its pages, their URLs, and their links.
 
     Attributes:
-        links: Pages.
-        hosts: Hosts over which they are spread.
-        limited: Share of the hosts that have a limit, in tenths: half of them a delay, the others a maximum.
-        failures: Share of handlers that raise.
-        seed: Of everything random.
+        links: The number of pages.
+        hosts: The number of hosts over which the pages are spread.
+        limited: The share of hosts that have a limit, in tenths: half of them a delay, the others a maximum.
+        failures: The share of handlers that raise.
+        seed: The seed of all random numbers.
     """
 
     links: int
@@ -69,25 +69,25 @@ class Web:
     seed: int
 
     def url(self, page: int) -> str:
-        """Where a page is."""
+        """Returns the URL of a page."""
         return f"https://h{page * 7919 % self.hosts}.example/{page}"
 
     def links_of(self, page: int) -> list[str]:
-        """A page's links: to five pages that nobody else leads to first, and to ten that are known mostly."""
+        """Returns a page's links: five to pages that no other page leads to first, ten to known ones."""
         first = [5 * page + i for i in range(1, 6)]
         rest = random.Random(f"{self.seed}/{page}")  # noqa: S311 # a test load
         others = [rest.randrange(min(self.links, 5 * page + 5)) for _ in range(10)]
         return [self.url(each) for each in (*first, *others) if each < self.links]
 
     def limits(self, host: int) -> tuple[float, int | None]:
-        """Delay and maximum in flight of a host."""
+        """Returns the delay and the maximum in flight of a host."""
         if host % 10 >= round(10 * self.limited):
             return 0.0, None
         return (DELAY, None) if (host // 10 + host) % 2 else (0.0, MAX_IN_FLIGHT)
 
 
 def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
-    """Of every process; the table prefix is theirs in common."""
+    """Returns the settings of every process. All of them use one table prefix."""
     return local_config(
         endpoint,
         table_prefix=prefix,
@@ -100,7 +100,7 @@ def settings(endpoint: str, prefix: str) -> DynamoDBConfig:
 
 
 class Log:
-    """A file to which lines are appended at once, so that SIGKILL leaves those that were written."""
+    """A file to which lines are appended at once, so that SIGKILL leaves the lines that were written."""
 
     def __init__(self, folder: Path) -> None:
         # The number of a dead process can be given again.
@@ -122,13 +122,13 @@ class Log:
 
 
 def work(endpoint: str, prefix: str, folder: str, web: Web, concurrency: int) -> None:
-    """A worker process: until the run is finished, or it is killed."""
+    """Runs a worker process, until the run is finished or the process is killed."""
     logging.basicConfig(level=logging.ERROR)
     asyncio.run(crawl(settings(endpoint, prefix), Path(folder), web, concurrency))
 
 
 async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int) -> None:
-    """Handles items and logs that."""
+    """Handles items and logs them."""
     log = Log(folder)
     chance = random.Random(f"{web.seed}/{os.getpid()}")  # noqa: S311 # a test load
     async with DynamoDBBackend(config) as backend:
@@ -164,11 +164,11 @@ LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED = "lost", "held twice", "over a limit",
 
 @dataclass(frozen=True)
 class Treatment:
-    """What happens to the workers.
+    """How the workers are disturbed.
 
     Attributes:
-        processes: How many there are.
-        concurrency: Handlers of each.
+        processes: The number of worker processes.
+        concurrency: The number of handlers of each process.
         kill_every: Seconds between two kills.
         limit: Seconds after which the run is given up.
         freeze_every: Seconds between two workers that stand still for some seconds; None for none.
@@ -183,7 +183,7 @@ class Treatment:
 
 @dataclass
 class Fates:
-    """What happened to the workers.
+    """The disturbances that the workers went through.
 
     Attributes:
         seconds: How long the run took.
@@ -200,7 +200,7 @@ class Fates:
 
 @dataclass
 class Outcome:
-    """What happened, and what is in the table."""
+    """The disturbances, and the contents of the tables after them."""
 
     fates: Fates
     stats: FrontierStats
@@ -229,7 +229,7 @@ async def prepare(config: DynamoDBConfig, web: Web) -> None:
 
 
 async def inspect(config: DynamoDBConfig) -> tuple[FrontierStats, FrontierStats, bool, dict[str, Any]]:
-    """Counters before and after a recount, whether the run is finished, and all items."""
+    """Returns the counters before and after a recount, whether the run is finished, and all items."""
     async with DynamoDBBackend(config) as backend:
         frontier = backend.frontier(SITE, RUN)
         before = await frontier.stats()
@@ -245,7 +245,7 @@ async def inspect(config: DynamoDBConfig) -> tuple[FrontierStats, FrontierStats,
 
 
 def run(endpoint: str, web: Web, treatment: Treatment) -> Outcome:
-    """Runs the workers to the end, killing one now and then."""
+    """Runs the workers to the end, and kills one now and then."""
     config = settings(endpoint, local_config(endpoint).table_prefix)
     asyncio.run(prepare(config, web))
     with tempfile.TemporaryDirectory() as folder:
@@ -279,9 +279,9 @@ def drive(
 
     Args:
         start: Starts a worker.
-        treatment: What happens to them.
-        seed: Of everything random.
-        tick: Is called all the time, with the seconds since the start.
+        treatment: How the workers are disturbed.
+        seed: The seed of all random numbers.
+        tick: Called again and again, with the seconds since the start.
     """
     chance = random.Random(seed)  # noqa: S311 # a test load
     fates = Fates()
@@ -327,14 +327,14 @@ def drive(
 
 
 def number_of(process: ForkServerProcess) -> int:
-    """The number of a process that was started."""
+    """Returns the number of a process that was started."""
     assert process.pid is not None  # noqa: S101 # it was started
     return process.pid
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """What the workers have noted."""
-    # A line that SIGKILL has cut off has no end. What it was to note has not happened yet.
+    """Reads the events that the workers have logged."""
+    # A line that SIGKILL has cut off has no end. The event that it should note has not happened yet.
     files = sorted(folder.glob("*.log"))
     lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
     return [json.loads(line) for line in lines]
@@ -342,7 +342,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Held:
-    """One lease, as its worker's log has it."""
+    """One lease, by its worker's log."""
 
     item: str
     host: str
@@ -355,7 +355,7 @@ class Held:
 
 
 def leases(outcome: Outcome) -> list[Held]:
-    """Every lease under which a handler ran, from its begin to its end, or until its worker died or froze.
+    """Returns every lease under which a handler ran, until the handler's end or its worker's death.
 
     A worker that stood still does not know that its leases are lost, and runs on for a moment: what it writes
     under them is refused.
@@ -385,7 +385,7 @@ def leases(outcome: Outcome) -> list[Held]:
 
 
 def check(outcome: Outcome, web: Web) -> Counter[str]:
-    """Compares the table with the log; what does not agree is a violation."""
+    """Compares the table with the log; returns each difference as a violation."""
     figures: Counter[str] = Counter()
     held = leases(outcome)
     by_item: defaultdict[str, list[Held]] = defaultdict(list)
@@ -444,7 +444,7 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
 
 
 def most_at_once(its_leases: list[Held]) -> int:
-    """How many handlers ran at a time, at most."""
+    """Returns how many handlers ran at the same time, at most."""
     steps = sorted([(each.begin, 1) for each in its_leases] + [(each.end, -1) for each in its_leases])
     now = most = 0
     for _, step in steps:
@@ -476,7 +476,7 @@ def stress(endpoint: str, web: Web, args: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    """Runs and prints; fails where anything is wrong."""
+    """Runs the stress test and prints its results; fails if anything is wrong."""
     parser = argparse.ArgumentParser(description="Stress the frontier on DynamoDB Local.")
     parser.add_argument("--links", type=int, help="20,000; without options, then 10,000 more")
     parser.add_argument("--hosts", type=int, help="200; without options, then 2,000")

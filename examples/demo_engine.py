@@ -1,4 +1,4 @@
-"""The engine of the demo: AWS's DynamoDB Local if it is here, moto otherwise."""
+"""Chooses the engine of the demo: AWS's DynamoDB Local if it is here, moto otherwise."""
 
 import os
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ class Engine:
     Attributes:
         name: "moto", "dynamodb-local" or "aws".
         endpoint: Its URL; None for AWS's own.
-        description: What it is, and why it was chosen.
+        description: A description of the engine, and the reason for its choice.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the demo says: of its passes, how fast they were, what they cost and gain; and of the stored site."""
+"""Prints the report of the demo: its passes, their speed, costs and gains, and the stored site."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Units:
         """Adds up what a backend has counted.
 
         Args:
-            metrics: What `backend.metrics()` returns.
+            metrics: The result of `backend.metrics()`.
             engine: "aws", "dynamodb-local" or "moto".
         """
         reads = writes = 0.0
@@ -50,7 +50,7 @@ class Units:
 
     @property
     def dollars(self) -> float:
-        """Their price."""
+        """The price of the units."""
         return (self.reads * DOLLARS_A_MILLION_READS + self.writes * DOLLARS_A_MILLION_WRITES) / 1e6
 
 
@@ -62,9 +62,9 @@ class Pass:
         seconds: How long it took.
         stats: The stats of its run.
         bodies: How many bodies it stored.
-        feed: What the change feed said afterwards.
-        changes: How many changes these were.
-        units: What all processes consumed.
+        feed: A description of the change feed after the pass.
+        changes: How many changes the feed had.
+        units: The units that all processes consumed.
     """
 
     seconds: float
@@ -87,7 +87,7 @@ def table_of_passes(passes: Mapping[str, Pass]) -> Table:
 
 
 def gains(passes: Mapping[str, Pass], engine: str) -> list[str]:
-    """Says what a user gains, a sentence a line."""
+    """Returns the gains of a user, one sentence for each."""
     pages = sum(each.stats.pages_crawled for each in passes.values())
     seconds = sum(each.seconds for each in passes.values())
     lines = [f"{pages:,} pages in {seconds:.1f} s, {pages / seconds:.0f} pages/s"]

@@ -1,4 +1,4 @@
-"""The site that the demo crawls: the pages of Python's own documentation server."""
+"""Serves the site that the demo crawls: the pages of Python's own documentation server."""
 
 import asyncio
 import re

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Assembly:
-    """The objects that one backend consists of; each room's are documented there."""
+    """The objects that one backend consists of, by room."""
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class Assembly:
         return removed
 
     async def close(self) -> None:
-        """Writes what is kept in memory, and closes the connections; each step though another one fails."""
+        """Writes the data that is kept in memory, and closes the connections. It goes on if a step fails."""
         if self.gateway.is_inherited:
-            # What is kept in memory is written by the process that opened the connections.
+            # Only the process that opened the connections writes the data that is kept in memory.
             return
         await self._leave_closed_loop()
         steps: list[Callable[[], Awaitable[None]]] = [
@@ -150,7 +150,7 @@ class Assembly:
                 stack.push_async_callback(step)
 
     async def _leave_closed_loop(self) -> None:
-        """Replaces all objects if their event loop is closed: whatever waits in them would wait for ever."""
+        """Replaces all objects if their event loop is closed: calls that wait in them would wait forever."""
         if not self.gateway.is_stranded or self.gateway.is_inherited:
             return
         gateway, bucket = self.gateway, self.bucket
@@ -164,4 +164,8 @@ class Assembly:
                 await self.live_stats.close()
                 await self.change_log.close()
         except TimeoutError:
-            logger.warning("the last stats of runs are not recorded: no answer within health_timeout")
+            logger.warning(
+                "while closing, DynamoDB did not answer within health_timeout = %s s: the last stats of runs "
+                "were not stored; complete_run() counts them again",
+                self.config.health_timeout,
+            )

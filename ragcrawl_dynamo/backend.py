@@ -42,8 +42,8 @@ class DynamoDBBackend(StorageBackend):
     Args:
         config: Its settings.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
-        on_request: Called in the event loop after each request, retries included; what it raises is logged.
-        on_lease_lost: Called once with each claim whose lease proves to be lost; likewise.
+        on_request: Called in the event loop after each request, retries included. Its errors are logged.
+        on_lease_lost: Called once with each claim whose lease proves to be lost. Its errors are logged.
         **clients: `session`, for one's own credentials, and `client_config`, for a proxy; see ClientOptions.
     """
 
@@ -64,7 +64,7 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.config
 
     def find_destination(self) -> Destination:
-        """Returns the region and the endpoint, and who chose them: those in use, or those that would be."""
+        """Returns the region and the endpoint that are, or would be, used, and who chose them."""
         return self._rooms.gateway.find_destination()
 
     @property
@@ -73,7 +73,7 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.schema.version
 
     async def describe_tables(self) -> tuple[list[TableInfo], int | None]:
-        """Returns what DynamoDB says of the five tables, and their schema version; needs no initialize()."""
+        """Describes the five tables, with their schema version. It needs no initialize()."""
         return await self._rooms.describe_tables()
 
     async def migrate(self, on_progress: Callable[[MigrationProgress], None] | None = None) -> int:

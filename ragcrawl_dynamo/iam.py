@@ -93,12 +93,12 @@ _ON_OBJECTS: dict[str, set[str]] = {
     "reader": {"GetObject"},
 }
 
-# What DynamoDB does with a key on behalf of whoever reads or writes a table, and of whoever creates one (AWS:
-# "DynamoDB encryption at rest", authorizing use of a customer managed key).
+# The actions that DynamoDB does with a key on behalf of a role that reads or writes a table, and of one that
+# creates a table (AWS: "DynamoDB encryption at rest", authorizing use of a customer managed key).
 _ON_KEY = {"Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey*", "ReEncrypt*"}
 
-# What PutScalingPolicy does on behalf of its caller: each policy has alarms. And the role by which
-# Application Auto Scaling changes tables: it creates the role in an account that has none (AWS:
+# The actions that PutScalingPolicy does on behalf of its caller: each policy has alarms. And the role by
+# which Application Auto Scaling changes tables: it creates the role in an account that has none (AWS:
 # "Identity-based policy examples for Application Auto Scaling").
 _ON_ALARMS = {"DeleteAlarms", "DescribeAlarms", "PutMetricAlarm"}
 _SCALING_SERVICE = "dynamodb.application-autoscaling.amazonaws.com"
@@ -179,7 +179,7 @@ def _feature_actions(table: Table[Any], config: DynamoDBConfig, role: Role) -> s
         actions |= {"DescribeContinuousBackups"} | ({"UpdateContinuousBackups"} if makes_tables else set())
     if makes_tables:
         has_global_index = any(index.is_global for index in table.indexes)
-        # Application Auto Scaling asks it of whoever registers a table.
+        # Application Auto Scaling needs it from a role that registers a table.
         actions |= {"UpdateTable"} if has_global_index or config.tables.is_autoscaled else set()
         actions |= {"TagResource"} if config.tags else set()
     return actions
@@ -203,7 +203,7 @@ def _key_statements(
         return
     keys, _, name = key.rpartition(":")
     keys = keys or f"arn:{partition}:kms:{region}:{account}"
-    # Whoever uses the key by another service is not meant. In China, the domain has one more part.
+    # The key may not be used by way of other services. In China, the domain has one more part.
     condition: dict[str, Any] = {"StringLike": {"kms:ViaService": f"dynamodb.{region}.amazonaws.com*"}}
     if "alias/" in name:
         # A policy cannot name a key by its alias (AWS KMS: "Using aliases to control access").

@@ -1,4 +1,4 @@
-"""The five records and their parts, with the field names of ragcrawl 0.0.2.
+"""Defines the five records and their parts, with the field names of ragcrawl 0.0.2.
 
 Datetimes are timezone-aware and in UTC. A naive datetime is read as UTC, an aware one is converted. Free JSON
 has the type `dict[str, JsonValue]`. It is stored as native DynamoDB attributes, so that the AWS console and
@@ -92,7 +92,7 @@ class Site(Entity):
     seeds: list[str]
     """The URLs at which a crawl begins."""
     allowed_domains: list[str] = Field(default_factory=list)
-    """The domains to which a crawl keeps."""
+    """The domains that a crawl does not leave."""
     allowed_subdomains: bool = True
     """Whether a crawl may follow links to subdomains of `allowed_domains`."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
@@ -142,11 +142,11 @@ class CrawlStats(Entity):
     pages_deleted: int = 0
     """How many commits found that a page is gone."""
     total_bytes_downloaded: int = 0
-    """The size of what was committed in bytes: of `html`, or of `markdown` where there is no `html`."""
+    """The size of the committed content in bytes: of `html`, or of `markdown` if there is no `html`."""
     total_fetch_time_ms: float = 0.0
-    """The sum of `fetch_latency_ms` of what was committed, in milliseconds."""
+    """The sum of `fetch_latency_ms` of all commits, in milliseconds."""
     total_extraction_time_ms: float = 0.0
-    """The sum of `extraction_latency_ms` of what was committed, in milliseconds."""
+    """The sum of `extraction_latency_ms` of all commits, in milliseconds."""
     avg_fetch_latency_ms: float = 0.0
     """`total_fetch_time_ms` divided by `pages_crawled`, in milliseconds. Only `complete_run` sets it."""
     errors_by_type: dict[str, int] = Field(default_factory=dict)
@@ -194,7 +194,7 @@ class CrawlRun(Entity):
     seeds: list[str] = Field(default_factory=list)
     """The URLs at which the run begins."""
     is_sync: bool = False
-    """Whether the run brings pages of earlier runs up to date."""
+    """Whether the run updates the pages of earlier runs."""
     parent_run_id: str | None = None
     """The run that this one continues or updates."""
     stats: CrawlStats = Field(default_factory=CrawlStats)
@@ -335,7 +335,7 @@ class PageVersion(Entity):
     title: str | None = None
     """The title of the document."""
     description: str | None = None
-    """The description that the document has of itself."""
+    """The description that the document gives."""
     content_type: str | None = None
     """The header Content-Type of the fetch."""
     status_code: int
@@ -369,7 +369,7 @@ class PageVersion(Entity):
     is_tombstone: bool = False
     """Whether the page was gone at this fetch."""
     extra: dict[str, JsonValue] = Field(default_factory=dict)
-    """Anything else that you keep of the document, as JSON."""
+    """Any other data about the document, as JSON."""
 
     @classmethod
     def of(
@@ -476,9 +476,9 @@ class FrontierItem(Entity):
     lease_expires_at: UtcDatetime | None = None
     """When the latest lease ends, while it runs. The queue sets it."""
     unique_key: str | None = Field(default=None, min_length=1)
-    """What replaces the normalized URL if a request is more than a URL: items with one key are one."""
+    """A key that replaces the normalized URL if a request is more than a URL. Equal keys are one item."""
     payload: str | None = None
-    """The rest of such a request, as text. The queue does not read it."""
+    """The rest of a request that is more than a URL, as text. The queue does not read it."""
 
     def mark_in_progress(self) -> None:
         """Makes the item one that is being crawled, since now.

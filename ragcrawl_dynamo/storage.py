@@ -1,4 +1,4 @@
-"""The contract of a storage backend: what crawlers, and programs that read their results, can rely on."""
+"""Defines the contract of a storage backend, for crawlers and for programs that read their results."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class StorageBackend(ABC):
     async def initialize(self, *, create_missing_indexes: bool = False, create_tables: bool = True) -> None:
         """Opens the backend and creates missing tables. Many processes may call it at the same time.
 
-        A table that is UPDATING serves requests, and is not waited for.
-        If the event loop in which it was open is closed, it drops what was left there, and opens in this one.
+        A table that is UPDATING serves requests, so the method does not wait for it. If the event loop in
+        which the backend was open is closed, the backend drops its connections there, and opens in this one.
 
         Args:
             create_missing_indexes: Adds global indexes that an existing table lacks. DynamoDB reads the whole
@@ -63,7 +63,7 @@ class StorageBackend(ABC):
                 changed.
 
         Raises:
-            SchemaMismatchError: The keys or indexes of an existing table differ from what this version needs.
+            SchemaMismatchError: An existing table has other keys or indexes than this version needs.
                 The error names the differences.
             SchemaVersionError: The tables belong to another version of this package; see `migrate`.
             TableNotFoundError: Tables are missing and `create_tables` is False.
@@ -259,7 +259,7 @@ class StorageBackend(ABC):
     ) -> CrawlRun:
         """Closes a run and counts its stats again, from the outcomes stored with its frontier items.
 
-        The stats are therefore exact, whichever workers died, and nothing is counted twice. The method reads
+        The stats are therefore exact, even if workers died, and nothing is counted twice. The method reads
         all items of the run (one read unit for 4 KB) and counts the site's pages and runs. Repeating the call
         is safe.
 
@@ -699,7 +699,7 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def clear_frontier(self, run_id: str) -> int:
-        """Deletes all frontier items of a run, and what its queue stores of hosts and counts.
+        """Deletes all frontier items of a run, and the hosts and counts of its queue.
 
         Stop the run's workers first. A process remembers the links that it has seen, and does not add them
         again after other processes deleted them.
@@ -755,8 +755,8 @@ class StorageBackend(ABC):
           came. The content and the freshness of the page stay; its error is counted. The item is failed as by
           `Frontier.fail`: it is tried again, or becomes a dead letter. Links are not added.
 
-        Any other status is refused. `kind` says what it means, or that a status means something else here.
-        A page that is not stored is not created by denied and failed fetches.
+        Any other status is refused, unless `kind` gives its meaning. `kind` can also change the meaning of a
+        status. A page that is not stored is not created by denied and failed fetches.
 
         The backend itself keeps `first_seen`, `version_count`, `last_changed`, `content_hash` and
         `current_version_id` of a stored page. It sets `last_seen` and `last_crawled` to now.
@@ -773,14 +773,14 @@ class StorageBackend(ABC):
                 logged. If the run is cancelled, no link is added.
             also: Other URLs of the page, such as those of a redirect. After the transaction, their items are
                 completed as by `Frontier.complete(also=...)`.
-            kind: What the answer of the server says of the page. None to go by the status.
+            kind: The meaning of the server's answer for the page; None to derive it from the status.
             retry_after: Seconds until a failed item is tried again, such as those of the header Retry-After.
                 The host of the claim is blocked as long. None for the delay of `Frontier.fail`.
             follow_redirect: False does not add the target of a redirect to the frontier.
 
         Returns:
-            What the commit made of the page. If the answer was lost, repeat the commit under the same claim:
-            it returns the same result and changes nothing.
+            The result of the commit. If the answer was lost, repeat the commit under the same claim: it
+            returns the same result and changes nothing.
 
         Raises:
             LeaseLostError: The lease of the claim was lost. The page, its versions and the frontier item were
@@ -851,13 +851,13 @@ class StorageBackend(ABC):
 
         The consumer's cursor is kept with the site. It moves on after each slice, when the consumer asks for
         the change after the last one of the slice: by then all changes of the slice have been handled. A
-        consumer that is killed gets the changes of its last slice again. `list_changes` says which changes
-        there are, and what they cost.
+        consumer that is killed gets the changes of its last slice again. `list_changes` documents the
+        changes and their cost.
 
         With `include_content`, a change has the `version` that its `page` names: `version.version_id` equals
         `page.current_version_id`. The page may have changed since it was read; its next change then follows.
         If the version was pruned meanwhile, the page is read again, and the change has the page and version
-        of now. Memory is bounded as in `iter_versions`, whatever `limit` is.
+        of now. Memory is bounded as in `iter_versions`, with any `limit`.
 
         With `follow`, the iteration waits for more after the last change. The cursor is saved before that, so
         a consumer that is killed while it waits gets nothing twice. It reads again after a second, then after
@@ -952,9 +952,9 @@ class StorageBackend(ABC):
                 `add` takes one request more, and one write unit for each host.
             normalize: Returns the form by which links are compared; `normalize_url` by default. It gets the
                 URL of a link, which is an absolute http(s) URL. Use it to keep fragments, to keep the order
-                of parameters, or to drop tracking parameters. What is crawled is the link as it was added.
+                of parameters, or to drop tracking parameters. The crawl fetches the link as it was added.
                 It must be a function of a module, of which the name is recorded, as `module:name`.
-            politeness_key: Returns what takes the host's place in the queue: items with one key share a
+            politeness_key: Returns a key that replaces the host in the queue: items with one key share a
                 queue, a delay, limits and a budget. It gets the normal form of a link. The default is the
                 host with its port. `registrable_domain` takes all hosts of a domain together. It must be a
                 function of a module, like `normalize`.

@@ -84,7 +84,9 @@ class Store(DynamoDBBackend):
         """
         urls = check_several("seeds", seeds, str)
         if not urls:
-            raise InvalidArgumentError("seeds", "must have at least one URL")
+            raise InvalidArgumentError(
+                "seeds", "must have at least one URL: pass the URL at which the crawl begins"
+            )
         check_amount("max_depth", max_depth)
         check_callable("follow", follow)
         check_callable("kind_of", kind_of)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["TableOptions"]
 
-# With what a new on-demand table begins. Warm throughput cannot be lower (AWS: "Understanding DynamoDB warm
-# throughput").
+# The units with which a new on-demand table begins. Warm throughput cannot be lower (AWS: "Understanding
+# DynamoDB warm throughput").
 ON_DEMAND_WARM_READ = 12_000
 ON_DEMAND_WARM_WRITE = 4_000
 

@@ -94,7 +94,7 @@ def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsEnvironment:
-    """What AWS clients read of the environment: nothing of this machine."""
+    """Replaces the environment that AWS clients read, so that nothing of this machine is used."""
     return AwsEnvironment(monkeypatch, tmp_path)
 
 

@@ -31,7 +31,7 @@ WALK = (
         ["init", "status"],
     ),
     (
-        "What was crawled",
+        "Sites, pages and versions",
         "Pass a page's URL in any form: URLs are normalized before they are compared.",
         [
             "sites",

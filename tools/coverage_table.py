@@ -14,12 +14,12 @@ PACKAGE = "ragcrawl_dynamo"
 
 
 def room(file: str) -> str:
-    """The folder of the package in which a file is; its own name at the top."""
+    """Returns the folder of a file in the package; its own name at the top."""
     return Path(file).relative_to(PACKAGE).parts[0]
 
 
 def main() -> None:
-    """Reads the data of the last run, sums it up, prints it."""
+    """Reads the data of the last run, sums it up, and prints it."""
     coverage = Coverage()
     coverage.load()
     with TemporaryDirectory() as folder:

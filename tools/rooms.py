@@ -35,13 +35,13 @@ ROOMS = (
 
 
 def summary(module: Path) -> str:
-    """The first line of a module's docstring, in a table's cell."""
+    """Returns the first line of a module's docstring, for a table's cell."""
     docstring = ast.get_docstring(ast.parse(module.read_text())) or ""
     return docstring.partition("\n")[0].replace("|", "\\|").replace("<->", "↔")
 
 
 def modules(room: str) -> str:
-    """A room's modules, as a table; packages in it are named by their folder."""
+    """Returns a room's modules, as a table; packages in it are named by their folder."""
     folder = PACKAGE / room
     rows = []
     for path in sorted(folder.rglob("*.py")):
@@ -54,7 +54,7 @@ def modules(room: str) -> str:
 
 
 def written(page: str) -> str:
-    """The page with the modules as they are."""
+    """Returns the page with the modules as they are."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return "".join((before, BEGIN, "\n", "\n".join(modules(room) for room in ROOMS), "\n", END, after))

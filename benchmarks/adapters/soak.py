@@ -50,7 +50,7 @@ console = Console(width=110)
 
 @dataclass
 class Outcome:
-    """What was wrong in one crawl, and what it took.
+    """The errors of one crawl, and its figures.
 
     Attributes:
         wrong: Sentences.

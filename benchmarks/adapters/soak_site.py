@@ -41,7 +41,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What a process crawls. It is passed as JSON, as the only argument of the process.
+    """The job of a process that crawls. It is passed as JSON, as the only argument of the process.
 
     Attributes:
         urls: Where the crawl begins.

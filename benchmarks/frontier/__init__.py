@@ -1,4 +1,4 @@
-"""What the frontier's queue promises, and what is measured of it, on DynamoDB Local.
+"""Checks the promises of the frontier's queue, and measures its speed and costs, on DynamoDB Local.
 
 python -m benchmarks.frontier                     # every row, about a quarter of an hour
 python -m benchmarks.frontier --only urgent       # one scenario

@@ -1,4 +1,4 @@
-"""Measures all that the queue promises, and prints it; see `benchmarks.frontier`."""
+"""Runs all scenarios of the queue, and prints the results; see `benchmarks.frontier`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def main(lab: Lab, names: Sequence[str]) -> None:
 
 
 async def _warm_up(lab: Lab) -> None:
-    """Lets the engine compile what it runs often."""
+    """Lets the engine compile the code that it runs often."""
     async with lab.tables() as config:
         await add_from_elsewhere(config, (page(i % 10, i) for i in range(1000)))
         async with DynamoDBBackend(config) as backend:
@@ -71,7 +71,7 @@ async def _warm_up(lab: Lab) -> None:
 
 
 def engine_version() -> str:
-    """The version of DynamoDB Local, by its release notes."""
+    """Returns the version of DynamoDB Local, by its release notes."""
     notes = (ROOT / ".dynamodb-local" / "README.txt").read_text()
     version = re.search(r"^\d{4}-\d\d-\d\d \((\S+)\)", notes, re.MULTILINE)
     return version[1] if version else "(unknown version)"

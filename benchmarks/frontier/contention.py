@@ -1,4 +1,4 @@
-"""How often the workers of one run get in each other's way, and what a crawled page costs.
+"""Measures how often the workers of one run compete for the same items, and the cost of a crawled page.
 
 Eight workers, each with a backend of its own as on eight machines, claim at once from one host and from 200.
 Then one worker crawls: claims 25 pages, adds the 30 links of each, of which 27 are known, and completes them.
@@ -35,7 +35,7 @@ HELPER_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Contention:
-    """What came of claims made at once."""
+    """The result of claims that are made at the same time."""
 
     hosts: int
     tried: int
@@ -44,12 +44,12 @@ class Contention:
 
     @property
     def share(self) -> float:
-        """Claim statements that succeeded."""
+        """The share of claim statements that succeeded."""
         return self.granted / self.tried
 
 
 def claim_statements(frontiers: Iterable[Frontier]) -> tuple[int, int]:
-    """Claim statements that were sent, and those that succeeded."""
+    """Returns how many claim statements were sent, and how many succeeded."""
     issuers = [frontier._queue.scheduler.issuer for frontier in frontiers]
     return sum(issuer.tried for issuer in issuers), sum(issuer.granted for issuer in issuers)
 
@@ -106,12 +106,12 @@ async def crawl(config: DynamoDBConfig, pages: int, hosts: int) -> Cost:
 
 
 def number_of(hosts: int) -> str:
-    """The number of hosts, in words."""
+    """Returns a number of hosts, in words."""
     return f"{hosts} host" + "s" * (hosts > 1)
 
 
 async def eight_at_once(lab: Lab) -> list[Row]:
-    """Eight workers that claim at once from one host, and from 200."""
+    """Measures eight workers that claim at the same time from one host, and from 200."""
     links = lab.size(20_000, 400)
     rows = []
     for hosts in (1, 200):
@@ -129,7 +129,7 @@ async def eight_at_once(lab: Lab) -> list[Row]:
 
 
 async def crawled_page(lab: Lab) -> list[Row]:
-    """The cost of a page whose links are mostly known."""
+    """Measures the cost of a page whose links are mostly known."""
     pages = lab.size(500, 2 * BATCH)
     rows = []
     for hosts in (1, 20):
@@ -150,7 +150,7 @@ async def crawled_page(lab: Lab) -> list[Row]:
 
 
 async def helpers_at_the_end(lab: Lab) -> list[Row]:
-    """Four workers on three hosts, of whose items one worker has leased half, and ends them slowly."""
+    """Measures four workers on three hosts, if one worker has leased half of the items and is slow."""
     links = LAST_HOSTS * LAST_LINKS
     async with lab.tables() as config, AsyncExitStack() as stack:
         frontiers = [

@@ -1,4 +1,4 @@
-"""Capacity units: of an item's life, and of a page from claim to commit."""
+"""Measures capacity units: those of an item's life, and those of a page from claim to commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH = 100
 
 
 async def life_of_an_item(lab: Lab) -> list[Row]:
-    """Write units of adding, claiming, renewing and completing the items of one host."""
+    """Measures the write units of adding, claiming, renewing and completing the items of one host."""
     items = BATCH * lab.size(10, 2)
     async with lab.tables("item") as config, DynamoDBBackend(config) as backend:
         frontier = backend.frontier(SITE, RUN)
@@ -37,14 +37,14 @@ async def life_of_an_item(lab: Lab) -> list[Row]:
             f"write units of an item's life, {items:,} items of one host, {BATCH} a call",
             "claim 1, renew 1",
             "add {:.2f}, claim {:.2f}, renew {:.2f}, complete {:.2f}".format(*units),
-            # What a call writes for all its items together is less than a tenth of a unit for each.
+            # The writes of a call for all its items together are less than a tenth of a unit for each item.
             claim.write_units < 1.1 and renew.write_units < 1.1,
         )
     ]
 
 
 async def claim_to_commit(lab: Lab) -> list[Row]:
-    """Write units of a new page, and of one that is found unchanged; see benchmarks/cycle.py."""
+    """Measures the write units of a new page and of an unchanged one; see benchmarks/cycle.py."""
     pairs = await fetch_corpus()
     corpus = {item.url: (version, item) for version, item in pairs if PAGE_PATH.search(item.url)}
     start_url = next(iter(corpus))

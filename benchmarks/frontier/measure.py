@@ -1,4 +1,4 @@
-"""What all scenarios share: their tables, the cost of what they do, a worker's run, a row of the result."""
+"""Helps all scenarios: their tables, the cost of their calls, a worker's run, and a row of the result."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Row:
     """One measurement.
 
     Attributes:
-        scenario: What was done.
-        promised: What the queue promises for it; "" if nothing.
-        measured: What was measured.
+        scenario: The scenario.
+        promised: The promise of the queue for it; "" if there is none.
+        measured: The result.
         met: Whether the promise was met; None if nothing is promised.
     """
 
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Lab:
-    """Where and how large the scenarios are.
+    """The engine and the size of the scenarios.
 
     Attributes:
         endpoint: The URL of the engine.
@@ -76,7 +76,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a crawled page costs on average."""
+    """The cost of a crawled page on average."""
 
     requests: float
     read_units: float
@@ -84,7 +84,7 @@ class Cost:
 
 
 def totals(backend: DynamoDBBackend) -> tuple[float, float, float]:
-    """Requests, read units and write units so far."""
+    """Returns the requests, read units and write units so far."""
     counters = backend.metrics().values()
     return (
         sum(each.requests for each in counters),
@@ -103,10 +103,10 @@ async def cost_of(backend: DynamoDBBackend, work: Awaitable[object], pages: int 
 
 @dataclass
 class Drained:
-    """What a worker did.
+    """The work of a worker that has drained a queue.
 
     Attributes:
-        claims: What it claimed, in this order.
+        claims: The items that it claimed, in this order.
         moments: When each handler began, in seconds since the worker was started.
         seconds: When the worker ended.
         is_complete: Whether the worker found the run finished; it was stopped otherwise.
@@ -119,11 +119,11 @@ class Drained:
 
     @property
     def pages_per_second(self) -> float:
-        """From the start of the worker to its last page."""
+        """The pages a second, from the start of the worker to its last page."""
         return len(self.moments) / self.moments[-1] if self.moments else 0.0
 
     def by_part(self, parts: int) -> list[float]:
-        """Pages a second in each of so many parts of the run, each with as many pages."""
+        """Returns the pages a second in each of so many parts of the run, each with as many pages."""
         size = len(self.moments) // parts
         if not size:
             return []
@@ -144,7 +144,7 @@ async def drain(
 
     Args:
         frontier: The queue.
-        concurrency: That of the worker.
+        concurrency: The concurrency of the worker.
         limit: Seconds after which the worker is stopped.
         handler_seconds: How long a handler takes.
         stop_after: The number of pages after which the worker is stopped.
@@ -174,7 +174,7 @@ async def drain(
 
 
 def page(host: int, number: int = 0) -> str:
-    """The URL of a page of a host."""
+    """Returns the URL of a page of a host."""
     return f"https://h{host:06}.example/{number}.html"
 
 

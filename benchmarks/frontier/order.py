@@ -1,4 +1,4 @@
-"""Which items a claim returns: all that are there, urgent ones first, and those of each host in turn."""
+"""Checks which items a claim returns: all that are there, urgent ones first, those of each host in turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROCESS_SECONDS = 60.0
 
 
 async def claims_of_many_hosts(lab: Lab) -> list[Row]:
-    """A hundred hosts with one link each: three claims of 50."""
+    """Claims three times 50 items from a hundred hosts with one link each."""
     rows = []
     for who, adds_itself in (("the process that added them", True), ("another process", False)):
         async with lab.tables() as config, DynamoDBBackend(config) as backend:
@@ -46,7 +46,7 @@ async def claims_of_many_hosts(lab: Lab) -> list[Row]:
 
 
 async def urgent_first(lab: Lab) -> list[Row]:
-    """2,000 links of one host, every 20th urgent: who is among the first hundred."""
+    """Claims from 2,000 links of one host, every 20th urgent: which are among the first hundred."""
     rows = []
     for who, least, first_claims in (
         ("one process", 95, _by_one),
@@ -109,7 +109,7 @@ async def _by_four_at_once(config: DynamoDBConfig) -> list[float]:
 def claim_in_tens(
     endpoint: str, prefix: str, barrier: Barrier, results: Queue[list[tuple[datetime, float]]]
 ) -> None:
-    """Claims 60 items in a process of its own: when each lease began, and each item's priority."""
+    """Claims 60 items in a process of its own; returns when each lease began, and each priority."""
     config = local_config(endpoint, table_prefix=prefix, conditional_batches="partiql")
     results.put(asyncio.run(_claim_in_tens(config, barrier)))
 
@@ -124,7 +124,7 @@ async def _claim_in_tens(config: DynamoDBConfig, barrier: Barrier) -> list[tuple
 
 
 async def urgent_from_elsewhere(lab: Lab) -> list[Row]:
-    """Another process adds an urgent link on a new host, while a worker has work on 30 hosts."""
+    """Measures how late an urgent link on a new host is claimed that another process has added."""
     concurrency, hosts, rounds = 10, 30, 3
     async with lab.tables() as config, DynamoDBBackend(config) as mine, DynamoDBBackend(config) as other:
         await add_from_elsewhere(config, (page(host, i) for i in range(250) for host in range(hosts)))
@@ -163,7 +163,8 @@ async def _urgent_waits(
     async def add_now_and_then() -> None:
         frontier = other.frontier(SITE, RUN)
         for i in range(rounds):
-            # The worker has found its stride, and the other process does not add at one phase of a second.
+            # The worker has reached its usual speed, and the other process adds at different parts of a
+            # second.
             await asyncio.sleep(1.5 + 0.3 * i)
             url = page(900_000 + i)
             is_claimed.clear()
@@ -185,7 +186,7 @@ async def _urgent_waits(
 
 
 async def hosts_in_turn(lab: Lab) -> list[Row]:
-    """20 hosts with 50 links each: how many of the first 300 claims each has."""
+    """Claims from 20 hosts with 50 links each: how many of the first 300 claims each host has."""
     hosts, links = 20, 50
     orders: dict[str, Callable[[int], tuple[int, int]]] = {
         "added host by host": lambda i: (i // links, i % links),

@@ -1,4 +1,4 @@
-"""What it takes to prove that a run is finished: requests, seconds and memory.
+"""Measures the proof that a run is finished: requests, seconds and memory.
 
 python -m benchmarks.frontier.proof ENDPOINT PREFIX recount     # in a process of its own
 """
@@ -41,7 +41,7 @@ _BOUND = "≤ 20 MB, also at 200,000"
 
 
 async def drained_hosts(lab: Lab) -> list[Row]:
-    """`is_finished` of a process that knows nothing, right after 10,000 hosts were drained."""
+    """Measures `is_finished` of a process that knows nothing, right after 10,000 hosts were drained."""
     hosts = lab.size(10_000, 300)
     async with lab.tables() as config:
         await add_from_elsewhere(config, (page(host) for host in range(hosts)))
@@ -83,7 +83,7 @@ async def _claim_and_complete(config: DynamoDBConfig, links: int, limit: float) 
 
 
 async def memory(lab: Lab) -> list[Row]:
-    """What `recount` and `is_finished` take in memory, of a finished run on 20,000 and 200,000 hosts."""
+    """Measures the memory of `recount` and `is_finished` on finished runs of 20,000 and 200,000 hosts."""
     rows = []
     for full in (20_000, 200_000):
         hosts = lab.size(full, 1_000)
@@ -178,7 +178,7 @@ async def _in_own_process(config: DynamoDBConfig, method: str, limit: float) -> 
 
 
 async def measure(endpoint: str, prefix: str, method: str) -> dict[str, float]:
-    """Calls a method of the frontier, and measures the most that it has in memory at a time."""
+    """Calls a method of the frontier, and measures the peak of its memory."""
     config = local_config(endpoint, table_prefix=prefix, conditional_batches="partiql")
     async with DynamoDBBackend(config) as backend:
         frontier = backend.frontier(SITE, RUN)

@@ -1,4 +1,4 @@
-"""How fast one worker empties a queue of one host and of many small ones, and how fast links are added."""
+"""Measures how fast one worker empties a queue of one host and of many, and how fast links are added."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 async def one_host_and_many(lab: Lab) -> list[Row]:
-    """As many links of one host and of as many hosts: pages a second, and their ratio."""
+    """Measures as many links of one host and of as many hosts: pages a second, and their ratio."""
     rows = []
     requests: list[float] = []
     for full in (400, 2000):
@@ -41,7 +41,7 @@ async def one_host_and_many(lab: Lab) -> list[Row]:
             many, _ = await _drained(lab, [page(host) for host in range(links)])
             of_many.append(many.pages_per_second)
             are_complete &= one.is_complete and many.is_complete
-        # The machine drifts: what is compared ran one after the other.
+        # The speed of the machine drifts, so the compared runs follow each other directly.
         ratio = statistics.median(many / one for many, one in zip(of_many, of_one, strict=True))
         rows.append(
             Row(
@@ -67,7 +67,7 @@ async def one_host_and_many(lab: Lab) -> list[Row]:
 
 
 async def _drained(lab: Lab, links: Sequence[str]) -> tuple[Drained, Cost]:
-    """Drains links that another backend added: what the worker did, and the cost of a page."""
+    """Drains links that another backend added; returns the worker's run, and the cost of a page."""
     async with lab.tables() as config:
         await add_from_elsewhere(config, links)
         return await _drained_by_one(config, min(lab.limit, 60.0))
@@ -135,7 +135,7 @@ async def _add_with_progress(config: DynamoDBConfig, hosts: int) -> float:
 
 
 async def _units_of_many_hosts(lab: Lab) -> list[Row]:
-    """The units of the same writes as single requests: the engine reports none for PartiQL."""
+    """Returns the units of the same writes as single requests: the engine reports none for PartiQL."""
     hosts = lab.size(2_000, 200)
     async with lab.tables("item") as config:
         await add_from_elsewhere(config, (page(host) for host in range(hosts)))

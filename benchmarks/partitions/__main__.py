@@ -1,4 +1,4 @@
-"""Measures all scenarios, prints the kinds of keys of each, and writes what was measured."""
+"""Measures all scenarios, prints the kinds of keys of each, and writes the measurements."""
 
 from __future__ import annotations
 

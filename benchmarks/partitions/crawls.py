@@ -34,7 +34,7 @@ WAITING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is crawled.
+    """A crawl to measure.
 
     Attributes:
         hosts: The number of hosts.
@@ -57,7 +57,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the keys of one kind took.
+    """The units that the keys of one kind took.
 
     Attributes:
         place: The table without its prefix, or "table/index".
@@ -79,16 +79,16 @@ class Kind:
 
     @property
     def ceiling(self) -> float:
-        """Pages a second at which the hottest value takes what one partition gives."""
+        """The pages a second at which the hottest value takes all units of one partition."""
         return ceiling(self.hottest_reads, self.hottest_writes)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a scenario took.
+    """The units that a scenario took.
 
     Attributes:
-        scenario: What was crawled.
+        scenario: The scenario.
         seconds: How long the crawl took.
         kinds: The partition key values by kind, those with the lowest ceiling first.
         items: The items by kind, likewise; their pattern is "partition key / sort key".
@@ -101,7 +101,7 @@ class Measured:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measured:
-        """Reads what `dataclasses.asdict` made of it."""
+        """Restores a measurement from the output of `dataclasses.asdict`."""
         return cls(
             Scenario(**data["scenario"]),
             data["seconds"],
@@ -296,7 +296,7 @@ async def measure_waiting(endpoint: str, hosts: int) -> Measured:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How long work stands still.
+    """How long work stands still after a process is killed, and after a pause.
 
     Attributes:
         lease_seconds: The leases of a process that is gone.

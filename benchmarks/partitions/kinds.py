@@ -1,6 +1,6 @@
 """Groups keys by their kind: `{run}#{host}#{n}` stands for the queues of all hosts of a run.
 
-The parts are recognized by their text, so that this holds for whatever `_schema/keys.py` builds of them.
+The parts are recognized by their text, so that this holds for every key that `_schema/keys.py` builds.
 """
 
 from __future__ import annotations

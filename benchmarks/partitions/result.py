@@ -1,4 +1,4 @@
-"""Stores what was measured, so that benchmarks/scale.py can compute with it."""
+"""Stores the measurements, so that benchmarks/scale.py can compute with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULT = Path(__file__).parent / "measured.json"
 
 @dataclass(frozen=True)
 class Measurements:
-    """What `make bench-partitions` measured.
+    """The measurements of `make bench-partitions`.
 
     Attributes:
         measured_on: The day and the machine.

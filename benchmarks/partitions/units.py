@@ -31,7 +31,7 @@ from ragcrawl_dynamo._schema.tables import Tables
 WRITE_BYTES = 1024
 READ_BYTES = 4096
 
-# What AWS bills on disk for each item and each index entry, besides its size ("DynamoDB on-demand pricing").
+# The bytes that AWS bills for each item and each index entry besides its size ("DynamoDB on-demand pricing").
 STORED_BYTES = 100
 
 # In a transaction, each item is written twice: to prepare, and to commit.
@@ -85,7 +85,7 @@ def _sum(*parts: tuple[Mapping[Any, float], float]) -> defaultdict[Any, float]:
 
 @dataclass
 class Spent:
-    """Units, of partition key values and of single items."""
+    """The units of partition key values and of single items."""
 
     reads: defaultdict[Partition, float] = field(default_factory=_nothing)
     writes: defaultdict[Partition, float] = field(default_factory=_nothing)
@@ -125,7 +125,7 @@ class PartitionUnits:
         self._total_reads = self._total_writes = 0.0
 
     def take(self) -> Spent:
-        """Returns what was spent since the last call."""
+        """Returns the units that were spent since the last call."""
         spent, self.spent = self.spent, Spent()
         return spent
 
@@ -180,7 +180,7 @@ class PartitionUnits:
 
     def _read(self, table: Table[Any], key: Item, found: Item | None, is_consistent: bool) -> None:
         item_key = self._key(table, key)
-        # What is returned may be a part of the item.
+        # The answer may have only a part of the item.
         item = self.items.get(item_key, found) or {}
         units = max(1, -(-item_size(item) // READ_BYTES)) * (1.0 if is_consistent else 0.5)
         self._spend_read(Partition(item_key.place, item_key.value), units)
@@ -248,7 +248,7 @@ class PartitionUnits:
     def _update(
         self, table: Table[Any], request: Item, after: Item | None, is_refused: bool, times: int = 1
     ) -> None:
-        """Counts an update; what an answer does not tell of the new item is taken from the request."""
+        """Counts an update; the parts of the new item that the answer lacks are taken from the request."""
         if after is None and not is_refused:
             before = self.items.get(self._key(table, request["Key"]))
             after = _updated(before or request["Key"], request)

@@ -1,1 +1,1 @@
-"""Speed against peers: one run, each peer in a process of its own, ratios within rounds (`make bench`)."""
+"""Compares the speed with peers: one run, a process for each peer, ratios within rounds (`make bench`)."""

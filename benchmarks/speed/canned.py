@@ -1,4 +1,4 @@
-"""An endpoint that answers as DynamoDB does, from canned items: so cheap that the client is what is measured.
+"""Serves canned items as DynamoDB does, so cheaply that only the client is measured.
 
     python canned.py ITEMS PORT_FILE [DELAY_SECONDS]
 
@@ -48,7 +48,7 @@ class Items:
         self.pages.append(body + end + b"}")
 
     def answer(self, operation: bytes, body: bytes) -> bytes:
-        """The body of the answer to a request."""
+        """Returns the body of the answer to a request."""
         if operation == b"GetItem":
             found = _KEY.search(body)
             item = self.by_id.get(found[1]) if found else None
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answers all requests that are whole."""
+        """Answers all requests that are complete."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()

@@ -1,4 +1,4 @@
-"""The same operations on 1,000, 10,000 and 100,000 pages and links: what grows (`make bench-growth`).
+"""Measures the same operations on 1,000, 10,000 and 100,000 pages and links (`make bench-growth`).
 
 On DynamoDB Local, in whose memory all of it lies. docs/growth.md gets the medians of the time that an
 operation takes, and this process's memory; an operation whose row is flat does not depend on what is there.
@@ -32,17 +32,17 @@ console = Console(width=110)
 
 
 def url(number: int) -> str:
-    """A page's URL."""
+    """Returns a page's URL."""
     return f"https://h{number % HOSTS}.example/{number}"
 
 
 def page_id(number: int) -> str:
-    """A page's id: a hash, as crawlers make them."""
+    """Returns a page's id: a hash, as crawlers make them."""
     return sha256(url(number).encode()).hexdigest()[:32]
 
 
 async def fill(backend: DynamoDBBackend, count: int) -> None:
-    """Pages of one site, and links of one run."""
+    """Stores the pages of one site, and the links of one run."""
     await backend.save_run(CrawlRun(run_id="run", site_id="site"))
     for first in range(0, count, 5000):
         numbers = range(first, min(count, first + 5000))
@@ -53,7 +53,7 @@ async def fill(backend: DynamoDBBackend, count: int) -> None:
 
 
 async def median(call: Callable[[int], Awaitable[object]], numbers: list[int]) -> float:
-    """Milliseconds of one call, one after the other."""
+    """Returns the milliseconds of one call, as the median of calls one after the other."""
     took = []
     for number in numbers:
         started = time.perf_counter()
@@ -63,7 +63,7 @@ async def median(call: Callable[[int], Awaitable[object]], numbers: list[int]) -
 
 
 async def measure(endpoint: str, count: int) -> dict[str, float]:
-    """What each operation takes with so many pages and links."""
+    """Measures each operation on tables with so many pages and links."""
     config = local_config(endpoint, frontier_max_attempts=1000)
     chance = random.Random(count)  # noqa: S311 # reproducible on purpose
     async with DynamoDBBackend(config) as backend:
@@ -128,7 +128,7 @@ def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
         "# Growth",
         "",
         f"Written by `make bench-growth` on {described()}: medians on DynamoDB Local, which keeps all of it "
-        "in memory. What they show is said in [speed.md](speed.md).",
+        "in memory. [speed.md](speed.md) explains them.",
         "",
         *markdown([head, *rows]),
         "",
@@ -139,7 +139,9 @@ def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What grows with the number of pages and links.")
+    parser = argparse.ArgumentParser(
+        description="Measures the same operations on more and more pages and links."
+    )
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     args = parser.parse_args()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as local:

@@ -1,4 +1,4 @@
-"""Measures what each part of the tuned client gives, on the canned endpoint (`make bench-hooks`).
+"""Measures how much CPU each part of the tuned client saves, on the canned endpoint (`make bench-hooks`).
 
 One process. A round runs a few requests with each client, in random order, so that a drift of the machine
 meets all of them. Printed are the medians over the rounds: client CPU as a part of that of the plain client,
@@ -70,7 +70,7 @@ async def open_step(step: int, endpoint: str) -> AsyncIterator[Any]:
 
 
 class Load:
-    """Does requests as plain clients, or as we do."""
+    """Sends requests as plain clients do, or as this package does."""
 
     def __init__(self) -> None:
         self._pages = make_pages(1000)
@@ -83,7 +83,7 @@ class Load:
         self._deserialize = TypeDeserializer().deserialize
 
     async def run(self, client: Any, operation: str, *, is_plain: bool) -> None:
-        """A round of one operation."""
+        """Runs a round of one operation."""
 
         def item(i: int) -> Any:
             if is_plain:
@@ -144,7 +144,7 @@ async def measure(endpoint: str, rounds: int) -> dict[str, list[tuple[float, flo
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What each part of the tuned client gives.")
+    parser = argparse.ArgumentParser(description="Measures how much CPU each part of the tuned client saves.")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     with canned(0.0) as url:

@@ -1,4 +1,4 @@
-"""aioboto3's client as its users use it: default settings, TypeSerializer, TypeDeserializer, plain dicts."""
+"""Measures aioboto3's client as its users use it: default settings, its type serializer, plain dicts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,12 +13,12 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aioboto3 {version('aioboto3')}"
 
 
 class Peer:
-    """One client call an item, or a batch."""
+    """Calls the client once for each item, or for each batch."""
 
     def __init__(self, client: Any, table: str) -> None:
         self._client = client
@@ -35,17 +35,17 @@ class Peer:
         return {name: self._from_wire(value) for name, value in item.items()}
 
     async def save(self, page: dict[str, Any]) -> None:
-        """One put."""
+        """Puts one item."""
         await self._client.put_item(TableName=self._table, Item=self._item(page))
 
     async def get(self, key: tuple[str, str]) -> dict[str, Any]:
-        """One get."""
+        """Gets one item."""
         wanted = {"site_id": {"S": key[0]}, "page_id": {"S": key[1]}}
         answer = await self._client.get_item(TableName=self._table, Key=wanted, ConsistentRead=True)
         return self._page(answer["Item"])
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """Batches of 25, eight at a time."""
+        """Saves batches of 25, eight at a time."""
         slots = asyncio.Semaphore(8)
 
         async def batch(part: list[dict[str, Any]]) -> None:
@@ -56,7 +56,7 @@ class Peer:
         await asyncio.gather(*(batch(pages[i : i + 25]) for i in range(0, len(pages), 25)))
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Batches of 100, eight at a time."""
+        """Reads batches of 100, eight at a time."""
         slots = asyncio.Semaphore(8)
 
         async def batch(part: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class Peer:
         return sum(map(len, batches))
 
     async def list_all(self) -> int:
-        """The paginator."""
+        """Lists all items by the paginator."""
         pages = []
         paginator = self._client.get_paginator("query")
         async for answer in paginator.paginate(
@@ -84,7 +84,7 @@ class Peer:
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A client with 50 connections."""
+    """Opens a client with 50 connections."""
     session = aioboto3.Session(
         aws_access_key_id="local", aws_secret_access_key="local", region_name="us-east-1"
     )

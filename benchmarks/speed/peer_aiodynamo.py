@@ -1,4 +1,4 @@
-"""aiodynamo on aiohttp, plain dicts."""
+"""Measures aiodynamo on aiohttp, with plain dicts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,12 +17,12 @@ from yarl import URL
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aiodynamo {version('aiodynamo')}"
 
 
 class Peer:
-    """Calls as its documentation shows them; batches are cut by hand, for it does not do that."""
+    """Calls it as its documentation shows; it does not split batches, so they are split here."""
 
     def __init__(self, client: Client, table: str) -> None:
         self._client = client
@@ -31,17 +31,17 @@ class Peer:
     prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
-        """One put."""
+        """Puts one item."""
         await self._client.put_item(self._table, page)
 
     async def get(self, key: tuple[str, str]) -> dict[str, Any]:
-        """One get."""
+        """Gets one item."""
         return await self._client.get_item(
             self._table, {"site_id": key[0], "page_id": key[1]}, consistent_read=True
         )
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """Batches of 25, eight at a time."""
+        """Saves batches of 25, eight at a time."""
         slots = asyncio.Semaphore(8)
 
         async def batch(part: list[dict[str, Any]]) -> None:
@@ -51,7 +51,7 @@ class Peer:
         await asyncio.gather(*(batch(pages[i : i + 25]) for i in range(0, len(pages), 25)))
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Batches of 100, eight at a time."""
+        """Reads batches of 100, eight at a time."""
         slots = asyncio.Semaphore(8)
 
         async def batch(part: list[tuple[str, str]]) -> int:
@@ -63,13 +63,13 @@ class Peer:
         return sum(await asyncio.gather(*(batch(keys[i : i + 100]) for i in range(0, len(keys), 100))))
 
     async def list_all(self) -> int:
-        """One query."""
+        """Lists all items by one query."""
         return len([item async for item in self._client.query(self._table, HashKey("site_id", "docs"))])
 
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A client on a session of 50 connections."""
+    """Opens a client on a session of 50 connections."""
     async with ClientSession(connector=TCPConnector(limit=50)) as session:
         client = Client(
             AIOHTTP(session), StaticCredentials(Key("local", "local")), "us-east-1", endpoint=URL(endpoint)

@@ -1,4 +1,4 @@
-"""aiopynamodb, its models in and out."""
+"""Measures aiopynamodb with its models."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,12 +13,12 @@ NUMBERS = ("depth", "status_code", "error_count", "version_count")
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"aiopynamodb {version('aiopynamodb')}"
 
 
 def model_of(base: Any, endpoint: str, table: str, text: Any, number: Any, boolean: Any) -> Any:
-    """The pages as a model; datetimes are text, as for the others."""
+    """Returns a model of the pages; datetimes are text, as for the others."""
     names = (
         *(
             "url",
@@ -57,7 +57,7 @@ def model_of(base: Any, endpoint: str, table: str, text: Any, number: Any, boole
 
 
 class Peer:
-    """Its models' own calls; it cuts batches by itself."""
+    """Calls the methods of its models; it splits batches by itself."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -65,31 +65,31 @@ class Peer:
     prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
-        """A model, and its save."""
+        """Makes a model and saves it."""
         await self._model(**page).save()
 
     async def get(self, key: tuple[str, str]) -> Any:
-        """A model."""
+        """Reads a model."""
         return await self._model.get(*key, consistent_read=True)
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """Batches of 25, one after the other."""
+        """Saves batches of 25, one after the other."""
         async with self._model.batch_write() as batch:
             for page in pages:
                 await batch.save(self._model(**page))
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Models."""
+        """Reads models in batches."""
         return len([page async for page in self._model.batch_get(keys, consistent_read=True)])
 
     async def list_all(self) -> int:
-        """Models."""
+        """Lists all models."""
         return len([page async for page in self._model.query("docs")])
 
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A model on the endpoint."""
+    """Binds a model to the endpoint."""
     model = model_of(Model, endpoint, table, UnicodeAttribute, NumberAttribute, BooleanAttribute)
     yield Peer(model)
     await model.close_connection()

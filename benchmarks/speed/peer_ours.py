@@ -1,4 +1,4 @@
-"""ragcrawl_dynamo, pydantic models in and out."""
+"""Measures ragcrawl_dynamo with pydantic models."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,38 +10,38 @@ from ragcrawl_dynamo.testing import local_config
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"ragcrawl_dynamo {version('ragcrawl_dynamo')}"
 
 
 class Peer:
-    """The public API."""
+    """Calls the public API."""
 
     def __init__(self, backend: DynamoDBBackend) -> None:
         self._backend = backend
 
     def prepare(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Models are built where they are measured."""
+        """Returns the page as it is: models are built while they are measured."""
         return page
 
     async def save(self, page: dict[str, Any]) -> None:
-        """A model, and its save."""
+        """Makes a model and saves it."""
         await self._backend.save_page(Page(**page))
 
     async def get(self, key: tuple[str, str]) -> Page | None:
-        """A model."""
+        """Reads a model."""
         return await self._backend.get_page(*key)
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """Models, and their save."""
+        """Makes models and saves them."""
         await self._backend.save_pages_bulk([Page(**page) for page in pages])
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Models."""
+        """Reads models in batches."""
         return len(await self._backend.get_pages_bulk(keys[0][0], [page_id for _, page_id in keys]))
 
     async def save_body(self, page: dict[str, Any]) -> None:
-        """A version's model, and its save: compressed, in parts."""
+        """Makes a version's model and saves it, compressed and in parts."""
         await self._backend.save_version(
             PageVersion(
                 version_id="v1",
@@ -56,17 +56,17 @@ class Peer:
         )
 
     async def get_body(self, key: tuple[str, str]) -> PageVersion | None:
-        """A model."""
+        """Reads a version's model."""
         return await self._backend.get_version(key[0], key[1], "v1")
 
     async def list_all(self) -> int:
-        """Models."""
+        """Lists all models."""
         return len([page async for page in self._backend.iter_pages("docs")])
 
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str, **settings: Any) -> AsyncIterator[Peer]:
-    """A backend on tables that are there already."""
+    """Opens a backend on tables that exist already."""
     config = local_config(endpoint, table_prefix=table.removesuffix("pages"), **settings)
     backend = DynamoDBBackend(config)
     # The canned endpoint has no tables to look at.

@@ -1,4 +1,4 @@
-"""ragcrawl_dynamo without coalescing: each save and get a request of its own."""
+"""Measures ragcrawl_dynamo without coalescing: each save and get is a request of its own."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +11,6 @@ __all__ = ["open_peer", "versions"]
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A backend on tables that are there already."""
+    """Opens a backend on tables that exist already."""
     async with peer_ours.open_peer(endpoint, table, coalescing=False) as peer:
         yield peer

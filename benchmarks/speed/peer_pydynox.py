@@ -1,4 +1,4 @@
-"""pydynox, whose core is AWS's SDK for Rust; plain dicts."""
+"""Measures pydynox, whose core is AWS's SDK for Rust, with plain dicts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +10,12 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"pydynox {version('pydynox')}"
 
 
 class Peer:
-    """Its client's own calls; it cuts batches by itself."""
+    """Calls the methods of its client; it splits batches by itself."""
 
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._client = client
@@ -24,26 +24,26 @@ class Peer:
     prepare = staticmethod(as_text)
 
     async def save(self, page: dict[str, Any]) -> None:
-        """One put."""
+        """Puts one item."""
         await self._client.put_item(self._table, page)
 
     async def get(self, key: tuple[str, str]) -> Any:
-        """One get."""
+        """Gets one item."""
         return await self._client.get_item(
             self._table, {"site_id": key[0], "page_id": key[1]}, consistent_read=True
         )
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """All at once."""
+        """Saves all items in one call."""
         await self._client.batch_write(self._table, put_items=pages)
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """All at once."""
+        """Reads all items in one call."""
         wanted = [{"site_id": site_id, "page_id": page_id} for site_id, page_id in keys]
         return len(await self._client.batch_get(self._table, wanted, consistent_read=True))
 
     async def list_all(self) -> int:
-        """One query."""
+        """Lists all items by one query."""
         result = self._client.query(
             self._table,
             "#s = :s",
@@ -55,7 +55,7 @@ class Peer:
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A client."""
+    """Opens a client."""
     yield Peer(
         DynamoDBClient(region="us-east-1", access_key="local", secret_key="local", endpoint_url=endpoint),
         table,

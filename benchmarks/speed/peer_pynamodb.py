@@ -1,4 +1,4 @@
-"""PynamoDB, its models in and out, in threads as an asyncio program has to call it."""
+"""Measures PynamoDB with its models, in threads as an asyncio program has to call it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,12 +14,12 @@ from subject import as_text
 
 
 def versions() -> str:
-    """Of what is measured."""
+    """Names the library and its version."""
     return f"pynamodb {version('pynamodb')}"
 
 
 class Peer:
-    """Its models' own calls, each in one of 64 threads."""
+    """Calls the methods of its models, each call in one of 64 threads."""
 
     def __init__(self, model: Any, threads: ThreadPoolExecutor) -> None:
         self._model = model
@@ -31,15 +31,15 @@ class Peer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     async def save(self, page: dict[str, Any]) -> None:
-        """A model, and its save."""
+        """Makes a model and saves it."""
         await self._in_thread(lambda: self._model(**page).save())
 
     async def get(self, key: tuple[str, str]) -> Any:
-        """A model."""
+        """Reads a model."""
         return await self._in_thread(lambda: self._model.get(*key, consistent_read=True))
 
     async def save_many(self, pages: list[dict[str, Any]]) -> None:
-        """Batches of 25, one after the other."""
+        """Saves batches of 25, one after the other."""
 
         def save() -> None:
             with self._model.batch_write() as batch:
@@ -49,21 +49,21 @@ class Peer:
         await self._in_thread(save)
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
-        """Models."""
+        """Reads models in batches."""
         found: int = await self._in_thread(
             lambda: len(list(self._model.batch_get(keys, consistent_read=True)))
         )
         return found
 
     async def list_all(self) -> int:
-        """Models."""
+        """Lists all models."""
         found: int = await self._in_thread(lambda: len(list(self._model.query("docs"))))
         return found
 
 
 @asynccontextmanager
 async def open_peer(endpoint: str, table: str) -> AsyncIterator[Peer]:
-    """A model on the endpoint."""
+    """Binds a model to the endpoint."""
     with ThreadPoolExecutor(64) as threads:
         model = model_of(Model, endpoint, table, UnicodeAttribute, NumberAttribute, BooleanAttribute)
         yield Peer(model, threads)

@@ -1,4 +1,4 @@
-"""Draws the medians of a run: one row of bars a workload (JSON on stdin, path of an SVG as argument)."""
+"""Draws the medians of a run: a row of bars for each workload (JSON on stdin, path of an SVG as argument)."""
 
 import json
 import sys

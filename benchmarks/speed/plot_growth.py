@@ -1,4 +1,4 @@
-"""Draws what grows: one panel an operation (JSON on stdin, path of an SVG as argument)."""
+"""Draws how operations grow: a panel for each one (JSON on stdin, path of an SVG as argument)."""
 
 import json
 import sys

@@ -58,15 +58,15 @@ console = Console(width=120)
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """A workload to measure.
 
     Attributes:
-        name: As the peers know it.
-        what: For the reader.
-        count: Items of a round.
-        delay: Seconds that the canned endpoint takes for an answer.
-        targets: By peer, the most that our client CPU may be of its.
-        without: Peers that it says nothing about.
+        name: The name by which the peers know the workload.
+        what: The description for the reader.
+        count: The number of items of a round.
+        delay: The seconds that the canned endpoint takes for an answer.
+        targets: By peer, the largest allowed ratio of our client CPU to that of the peer.
+        without: The peers that do not run the workload.
         places: Whether it is measured on the canned endpoint, on DynamoDB Local, or on both.
     """
 
@@ -118,7 +118,7 @@ WORKLOADS = (
 
 
 class Subject:
-    """A peer's process."""
+    """The process of a peer."""
 
     def __init__(self, module: str, python: str | Path, endpoint: str) -> None:
         self._process = subprocess.Popen(
@@ -132,7 +132,7 @@ class Subject:
         self.version: str = self._read()["ready"]
 
     def run(self, workload: Workload, seed: int) -> dict[str, float]:
-        """One round."""
+        """Runs one round."""
         assert self._process.stdin is not None
         command = {"workload": workload.name, "count": workload.count, "seed": seed}
         self._process.stdin.write(json.dumps(command) + "\n")
@@ -141,7 +141,7 @@ class Subject:
         return found
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(20)
@@ -156,7 +156,7 @@ class Subject:
 
 @contextmanager
 def canned(delay: float) -> Iterator[str]:
-    """The canned endpoint, in a process on the second core."""
+    """Runs the canned endpoint in a process on the second core."""
     with tempfile.TemporaryDirectory() as folder:
         items, port = Path(folder, "items"), Path(folder, "port")
         lines = [orjson.dumps(to_item(PAGES, Page(**page))) for page in make_pages(5000)]
@@ -176,7 +176,7 @@ def canned(delay: float) -> Iterator[str]:
 
 @contextmanager
 def engine() -> Iterator[str]:
-    """DynamoDB Local on the second core, with the pages to be read."""
+    """Runs DynamoDB Local on the second core, with the pages to read."""
 
     async def fill(endpoint: str) -> None:
         config = local_config(endpoint, table_prefix=TABLE.removesuffix("pages"))
@@ -196,7 +196,7 @@ Rounds = list[dict[str, dict[str, float]]]
 
 
 def measure(workload: Workload, endpoint: str, rounds: int, versions: dict[str, str]) -> Rounds:
-    """So many rounds of a workload, and one to warm up."""
+    """Runs so many rounds of a workload, and one to warm up."""
     with ExitStack() as stack:
         subjects = {}
         for name, (module, is_peer) in PEERS.items():
@@ -216,13 +216,13 @@ def measure(workload: Workload, endpoint: str, rounds: int, versions: dict[str, 
 
 
 def ratio(rounds: Rounds, one: str, other: str) -> tuple[float, float, float]:
-    """Median, least and most of the ratios of client CPU within rounds."""
+    """Returns the median, least and greatest ratio of client CPU within rounds."""
     ratios = [each[one]["cpu"] / each[other]["cpu"] for each in rounds]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def table_of(workload: Workload, rounds: Rounds) -> list[str]:
-    """A workload's results as a table."""
+    """Formats the results of a workload as a table."""
     has_latency = "p99" in rounds[0][OURS]
     head = ["", "CPU per item, µs", "items a second", "of aiodynamo's CPU (range)"]
     lines = [head + (["p50, ms", "p99, ms"] if has_latency else [])]
@@ -250,7 +250,7 @@ def draw(script: str, data: Any, path: Path) -> None:
 
 
 def targets_of(workload: Workload, rounds: Rounds) -> Iterator[str]:
-    """What was to be reached, and what was."""
+    """Yields a line for each target: the target, and the measured ratio."""
     for peer, most in workload.targets.items():
         median, least, highest = ratio(rounds, OURS, peer)
         verdict = "reached" if median <= most else "**missed**"
@@ -285,14 +285,14 @@ def main(rounds: int, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class CrawlCost:
-    """What a page costs of what only we do: there is no peer to compare with.
+    """The cost of a page in the frontier, which no peer has, so that there is nothing to compare with.
 
     Attributes:
-        what: For the reader.
-        requests: Of a page, with PartiQL batches.
-        read_units: Of a page.
-        write_units: Of a page, by AWS's rule.
-        cpu: Milliseconds of client CPU of a page, with PartiQL batches.
+        what: The description for the reader.
+        requests: The requests for a page, with PartiQL batches.
+        read_units: The read units for a page.
+        write_units: The write units for a page, by AWS's rule.
+        cpu: The milliseconds of client CPU for a page, with PartiQL batches.
     """
 
     what: str
@@ -303,7 +303,7 @@ class CrawlCost:
 
 
 async def crawl_costs(endpoint: str) -> tuple[CrawlCost, CrawlCost]:
-    """The frontier's verbs alone, and a whole crawl; see `benchmarks.frontier` and `benchmarks.cycle`."""
+    """Measures the frontier's methods alone, and a whole crawl; see `benchmarks.frontier` and `.cycle`."""
     batches = local_config(endpoint, table_prefix="bench_batches_", conditional_batches="partiql")
     single = local_config(endpoint, table_prefix="bench_single_", conditional_batches="item")
     pairs = await fetch_corpus()
@@ -339,7 +339,7 @@ async def crawl_costs(endpoint: str) -> tuple[CrawlCost, CrawlCost]:
 
 
 def crawl_table(costs: Iterable[CrawlCost]) -> list[str]:
-    """The costs as a table."""
+    """Formats the costs as a table."""
     return [
         "| a page | requests | read units | write units | client CPU, ms |",
         "|---|---|---|---|---|",
@@ -359,12 +359,11 @@ def write(
     crawled: tuple[CrawlCost, CrawlCost],
     stalls: list[Stall],
 ) -> None:
-    """Writes the figures: what is said about them stands in docs/speed.md."""
+    """Writes the figures; docs/speed.md explains them."""
     text = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {described()}. What the figures mean, and "
-        "what gives which part of them, is said in [speed.md](speed.md).",
+        f"Written by `make bench` on {described()}. [speed.md](speed.md) explains the figures.",
         "",
         f"Each peer is a process of its own on one core, the endpoint is on another. {rounds} shuffled "
         "rounds on the canned endpoint; ratios are medians of those within rounds, with their range. CPU is "

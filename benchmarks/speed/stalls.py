@@ -35,12 +35,12 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Stall:
-    """What an operation does to the event loop.
+    """How long an operation blocks the event loop.
 
     Attributes:
-        what: For the reader.
-        longest: Milliseconds of its longest stall, the median of several rounds.
-        own: Likewise, without the time in which Python's collector ran.
+        what: The description for the reader.
+        longest: The milliseconds of its longest stall, the median of several rounds.
+        own: The same without the time in which Python's collector ran.
     """
 
     what: str
@@ -49,10 +49,10 @@ class Stall:
 
 
 class Watcher:
-    """A task beside an operation.
+    """A task that runs beside an operation, and measures its stalls.
 
-    Python's collector stops a process now and then to walk through its objects, for longer the more there
-    are, whoever made them. So stalls are counted with it and without it.
+    Python's collector stops a process now and then to walk through all objects; the more objects there are,
+    the longer it takes. So stalls are counted with it and without it.
 
     Attributes:
         longest: Seconds of the longest stall.
@@ -67,7 +67,7 @@ class Watcher:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watches what runs within; the collector leaves out what the caller holds."""
+        """Watches the operations within its context; the collector leaves out the objects of the caller."""
         gc.collect()
         gc.freeze()
         gc.callbacks.append(self._count_collection)
@@ -119,12 +119,12 @@ def versions(count: int, markdown_of: Callable[[int], str], prefix: str) -> list
 
 
 def incompressible(size: int, seed: int = 0) -> str:
-    """Text of about so many bytes, of which nothing can be compressed away but a quarter."""
+    """Returns random hexadecimal text of about so many bytes, which compression can only halve."""
     return random.Random(seed).randbytes(size // 2).hex()  # noqa: S311 # reproducible on purpose
 
 
 def page_of(version: PageVersion) -> Page:
-    """The page whose current version it is."""
+    """Returns the page whose current version this is."""
     return Page(
         page_id=version.page_id,
         site_id=version.site_id,
@@ -136,7 +136,7 @@ def page_of(version: PageVersion) -> Page:
 
 
 async def consume(values: AsyncIterator[object]) -> None:
-    """Reads all of them."""
+    """Reads a listing to its end."""
     async for _ in values:
         pass
 
@@ -144,7 +144,7 @@ async def consume(values: AsyncIterator[object]) -> None:
 def operations(
     backend: DynamoDBBackend, number: int
 ) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
-    """What is measured in one round, in this order: later ones read what earlier ones wrote."""
+    """Yields the operations of one round in their order: later ones read what earlier ones wrote."""
     pages = [Page(**page) for page in make_pages(12_000)]
     yield "save_pages_bulk, 12,000 pages", lambda: backend.save_pages_bulk(pages)
     yield (
@@ -182,7 +182,7 @@ def operations(
 
 
 async def stalls_of(endpoint: str, rounds: int = _ROUNDS) -> list[Stall]:
-    """The longest stalls of all operations, on an engine."""
+    """Returns the longest stalls of all operations, on an engine."""
     config = local_config(endpoint, table_prefix="bench_stalls_", conditional_batches="partiql")
     try:
         return await _measure(config, rounds)
@@ -218,7 +218,7 @@ async def _measure(config: DynamoDBConfig, rounds: int) -> list[Stall]:
 
 
 def stalls_table(stalls: list[Stall]) -> list[str]:
-    """The stalls as a table."""
+    """Formats the stalls as a table."""
     head = ["", "longest stall, ms", "without Python's collector, ms", f"limit of {LIMIT:g} ms"]
     rows = [
         [

@@ -1,13 +1,13 @@
-"""What each peer's process runs: workloads on demand, measured in here, with nothing else of ours loaded.
+"""Runs in the process of each peer: runs workloads on demand and measures them, without other code of ours.
 
 A peer is a module with `open_peer(endpoint, table)`, an async context manager that yields an object with the
 methods
 
     prepare(page) save(page) get(key) save_many(pages) get_many(keys) -> int list_all() -> int
 
-A page is a plain dict of the entity's fields, datetimes included; `prepare` makes of it what the peer takes,
-before anything is measured; a key is (site_id, page_id). A page with a body has "markdown", and a peer that
-has `save_body(page)` and `get_body(key)` is asked for it by these. Commands come as JSON lines on stdin,
+A page is a plain dict of the entity's fields, datetimes included. `prepare` converts it to the form that the
+peer takes, before anything is measured. A key is (site_id, page_id). A page with a body has "markdown"; a
+peer that has `save_body(page)` and `get_body(key)` handles it by these. Commands come as JSON lines on stdin,
 answers go as JSON lines to stdout.
 """
 
@@ -27,7 +27,7 @@ BODY_BYTES = 40_000
 
 
 def make_pages(count: int) -> list[dict[str, Any]]:
-    """Pages as a crawler has them."""
+    """Makes pages as a crawler has them."""
     start = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
     return [
         {
@@ -56,7 +56,7 @@ def make_pages(count: int) -> list[dict[str, Any]]:
 
 @cache
 def make_body(number: int) -> str:
-    """40 KB of Markdown, of words as often as in a language."""
+    """Makes 40 KB of Markdown, with words as frequent as in a language."""
     chance = random.Random(number)  # noqa: S311 # reproducible on purpose
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     words = ["".join(chance.choices(letters, range(26, 0, -1), k=2 + i % 9)) for i in range(2000)]
@@ -69,7 +69,7 @@ def make_body(number: int) -> str:
 
 
 def make_bodies(count: int, seed: int) -> list[dict[str, Any]]:
-    """Pages with bodies, thirty different ones; another seed makes other pages."""
+    """Makes pages with bodies, thirty different ones; another seed makes other pages."""
     return [
         {**page, "site_id": "bodies", "page_id": f"{seed:04}{i:06}", "markdown": make_body(i % 30)}
         for i, page in enumerate(make_pages(count))
@@ -77,12 +77,12 @@ def make_bodies(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def as_text(page: dict[str, Any]) -> dict[str, Any]:
-    """The page with its datetimes as text, for those that know no datetimes."""
+    """Returns the page with its datetimes as text, for peers that know no datetimes."""
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in page.items()}
 
 
 async def in_tasks(call: Any, values: list[Any]) -> None:
-    """64 tasks, each of which has its part of the values, one after the other."""
+    """Runs 64 tasks, each of which handles its part of the values, one after the other."""
 
     async def work(part: list[Any]) -> None:
         for each in part:
@@ -92,14 +92,14 @@ async def in_tasks(call: Any, values: list[Any]) -> None:
 
 
 async def at_rate(call: Any, values: list[Any], rate: float, seed: int) -> list[float]:
-    """Calls that begin at random moments, `rate` a second on average; the seconds that each took."""
+    """Begins calls at random moments, `rate` a second on average; returns the seconds of each call."""
     loop = asyncio.get_running_loop()
     chance = random.Random(seed)  # noqa: S311 # reproducible on purpose
     took: list[float] = []
 
     async def one(value: Any, due: float) -> None:
         await call(value)
-        # From when it was due: what a busy loop keeps waiting counts.
+        # Measured from the moment at which the call was due: time that a busy loop makes it wait counts.
         took.append(loop.time() - due)
 
     tasks = []
@@ -114,8 +114,8 @@ async def at_rate(call: Any, values: list[Any], rate: float, seed: int) -> list[
 
 
 async def run(peer: Any, workload: str, count: int, seed: int) -> dict[str, Any]:
-    """Does one workload once."""
-    # What is got is what the first round saved.
+    """Runs one workload once."""
+    # The reads get the records that the first round saved.
     of_round = seed if workload.startswith("save") else 0
     pages = make_bodies(count, of_round) if workload.endswith("bodies") else make_pages(count)
     keys = [(page["site_id"], page["page_id"]) for page in pages]

@@ -27,9 +27,11 @@ LATEST_HOURS = 1.0
 # The kind of an entry that a reader writes to give up a sequence number.
 VOID = "void"
 
+_DAMAGED = "is damaged: pass the `cursor` of a slice of list_changes, unchanged"
+
 
 class ChangeKind(StrEnum):
-    """What a change did to a page."""
+    """The kind of a change: how the page has changed."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -41,7 +43,7 @@ class PageChange:
     """A page that changed.
 
     Attributes:
-        kind: What its latest change did; a page that came back counts as created.
+        kind: The kind of its latest change; a page that came back counts as created.
         page: The page as it is now, read strongly consistent.
         version: With `include_content`, the version that `page` names as its current one, with its body. None
             without `include_content`, for a deleted page, and if the page names no version that is stored.
@@ -167,7 +169,7 @@ class FeedCursor:
     def after(self, entries: Iterable[LogEntry]) -> Self:
         """Returns the cursor of a reader that has also read the entries that follow, in their order."""
         numbers = {entry.position.shard: entry.position.sequence_number + 1 for entry in entries}
-        # What lies beyond these is not older than what lay beyond this cursor: `taken_at` stays true.
+        # Entries beyond these are not older than those beyond this cursor, so `taken_at` still holds.
         return replace(self, next_numbers={**self.next_numbers, **numbers})
 
     def encode(self, scope: Sequence[str]) -> str:
@@ -179,24 +181,27 @@ class FeedCursor:
         """Reads opaque text.
 
         Raises:
-            InvalidCursorError: It is damaged, or of another site.
+            InvalidCursorError: The cursor is damaged, or belongs to another site.
         """
         try:
             *cursor_scope, seconds, next_numbers, listing = unpack(cursor)
             taken_at = datetime.fromtimestamp(seconds, UTC)
             is_whole = all(type(number) is int and number > 0 for number in next_numbers.values())
         except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes") from None
+            raise InvalidCursorError("cursor", _DAMAGED) from None
         if not is_whole or not (listing is None or isinstance(listing, str)):
-            raise InvalidCursorError("cursor", "is damaged: pass back one of list_changes")
+            raise InvalidCursorError("cursor", _DAMAGED)
         if cursor_scope != list(scope):
-            raise InvalidCursorError("cursor", "belongs to another site, or to a listing")
+            raise InvalidCursorError(
+                "cursor",
+                "belongs to another site, or to a listing: pass a cursor of list_changes of this site",
+            )
         return cls(taken_at, next_numbers, listing)
 
 
 @dataclass(frozen=True, slots=True)
 class LatestChanges:
-    """What a reader gets for some entries.
+    """The changes that a reader gets for some log entries.
 
     Attributes:
         changes: Those that are their page's latest change.
@@ -213,7 +218,7 @@ class LatestChanges:
 def latest_changes(
     entries: Iterable[LogEntry], pages: Mapping[str, tuple[Page, int | None]], *, accept_stale: bool
 ) -> LatestChanges:
-    """Returns what a reader gets for entries.
+    """Returns the changes that a reader gets for some log entries.
 
     An entry whose page has changed again is left out: the later change has an entry of its own, which is
     still to be read, or was read since. A page that is older than its entry was read in the middle of its
@@ -237,7 +242,7 @@ def latest_changes(
         if order is not None and order < entry.order and not accept_stale:
             stale_pages.add(entry.page_id)
             continue
-        # `save_page` wrote the page since, perhaps, and several entries fit: only the last one counts.
+        # If `save_page` wrote the page since, several entries can fit. Only the last one counts.
         by_page.pop(entry.page_id, None)
         by_page[entry.page_id] = (entries_read, PageChange(kind_now(entry.kind, page), page))
     numbers, changes = [number for number, _ in by_page.values()], [change for _, change in by_page.values()]
@@ -245,7 +250,7 @@ def latest_changes(
 
 
 def kind_now(kind: str, page: Page) -> ChangeKind:
-    """Returns what a reader is told of a change that was of some kind, with the page as it is now."""
+    """Returns the kind that a reader gets for a logged change, given the page as it is now."""
     if page.is_tombstone:
         return ChangeKind.DELETED
     # `save_page` can have brought the page back.

@@ -29,7 +29,7 @@ _MOST_POLL_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How an iteration goes on after the last change.
+    """How an iteration continues after the last change.
 
     Attributes:
         waits: Whether it waits for more changes.
@@ -46,7 +46,7 @@ class Following:
         """Checks the arguments.
 
         Raises:
-            InvalidArgumentError: One is not valid.
+            InvalidArgumentError: An argument is not valid.
         """
         if stop is not None and not isinstance(stop, asyncio.Event):
             # Not that of `threading`, say, whose wait would block the event loop.

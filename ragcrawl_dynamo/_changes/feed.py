@@ -1,4 +1,4 @@
-"""Tells readers what commits created, changed and deleted; each reader has a cursor of its own.
+"""Gives readers the pages that commits created, changed and deleted; each reader has its own cursor.
 
 A reader goes through each shard of a site's change log in the order of its sequence numbers, and reads the
 page of each entry.
@@ -57,10 +57,13 @@ _READS = 6
 # How much earlier than it has to a cursor counts as expired.
 _MARGIN_HOURS = 1.0
 
+# The advice to a reader that has missed changes.
+_START_AGAIN = "start again without a cursor, and then delete the pages that you have and that are not listed"
+
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """What one read of the feed returns.
+    """The result of one read of the feed.
 
     Attributes:
         changes: The changes, without versions.
@@ -182,13 +185,12 @@ class ChangeFeed:
         return FeedPart(changes, False, cursor_after)
 
     async def _read(self, site_id: str, limit: int, position: FeedCursor) -> FeedPart:
-        """Reads once what can be read now; there may be no change among it, although more follows."""
+        """Reads the entries that can be read now, once; they may have no change, although more follow."""
         now = self._log.now()
         records = await self._log.shards.records(site_id)
         if position.next_numbers.keys() - {record.shard for record in records}:
             raise ChangesExpiredError(
-                f"the changes of site {site_id!r} were deleted since this cursor: start anew without one, "
-                "and drop what is not listed then"
+                f"the changes of site {site_id!r} were deleted since this cursor was taken: {_START_AGAIN}"
             )
         _check_age(position, records, now)
         parts: list[ShardPart] = await gather_bounded(
@@ -213,7 +215,7 @@ class ChangeFeed:
         return FeedPart(latest.changes, is_end, cursor_after)
 
     async def _latest_changes(self, site_id: str, entries: Sequence[LogEntry]) -> LatestChanges:
-        """Returns what a reader gets for entries; their pages are read after them."""
+        """Returns the changes that a reader gets for some entries; the pages are read after the entries."""
         page_ids = {entry.page_id for entry in entries if entry.kind != VOID}
         pages = await self._read_pages(site_id, page_ids)
         for failures in range(1, _READS + 1):
@@ -272,9 +274,9 @@ def unread_since(
     """Returns when the oldest entry that is left to read was logged, or an earlier moment.
 
     Args:
-        parts: What was read of the shards.
+        parts: The parts of the shards that were read.
         next_numbers: By shard, the sequence number that follows the entries that the reader gets.
-        taken_at: That moment by the cursor before.
+        taken_at: The `taken_at` of the cursor before.
         now: The present moment, which is returned if no entry is left.
     """
     moments = [now]
@@ -303,6 +305,6 @@ def _check_age(position: FeedCursor, records: Sequence[ShardRecord], now: dateti
             continue
         if now - position.taken_at > timedelta(days=days, hours=-_MARGIN_HOURS):
             raise ChangesExpiredError(
-                f"the cursor is of {position.taken_at:%Y-%m-%d %H:%M} UTC, changes were logged with "
-                f"change_retention_days = {days}: start anew without one, and drop what is not listed then"
+                f"the cursor was taken at {position.taken_at:%Y-%m-%d %H:%M} UTC, and changes were kept for "
+                f"change_retention_days = {days} only: {_START_AGAIN}"
             )

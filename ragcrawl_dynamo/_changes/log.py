@@ -2,8 +2,8 @@
 
 Key of an entry `#{site_id}#{shard}` / `{sequence_number}`. The transaction that makes a change puts its
 entry, on the condition that its position is free. So two processes can hold one shard, and a reader can give
-up a sequence number for a commit that is late: whoever comes second takes another number. No order depends on
-who holds a shard, or on a clock; a clock only tells when a shard counts as left.
+up a sequence number for a commit that is late: the one that comes second takes another number. The order does
+not depend on who holds a shard, or on a clock; a clock only decides when a shard counts as left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ragcrawl_dynamo.models import Page
 # Sites whose shard a process holds. Beyond that, it leaves the shard that it has not used for longest.
 _SHARDS_HELD = 256
 
-# Seconds after which a process verifies that it still holds its shard: somebody may have deleted the site,
+# Seconds after which a process verifies that it still holds its shard: another one may have deleted the site,
 # and no reader reads a shard that is not listed.
 _VERIFY_SECONDS = 60.0
 
@@ -69,7 +69,7 @@ class _Shard:
     Attributes:
         lock: Held while the process takes or verifies the shard.
         name: The shard's name.
-        token: What the process stored when it took the shard.
+        token: The token that the process stored when it took the shard.
         next_number: The next sequence number to give out.
         verified_at: When the process last verified that it holds the shard, by the monotonic clock.
         free_numbers: Sequence numbers that were given out and not used, with the moments of that, as a heap.
@@ -114,7 +114,7 @@ class ChangeLog:
         Args:
             site_id: The site.
             page_id: The page.
-            kind: What the change does to the page.
+            kind: The kind of the change.
             previous_order: Order of the page's change before, if a commit made one.
         """
         config = self._gateway.config

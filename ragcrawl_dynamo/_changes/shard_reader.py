@@ -1,8 +1,8 @@
 """Reads one shard of a site's change log, never beyond a sequence number whose commit may be under way.
 
 A reader waits for such a commit. After a while it gives the number up: it uses the number itself. A commit
-that comes later finds its position taken, and logs its change further on. So no change can come behind a
-reader.
+that comes later finds its position taken, and logs its change further on. So no change can appear before the
+cursor of a reader.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _GAPS_IN_FLIGHT = 16
 
 @dataclass(frozen=True, slots=True)
 class ShardPart:
-    """What a reader can read of a shard now.
+    """The log entries of a shard that can be read now.
 
     Attributes:
         shard: Its name.
@@ -88,7 +88,7 @@ class ShardReader:
             settled = settled_entries(first, entries, now)
             if settled.entries or not settled.gap:
                 is_whole = len(settled.entries) == len(entries) and "LastEvaluatedKey" not in response
-                # A number that is open is the end for now, whatever lies beyond it.
+                # A number that is open ends the part that can be read now, even if entries lie beyond it.
                 is_open = len(settled.entries) < len(entries) and not settled.gap
                 return ShardPart(record.shard, first, settled.entries, is_whole or is_open)
             await self._give_up(site_id, record, settled.gap)

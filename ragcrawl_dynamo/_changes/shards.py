@@ -44,7 +44,7 @@ class ShardRecord:
 
     Attributes:
         shard: Its name.
-        holder: Value of the token of whoever took it.
+        holder: The token of the process that took it.
         first: Sequence number with which the holder began.
         next: Sequence number with which the next holder begins; None until the holder leaves the shard.
         held_since: When the holder took it, as it is in the item.
@@ -91,7 +91,7 @@ class ShardStore:
     """Key `#{site_id}` / `lane#{shard}`; all reads are strongly consistent.
 
     The entries of a shard have one retention, that of the processes that hold it. So a reader can tell by the
-    record whether entries may have expired, whatever its own setting is.
+    record whether entries may have expired; its own setting does not matter.
     """
 
     def __init__(self, gateway: Gateway, table: Table[Page]) -> None:
@@ -131,7 +131,7 @@ class ShardStore:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
             # Another process takes the shard over in an hour, as it does when a holder is killed.
-            logger.debug("shard %s of site %r was not left: %s", shard, site_id, error)
+            logger.debug("shard %s of site %r could not be given up: %s", shard, site_id, error)
 
     async def _candidates(self, site_id: str, now: datetime) -> list[ShardRecord]:
         """Chooses some shards with this retention that were left, or have been held for long."""

@@ -171,7 +171,7 @@ class Committer:
         )
 
     async def _commit(self, fetched: Fetched, decision: Decision, stored: StoredPage) -> CommitResult | None:
-        """Writes what was decided; returns None if another writer changed the page meanwhile."""
+        """Writes a decision; returns None if another writer changed the page meanwhile."""
         prepared = await self._prepare(fetched, decision, stored)
         if decision.change is None and stored.page is not None and self._is_leased(fetched.claim):
             return await self._write_unchanged(fetched, decision, prepared)
@@ -194,14 +194,16 @@ class Committer:
         check_kind("claim", claim, Claim, NoneType)
         links = check_several("discovered", discovered, object)
         if version is not None and (version.site_id, version.page_id) != (page.site_id, page.page_id):
-            raise InvalidArgumentError("version", "belongs to another page or site than the page")
+            raise InvalidArgumentError("version", f"is of page {version.page_id!r} of {version.site_id!r}")
         if claim is not None and claim.item.site_id != page.site_id:
-            raise InvalidArgumentError("claim", "belongs to another site than the page")
+            raise InvalidArgumentError("claim", f"is of site {claim.item.site_id!r}, not of the page's")
         if claim is not None and version is not None and version.run_id != claim.item.run_id:
-            raise InvalidArgumentError("version", "belongs to another run than the claim")
+            raise InvalidArgumentError("version", f"is of run {version.run_id!r}, not of the claim's")
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         if links and run_id is None:
-            raise InvalidArgumentError("discovered", "needs a claim or a version: the links go to its run")
+            raise InvalidArgumentError(
+                "discovered", "needs a claim or a version, whose run gets the links: pass one of them"
+            )
         queue = None if run_id is None else self._frontiers.queue(page.site_id, run_id)
         return Fetched(page, version, claim, queue, links)
 
@@ -215,7 +217,9 @@ class Committer:
         if not urls:
             return {}
         if fetched.queue is None:
-            raise InvalidArgumentError("also", "needs a claim or a version: the URLs go to its run")
+            raise InvalidArgumentError(
+                "also", "needs a claim or a version, whose run gets the URLs: pass one of them"
+            )
         return fetched.queue.redirected(urls, [] if fetched.claim is None else [fetched.claim])
 
     async def _read(self, page: Page) -> StoredPage:
@@ -314,7 +318,7 @@ class Committer:
         claim, queue, end = fetched.claim, fetched.queue, prepared.end
         if claim is None or queue is None or end is None:
             return decision.result
-        # If the caller is cancelled, what has begun is ended, counted and told to the host.
+        # If the caller is cancelled, the settlement still ends, and is counted and stored in the host.
         return await queue.run.tasks.uninterrupted(self._end_claim(claim, queue, decision, prepared, end))
 
     async def _write_failure(

@@ -1,4 +1,4 @@
-"""Decides what a commit makes of a page: pure functions of the stored page and the fetched one."""
+"""Decides how a commit changes a page: pure functions of the stored page and the fetched one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CommitOutcome", "CommitResult"]
 
 
 class CommitOutcome(StrEnum):
-    """What a commit made of a page.
+    """The outcome of a commit: how it changed the page.
 
     Attributes:
         CREATED: The page is new.
@@ -60,7 +60,7 @@ class CommitResult:
     """The result of a commit.
 
     Attributes:
-        outcome: What the commit made of the page.
+        outcome: How the commit changed the page.
         version_id: The current version of the page; None if the page has never had content.
     """
 
@@ -70,10 +70,10 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A decision of what to write.
+    """The decision of a commit: what to write.
 
     Attributes:
-        outcome: What the commit makes of the page.
+        outcome: How the commit changes the page.
         page: The page to store. A page that is not stored stays so after a failed fetch: `is_stored` tells.
         change: The kind of the change for the change feed; None if nothing changed.
         writes_version: Whether the fetched version is stored as the new current version.
@@ -103,7 +103,7 @@ def kind_of(page: Page, version: PageVersion | None, kind: ResponseKind | None) 
     Args:
         page: The page as the fetch found it.
         version: The content of the page; None if there is none.
-        kind: What the caller says of the answer; None to go by the status.
+        kind: The kind of the answer as the caller gives it; None to derive it from the status.
 
     Raises:
         InvalidArgumentError: The status, the content and the kind do not go together.
@@ -135,7 +135,7 @@ def decide(
         page: The page as the fetch found it. Its `first_seen` counts only if the page is new. Its
             `version_count`, `last_changed`, `content_hash` and `current_version_id` are ignored.
         version: The content of the page; None if there is none.
-        kind: What the answer says of the page.
+        kind: The kind of the answer.
         now: The moment of the commit.
 
     Raises:
@@ -165,7 +165,7 @@ def decide(
     is_same = has_content and (version is None or (stored and stored.content_hash == version.content_hash))
     fields = {**_kept(stored, page), **_fresh(status, now), "is_tombstone": False}
     if stored is not None and kind is ResponseKind.NOT_MODIFIED:
-        # An answer without content need not repeat what the stored content came with.
+        # An answer without content need not repeat the headers of the stored content.
         fields |= {name: getattr(page, name) or getattr(stored, name) for name in ("etag", "last_modified")}
     if not is_same and version is not None:
         fields |= {
@@ -184,7 +184,7 @@ def decide(
 def _without_content(
     stored: Page | None, page: Page, status: int | None, kind: ResponseKind, now: datetime
 ) -> Decision:
-    """Decides after a fetch that says nothing of the content: the page stays, and its errors are counted."""
+    """Decides after a fetch without information on the content: the page stays, its errors are counted."""
     outcome = CommitOutcome.FAILED if kind is ResponseKind.FAILED else CommitOutcome.DENIED
     if stored is None:
         unknown = page.model_copy(update={**_kept(None, page), "status_code": status})
@@ -218,7 +218,7 @@ def _redirected(
 
 
 def error_of(page: Page, status: int | None) -> str:
-    """Returns what is stored as the error of a fetch: what the caller says, or else the status."""
+    """Returns the error of a fetch as it is stored: the caller's `last_error`, or else the status."""
     return error_text(page.last_error or ("no answer" if status is None else f"HTTP {status}"))
 
 

@@ -90,7 +90,7 @@ class LiveStats:
                 continue
             except RagcrawlDynamoError as error:
                 logger.warning(
-                    "run %r: some pages are missing in its stats until complete_run() counts them: %s",
+                    "run %r: its stats were not updated, and lack some pages until complete_run() counts: %s",
                     run_id,
                     error,
                 )

@@ -1,4 +1,4 @@
-"""Sorts the answers of servers by what they say of a page: a pure function of the HTTP status."""
+"""Classifies the answers of servers by their meaning for a page: a pure function of the HTTP status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAILED = frozenset({408, 425, 429})
 
 
 class ResponseKind(StrEnum):
-    """What the answer of a server says of a page.
+    """The meaning of a server's answer for the page.
 
     Attributes:
         CONTENT: 2xx. The page has the content that came with the answer.

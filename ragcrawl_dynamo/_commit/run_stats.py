@@ -70,7 +70,7 @@ def recorded_result(item: Item) -> CommitResult | None:
 class RunTotals:
     """The totals of a run's frontier items, in memory that does not grow with their number.
 
-    They tell nothing of single hosts, of which a run can have any number.
+    They do not count by host, since a run can have any number of hosts.
 
     Attributes:
         max_depth: The greatest depth of an item.

@@ -30,7 +30,7 @@ class UnseenPages:
         async def unseen(urls: Sequence[str]) -> set[str]:
             """Returns the URLs that the run has no item of, or one that was completed without a commit.
 
-            A commit saw its page, whatever the clock says of the machine that began the run.
+            A commit saw its page, even if the clock of the machine that began the run was wrong.
             """
             ids = {}
             for url in urls:

@@ -50,8 +50,8 @@ class BodyStore:
     """Key `#{page_id}` / `{version_id}#{site_id}#{generation}#{number}`; "users" for the number if shared.
 
     A body is written once and never changed. Only the version that it was written for uses it, unless a
-    `users` item lists several versions. A body is closed before it is deleted, so that no version can join it
-    any more.
+    `users` item lists several versions. A body is closed before it is deleted, so that no further version can
+    join it.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class BodyStore:
 
         Args:
             head: Key of a version that uses it.
-            manifest: That of the head.
+            manifest: The manifest of the head.
             first: The body's first part, if it has been read.
 
         Raises:
@@ -123,10 +123,10 @@ class BodyStore:
             raise ContentError("a part holds no data") from error
 
     async def join(self, user: Key, body: StoredBody) -> bool:
-        """Adds a version to those that use a body; returns whether it may use it.
+        """Adds a version to those that use a body; returns whether it was added.
 
-        It may not if the body is being deleted, or is gone. A join needs no token: doing it twice has the
-        same effect as doing it once.
+        It is not added if the body is being deleted, or is gone. A join needs no token: doing it twice has
+        the same effect as doing it once.
 
         Args:
             user: Key of the version.

@@ -1,4 +1,4 @@
-"""The S3 bucket for large bodies, if one is configured."""
+"""Connects to the S3 bucket for large bodies, if one is configured."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ __all__ = ["GarbageReport"]
 
 _DELETIONS_IN_FLIGHT = 8
 
-# No user sees garbage, and a new site may have nothing else: so much of it may go without permission.
+# Up to so many bodies are removed without permission: no user sees garbage, and a new site may have only it.
 _FEW_BODIES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class GarbageReport:
-    """What `collect_garbage` removed, or would remove.
+    """Counts what `collect_garbage` removed, or would remove.
 
     Attributes:
         bodies_total: Bodies in parts that the site had, garbage included.

@@ -29,7 +29,7 @@ _FIELDS = sorted(PageVersion.model_fields.keys() - CONTENT_FIELDS - {"page_id"})
 
 @dataclass(frozen=True, slots=True)
 class VersionHead:
-    """What retention needs to know of a version.
+    """The fields of a version that retention needs.
 
     Attributes:
         key: Its key.

@@ -93,13 +93,13 @@ class VersionLoader:
             first: The first part of its body, if that has been read.
 
         Raises:
-            CorruptContentError: The body is not, or not all, what was saved.
+            CorruptContentError: The body is incomplete, or differs from what was saved.
         """
         key: Key = {name: head[name] for name in self._table.primary_key}
         try:
             return await self._with_body(key, head, first)
         except ContentError as error:
-            # Replaced or deleted since the head was read, perhaps.
+            # The version may have been replaced or deleted since the head was read.
             response = await self._gateway.call("GetItem", requests.get_request(self._table, key))
             head_now = response.get("Item")
             if head_now is None:

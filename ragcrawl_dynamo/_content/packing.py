@@ -41,7 +41,7 @@ _CHUNK = 1024 * 1024
 
 
 class ContentError(Exception):
-    """Stored content cannot be what was saved. Whoever catches it adds which version it belongs to."""
+    """Stored content differs from what was saved. The caller adds the version that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def pack(version: PageVersion, *, level: int, max_bytes: int) -> tuple[Manifest,
 
 
 def unpack(manifest: Manifest, data: bytes, *, max_bytes: int) -> dict[str, Any]:
-    """Returns the fields that `pack` packed, in no more memory than `max_bytes`, whatever the data says.
+    """Returns the fields that `pack` packed; damaged data cannot make it use more memory than `max_bytes`.
 
     Raises:
         ContentError: The data is not what the manifest describes.

@@ -29,7 +29,7 @@ _DELETIONS_IN_FLIGHT = 8
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What `prune_versions` removed, or would remove.
+    """Counts what `prune_versions` removed, or would remove.
 
     Attributes:
         versions_total: Versions that the site had.
@@ -62,7 +62,9 @@ class RetentionRule:
             InvalidArgumentError: Neither limit is given, or one is negative.
         """
         if keep_last is None and max_age_days is None:
-            raise InvalidArgumentError("keep_last", "or max_age_days must be given: else nothing may go")
+            raise InvalidArgumentError(
+                "keep_last", "is missing, and so is max_age_days: pass one of them, or both"
+            )
         check_amount("keep_last", keep_last)
         check_amount("max_age_days", max_age_days)
         if max_age_days is None:
@@ -75,7 +77,7 @@ class RetentionRule:
         return cls(keep_last, encode_value(oldest, model="PageVersion", field="crawled_at")["S"])
 
     def keeps_all_of(self, count: int) -> bool:
-        """Whether no version of a page has to go that has so many, whatever they are."""
+        """Whether a page with `count` versions keeps all of them, at any age."""
         return self.oldest is None and self.keep_last is not None and count <= self.keep_last
 
     def removable(self, heads: Sequence[VersionHead], current_version_id: str | None) -> list[VersionHead]:

@@ -1,4 +1,4 @@
-"""Measures what the versions of a site take."""
+"""Measures the storage and the write units of a site's versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ContentUsage"]
 
 @dataclass(frozen=True, slots=True)
 class ContentUsage:
-    """What a site's versions take.
+    """The storage that a site's versions take.
 
     Attributes:
         versions: Number of versions.
@@ -79,7 +79,7 @@ class UsageMeter:
 
 
 def usage_of(key: Key, head: Item) -> ContentUsage:
-    """Returns what one version takes, given its head."""
+    """Returns the usage of one version, given its head."""
     manifest = manifest_of(head)
     if manifest is None:
         return ContentUsage(versions=1)

@@ -100,7 +100,7 @@ class VersionStore:
         await self.loader.close()
 
     async def save(self, version: PageVersion, *, keep_unchanged: bool = False) -> str:
-        """Saves a version over whatever is there; see StorageBackend.save_version.
+        """Saves a version, and replaces a stored one with the same key; see StorageBackend.save_version.
 
         The body of a version that is replaced stays until garbage is collected: if an answer is lost while
         another worker saves the same version, the request that is sent again can bring the former head back.

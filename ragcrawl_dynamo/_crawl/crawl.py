@@ -187,8 +187,10 @@ class Crawl:
         await handler(Task(self, claim, page))
         if not claim.ended:
             # A completed item says that the run has seen the page, so the page would count as unseen.
-            logger.warning("the handler of %s has saved nothing: the item is skipped", claim.item.url)
-            raise Skip("the handler has saved nothing")
+            logger.warning(
+                "the handler of %s has not called task.save(): the item is skipped", claim.item.url
+            )
+            raise Skip("the handler has not called task.save()")
 
     async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
         """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
@@ -246,7 +248,12 @@ class Crawl:
         self.unseen = await self.backend.get_unseen_pages(site_id, run_id, limit=_MOST_UNSEEN)
         if len(self.unseen) == _MOST_UNSEEN:
             # There may be more, so it is not known which share of the site would be deleted.
-            logger.error("run %r has not seen %d pages or more: none is deleted", run_id, _MOST_UNSEEN)
+            logger.error(
+                "run %r has not seen %d pages or more, which is too many to delete: none is marked as gone; "
+                "check the site, then pass the pages that are gone to tombstone_pages()",
+                run_id,
+                _MOST_UNSEEN,
+            )
         elif self.unseen and self._settings.delete_unseen:
             await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
 

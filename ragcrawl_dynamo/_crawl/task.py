@@ -31,7 +31,7 @@ _PERMANENT = frozenset({301, 308})
 
 
 class Scope(Protocol):
-    """What a task has to know of its crawl."""
+    """The part of a crawl that its tasks use."""
 
     @property
     def backend(self) -> StorageBackend:
@@ -137,7 +137,7 @@ class Task:
         if self.claim.lost:
             raise LeaseLostError([self.claim])
         if self.claim.ended:
-            raise InvalidArgumentError("task", "is settled already: a handler saves once")
+            raise InvalidArgumentError("task", "is saved already: call save() once for each task")
         item = self.claim.item
         page = Page(
             page_id=item.item_id,
@@ -154,7 +154,9 @@ class Task:
         match kind:
             case ResponseKind.CONTENT:
                 if not (markdown or text or html):
-                    raise InvalidArgumentError("html", f"is missing: status {status} comes with content")
+                    raise InvalidArgumentError(
+                        "html", f"is missing, but status {status} needs content: pass html, markdown or text"
+                    )
                 return await self._save_content(
                     page,
                     url or item.url,
@@ -171,7 +173,10 @@ class Task:
             case ResponseKind.MOVED | ResponseKind.REDIRECTED:
                 location = header(headers, "location")
                 if location is None:
-                    raise InvalidArgumentError("headers", f"have no Location, but the status is {status}")
+                    raise InvalidArgumentError(
+                        "headers",
+                        f"have no Location, but status {status} needs one: pass all headers of the answer",
+                    )
                 page.redirect_url = join_url(url or item.url, location)
                 is_followed = self._is_in_scope(page.redirect_url, item.depth + 1)
                 return await backend.commit_page(

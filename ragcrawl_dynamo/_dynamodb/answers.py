@@ -14,11 +14,11 @@ _OF_ONE_KEY = frozenset({"DeleteItem", "GetItem", "UpdateItem"})
 def check_items(operation: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> None:
     """Checks that an answer has no items but those that its request names by key.
 
-    Processes that share a connection, and proxies that mix up answers, give a request the answer of another
-    one: then a page would be taken for a different page.
+    If processes share a connection, or a proxy mixes up answers, a request can get the answer of another
+    one. Without this check, a caller would then get a different page.
 
     Raises:
-        AnswerMismatchError: It has another item.
+        AnswerMismatchError: The answer has another item.
     """
     if operation in _OF_ONE_KEY:
         if item := response.get("Item") or response.get("Attributes"):
@@ -32,7 +32,7 @@ def check_item(operation: str, table: str, key: Mapping[str, Any], item: Mapping
     """Checks that an item has a key.
 
     Raises:
-        AnswerMismatchError: It has another one.
+        AnswerMismatchError: The item has another key.
     """
     for name, value in key.items():
         if item.get(name) != value:
@@ -53,9 +53,9 @@ def _check_batch(table: str, keys: list[Mapping[str, Any]], items: Iterable[Mapp
 
 def _mismatch(operation: str, table: str) -> AnswerMismatchError:
     return AnswerMismatchError(
-        "the answer has an item that was not asked for, so it is that of another request, and was not used. "
-        "Close the backend and open it again; look for what shares its connections or mixes up answers: a "
-        "process that was forked, a proxy",
+        "the answer has an item that was not asked for, so it belongs to another request, and was not used: "
+        "close the backend and open it again; then find out what mixes up the answers, such as a forked "
+        "process that uses the same connections, or a proxy",
         code="AnswerMismatch",
         operation=operation,
         table=table,

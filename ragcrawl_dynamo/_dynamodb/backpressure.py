@@ -20,8 +20,8 @@ class PermitWindow:
     The window has as many permits as there are connections, until DynamoDB throttles most requests. Then it
     shrinks to half of the permits that are held, with each throttled request. It grows by one permit each
     time that as many requests have succeeded as it has permits: additive increase and multiplicative
-    decrease, as TCP does it. A throttled request among others that succeed says that a partition takes no
-    more, and not that the table does not: the window stays as it is.
+    decrease, as TCP does it. If only some requests are throttled, a partition is overloaded and not the
+    table: the window stays as it is.
 
     Source: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
     Computer Networks", 1989.
@@ -75,11 +75,11 @@ class PermitWindow:
         self._grant(self.size - self._held)
 
     def grant_all(self) -> None:
-        """Gives a permit to everyone who waits, when the window is no longer used."""
+        """Gives a permit to every waiting operation, when the window is no longer used."""
         self._grant(len(self._waiters))
 
     def note_throttled(self, sent: float, now: float) -> None:
-        """Notes that DynamoDB did nothing of a request; halves the window if that is so for most requests.
+        """Notes that DynamoDB has throttled a whole request; halves the window if it throttles most requests.
 
         Args:
             sent: When the request was sent. A request from before the last cut says nothing about the window

@@ -177,7 +177,7 @@ async def _write(gateway: Gateway, table: Table[Any], writes: Iterable[SizedWrit
     async def write(chunk: Sequence[WriteRequestTypeDef]) -> Failures:
         return await write_batch(gateway, table, chunk)
 
-    # Otherwise each item would fail for itself.
+    # Otherwise each item would fail separately.
     gateway.require_open()
     batches = await gather_bounded(write, _write_chunks(writes), BATCHES_IN_FLIGHT)
     return {key: error for failed in batches for key, error in failed.items()}

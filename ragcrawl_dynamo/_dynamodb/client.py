@@ -52,7 +52,7 @@ ClientFactory: TypeAlias = "Callable[[DynamoDBConfig], AbstractAsyncContextManag
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a backend takes to make its AWS clients with."""
+    """The options with which a backend makes its AWS clients."""
 
     session: AwsSession | None
     """An aioboto3.Session, or an AioSession of aiobotocore. Its credentials, its profile, its region and its
@@ -75,15 +75,15 @@ class Access:
     client_factory: ClientFactory | None = None
 
     def check(self, config: DynamoDBConfig) -> None:
-        """Checks what a user brings.
+        """Checks the session and the options of botocore that a user has passed.
 
         Raises:
-            InvalidArgumentError: It has a wrong type, or contradicts the settings.
+            InvalidArgumentError: One of them has a wrong type, or contradicts the settings.
         """
         check_access(config, self.session, self.client_config)
 
     def factory(self, service: Service) -> ClientFactory:
-        """Returns what makes the client of a service."""
+        """Returns the function that makes the client of a service."""
         if self.client_factory is not None and service == "DynamoDB":
             return self.client_factory
         return partial(_open, service=service, access=self)
@@ -107,12 +107,12 @@ def open_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBC
 
 
 def open_object_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """Returns a client of S3 for the content bucket, to be entered; the gateway uses it as the other one."""
+    """Returns a client of S3 for the content bucket, to be entered; a gateway sends its requests."""
     return Access().factory("S3")(config)
 
 
 def open_scaling_client(config: DynamoDBConfig) -> AbstractAsyncContextManager[DynamoDBClient]:
-    """Returns a client of Application Auto Scaling, to be entered; a gateway uses it as the other ones."""
+    """Returns a client of Application Auto Scaling, to be entered; a gateway sends its requests."""
     return Access().factory("Application Auto Scaling")(config)
 
 
@@ -165,7 +165,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         options.s3 = {"addressing_style": "path"}
     if url is not None and _is_readable_on_the_way(url):
         logger.warning(
-            "%s (%s) is neither encrypted nor on this machine: others can read along",
+            "endpoint %s (%s) is neither encrypted nor on this machine, so others can read along: use https",
             url,
             destination.endpoint_source,
         )
@@ -202,7 +202,7 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _read_models(loader: Any, service: str) -> None:
-    """Reads what a client of a service needs, so that its loader has it. Run it in a thread."""
+    """Reads the models that a client of a service needs into its loader's cache. Run it in a thread."""
     for model in ("service-2", "endpoint-rule-set-1"):
         loader.load_service_model(service, model)
     for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
@@ -237,7 +237,7 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off, or this is not DynamoDB: no JSON, {error}"
+                f"the answer is cut off or not from DynamoDB: it is not JSON, {error}"
             ) from error
         if not isinstance(answer, dict):
-            raise ResponseParserError("this is not DynamoDB: the answer is no JSON object")
+            raise ResponseParserError("the answer is not from DynamoDB: it is not a JSON object")

@@ -1,11 +1,11 @@
 """Forms batches of single calls that are made at the same time.
 
 A call that finds no batch in flight goes out at once, together with the calls of the same turn of the event
-loop. A full batch goes out at once too. What comes while a batch is in flight waits a few milliseconds for
-company, and only where many calls come (see `pacing`).
+loop. A full batch goes out at once too. A call that comes while a batch is in flight waits a few milliseconds
+for more calls, but only if many calls come (see `pacing`).
 
-A call whose part of a batch DynamoDB throttles leaves the batch: the others have their results at once. It
-pauses by itself, and goes with a later batch.
+If DynamoDB throttles a call's part of a batch, that call is sent with a later batch, after a pause. The
+other calls get their results at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PendingCall(Generic[P, R]):
 
     Attributes:
         key: The key of its item.
-        payload: What the batch needs of it.
+        payload: The part of the call that the batch sends.
         size: Its bytes.
         deadline: When it is given up, in the event loop's time.
         result: Is set when the batch has ended.
@@ -62,7 +62,7 @@ class PendingCall(Generic[P, R]):
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """DynamoDB has thrown back a call's part of a batch, and can do it later.
+    """The result of a call whose part of a batch DynamoDB has throttled; it can be sent again.
 
     Attributes:
         error: The error of the call if it is not sent again.
@@ -207,7 +207,7 @@ class Coalescer(Generic[P, R]):
         except RagcrawlDynamoError as error:
             results = {call.key: error for call in batch}
         except BaseException as error:
-            # A bug, or the event loop ends: no caller may wait for ever.
+            # There is a bug, or the event loop ends. No caller may wait forever.
             for call in batch:
                 if not call.result.done():
                     call.result.set_exception(error)
@@ -253,7 +253,7 @@ class Coalescer(Generic[P, R]):
 
 
 def _copy(error: RagcrawlDynamoError) -> RagcrawlDynamoError:
-    """Copies an error: raised in several tasks, one object would gather the tracebacks of all."""
+    """Copies an error: if several tasks raised one object, it would collect the tracebacks of all of them."""
     copied = copy(error)
     copied.__cause__ = error.__cause__
     return copied

@@ -1,4 +1,4 @@
-"""Writes and reads of single items by many callers, sent together in few, full requests."""
+"""Sends single writes and reads of many callers together, in few, full requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _BATCH_ERRORS = (AccessDeniedError, RequestRejectedError)
 
 
 class Puts:
-    """Writes single items of one table, each over whatever is there."""
+    """Writes single items of one table; each replaces a stored item with its key."""
 
     def __init__(self, gateway: Gateway, table: Table[Any]) -> None:
         self._gateway = gateway
@@ -64,7 +64,7 @@ class Puts:
 
         Raises:
             BackendStateError: The backend is not open, or is being closed.
-            ServiceError: It was not written, or that is unknown.
+            ServiceError: The item was not written, or it is unknown whether it was.
         """
         self._gateway.require_open()
         if not self._gateway.config.coalescing:
@@ -116,7 +116,7 @@ class Gets:
 
         Raises:
             BackendStateError: The backend is not open, or is being closed.
-            ServiceError: It could not be read.
+            ServiceError: The item could not be read.
         """
         self._gateway.require_open()
         if not self._gateway.config.coalescing:

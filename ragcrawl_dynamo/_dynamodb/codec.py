@@ -32,7 +32,7 @@ from ragcrawl_dynamo.errors import CorruptItemError, InvalidValueError, ItemTooL
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
-# A smaller item fits whatever its local indexes are: their keys take less than the difference.
+# A smaller item fits with any local indexes: their keys take less than the difference.
 _SURELY_FITS = 384 * 1024
 
 
@@ -96,7 +96,7 @@ def from_item(
         record: E = table.model.__pydantic_validator__.validate_python(data)
         return record
     except ValidationError as error:
-        # Its own text has the values, which can be large or secret.
+        # The text of pydantic's error has the values, which can be large or secret.
         reasons = (f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
         raise _corrupt(table, item, "; ".join(reasons)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,7 +203,7 @@ def _decode_fields(kinds: _Kinds, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode_id(value: Mapping[str, Any]) -> Any:
-    # What stands before a "#" is no part of the id.
+    # The text before a "#" is not part of the id.
     text = decode_value(value).rpartition("#")[2]
     return unescape(text) if "~" in text else text
 

@@ -1,4 +1,4 @@
-"""Runs many conditional writes, each decided for itself: in PartiQL batches, or one request each.
+"""Runs many conditional writes, independent of each other: in PartiQL batches, or in one request each.
 
 Both ways give the same outcomes. PartiQL takes a tenth of the requests and of the CPU. Single requests serve
 engines that lack PartiQL (moto) and roles that may not use it.
@@ -312,7 +312,7 @@ class AutomaticWrites:
 
 
 def conditional_writes(gateway: Gateway, table: Table[Any]) -> ConditionalWrites:
-    """Returns what runs the conditional writes of a table, as the setting `conditional_batches` says."""
+    """Returns the runner of a table's conditional writes that the setting `conditional_batches` asks for."""
     kinds: dict[str, type[SingleWrites | PartiqlWrites | AutomaticWrites]] = {
         "auto": AutomaticWrites,
         "partiql": PartiqlWrites,

@@ -1,4 +1,4 @@
-"""Makes the connections of clients, and cuts them off where their process or their event loop is gone."""
+"""Makes the connections of clients, and closes those whose process or event loop is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from ragcrawl_dynamo._dynamodb.http_session import VerifyingSession
 
-# What is open in this process, and what a parent had opened before it forked this process.
+# The connections of this process, and those that a parent had opened before it forked this process.
 _sessions: WeakSet[Any] = WeakSet()
 _sockets: WeakSet[socket.socket] = WeakSet()
 _inherited: list[Any] = []

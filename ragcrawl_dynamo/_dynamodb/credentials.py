@@ -40,7 +40,7 @@ _TRANSIENT_CODES = frozenset(
 _METADATA_PROVIDERS = frozenset({"container-role", "iam-role"})
 _STATUS = re.compile(r"non 200 response \(?(\d{3})")
 
-# Which reading of the credentials signed the request that this task awaits.
+# The number of the reading of credentials with which the request that this task awaits was signed.
 _reading: ContextVar[int] = ContextVar("ragcrawl_dynamo_reading", default=0)
 
 
@@ -48,7 +48,7 @@ class CredentialsUnavailableError(BotoCoreError):  # type: ignore[misc] # botoco
     """The credentials could not be read, so the request was not sent.
 
     Attributes:
-        cause: What reading them raised.
+        cause: The error that was raised when they were read.
         is_transient: Whether reading them can succeed a moment later.
     """
 

@@ -30,16 +30,16 @@ _SETTINGS: dict[Service, str] = {"DynamoDB": "endpoint_url", "S3": "content_buck
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where requests go, and who chose it.
+    """The region and the endpoint of requests, and who chose them.
 
     Who chose it is the name of a setting ("setting region"), of an environment variable ("AWS_REGION") or of
     a profile ("profile 'crawler'"), "session" for a session that was passed, or "default".
 
     Attributes:
         region: The AWS region.
-        region_source: Who chose the region.
+        region_source: The setting, variable or profile that chose the region.
         endpoint_url: The URL; None for the endpoint of AWS.
-        endpoint_source: Who chose the URL.
+        endpoint_source: The setting, variable or profile that chose the URL.
     """
 
     region: str

@@ -57,7 +57,7 @@ _STATEMENT_ERRORS: dict[str, type[errors.ServiceError]] = {
     "InternalServerError": errors.ServerFaultError,
     **dict.fromkeys(THROTTLING_REASONS, errors.ThrottledError),
 }
-# Raised before a client is made, or by a client that was made by somebody else.
+# Errors that are raised before a client is made, or by a client that a user has made.
 _CREDENTIALS_ERRORS = (
     *(ConfigParseError, CredentialRetrievalError, InvalidConfigError),
     *(NoCredentialsError, PartialCredentialsError, ProfileNotFound),
@@ -108,7 +108,7 @@ class ErrorMapper:
             operation: The operation that was called.
             table: Its table.
             last_error: The error of the attempt before the deadline.
-            budget: What the call could spend on attempts.
+            budget: The budget of the call for attempts.
         """
         if type(error) is TimeoutError and isinstance(last_error, CredentialsUnavailableError):
             error = last_error
@@ -232,7 +232,7 @@ def _conflict(operation: str, table: str | None, code: str) -> errors.ConflictEr
 
 
 def _text(error: BaseException) -> str:
-    """Returns the message of an error, and that of the error below it, which botocore often leaves out."""
+    """Returns the message of an error, with that of its cause, which botocore often leaves out."""
     below = getattr(error, "kwargs", {}).get("error")
     if below is None or str(below) in str(error):
         return str(error)

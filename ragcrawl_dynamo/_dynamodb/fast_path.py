@@ -7,7 +7,7 @@
 | | event `before-call` | one `orjson.dumps` |
 | prepares for streams, retries and recordings | `http_session_cls`, event `before-call` | `transport` |
 
-What they save of the client's CPU (`make bench-hooks`, 2 cores, medians of one run): the parser 57 % of a
+They save, of the client's CPU (`make bench-hooks`, 2 cores, medians of one run): the parser 57 % of a
 BatchGetItem and 70 % of a page of a Query, the encoder 10 % of a PutItem and a third of a BatchWriteItem, the
 short way 12 % of a PutItem. Left out is what gives less than 5 % of a PutItem: requests by the session's own
 aiohttp session (4 %), and an AWSRequest that does not prepare itself to show its body (1 to 2 %).
@@ -111,9 +111,9 @@ class _Parser:
         try:
             parsed = orjson.loads(body)
         except ValueError as error:
-            raise ResponseParserError(f"the answer is no JSON: {error}") from error
+            raise ResponseParserError(f"the answer is not JSON: {error}") from error
         if not isinstance(parsed, dict):
-            raise ResponseParserError("the answer is no JSON object")
+            raise ResponseParserError("the answer is not a JSON object")
         # Quotes inside of text are escaped, so this is a name: the type of a binary, or a member of a map.
         if b'"B":' in body or b'"B" :' in body:
             _decode_binaries(parsed)

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # Connections that data requests never use: health checks, one request a table, get through under load.
 CONTROL_CONNECTIONS = 5
 
-# What an attempt that did not succeed raises.
+# The errors that a failed attempt raises.
 _FAILURES = (BotoCoreError, ClientError, *TRANSPORT_ERRORS)
 
 
@@ -145,7 +145,7 @@ class Gateway:
             return
         self._enter_loop()
         self._client = None
-        # Whoever waits for a permit gets one, and finds the gateway closed.
+        # Operations that wait for a permit get one, and then find that the gateway is closed.
         windows, self._windows = self._windows, {}
         for window in windows.values():
             window.grant_all()
@@ -168,8 +168,8 @@ class Gateway:
     ) -> AsyncIterator[Budget]:
         """Waits for a permit of a table; yields what the operation may spend on attempts.
 
-        Whoever holds the permit may call the same table with this budget only: with a window of one permit,
-        a call that needs another one would wait for itself.
+        While it holds the permit, the caller must pass this budget to each call of the same table: otherwise,
+        with a window of one permit, its own call would wait for that permit forever.
 
         Args:
             operation: The operation.
@@ -274,7 +274,9 @@ class Gateway:
             if not is_stale(error):
                 raise
             self.metrics.count_retry(operation, table)
-            logger.warning("%s on %s failed (%s); it is signed anew", operation, table, error_code(error))
+            logger.warning(
+                "%s on %s failed (%s); it is signed again and sent", operation, table, error_code(error)
+            )
         return await self._send(operation, table, request, attempt + 1)
 
     async def _send(self, operation: str, table: str, request: Mapping[str, Any], attempt: int) -> Any:
@@ -317,7 +319,7 @@ class Gateway:
             response = await getattr(client, xform_name(operation))(**request)
             if "Body" in response:
                 response["Body"] = await response["Body"].read()
-        # botocore takes any web page for an empty answer: a write would seem done, an item absent.
+        # botocore takes any web page for an empty answer: a write would seem done, and an item absent.
         if not is_answer_of_service(response.get("ResponseMetadata", {})):
             raise ResponseParserError(
                 f"the answer has neither a request id nor {self._service}'s content type: "

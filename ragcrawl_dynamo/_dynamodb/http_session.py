@@ -1,4 +1,4 @@
-"""Makes HTTP sessions that verify whom they talk to.
+"""Makes HTTP sessions that verify the certificate of the host that they connect to.
 
 The session of aiobotocore lacks two checks that botocore leaves to urllib3, which aiohttp replaces: it takes
 the certificate of a trusted authority for any other host, and through a proxy it takes every certificate.

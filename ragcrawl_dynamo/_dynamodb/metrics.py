@@ -65,7 +65,7 @@ class RequestEvent:
         left_over: The items of a batch that DynamoDB left undone for lack of capacity; they are sent again.
         read_units: The read capacity units that DynamoDB reports as consumed.
         write_units: The write capacity units that DynamoDB reports as consumed.
-        request: What was sent. It holds keys and items, so do not log it.
+        request: The request as it was sent. It holds keys and items, so do not log it.
         response: DynamoDB's answer, also that of an error; None if none came. It holds keys and items too.
     """
 
@@ -130,7 +130,7 @@ class Metrics:
         try:
             self._observer(event())
         except Exception:  # the caller's code, of which nothing is known
-            logger.exception("the observer of requests failed")
+            logger.exception("on_request raised an error; the request itself is not affected")
 
     def snapshot(self) -> dict[tuple[str, str], OperationMetrics]:
         """Copies the counters."""

@@ -1,4 +1,4 @@
-"""Types the gateway's `call`: which request each operation of AWS takes, and what it answers."""
+"""Defines the types of the gateway's `call`: the request and the answer of each operation of AWS."""
 
 from __future__ import annotations
 

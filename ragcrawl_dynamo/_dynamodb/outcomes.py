@@ -1,4 +1,4 @@
-"""Defines what becomes of a conditional write."""
+"""Defines the outcomes of conditional writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Failed:
     """DynamoDB rejected the write, or it is unknown whether the write was done.
 
     Attributes:
-        error: Why.
+        error: The reason.
         may_be_applied: Whether the write may have been done nevertheless.
     """
 

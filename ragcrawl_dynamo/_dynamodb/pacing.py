@@ -1,4 +1,4 @@
-"""Paces batches that are not full: calls wait for company only where that saves requests.
+"""Paces batches that are not full: calls wait for more calls only if that saves requests.
 
 Tasks that save in a loop need no pace: those of one batch get their answers at the same moment, and so call
 again at the same moment. Calls that come one by one need it. The table compares CPU per save (as a ratio
@@ -19,7 +19,7 @@ The price is latency: at 700 a second a save takes 18 ms at the median instead o
 from __future__ import annotations
 
 # A request costs about a millisecond of CPU (docs/benchmarks.md). One in 20 ms bounds what batches that are
-# not full take to a twentieth of a core, and the time that a call waits for company.
+# not full take to a twentieth of a core, and the time that a call waits for more calls.
 SECONDS_PER_BATCH = 0.02
 
 # Batches that may go at once after a quiet time.

@@ -61,7 +61,7 @@ def check_limit(limit: int) -> int:
     """Checks that a limit is a whole number of at least 1, and returns it.
 
     Raises:
-        InvalidArgumentError: It is not.
+        InvalidArgumentError: The limit is not such a number.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise InvalidArgumentError("limit", f"must be a whole number, not {type(limit).__name__}")
@@ -303,7 +303,9 @@ def _decode_cursor(cursor: str, scope: Sequence[str], names: frozenset[str]) -> 
         *of_scope, values = unpack(cursor)
         key: Key = {name: {"S": str(value)} for name, value in values.items()}
     except (ValueError, TypeError, AttributeError):
-        raise InvalidCursorError("cursor", "is damaged: pass back the .cursor of the slice before") from None
+        raise InvalidCursorError(
+            "cursor", "is damaged: pass the `cursor` of the previous slice, unchanged"
+        ) from None
     if of_scope != list(scope) or key.keys() != names:
         raise InvalidCursorError("cursor", "belongs to another listing: start this one without a cursor")
     return key

@@ -122,7 +122,7 @@ def get_request(table: Table[E], key: Key) -> GetItemInputTypeDef:
 
 
 def put_request(table: Table[E], item: Item, condition: Condition | None = None) -> PutItemInputTypeDef:
-    """Writes an item over whatever is there, or if `condition` holds; a refusal returns the stored item."""
+    """Writes an item, in any case or if `condition` holds; a refusal returns the stored item."""
     request: PutItemInputTypeDef = {"TableName": table.name, "Item": item}
     if condition is not None:
         to = Placeholders()
@@ -197,7 +197,7 @@ def transaction_request(
 
 
 def batch_write_request(table: Table[E], writes: Sequence[WriteRequestTypeDef]) -> BatchWriteItemInputTypeDef:
-    """Does at most 25 puts and deletes, each for itself; their keys must differ."""
+    """Does at most 25 puts and deletes, independent of each other; their keys must differ."""
     return {"RequestItems": {table.name: writes}}
 
 

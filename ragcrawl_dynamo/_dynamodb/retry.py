@@ -59,7 +59,7 @@ _STALE_SIGNATURE_MESSAGES = ("Signature expired", "Signature not yet current")
 _SHORTEST_ATTEMPT = 0.02
 # More doublings could overflow the float, and reach any `retry_max_delay` before.
 _MOST_DOUBLINGS = 60
-# Raised if no readable answer came: it is unknown whether the request was applied.
+# Errors that are raised if no readable answer came: it is unknown whether the request was applied.
 TRANSPORT_ERRORS = (
     HTTPClientError,
     BotoConnectionError,
@@ -119,7 +119,7 @@ def _reason_codes(error: BaseException) -> set[str]:
 
 
 def is_stale(error: ClientError) -> bool:
-    """Tells whether a request was refused because what it was signed with, or its signature, had expired."""
+    """Tells whether a request was refused because its session token or its signature had expired."""
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     return (

@@ -1,4 +1,4 @@
-"""Makes the botocore session and the options of a client, of the settings and of what a user brings."""
+"""Makes the botocore session and the options of a client, from the settings and from a user's own ones."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _CHOSEN = {
 def check_access(
     config: DynamoDBConfig, session: AwsSession | None, client_config: ClientConfig | None
 ) -> None:
-    """Checks a session and options of botocore that a user brings.
+    """Checks a session and options of botocore that a user has passed.
 
     Raises:
-        InvalidArgumentError: One has a wrong type, or says what only a setting can say.
+        InvalidArgumentError: One has a wrong type, or sets an option that only a setting can set.
     """
     if not isinstance(session, aioboto3.Session | AioSession | NoneType):
         # The usual mistake is a session of boto3, which does not wait without blocking.
@@ -49,15 +49,15 @@ def check_access(
         raise InvalidArgumentError("session", f"must be a session of aioboto3 or aiobotocore, not a {kind}")
     if session is not None and (config.profile is not None or config.access_key_id is not None):
         raise InvalidArgumentError(
-            "session", "brings its own credentials: leave profile, access_key_id and secret_access_key unset"
+            "session", "has its own credentials: leave profile, access_key_id and secret_access_key unset"
         )
     check_kind("client_config", client_config, Config, NoneType)
     if "ssl_context" in (getattr(client_config, "connector_args", None) or {}):
-        raise InvalidArgumentError("client_config", "cannot bring an ssl_context: set AWS_CA_BUNDLE")
+        raise InvalidArgumentError("client_config", "must not have an ssl_context: set AWS_CA_BUNDLE")
     defaults = AioConfig()
     for name, advice in _CHOSEN.items():
         if getattr(client_config, name, default := getattr(defaults, name)) != default:
-            raise InvalidArgumentError("client_config", f"cannot choose {name}: {advice}")
+            raise InvalidArgumentError("client_config", f"must not set {name}: {advice}")
 
 
 def make_session(

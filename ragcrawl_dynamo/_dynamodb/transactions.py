@@ -1,4 +1,4 @@
-"""Transactions whose writes have names, so that a refusal says which of them was refused."""
+"""Runs transactions whose writes have names, so that a refusal names the write that was refused."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Transaction:
     """At most 100 writes that are all done, or none, each under a name of its own.
 
     Args:
-        token: What one of the writes, `marked`, stores. It makes a repeated request harmless: DynamoDB does a
-            request with the same client token once within 10 minutes, and afterwards the token in the item
-            tells that it was done.
+        token: The write token that one of the writes, `marked`, stores. It makes a repeated request harmless:
+            DynamoDB does a request with the same client token once within 10 minutes, and afterwards the
+            token in the item tells that it was done.
         marked: The name of that write.
     """
 
@@ -58,7 +58,7 @@ class Transaction:
         self._writes: dict[str, TransactWriteItemTypeDef] = {}
 
     def put(self, name: str, table: Table[Any], item: Item, condition: Condition | None = None) -> None:
-        """Adds the write of an item over whatever is there, or only if a condition holds."""
+        """Adds the write of an item, in any case or only if a condition holds."""
         self._writes[name] = requests.transact_put(table, item, condition)
 
     def update(self, name: str, table: Table[Any], key: Key, update: Update, condition: Condition) -> None:
@@ -76,7 +76,7 @@ class Transaction:
 
         Raises:
             ConflictError: Other transactions had one of the items at each attempt; nothing was written.
-            ServiceError: Whether they were done is unknown, or DynamoDB refused them for another reason.
+            ServiceError: It is unknown whether they were done, or DynamoDB refused them for another reason.
         """
         ((_, client_token),) = self._token.value.items()
         request = requests.transaction_request(str(client_token), list(self._writes.values()))

@@ -29,7 +29,7 @@ class Shortcut:
         self._parser = parser
 
     async def send(self, params: dict[str, Any], model: Any) -> tuple[Any, Any]:
-        """Returns the answer and what was parsed of it, as a handler of the event before-call does.
+        """Returns the answer as it came and as it was parsed, as a handler of the event before-call does.
 
         Args:
             params: The request, as botocore's serializer has made it.

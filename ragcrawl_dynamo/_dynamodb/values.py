@@ -183,17 +183,19 @@ def _encode_datetime(value: datetime, depth: int) -> AttributeValueTypeDef:
 
 def _encode_int(value: int, depth: int) -> AttributeValueTypeDef:
     if abs(value) >= 10**MAX_DIGITS:
-        raise RefusedError(f"a number may have {MAX_DIGITS} digits: store it as text")
+        raise RefusedError(f"a number can have {MAX_DIGITS} digits at most: store it as text")
     return {"N": str(value)}
 
 
 def _encode_float(value: float, depth: int) -> AttributeValueTypeDef:
     if not isfinite(value):
-        raise RefusedError(f"DynamoDB has no {value}: use None, or text")
+        raise RefusedError(f"DynamoDB cannot store the number {value}: use None, or text")
     if value and not MIN_MAGNITUDE <= abs(value) < MAGNITUDE_BOUND:
-        raise RefusedError("a number's magnitude may be 1E-130 to 9.99E+125: store it as text")
+        raise RefusedError(
+            "a number must be 0, or have a magnitude from 1E-130 to 9.99E+125: store it as text"
+        )
     if value.is_integer() and abs(value) < 10**MAX_DIGITS:
-        # DynamoDB drops the exponent, so that it comes back as an int: let it be the very same number.
+        # DynamoDB drops the exponent, so the number comes back as an int. It must be equal to this float.
         return {"N": str(int(value))}
     return {"N": repr(value)}
 
@@ -215,14 +217,18 @@ def _encode_nested(value: BaseModel, depth: int) -> AttributeValueTypeDef:
 def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueTypeDef:
     members = sorted(value)
     if not members or not all(isinstance(member, str) for member in members):
-        raise RefusedError("a set may hold text only, and is left out when empty")
+        raise RefusedError(
+            "a set must hold only text, and at least one: use a list, or None for an empty set"
+        )
     return {"SS": [_checked_text(member) for member in members]}
 
 
 def _encode_member(name: str, value: Any, depth: int) -> AttributeValueTypeDef:
     try:
         if depth >= MAX_DEPTH:
-            raise RefusedError(f"lies deeper than the {MAX_DEPTH} levels of nesting that an item may have")
+            raise RefusedError(
+                f"is nested deeper than the {MAX_DEPTH} levels that an item can have: flatten it"
+            )
         return _encode(value, depth + 1)
     except RefusedError as refused:
         refused.path.insert(0, name)

@@ -56,7 +56,7 @@ class WriteToken:
         return Compare(self.path, "=", self.value)
 
     def is_in(self, item: Mapping[str, Any] | None) -> bool:
-        """Whether this very write was the latest one to store its token in an item."""
+        """Whether this write was the latest one that stored its token in an item."""
         outer, *inner = names_of(self.path)
         stored = (item or {}).get(outer)
         for name in inner:

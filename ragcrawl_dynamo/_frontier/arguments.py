@@ -109,7 +109,7 @@ def check_delay(name: str, seconds: Any) -> float | None:
     """Returns the seconds until the next attempt; None for the default. `name` is that of the argument.
 
     Raises:
-        InvalidArgumentError: They are outside their limits.
+        InvalidArgumentError: The seconds are outside their limits.
     """
     return None if seconds is None else check_seconds(name, seconds, MAX_DELAY_SECONDS)
 
@@ -118,7 +118,7 @@ def check_limit(**limit: Any) -> dict[str, Any]:
     """Returns a limit of a host as a field of HostRecord: `seconds`, `count` or `until`.
 
     Raises:
-        InvalidArgumentError: It is outside its limits.
+        InvalidArgumentError: The value is outside its limits.
     """
     if "seconds" in limit:
         return {"delay": check_seconds("seconds", limit["seconds"], MAX_DELAY_SECONDS)}
@@ -132,7 +132,7 @@ def check_links(links: Any) -> Iterable[Any]:
     """Returns links.
 
     Raises:
-        InvalidArgumentError: They are one link, or no iterable.
+        InvalidArgumentError: The argument is a single link, or is not a collection.
     """
     if isinstance(links, str | bytes | FrontierItem) or not isinstance(links, Iterable):
         raise InvalidArgumentError(
@@ -148,7 +148,7 @@ def check_link_options(depth: Any, referrer_url: Any, priority: Any, not_before:
         InvalidArgumentError: An option is outside its limits.
     """
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
-        raise InvalidArgumentError("depth", f"must be a whole number from 0 on, not {depth!r}")
+        raise InvalidArgumentError("depth", f"must be a whole number of at least 0, not {depth!r}")
     if referrer_url is not None and not isinstance(referrer_url, str):
         raise InvalidArgumentError("referrer_url", f"must be text, not {type(referrer_url).__name__}")
     if priority is None:
@@ -167,7 +167,7 @@ def check_base_url(base_url: Any) -> str | None:
     """Returns the URL against which relative links are resolved; None if there is none.
 
     Raises:
-        InvalidArgumentError: It is no absolute http(s) URL.
+        InvalidArgumentError: The URL is not an absolute http(s) URL.
     """
     if base_url is None:
         return None

@@ -16,7 +16,7 @@ async def holds_no_lease(run: RunContext) -> bool:
     It reads the items of the run, strongly consistent, up to the first one with a lease. The next call begins
     with that item. An item that `update_frontier_status` has set to in progress has no lease.
     """
-    # Leases that have ended by then count as lost, whosever clock is right.
+    # Leases that have ended by then count as lost, even by the slowest clock that is allowed.
     lost = run.clock.now() - timedelta(seconds=run.config.frontier_max_clock_skew)
     view = run.view
     if view.open_items:

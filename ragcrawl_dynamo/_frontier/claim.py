@@ -83,7 +83,7 @@ def guarded(observer: LeaseObserver | None) -> LeaseObserver:
         try:
             observer(claim)
         except Exception:  # the observer is the caller's code and may raise anything
-            logger.exception("on_lease_lost failed for item %s", claim.item.item_id)
+            logger.exception("on_lease_lost raised an error for item %s", claim.item.item_id)
 
     return observe
 
@@ -119,10 +119,10 @@ class HostStatus:
 
 
 def check_claims(claims: Claim | Sequence[Claim], run_id: str) -> list[Claim]:
-    """Returns one claim or several as a list, if they are of a run.
+    """Returns one claim or several as a list, after a check that they are of a run.
 
     Raises:
-        InvalidArgumentError: They are not, or they are not claims.
+        InvalidArgumentError: A value is not a claim, or is one of another run.
     """
     checked = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
     if not all(claim.item.run_id == run_id for claim in checked):
@@ -134,7 +134,7 @@ def check_claim(claim: Claim, run_id: str) -> Claim:
     """Returns a claim, if it is one of a run.
 
     Raises:
-        InvalidArgumentError: It is not.
+        InvalidArgumentError: The claim is one of another run.
     """
     check_kind("claim", claim, Claim)
     return check_claims(claim, run_id)[0]

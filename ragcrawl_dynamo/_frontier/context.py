@@ -41,7 +41,7 @@ _HOSTS_BEFORE_CLAIMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class FrontierServices:
-    """What the queues of all runs share in one process: the client, the tables, the clock, the observer."""
+    """The services that the queues of all runs share in one process: client, tables, clock and observer."""
 
     gateway: Gateway
     tables: Tables
@@ -68,7 +68,7 @@ class RunContext:
         queues: Which items are in the queues of hosts.
         counters: How many items are in which state.
         membership: Which processes claim from the run.
-        view: What this process remembers of the run.
+        view: The knowledge of this process about the run.
         tasks: Work that continues if its caller is cancelled.
     """
 
@@ -162,7 +162,7 @@ class RunContext:
             self.pause_host(host, full_jitter(self.config, known.held_up))
 
     def note_lost(self, item: FrontierItem) -> None:
-        """Notes that the lease of an item was lost. What became of the item is not known."""
+        """Notes that the lease of an item was lost. The present state of the item is not known."""
         host = self.view.bench.hosts.get(item.domain)
         waiting = None if host is None else host.waiting.get(item.item_id)
         if host is None or waiting is None or waiting.candidate.expired_token != item.lease_token:
@@ -200,10 +200,10 @@ class RunContext:
         self.control_reads.forget()
 
     def require_open(self) -> None:
-        """Checks that the backend is open here, for what is answered from memory.
+        """Checks that the backend is open here. Methods that answer from memory, without a request, call it.
 
         Raises:
-            BackendStateError: It is not open, or open in another event loop or process.
+            BackendStateError: The backend is not open, or is open in another event loop or process.
         """
         self._gateway.require_open()
 

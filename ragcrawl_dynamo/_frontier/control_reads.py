@@ -70,7 +70,7 @@ class ControlReads:
     async def _read_next(self) -> RunControl | None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._began_at + self.interval - loop.time()))
-        # Whoever comes from now on needs another read: its items may become durable during this one.
+        # A later caller needs another read: its items may become durable during this one.
         self._next = None
         self._began_at = loop.time()
         return await self._control.read()

@@ -140,7 +140,7 @@ class ControlStore:
         """Checks once, while no control is stored, that the run's two ids are not swapped.
 
         Raises:
-            InvalidArgumentError: A run, or the control of one, has them the other way round.
+            InvalidArgumentError: There is a run, or the control of one, with the two ids swapped.
         """
         if self._is_order_checked:
             return
@@ -193,7 +193,7 @@ class ControlStore:
             raise FrontierCancelledError from None
 
     async def begin_verification(self, now: datetime) -> WriteToken | None:
-        """Starts the proof that the run is finished; returns its token, None if another process is at it."""
+        """Starts the proof that the run is finished; returns its token, None if another process does it."""
         token = WriteToken.new("verifying", length=8)
         oldest = moment_text(now - timedelta(seconds=_VERIFICATION_SECONDS))
         is_free = AnyOf((Missing("verifying"), Compare("verifying_since", "<", {"S": oldest})))
@@ -233,7 +233,7 @@ class ControlStore:
         return counts is not None
 
     async def reopen(self, control: RunControl | None) -> None:
-        """Removes the proof that the run is finished, also one that another process is at.
+        """Removes the proof that the run is finished, even one that another process has not ended yet.
 
         Args:
             control: The control as it was just read. It is only written if it has such a proof.

@@ -32,7 +32,7 @@ from ragcrawl_dynamo.errors import (
 )
 from ragcrawl_dynamo.models import FrontierItem, FrontierStatus
 
-# The fields that the queue sets. An added item cannot bring them along.
+# The fields that the queue sets. Their values in an added item are ignored.
 SET_BY_QUEUE = {
     *("item_id", "run_id", "site_id", "normalized_url", "url_hash", "domain"),
     *("status", "retry_count", "last_error", "started_at", "completed_at"),

@@ -208,7 +208,7 @@ class Frontier:
 
         Args:
             claim: The claim.
-            error: What went wrong. It is stored with the item, shortened to 1,000 characters.
+            error: The error. It is stored with the item, shortened to 1,000 characters.
             retry_in: Seconds until the next attempt, up to a year. By default `frontier_retry_delay`, doubled
                 for each failed attempt before, up to `frontier_max_retry_delay`; then shortened at random by
                 up to a half.
@@ -299,7 +299,7 @@ class Frontier:
 
         Args:
             on_lost: Called with a claim and a reason if the lease was lost, or not renewed until
-                `frontier_max_clock_skew` before its end: stop the work. What it raises is logged.
+                `frontier_max_clock_skew` before its end: stop the work. Its errors are logged.
             lease_seconds: As for `worker`. The keeper renews a lease after a third of that time.
         """
         lease = lease_settings(lease_seconds, self._max_skew)
@@ -336,9 +336,9 @@ class Frontier:
     async def recount(self) -> FrontierStats:
         """Reads and counts all items of the run (one read unit for 4 KB), and corrects the counts of `stats`.
 
-        The result is exact if nothing updates the items meanwhile. What another process has updated and not
-        counted yet is counted twice, until the next recount or the end of the run. An item of a finished run
-        that is open after all (see `add`) is queued, and the run is no longer finished.
+        The result is exact if nothing updates the items meanwhile. An update that another process has
+        not counted yet is counted twice, until the next recount or the end of the run. An item of a finished
+        run that is open after all (see `add`) is queued, and the run is no longer finished.
         """
         return await self._queue.recount()
 

@@ -24,7 +24,7 @@ class Frontiers:
     """The open frontiers. Every call for a run returns the same object.
 
     Attributes:
-        services: What the queues of all runs share.
+        services: The services that the queues of all runs share.
     """
 
     def __init__(self, gateway: Gateway, tables: Tables, clock: Clock, on_lease_lost: LeaseObserver) -> None:
@@ -89,12 +89,14 @@ class Frontiers:
         if limits not in (HostLimits(), first_limits):
             raise InvalidArgumentError(
                 "host_delay",
-                "this process has opened the run's frontier with other limits: pass the same ones, or none",
+                f"this process has opened the frontier of run {run_id!r} with other limits (host_delay "
+                f"{first.host_delay}, host_max_in_flight {first.host_max_in_flight}, host_max_items "
+                f"{first.host_max_items}): pass the same ones, or none",
             )
         if rules not in (LinkRules(), run.rules):
             raise InvalidArgumentError(
                 "normalize",
-                "this process has opened the run's frontier with another normalize or politeness_key: pass "
-                "the same ones, or none",
+                f"this process has opened the frontier of run {run_id!r} with another normalize or "
+                "politeness_key: pass the same ones, or none",
             )
         return opened

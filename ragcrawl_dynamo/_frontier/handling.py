@@ -11,7 +11,7 @@ from ragcrawl_dynamo._utils.validation import MAX_DELAY_SECONDS, check_count, ch
 
 __all__ = ["DoNotRetry", "Skip", "WorkSummary"]
 
-# Seconds of an outage after which a worker gives up, so that whoever watches over it learns of it.
+# Seconds of an outage after which a worker gives up, so that its supervisor notices the outage.
 OUTAGE_SECONDS = 900.0
 
 
@@ -31,7 +31,7 @@ class DoNotRetry(Exception):  # noqa: N818 # it is an instruction
 
 @dataclass(frozen=True, slots=True)
 class WorkSummary:
-    """What a worker has done.
+    """Counts what a worker has done.
 
     Attributes:
         completed: How many items were completed.

@@ -78,7 +78,8 @@ class HostBudget:
             raise
         await self.give_back(granted)
         raise ThrottledError(
-            f"the budgets of {len(missing)} hosts were changed by other processes each time: try again",
+            f"other processes changed the budgets of {len(missing)} hosts at each of {_ATTEMPTS} attempts: "
+            f"try again",
             code="Contention",
             operation="UpdateItem",
             table=self._table.name,
@@ -96,7 +97,12 @@ class HostBudget:
         for host in unused:
             self._used_up.pop(host, None)
         if any(not isinstance(outcome, Applied) for outcome in outcomes):
-            logger.warning("run %r: parts of budgets of hosts were not given back", self._run.run_id)
+            logger.warning(
+                "run %r: unused parts of the budgets of hosts could not be given back, so some of %d hosts "
+                "get fewer links than host_max_items",
+                self._run.run_id,
+                len(writes),
+            )
 
     async def _try(self, missing: dict[str, int], limit: int, granted: dict[str, int]) -> dict[str, int]:
         """Tries to reserve once; returns what was refused. Adds to `granted` what was reserved.

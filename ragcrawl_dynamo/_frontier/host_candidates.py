@@ -58,7 +58,7 @@ class Pace:
 
 @dataclass(eq=False, slots=True)
 class HostCandidates:
-    """What this process knows of one host.
+    """The knowledge of this process about one host.
 
     Attributes:
         host: The name of the host.
@@ -71,7 +71,7 @@ class HostCandidates:
             read by key before they are tried.
         is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
         looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
-        must_check: Whether the record has to be read, whatever the list of hosts says of limits.
+        must_check: Whether the record has to be read, even if the list of hosts shows no limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
         last_turn: The turn before the claim that is under way.
@@ -225,7 +225,7 @@ class HostCandidates:
 
     @property
     def entry(self) -> Listed:
-        """The entry of the host in the list of hosts, as it was last seen; like no other if there is none."""
+        """The entry of the host in the list of hosts as last seen; without an order if it is not listed."""
         return Listed(self.host, self.order or "")
 
     def note_order(self, order: str | None, monotonic: float) -> None:
@@ -328,7 +328,7 @@ class HostCandidates:
                 self.wait(replace(candidate, distance=distance(candidate)), candidate.moment)
             else:
                 if known is not None:
-                    # Either the index is late, or what is known.
+                    # Either the index or the knowledge of this process is out of date.
                     _remember(self.doubtful, item_id)
                 self.waiting.pop(item_id, None)
                 if item_id in expired and expired[item_id].order == candidate.order:

@@ -2,9 +2,9 @@
 
 An item that is added to a host whose place in the list is not behind that of the item changes nothing in the
 list. So a claim that would return nothing reads the queues of these hosts again. A host that has nothing for
-longer moves to the moment of its next item, or leaves the list if it has none. From then on whoever adds an
-item moves the host. The queue is read once more after the move: an item that was added just before did not
-move the host.
+longer moves to the moment of its next item, or leaves the list if it has none. From then on, a process that
+adds an item moves the host. The queue is read once more after the move: an item that was added just before
+did not move the host.
 
 Neither the index nor a move is trusted for long: a host waits for 60 seconds at most while items of it are
 open, and leaves the list only if the counts in its record say that nothing is open.

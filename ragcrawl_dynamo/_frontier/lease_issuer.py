@@ -85,8 +85,8 @@ class LeaseIssuer:
     async def issue(self, candidates: Sequence[Candidate], terms: Sequence[LeaseTerms]) -> IssuedLeases:
         """Claims candidates, unless other processes were faster. The leases begin now.
 
-        It does not wait for candidates whose writes DynamoDB throttles, and no longer than half of the time
-        for which a lease is worth something. The hosts of those that are held up wait on the workbench.
+        It does not wait for candidates whose writes DynamoDB throttles, and waits at most half of the time
+        for which a lease can be used. The hosts of candidates that are held up wait on the workbench.
 
         Args:
             candidates: The candidates, at most as many as there are terms.
@@ -185,7 +185,11 @@ class LeaseIssuer:
         except RagcrawlDynamoError as error:
             if not issued:
                 raise
-            logger.warning("%d candidates of other processes were not read again: %s", len(refused), error)
+            logger.warning(
+                "%d items that other processes have claimed could not be read; they are tried later: %s",
+                len(refused),
+                error,
+            )
         return issued
 
     def _note_claim(self, candidate: Candidate, lease: Lease, outcome: Outcome) -> FrontierItem | None:
@@ -202,7 +206,7 @@ class LeaseIssuer:
             item = run.items.decode(outcome.item)
         except CorruptItemError as error:
             # No worker can decode the item. Its leases will expire until it becomes a dead letter.
-            logger.warning("an item was claimed but cannot be decoded: %s", error)
+            logger.warning("an item was claimed but cannot be decoded, so no worker gets it: %s", error)
             return None
         run.counters.move(candidate.host, candidate.state, "in_progress")
         return item
@@ -225,7 +229,7 @@ class LeaseIssuer:
         try:
             returned = await self._run.hosts.try_update(reserved, updates, on_held_up=lambda _: None)
         except RagcrawlDynamoError as error:
-            logger.debug("unused leases are returned later: %s", error)
+            logger.debug("unused leases could not be returned, and are returned later: %s", error)
         for host in updates.keys() & bench.hosts.keys():
             bench.hosts[host].record = returned.get(host)
         if left := {host: update for host, update in updates.items() if host not in returned}:
@@ -236,7 +240,7 @@ class LeaseIssuer:
             self._run.note_updates(await self._run.hosts.update(updates))
         except RagcrawlDynamoError as error:
             logger.warning(
-                "unused leases of %d hosts could not be returned, these hosts wait longer: %s",
+                "unused leases of %d hosts could not be returned; the hosts wait until these leases end: %s",
                 len(updates),
                 error,
             )
@@ -260,7 +264,7 @@ class LeaseIssuer:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if failures:
             logger.warning(
-                "%d of %d claims failed, the first: %s", len(failures), len(outcomes), failures[0].error
+                "%d of %d claims failed, the first with: %s", len(failures), len(outcomes), failures[0].error
             )
         return dict(zip(claimed, outcomes, strict=True))
 
@@ -278,7 +282,7 @@ class LeaseIssuer:
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 logger.error(
-                    "item %s of host %s is a dead letter: the lease of its last attempt expired",
+                    "item %s of host %s is given up as a dead letter: the lease of its last attempt expired",
                     candidate.item_id,
                     candidate.host,
                 )

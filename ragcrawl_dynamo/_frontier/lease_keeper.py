@@ -146,7 +146,7 @@ class LeaseKeeper:
         try:
             await self._renew(claims)
         except Exception:  # an error that nobody expects must not end the renewals
-            logger.exception("an error in the renewal of leases; it is tried again")
+            logger.exception("%d leases could not be renewed; it is tried again", len(claims))
         finally:
             self._renewing.difference_update(claim.token for claim in claims)
         self._drop_ended()
@@ -169,7 +169,7 @@ class LeaseKeeper:
                 elif claim.token in self._held:
                     self._lose(claim, "its lease was lost")
         except (RagcrawlDynamoError, TimeoutError) as error:
-            reason = str(error) or "no answer before they count as lost"
+            reason = str(error) or "DynamoDB did not answer before they count as lost"
             logger.warning("%d leases could not be renewed: %s", len(claims), reason)
 
     def _drop_ended(self) -> None:
@@ -185,4 +185,4 @@ class LeaseKeeper:
         try:
             self._on_lost(claim, why)
         except Exception:  # on_lost is the caller's code and may raise anything
-            logger.exception("on_lost failed for item %s", claim.item.item_id)
+            logger.exception("on_lost raised an error for item %s", claim.item.item_id)

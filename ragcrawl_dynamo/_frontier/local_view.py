@@ -12,7 +12,7 @@ from ragcrawl_dynamo._frontier.workbench import Workbench
 
 
 class LocalView:
-    """What one process remembers of a run.
+    """The knowledge of one process about a run.
 
     Attributes:
         changed: Set when a waiting claim should try again.

@@ -58,7 +58,7 @@ class Notifier:
     def flush_if_due(self) -> None:
         """Begins to store the counts that this process has added up, if it is time for that; see `flush`.
 
-        Nobody waits for it. What DynamoDB throttles is stored with the counts of the next second. If it is
+        The caller does not wait for it. Throttled counts are stored with those of the next second. If it is
         not time yet, it begins then, even if this process does nothing else.
         """
         seconds = self._run.counters.seconds_until_due(self._run.clock.monotonic())
@@ -93,7 +93,7 @@ class Notifier:
         try:
             await self._flush(None, once=True)
         except RagcrawlDynamoError as error:
-            logger.warning("hosts are announced later that have items by their counts: %s", error)
+            logger.warning("the counts of hosts could not be stored; they are stored later: %s", error)
 
     async def _flush(self, only: Container[str] | None, *, once: bool = False) -> None:
         """Stores counts; `once` leaves those that DynamoDB throttles for the next time."""

@@ -36,7 +36,7 @@ _PASSING = (
 
 
 def may_pass(error: RagcrawlDynamoError) -> bool:
-    """Tells whether the same call may succeed later, though nobody mends anything."""
+    """Returns whether the same call may succeed later, without a change of settings or permissions."""
     if isinstance(error, PartialBatchError):
         return all(may_pass(failure) for _, failure in error.failures)
     if isinstance(error, CredentialsError):
@@ -82,8 +82,8 @@ async def while_leased(
 ) -> T:
     """Does finished work of claims; tries it again after errors that may pass, until the leases are over.
 
-    What a worker has fetched is not fetched again only because DynamoDB did not serve it for a while. A lease
-    keeper that renews the leases meanwhile gives the work more time.
+    So a worker need not fetch a page again after a short outage of DynamoDB. A lease keeper that renews the
+    leases meanwhile gives the work more time.
 
     Args:
         claims: The claims. Without any, the work is done once.
@@ -101,5 +101,5 @@ async def while_leased(
             ends = [claim.deadline for claim in claims if not claim.lost]
             if not may_pass(error) or clock.monotonic() + PAUSE_SECONDS >= max(ends, default=0.0) - margin:
                 raise
-            logger.warning("%s is not settled yet: %s", claims[0].item.url, error)
+            logger.warning("%s could not be settled; it is tried again: %s", claims[0].item.url, error)
         await clock.sleep(PAUSE_SECONDS)

@@ -31,7 +31,7 @@ _LEASE_ATTRIBUTES = ("status", "queue_order", "lease_token", "lease_expires_at")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a read of a shard has shown.
+    """The result of a read of a shard.
 
     Attributes:
         candidates: The first items, in the order of the index.

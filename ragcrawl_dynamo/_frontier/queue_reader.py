@@ -55,7 +55,9 @@ class QueueReader:
                 await self._look_into(host, wanted, now)
             except ThrottledError as error:
                 # The claim does not wait for it.
-                logger.warning("the queue of host %s is read later: %s", host.host, error)
+                logger.warning(
+                    "the queue of host %s could not be read, and is read later: %s", host.host, error
+                )
                 self._run.hold_up(host.host)
 
         try:

@@ -103,7 +103,7 @@ class Redirects:
                     run.view.seen_links.add(item.item_id)
                     run.note_ended(item)
                 elif item.item_id not in states or _is_pending(states[item.item_id]):
-                    # Somebody else was faster, perhaps only by another place in the queue.
+                    # Another process has changed the item, perhaps only its place in the queue.
                     continue
                 del remaining[item.item_id]
             if absent:
@@ -132,7 +132,7 @@ class Redirects:
         if "queue_order" in state:
             as_read.append(Compare("queue_order", "=", state["queue_order"]))
         if not _is_pending(state):
-            # Leases that have ended by then count as lost, whosever clock is right.
+            # Leases that have ended by then count as lost, even by the slowest clock that is allowed.
             lost = now - timedelta(seconds=run.config.frontier_max_clock_skew)
             as_read.append(Compare("lease_expires_at", "<", {"S": moment_text(lost)}))
         token = WriteToken.new("changed_by")

@@ -52,7 +52,7 @@ class RunQueue:
     """The queue of one run. `Frontier` has checked all arguments.
 
     Attributes:
-        run: What the parts of the queue share.
+        run: The run, as the parts of the queue share it.
         scheduler: The part that claims items.
         limiter: The part that sets the limits of hosts.
     """
@@ -246,10 +246,10 @@ class RunQueue:
         """Completes the item of a committed page by the write that `prepare_commit` built.
 
         Returns:
-            Whether it did. It does not if the lease is over.
+            Whether the item was completed. It was not if the lease is over.
 
         Raises:
-            RagcrawlDynamoError: It is not known whether it did.
+            RagcrawlDynamoError: It is not known whether the item was completed.
         """
         (outcome,) = await self.run.items.run_coalesced(
             [end], lambda _, seconds: self.pause_host_of(claim, seconds)
@@ -262,16 +262,16 @@ class RunQueue:
         self.run.pause_host(claim.item.domain, seconds)
 
     async def _add_discovered(self, links: Sequence[str | FrontierItem], common: dict[str, Any]) -> None:
-        """Adds the links of a page. Links that cannot be added are logged: they do not keep the page back."""
+        """Adds the links of a page. Links that cannot be added are logged, and do not stop the commit."""
         try:
             results = await self.add(links, common, common["referrer_url"])
         except FrontierCancelledError:
-            logger.info("run %r is cancelled: the links of a page are not added", self.run.run_id)
+            logger.info("run %r was cancelled: the links of a page are not added", self.run.run_id)
             return
         errors = [result.error for result in results if result.error is not None]
         if errors:
             logger.info(
-                "%d of %d links of %s are not added, the first one because of %s",
+                "%d of %d links of %s were not added, the first one because: %s",
                 *(len(errors), len(results), common["referrer_url"], errors[0]),
             )
 
@@ -365,7 +365,7 @@ class RunQueue:
             logger.warning(
                 "run %r: the last counts or the end of the membership were not stored: %s",
                 self.run.run_id,
-                str(error) or "no answer within health_timeout",
+                str(error) or "DynamoDB did not answer within health_timeout",
             )
         await self.run.tasks.cancel()
 
@@ -373,7 +373,7 @@ class RunQueue:
         """Checks that the run is not one of another site.
 
         Raises:
-            AmbiguousIdError: It is.
+            AmbiguousIdError: The run is one of another site.
         """
         await self.run.control.read()
 

@@ -1,7 +1,7 @@
 """Chooses which items this process claims next, and claims them.
 
-What the process knows of the hosts lies on a workbench in memory (workbench.py). A claim takes from it, and
-fills it where too little is known: from the lists of hosts (host_lists.py), and from the queues of the hosts
+The knowledge of the process about hosts lies on a workbench in memory (workbench.py). A claim takes from it,
+and fills it if too little is known: from the lists of hosts (host_lists.py), and from the queues of the hosts
 that come next (queue_reader.py). The conditional write of a claim decides whether its candidate can still be
 claimed (lease_issuer.py).
 """
@@ -169,8 +169,8 @@ class Scheduler:
 def _throttled(hosts: Sequence[str]) -> ThrottledError:
     names = ", ".join(hosts[:3])
     return ThrottledError(
-        f"nothing was claimed: DynamoDB throttles what is written about {len(hosts)} hosts, such as {names}, "
-        f"or does not answer in time: raise the capacity, or claim fewer items at once",
+        f"nothing was claimed: DynamoDB throttles the requests for {len(hosts)} hosts, such as {names}, or "
+        f"answers them too late; raise the capacity, or claim fewer items at once",
         code="Throttled",
         operation="claim",
         table=None,

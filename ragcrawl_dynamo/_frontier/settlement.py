@@ -174,7 +174,8 @@ class Settlement:
             except RagcrawlDynamoError as error:
                 # The items are in the queue. The next call announces them, and so does the proof of the end.
                 logger.warning(
-                    "items of %d hosts are back in the queue, but not announced yet: %s", len(work), error
+                    "items of %d hosts are back in the queue, but other workers find them later: %s",
+                    *(len(work), error),
                 )
         for claim in written.done:
             run.offer(by_claim[id(claim)].candidate)
@@ -264,7 +265,8 @@ class Settlement:
             self._run.note_updates(updates)
         except RagcrawlDynamoError as error:
             logger.warning(
-                "%d hosts count ended leases as in flight until they expire: %s", len(tokens), error
+                "%d hosts could not be updated, and count ended leases as in flight until they expire: %s",
+                *(len(tokens), error),
             )
         self._run.view.changed.set()
 

@@ -61,7 +61,10 @@ class UnusedLeases:
                 await self._release(left)
             except RagcrawlDynamoError as error:
                 failures += 1
-                logger.warning("%d unused leases are not given back yet: %s", len(left), error)
+                logger.warning(
+                    "%d unused leases could not be given back, until they expire or at the next attempt: %s",
+                    *(len(left), error),
+                )
             # Other processes may claim the items of those that are over.
             now = self._run.clock.now()
             left = [claim for claim in left if not claim.ended and claim.expires_at > now]
@@ -80,7 +83,9 @@ class UnusedLeases:
         try:
             items = await run.items.read(list({candidate.item_id for candidate, _ in tried}))
         except RagcrawlDynamoError as error:
-            logger.warning("it is not known whether %d claims were applied: %s", len(tried), error)
+            logger.warning(
+                "%d claims failed, and it could not be read whether they were applied: %s", len(tried), error
+            )
             return list(tried)
         claims: list[Claim] = []
         left: list[tuple[Candidate, Lease]] = []

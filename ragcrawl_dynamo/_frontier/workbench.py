@@ -26,7 +26,7 @@ _ENTRIES_PER_HOST = 4
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a claim tries next.
+    """The candidates that a claim tries next.
 
     Attributes:
         candidates: The chosen candidates.

@@ -39,7 +39,7 @@ _LONGEST_WAIT_SECONDS = 10.0
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
 
-# What becomes of an item whose handler has failed, by how its claim is settled.
+# The next state of an item whose handler has failed, by how its claim is settled.
 _FATES = {
     FrontierStatus.PENDING: "it will be tried again",
     FrontierStatus.FAILED: "it is given up",
@@ -120,7 +120,7 @@ class Worker:
         self._lost: set[str] = set()
         self._keeper = LeaseKeeper(queue, clock, settings.lease, self._on_lost)
         self._outage = Outage(clock, settings.outage_seconds)
-        # What ends the worker: a handler's error that is no Exception, or the error of an outage.
+        # The error that ends the worker: one of a handler that is not an Exception, or that of an outage.
         self._fatal: BaseException | None = None
         self._is_open = False
         self._stop = asyncio.Event()
@@ -165,7 +165,7 @@ class Worker:
             handler: Called with each claim, up to `concurrency` times at once. Its result is ignored.
             on_error: Called with the claim and the error when a handler raises, after the claim is settled.
                 `claim.settled_as` is FAILED for a dead letter, PENDING if the item is tried again, None if
-                the lease was lost, and as the handler has settled it, if it has. What it raises is logged.
+                the lease was lost, and as the handler has settled it, if it has. Its errors are logged.
 
         Returns:
             What the worker has done.
@@ -195,7 +195,7 @@ class Worker:
                 lost=self.lost,
                 seconds=self._clock.monotonic() - started,
             )
-            logger.info("the worker ends: %s", summary)
+            logger.info("the worker has ended: %s", summary)
         return summary
 
     async def _work(self, handler: Callable[[Claim], Awaitable[object]]) -> None:
@@ -216,7 +216,7 @@ class Worker:
                 break
             except RagcrawlDynamoError as error:
                 self._outage.note(error, begun)
-                logger.warning("nothing is claimed for now: %s", error)
+                logger.warning("claiming failed; it is tried again: %s", error)
                 await run_until(self._stop, self._clock.sleep(PAUSE_SECONDS))
                 continue
             self._outage.end()
@@ -317,7 +317,7 @@ class Worker:
 
     async def _fail(self, claims: Sequence[Claim], error: Exception) -> None:
         text = str(error) or "DoNotRetry" if isinstance(error, DoNotRetry) else error
-        # What was refused as invalid input is refused at every attempt.
+        # Invalid input is refused at every attempt.
         is_final = isinstance(error, DoNotRetry | InvalidInputError)
         await self._queue.fail(claims[0], text, retry=not is_final)
 
@@ -334,7 +334,7 @@ class Worker:
         try:
             self._on_error(claim, error)
         except Exception:  # the observer is the caller's code and may raise anything
-            logger.exception("on_error failed for %s", claim.item.url)
+            logger.exception("on_error raised an error for %s", claim.item.url)
 
     def _count(self, claim: Claim) -> None:
         """Counts an item by how it was settled, here or by its handler."""
@@ -364,10 +364,12 @@ class Worker:
                 if not may_pass(error) or self._is_over(claim) or self._fatal is not None:
                     # The lease will expire, and the item will be claimed again.
                     logger.warning(
-                        "item %s could not be settled, its lease will expire: %s", claim.item.item_id, error
+                        "item %s could not be settled; its lease will expire: %s", claim.item.item_id, error
                     )
                     return
-                logger.warning("item %s is not settled yet: %s", claim.item.item_id, error)
+                logger.warning(
+                    "item %s could not be settled; it is tried again: %s", claim.item.item_id, error
+                )
                 await self._clock.sleep(PAUSE_SECONDS)
             else:
                 self._outage.end()
@@ -383,7 +385,7 @@ class Worker:
         """Cancels the handler of a claim whose lease was lost."""
         for task, running in self._running.items():
             if running is claim and claim.token not in self._lost:
-                logger.warning("item %s: %s, its handler is cancelled", claim.item.item_id, why)
+                logger.warning("item %s: %s; its handler is cancelled", claim.item.item_id, why)
                 self._lost.add(claim.token)
                 self.lost += 1
                 task.cancel()

@@ -1,1 +1,1 @@
-"""What is stored of consumers that keep an index: their leases, their cursors, and the chunks of pages."""
+"""Stores the state of search indexes: their leases, their cursors, and the chunks of pages."""

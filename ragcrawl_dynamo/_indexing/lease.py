@@ -38,7 +38,7 @@ _HELD_UNTIL = "held_until"
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """What is stored of an index.
+    """The stored state of an index.
 
     Attributes:
         cursor: How far the consumer has come in the change feed; None if it begins with all pages.

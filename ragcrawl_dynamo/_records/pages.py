@@ -139,7 +139,7 @@ class PageStore:
             revision: The write token by which the write is recognized if its answer was lost.
 
         Returns:
-            Whether it did. It does not if another writer has changed the page since it was read.
+            Whether the page was written. It is not if another writer has changed it since it was read.
         """
         key = {name: item[name] for name in self._table.primary_key}
         # A page that is new has no stored item; an update must not contain its key.

@@ -68,7 +68,7 @@ _IS_OPEN = AnyOf(
 
 
 class StatsDeltas(TypedDict, total=False):
-    """What `add_run_stats` can add: numbers, or maps of numbers that are added key by key."""
+    """The stats that `add_run_stats` can add: numbers, or maps of numbers that are added key by key."""
 
     pages_discovered: int
     pages_crawled: int
@@ -156,7 +156,7 @@ class RunStore:
         return None
 
     async def get_completed(self, site_id: str, run_id: str) -> CrawlRun:
-        """Returns a run that is completed or partial: it has seen the pages of its site that it could.
+        """Returns a run that is completed or partial: it has seen every page of its site that it could.
 
         Raises:
             NotFoundError: The run does not exist.
@@ -167,7 +167,9 @@ class RunStore:
             raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
         if run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             raise InvalidArgumentError(
-                "run_id", f"the run is {run.status}: complete it, so that what it has not seen is known"
+                "run_id",
+                f"run {run_id!r} has status {run.status}: end it with complete_run() first, since only then "
+                f"is it known which pages it has not seen",
             )
         return run
 
@@ -264,7 +266,9 @@ class RunStore:
         condition = AllOf(conditions)
         request = requests.update_request(self._table, key, marked, condition)
         if len(request["UpdateExpression"]) > _MAX_EXPRESSION_BYTES:
-            raise InvalidArgumentError("deltas", "too many counters at once: add them in several calls")
+            raise InvalidArgumentError(
+                "deltas", f"has too many counters for one request, {len(update.increment)}: use several calls"
+            )
         try:
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
@@ -304,7 +308,7 @@ class RunStore:
 
 
 async def check_id_order(gateway: Gateway, table: Table[CrawlRun], site_id: str, run_id: str) -> None:
-    """Checks, after a run was not found, that its ids are not swapped. Both are text, so nothing else can.
+    """Checks, after a run was not found, that its ids are not swapped. No type tells them apart.
 
     Raises:
         InvalidArgumentError: There is a run `site_id` of a site `run_id`.
@@ -317,7 +321,7 @@ async def check_id_order(gateway: Gateway, table: Table[CrawlRun], site_id: str,
 
 
 def swapped_ids(site_id: str, run_id: str) -> InvalidArgumentError:
-    """The error of a call with a site's id as the run's, and the other way round."""
+    """Returns the error of a call in which the ids of site and run are swapped."""
     return InvalidArgumentError(
         "site_id",
         f"{site_id!r} is the id of a run of site {run_id!r}, so the two are swapped: the id of the site "

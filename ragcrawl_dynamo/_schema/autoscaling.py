@@ -31,7 +31,7 @@ _NAMESPACE = {"ServiceNamespace": "dynamodb"}
 # RegisterScalableTarget).
 _BUSY = ("ConcurrentUpdateException", "ObjectNotFoundException")
 
-# What an endpoint answers that serves DynamoDB only; the second is DynamoDB Local's.
+# The error codes of endpoints that serve only DynamoDB; the second is that of DynamoDB Local.
 _NO_SUCH_SERVICE = frozenset({"UnknownOperationException", "InvalidAction"})
 
 
@@ -55,7 +55,7 @@ class ScaledCapacity:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the capacity."""
+        """The resource and the dimension, which identify the capacity."""
         return self.resource, self.dimension
 
     @property
@@ -96,7 +96,7 @@ class Autoscaling:
 
         Raises:
             DeadlineExceededError: Application Auto Scaling was busy for all of `table_timeout`.
-            ServiceError: It refused a request.
+            ServiceError: Application Auto Scaling refused a request.
         """
         if not self._config.tables.is_autoscaled:
             return
@@ -106,7 +106,7 @@ class Autoscaling:
                 await gather(self._ensure(gateway, table) for table in tables.all())
         except TimeoutError:
             raise DeadlineExceededError(
-                f"not done within table_timeout = {timeout} s: call initialize() again",
+                f"capacities not registered within table_timeout = {timeout} s: call initialize() again",
                 code="ScalingNotRegistered",
                 operation="RegisterScalableTarget",
                 table=None,
@@ -143,13 +143,15 @@ class Autoscaling:
             found = await _read(gateway, table)
         except AccessDeniedError as error:
             # The process that created the tables has registered them. A worker needs no right to read it.
-            logger.warning("%s: it is not known whether its capacity is scaled: %s", table.name, error)
+            logger.warning(
+                "%s: its auto scaling could not be read, and is left as it is: %s", table.name, error
+            )
             return
         except ServiceError as error:
             # DynamoDB Local has no auto scaling. A configuration for AWS must work with it all the same.
             if error.code not in _NO_SUCH_SERVICE:
                 raise
-            logger.warning("%s: this endpoint has no auto scaling", table.name)
+            logger.warning("%s: its capacity is not scaled: this endpoint has no auto scaling", table.name)
             return
         for capacity in scaled_capacities(table, self._config):
             known = found.get(capacity.key)
@@ -189,7 +191,7 @@ def policy_request(capacity: ScaledCapacity) -> dict[str, Any]:
 
 
 async def _read(gateway: Gateway, table: Table[Any]) -> Scaling:
-    """Returns the capacities of a table and its indexes that are scaled, whoever registered them."""
+    """Returns the capacities of a table and its indexes that are scaled, even if others registered them."""
     resources = {capacity.resource for capacity in scaled_capacities(table, gateway.config)}
     request = {**_NAMESPACE, "ResourceIds": sorted(resources)}
     targets = await _list(gateway, "DescribeScalableTargets", request, table)

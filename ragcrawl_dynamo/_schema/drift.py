@@ -1,4 +1,4 @@
-"""Compares a table with the settings: it may be older than they are, or somebody may have changed it."""
+"""Compares a table with the settings: the table may be older, or may have been changed by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ON = frozenset({"ENABLED", "ENABLING", "UPDATING"})
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
-    """What AWS says of an existing table.
+    """The state of an existing table, as AWS describes it.
 
     Attributes:
         description: DynamoDB's description.
-        time_to_live: That of its time to live; None if it is not known.
+        time_to_live: DynamoDB's description of its time to live; None if it is not known.
         has_recovery: Whether point-in-time recovery is on; None if it is not known.
         scaling: The capacities that are scaled, of this table and of others; None if they are not known.
     """
@@ -113,7 +113,7 @@ def _throughput_options(definition: Any, config: DynamoDBConfig, billing_mode: s
         # It grows with the traffic. Engines that do not know it say nothing.
         if least is not None and warmth is not None and warmth < least:
             yield f"tables.warm_{kind}", warmth, least
-        # What belongs to the other billing mode follows from that difference.
+        # Options of the other billing mode follow from that difference.
         if billing_mode != config.billing_mode:
             continue
         if billing_mode == "PROVISIONED":

@@ -5,7 +5,7 @@ join the parts of a composite key, and keys that begin with "#" are free for the
 escapes are those of JSON Pointer (RFC 6901) with "#" instead of "/": "~" becomes "~0", "#" becomes "~1".
 Different ids have different escaped forms, so they never share a key.
 
-A partition key may have digits and a "#" before an id; whoever decodes the id leaves them out.
+A partition key may have digits and a "#" before an id; decoding the id leaves them out.
 
 The docstring of each function gives the key pattern, a partition key and a sort key divided by " / ", and the
 access that the key serves. tables.py lists what lies in each table.
@@ -185,7 +185,8 @@ def version_key(page_id: str, version_id: str, site_id: str) -> Key:
     if len(sort_key.encode()) > MAX_ID_BYTES - _BODY_BYTES:
         raise InvalidKeyError(
             "version_id",
-            f"version_id and site_id together may take {MAX_ID_BYTES - _BODY_BYTES - 2:,} bytes",
+            f"takes {len(sort_key.encode()) - 2:,} bytes together with site_id, they can take "
+            f"{MAX_ID_BYTES - _BODY_BYTES - 2:,}: use a hash of it",
             model="PageVersion",
         )
     partition = _id("PageVersion", "page_id", page_id, limit=MAX_ID_BYTES - 1)
@@ -387,7 +388,7 @@ def _id(model: str, field: str, value: str, *, limit: int = MAX_ID_BYTES) -> str
         size = len(escaped.encode())
     except UnicodeEncodeError:
         raise InvalidKeyError(
-            field, "holds a lone surrogate, which UTF-8 cannot encode", model=model
+            field, "holds a lone surrogate, which UTF-8 cannot encode: replace it", model=model
         ) from None
     if size > limit:
         raise InvalidKeyError(

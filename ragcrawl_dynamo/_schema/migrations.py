@@ -170,7 +170,7 @@ class SchemaStore:
             try:
                 await self._write(SchemaRecord(version=SCHEMA_VERSION), Missing("version"))
             except (ConditionFailedError, AccessDeniedError) as error:
-                # Another process stored it first, or this role may not write it. Another role may.
+                # Another process stored it first, or only another role may write it.
                 logger.debug("the schema version was not stored: %s", error)
 
     async def _read_later(self) -> SchemaRecord | None:

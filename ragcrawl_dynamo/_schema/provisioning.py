@@ -104,7 +104,7 @@ async def _ensure(gateway: Gateway, table: Table[Any], create_missing_indexes: b
 
 @asynccontextmanager
 async def _table_timeout(gateway: Gateway, table: Table[Any]) -> AsyncIterator[None]:
-    """Ends what is done to a table after `table_timeout`.
+    """Limits the time for work on a table to `table_timeout`.
 
     Raises:
         DeadlineExceededError: The time is over.
@@ -137,9 +137,9 @@ async def _until_created(gateway: Gateway, table: Table[Any], description: Table
 
 
 async def _until_serving(gateway: Gateway, table: Table[Any], create_missing_indexes: bool) -> bool:
-    """Creates what is missing of a table, and waits until it serves; returns whether the table is new.
+    """Creates a table or its missing indexes, and waits until it serves; returns whether the table is new.
 
-    It does not wait for what somebody else changes or builds on a table that serves.
+    It does not wait for other changes of a table that serves requests.
     """
     pause = _FIRST_POLL
     is_new = False

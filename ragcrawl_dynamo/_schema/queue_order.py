@@ -12,7 +12,7 @@ from ragcrawl_dynamo._dynamodb.values import MOMENT_LENGTH, moment_text
 PRIORITY_LENGTH = 16
 RANK_LENGTH = PRIORITY_LENGTH + MOMENT_LENGTH
 
-# What can be claimed at once sorts before what waits for a moment.
+# Items that can be claimed at once sort before those that wait for a moment.
 READY, TIMED = "0", "1"
 
 
@@ -49,13 +49,13 @@ def due_bound(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the entry of a host says besides its place in the list.
+    """The facts that the entry of a host holds besides its place in the list.
 
     Attributes:
         has_limits: Whether the host has a delay, a maximum in flight or a block, so that its record has to be
             read before an item is claimed.
         shards: Over how many shards the host's queue is spread.
-        mark: Differs after a change that other processes have to notice.
+        mark: A text that differs after each change that other processes have to notice.
         only_item: The id of the only item in the host's queue, whose sort key is the place of the host; empty
             if there may be others.
     """

@@ -85,7 +85,7 @@ class HostRecord(Entity, use_attribute_docstrings=False):
             to have no work. No item of the host is claimable before its place says so.
         only_item: The id of the only item in the host's queue, if the host was listed for it and nothing was
             added since; None otherwise.
-        mark: Differs after a change that other processes have to notice.
+        mark: A text that differs after each change that other processes have to notice.
         revision: A random name for the latest update.
     """
 

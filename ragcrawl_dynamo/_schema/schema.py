@@ -63,13 +63,19 @@ class Schema:
                 is_active = await all_active(self._gateway, self._tables)
                 await check_others()
         except ServiceError as error:
-            logger.warning("unhealthy: %s", error)
+            logger.warning("the health check failed: %s", error)
             return False
         except TimeoutError:
-            logger.warning("unhealthy: no answer within health_timeout = %s s", config.health_timeout)
+            logger.warning(
+                "the health check failed: DynamoDB did not answer within health_timeout = %s s",
+                config.health_timeout,
+            )
             return False
         if not is_active:
-            logger.warning("unhealthy: a table of prefix %r is missing or inactive", config.table_prefix)
+            logger.warning(
+                "the health check failed: a table with prefix %r is missing or not active",
+                config.table_prefix,
+            )
         return is_active
 
     async def _ensure_tables(self, *, create_missing_indexes: bool) -> set[str]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # A table, or an index, also serves requests while it is UPDATING (AWS: TableDescription).
 SERVING = frozenset({"ACTIVE", "UPDATING"})
 
-# Which statuses no waiting ends, and what does. DynamoDB archives a table whose key cannot be used for more
-# than seven days, into a backup (AWS: TableDescription, ArchivalSummary).
+# The statuses that do not end by themselves, and how to end them. DynamoDB archives a table whose key cannot
+# be used for more than seven days, into a backup (AWS: TableDescription, ArchivalSummary).
 _HOPELESS = {
     "INACCESSIBLE_ENCRYPTION_CREDENTIALS": (
         "DynamoDB cannot use its KMS key: enable the key, cancel its deletion, or let its policy allow "
@@ -39,7 +39,7 @@ _NEW_PREFIX = (
 
 
 def refuse_unusable(table: Table[Any], description: TableDescriptionTypeDef) -> None:
-    """Refuses a table that will not serve requests, however long one waits.
+    """Refuses a table whose status will not let it serve requests by itself.
 
     Raises:
         TableUnusableError: The table is archived, or its KMS key cannot be used.
@@ -58,9 +58,9 @@ def refuse_unusable(table: Table[Any], description: TableDescriptionTypeDef) -> 
 
 
 def unready_indexes(table: Table[Any], description: TableDescriptionTypeDef) -> list[str]:
-    """Returns the global indexes of this package that exist and do not serve requests yet, or no more.
+    """Returns the global indexes of this package that exist but do not serve requests now.
 
-    An index of somebody else's on the same table does not count: the table serves while it is built.
+    Other indexes on the same table do not count: the table serves requests while they are built.
     """
     needed = {index.name for index in table.indexes}
     return [
@@ -71,7 +71,7 @@ def unready_indexes(table: Table[Any], description: TableDescriptionTypeDef) -> 
 
 
 def is_changing(description: TableDescriptionTypeDef) -> bool:
-    """Returns whether the table, or an index of anybody's on it, is changing: it takes no other change."""
+    """Returns whether the table, or any index on it, is changing: DynamoDB then refuses other changes."""
     indexes = description.get("GlobalSecondaryIndexes", [])
     return description["TableStatus"] != "ACTIVE" or any(
         index["IndexStatus"] != "ACTIVE" for index in indexes

@@ -1,4 +1,4 @@
-"""Switches on what cannot be requested together with a table: its time to live and its backups."""
+"""Enables the features that CreateTable cannot enable: the time to live and the backups of a table."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _enable_ttl(gateway: Gateway, table: Table[Any], attribute: str) -> No
         current = await read_time_to_live(gateway, table)
     except AccessDeniedError as error:
         # The process that created the tables has switched it on. A worker needs no right to read it.
-        logger.warning("%s: it is not known whether old items expire: %s", table.name, error)
+        logger.warning("%s: its time to live could not be read, and is left as it is: %s", table.name, error)
         return
     if current.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         if current.get("AttributeName") != attribute:
@@ -100,4 +100,4 @@ async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
         # DynamoDB Local has no backups. A configuration for AWS must work with it all the same.
         if error.code != "UnknownOperationException":
             raise
-        logger.warning("%s: this endpoint has no point-in-time recovery", table.name)
+        logger.warning("%s has no backups: this endpoint has no point-in-time recovery", table.name)

@@ -36,7 +36,7 @@ class TableInfo:
         billing: "PAY_PER_REQUEST" or "PROVISIONED"; None for a missing table.
         time_to_live: The status of the time to live, such as "ENABLED"; "not known" if the credentials do not
             allow reading it; None for a missing table and for a table that needs no time to live.
-        differences: What differs between the table and the settings, one line for each, such as
+        differences: The differences between the table and the settings, one line for each, such as
             "ragcrawl_pages: billing_mode is PROVISIONED, the settings say PAY_PER_REQUEST". What the
             credentials do not allow reading is left out. Tags are not compared.
     """

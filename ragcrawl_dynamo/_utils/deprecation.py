@@ -22,7 +22,7 @@ def formerly(*names: str, without_site: str | None = None) -> Callable[[Callable
 
     Args:
         *names: The positional parameters of the earlier version, in their order.
-        without_site: What to write instead of a call without a site. The method gets None as the site then.
+        without_site: The call to write instead of one without a site. The method gets None as the site then.
             None if the earlier version needed a site, too.
     """
 
@@ -62,7 +62,7 @@ class _Form:
     def arrange(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the arguments of a call in their present form. Those of no known form stay as they are."""
+        """Returns the arguments of a call in their present form; those in an unknown form stay."""
         if self._is_present(args, kwargs):
             if self._without_site is not None and args:
                 # None would be taken for a call without a site.
@@ -82,7 +82,7 @@ class _Form:
             return args, kwargs
         # The caller: the frames of this method and of the wrapper lie between.
         warnings.warn(
-            f"{self._name}() takes its arguments in another form now: write {instead}",
+            f"{self._name}() was called with the arguments of an earlier version: write {instead}",
             DeprecationWarning,
             stacklevel=3,
         )

@@ -9,7 +9,7 @@ def check_deleted_share(what: str, deleted: int, total: int, max_share: float) -
     """Refuses a deletion of more than a share of the records.
 
     Args:
-        what: What would be deleted, in the plural, such as "pages"; for the error.
+        what: The kind of records for the error, in the plural, such as "pages".
         deleted: How many records would be deleted.
         total: How many records there are.
         max_share: The allowed share, from 0 to 1 (`max_deleted_share`).

@@ -87,7 +87,7 @@ class DueWork:
             self._waiting = asyncio.get_running_loop().create_task(self._wait(seconds))
 
     async def close(self) -> None:
-        """Starts nothing any more. What runs continues."""
+        """Stops starting work. Work that is running continues."""
         if self._waiting is not None:
             self._waiting.cancel()
             with suppress(asyncio.CancelledError):

@@ -46,7 +46,7 @@ _NORMAL = re.compile(
     r"(?:/|(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?)"
 )
 
-# What an absolute http(s) URL begins with. Browsers also accept "http:x" and "http:/x"; a crawler that reads
+# The beginning of an absolute http(s) URL. Browsers also accept "http:x" and "http:/x"; a crawler that reads
 # these has lost a part of a link.
 _ABSOLUTE = re.compile(r"[\x00- ]*https?://(?![/\\])", re.IGNORECASE)
 
@@ -71,7 +71,8 @@ def normalize_url(url: str, *, keep_fragment: bool = False, sort_query: bool = T
       ASCII, IP addresses in their canonical form. The default port and a trailing dot are removed.
     - Dot segments of the path are resolved.
     - Escapes of unreserved characters (letters, digits, "-", ".", "_", "~") are decoded. Reserved characters
-      keep their form: "/AT%26T" and "/AT&T" are different links. What may not stand in a URL is escaped.
+      keep their form: "/AT%26T" and "/AT&T" are different links. Characters that a URL may not have are
+      escaped.
     - Query parameters are sorted by name. Those of one name keep their order. A space is written as "+".
     - The fragment is removed.
 

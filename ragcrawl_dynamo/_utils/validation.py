@@ -115,11 +115,16 @@ def check_name(name: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARACTERS:
-        raise InvalidArgumentError(name, f"must be text of at most {MAX_NAME_CHARACTERS} characters")
+        given = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
+        raise InvalidArgumentError(
+            name, f"must be text of at most {MAX_NAME_CHARACTERS} characters, not {given}"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError(name, "holds a lone surrogate, which UTF-8 cannot encode") from None
+        raise InvalidArgumentError(
+            name, "holds a lone surrogate, which UTF-8 cannot encode: replace it"
+        ) from None
     return value
 
 

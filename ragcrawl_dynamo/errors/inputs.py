@@ -9,7 +9,7 @@ class InvalidInputError(RagcrawlDynamoError, ValueError):
     Attributes:
         model: The name of the model, such as "Page"; None for a plain argument.
         field: The field or argument. Inside free JSON it is a path such as "config.headers.0".
-        reason: What is wrong with it, and what is allowed.
+        reason: The mistake, and the values that are allowed.
     """
 
     def __init__(self, field: str, reason: str, *, model: str | None = None) -> None:

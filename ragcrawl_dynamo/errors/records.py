@@ -122,8 +122,8 @@ class MassDeletionError(RagcrawlDynamoError):
         self.total = total
         super().__init__(
             f"the call would delete {deleted:,} of {total:,} {what}, more than max_deleted_share = "
-            f"{share:g}: if that is intended, pass allow_mass_deletion=True; prune_versions and "
-            f"collect_garbage can be tried with dry_run=True"
+            f"{share:g}; nothing was deleted: if the deletion is intended, pass allow_mass_deletion=True; "
+            f"with dry_run=True, prune_versions and collect_garbage show what they would delete"
         )
 
 
@@ -133,8 +133,10 @@ class OpenRunsError(RagcrawlDynamoError):
     def __init__(self, runs: Sequence[str]) -> None:
         self.runs: tuple[str, ...] = tuple(runs)
         named = ", ".join(map(repr, runs[:10])) + (", ..." if len(runs) > 10 else "")
-        advice = "finish or cancel them with the version of this package that began them"
-        super().__init__(f"{len(runs):,} runs are open ({named}): {advice}, and stop its processes")
+        super().__init__(
+            f"{len(runs):,} runs are open ({named}), so nothing was migrated: finish or cancel them with the "
+            f"version of this package that began them, and stop its processes"
+        )
 
 
 class PartialBatchError(RagcrawlDynamoError):

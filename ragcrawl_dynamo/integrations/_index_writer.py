@@ -15,7 +15,7 @@ from ragcrawl_dynamo.integrations.index import ChunkIndex, batches, call
 
 @dataclass(slots=True)
 class SyncReport:
-    """What the sync of an index did.
+    """The result of a sync.
 
     Attributes:
         indexed: Pages whose chunks were embedded and stored.

@@ -19,7 +19,7 @@ Splitter: TypeAlias = Callable[[PageVersion], Iterable[str | Passage]]
 
 
 class ChunkIndex(Protocol):
-    """What stores chunks for search, with their embeddings.
+    """Stores chunks for search, with their embeddings.
 
     Its methods may be async functions, or plain ones, which run in a thread of their own: one call at a
     time, but not always in the same thread. Such a call is never cancelled, and a sync that is cancelled

@@ -135,7 +135,7 @@ async def clear_index(
     writer = _writer(backend, site_id, consumer, index, batch_size)
     rooms = backend._rooms
     async with rooms.index_leases.held(site_id, consumer) as lease:
-        # First of all, so that a call that is interrupted leaves no page of which it seems to be there.
+        # First, so that a call that is interrupted leaves no page of which it seems to be there.
         await lease.save(cursor=None)
         async with aclosing(rooms.chunk_records.iterate(site_id, consumer)) as parts:
             async for records in parts:

@@ -96,7 +96,7 @@ def _environ(request: web.Request, body: bytes) -> dict[str, Any]:
         key = "HTTP_" + name.upper().replace("-", "_")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
         names[key] = name
-    # The body is read: it has a length, whatever the request said.
+    # The body is read, so it has a length, even if the request gave none.
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
     environ["CONTENT_LENGTH"] = f"{len(body)}"

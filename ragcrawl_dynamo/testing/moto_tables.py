@@ -114,7 +114,7 @@ class _Table(Table):
         partition = self._find(arguments.get("hash_key"), arguments.get("index_name"))
         if partition is None:
             return super().query(*args, **kwargs)
-        # Not by the constructor: moto keeps each table that was constructed for ever.
+        # Not by the constructor: moto keeps each table that was constructed forever.
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, "partition": partition}
         return Table.query(view, *args, **kwargs)

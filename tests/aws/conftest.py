@@ -1,4 +1,4 @@
-"""What tests on a simulated AWS share: each of them has a simulation of its own before DynamoDB Local."""
+"""Fixtures for tests on a simulated AWS: each test has its own simulation before DynamoDB Local."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the queue and commits promise where the index is late, and requests conflict, fail or lose answers.
+"""The promises of queue and commits hold where indexes are late, and requests conflict, fail or lose answers.
 
 Time stands still except where a test moves it: a process claims what it added itself, before the index shows
 it.

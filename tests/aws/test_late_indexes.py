@@ -1,4 +1,4 @@
-"""What late indexes cost one process, and for how long they hide what others add; in virtual time."""
+"""The cost of late indexes for one process, and how long they hide the items of others; in virtual time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def aws_settings() -> Settings:
 
 @dataclass
 class Site:
-    """What is crawled.
+    """A site to crawl.
 
     Attributes:
         seeds: The links to begin with.
@@ -146,7 +146,7 @@ async def test_late_index_hides_no_item_of_another_process_for_more_than_a_minut
 
 
 class TestConformance(StorageBackendConformance):
-    """What others run on their backends, where reads are as late as they can be on AWS."""
+    """Runs the conformance suite on indexes that lag as much as they can on AWS."""
 
     @pytest.fixture
     def aws_settings(self) -> Settings:

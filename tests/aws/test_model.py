@@ -49,7 +49,7 @@ class LateTime:
 
 
 class LateMachine(QueueMachine):
-    """One run of the queue. A claim may find nothing, but not for ever."""
+    """One run of the queue. A claim may find nothing, but not forever."""
 
     sees_all = False
 

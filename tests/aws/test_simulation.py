@@ -175,7 +175,7 @@ async def test_repeated_transaction_is_done_once_for_the_index_too(engine: str) 
 
 
 async def history(engine: str, seed: int) -> list[tuple[list[str], list[str]]]:
-    """What an index shows, step by step."""
+    """Returns what an index shows, step by step."""
     time = Time()
     shown: list[tuple[list[str], list[str]]] = []
     async with simulation(engine, Settings(seed, index_lag=Lag(), torn_moves=True), time) as (_, table):

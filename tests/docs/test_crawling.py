@@ -25,7 +25,7 @@ ROWS = {
 
 def rows() -> dict[str, str]:
     """The first cells of the table, by how they begin."""
-    section = PAGE.read_text().partition("## What a fetch says")[2].partition("\n## ")[0]
+    section = PAGE.read_text().partition("## What is stored for each status")[2].partition("\n## ")[0]
     cells = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
     return {re.split(r"[ ,]", cell)[0]: cell for cell in cells}
 

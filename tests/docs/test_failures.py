@@ -19,7 +19,7 @@ from ragcrawl_dynamo._frontier import outage
 from tests.support.fakes import client_error
 
 PAGE = (Path(__file__).parents[2] / "docs" / "failures.md").read_text()
-SECTION = PAGE.partition("## What is retried")[2].partition("\n## ")[0]
+SECTION = PAGE.partition("## Retries")[2].partition("\n## ")[0]
 
 
 def codes(kind: str) -> set[str]:

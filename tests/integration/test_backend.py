@@ -39,7 +39,7 @@ async def test_health_check_is_false_without_one_of_the_tables(
         async with open_client(config) as client:
             await client.delete_table(TableName=f"{config.table_prefix}pages")
         assert await backend.health_check() is False
-    assert "is missing or inactive" in caplog.text
+    assert "is missing or not active" in caplog.text
 
 
 @pytest.mark.parametrize("status", ["CREATING", "DELETING", "ARCHIVED"])
@@ -66,7 +66,7 @@ async def test_health_check_is_false_in_time_when_nothing_answers(caplog: pytest
     async with asyncio.timeout(5):
         assert await backend.health_check() is False
     await backend.close()
-    assert "no answer within health_timeout = 0.1 s" in caplog.text
+    assert "did not answer within health_timeout = 0.1 s" in caplog.text
 
 
 async def test_health_check_before_initialize_raises(config: DynamoDBConfig) -> None:

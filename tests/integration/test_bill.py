@@ -1,4 +1,4 @@
-"""What each operation costs in capacity units, as DynamoDB Local counts them.
+"""The cost of each operation in capacity units, as DynamoDB Local counts them.
 
 AWS adds a read unit for each read that finds nothing, which DynamoDB Local does not.
 """

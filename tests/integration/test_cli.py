@@ -33,7 +33,7 @@ SITE = "docs"
 
 
 class Result:
-    """What came of a call."""
+    """The result of a command: exit code, output and errors."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code
@@ -200,7 +200,7 @@ def test_cli_shows_what_is_stored(call: Call, config: DynamoDBConfig) -> None:
     [
         (("page", "show", SITE, "https://docs.example/none"), "there is no page https://docs.example/none"),
         (("run", "show", SITE, "none"), "there is no run 'none' of site 'docs'"),
-        (("diff", SITE, "https://docs.example/1"), "has one version, there is nothing to compare"),
+        (("diff", SITE, "https://docs.example/1"), "has one version, and a comparison needs two"),
         (("diff", SITE, "https://docs.example/10", "--from", "v9"), "there is no version 'v9'"),
         (("prune", SITE, "--yes"), "keep_last"),
         (("export", "none", "out.jsonl"), "there is no site 'none'"),

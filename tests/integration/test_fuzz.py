@@ -100,7 +100,7 @@ async def call(target: Any, name: str, args: list[Any], options: dict[str, Any])
 
 
 # A hostile call may look like one of an earlier version.
-@pytest.mark.filterwarnings("ignore:.* takes its arguments in another form:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.* with the arguments of an earlier version:DeprecationWarning")
 @on_dynamodb_local
 async def test_fuzz_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_config: DynamoDBConfig) -> None:
     tried: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What logs and errors tell, and above all what they do not."""
+"""Logs and errors tell no secret."""
 
 from __future__ import annotations
 

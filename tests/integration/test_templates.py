@@ -45,7 +45,7 @@ SCALED: dict[str, Any] = {
 
 
 async def made(client: Any, config: DynamoDBConfig) -> dict[str, Any]:
-    """What there is of each table, but for what depends on the moment and the name."""
+    """Describes each table, without what depends on the moment or on the name."""
     found = {}
     for table in Tables.of(config.table_prefix).all():
         description = (await client.describe_table(TableName=table.name))["Table"]

@@ -1,4 +1,4 @@
-"""What a user's own tests get: local engines and the pytest plugin."""
+"""The helpers for users' own tests: local engines and the pytest plugin."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Which IAM actions a request needs, and on what (AWS: "Service Authorization Reference")."""
+"""Names the IAM actions and resources that a request needs (AWS: "Service Authorization Reference")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATEMENTS = {"INSERT": "PartiQLInsert", "UPDATE": "PartiQLUpdate", "SELECT": "
 
 
 def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
-    """What a role has to be allowed for a request."""
+    """Yields the permissions that a role needs for a request."""
     match operation:
         case "TransactWriteItems":
             for element in request["TransactItems"]:
@@ -56,7 +56,7 @@ def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
 
 
 def _of_scaling(table: str) -> Iterator[Need]:
-    """What Application Auto Scaling does on behalf of whoever registers a capacity."""
+    """Yields the permissions that Application Auto Scaling needs from a caller that registers a capacity."""
     yield "dynamodb:UpdateTable", table
     prefix = table.rpartition("_")[0]
     for action in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm"):
@@ -67,7 +67,7 @@ def _of_scaling(table: str) -> Iterator[Need]:
 
 
 def allowed(policy: dict[str, Any]) -> set[Need]:
-    """What a policy allows, whatever its conditions."""
+    """Returns the permissions that a policy grants, regardless of its conditions."""
     return {
         # After the service, the region and the account.
         (action, resource.split(":", 5)[-1].removeprefix("table/"))
@@ -79,7 +79,7 @@ def allowed(policy: dict[str, Any]) -> set[Need]:
 
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Need]]:
-    """All that is needed while the context lasts."""
+    """Records all permissions that requests need while the context lasts."""
     found: set[Need] = set()
     send = Gateway._await_client
 

@@ -1,4 +1,4 @@
-"""The environment variables and shared files that AWS clients read, without those of this machine."""
+"""Replaces the environment variables and shared files that AWS clients read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class AwsEnvironment:
-    """Empty at first; `set` and `write` fill it. It ends with the test."""
+    """The environment of AWS clients, empty at first; `set` and `write` fill it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self._monkeypatch = monkeypatch

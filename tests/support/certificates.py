@@ -1,4 +1,4 @@
-"""Certificates for servers in tests."""
+"""Makes certificates for servers in tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def self_signed(host: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """The context of a server of a host, and the file to trust it by."""
+    """Returns the TLS context of a server for a host, and the file that a client trusts it by."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A process that commits pages of one site, new ones and some that others commit too, until it is killed.
+"""Runs a process that commits pages of one site, some of them shared with others, until it is killed.
 
 Its transactions wait at random before they are sent and after they were applied, and some lose their answer.
 """
@@ -26,7 +26,7 @@ def settings(endpoint: str, prefix: str) -> Any:
 
 async def commit_forever(backend: DynamoDBBackend, chance: random.Random) -> None:
     while True:
-        # Most are never committed again, so that nothing makes up for a change that is passed over.
+        # Most pages are committed only once, so that a change that the reader misses stays missing.
         is_new = chance.random() < 0.7
         page_id = f"{chance.getrandbits(64):x}" if is_new else f"p{chance.randrange(SHARED_PAGES)}"
         try:

@@ -1,4 +1,4 @@
-"""A backend on a clock that tests move, with the settings of the plugin's fixture."""
+"""Provides a backend on a clock that tests move, with the settings of the plugin's fixture."""
 
 from __future__ import annotations
 

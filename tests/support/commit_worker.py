@@ -1,4 +1,4 @@
-"""A worker process that crawls a small made-up site by commits, and kills itself with SIGKILL on the way."""
+"""Runs a worker process that crawls a small made-up site by commits, and kills itself with SIGKILL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings(endpoint: str, prefix: str) -> Any:
 def work(
     endpoint: str, prefix: str, step: int | None = None, moment: str = "before", run_id: str = "run"
 ) -> None:
-    """Crawls a run, and dies on the way or at the end.
+    """Crawls a run, and dies at a request or at the end.
 
     `step` counts requests from the claim of the first item on; it dies before it sends that one, or after the
     engine has applied it. Without, it crawls to the end.

@@ -1,4 +1,4 @@
-"""Records with sensible fields, and hypothesis strategies for records with any."""
+"""Makes records with sensible fields, and hypothesis strategies for records with any fields."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def hours(count: float) -> timedelta:
 
 
 def dense_text(kilobytes: int, seed: str = "") -> str:
-    """Text that compresses to that size and not below; the same for the same seed."""
+    """Returns text that compresses to that size and not below; the same for the same seed."""
     return Random(seed).randbytes(1024 * kilobytes).hex()  # noqa: S311 # the same text every time
 
 

@@ -1,4 +1,4 @@
-"""A run whose tables are dictionaries: for what one process decides by itself, in virtual time."""
+"""Fakes a run whose tables are dictionaries, for the decisions of one process, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five tables as DynamoDB describes them, for statuses and options that no local engine has."""
+"""Fakes the five tables as DynamoDB describes them, for statuses and options that no local engine has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fakes import FakeClient, client_error
 
 
 class FakeTables:
-    """Answers what a backend asks while it opens. A test changes the descriptions, and what is answered.
+    """Answers the requests that a backend sends while it opens. A test changes the descriptions.
 
     Attributes:
         descriptions: The descriptions of the tables that exist, by their names without the prefix.
@@ -34,7 +34,7 @@ class FakeTables:
         self.client = FakeClient(self._answer)
 
     def sent(self, operation: str) -> list[Any]:
-        """The requests of one operation."""
+        """Returns the requests of one operation."""
         return [request for name, request in self.client.requests if name == operation]
 
     def _answer(self, operation: str, request: Any) -> Any:
@@ -62,7 +62,7 @@ class FakeTables:
 
 
 def described(request: Any) -> Any:
-    """How DynamoDB describes an active table that was created by a request (AWS: TableDescription)."""
+    """Returns how DynamoDB describes an active table after a request (AWS: TableDescription)."""
     description: Any = {
         "TableName": request["TableName"],
         "TableStatus": "ACTIVE",

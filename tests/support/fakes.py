@@ -1,4 +1,4 @@
-"""Clients that answer from a script, or stand before an engine: for what no engine does on demand."""
+"""Provides clients that answer from a script, or that stand between a backend and an engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST = DynamoDBConfig(retry_base_delay=0, retry_attempts=ATTEMPTS, max_connectio
 
 
 class FakeClient:
-    """Answers each request with what a function returns, awaited if need be, or raises."""
+    """Answers each request with the result of a function, awaited if needed, or with its error."""
 
     def __init__(self, answer: Answer) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -49,7 +49,7 @@ class FakeClient:
 
 
 def intercepting(around: Around) -> ClientFactory:
-    """A factory of real clients, each call of which is `around(operation, request, call)`."""
+    """Returns a factory of real clients, whose calls go through `around(operation, request, call)`."""
 
     class Intercepted:
         def __init__(self, client: Any) -> None:
@@ -73,7 +73,7 @@ def intercepting(around: Around) -> ClientFactory:
 async def open_gateway(
     answer: Answer, config: DynamoDBConfig = FAST
 ) -> AsyncIterator[tuple[Gateway, FakeClient]]:
-    """A gateway on a fake client, open."""
+    """Opens a gateway on a fake client."""
     client = FakeClient(answer)
     gateway = Gateway(config, client.factory)
     await gateway.open()
@@ -84,7 +84,7 @@ async def open_gateway(
 
 
 def scripted(*answers: Any) -> Answer:
-    """Gives the answers one after the other; exceptions are raised."""
+    """Returns a function that gives the answers one after the other; exceptions are raised."""
     left = list(answers)
 
     def answer(operation: str, request: dict[str, Any]) -> Any:
@@ -97,7 +97,7 @@ def scripted(*answers: Any) -> Answer:
 
 
 def client_error(code: str, status: int = 400, **parts: Any) -> ClientError:
-    """What botocore raises for an error answer of DynamoDB."""
+    """Returns the error that botocore raises for an error answer of DynamoDB."""
     response: Any = {
         "Error": {"Code": code, "Message": f"message of {code}"},
         "ResponseMetadata": {"HTTPStatusCode": status},

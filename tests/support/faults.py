@@ -1,8 +1,8 @@
-"""A proxy between a backend and its engine that injects faults, at random but reproducibly.
+"""Injects faults by a proxy between a backend and its engine, at random but reproducibly.
 
-Each request is hit with a given probability by one of the faults that fit its operation. What a fault does is
-what networks and DynamoDB do: some faults come before the engine has seen the request, some after it applied
-it, and a client cannot tell which.
+Each request is hit with a given probability by one of the faults that fit its operation. The faults are those
+of networks and of DynamoDB: some come before the engine has seen the request, some after the engine has
+applied it, and a client cannot tell which.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Answer: TypeAlias = tuple[int, dict[str, str], bytes]
 
 
 class Faults:
-    """Decides which requests are hit, and by what."""
+    """Decides which requests are hit, and by which fault."""
 
     def __init__(self, endpoint: str, share: float, seed: int) -> None:
         self.endpoint = endpoint
@@ -149,7 +149,7 @@ class Faults:
         return error_answer(400, "TransactionCanceledException", CancellationReasons=reasons)
 
     async def _unprocessed(self, request: web.BaseRequest, operation: str, body: bytes) -> web.StreamResponse:
-        """The engine gets a part of the batch only."""
+        """Gives the engine only a part of the batch, and reports the rest as unprocessed."""
         asked = orjson.loads(body)
         ((table, wanted),) = asked["RequestItems"].items()
         items = wanted["Keys"] if operation == "BatchGetItem" else wanted
@@ -170,7 +170,7 @@ class Faults:
     async def _statement_errors(
         self, request: web.BaseRequest, operation: str, body: bytes
     ) -> web.StreamResponse:
-        """The engine gets a part of the batch only; the others have errors of their own."""
+        """Gives the engine only a part of the batch; each of the other statements gets an error."""
         asked = orjson.loads(body)
         statements = asked["Statements"]
         kept, _ = self._split(range(len(statements)))
@@ -257,7 +257,7 @@ class Port:
 
 @asynccontextmanager
 async def served(faults: Faults) -> AsyncIterator[Port]:
-    """The proxy on a free port of loopback; yields the port."""
+    """Serves the proxy on a free port of loopback; yields the port."""
     runner = web.ServerRunner(web.Server(faults.handle, access_log=None))
     await runner.setup()
     try:
@@ -273,13 +273,13 @@ async def served(faults: Faults) -> AsyncIterator[Port]:
 
 @asynccontextmanager
 async def faulty(faults: Faults) -> AsyncIterator[str]:
-    """The proxy on a free port of loopback; yields its URL."""
+    """Serves the proxy on a free port of loopback; yields its URL."""
     async with served(faults) as port:
         yield port.url
 
 
 def _abort(request: web.BaseRequest) -> web.StreamResponse:
-    """Resets the connection; the response that is returned reaches nobody."""
+    """Resets the connection; the response that it returns is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)

@@ -1,4 +1,4 @@
-"""A process that opens a store, forks, and goes on reading, and its child, which tries to use that store."""
+"""Runs a process that opens a store and forks, and reads on while the child tries to use that store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CALLS: dict[str, Callable[[Store, Frontier], Awaitable[Any]]] = {
 
 
 def fork(config: DynamoDBConfig, report: Path) -> None:
-    """Opens a store, forks, and writes what parent and child have seen."""
+    """Opens a store, forks, and writes the results of parent and child."""
     loop = asyncio.new_event_loop()
     opened = [loop.run_until_complete(_open(Store(config)))]
     child = os.fork()
@@ -72,7 +72,7 @@ def _in_child(loop: asyncio.AbstractEventLoop, opened: list[tuple[Store, Frontie
     raised["get_page in the loop of the parent"] = loop.run_until_complete(
         _name_of_error(opened[0][0].get_page("site", "p1"))
     )
-    # Whatever comes on connections that both processes have, the child would take.
+    # The child would take all answers that come on connections of both processes.
     loop.run_until_complete(asyncio.sleep(0.5))
     closed = asyncio.run(_name_of_error(opened[0][0].close()))
     config = opened[0][0].config

@@ -1,4 +1,4 @@
-"""The queue as several processes have it, and what can stand between one of them and the engine."""
+"""Provides the queue as several processes have it, with interceptors between a process and the engine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BATCHES = {"conditional_batches": "partiql", "retry_base_delay": 0.001, **QUICK}
 async def opened(
     config: DynamoDBConfig, around: Around | None = None, clock: ManualClock | None = None
 ) -> AsyncIterator[Frontier]:
-    """The queue as another process has it, with something between it and the engine."""
+    """Opens the queue as another process has it, with an interceptor between it and the engine."""
     factory = open_client if around is None else intercepting(around)
     async with DynamoDBBackend(config, clock=clock, client_factory=factory) as backend:
         yield backend.frontier("site", "run")
 
 
 class Process:
-    """A process, as far as the queue can tell: a backend of its own, which can be killed."""
+    """Acts as a process for the queue: a backend of its own, which can be killed."""
 
     def __init__(self, config: DynamoDBConfig, clock: ManualClock | None = None) -> None:
         self.requests_left: int | None = None
@@ -46,11 +46,11 @@ class Process:
         return self.backend.frontier("site", "run")
 
     def die_after(self, requests: int) -> None:
-        """Lets it send so many requests more."""
+        """Lets it send so many more requests, and then kills it."""
         self.requests_left = requests
 
     async def kill(self) -> None:
-        """Ends it without another request: it releases nothing, and writes no counts."""
+        """Ends it without another request: it releases nothing, and stores no counts."""
         self.die_after(0)
         with suppress(RagcrawlDynamoError):
             await self.backend.close()
@@ -64,7 +64,7 @@ class Process:
 
 
 def is_of_index(operation: str, request: dict[str, Any]) -> bool:
-    """Whether items are asked for; hosts are listed under names that begin with "#"."""
+    """Returns whether a request asks for items; hosts are listed under names that begin with "#"."""
     return (
         operation == "query"
         and request.get("IndexName") == "by_queue"
@@ -73,7 +73,7 @@ def is_of_index(operation: str, request: dict[str, Any]) -> bool:
 
 
 def is_whole_run(operation: str, request: dict[str, Any], partition: str | None = None) -> bool:
-    """Whether a request reads the items of one of the run's partitions, by default the first one."""
+    """Returns whether a request reads the items of one of the run's partitions, by default the first."""
     values = request.get("ExpressionAttributeValues", {}).values()
     wanted = partition or items_partitions("run")[0]
     return operation == "query" and "IndexName" not in request and {"S": wanted} in values
@@ -81,7 +81,7 @@ def is_whole_run(operation: str, request: dict[str, Any], partition: str | None 
 
 @dataclass
 class Index:
-    """Stands between a process and the engine: what the index shows of items can be held back."""
+    """Stands between a process and the engine, and can hold back what the index shows of items."""
 
     shows: str = "truth"
     answers: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Hosts, items and limits as one process knows them, for tests of the queue's pure parts."""
+"""Makes hosts, items and limits as one process knows them, for tests of the queue's pure parts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def at(seconds: float) -> datetime:
 def candidate(
     name: str, priority: float = 0.0, age: float = 0.0, host: str = HOST, ready_at: datetime | None = None
 ) -> Candidate:
-    """An item that was found `age` seconds before the start."""
+    """Makes an item that was found `age` seconds before the start."""
     return candidate_at(name, host, queue_order(rank(priority, at(-age)), ready_at))
 
 
 def leased(item: Candidate, token: str = "token") -> Candidate:
-    """An item that can be claimed after a lease."""
+    """Makes an item that can be claimed after a lease."""
     return replace(item, expired_token=token)
 
 
@@ -41,7 +41,7 @@ def listed(
     mark: str = "",
     only_item: str = "",
 ) -> str:
-    """The sort key of a host in the list of hosts, by its best item."""
+    """Returns the sort key of a host in the list of hosts, by its best item."""
     place = queue_order(rank(priority, at(-age)), ready_at)
     return host_order(place, HostFacts(has_limits, shards, mark, only_item))
 
@@ -51,7 +51,7 @@ def record(host: str = HOST, **fields: Any) -> HostRecord:
 
 
 def known(*items: Candidate, host: str = HOST, is_all: bool = True, **fields: Any) -> HostCandidates:
-    """A host whose queue was read at second 0, with the items that can be claimed."""
+    """Makes a host whose queue was read at second 0, with the items that can be claimed."""
     fields = {"looked_at": 0.0, "order": listed(), "bucket": 0, **fields}
     known = HostCandidates(host, **fields)
     for item in items:

@@ -1,4 +1,4 @@
-"""Servers that answer in the place of AWS, over real sockets."""
+"""Runs servers that answer in place of AWS, over real sockets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 class TunnelProxy:
-    """A proxy for https, which forwards what it does not see.
+    """Forwards https as a proxy does, without seeing the contents.
 
     Attributes:
         url: Its URL, once it is entered.
@@ -83,7 +83,7 @@ class TunnelProxy:
         try:
             await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
         finally:
-            # Whoever is left hears of it: aiohttp leaves a connection open whose certificate it refuses.
+            # The other side is told to close: aiohttp leaves a connection open whose certificate it refuses.
             for end in (writer, far_writer):
                 end.close()
                 with suppress(OSError):

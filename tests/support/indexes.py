@@ -26,7 +26,7 @@ class ReadableIndex(ChunkIndex, Protocol):
 
 
 class MemoryIndex:
-    """An index with async methods. An id that is stored twice, or deleted in vain, is no error."""
+    """An index with async methods. To store an id twice, or to delete an unknown one, is no error."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, Chunk] = {}
@@ -92,7 +92,7 @@ async def remove(backend: DynamoDBBackend, page_id: str, site_id: str = "site") 
 
 
 async def chunks_of_site(backend: DynamoDBBackend, site_id: str = "site") -> dict[str, str]:
-    """What an index shall have: by id, the text of each chunk of each current version."""
+    """Returns the wanted content of an index: by id, the text of each chunk of each current version."""
     return {
         chunk.id: chunk.text
         async for version in backend.iter_versions(site_id)

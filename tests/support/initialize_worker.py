@@ -1,4 +1,4 @@
-"""A process that initializes a backend at the same moment as others, and saves a page."""
+"""Runs a process that initializes a backend at the same moment as others, and saves a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragcrawl_dynamo.testing import local_config
 
 
 def work(endpoint: str, prefix: str, name: str, output: str, start: Barrier) -> None:
-    """All that it prints and logs goes into a file; a warning is an error."""
+    """Runs the process. Its output and log go into a file; a warning is an error."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)

@@ -1,4 +1,4 @@
-"""A process that adds a link and kills itself, while another one proves that the run is finished."""
+"""Runs a process that adds a link and kills itself, while another one proves that the run is finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coverage at half its price; the figure is a lower bound.
+"""Measures coverage at half the usual cost; the figure is a lower bound.
 
 Where Python has no cheap events for branches (before 3.14), tracing doubles the time of all Python code, that
 of libraries included. So the import of the package and the tests are traced, but not the import of tests and
@@ -29,13 +29,13 @@ NOT_IMPORTED = {
 
 
 def module_names() -> list[str]:
-    """All modules of the package, without its own name."""
+    """Returns the names of all modules of the package, without the package's own name."""
     files = PACKAGE.rglob("*.py")
     return sorted(".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files)
 
 
 class Measurement:
-    """The coverage that is measured in this process, if any."""
+    """Measures the coverage in this process, if it is asked for."""
 
     def __init__(self) -> None:
         coverage = sys.modules.get("coverage")
@@ -52,13 +52,13 @@ class Measurement:
         self._twins = {_function(item) for item in items if _engine(item) == "dynamodb-local"}
 
     def save(self) -> None:
-        """Writes what was measured: xdist kills a worker that takes more than ten seconds to exit."""
+        """Writes the measured data: xdist kills a worker that takes more than ten seconds to exit."""
         if self._coverage is not None:
             self._coverage.save()
 
     @contextmanager
     def of(self, item: pytest.Item) -> Iterator[None]:
-        """Measures what runs within, unless it runs on DynamoDB Local too."""
+        """Measures the code that runs within, unless it also runs on DynamoDB Local."""
         if self._coverage is None or (_engine(item) == "moto" and _function(item) in self._twins):
             yield
             return

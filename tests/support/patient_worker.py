@@ -1,4 +1,4 @@
-"""A worker process whose handlers never end: what is left of it when it is told to.
+"""Runs a worker process whose handlers never end, to test how the worker ends.
 
     python -m tests.support.patient_worker ENDPOINT PREFIX GRACE_SECONDS
 

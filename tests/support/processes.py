@@ -1,4 +1,4 @@
-"""Processes of tests, none of which outlives its test.
+"""Starts processes for tests; none of them outlives its test.
 
 A worker is a fork of a process that has imported what workers need: that takes a few milliseconds, where
 starting Python and importing the package takes half a second of CPU.
@@ -28,12 +28,12 @@ def start(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 
 
 def barrier(count: int) -> Barrier:
-    """What so many workers wait at for each other."""
+    """Returns a barrier at which so many workers wait for each other."""
     return _CONTEXT.Barrier(count)
 
 
 async def ended(process: ForkServerProcess) -> int:
-    """The exit code of a process, once it has ended; the signal that killed it is negative."""
+    """Returns the exit code of a process, once it has ended; the signal that killed it is negative."""
     # Not in a thread: starting another process looks at this one too, and one of the two would miss its end.
     has_ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ async def kill(process: ForkServerProcess) -> None:
 
 
 async def run_command(*command: str, **options: Any) -> tuple[int, str, str]:
-    """Runs a command: its exit code, output and errors. All that it started ends with it."""
+    """Runs a command; returns its exit code, output and errors. Its child processes end with it."""
     process = await asyncio.create_subprocess_exec(
         *command,
         **options,

@@ -1,4 +1,4 @@
-"""A queue on a clock that tests move. Whoever uses it has a fixture `config`."""
+"""Provides a queue on a clock that tests move. Its users need a fixture `config`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of the queue in memory: what is claimable, how much of it hosts allow, and in which order."""
+"""Models the queue in memory: which items are claimable, how many of a host, and in which order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEVER = -1
 
 @dataclass
 class Entry:
-    """What the model knows of a link. `free_at` is a delay's end, or when a lease can be taken over."""
+    """A link in the model. `free_at` is the end of its delay, or when its lease can be taken over."""
 
     url: str
     host: str
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass
 class Host:
-    """What the model knows of a host's limits.
+    """The limits of a host in the model.
 
     Limits that change while leases run leave open what counts: what must not be claimed is computed from
     what counts for certain, and what must be claimable from all that may count.
@@ -77,11 +77,11 @@ class Host:
     possible_slots: dict[str, datetime] = field(default_factory=dict)
 
     def at_most(self, now: datetime) -> int:
-        """How many leases may begin."""
+        """Returns how many leases may begin."""
         return self._room(now, self.spaced_lease, self.delay, self.slots)
 
     def at_least(self, now: datetime) -> int:
-        """How many leases must be possible."""
+        """Returns how many leases must be possible."""
         return self._room(now, self.any_lease, HOST_DELAY, self.possible_slots)
 
     def _room(self, now: datetime, latest: datetime | None, delay: float, slots: dict[str, datetime]) -> int:
@@ -108,7 +108,7 @@ class Host:
             self.slots[token] = free_at
 
     def note_perhaps(self, token: str, now: datetime, free_at: datetime) -> None:
-        """Notes a lease of which only a process knows that was killed, if it ever began."""
+        """Notes a lease that only a killed process knew of, and that may never have begun."""
         self.any_lease = now
         self.possible_slots[token] = free_at
 
@@ -124,7 +124,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When a host was served, in leases of one process: not before `earliest` and not after `latest`."""
+    """The turn of a host in the leases of one process: not before `earliest` and not after `latest`."""
 
     earliest: int
     latest: int
@@ -132,7 +132,7 @@ class Turn:
 
 @dataclass
 class Turns:
-    """Which hosts one process has served, for how long each of them has had claimable items.
+    """The hosts that one process has served, as long as each of them has had claimable items.
 
     A host that had none at some moment may be forgotten meanwhile. It may be served before all others then,
     and must be served before hosts that are served after its return.
@@ -150,7 +150,7 @@ class Turns:
         self.hosts[host] = Turn(self.served, self.served)
 
     def are_reversed(self, first: str, other: str) -> bool:
-        """Whether `first` is served although `other` was certainly served longer ago."""
+        """Returns whether `first` is served although `other` was certainly served longer ago."""
         return (
             other in self.hosts
             and first in self.hosts
@@ -159,7 +159,7 @@ class Turns:
 
 
 class Claimable:
-    """What can be claimed at a moment."""
+    """The links that can be claimed at a moment."""
 
     def __init__(self, entries: Iterable[Entry], hosts: dict[str, Host], now: datetime) -> None:
         self.by_host: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -173,12 +173,12 @@ class Claimable:
 
     @property
     def at_least(self) -> int:
-        """How many items must be claimable together."""
+        """Returns how many items must be claimable together."""
         return sum(min(len(entries), self._least[host]) for host, entries in self.by_host.items())
 
     @property
     def at_most(self) -> int:
-        """How many items may be claimed together."""
+        """Returns how many items may be claimed together."""
         return sum(min(len(entries), self._most[host]) for host, entries in self.by_host.items())
 
     def hosts(self) -> list[str]:
@@ -211,7 +211,7 @@ class Claimable:
 
 
 class QueueModel:
-    """What the model knows of a run."""
+    """A run in the model."""
 
     def __init__(self, clock: ManualClock, hosts: Iterable[str]) -> None:
         self.clock = clock
@@ -221,7 +221,7 @@ class QueueModel:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many items are in which state."""
+        """Returns how many items are in which state."""
         return Counter(entry.state for entry in self.entries.values())
 
     @property
@@ -265,7 +265,7 @@ class QueueModel:
                 host.note_perhaps(uuid4().hex, now, now + timedelta(seconds=seconds) + SKEW)
 
     def note_dead_letters(self, stored: Callable[[], dict[str, FrontierItem]]) -> None:
-        """Items whose last lease expired become dead letters when somebody comes across them.
+        """Makes items dead letters whose last lease has expired, if a process has noticed it.
 
         Args:
             stored: Reads the items of the run by URL.
@@ -278,7 +278,7 @@ class QueueModel:
                 entry.state, entry.failures = "failed", MAX_ATTEMPTS
 
     def note_end(self, claim: Claim, verb: str, *, is_lost: bool) -> None:
-        """Checks that a call had to be refused, or had to be done, and notes what it did."""
+        """Checks whether a call had to be refused or done, and notes its effect."""
         entry, host = self.entry(claim), self.hosts[claim.item.domain]
         now = self.clock.now()
         held = entry.state == "in_progress" and entry.token == claim.token

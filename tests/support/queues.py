@@ -1,4 +1,4 @@
-"""What the tests of the frontier's queue share."""
+"""Helps the tests of the frontier's queue: engines, settings and claims."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def items(backend: DynamoDBBackend, run_id: str = "run") -> dict[str, Fron
 
 
 async def claim_all(frontier: Frontier, **options: Any) -> list[Claim]:
-    """Everything that can be claimed now."""
+    """Claims everything that can be claimed now."""
     claims: list[Claim] = []
     while found := await frontier.claim(50, **options):
         claims += found

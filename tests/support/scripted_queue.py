@@ -1,4 +1,4 @@
-"""A queue that hands out claims as a test wants, and a worker on it, in virtual time."""
+"""Provides a queue that hands out claims as a test wants, and a worker on it, in virtual time."""
 
 from __future__ import annotations
 

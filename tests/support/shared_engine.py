@@ -1,4 +1,4 @@
-"""DynamoDB Local once a test run, however many processes run the tests.
+"""Runs DynamoDB Local once for a test run, however many processes run the tests.
 
 The process that was called, which is also xdist's controller, starts the engine when the first test asks for
 it, and ends it when the run ends. xdist's workers ask over a socket.
@@ -17,7 +17,7 @@ from ragcrawl_dynamo.testing import run_dynamodb_local
 
 
 class SharedEngine:
-    """The engine, as the process has it that starts and ends it."""
+    """The engine in the process that starts and ends it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,7 +28,7 @@ class SharedEngine:
         self._key = token_bytes(16)
 
     def endpoint(self) -> str:
-        """Its URL; starts it if it does not run yet.
+        """Returns its URL; starts it if it does not run yet.
 
         Raises:
             RuntimeError: It is not there, or does not start.
@@ -39,7 +39,7 @@ class SharedEngine:
             return self._endpoint
 
     def address(self) -> dict[str, Any]:
-        """What `ask` needs in another process."""
+        """Returns the arguments that `ask` needs in another process."""
         if self._listener is None:
             self._listener = self._running.enter_context(Listener(("127.0.0.1", 0), authkey=self._key))
             threading.Thread(target=self._answer, args=(self._listener,), daemon=True).start()
@@ -47,7 +47,7 @@ class SharedEngine:
         return {"host": host, "port": port, "key": self._key}
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the engine."""
         self._running.close()
 
     def _answer(self, listener: Listener) -> None:
@@ -64,7 +64,7 @@ class SharedEngine:
 
 
 def ask(address: dict[str, Any]) -> str:
-    """The engine's URL, asked for by a worker of xdist.
+    """Asks for the engine's URL, from a worker of xdist.
 
     Raises:
         RuntimeError: The engine is not there, or does not start.

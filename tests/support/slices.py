@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 async def all_slices(read: Callable[[str | None], Awaitable[Slice[T]]]) -> list[Slice[T]]:
-    """Every slice of a listing, from the first to the one without a cursor."""
+    """Returns every slice of a listing, from the first to the one without a cursor."""
     slices = [await read(None)]
     while slices[-1].cursor is not None:
         slices.append(await read(slices[-1].cursor))

@@ -1,4 +1,4 @@
-"""Tables that one test after the other uses: creating and deleting five takes longer than most tests.
+"""Reuses tables for one test after the other: creating and deleting five takes longer than most tests.
 
 A conftest that imports the two fixtures gives them to its folder, in place of the plugin's.
 """
@@ -27,7 +27,7 @@ _FREE: defaultdict[str, list[str]] = defaultdict(list)
 
 @pytest_asyncio.fixture
 async def dynamodb_config(dynamodb_endpoint: str) -> AsyncIterator[DynamoDBConfig]:
-    """Settings of tables that are empty or do not exist yet, and that no other test uses at the same time."""
+    """Returns settings of empty or missing tables that no other test uses at the same time."""
     free = _FREE[dynamodb_endpoint]
     config = local_config(dynamodb_endpoint, **({"table_prefix": free.pop()} if free else {}))
     yield config

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Turns:
-    """How often a task that is always ready has run."""
+    """Counts how often a task that is always ready has run."""
 
     count: int = 0
 

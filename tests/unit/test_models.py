@@ -16,7 +16,7 @@ from ragcrawl_dynamo import (
 )
 from tests.support.factories import hours, make_item, make_page, make_run
 
-# As in ragcrawl 0.0.2: whoever moves from there keeps their field names.
+# As in ragcrawl 0.0.2: users who move from there keep their field names.
 FIELDS = {
     Site: "site_id name seeds allowed_domains allowed_subdomains config created_at updated_at last_crawl_at "
     "last_sync_at total_pages total_runs is_active",

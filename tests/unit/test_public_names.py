@@ -1,4 +1,4 @@
-"""What users import. Which room may import which is checked by `make lint` (import-linter)."""
+"""The names that users import. `make lint` (import-linter) checks which room may import which."""
 
 import importlib
 import inspect

@@ -14,7 +14,7 @@ SITE = {
 
 
 async def fetch(url: str) -> Response:
-    """Answers from SITE."""
+    """Returns a page of SITE."""
     return SITE[url]
 
 

@@ -28,7 +28,7 @@ class RequestClaimer:
 
     While nothing can be claimed, one claim waits in the background. The frontier knows when a host is due, so
     the claim gets its request then, and nobody else has to ask DynamoDB. A process that has never fetched a
-    request does not wait: it might only add requests, and hold those that it claims for ever.
+    request does not wait: it might only add requests, and hold those that it claims forever.
     """
 
     def __init__(

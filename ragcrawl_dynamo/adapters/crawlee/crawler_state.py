@@ -13,7 +13,7 @@ _PREFIXES = ("__CRAWLER_STATISTICS_", "CRAWLEE_STATE_", "CRAWLEE_SESSION_POOL_ST
 
 
 class CrawlerState:
-    """What a process knows of the values that Crawlee reads once, keeps in memory, and saves again and again.
+    """Knows the values that Crawlee reads once, keeps in memory, and saves again and again.
 
     Two processes that do so under one key would undo each other's changes, and nobody could merge them.
     """

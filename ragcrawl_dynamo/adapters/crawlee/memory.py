@@ -1,4 +1,4 @@
-"""What a process remembers of a request queue: its claims, handled requests, and the queue's last answers."""
+"""Remembers a request queue for one process: its claims, handled requests, and the queue's last answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend remembers: the sites for which it has saved something."""
+"""Remembers the sites of a backend: those for which it has saved something."""
 
 from __future__ import annotations
 

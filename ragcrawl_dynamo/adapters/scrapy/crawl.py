@@ -27,7 +27,7 @@ _CLIENT_LOGGERS = ("aiobotocore", "botocore", "ragcrawl_dynamo._dynamodb")
 
 
 class Crawl:
-    """What the components of one crawler share.
+    """The state that the components of one crawler share.
 
     Attributes:
         settings: The settings of the crawl.

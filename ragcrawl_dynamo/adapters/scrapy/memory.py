@@ -1,4 +1,4 @@
-"""What a process remembers of a crawl: the requests that it holds, their outcomes, and what it must write."""
+"""Remembers a crawl for one process: the requests that it holds, their outcomes, and what it must write."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ async def wait_until(ask: Callable[[], Awaitable[T]], expected: T) -> None:
 
 
 def user_fields(request: Request) -> tuple[Any, ...]:
-    """What a user has set of a request."""
+    """Returns the fields of a request that a user has set."""
     fields = (request.url, request.unique_key, request.method, request.payload, request.label)
     data = {name: value for name, value in request.user_data.items() if name != "label"}
     return (*fields, dict(request.headers), data)

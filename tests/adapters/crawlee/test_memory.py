@@ -1,4 +1,4 @@
-"""What a process remembers of a request queue."""
+"""The memory of a request queue."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ async def test_crawlee_request_queue_keeps_the_claim_of_a_request_that_is_fetche
     monkeypatch.setattr(frontier, "put_back", put_back_and_fetch)
     assert await queue.reclaim_request(first) is not None
     (second,) = again
-    # Otherwise nobody could settle it, and its lease would be renewed for ever.
+    # Otherwise nobody could settle it, and its lease would be renewed forever.
     assert await queue.mark_request_as_handled(second) is not None
     assert await queue.is_finished()
 

@@ -1,4 +1,4 @@
-"""What differs on purpose from Crawlee's own client in memory: the table in docs/adapters/crawlee.md."""
+"""Differences on purpose from Crawlee's own client in memory: the table in docs/adapters/crawlee.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ragcrawl's interface and models have, the asynchronous contract and our models have too."""
+"""The asynchronous contract and our models have all that ragcrawl's interface and models have."""
 
 from __future__ import annotations
 

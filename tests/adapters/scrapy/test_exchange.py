@@ -149,7 +149,7 @@ async def test_exchange_asks_whether_the_crawl_is_finished_as_soon_as_its_last_r
         await asyncio.sleep(0)
     exchanging.memory.settle(claim.token)
     exchanging.exchange.note_output()
-    # The claim would wait for ever.
+    # The claim would wait forever.
     async with asyncio.timeout(10):
         while not exchanging.memory.is_finished:  # noqa: ASYNC110 # as above
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a process remembers of the requests of a crawl."""
+"""The memory of the requests of a crawl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request carries: values that come back as they were, and values that are refused."""
+"""The values that a request carries: some that come back as they were, and values that are refused."""
 
 from __future__ import annotations
 

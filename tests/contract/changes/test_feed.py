@@ -182,7 +182,9 @@ async def test_list_changes_refuses_an_expired_cursor(backend: DynamoDBBackend, 
     clock.advance(timedelta(days=29, hours=22).total_seconds())
     assert (await backend.list_changes("site", cursor=cursor)).is_end
     clock.advance(timedelta(hours=2).total_seconds())
-    with pytest.raises(ChangesExpiredError, match="change_retention_days = 30: start anew without one"):
+    with pytest.raises(
+        ChangesExpiredError, match="change_retention_days = 30 only: start again without a cursor"
+    ):
         await backend.list_changes("site", cursor=cursor)
 
 
@@ -244,7 +246,7 @@ async def test_list_changes_judges_a_cursor_by_the_retention_of_the_writer_not_b
         assert [change.page.page_id for change in part] == ["a"]
         await commit(writer, "b", "1")
         clock.advance(timedelta(hours=24).total_seconds())
-        with pytest.raises(ChangesExpiredError, match="logged with change_retention_days = 1: start anew"):
+        with pytest.raises(ChangesExpiredError, match="kept for change_retention_days = 1 only: start again"):
             await reader.list_changes("site", cursor=part.cursor)
 
 

@@ -1,4 +1,4 @@
-"""What a commit makes of each HTTP status: in the page, the change feed, the queue and the run's stats."""
+"""The effect of each HTTP status in a commit: on the page, the change feed, the queue and the run's stats."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WAYS_TO_END = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answers.
+    """An answer of a server.
 
     Attributes:
         status: The HTTP status; None if no answer came.
@@ -172,7 +172,7 @@ class Crawl:
         return await items(self.backend)
 
     async def changes(self) -> list[ChangeKind]:
-        """What the reader gets that began before the commit."""
+        """Returns the changes that a reader gets who began before the commit."""
         found = await self.backend.list_changes("site", cursor=self.cursor)
         assert found.is_end
         return [each.kind for each in found]

@@ -86,7 +86,9 @@ async def test_save_versions_bulk_stores_the_others_beside_an_invalid_version(
     backend: DynamoDBBackend,
 ) -> None:
     bad = make_version("bad", extra={"score": float("nan")})
-    with pytest.raises(InvalidValueError, match=r"PageVersion\.extra\.score: DynamoDB has no nan"):
+    with pytest.raises(
+        InvalidValueError, match=r"PageVersion\.extra\.score: DynamoDB cannot store the number nan"
+    ):
         await backend.save_version(bad)
     with pytest.raises(PartialBatchError) as caught:
         await backend.save_versions_bulk([make_version("v1"), bad, make_version("v2")])

@@ -32,7 +32,7 @@ HOME = "https://docs.example/"
 
 @dataclass
 class Answer:
-    """What the server answers: a status, a text, links, and headers."""
+    """An answer of the server: status, text, links and headers."""
 
     status: int = 200
     text: str = ""
@@ -49,7 +49,7 @@ class Server:
         self.conditional: Counter[str] = Counter()
 
     async def handle(self, task: Task) -> None:
-        """What a user's handler does."""
+        """Fetches and saves a task, as a user's handler does."""
         url = task.url.partition("#")[0]
         self.requests[url] += 1
         answer = self.pages.get(url, Answer(404))
@@ -326,7 +326,7 @@ async def test_handler_that_saves_nothing_skips_the_item_and_its_page_is_not_del
         summary = await run.work(handle)
     assert (summary.completed, summary.skipped, run.unseen) == (3, 1, [])
     assert await store.count_pages("docs") == 4
-    assert f"{HOME}c has saved nothing" in caplog.text
+    assert f"{HOME}c has not called task.save()" in caplog.text
 
 
 async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
@@ -340,7 +340,7 @@ async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
         summary = await run.work(handle, on_error=lambda _, error: errors.append(error))
     assert summary.completed == 1
     assert [type(error) for error in errors] == [InvalidArgumentError]
-    assert "saves once" in str(errors[0])
+    assert "call save" in str(errors[0])
 
 
 async def test_save_after_the_lease_was_lost_writes_no_alias(store: Store) -> None:
@@ -441,7 +441,7 @@ async def test_crawl_deletes_nothing_if_it_does_not_know_how_much_is_unseen(
     monkeypatch.setattr("ragcrawl_dynamo._crawl.crawl._MOST_UNSEEN", 1)
     await crawl(store, server, delete_unseen=True, follow=lambda url: url == HOME)
     assert await store.count_pages("docs") == 4
-    assert "none is deleted" in caplog.text
+    assert "none is marked as gone" in caplog.text
 
 
 @pytest.mark.parametrize(

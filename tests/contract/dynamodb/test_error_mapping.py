@@ -1,4 +1,4 @@
-"""What the tracebacks and the attributes of errors tell, on both engines."""
+"""The tracebacks and the attributes of errors, on both engines."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

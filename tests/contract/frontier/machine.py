@@ -159,7 +159,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(which=processes, limit=st.sampled_from([1, 4, 10]), rounds=st.integers(1, 5))
     def crawl(self, which: int, limit: int, rounds: int) -> None:
-        """What a worker does."""
+        """Claims and completes items, as a worker does."""
         for _ in range(rounds):
             self.settle(self.lease(which, limit, 20.0), which, "complete")
 
@@ -359,7 +359,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.do(crawler.process.kill())
 
     def drain(self) -> None:
-        """Nothing is lost: whatever happened, all can be crawled to the end, and is counted rightly."""
+        """Nothing is lost: after any steps, all can be crawled to the end, and the counts are right."""
         self.compare()
         if self.model.is_paused:
             self.pause_or_resume(0)

@@ -202,7 +202,7 @@ async def test_same_rules_in_another_process_are_accepted(
     other = elsewhere.frontier("site", "run", **rules)  # type: ignore[arg-type]
     assert [result.added for result in await other.add(["http://www.a.example/#!/1"])] == [False]
     assert elsewhere.frontier("site", "run") is other
-    with pytest.raises(InvalidArgumentError, match="opened the run's frontier with another normalize"):
+    with pytest.raises(InvalidArgumentError, match="opened the frontier of run 'run' with another normalize"):
         elsewhere.frontier("site", "run", normalize=without_tracking)
     # After its items were deleted the run begins anew.
     await elsewhere.clear_frontier("run")

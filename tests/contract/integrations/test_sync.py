@@ -320,7 +320,7 @@ async def test_sync_index_that_was_suspended_beyond_its_lease_stops(
 
 
 async def test_sync_index_that_is_cancelled_waits_for_the_index(backend: DynamoDBBackend) -> None:
-    """What an interrupted call stored later, nobody would know of."""
+    """Nobody would know of chunks that an interrupted call stored later."""
     began, resume = asyncio.Event(), asyncio.Event()
 
     class SlowIndex(MemoryIndex):

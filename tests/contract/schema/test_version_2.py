@@ -250,7 +250,7 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
 async def test_migrate_to_version_2_renews_the_keys_of_urls(
     old: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the normal form is: here one in which each URL is another one than before."""
+    """The normal form is one in which every URL differs from its earlier form."""
     monkeypatch.setattr(migrations, "url_key", lambda url: f"key of {url}")
     before = {item["page_id"]["S"]: item for item in await raw(old, "pages")}
     # Two runs, two frontier items and two hosts besides.

@@ -80,7 +80,7 @@ async def test_list_changes_waits_for_a_commit_that_is_under_way(
         await commit(writer, "beyond")
         found, cursor = await names(backend, cursor)
         assert found == ["first"]
-        # Whoever begins now begins below it.
+        # A reader that begins now begins below it.
         newer = await present(backend)
         gate.open.set()
         await late

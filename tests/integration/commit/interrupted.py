@@ -1,4 +1,4 @@
-"""What the tests of commits share whose two writes, of the page and of its item, are interrupted."""
+"""Helps the tests of commits whose two writes, of the page and of its item, are interrupted."""
 
 from __future__ import annotations
 

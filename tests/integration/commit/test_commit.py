@@ -124,7 +124,7 @@ async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
             await backend.frontier("site", "run").add([url(0)])
             code = await run_worker(own, step, moment)
             assert code in (0, -signal.SIGKILL)
-            # No torn page is visible, whatever was written.
+            # No torn page is visible.
             async for page in backend.iter_pages("site"):
                 version = await backend.get_current_version("site", page.page_id)
                 assert version is not None

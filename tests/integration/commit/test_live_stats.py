@@ -103,7 +103,7 @@ async def test_commit_page_that_is_cancelled_after_its_transaction_counts_in_the
     clock = ManualClock()
     async with DynamoDBBackend(dynamodb_config, clock=clock) as backend:
         await backend.save_run(make_run(status="running"))
-        # With a maximum in flight, the host is told of the end of the lease after the transaction.
+        # With a maximum in flight, the lease is counted off at its host after the transaction.
         frontier = backend.frontier("site", "run", host_max_in_flight=2)
         await frontier.add(["https://a.example/1"])
         (claim,) = await frontier.claim()

@@ -129,7 +129,7 @@ async def test_endpoint_url_of_a_website_is_a_typed_error() -> None:
     async with http_server(website) as url:
         with pytest.raises(
             EndpointUnreachableError,
-            match=r"no usable answer from .*: check endpoint_url.* this is not DynamoDB",
+            match=r"no usable answer from .*: check endpoint_url.* not from DynamoDB",
         ):
             await DynamoDBBackend(local_config(url, **QUICK)).initialize()
 

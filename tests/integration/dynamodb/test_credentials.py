@@ -392,5 +392,5 @@ def test_session_of_another_kind_or_beside_other_credentials_is_refused() -> Non
         DynamoDBBackend(DynamoDBConfig(), session=wrong)
     other: dict[str, Any] = {"profile": "p"}
     for settings in (other, STATIC):
-        with pytest.raises(InvalidArgumentError, match="session: brings its own credentials"):
+        with pytest.raises(InvalidArgumentError, match="session: has its own credentials"):
             connect(session=aioboto3.Session(), **settings)

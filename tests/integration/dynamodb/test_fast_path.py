@@ -190,7 +190,7 @@ async def test_backend_works_on_the_plain_client(
 async def test_fast_path_lets_hooks_see_and_change_the_request(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    """Whoever traces, signs otherwise or injects faults hooks into these events."""
+    """Libraries that trace, sign in their own way or inject faults hook into these events."""
     table = f"{dynamodb_config.table_prefix}pages"
     seen: dict[str, Any] = {}
 
@@ -305,7 +305,7 @@ async def test_open_client_reads_the_models_of_botocore_outside_of_the_event_loo
 
 
 class Given:
-    """A body, as whoever answers in DynamoDB's stead has it."""
+    """A body of an answer, in the form that a stand-in for DynamoDB has it."""
 
     async def read(self) -> bytes:
         return b'{"Item":{"page_id":{"S":"given"}}}'

@@ -109,7 +109,7 @@ async def test_certificate_is_verified_through_a_proxy(
 
 @asynccontextmanager
 async def forwarding(engine: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy for http that asks an engine whatever host is asked for; yields its URL, and whom it saw."""
+    """Runs a proxy for http that asks an engine instead of any host; yields its URL and the hosts."""
     hosts: list[str] = []
 
     async def forward(request: web.Request) -> web.Response:
@@ -155,7 +155,7 @@ async def test_default_client_config_of_a_session_is_used_too(aws_environment: A
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ({"connect_timeout": 1}, "cannot choose connect_timeout: set `connect_timeout`"),
+        ({"connect_timeout": 1}, "must not set connect_timeout: set `connect_timeout`"),
         ({"max_pool_connections": 99}, "set `max_connections`"),
         ({"retries": {"max_attempts": 3}}, "set `retry_attempts`"),
         ({"region_name": "eu-west-1"}, "set `region`"),

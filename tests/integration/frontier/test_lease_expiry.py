@@ -1,4 +1,4 @@
-"""Expired leases are found by whoever claims next, at once."""
+"""The next claim finds expired leases, at once."""
 
 from __future__ import annotations
 

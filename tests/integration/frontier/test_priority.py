@@ -1,4 +1,4 @@
-"""Urgent links come first, wherever and by whomever they were added."""
+"""Urgent links come first, on any host and from any process."""
 
 from __future__ import annotations
 

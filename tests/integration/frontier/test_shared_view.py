@@ -1,4 +1,4 @@
-"""What one process makes claimable is seen at once by another one that had looked before."""
+"""An item that one process makes claimable is seen at once by another one that had looked before."""
 
 from __future__ import annotations
 

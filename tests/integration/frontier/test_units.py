@@ -1,4 +1,4 @@
-"""What leases cost in write units: an item's place in the index is not written when it is leased."""
+"""The write units of leases: an item's place in the index is not written when it is leased."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a real engine shows of the sync of an index: its cost in capacity units, and faults."""
+"""The sync of an index on a real engine: its cost in capacity units, and faults."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_capacity_units_of_sync_index(dynamodb_config: DynamoDBConfig) -> 
 async def test_sync_index_needs_the_role_of_a_reader(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever keeps an index may write nothing but keys that begin with "#"."""
+    """A role that keeps an index may write nothing but keys that begin with "#"."""
     index, written = MemoryIndex(), []
     for page_id in ("a", "b"):
         await write(backend, page_id, paragraphs(page_id, 2))

@@ -1,4 +1,4 @@
-"""What is in the tables, seen with a plain client: names, types and limits."""
+"""The items in the tables, seen with a plain client: names, types and limits."""
 
 from typing import Any
 

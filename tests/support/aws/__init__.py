@@ -1,4 +1,4 @@
-"""A simulated AWS: a proxy before DynamoDB Local that behaves as DynamoDB does where the engine does not.
+"""Simulates AWS: a proxy before DynamoDB Local that behaves like DynamoDB where the engine does not.
 
     async with simulated_aws(endpoint, Settings(seed=1, index_lag=Lag(0.1, 10))) as aws:
         config = local_config(aws.url)                     # in this process
@@ -7,9 +7,8 @@
     python -m tests.support.aws ENDPOINT '{"seed": 1, "index_lag": {"least": 0.1, "most": 10}}'
 
 DynamoDB Local is one process with one database: its indexes are never late, nothing is throttled,
-transactions never meet, and each request has its answer. What follows says what AWS does and where it says
-so (names of pages are those of docs.aws.amazon.com/amazondynamodb/latest/developerguide/), and what is
-done here.
+transactions never meet, and each request gets its answer. The list says how AWS behaves, with the page of its
+documentation (below docs.aws.amazon.com/amazondynamodb/latest/developerguide/), and how the simulation does.
 
 Late indexes. AWS: a global index is updated after the write is acknowledged, usually within a fraction of
     a second, in unlikely failures later; applications have to expect old results (GSI.html, "Data
@@ -41,9 +40,8 @@ Limits of a key. AWS: a partition takes 3,000 read units and 1,000 write units a
     all of it; statements fail one by one; transactions fail with a reason for each write (reference of
     BatchWriteItem, BatchGetItem, BatchExecuteStatement, TransactWriteItems).
 
-What is drawn depends on the seed and on what it is drawn for: the n-th write of an item has the same lag
-in all runs with one seed, in whatever order concurrent requests come. Time is read from `clock`, which a
-test can set.
+A random number depends on the seed and on its purpose: the n-th write of an item has the same lag in all runs
+with one seed, in any order of concurrent requests. Time is read from `clock`, which a test can set.
 
 Not simulated: expiry of items (nor does the engine), streams, limits of a table or an account, backups.
 """

@@ -1,4 +1,4 @@
-"""Draws that depend on the seed and on what they are for, and not on the order in which requests come."""
+"""Draws numbers that depend on the seed and on their purpose, not on the order in which requests come."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Chance:
         self._drawn: Counter[str] = Counter()
 
     def draw(self, name: str) -> float:
-        """The next number for a name."""
+        """Returns the next number for a name."""
         number = self._drawn[name]
         self._drawn[name] += 1
         digest = blake2b(f"{self._seed}/{name}/{number}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2.0**64
 
     def hits(self, share: float, name: str) -> bool:
-        """Whether something happens that happens in this share of cases."""
+        """Returns whether an event happens whose share of cases this is."""
         return share > 0 and self.draw(name) < share

@@ -1,6 +1,6 @@
-"""Copies of tables and of global indexes which writes reach late, as tables of the engine's own.
+"""Keeps late copies of tables and of global indexes, as tables of the engine.
 
-The engine reads them as it reads anything: conditions, filters, limits and cursors are its own.
+The engine reads the copies too, so conditions, filters, limits and cursors work as in the engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_KEY = 2048
 
 @dataclass(frozen=True)
 class Schema:
-    """What the simulation knows of a table.
+    """The keys of a table, as the simulation needs them.
 
     Attributes:
         name: Its name.
@@ -59,7 +59,7 @@ class Schema:
 
 
 class LateWrites:
-    """Writes of a table of the engine's, each of which is done when it is due."""
+    """Writes to a table of the engine, each of which is done when it is due."""
 
     def __init__(self, engine: Engine, table: str, clock: Clock) -> None:
         self.engine = engine
@@ -72,7 +72,7 @@ class LateWrites:
         self._latest: dict[bytes, float] = {}
 
     def floor(self, of: bytes) -> float:
-        """The moment before which no further write of an item can be done."""
+        """Returns the moment before which no further write of an item can be done."""
         return self._latest.get(of, 0.0)
 
     def add(self, of: bytes, due: float, name: str, write: Item) -> None:
@@ -80,15 +80,15 @@ class LateWrites:
 
         Args:
             of: The item that was written.
-            due: When.
-            name: What is written in the copy.
-            write: How, as a part of BatchWriteItem.
+            due: When the write is done.
+            name: The name of the item in the copy.
+            write: The write, as a part of BatchWriteItem.
         """
         self._latest[of] = max(due, self.floor(of))
         heapq.heappush(self._waiting, (due, next(self._numbers), of, name, write))
 
     async def catch_up(self) -> None:
-        """Does what is due."""
+        """Does the writes that are due."""
         if not self._waiting and not self._lock.locked():
             return
         async with self._lock:
@@ -103,7 +103,7 @@ class LateWrites:
             await self.write(last.values())
 
     async def write(self, writes: Iterable[Item]) -> None:
-        """Does writes now."""
+        """Sends writes now."""
         left = list(writes)
         while left:
             batch = {"RequestItems": {self.table: left[:_BATCH]}}
@@ -124,7 +124,7 @@ class IndexCopy:
         self._entries: dict[bytes, str] = {}
 
     async def create(self) -> None:
-        """Creates it with what the index has now."""
+        """Creates it with the present entries of the index."""
         await self._late.engine.require(
             "CreateTable",
             {
@@ -154,7 +154,7 @@ class IndexCopy:
             await self._late.write(self._put(self._entry(item)) for item in items)
 
     def partitions(self, of: bytes, image: Item | None) -> set[str]:
-        """The values of the index's partition key of an item's present entry, and of the one to come."""
+        """Returns the values of the index's partition key for an item's present entry and the next one."""
         entries = [self._entries.get(of)]
         if image is not None and self._is_listed(image):
             entries.append(self._entry(image))
@@ -224,7 +224,7 @@ class ReadCopy:
         self._late = late
 
     async def create(self) -> None:
-        """Creates it with what the table has now."""
+        """Creates it with the present items of the table."""
         await self._late.engine.require(
             "CreateTable",
             {
@@ -251,7 +251,7 @@ class ReadCopy:
 
 
 def name_table(answer: Answer, name: str) -> None:
-    """Names the table in what an answer of a copy says of capacity."""
+    """Writes the name of the table into the capacity that an answer of a copy reports."""
     consumed = answer.body.get("ConsumedCapacity", [])
     for part in [consumed] if isinstance(consumed, dict) else consumed:
         part["TableName"] = name

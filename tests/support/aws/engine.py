@@ -1,4 +1,4 @@
-"""The engine behind the simulation, and answers in the form of DynamoDB's."""
+"""Calls the engine behind the simulation, and makes answers in DynamoDB's form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEADERS = {
 
 @dataclass
 class Answer:
-    """What is answered to a request."""
+    """The answer to a request."""
 
     body: Item
     status: int = 200
@@ -43,7 +43,7 @@ class Answer:
 
 
 def error(code: str, message: str, status: int = 400, **parts: Any) -> Answer:
-    """An answer that says what failed."""
+    """Makes an error answer."""
     return Answer({"__type": _TYPE + code, "message": message, "Message": message, **parts}, status)
 
 
@@ -63,7 +63,7 @@ class Engine:
             return Answer(orjson.loads(await response.read()), response.status, kept)
 
     async def require(self, operation: str, request: Item) -> Item:
-        """Sends a request of the simulation's own, which must succeed."""
+        """Sends a request of the simulation itself, which must succeed."""
         answer = await self.call(operation, request)
         assert answer.is_done, f"{operation} {request}: {answer.body}"
         return answer.body

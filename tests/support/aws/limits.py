@@ -1,4 +1,4 @@
-"""Token buckets for each partition key value of tables and indexes."""
+"""Limits each partition key value of tables and indexes by a token bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Bucket:
 
 
 class Buckets:
-    """What each key has left: a bucket of units that fills at the rate of the limit.
+    """The units that each key has left: a bucket that fills at the rate of the limit.
 
     A request is let through while its bucket is not empty, and is charged what it took. So a bucket can be in
     debt: the units of a read are known when it is done.
@@ -32,7 +32,7 @@ class Buckets:
         self._buckets: dict[tuple[str, str, str], _Bucket] = {}
 
     def has_room(self, kind: str, name: str, key: str, limits: Limits) -> bool:
-        """Whether a key takes another request.
+        """Returns whether a key takes another request.
 
         Args:
             kind: "read" or "write".
@@ -59,7 +59,7 @@ class Buckets:
 
 
 def write_units(item: Item | None) -> int:
-    """The units of writing an item; one if it is not known.
+    """Returns the units of writing an item; one if the item is not known.
 
     Source: AWS, "DynamoDB read and write operations": one for each KB, rounded up.
     """

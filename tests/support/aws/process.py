@@ -1,4 +1,4 @@
-"""Runs a simulation in a process of its own, and tells it what to do."""
+"""Runs a simulation in a process of its own, and controls it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class RunningAWS:
         self.url = url
 
     def configure(self, settings: Settings) -> None:
-        """Changes what it does from the next request on."""
+        """Changes its settings, from the next request on."""
         self._control(orjson.dumps(settings.as_json()))
 
     def events(self) -> dict[str, int]:
-        """How often it did what."""
+        """Returns the number of events by kind."""
         events: dict[str, int] = self._control(None)
         return events
 

@@ -1,4 +1,4 @@
-"""The proxy: what happens to each request on its way to the engine and back."""
+"""Handles each request on its way to the engine and back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SimulatedAWS:
     """One simulation of AWS before an engine.
 
     Attributes:
-        settings: What it does, from the next request on. What a table has copies of is decided when it is
+        settings: Its settings, from the next request on. The copies of a table are made when the table is
             first used: so a lag can be changed later, but not be switched on.
         events: How often it did what.
         url: Its endpoint.
@@ -153,7 +153,7 @@ class SimulatedAWS:
     async def _write_batch(
         self, request: Item, writes: list[Write], refused: dict[int, str], tables: dict[str, Table]
     ) -> Answer:
-        """Does a part of a batch, and leaves the rest over."""
+        """Does a part of a batch, and leaves the rest unprocessed."""
         if len(refused) == len(writes):
             return self._refusals.throttled("BatchWriteItem")
         elements = [
@@ -189,7 +189,7 @@ class SimulatedAWS:
     async def _do(
         self, operation: str, request: Item, writes: list[Write], tables: dict[str, Table]
     ) -> Answer:
-        """Lets the engine do writes, and tells the copies what the items are now."""
+        """Lets the engine do writes, and updates the copies."""
         is_transaction = operation == "TransactWriteItems"
         async with self._locks.hold({write.id for write in writes}, as_transaction=is_transaction):
             sent = request
@@ -214,7 +214,7 @@ class SimulatedAWS:
     async def _images(
         self, operation: str, request: Item, writes: list[Write], answer: Answer
     ) -> list[tuple[Write, Item | None]]:
-        """What each item is after a write that was done."""
+        """Returns each written item as it is after the write."""
         match operation:
             case "PutItem" | "DeleteItem":
                 return [(writes[0], writes[0].item)]
@@ -257,7 +257,7 @@ class SimulatedAWS:
         return answer
 
     async def _is_stale(self, request: Item, table: Table) -> bool:
-        """Whether a read is answered from the copy, which has caught up then."""
+        """Returns whether a read is answered from the copy; if so, lets the copy catch up."""
         if request.get("ConsistentRead") or table.read_copy is None or self._chance.draw("stale") >= 0.5:
             return False
         self.events["stale reads"] += 1

@@ -1,4 +1,4 @@
-"""A client with a table of its own, for tests that look at what the simulation answers."""
+"""Provides a client with its own table, for tests of the simulation's answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RawTable:
         )
 
     async def listed(self, place: str, **options: Any) -> list[str]:
-        """What the index shows at a place: the sort keys of its items."""
+        """Returns the sort keys of the items that the index shows at a place."""
         answer = await self.query_index(place, **options)
         return [each["s"]["S"] for each in answer["Items"]]
 

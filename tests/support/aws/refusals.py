@@ -1,4 +1,4 @@
-"""Which parts of a request are refused for lack of capacity or because of a conflict, and how."""
+"""Decides which parts of a request are refused, for lack of capacity or because of a conflict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MESSAGES = {
 
 
 class Refusals:
-    """Decides it."""
+    """Decides about requests, and charges the units of those that are not refused."""
 
     def __init__(self, chance: Chance, buckets: Buckets, locks: ItemLocks) -> None:
         self._chance = chance
@@ -30,7 +30,7 @@ class Refusals:
     def of_writes(
         self, operation: str, writes: list[Write], tables: dict[str, Table], settings: Settings
     ) -> dict[int, str]:
-        """The parts of a request that are refused, with the reason of each; the others are charged."""
+        """Returns the parts of a request that are refused, with the reason of each; charges the others."""
         refused: dict[int, str] = {}
         is_transaction = operation == "TransactWriteItems"
         for i, write in enumerate(writes):
@@ -41,7 +41,7 @@ class Refusals:
         return refused
 
     def _conflicts(self, operation: str, write: Write, settings: Settings) -> bool:
-        """AWS: "Transaction conflict handling in DynamoDB". Writes of batches wait instead."""
+        """Returns whether a write meets another one (AWS: "Transaction conflict handling in DynamoDB")."""
         if operation == "TransactWriteItems":
             is_met = self._locks.is_held(write.id)
         elif operation in SINGLE_WRITES:
@@ -78,13 +78,13 @@ class Refusals:
             self._buckets.charge("write", write.table, partition, settings.limits, units)
 
     def takes_read(self, name: str, partition: str | None, settings: Settings) -> bool:
-        """Whether a key takes another read; a scan, which names none, is not limited."""
+        """Returns whether a key takes another read; a scan, which names no key, is not limited."""
         if settings.limits is None or partition is None:
             return True
         return self._buckets.has_room("read", name, partition, settings.limits)
 
     def charge_reads(self, name: str, partitions: list[str], answer: Answer, settings: Settings) -> None:
-        """Charges keys for what a read took, in equal parts."""
+        """Charges keys for the units of a read, in equal parts."""
         if settings.limits is None or not partitions:
             return
         consumed = answer.body.get("ConsumedCapacity", [])
@@ -94,7 +94,7 @@ class Refusals:
             self._buckets.charge("read", name, partition, settings.limits, units)
 
     def answer(self, operation: str, count: int, refused: dict[int, str]) -> Answer:
-        """The answer to a request that is refused as a whole.
+        """Makes the answer to a request that is refused as a whole.
 
         Args:
             operation: The operation.
@@ -115,13 +115,13 @@ class Refusals:
         return self.throttled(operation)
 
     def throttled(self, operation: str) -> Answer:
-        """A request that is throttled as a whole: on-demand tables have another name for it than others."""
+        """Makes the error of a request that is throttled as a whole. On-demand tables have another one."""
         is_on_demand = self._chance.draw(f"throttled/{operation}") < 0.5
         code = "ThrottlingException" if is_on_demand else "ProvisionedThroughputExceededException"
         return error(code, _MESSAGES[THROTTLED])
 
     def statement_error(self, code: str, table: str) -> Item:
-        """The answer to one statement that is refused."""
+        """Makes the answer to one statement that is refused."""
         if code == THROTTLED and self._chance.draw("throttled/statement") < 0.5:
             code = "ProvisionedThroughputExceeded"
         return {
@@ -131,7 +131,7 @@ class Refusals:
 
 
 def partition_of_read(operation: str, request: Item, table: Table) -> tuple[str, str | None]:
-    """What is read, table or index, and the value of its partition key; None for a scan."""
+    """Returns the table or index that is read, and the value of its partition key; None for a scan."""
     name, keys = request["TableName"], table.schema.keys
     if (index := request.get("IndexName")) in table.schema.indexes:
         name, keys = f"{name}/{index}", table.schema.indexes[index]
@@ -141,5 +141,5 @@ def partition_of_read(operation: str, request: Item, table: Table) -> tuple[str,
 
 
 def without(values: list[Any], left_out: dict[int, str]) -> list[Any]:
-    """The values at other places."""
+    """Returns the values at all other places."""
     return [value for i, value in enumerate(values) if i not in left_out]

@@ -1,4 +1,4 @@
-"""What a simulated AWS does, each behaviour on its own."""
+"""Defines the settings of a simulated AWS, one for each behaviour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Lag:
-    """How late a copy is: drawn for each write, log-uniform, so that most are much faster than the slowest.
+    """The lag of a copy: drawn for each write, log-uniform, so that most lags are much below the longest.
 
     Attributes:
         least: Seconds.
@@ -22,13 +22,13 @@ class Lag:
         assert 0 < self.least <= self.most, f"not 0 < {self.least} <= {self.most}"
 
     def seconds(self, draw: float) -> float:
-        """The lag for a number drawn from [0, 1)."""
+        """Returns the lag for a number drawn from [0, 1)."""
         return float(self.least * (self.most / self.least) ** draw)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one partition key value of a table or an index takes; AWS's limits of a partition by default.
+    """The units that one partition key value of a table or an index serves; by default those of AWS.
 
     Attributes:
         read_units: Read capacity units a second.
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a request is on its way, besides the time that the engine takes.
+    """The time that a request is on its way, besides the time that the engine takes.
 
     Attributes:
         usual: Seconds, at most, for nearly all requests.
@@ -61,12 +61,12 @@ class Settings:
     """Settings of a simulated AWS. By default it does what the engine does.
 
     Attributes:
-        seed: Of everything that is drawn.
+        seed: The seed of all random numbers.
         index_lag: How late global indexes are.
         torn_moves: Whether an entry whose key changes leaves its old place at one moment and comes to its new
             one at another, so that it is seen twice or not at all in between.
         read_lag: How late the copy is that answers half of all eventually consistent reads of tables.
-        limits: What each partition key value takes.
+        limits: The limits of each partition key value.
         conflicts: The share of single writes, and of the writes of transactions, that are refused as if they
             met another one on their item. Those that do meet one are refused in any case.
         errors_before: The share of requests that end with a 500 before they were done.
@@ -97,7 +97,7 @@ class Settings:
 
 
 def rough(seed: int, *, longest_lag: float = 10.0) -> Settings:
-    """A bad day: late and torn indexes, stale reads, conflicts, lost answers and slow requests; no limits."""
+    """Returns the settings of a bad day: late and torn indexes, conflicts, lost answers; no limits."""
     return Settings(
         seed=seed,
         index_lag=Lag(min(0.1, longest_lag), longest_lag),

@@ -1,4 +1,4 @@
-"""What the simulation knows of each table: its keys, its late copies, and who writes which item now."""
+"""Knows of each table its keys, its late copies, and which items are being written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Table:
 
 
 def _lags(settings: Settings, chance: Chance, name: str) -> tuple[float, float]:
-    """After how many seconds an old entry goes, and the new one comes."""
+    """Returns after how many seconds an old entry goes, and the new one comes."""
     if settings.index_lag is None:
         return 0.0, 0.0
     goes = settings.index_lag.seconds(chance.draw(name))
@@ -62,7 +62,7 @@ class Tables:
         self._created: set[str] = set()
 
     async def of(self, name: str, settings: Settings) -> Table | None:
-        """A table, or None if there is none of this name."""
+        """Returns a table, or None if there is none of this name."""
         if (table := self._known.get(name)) is not None:
             return table
         async with self._lock:
@@ -104,26 +104,26 @@ class Tables:
             await self._engine.call("DeleteTable", {"TableName": name})
 
     async def catch_up(self) -> None:
-        """Does what is due on all copies."""
+        """Does the writes that are due on all copies."""
         for table in [*self._known.values()]:
             for copy in table.copies:
                 await copy.catch_up()
 
 
 class ItemLocks:
-    """Which items are being written: the engine does the writes of one item in the order of the locks."""
+    """Locks of items that are being written: the engine writes one item in the order of its locks."""
 
     def __init__(self) -> None:
         self._held: dict[ItemId, bool] = {}
         self._waiters: dict[ItemId, list[asyncio.Future[None]]] = {}
 
     def is_held(self, of: ItemId, *, by_transaction: bool = False) -> bool:
-        """Whether an item is being written; with `by_transaction`, only whether a transaction writes it."""
+        """Returns whether an item is being written; with `by_transaction`, only whether by a transaction."""
         return self._held.get(of, False) if by_transaction else of in self._held
 
     @asynccontextmanager
     async def hold(self, items: Iterable[ItemId], *, as_transaction: bool = False) -> AsyncIterator[None]:
-        """Waits for all of some items, and holds them."""
+        """Waits for all of some items, and locks them."""
         wanted = sorted(set(items))
         for i, item in enumerate(wanted):
             try:

@@ -1,4 +1,4 @@
-"""Reads requests: which items they write or read, in which tables, and what an answer says of them.
+"""Reads requests: the items that they write or read, and what an answer tells of these items.
 
 PartiQL is read as `ragcrawl_dynamo._dynamodb.partiql` writes it: INSERT and UPDATE by full key, all values as
 parameters.
@@ -54,12 +54,12 @@ class Write:
 
 
 def item_id(table: str, key: Item) -> ItemId:
-    """What names an item among all tables."""
+    """Returns the id of an item among those of all tables."""
     return table, orjson.dumps(key, option=orjson.OPT_SORT_KEYS)
 
 
 def tables_of(operation: str, request: Item) -> set[str]:
-    """The tables that a request is about."""
+    """Returns the tables of a request."""
     if "TableName" in request:
         return {request["TableName"]}
     if "RequestItems" in request:
@@ -70,7 +70,7 @@ def tables_of(operation: str, request: Item) -> set[str]:
 
 
 def writes_of(operation: str, request: Item, keys: Keys) -> list[Write]:
-    """The writes of a request, in the order of its parts."""
+    """Returns the writes of a request, in the order of its parts."""
     match operation:
         case "PutItem" | "UpdateItem" | "DeleteItem":
             return [_single(operation.removesuffix("Item"), request, keys)]
@@ -130,7 +130,7 @@ def _statement(statement: Item, keys: Keys) -> Write:
 
 
 def partition_of(request: Item, partition_key: str) -> str | None:
-    """The value of the partition key that a query asks for."""
+    """Returns the value of the partition key that a query asks for."""
     names = request.get("ExpressionAttributeNames", {})
     for name, value in _EQUALITY.findall(request.get("KeyConditionExpression", "")):
         if names.get(name, name) == partition_key:
@@ -139,6 +139,6 @@ def partition_of(request: Item, partition_key: str) -> str | None:
 
 
 def text_of(value: Item) -> str:
-    """A key attribute's value as text."""
+    """Returns a key attribute's value as text."""
     ((_, text),) = value.items()
     return str(text)

@@ -1,4 +1,4 @@
-"""What the benchmark of partitions counts for which key, and how it groups keys."""
+"""The benchmark of partitions counts units by key, and groups keys."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ FIRST, SECOND = PAGES.url(0), PAGES.url(1)
 
 
 def fetch(item: str, token: str, at: float, lease_end: float) -> list[dict[str, Any]]:
-    """What a worker notes of a page that it fetches in a second."""
+    """Returns the events that a worker logs for a page that it fetches in a second."""
     event = {"item": item, "token": token, "started_at": at, "expires_at": lease_end}
     return [
         {**event, "event": name, "at": at + i / 2} for i, name in enumerate(("begin", "committed", "end"))

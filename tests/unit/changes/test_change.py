@@ -1,4 +1,4 @@
-"""What readers of changes get, as pure decisions."""
+"""The changes that readers get, as pure decisions."""
 
 from __future__ import annotations
 

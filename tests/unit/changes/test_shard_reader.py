@@ -24,7 +24,7 @@ PAGES = Tables.of("t_").pages
 async def test_a_number_that_is_given_up_is_kept_as_long_as_the_entries_of_its_shard(
     retention_days: int | None, seconds: int | None
 ) -> None:
-    """Whatever the setting of the reader is, which is 30 days here."""
+    """The setting of the reader does not matter; it is 30 days here."""
     record = ShardRecord("s1", "somebody", 1, None, moment_text(START), retention_days)
     voids: list[dict[str, Any]] = []
     second = LogEntry(LogPosition("s1", 2), "changed", "page", 1, START - timedelta(minutes=1))

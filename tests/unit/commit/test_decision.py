@@ -1,4 +1,4 @@
-"""What a commit decides: each kind of answer, for each state of the stored page."""
+"""The decisions of a commit: each kind of answer, for each state of the stored page."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_decide_content(state: str, same: bool, outcome: CommitOutcome, change: 
 @pytest.mark.parametrize("with_version", [False, True])
 @states
 def test_decide_not_modified(state: str, with_version: bool) -> None:
-    # Whatever comes with a 304 is not the content of the page.
+    # A text that comes with a 304 is not the content of the page.
     version = make_version("v2", content_hash="two", status_code=304) if with_version else None
     if state not in WITH_CONTENT:
         with pytest.raises(InvalidArgumentError, match="page: has status 304, but 'page' has no stored"):

@@ -1,4 +1,4 @@
-"""What a site's index lists, put together."""
+"""The listing of a site's index, put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no local engine does: answers with leftovers, one batch after the other."""
+"""Batches with leftovers, one after the other, as no local engine answers."""
 
 import asyncio
 from collections.abc import Sequence

@@ -125,8 +125,8 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     ("config", "path", "reason"),
     [
-        ({"a": float("nan")}, "config.a", "DynamoDB has no nan"),
-        ({"a": [0, float("inf")]}, "config.a.1", "DynamoDB has no inf"),
+        ({"a": float("nan")}, "config.a", "DynamoDB cannot store the number nan"),
+        ({"a": [0, float("inf")]}, "config.a.1", "DynamoDB cannot store the number inf"),
         ({"a": {"b": 10**38}}, "config.a.b", "38 digits"),
         ({"a": 1e126}, "config.a", "magnitude"),
         ({"a": 1e-131}, "config.a", "magnitude"),

@@ -98,7 +98,7 @@ async def test_endpoint_is_that_of_the_setting_the_environment_or_the_profile(
     url: str | None,
     source: str,
 ) -> None:
-    """What is found here is what a client of botocore uses."""
+    """The destination that is found is the one that a client of botocore uses."""
     aws_environment.write(PROFILES)
     aws_environment.set_keys()
     aws_environment.set(**variables)

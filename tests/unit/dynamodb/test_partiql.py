@@ -1,4 +1,4 @@
-"""What PartiQL statements can say, and what they refuse to."""
+"""PartiQL statements, and the conditions and updates that they refuse."""
 
 from __future__ import annotations
 

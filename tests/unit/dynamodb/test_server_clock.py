@@ -1,4 +1,4 @@
-"""What an answer's `Date` header proves of this machine's clock."""
+"""The `Date` headers of answers prove how wrong this machine's clock is."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the client's hooks expect of aiobotocore and botocore though it is not documented.
+"""The client's hooks expect behaviour of aiobotocore and botocore that is not documented.
 
-Each test looks at one expectation, with whatever version is installed. A failure is no danger for users: with
+Each test looks at one expectation, with the installed version. A failure is no danger for users: with
 a version that is not in `fast_path.KNOWN` the client goes its plain way. It says what to look at before the
 version is added to `KNOWN`, and, for a version that is in it, that it has to be taken out.
 """
@@ -44,7 +44,7 @@ def changed(what: str, module: str) -> str:
 
 
 class Body:
-    """A body, as whoever answers in DynamoDB's stead has it."""
+    """A body of an answer, in the form that a stand-in for DynamoDB has it."""
 
     async def read(self) -> bytes:
         return b'{"Item":{"id":{"S":"answered"}}}'
@@ -100,7 +100,7 @@ async def test_upgrade_aiobotocore_response_parser_factory() -> None:
 
 
 async def test_upgrade_aiobotocore_parameters_can_be_replaced_before_they_are_serialized() -> None:
-    """What a handler of before-parameter-build changes is serialized, and the context comes along."""
+    """The parameters that a handler of before-parameter-build has changed are sent, with their context."""
     contexts: list[Any] = []
     bodies: list[Any] = []
 

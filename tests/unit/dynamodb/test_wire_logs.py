@@ -1,4 +1,4 @@
-"""What botocore logs at DEBUG: nothing of our own requests, all of other clients' requests."""
+"""botocore logs nothing of our own requests at DEBUG, and all of other clients' requests."""
 
 from __future__ import annotations
 

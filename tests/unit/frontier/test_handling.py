@@ -1,4 +1,4 @@
-"""What handlers raise, what the worker logs and reports of it, and the summary, on a scripted queue."""
+"""Errors of handlers, the logs and reports of the worker, and its summary, on a scripted queue."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ async def test_worker_logs_what_on_error_raises_and_goes_on(
     assert counts(summary) == (0, 3, 0, 0, 0)
     errors = [each for each in worker_logs(caplog) if each.levelno == logging.ERROR]
     assert [each.getMessage() for each in errors] == [
-        f"on_error failed for https://example.com/i{i}" for i in range(3)
+        f"on_error raised an error for https://example.com/i{i}" for i in range(3)
     ]
     assert "RuntimeError: no e-mail server" in caplog.text
 
@@ -268,7 +268,7 @@ async def test_worker_returns_and_logs_a_summary_that_counts_how_each_item_was_s
     assert 10 <= summary.seconds < 20
     assert summary.pages_per_second == 4 / summary.seconds
     assert [each.getMessage() for each in worker_logs(caplog) if each.levelno == logging.INFO] == [
-        f"the worker ends: {summary}"
+        f"the worker has ended: {summary}"
     ]
 
 
@@ -308,4 +308,4 @@ async def test_worker_logs_its_summary_on_sigterm_too(
         await terminating
     assert queue.done == [("i0", "completed"), ("i1", "completed"), ("i2", "released")]
     (ended,) = [each for each in worker_logs(caplog) if each.levelno == logging.INFO]
-    assert ended.getMessage().startswith("the worker ends: 2 completed, 1 retried, 0 failed, 0 skipped")
+    assert ended.getMessage().startswith("the worker has ended: 2 completed, 1 retried, 0 failed, 0 skipped")

@@ -1,4 +1,4 @@
-"""What one process knows of the items of a host; the module under test is pure."""
+"""The knowledge of one process about the items of a host; the module under test is pure."""
 
 from __future__ import annotations
 

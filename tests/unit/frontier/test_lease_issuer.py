@@ -1,4 +1,4 @@
-"""What becomes of candidates that are claimed; with writes that are scripted, in virtual time."""
+"""Candidates are claimed; with writes that are scripted, in virtual time."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptu
             keeper.hold(renewals.claims(4))
             await pass_seconds(clock, 100)
             held = [claim.item.item_id for claim in keeper.held]
-    # Both are told of, though the first call raises.
+    # `on_lost` is called with both, though the first call raises.
     assert reported == ["i0", "i1"]
     assert held == ["i2", "i3"]
     assert renewals.renewed.count("i2") == renewals.renewed.count("i3") > 5
@@ -147,7 +147,7 @@ async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.
     async with LeaseKeeper(Hanging(), clock, LEASE, lambda claim, why: None) as keeper:
         keeper.hold(Renewals(clock).claims(1))
         await pass_seconds(clock, 20)
-    assert "1 leases could not be renewed: no answer before they count as lost" in caplog.text
+    assert "1 leases could not be renewed: DynamoDB did not answer before they count as lost" in caplog.text
 
 
 def one_throttled_host(clock: ManualClock) -> tuple[Renewals, Claim, Claim]:

@@ -1,4 +1,4 @@
-"""What is announced after counts were stored and drained hosts have left; with fakes for the tables."""
+"""Work is announced after counts were stored and drained hosts have left; with fakes for the tables."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_flush_if_due_waits_for_nothing_and_runs_once_at_a_time(
     flushing.flushed.to_wake = ["a"]
     flushing.gate.set()
     await flushing.run.tasks.join()
-    assert "hosts are announced later" in caplog.text
+    assert "the counts of hosts could not be stored" in caplog.text
     assert "a" in flushing.run.view.unannounced
     flushing.notifier.flush_if_due()
     await flushing.run.tasks.join()

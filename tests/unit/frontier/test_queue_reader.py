@@ -1,4 +1,4 @@
-"""What is read of hosts, and what is noted of it; with queues in memory, in virtual time."""
+"""Hosts are read, and the results noted; with queues in memory, in virtual time."""
 
 from __future__ import annotations
 

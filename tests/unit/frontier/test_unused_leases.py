@@ -102,7 +102,7 @@ async def test_claim_that_is_applied_late_is_released() -> None:
     unused.store("a", "mine")
     await unused.pass_seconds(2)
     assert unused.released == ["a"]
-    # It is not read for ever.
+    # It is not read forever.
     unused.unused.check([(candidate("b"), lease("mine"))])
     for _ in range(3):
         await unused.pass_seconds(2)

@@ -77,7 +77,7 @@ def test_choose_takes_no_more_than_wanted() -> None:
 def test_a_host_whose_room_is_taken_is_not_looked_into_until_the_claim_has_ended(
     limits: dict[str, Any],
 ) -> None:
-    # A read of its queue would change nothing, and the claim would choose the host for a look for ever.
+    # A read of its queue would change nothing, and the claim would choose the host for a look forever.
     bench = workbench(host := host_with("a0", host="a", record=record("a", **limits)))
     assert names(choose(bench).candidates) == ["a0"]
     host.is_all = False

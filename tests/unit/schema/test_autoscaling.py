@@ -160,7 +160,9 @@ async def test_initialize_repeats_what_auto_scaling_is_too_busy_for(scaling: Fak
 
 async def test_initialize_ends_at_table_timeout_if_auto_scaling_stays_busy(scaling: FakeScaling) -> None:
     scaling.refusals = [("put_scaling_policy", "ObjectNotFoundException")] * 100_000
-    with pytest.raises(DeadlineExceededError, match=r"RegisterScalableTarget: not done within table_timeout"):
+    with pytest.raises(
+        DeadlineExceededError, match=r"RegisterScalableTarget: capacities not registered within table_timeout"
+    ):
         await initialize(SCALED.model_copy(update={"table_timeout": 0.3}))
 
 
@@ -181,7 +183,7 @@ async def test_initialize_names_the_endpoint_of_auto_scaling_in_errors(scaling: 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("AccessDeniedException", "it is not known whether its capacity is scaled"),
+        ("AccessDeniedException", "its auto scaling could not be read"),
         ("UnknownOperationException", "this endpoint has no auto scaling"),
         ("InvalidAction", "this endpoint has no auto scaling"),
     ],

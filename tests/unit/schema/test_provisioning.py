@@ -114,7 +114,7 @@ async def test_initialize_adds_a_missing_index_after_the_change_of_somebody_else
         if looks == 3:
             pages["GlobalSecondaryIndexes"][0]["IndexStatus"] = "ACTIVE"
         if operation == "update_table":
-            # Whoever was faster by a moment.
+            # Another process was faster by a moment.
             if len(tables.sent("update_table")) == 1:
                 raise client_error("ResourceInUseException")
             pages["GlobalSecondaryIndexes"].append(by_url)

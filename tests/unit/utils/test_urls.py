@@ -136,7 +136,7 @@ def test_url_in_normal_form_is_recognized_without_parsing(
 
 
 def _parsed(url: str) -> str:
-    """Normalizes a URL by the full way, whatever the expression says."""
+    """Normalizes a URL by the full way, without the expression for URLs in normal form."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(urls, "_NORMAL", re.compile("(?!)"))
         return normalize_url(url)
