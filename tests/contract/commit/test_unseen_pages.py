@@ -22,7 +22,7 @@ async def test_get_unseen_pages_lists_pages_that_a_completed_run_did_not_see(
     await backend.commit_page(make_page("p0", status_code=200), make_version("v1", "p0"))
     links = ["https://example.com/p1#top", "https://EXAMPLE.com/p2", "https://example.com/absent"]
     assert await backend.mark_seen("site", links) == 2
-    with pytest.raises(InvalidArgumentError, match="run_id: the run is running: complete it"):
+    with pytest.raises(InvalidArgumentError, match="run_id: run 'run' has status running: end it"):
         await backend.get_unseen_pages("site", "run")
     await backend.complete_run("site", "run")
     unseen = await backend.get_unseen_pages("site", "run")
