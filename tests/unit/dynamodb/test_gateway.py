@@ -205,9 +205,9 @@ async def test_gateway_retries_until_call_timeout_and_raises_the_last_error(
         with pytest.raises(kind) as caught:
             await gateway.call("PutItem", {"TableName": "t", "Item": {}}, budget=budget)
     assert type(caught.value) is kind
-    assert 0.4 < loop.time() - started < 2
-    # Eight attempts would take a tenth of a second.
-    assert len(client.requests) == budget.failures > 20
+    # Eight attempts would take a tenth of a second. A busy machine makes few attempts, and more than eight.
+    assert loop.time() - started > 0.4
+    assert len(client.requests) == budget.failures > 8
     assert budget.may_be_applied is may_be_applied
 
 
