@@ -107,14 +107,16 @@ test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) '$(CRAWLER_$*)' $(ADAPTER_TOOLS) --editable '.[local,cli]'
 	touch $@
 
-# numpy: the vector store in memory searches with it.
-FRAMEWORKS := langchain-core langchain-text-splitters numpy
+# numpy: the vector stores in memory search with it. Qdrant's needs no server for tests.
+FRAMEWORKS := langchain-core langchain-text-splitters llama-index-core llama-index-vector-stores-qdrant haystack-ai numpy
 FRAMEWORK_FILES := ragcrawl_dynamo/integrations/*.py tests/frameworks/*.py tests/frameworks/*/*.py
 
 test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types and tests of the integrations, beside their frameworks, in an environment of their own.
 	.venv-integrations/bin/mypy --cache-dir .venv-integrations/.mypy_cache $(wildcard $(FRAMEWORK_FILES))
 	.venv-integrations/bin/python -m pytest tests/frameworks $(ARGS)
 
+# nltk, with which LlamaIndex splits sentences, refuses to read files that are hard links into uv's cache.
+.venv-integrations/.installed: export UV_LINK_MODE := copy
 .venv-integrations/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(FRAMEWORKS) $(ADAPTER_TOOLS) --editable '.[local]'
 	touch $@

@@ -29,15 +29,16 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import BaseDocumentTransformer, Document
 
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.integrations._index_writer import SyncReport
+from ragcrawl_dynamo.integrations._metadata import chunk_metadata, page_metadata
 from ragcrawl_dynamo.integrations._site_reader import SiteReader, Source
-from ragcrawl_dynamo.integrations.chunks import Chunk, Passage, headings_of, text_of
+from ragcrawl_dynamo.integrations.chunks import Chunk, Passage, text_of
 from ragcrawl_dynamo.integrations.sync import sync_index
 from ragcrawl_dynamo.models import PageVersion
 
@@ -172,39 +173,8 @@ async def sync_vectorstore(
 
 
 def _document(version: PageVersion) -> Document:
-    headings = "\n".join(f"{'#' * heading.level} {heading.text}" for heading in headings_of(version))
-    metadata = {
-        "source": version.url,
-        "url": version.url,
-        "title": version.title,
-        "site": version.site_id,
-        "page_id": version.page_id,
-        "version_id": version.version_id,
-        "crawled_at": version.crawled_at.isoformat(),
-        "language": version.language,
-        "headings": headings or None,
-    }
-    return Document(id=version.page_id, page_content=text_of(version), metadata=_known(metadata))
+    return Document(id=version.page_id, page_content=text_of(version), metadata=page_metadata(version))
 
 
 def _chunk_document(chunk: Chunk) -> Document:
-    metadata = {
-        # With what the splitter adds, such as the texts of headers.
-        **chunk.metadata,
-        "source": chunk.anchor_url,
-        "url": chunk.url,
-        "title": chunk.title,
-        "site": chunk.site_id,
-        "page_id": chunk.page_id,
-        "version_id": chunk.version_id,
-        "crawled_at": chunk.crawled_at.isoformat(),
-        "language": chunk.language,
-        "headings": None,
-        "section": " > ".join(chunk.section) or None,
-        "position": chunk.position,
-    }
-    return Document(id=chunk.id, page_content=chunk.text, metadata=_known(metadata))
-
-
-def _known(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if value is not None}
+    return Document(id=chunk.id, page_content=chunk.text, metadata=chunk_metadata(chunk))

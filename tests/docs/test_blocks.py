@@ -8,7 +8,8 @@ import pytest
 from tests.docs.blocks import BLOCK, run_block
 
 ROOT = Path(__file__).parents[2]
-# Those of the adapters run where their crawlers are: tests/adapters/test_docs.py.
+# Those of the adapters and integrations run where their crawlers and frameworks are: test_docs.py in
+# tests/adapters and tests/frameworks.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")

@@ -23,7 +23,7 @@ PACKAGE = Path(ragcrawl_dynamo.__file__).parent
 # They need their crawlers and frameworks; and what runs when it is imported.
 NOT_IMPORTED = {
     *("adapters.ragcrawl", "adapters.crawlee", "adapters.scrapy"),
-    "integrations.langchain",
+    *("integrations.langchain", "integrations.llama_index", "integrations.haystack"),
     "__main__",
 }
 

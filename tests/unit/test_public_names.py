@@ -74,7 +74,7 @@ def modules() -> list[str]:
 
 # Each is in an environment of its own, with the tests that import it.
 CRAWLERS = ("adapters.ragcrawl.", "adapters.crawlee.", "adapters.scrapy.")
-FRAMEWORKS = ("integrations.langchain",)
+FRAMEWORKS = ("integrations.langchain", "integrations.llama_index", "integrations.haystack")
 
 
 @pytest.mark.parametrize("name", [each for each in modules() if not each.startswith(CRAWLERS + FRAMEWORKS)])
