@@ -3,7 +3,7 @@ BIN := .venv/bin
 DYNAMODB_LOCAL := .dynamodb-local
 PORT ?= 8000
 
-.PHONY: help install demo test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
+.PHONY: help install demo demo-rag test test-unit test-aws test-aws-ragcrawl test-aws-crawlee test-aws-scrapy test-adapters test-integrations test-rag test-ragcrawl test-ragcrawl-suite test-crawlee test-scrapy test-versions test-oldest test-newest check lint typecheck-public format bench bench-adapters bench-hooks bench-growth bench-bodies bench-cycle bench-frontier bench-partitions bench-recrawl soak soak-aws soak-cancel soak-memory soak-outage audit stress-frontier check-wheel docs docs-cli docs-drawings dynamodb-local fetch-dynamodb-local constraints clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
@@ -18,8 +18,16 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install  ## Crawl Python's own documentation server into a DynamoDB on this machine (ARGS="--help" for options).
 	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
+demo-rag: .venv-rag/.installed  ## Crawl the same site into a search index, ask it questions, edit pages, and sync the index (ARGS="--ask 'how do I copy a directory?'").
+	.venv-rag/bin/python -m examples.rag $(ARGS)
+
+# Apart from .venv: scikit-learn, SciPy and NumPy take 60 MB to download.
+.venv-rag/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) scikit-learn apsw sqlite-vec html-to-markdown lxml --editable '.[local,cli]'
+	touch $@
+
 # Many processes import the same modules, which are compiled once.
-demo test test-unit: export PYTHONDONTWRITEBYTECODE :=
+demo demo-rag test test-unit: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
@@ -103,6 +111,14 @@ test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types 
 
 .venv-integrations/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(FRAMEWORKS) $(ADAPTER_TOOLS) --editable '.[local]'
+	touch $@
+
+test-rag: .venv-rag/.tools  ## Types and tests of the demo of a search index, in its environment.
+	.venv-rag/bin/mypy --cache-dir .venv-rag/.mypy_cache examples/rag.py examples/demo_search.py tests/examples/test_rag.py
+	.venv-rag/bin/python -m pytest tests/examples/test_rag.py $(ARGS)
+
+.venv-rag/.tools: .venv-rag/.installed
+	.venv-rag/bin/pip install --quiet $(ADAPTER_TOOLS)
 	touch $@
 
 # On moto, which needs no Java: the tests of what meets the dependencies.
@@ -220,4 +236,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-integrations .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .venv-integrations .venv-rag .venv-oldest .venv-newest .ragcrawl-tests $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

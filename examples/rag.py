@@ -46,14 +46,14 @@ INDEX = Path(__file__).parent.parent / "build" / "rag.sqlite"
 EDITED = ("json.html", "shlex.html", "textwrap.html")
 DELETED = "colorsys.html"
 
-NEWS = "News of this edit: the mascot of the module is a red squirrel."
+NEWS = "News: the mascot of the module is now a squirrel that likes hazelnuts and walnuts."
 
 SAMPLES = (
     "split a command line into arguments the way a shell does",
     "which lines of my program allocate the most memory?",
 )
 # The first one has an answer after the edits, and the second one before them.
-ABOUT_CHANGES = ("which modules have a squirrel as their mascot?", "convert a color from RGB to HSV")
+ABOUT_CHANGES = ("which mascot likes hazelnuts and walnuts?", "convert a color from RGB to HSV")
 
 console = Console(highlight=False)
 
