@@ -18,8 +18,16 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install  ## Crawl Python's own documentation server into a DynamoDB on this machine (ARGS="--help" for options).
 	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
+demo-rag: .venv-rag/.installed  ## Crawl the same site into a search index, ask it questions, edit pages, and sync the index (ARGS="--ask 'how do I copy a directory?'").
+	.venv-rag/bin/python -m examples.rag $(ARGS)
+
+# Apart from .venv: scikit-learn, SciPy and NumPy take 60 MB to download.
+.venv-rag/.installed: Makefile pyproject.toml
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) scikit-learn apsw sqlite-vec html-to-markdown lxml --editable '.[local,cli]'
+	touch $@
+
 # Many processes import the same modules, which are compiled once.
-demo test test-unit test-scrapy-suite: export PYTHONDONTWRITEBYTECODE :=
+demo demo-rag test test-unit test-scrapy-suite: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
@@ -119,6 +127,14 @@ test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types 
 .venv-integrations/.installed: export UV_LINK_MODE := copy
 .venv-integrations/.installed: Makefile pyproject.toml
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(FRAMEWORKS) $(ADAPTER_TOOLS) --editable '.[local]'
+	touch $@
+
+test-rag: .venv-rag/.tools  ## Types and tests of the demo of a search index, in its environment.
+	.venv-rag/bin/mypy --cache-dir .venv-rag/.mypy_cache examples/rag.py examples/demo_search.py tests/examples/test_rag.py
+	.venv-rag/bin/python -m pytest tests/examples/test_rag.py $(ARGS)
+
+.venv-rag/.tools: .venv-rag/.installed
+	.venv-rag/bin/pip install --quiet $(ADAPTER_TOOLS)
 	touch $@
 
 # On moto, which needs no Java: the tests of what meets the dependencies.
@@ -239,4 +255,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-rag .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -73,9 +73,14 @@ class Mirror:
                 paths = {urlsplit(link).path for link in links if is_page(link, origin)}
                 left += sorted(paths - self._pages.keys() - set(left))
 
-    def edit(self, name: str) -> None:
-        """Changes one page."""
-        self._pages[f"/{name}"] += "<p>This page was edited.</p>"
+    def edit(self, name: str, text: str = "This page was edited.") -> None:
+        """Adds a paragraph to the end of one page."""
+        before, _, after = self._pages[f"/{name}"].rpartition("</body>")
+        self._pages[f"/{name}"] = f"{before}<p>{text}</p></body>{after}"
+
+    def remove(self, name: str) -> None:
+        """Removes one page. Other pages still link to it."""
+        del self._pages[f"/{name}"]
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers a request, with 304 if the client has the present page."""

@@ -71,6 +71,8 @@ class IndexWriter:
     """Changes one index, and keeps its chunk records.
 
     Attributes:
+        site_id: The site.
+        consumer: The name of the index.
         report: What was done so far.
         batch_size: The largest number of chunks in one call of the index.
     """
@@ -78,11 +80,11 @@ class IndexWriter:
     def __init__(
         self, records: ChunkRecords, site_id: str, consumer: str, index: ChunkIndex, batch_size: int
     ) -> None:
+        self.site_id = site_id
+        self.consumer = consumer
         self.report = SyncReport()
         self.batch_size = batch_size
         self._records = records
-        self._site_id = site_id
-        self._consumer = consumer
         self._index = index
         self._tasks = Tasks()
 
@@ -100,7 +102,7 @@ class IndexWriter:
                 await lease.check()
                 await self._to_its_end(self._index.upsert, batch)
                 self.report.embedded_chunks += len(batch)
-            stale = [id_ for replacement in intended for id_ in replacement.stale_ids(self._site_id)]
+            stale = [id_ for replacement in intended for id_ in replacement.stale_ids(self.site_id)]
             for ids in batches(stale, self.batch_size):
                 await lease.check()
                 await self._to_its_end(self._index.delete, ids)
@@ -117,7 +119,7 @@ class IndexWriter:
             for page in pending.values():
                 check_fence(lease, page.record)
             intents = [page.intent(lease.state.fence) for page in pending.values()]
-            written, refused = await self._records.put_all(self._site_id, self._consumer, intents)
+            written, refused = await self._records.put_all(self.site_id, self.consumer, intents)
             for record in written:
                 intended[record.page_id] = replace(pending.pop(record.page_id), record=record)
             # A write of an earlier sync came late: what it recorded may be in the index too.
@@ -129,7 +131,7 @@ class IndexWriter:
     ) -> list[Replacement]:
         """Records which chunks are in the index; returns what is to be done again, with stored records."""
         results = [replacement.result(lease.state.generation) for replacement in replacements]
-        written, refused = await self._records.put_all(self._site_id, self._consumer, results)
+        written, refused = await self._records.put_all(self.site_id, self.consumer, results)
         self.report.indexed += sum(record.complete is not None for record in written)
         self.report.removed += sum(record.complete is None for record in written)
         stored = {record.page_id: record for record in refused}

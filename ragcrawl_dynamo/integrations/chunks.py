@@ -29,6 +29,14 @@ _OWN_LINK = re.compile(
     r"\[(?P<text>[^\]\w]*)\]\([^)\s]*#(?P<anchor>[^)\s]+)[^)]*\)|^\[[^\]]*\]\(#(?P<whole>[^)\s]+)\)$"
 )
 _LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\([^)]*\)")
+
+# Code, an escaped character, emphasis by underscores, or a mark.
+_MARKUP = re.compile(
+    r"(?P<ticks>`+)(?P<code>.+?)(?P=ticks)"
+    r"|\\(?P<escaped>[^a-zA-Z0-9\s])"
+    r"|(?<!\w)(?P<line>__?)(?=[^\s_])(?P<emphasis>.+?)(?<=[^\s_\\])(?P=line)(?!\w)"
+    r"|[*`¶]"
+)
 _MARKS = re.compile(r"[*_`\\¶]")
 
 # The characters of a heading that are read: links are searched for in quadratic time.
@@ -134,8 +142,9 @@ def headings_of(version: PageVersion) -> list[Heading]:
         link = _OWN_LINK.search(raw)
         anchor = (link["anchor"] or link["whole"]) if link else None
         text = _plain(raw.replace(link[0], "") if link and link["anchor"] else raw)
+        comparable = _comparable(text)
         for i in range(passed, len(outline)):
-            if outline[i][0] == text.casefold():
+            if outline[i][0] == comparable:
                 passed = i + 1
                 anchor = outline[i][1] or anchor
                 break
@@ -183,12 +192,26 @@ def _outline(version: PageVersion) -> Iterable[tuple[str, str | None]]:
         anchors = [entry.get(name) for name in _ANCHOR_FIELDS]
         anchor = next((anchor for anchor in anchors if isinstance(anchor, str) and anchor), None)
         if isinstance(text, str):
-            yield _plain(text).casefold(), anchor and anchor.removeprefix("#")
+            yield _comparable(_LINK.sub(r"\g<text>", text)), anchor and anchor.removeprefix("#")
 
 
 def _plain(markdown: str) -> str:
     """Returns the text of a heading without markup, with single spaces."""
-    return " ".join(_MARKS.sub("", _LINK.sub(r"\g<text>", markdown)).split())
+    return " ".join(_MARKUP.sub(_content, _LINK.sub(r"\g<text>", markdown)).split())
+
+
+def _content(markup: re.Match[str]) -> str:
+    """Returns the text of a piece of markup."""
+    if markup["code"] or markup["escaped"]:
+        return markup["code"] or markup["escaped"]
+    emphasis = markup["emphasis"] or ""
+    # Converters do not escape names such as __init__.
+    return markup[0] if markup["line"] == "__" and emphasis.isidentifier() else _plain(emphasis)
+
+
+def _comparable(text: str) -> str:
+    """Returns the text of a heading in a form that does not depend on markup, case and white space."""
+    return " ".join(_MARKS.sub("", text).split()).casefold()
 
 
 def _locate(text: str, passage: Passage, after: int) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from ragcrawl_dynamo._changes.change import FeedCursor, PageChange
 from ragcrawl_dynamo._changes.consumers import Following, is_worth_saving
@@ -13,7 +14,7 @@ from ragcrawl_dynamo._indexing.chunk_records import ChunkRecord
 from ragcrawl_dynamo._indexing.lease import IndexLease
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._utils.concurrency import wait_for_event
-from ragcrawl_dynamo._utils.validation import check_count
+from ragcrawl_dynamo._utils.validation import check_callable, check_count
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.errors import ChangesExpiredError
 from ragcrawl_dynamo.integrations._index_writer import IndexWriter, Replacement, SyncReport, check_fence
@@ -46,6 +47,7 @@ async def sync_index(
     follow: bool = False,
     poll_seconds: float = 10.0,
     stop: asyncio.Event | None = None,
+    on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
     """Brings an index up to date with a site: it then has the chunks of all current versions, and no others.
 
@@ -80,18 +82,22 @@ async def sync_index(
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
         stop: Ends the sync once it is set, after at most 100 more changes.
+        on_progress: Called after each batch, with what was done so far. It is called in the event loop. What
+            it raises ends the sync.
 
     Returns:
         What was done. With `follow`, since the call began.
 
     Raises:
-        InvalidArgumentError: `batch_size` is not from 1 to 10,000; or as by `iter_changes`.
+        InvalidArgumentError: `batch_size` is not from 1 to 10,000, or `on_progress` is no plain function; or
+            as by `iter_changes`.
         InvalidKeyError: The name is empty or too long.
         ConflictError: Another process took the lease, because this process was suspended for long.
         CorruptContentError: A stored body is incomplete or differs from what was saved.
     """
     following = Following.checked(follow, poll_seconds, stop)
-    sync = _Sync(backend, site_id, consumer, split, _writer(backend, site_id, consumer, index, batch_size))
+    check_callable("on_progress", on_progress)
+    sync = _Sync(backend, split, _writer(backend, site_id, consumer, index, batch_size), on_progress)
     clock, pause = backend._rooms.clock, _FIRST_PAUSE
     while not following.stop.is_set():
         had_changes = await sync.run(following.stop)
@@ -154,13 +160,19 @@ class _Sync:
     """Syncs one index."""
 
     def __init__(
-        self, backend: DynamoDBBackend, site_id: str, consumer: str, split: Splitter, writer: IndexWriter
+        self,
+        backend: DynamoDBBackend,
+        split: Splitter,
+        writer: IndexWriter,
+        on_progress: Callable[[SyncReport], object] | None,
     ) -> None:
         self.writer = writer
         self._rooms = backend._rooms
-        self._site_id = site_id
-        self._consumer = consumer
+        self._site_id = writer.site_id
+        self._consumer = writer.consumer
         self._split = split
+        self._on_progress = on_progress
+        self._reported = SyncReport()
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Handles the changes up to now, or until an event is set; returns whether there were any."""
@@ -222,9 +234,9 @@ class _Sync:
                     continue
                 pending.append(await self._replacement(record, change.version))
                 if sum(len(each.chunks) for each in pending) >= self.writer.batch_size:
-                    await self.writer.replace(lease, pending)
+                    await self._replace(lease, pending)
                     pending = []
-        await self.writer.replace(lease, pending)
+        await self._replace(lease, pending)
 
     async def _replacement(self, record: ChunkRecord, version: PageVersion | None) -> Replacement:
         if version is None:
@@ -243,7 +255,13 @@ class _Sync:
                     for record in records
                     if record.page_id not in pages or _version_id(pages[record.page_id]) is None
                 ]
-                await self.writer.replace(lease, gone)
+                await self._replace(lease, gone)
+
+    async def _replace(self, lease: IndexLease, replacements: Sequence[Replacement]) -> None:
+        await self.writer.replace(lease, replacements)
+        if self._on_progress is not None and self.writer.report != self._reported:
+            self._reported = replace(self.writer.report)
+            self._on_progress(replace(self.writer.report))
 
 
 def _version_id(page: Page) -> str | None:

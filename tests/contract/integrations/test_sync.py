@@ -82,6 +82,48 @@ async def test_sync_index_passes_batches_of_chunks_across_pages(backend: DynamoD
     assert max(index.batches) == 4
 
 
+async def test_sync_index_reports_progress_after_each_batch(backend: DynamoDBBackend) -> None:
+    index, progress = MemoryIndex(), list[SyncReport]()
+    await fill(backend)
+    total = await sync(backend, index, on_progress=progress.append)
+    # A batch ends with a page: the first one has four chunks or more.
+    assert progress == [SyncReport(indexed=2, embedded_chunks=5), SyncReport(indexed=6, embedded_chunks=17)]
+    assert progress[-1] == total
+    await edit(backend)
+    await remove(backend, "d")
+    progress.clear()
+    total = await sync(backend, index, batch_size=100, on_progress=progress.append)
+    assert progress == [total]
+    assert (total.indexed, total.removed) == (3, 2)
+    progress.clear()
+    await sync(backend, index, on_progress=progress.append)
+    assert progress == []
+
+
+async def test_sync_index_whose_on_progress_raises_is_continued_by_the_next_one(
+    backend: DynamoDBBackend,
+) -> None:
+    index = MemoryIndex()
+    await fill(backend)
+
+    def fail(report: SyncReport) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await sync(backend, index, on_progress=fail)
+    assert 0 < index.embedded < 17
+    await sync(backend, index)
+    assert index.texts() == await chunks_of_site(backend)
+    assert index.embedded == 17
+
+
+async def test_sync_index_takes_a_plain_function_for_on_progress_only(backend: DynamoDBBackend) -> None:
+    async def note(report: SyncReport) -> None: ...
+
+    with pytest.raises(InvalidArgumentError, match="on_progress"):
+        await sync(backend, MemoryIndex(), on_progress=note)
+
+
 async def test_sync_index_embeds_nothing_of_unchanged_pages(backend: DynamoDBBackend) -> None:
     index = MemoryIndex()
     await fill(backend)

@@ -50,10 +50,27 @@ def test_headings_of_takes_the_anchor_of_a_link_to_itself() -> None:
     )
     assert headings(markdown) == [
         (1, "json — encoder", "module-json"),
-        (2, "dumps() fast", "json.dumps"),
+        (2, "dumps() _fast_", "json.dumps"),
         (2, "All of it", "all"),
         (2, "See other", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("markdown", "text"),
+    [
+        ("raw_decode and raw\\_encode", "raw_decode and raw_encode"),
+        ("**__init__**", "__init__"),
+        ("`*args`, ``a`b``, `__all__`", "*args, a`b, __all__"),
+        ("_One_ __of two__, _**three**_ \\*", "One of two, three *"),
+        ("_private and dunder__", "_private and dunder__"),
+        ("C:\\dir, `open", "C:\\dir, open"),
+    ],
+)
+def test_headings_of_drops_markup_and_keeps_names(markdown: str, text: str) -> None:
+    assert headings(f"# {markdown}\n") == [(1, text, None)]
+    # The outline has the text of the HTML.
+    assert headings(f"# {markdown}\n", {"text": text, "anchor": "x"}) == [(1, text, "x")]
 
 
 def test_headings_of_takes_anchors_of_the_outline_in_order() -> None:
@@ -153,7 +170,16 @@ def test_chunk_id_stays_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["`" * 50_000, "#" * 50_000, "# " + " " * 50_000, "a\n" * 25_000 + "=" * 25_000, "# [" * 20_000]
+    "text",
+    [
+        "`" * 50_000,
+        "#" * 50_000,
+        "# " + " " * 50_000,
+        "a\n" * 25_000 + "=" * 25_000,
+        "# [" * 20_000,
+        "# _a `" * 20_000,
+        "# " + "_a" * 50_000,
+    ],
 )
 def test_headings_of_takes_little_time_for_any_text(text: str) -> None:
     began = time.process_time()
