@@ -154,7 +154,7 @@ class NodeIndex:
         """Embeds and stores chunks; see ChunkIndex."""
         nodes = [_node(chunk) for chunk in chunks]
         ids = [node.node_id for node in nodes]
-        # First of all, so that a model that fails leaves the nodes that are there.
+        # First, so that a model that fails leaves the nodes that are there.
         await self._embed(nodes)
         try:
             await self.delete(ids)
