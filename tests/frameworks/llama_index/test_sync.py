@@ -165,6 +165,7 @@ async def test_sync_vector_store_follows_the_site(
     assert index.texts() == {}
 
 
+@on_moto
 @each_index
 async def test_sync_vector_store_replaces_nodes_that_are_there(
     backend: DynamoDBBackend, new_index: Callable[[], LlamaIndexIndex]
@@ -178,6 +179,7 @@ async def test_sync_vector_store_replaces_nodes_that_are_there(
     assert index.texts() == await chunks_of_site(backend)
 
 
+@on_moto
 async def test_sync_vector_store_stores_nothing_twice_if_the_store_fails_to_delete(
     backend: DynamoDBBackend,
 ) -> None:
@@ -205,6 +207,7 @@ async def test_sync_vector_store_stores_nothing_twice_if_the_store_fails_to_dele
     assert texts_of(vector_store) == await chunks_of_site(backend)
 
 
+@on_moto
 async def test_sync_vector_store_keeps_its_nodes_if_the_model_fails(backend: DynamoDBBackend) -> None:
     class FailingModel(HashEmbedding):
         def _get_text_embedding(self, text: str) -> list[float]:
@@ -219,6 +222,7 @@ async def test_sync_vector_store_keeps_its_nodes_if_the_model_fails(backend: Dyn
     assert index.texts() == await chunks_of_site(backend)
 
 
+@on_moto
 async def test_sync_vector_store_with_async_clients(backend: DynamoDBBackend) -> None:
     """They may have no other methods."""
 
@@ -257,6 +261,7 @@ async def test_sync_vector_store_with_async_clients(backend: DynamoDBBackend) ->
     assert texts_of(vector_store) == await chunks_of_site(backend)
 
 
+@on_moto
 async def test_sync_vector_store_refuses_a_store_that_cannot_delete_nodes(backend: DynamoDBBackend) -> None:
     class WithoutDelete(TableVectorStore):
         pass
@@ -311,7 +316,7 @@ class FlakyStore(TableVectorStore):
 
 
 @on_moto
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_sync_vector_store_after_any_failures_of_the_store_has_the_chunks_of_the_site(
     backend: DynamoDBBackend, seed: int
 ) -> None:
