@@ -18,7 +18,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install  ## Crawl Python's own documentation server into a DynamoDB on this machine (ARGS="--help" for options).
 	$(BIN)/python -m examples.crawl_docs $(ARGS)
 
-demo-rag: .venv-rag/.installed  ## Crawl the same site into a search index, ask it questions, edit pages, and sync the index (ARGS="--ask 'how do I copy a directory?'").
+demo-rag: .venv-rag/.installed  ## Crawl the same site into a search index, ask it questions, edit pages, and sync the index (ARGS="--ask 'how do I make a temporary file?'").
 	.venv-rag/bin/python -m examples.rag $(ARGS)
 
 # Apart from .venv: scikit-learn, SciPy and NumPy take 60 MB to download.

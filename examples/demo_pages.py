@@ -43,10 +43,14 @@ def extract(html: str) -> Content:
     if document.xpath("//table[@class='heading']"):
         description = description_of_pydoc(document)
         mark_headings_of_pydoc(document)
+    # Those without an anchor too: headings are told apart by their order.
     outline = [
-        {"level": int(heading.tag[1]), "text": " ".join(heading.text_content().split()), "anchor": anchor}
+        {
+            "level": int(heading.tag[1]),
+            "text": " ".join(heading.text_content().split()),
+            "anchor": anchor_of(heading),
+        }
         for heading in document.iter(*HEADINGS)
-        if (anchor := anchor_of(heading)) is not None
     ]
     return Content(
         title=document.findtext(".//title"),

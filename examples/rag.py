@@ -1,7 +1,7 @@
 """Crawls a site, keeps a search index of it up to date, and answers questions with a link to the section.
 
     make demo-rag                                           # on this machine: no account, no Docker, no model
-    make demo-rag ARGS="--ask 'how do I copy a directory?'"     # from the index of the last call
+    make demo-rag ARGS="--ask 'how do I make a temporary file?'"     # from the index of the last call
     make demo-rag ARGS="--url https://docs.example.org/ --limit 200 --ask 'how do I install it?'"
     make demo-rag ARGS="--embedder BAAI/bge-small-en-v1.5"      # needs sentence-transformers
 
@@ -22,7 +22,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from rich.console import Console
@@ -38,7 +38,6 @@ from examples.demo_site import Mirror, is_page, serving
 from ragcrawl_dynamo import Store, Task, connect
 from ragcrawl_dynamo.integrations import SyncReport, reset_index, sync_index
 
-SITE_ID = "pydoc"
 CONSUMER = "search"
 QUESTIONS = Path(__file__).with_name("demo_questions.json")
 INDEX = Path(__file__).parent.parent / "build" / "rag.sqlite"
@@ -82,6 +81,7 @@ class Demo:
 
     def __init__(self, store: Store, index: SqliteIndex, start_url: str, args: argparse.Namespace) -> None:
         self._store = store
+        self._site_id = args.site_id
         self._index = index
         self._start_url = start_url
         self._args = args
@@ -99,7 +99,7 @@ class Demo:
         started = time.perf_counter()
         with progress_of("syncing") as show:
             report = await sync_index(
-                *(self._store, SITE_ID, CONSUMER, self._index, split),
+                *(self._store, self._site_id, CONSUMER, self._index, split),
                 on_progress=lambda report: show(report.indexed + report.unchanged),
             )
         seconds = time.perf_counter() - started
@@ -116,7 +116,7 @@ class Demo:
                 "follow": partial(is_page, site_url=start_url),
             }
         )
-        async with aiohttp.ClientSession() as http, self._store.crawl(SITE_ID, **rules) as crawl:
+        async with aiohttp.ClientSession() as http, self._store.crawl(self._site_id, **rules) as crawl:
             with console.status("crawling"):
                 await crawl.work(partial(fetch, http), concurrency=8)
         return crawl.run.stats.pages_crawled
@@ -168,7 +168,7 @@ def show_answers(question: str, answers: Sequence[Answer], most: int) -> None:
     """Prints the first answers to a question: their section, the link to it, and how the text begins."""
     console.print(f"\n[bold]{question}")
     for answer in answers[:most]:
-        lines = (line.strip(" `#*-") for line in answer.text.splitlines() if not line.startswith("#"))
+        lines = (line.strip(" `#*-") for line in answer.text.replace("**", "").splitlines())
         head = " ".join(line for line in lines if line)[:200]
         console.print(
             f"  {answer.similarity:.2f} {answer.section}\n       {answer.link}", markup=False, soft_wrap=True
@@ -179,14 +179,13 @@ def show_answers(question: str, answers: Sequence[Answer], most: int) -> None:
 def table_of_steps(steps: dict[str, Step], engine: str) -> Table:
     """Lists what each step did. The keys name the steps."""
     units = () if engine == "moto" else ("read units", "write units")
-    table = Table("step", "pages", "crawl s", "sync s", "embedded", "removed", "chunks", "deleted", *units)
+    table = Table("step", "pages", "crawl s", "sync s", "embedded", "removed", "chunks", *units)
     for name, step in steps.items():
         report = step.report
         crawl = (f"{step.crawled}", f"{step.crawl_seconds:.1f}") if step.crawled else ("", "")
-        pages = (f"{report.indexed}", f"{report.removed}")
-        chunks = (f"{report.embedded_chunks:,}", f"{report.deleted_chunks:,}")
+        done = (f"{report.indexed}", f"{report.removed}", f"{report.embedded_chunks:,}")
         cost = () if engine == "moto" else (f"{step.units.reads:,.1f}", f"{step.units.writes:,.1f}")
-        table.add_row(name, *crawl, f"{step.sync_seconds:.1f}", *pages, *chunks, *cost)
+        table.add_row(name, *crawl, f"{step.sync_seconds:.1f}", *done, *cost)
     return table
 
 
@@ -214,8 +213,9 @@ def show_recall(index: SqliteIndex) -> None:
 
 async def main(args: argparse.Namespace) -> None:
     """Crawls, syncs, asks, edits and syncs again; or only asks."""
+    args.site_id = urlsplit(args.url).netloc if args.url else "pydoc"
     embedder: Embedder = SentenceModel(args.embedder) if args.embedder else HashedWords()
-    if args.ask and args.index.exists():
+    if args.ask and not args.url and args.index.exists():
         with closing(SqliteIndex(args.index, embedder)) as index:
             if len(index):
                 show_answers(args.ask, index.search(args.ask), 5)
@@ -231,7 +231,7 @@ async def main(args: argparse.Namespace) -> None:
         store = await stack.enter_async_context(connect(settings(args, args.engine)))
         console.print(f"pages in {args.engine.description}; index in {args.index}", soft_wrap=True)
         if index.is_new:
-            await reset_index(store, SITE_ID, CONSUMER)
+            await reset_index(store, args.site_id, CONSUMER)
         mirror = Mirror()
         if not args.url:
             with console.status("reading pydoc's pages"):
@@ -243,7 +243,7 @@ async def main(args: argparse.Namespace) -> None:
             show_answers(args.ask, index.search(args.ask), 5)
         elif not args.url:
             show_recall(index)
-            steps[f"{len(EDITED)} edited, 1 deleted"] = await ask_and_edit(demo, index, mirror)
+            steps[f"{len(EDITED)} edited, 1 gone"] = await ask_and_edit(demo, index, mirror)
         console.print("", table_of_steps(steps, args.engine.name), sep="\n")
         console.print(f"{len(index):,} chunks in the index, embedded by {embedder.name}")
 

@@ -24,6 +24,7 @@ PYDOC = """<html><head><title>Pydoc: module shop</title></head><body>
 <table class="section"><tr><td><strong class="bigsection">Classes</strong></td></tr><tr><td>
 <table class="section"><tr><td><a name="Shop">class <strong>Shop</strong></a>(object)</td></tr><tr><td>
 <dl><dt><a name="Shop-__init__"><strong>__init__</strong></a>(self)</dt></dl>
+<dl><dt><a name="Shop-shop"><strong>shop</strong></a>(self)</dt></dl>
 <dl><dt><a name="Shop-sell_all"><strong>sell_all</strong></a>(self)</dt>
 <dd><span class="code">Sells&nbsp;it.</span></dd></dl>
 <hr>Methods inherited from <a href="x.html">Base</a>:<br>
@@ -50,6 +51,7 @@ def test_demo_pages_makes_headings_with_anchors_of_a_page_of_pydoc() -> None:
         (1, "shop", None),
         (2, "Classes", None),
         (3, "class Shop", "Shop"),
+        (4, "shop", "Shop-shop"),
         (4, "sell_all", "Shop-sell_all"),
         (2, "Data", None),
     ]
