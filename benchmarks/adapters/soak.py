@@ -122,11 +122,12 @@ async def check(crawler: str, site: SoakSite, job: Job, outcome: Outcome) -> Non
     async with DynamoDBBackend(job.config()) as backend:
         stored = [page async for page in backend.iter_pages(PAGES_IN[crawler])]
         texts = {version.url: version async for version in backend.iter_versions(PAGES_IN[crawler])}
-        # ragcrawl stores a page under the URL of the first redirect to it; the others under its own.
-        urls = Counter(site.target(page.url) if crawler == "ragcrawl" else page.url for page in stored)
+        urls = Counter(page.url for page in stored)
+        # ragcrawl stores a page under the URL of the first redirect to it; after a restart, of another one too.
+        targets = {site.target(url) for url in urls} if crawler == "ragcrawl" else urls.keys()
         outcome.figures["pages"] += len(stored)
-        outcome.wrong += [f"{url} is not stored" for url in sorted(site.urls - urls.keys())]
-        outcome.wrong += [f"{url} is stored, and not of the site" for url in sorted(urls.keys() - site.urls)]
+        outcome.wrong += [f"{url} is not stored" for url in sorted(site.urls - targets)]
+        outcome.wrong += [f"{url} is stored, and not of the site" for url in sorted(targets - site.urls)]
         outcome.wrong += [f"{url} is stored {count} times" for url, count in urls.items() if count > 1]
         for page in stored:
             if crawler != "ragcrawl" and page.version_count != 1:
