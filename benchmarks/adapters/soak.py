@@ -123,7 +123,7 @@ async def check(crawler: str, site: SoakSite, job: Job, outcome: Outcome) -> Non
         stored = [page async for page in backend.iter_pages(PAGES_IN[crawler])]
         texts = {version.url: version async for version in backend.iter_versions(PAGES_IN[crawler])}
         urls = Counter(page.url for page in stored)
-        # ragcrawl stores a page under the URL of the first redirect to it; after a restart, of another one too.
+        # ragcrawl stores a page under the first redirect to it, and after a restart under another one too.
         targets = {site.target(url) for url in urls} if crawler == "ragcrawl" else urls.keys()
         outcome.figures["pages"] += len(stored)
         outcome.wrong += [f"{url} is not stored" for url in sorted(site.urls - targets)]
