@@ -25,7 +25,7 @@ The metadata of documents are of types that all document stores take; what is no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -165,6 +165,7 @@ async def sync_document_store(
     follow: bool = False,
     poll_seconds: float = 10.0,
     stop: asyncio.Event | None = None,
+    on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
     """Brings a document store up to date with a site; see `sync_index`, which says what it guarantees.
 
@@ -179,6 +180,7 @@ async def sync_document_store(
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
         stop: Ends the sync once it is set.
+        on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
         What was done.
@@ -202,6 +204,7 @@ async def sync_document_store(
         follow=follow,
         poll_seconds=poll_seconds,
         stop=stop,
+        on_progress=on_progress,
     )
 
 

@@ -200,6 +200,7 @@ async def sync_vector_store(
     follow: bool = False,
     poll_seconds: float = 10.0,
     stop: asyncio.Event | None = None,
+    on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
     """Brings a vector store up to date with a site; see `sync_index`, which says what it guarantees.
 
@@ -218,6 +219,7 @@ async def sync_vector_store(
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
         stop: Ends the sync once it is set.
+        on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
         What was done.
@@ -244,6 +246,7 @@ async def sync_vector_store(
         follow=follow,
         poll_seconds=poll_seconds,
         stop=stop,
+        on_progress=on_progress,
     )
 
 
