@@ -185,7 +185,7 @@ async def test_exchange_keeps_what_the_frontier_cannot_store_and_drops_what_a_bu
     exchanging = Exchanging()
     large, budget = exchanging.yield_request("large"), exchanging.yield_request("budget")
     too_large = ItemTooLargeError(
-        ("payload", 500_000), model="FrontierItem", record="large", size=500_000, limit=409_600
+        ("payload", "500,000 bytes"), model="FrontierItem", record="large", size=500_000, limit=409_600
     )
     exchanging.frontier.answers = [[too_large, HostBudgetError("url", "is full")]]
     await exchanging.exchange._write()
