@@ -87,17 +87,14 @@ ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiob
 ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py tests/adapters/%/suite/*.py \
 	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py benchmarks/adapters/soak_%.py
 
-test-adapters: test-ragcrawl test-crawlee test-scrapy  ## Types and tests of each adapter, in an environment of its own.
+test-adapters: test-scrapy test-crawlee test-scrapy-suite test-ragcrawl test-ragcrawl-suite  ## Types and tests of each adapter, in an environment of its own.
 
 # The cache of types is its own: CI runs these at once, and each environment has other packages.
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
 	.venv-$*/bin/mypy --cache-dir .venv-$*/.mypy_cache $(wildcard $(subst %,$*,$(ADAPTER_FILES)))
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
-	$(if $(filter $*,$(WITH_SUITE)),$(if $(ARGS),,$(MAKE) test-$*-suite))
 
-# Crawlers whose source archives have their tests. Crawlee's has none.
-WITH_SUITE := ragcrawl scrapy
-
+# The source archives of ragcrawl and Scrapy have their tests. Crawlee's has none.
 test-ragcrawl-suite: .venv-ragcrawl/.installed .suite-ragcrawl/.fetched fetch-dynamodb-local  ## ragcrawl's own tests on the adapter, in half a minute.
 	.venv-ragcrawl/bin/python tests/adapters/ragcrawl/suite/ragcrawl_suite.py .suite-ragcrawl $(DYNAMODB_LOCAL)
 
