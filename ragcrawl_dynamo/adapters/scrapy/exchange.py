@@ -56,7 +56,7 @@ class FrontierExchange:
         self._keeper = frontier.keeper(self._on_lost, lease_seconds=crawl.settings.lease_seconds)
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._is_idle = asyncio.Event()
+        self._is_over = asyncio.Event()
         self._delayed_hosts: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,9 +106,9 @@ class FrontierExchange:
             if not await self._attempt(self._write()):
                 self._has_output.set()
                 await asyncio.sleep(_WAIT_SECONDS)
-            # A settled request can be the last one.
+            # A settled request can be the last one. A claim that waits goes on: its host may be due now.
             if not self._memory.is_busy:
-                self._is_idle.set()
+                await self._attempt(self._check_finished())
 
     async def _claim_always(self) -> None:
         while True:
@@ -120,7 +120,7 @@ class FrontierExchange:
                     async with asyncio.timeout(_WAIT_SECONDS):
                         await self._has_room.wait()
 
-    async def _attempt(self, exchange: Coroutine[Any, Any, None]) -> bool:
+    async def _attempt(self, exchange: Coroutine[Any, Any, object]) -> bool:
         """Returns whether an exchange has succeeded; otherwise it must be tried again."""
         try:
             await exchange
@@ -142,6 +142,8 @@ class FrontierExchange:
             return False
         # The engine may have yielded a request in the meantime.
         self._memory.is_finished = not self._memory.is_busy
+        if self._memory.is_finished:
+            self._is_over.set()
         self._engine.wake()
         return self._memory.is_finished
 
@@ -280,15 +282,15 @@ class FrontierExchange:
             await self._frontier.fail(claim, reason, retry=False)
 
     async def _wait_for_claims(self, limit: int) -> list[Claim]:
-        """Claims requests as soon as there are any. Ends early when this process has nothing left to do."""
-        self._is_idle.clear()
+        """Claims requests as soon as there are any. Ends early when the crawl is finished."""
+        self._is_over.clear()
         claim = self._frontier.claim(
             limit,
             lease_seconds=self._settings.lease_seconds,
             wait_seconds=_WAIT_SECONDS,
             until_finished=True,
         )
-        return await run_until(self._is_idle, claim) or []
+        return await run_until(self._is_over, claim) or []
 
     def _on_lost(self, claim: Claim, reason: str) -> None:
         logger.warning("request %s: %s; another process will crawl it", claim.item.url, reason)

@@ -45,6 +45,7 @@ class Frontier:
         self.waits: list[dict[str, Any]] = []
         self.never_answers = False
         self.is_done = False
+        self.asked = 0
 
     def keeper(self, on_lost: Any, **options: Any) -> Any:
         return Keeper()
@@ -74,6 +75,7 @@ class Frontier:
             claim.ended = True
 
     async def is_finished(self) -> bool:
+        self.asked += 1
         return self.is_done
 
 
@@ -154,6 +156,25 @@ async def test_exchange_asks_whether_the_crawl_is_finished_as_soon_as_its_last_r
         while not exchanging.memory.is_finished:  # noqa: ASYNC110 # as above
             await asyncio.sleep(0)
     assert claim.ended
+    await exchanging.exchange.stop()
+
+
+async def test_exchange_goes_on_waiting_in_its_claim_when_a_request_is_settled() -> None:
+    exchanging = Exchanging()
+    claim = claim_of("item")
+    exchanging.memory.hold(claim, Request(claim.item.url))
+    assert exchanging.memory.next_request() is not None
+    exchanging.frontier.never_answers = True
+    await exchanging.exchange.start()
+    while not exchanging.frontier.wanted:  # noqa: ASYNC110 # no event tells
+        await asyncio.sleep(0)
+    exchanging.memory.settle(claim.token)
+    exchanging.exchange.note_output()
+    while not exchanging.frontier.asked:  # noqa: ASYNC110 # as above
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    # Another claim would find the next request of the host later than it is due.
+    assert len(exchanging.frontier.wanted) == 1
     await exchanging.exchange.stop()
 
 
