@@ -14,6 +14,7 @@ questions.
 import argparse
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
@@ -54,7 +55,8 @@ SAMPLES = (
 # The first one has an answer after the edits, and the second one before them.
 ABOUT_CHANGES = ("which mascot likes hazelnuts and walnuts?", "convert a color from RGB to HSV")
 
-console = Console(highlight=False)
+# A pipe has no width: the tables fit into 110 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 @dataclass(frozen=True)
