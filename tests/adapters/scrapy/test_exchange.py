@@ -114,6 +114,17 @@ class Exchanging:
         self.memory.to_add.append(NewRequest(make_item(name, url=request.url, unique_key=name), request))
         return request
 
+    async def settle_last_request(self, claim: Claim) -> None:
+        """Starts the exchange, and lets the only request of the process end while the next claim waits."""
+        self.memory.hold(claim, Request(claim.item.url))
+        assert self.memory.next_request() is not None
+        self.frontier.never_answers = True
+        await self.exchange.start()
+        while not self.frontier.wanted:  # noqa: ASYNC110 # no event tells
+            await asyncio.sleep(0)
+        self.memory.settle(claim.token)
+        self.exchange.note_output()
+
     def take(self, count: int) -> None:
         """Lets the engine take requests."""
         for _ in range(count):
@@ -140,37 +151,21 @@ async def test_exchange_waits_in_its_claim_for_a_host_that_is_due_later() -> Non
 
 
 async def test_exchange_asks_whether_the_crawl_is_finished_as_soon_as_its_last_request_is_settled() -> None:
-    exchanging = Exchanging()
-    claim = claim_of("item")
-    exchanging.memory.hold(claim, Request(claim.item.url))
-    assert exchanging.memory.next_request() is not None
-    exchanging.frontier.never_answers = True
+    exchanging, claim = Exchanging(), claim_of("item")
     exchanging.frontier.is_done = True
-    await exchanging.exchange.start()
-    while not exchanging.frontier.wanted:  # noqa: ASYNC110 # no event tells
-        await asyncio.sleep(0)
-    exchanging.memory.settle(claim.token)
-    exchanging.exchange.note_output()
+    await exchanging.settle_last_request(claim)
     # The claim would wait forever.
     async with asyncio.timeout(10):
-        while not exchanging.memory.is_finished:  # noqa: ASYNC110 # as above
+        while not exchanging.memory.is_finished:  # noqa: ASYNC110 # no event tells
             await asyncio.sleep(0)
     assert claim.ended
     await exchanging.exchange.stop()
 
 
 async def test_exchange_goes_on_waiting_in_its_claim_when_a_request_is_settled() -> None:
-    exchanging = Exchanging()
-    claim = claim_of("item")
-    exchanging.memory.hold(claim, Request(claim.item.url))
-    assert exchanging.memory.next_request() is not None
-    exchanging.frontier.never_answers = True
-    await exchanging.exchange.start()
-    while not exchanging.frontier.wanted:  # noqa: ASYNC110 # no event tells
-        await asyncio.sleep(0)
-    exchanging.memory.settle(claim.token)
-    exchanging.exchange.note_output()
-    while not exchanging.frontier.asked:  # noqa: ASYNC110 # as above
+    exchanging, claim = Exchanging(), claim_of("item")
+    await exchanging.settle_last_request(claim)
+    while not exchanging.frontier.asked:  # noqa: ASYNC110 # no event tells
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     # Another claim would find the next request of the host later than it is due.

@@ -51,6 +51,19 @@ def index(request: pytest.FixtureRequest) -> ReadableIndex:
     return made
 
 
+class SlowIndex(MemoryIndex):
+    """Waits in each upsert until the test lets it resume."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.resume = asyncio.Event(), asyncio.Event()
+
+    async def upsert(self, chunks: Sequence[Chunk]) -> None:
+        self.began.set()
+        await self.resume.wait()
+        await super().upsert(chunks)
+
+
 async def sync(
     backend: DynamoDBBackend, index: ReadableIndex | MortalIndex, site_id: str = "site", **options: Any
 ) -> SyncReport:
@@ -309,25 +322,17 @@ async def test_sync_index_with_follow_indexes_changes_until_it_is_stopped(
 async def test_sync_index_waits_for_another_process_and_finds_nothing_left_to_do(
     backend: DynamoDBBackend, clock: ManualClock
 ) -> None:
-    began, resume = asyncio.Event(), asyncio.Event()
-
-    class SlowIndex(MemoryIndex):
-        async def upsert(self, chunks: Sequence[Chunk]) -> None:
-            began.set()
-            await resume.wait()
-            await super().upsert(chunks)
-
     index = SlowIndex()
     await fill(backend)
     first = asyncio.create_task(sync(backend, index))
-    await began.wait()
+    await index.began.wait()
     second = asyncio.create_task(sync(backend, index))
     # Its lease is renewed, however long it takes.
     for _ in range(20):
         await clock.wait_for_sleeper()
         clock.advance(10)
         await asyncio.sleep(0.02)
-    resume.set()
+    index.resume.set()
     while not second.done():
         clock.advance(1)
         await asyncio.sleep(0.01)
@@ -363,22 +368,14 @@ async def test_sync_index_that_was_suspended_beyond_its_lease_stops(
 
 async def test_sync_index_that_is_cancelled_waits_for_the_index(backend: DynamoDBBackend) -> None:
     """Nobody would know of chunks that an interrupted call stored later."""
-    began, resume = asyncio.Event(), asyncio.Event()
-
-    class SlowIndex(MemoryIndex):
-        async def upsert(self, chunks: Sequence[Chunk]) -> None:
-            began.set()
-            await resume.wait()
-            await super().upsert(chunks)
-
     index = SlowIndex()
     await fill(backend)
     syncing = asyncio.create_task(sync(backend, index))
-    await began.wait()
+    await index.began.wait()
     syncing.cancel()
     await asyncio.sleep(0.05)
     assert not syncing.done()
-    resume.set()
+    index.resume.set()
     with pytest.raises(asyncio.CancelledError):
         await syncing
     assert index.embedded == 4

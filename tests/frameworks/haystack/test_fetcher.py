@@ -12,21 +12,8 @@ from haystack.components.preprocessors import DocumentSplitter
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, InvalidArgumentError
 from ragcrawl_dynamo.integrations.haystack import RagcrawlFetcher
-from tests.support.factories import START, make_page, make_version
-
-JSON = """# json[¶](#module-json "Link to this heading")
-
-Encodes and decodes.
-
-## Basic Usage
-
-    json.dumps()
-"""
-
-
-async def commit(backend: DynamoDBBackend, page_id: str, **fields: Any) -> None:
-    version = make_version("v1", page_id, crawled_at=START, **fields)
-    await backend.commit_page(make_page(page_id, status_code=200), version)
+from tests.frameworks.pages import JSON, commit
+from tests.support.factories import make_page
 
 
 async def fetched(fetcher: RagcrawlFetcher, since: datetime | None = None) -> list[str]:

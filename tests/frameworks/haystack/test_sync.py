@@ -20,45 +20,17 @@ from ragcrawl_dynamo.integrations import SyncReport, clear_index, reset_index, s
 from ragcrawl_dynamo.integrations.haystack import DocumentComponent, sync_document_store
 from ragcrawl_dynamo.testing import ManualClock
 from tests.frameworks.haystack.stores import InMemoryIndex, StrictIndex
+from tests.frameworks.pages import commit_guide
 from tests.support.clocked import clock
 from tests.support.deaths import MortalIndex, killed_at_every_step
 from tests.support.engines import on_dynamodb_local
-from tests.support.factories import make_page, make_version
 from tests.support.indexes import chunks_of_site, edit, fill, split
 
 __all__ = ["clock"]
 
-GUIDE = """# Guide
-
-Read this first.
-
-## Setup
-
-Install it. Then call `setup()`.
-
-```python
-# This is no heading.
-setup()
-```
-
-## Usage
-
-Call `run()`. It runs.
-"""
-
 URL = "https://example.com/guide"
 
 each_index = pytest.mark.parametrize("new_index", [InMemoryIndex, StrictIndex])
-
-
-async def commit(backend: DynamoDBBackend) -> None:
-    outline: list[Any] = [
-        {"level": 1, "text": "Guide", "anchor": "guide"},
-        {"level": 2, "text": "Setup", "anchor": "setup"},
-        {"level": 2, "text": "Usage", "anchor": None},
-    ]
-    version = make_version("v1", "guide", markdown=GUIDE, title="The guide", headings_outline=outline)
-    await backend.commit_page(make_page("guide", status_code=200), version)
 
 
 @component
@@ -84,7 +56,7 @@ async def test_sync_document_store_cites_the_section_of_each_document(
     backend: DynamoDBBackend, splitter: DocumentComponent
 ) -> None:
     index = InMemoryIndex()
-    await commit(backend)
+    await commit_guide(backend)
     report = await sync_document_store(
         backend, "site", "search", index.document_store, splitter, index.embedder
     )
@@ -109,7 +81,7 @@ async def test_sync_document_store_cites_the_section_of_each_document(
 
 async def test_sync_document_store_without_an_embedder_answers_queries(backend: DynamoDBBackend) -> None:
     index = InMemoryIndex()
-    await commit(backend)
+    await commit_guide(backend)
     splitter = DocumentSplitter(split_by="passage", split_length=1)
     await sync_document_store(backend, "site", "search", index.document_store, splitter)
     retriever = InMemoryBM25Retriever(index.document_store, top_k=1)

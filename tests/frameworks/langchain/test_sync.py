@@ -17,41 +17,13 @@ from ragcrawl_dynamo.integrations import SyncReport, clear_index, sync_index
 from ragcrawl_dynamo.integrations.langchain import DocumentSplitter, sync_vectorstore
 from ragcrawl_dynamo.testing import ManualClock
 from tests.frameworks.langchain.stores import InMemoryIndex
+from tests.frameworks.pages import commit_guide
 from tests.support.clocked import clock
 from tests.support.deaths import MortalIndex, killed_at_every_step
 from tests.support.engines import on_dynamodb_local
-from tests.support.factories import make_page, make_version
 from tests.support.indexes import edit, fill, split
 
 __all__ = ["clock"]
-
-GUIDE = """# Guide
-
-Read this first.
-
-## Setup
-
-Install it. Then call `setup()`.
-
-```python
-# This is no heading.
-setup()
-```
-
-## Usage
-
-Call `run()`. It runs.
-"""
-
-
-async def commit(backend: DynamoDBBackend) -> None:
-    outline: list[Any] = [
-        {"level": 1, "text": "Guide", "anchor": "guide"},
-        {"level": 2, "text": "Setup", "anchor": "setup"},
-        {"level": 2, "text": "Usage", "anchor": None},
-    ]
-    version = make_version("v1", "guide", markdown=GUIDE, title="The guide", headings_outline=outline)
-    await backend.commit_page(make_page("guide", status_code=200), version)
 
 
 def by_header(document: Document) -> list[Document]:
@@ -72,7 +44,7 @@ async def test_sync_vectorstore_cites_the_section_of_each_chunk(
     backend: DynamoDBBackend, splitter: DocumentSplitter
 ) -> None:
     index = InMemoryIndex()
-    await commit(backend)
+    await commit_guide(backend)
     report = await sync_vectorstore(backend, "site", "search", index.vectorstore, splitter)
     assert report == SyncReport(indexed=1, embedded_chunks=index.embedded)
     documents = index.vectorstore.similarity_search("", k=100)

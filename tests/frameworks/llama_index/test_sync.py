@@ -26,10 +26,10 @@ from tests.frameworks.llama_index.stores import (
     TableVectorStore,
     texts_of,
 )
+from tests.frameworks.pages import commit_guide
 from tests.support.clocked import clock
 from tests.support.deaths import MortalIndex, killed_at_every_step
 from tests.support.engines import on_dynamodb_local, on_moto
-from tests.support.factories import make_page, make_version
 from tests.support.indexes import chunks_of_site, edit, fill, paragraphs, remove, split, write
 
 __all__ = ["clock"]
@@ -37,37 +37,9 @@ __all__ = ["clock"]
 # Of the store on this machine; a server has them.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
-GUIDE = """# Guide
-
-Read this first.
-
-## Setup
-
-Install it. Then call `setup()`.
-
-```python
-# This is no heading.
-setup()
-```
-
-## Usage
-
-Call `run()`. It runs.
-"""
-
 URL = "https://example.com/guide"
 
 each_index = pytest.mark.parametrize("new_index", [SimpleIndex, TableIndex, QdrantIndex])
-
-
-async def commit(backend: DynamoDBBackend) -> None:
-    outline: list[Any] = [
-        {"level": 1, "text": "Guide", "anchor": "guide"},
-        {"level": 2, "text": "Setup", "anchor": "setup"},
-        {"level": 2, "text": "Usage", "anchor": None},
-    ]
-    version = make_version("v1", "guide", markdown=GUIDE, title="The guide", headings_outline=outline)
-    await backend.commit_page(make_page("guide", status_code=200), version)
 
 
 def by_paragraph(nodes: Sequence[BaseNode]) -> Sequence[BaseNode]:
@@ -87,7 +59,7 @@ async def test_sync_vector_store_cites_the_section_of_each_node(
     backend: DynamoDBBackend, transformations: Sequence[Transformation]
 ) -> None:
     index = TableIndex()
-    await commit(backend)
+    await commit_guide(backend)
     report = await sync_vector_store(
         backend, "site", "search", index.vector_store, transformations, index.model, batch_size=2
     )
@@ -115,7 +87,7 @@ async def test_sync_vector_store_embeds_title_and_section_and_keeps_what_the_par
     backend: DynamoDBBackend,
 ) -> None:
     index = TableIndex()
-    await commit(backend)
+    await commit_guide(backend)
     parser = SentenceWindowNodeParser.from_defaults(window_size=1)
     await sync_vector_store(backend, "site", "search", index.vector_store, [parser], index.model)
     (node,) = [node for node in index.table.rows if "Then call" in node.get_content()]
@@ -129,7 +101,7 @@ async def test_sync_vector_store_embeds_title_and_section_and_keeps_what_the_par
 
 async def test_sync_vector_store_answers_queries_of_llama_index(backend: DynamoDBBackend) -> None:
     index = QdrantIndex()
-    await commit(backend)
+    await commit_guide(backend)
     await sync_vector_store(
         backend, "site", "search", index.vector_store, [MarkdownNodeParser()], index.model
     )
