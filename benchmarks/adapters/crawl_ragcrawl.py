@@ -9,25 +9,34 @@ from ragcrawl.core.crawl_job import CrawlJob
 from ragcrawl.utils.logging import setup_logging
 
 from benchmarks.adapters.measured import arguments, measured
+from ragcrawl_dynamo import DynamoDBConfig
 from ragcrawl_dynamo.adapters.ragcrawl import install
+
+
+def prepare() -> None:
+    """Makes ragcrawl use the adapter, and log errors only."""
+    install()
+    setup_logging(level=logging.ERROR)
+    logging.disable(logging.WARNING)
+
+
+def storage_on(config: DynamoDBConfig) -> StorageConfig:
+    """Returns ragcrawl's settings for a local engine."""
+    storage = StorageConfig.dynamodb(
+        table_prefix=config.table_prefix.removesuffix("_"),
+        endpoint_url=config.endpoint_url,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
+    )
+    storage.fail_if_unavailable = True
+    return storage
 
 
 def main() -> None:
     """Crawls a site, and prints the measurements."""
-    install()
-    setup_logging(level=logging.ERROR)
-    logging.disable(logging.WARNING)
+    prepare()
     urls, config, folder = arguments()
-    if config is None:
-        storage = StorageConfig.duckdb(f"{folder}/crawl.duckdb")
-    else:
-        storage = StorageConfig.dynamodb(
-            table_prefix=config.table_prefix.removesuffix("_"),
-            endpoint_url=config.endpoint_url,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
-        )
-        storage.fail_if_unavailable = True
+    storage = StorageConfig.duckdb(f"{folder}/crawl.duckdb") if config is None else storage_on(config)
     job = CrawlJob(
         CrawlerConfig(
             seeds=urls,

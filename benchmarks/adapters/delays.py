@@ -76,11 +76,8 @@ async def measure_one(endpoint: str, crawler: str, processes: int, hosts: int, a
     await create_tables(endpoint, prefix)
     pages = REQUESTS[asked] * hosts
     with served(pages, hosts, 1, 0.0, 0.0) as site, tempfile.TemporaryDirectory() as folder:
-        jobs = [
-            Job(sorted(site.urls), endpoint, prefix, f"process {number}", folder, 1, 0.0, asked, 60.0)
-            for number in range(processes)
-        ]
-        started = [await start(crawler, job) for job in jobs]
+        job = Job(sorted(site.urls), endpoint, prefix, folder, 1, 0.0, asked, 60.0)
+        started = [await start(crawler, job) for _ in range(processes)]
         outputs = await asyncio.gather(*(process.communicate() for process in started))
         if {hit.url for hit in site.hits} != site.urls or len(site.hits) != pages:
             raise SystemExit("\n".join(output.decode()[-3000:] for output, _ in outputs))

@@ -93,7 +93,7 @@ async def crawl(crawler: str, site: SoakSite, job: Job, limit: float) -> Outcome
     outcome = Outcome()
     processes = {"a": await start(crawler, job)}
     if crawler != "ragcrawl":
-        processes["b"] = await start(crawler, _named(job, "b"))
+        processes["b"] = await start(crawler, job)
     killed = processes.pop("a")
     while len(site.hits) < kill_after and killed.returncode is None:  # noqa: ASYNC110 # another thread fills it
         await asyncio.sleep(0.01)
@@ -106,13 +106,9 @@ async def crawl(crawler: str, site: SoakSite, job: Job, limit: float) -> Outcome
     await killed.communicate()
     outcome.figures["killed processes"] += 1
     if crawler == "ragcrawl" or chance.random() < 0.5:
-        processes["c"] = await start(crawler, _named(job, "c"))
+        processes["c"] = await start(crawler, job)
     await asyncio.gather(*(finish(name, process, limit, outcome) for name, process in processes.items()))
     return outcome
-
-
-def _named(job: Job, agent: str) -> Job:
-    return Job(**{**vars(job), "agent": agent})
 
 
 async def check(crawler: str, site: SoakSite, job: Job, outcome: Outcome) -> None:
@@ -185,7 +181,7 @@ async def soak(endpoint: str, crawler: str, seed: int, pages: int, limit: float)
         tempfile.TemporaryDirectory() as folder,
     ):
         urls = [site.url(0)] if crawler != "ragcrawl" else [site.url(number) for number in range(HOSTS)]
-        job = Job(urls, endpoint, prefix, "a", folder, seed, FAILING, HOST_DELAY, LEASE_SECONDS)
+        job = Job(urls, endpoint, prefix, folder, seed, FAILING, HOST_DELAY, LEASE_SECONDS)
         await create_tables(endpoint, prefix)
         started = time.monotonic()
         try:

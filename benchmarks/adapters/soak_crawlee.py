@@ -5,7 +5,6 @@ from datetime import timedelta
 
 from crawlee import ConcurrencySettings
 from crawlee.crawlers import BeautifulSoupCrawler, BeautifulSoupCrawlingContext
-from crawlee.http_clients import ImpitHttpClient
 
 from benchmarks.adapters.soak_site import Job
 from ragcrawl_dynamo.adapters.crawlee import DynamoDBStorageClient
@@ -23,7 +22,6 @@ async def crawl(job: Job) -> None:
     ) as client:
         crawler = BeautifulSoupCrawler(
             storage_client=client,
-            http_client=ImpitHttpClient(headers={"User-Agent": job.agent}),
             concurrency_settings=ConcurrencySettings(
                 min_concurrency=8, desired_concurrency=8, max_concurrency=8
             ),

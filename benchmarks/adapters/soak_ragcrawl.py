@@ -1,20 +1,17 @@
 """Crawls a soak's site with ragcrawl. A process that is started again crawls all pages anew."""
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import certifi
 from ragcrawl.config.crawler_config import CrawlerConfig, RateLimitConfig, RobotsMode
-from ragcrawl.config.storage_config import StorageConfig
 from ragcrawl.core.crawl_job import CrawlJob
 from ragcrawl.models.document import Document
-from ragcrawl.utils.logging import setup_logging
 
+from benchmarks.adapters.crawl_ragcrawl import prepare, storage_on
 from benchmarks.adapters.soak_site import Job
-from ragcrawl_dynamo.adapters.ragcrawl import install
 
 
 def trust_one_authority(folder: Path) -> None:
@@ -28,16 +25,7 @@ def trust_one_authority(folder: Path) -> None:
 def main(job: Job) -> None:
     """Crawls the site once."""
     trust_one_authority(Path(job.folder))
-    install()
-    setup_logging(level=logging.ERROR)
-    logging.disable(logging.WARNING)
-    storage = StorageConfig.dynamodb(
-        table_prefix=job.prefix.removesuffix("_"),
-        endpoint_url=job.endpoint,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 # a local engine takes any
-    )
-    storage.fail_if_unavailable = True
+    prepare()
 
     def on_page(document: Document) -> None:
         job.fail_once(document.source_url)
@@ -50,10 +38,9 @@ def main(job: Job) -> None:
         max_depth=1000,
         max_pages=100_000,
         max_concurrency=16,
-        user_agent=job.agent,
         robots_mode=RobotsMode.OFF,
         rate_limit=RateLimitConfig(requests_per_second=1000, per_domain_rps=1000),
-        storage=storage,
+        storage=storage_on(job.config()),
         on_page=on_page,
     )
     result = asyncio.run(CrawlJob(config).run())

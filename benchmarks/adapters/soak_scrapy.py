@@ -35,7 +35,6 @@ def main() -> None:
             "DOWNLOAD_DELAY": JOB.host_delay,
             "RANDOMIZE_DOWNLOAD_DELAY": False,
             "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
-            "USER_AGENT": JOB.agent,
             "ROBOTSTXT_OBEY": False,
             "TELNETCONSOLE_ENABLED": False,
             # The handlers that raise are not worth a line.

@@ -30,12 +30,10 @@ class Hit(NamedTuple):
 
     Attributes:
         at: When it came, by the monotonic clock of the site's process.
-        agent: The name of the process that sent it.
         url: What it asked for.
     """
 
     at: float
-    agent: str
     url: str
 
 
@@ -47,7 +45,6 @@ class Job:
         urls: Where the crawl begins.
         endpoint: Endpoint of DynamoDB.
         prefix: Prefix of the tables.
-        agent: The name of the process, which it sends as its user agent.
         folder: Where processes note which handlers have failed.
         seed: Of everything random.
         failing: Share of the pages whose first handler raises.
@@ -58,7 +55,6 @@ class Job:
     urls: list[str]
     endpoint: str
     prefix: str
-    agent: str
     folder: str
     seed: int
     failing: float
@@ -163,9 +159,8 @@ class SoakSite:
                 status, fields, body = "404 Not Found", dict[str, str](), ""
                 path = head.split(" ", 2)[1]
                 if path != "/robots.txt":
-                    host, agent = (_header(head, name) for name in ("host", "user-agent"))
-                    url = f"http://{host}{path}"
-                    self.hits.append(Hit(time.monotonic(), agent, url))
+                    url = f"http://{_host_of(head)}{path}"
+                    self.hits.append(Hit(time.monotonic(), url))
                     status, fields, body = self._answer(url)
                     await asyncio.sleep(self._chance.uniform(0.0, self._slowest))
                 fields |= {"Content-Length": str(len(body.encode()))}
@@ -184,9 +179,10 @@ class SoakSite:
             await asyncio.to_thread(is_over.wait)
 
 
-def _header(head: str, name: str) -> str:
+def _host_of(head: str) -> str:
+    """Returns the host that a request is for, with its port."""
     fields = (line.partition(": ") for line in head.split("\r\n")[1:])
-    return next((value for field, _, value in fields if field.lower() == name), "")
+    return next((value for field, _, value in fields if field.lower() == "host"), "")
 
 
 @contextmanager
