@@ -158,9 +158,6 @@ class Workbench:
             if host.ready or host.looked_at is None or moment is not None:
                 # Otherwise it is only looked at again after its pause.
                 host.idle_since = host.leave_at = None
-        if host.picked and not host.has_room(self._now):
-            # It comes back when its leases have been reserved. A look would leave it as it is.
-            return
         if not host.ready:
             at = next_moment
             if is_idle:
@@ -212,6 +209,9 @@ class Workbench:
             if looks and priority > best_look:
                 break
             heapq.heappop(self._ready)
+            if host.picked and not host.has_room(now):
+                # The end of another lease, or a new item, has put it here. A look would leave it as it is.
+                continue
             if host.needs_look(monotonic):
                 best_look = priority
                 looks.append(host)
@@ -228,7 +228,9 @@ class Workbench:
                 host.picked += 1
                 host.is_used = True
                 chosen.append(host.take())
-            self.settle(host)
+            if not host.picked or host.has_room(now):
+                self.settle(host)
+            # Otherwise the host comes back when its leases have been reserved.
         for host in later:
             self.settle(host)
         return Choice(chosen, looks)
