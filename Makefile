@@ -27,7 +27,7 @@ demo-rag: .venv-rag/.installed  ## Crawl the same site into a search index, ask 
 	touch $@
 
 # Many processes import the same modules, which are compiled once.
-demo demo-rag test test-unit test-scrapy-suite: export PYTHONDONTWRITEBYTECODE :=
+demo demo-rag test test-unit test-scrapy-suite mutants: export PYTHONDONTWRITEBYTECODE :=
 
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
@@ -42,6 +42,16 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
+
+mutants: .venv-mutants/.installed  ## Change a room, one thing at a time, and see which changes its tests notice (ROOM=_commit, a quarter of an hour).
+	.venv-mutants/bin/python tools/mutants.py $(ROOM) $(ARGS)
+
+ROOM ?= _commit
+
+# Apart from .venv: mutmut is no part of what the tests need.
+.venv-mutants/.installed: Makefile pyproject.toml constraints.txt
+	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) --constraint constraints.txt mutmut==3.8.1 --editable '.[dev]'
+	touch $@
 
 # ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
 test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
@@ -252,4 +262,4 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	rm -rf .venv-resolve
 
 clean:  ## Remove what the other targets made.
-	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-rag .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-mutants .venv-rag .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
