@@ -37,7 +37,7 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 	@status=0; \
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml \
 		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxschedchunk 1 -q $(ARGS) || status=$$?; \
-	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py || status=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py $(if $(ARGS),,--floor 85) || status=$$?; \
 	exit $$status
 
 test-unit: install  ## Run the tests that need no engine, in some seconds.
@@ -52,6 +52,12 @@ ROOM ?= _commit
 .venv-mutants/.installed: Makefile pyproject.toml constraints.txt
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) --constraint constraints.txt mutmut==3.8.1 --editable '.[dev]'
 	touch $@
+
+test-unit-coverage: export COVERAGE_FILE := build/unit-coverage/data
+test-unit-coverage: install  ## The branches of the queue and of the commit that unit tests take: 75 % at least.
+	@rm -rf build/unit-coverage && mkdir -p build/unit-coverage
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest tests/unit/frontier tests/unit/commit -n 2 -q
+	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py _frontier _commit --floor 75
 
 # ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
 test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
