@@ -39,14 +39,14 @@ root=$PWD
     "$root/.venv/bin/python" -m pytest tests/unit -n 2 -q
 )
 
-tag=(git tag --annotate "v$version" --message "ragcrawl_dynamo $version")
+tag=(git tag --annotate "v$version" --message "v$version")
 push=(git push origin "v$version")
 if [ "${UPLOAD:-}" = yes ]; then
     [ -n "$tagged" ] || "${tag[@]}"
     "${push[@]}"
 else
     echo "$version can be released. With UPLOAD=yes, these commands run:"
-    echo "    ${tag[*]@Q}"
-    echo "    ${push[*]@Q}"
+    echo "    ${tag[*]}"
+    echo "    ${push[*]}"
     echo "Then the workflow release.yml builds the same archives, and uploads them to PyPI."
 fi
