@@ -70,13 +70,14 @@ test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.install
 
 check: lint test  ## Formatting, lint, types and tests: what CI runs.
 
-lint: install  ## Formatting, lint, types, which room may import which, spelling, and plain English.
+lint: install  ## Formatting, lint, types, which room may import which, spelling, plain English, and changelog.d.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/prose.py
+	$(BIN)/towncrier build --draft --version Unreleased > /dev/null
 
 typecheck-public: install .venv-pyright/.installed  ## The types that users see: at least 98 % are complete, by pyright.
 	PATH="$(CURDIR)/$(BIN):$$PATH" .venv-pyright/bin/pyright --verifytypes ragcrawl_dynamo --ignoreexternal \
@@ -254,6 +255,12 @@ docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warni
 
 check-wheel:  ## Install the wheel without extras into an empty environment, and use it there.
 	bash tools/check_wheel.sh
+
+changelog: install  ## Print the changes since the last release; with VERSION=1.2.3, write them into CHANGELOG.md.
+	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version Unreleased --date '')
+
+release: install  ## Check that the version can be released, and print how; UPLOAD=yes tags it, and CI uploads it.
+	bash tools/release.sh
 
 docs-drawings:  ## Draw docs/drawings/*.dot anew (needs graphviz).
 	for each in docs/drawings/*.dot; do dot -Tsvg $$each -o $${each%.dot}.svg; done

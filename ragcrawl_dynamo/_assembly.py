@@ -92,7 +92,11 @@ class Assembly:
         self.unseen_pages = UnseenPages(self.frontiers, self.runs, self.pages)
         self.run_completion = RunCompletion(self.frontiers, self.runs, self.pages, self.sites)
         self.site_deletion = SiteDeletion(
-            self.sites, self.runs, self.frontier_items, (self.pages, self.changes, self.garbage)
+            self.sites,
+            self.runs,
+            self.frontier_items,
+            self.frontiers,
+            (self.pages, self.changes, self.garbage),
         )
 
     async def open(self, *, create_tables: bool, create_missing_indexes: bool) -> None:

@@ -21,7 +21,7 @@ from proselint.tools import LintFile
 
 ROOT = Path(__file__).parent.parent
 
-FOLDERS = ("ragcrawl_dynamo", "docs", "tests", "benchmarks", "examples", "tools")
+FOLDERS = ("ragcrawl_dynamo", "docs", "tests", "benchmarks", "examples", "tools", "changelog.d")
 
 # Checks of proselint that are not for this text.
 IGNORED_CHECKS = (

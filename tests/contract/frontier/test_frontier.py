@@ -135,6 +135,19 @@ async def test_delete_site_deletes_its_frontiers(backend: DynamoDBBackend, front
     assert [each async for each in frontier.iter_hosts()] == []
 
 
+async def test_delete_site_lets_its_links_be_added_again(
+    backend: DynamoDBBackend, frontier: Frontier
+) -> None:
+    for _ in range(2):
+        await backend.save_site(make_site())
+        await backend.save_run(make_run())
+        added = await frontier.add(urls(3))
+        assert [result.added for result in added] == [True, True, True]
+        assert len(await frontier.claim()) == 3
+        assert await frontier.stats() == FrontierStats(in_progress=3)
+        assert await backend.delete_site("site")
+
+
 async def test_frontier_ttl_expires_final_items(
     backend: DynamoDBBackend, config: DynamoDBConfig, clock: ManualClock
 ) -> None:

@@ -306,6 +306,18 @@ async def test_migrate_to_version_2_moves_the_items_of_runs_as_they_are(old: Dyn
         assert await backend.clear_frontier("a#b") == 40
 
 
+async def test_delete_site_after_migrate_to_version_2_leaves_nothing_of_a_run_that_got_links(
+    old: DynamoDBConfig,
+) -> None:
+    await DynamoDBBackend(old).migrate()
+    async with DynamoDBBackend(old) as backend:
+        # These two hosts get records in the layout of version 2.
+        await backend.frontier("site", "done").add(["https://example.org/new", "https://new.example.org/"])
+    async with DynamoDBBackend(old) as backend:
+        assert await backend.delete_site("site")
+    assert await raw(old, "frontier") == []
+
+
 async def test_migrate_to_version_2_refuses_while_runs_are_open_and_names_them(old: DynamoDBConfig) -> None:
     runs = [f"run{i:02}" for i in range(11)]
     for run in runs:
