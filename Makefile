@@ -240,7 +240,7 @@ check-wheel:  ## Install the wheel without extras into an empty environment, and
 	bash tools/check_wheel.sh
 
 docs-drawings:  ## Draw docs/drawings/*.dot anew (needs graphviz).
-	for each in docs/drawings/*.dot; do dot -Tsvg $$each -o $${each%.dot}.svg; done
+	for drawing in docs/drawings/*.dot; do dot -Tsvg $$drawing -o $${drawing%.dot}.svg; done
 
 docs-cli: install fetch-dynamodb-local  ## Run the walk through the command line, and write docs/cli.md.
 	$(BIN)/python tools/cli_walk.py

@@ -54,7 +54,7 @@ async def cycle(
         )
         counters = backend.metrics().items()
         in_transactions = sum(
-            each.write_units for (name, _), each in counters if name == "TransactWriteItems"
+            counter.write_units for (name, _), counter in counters if name == "TransactWriteItems"
         )
         cost = Cost(requests / done, reads / done, writes / done)
         return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()

@@ -160,9 +160,9 @@ def progress_of(name: str) -> Iterator[Any]:
 def recall(index: SqliteIndex, questions: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
     """Returns the questions of which no right page is among the first passages."""
     return [
-        each["question"]
-        for each in questions
-        if not {answer.page for answer in index.search(each["question"], limit)} & set(each["pages"])
+        labeled["question"]
+        for labeled in questions
+        if not {answer.page for answer in index.search(labeled["question"], limit)} & set(labeled["pages"])
     ]
 
 
@@ -208,8 +208,8 @@ def show_recall(index: SqliteIndex) -> None:
     """Prints how often the right page is among the first five passages."""
     questions = json.loads(QUESTIONS.read_text())["measured"]
     missed = recall(index, questions)
-    found = len(questions) - len(missed)
-    console.print(f"recall@5: {found / len(questions):.2f}, {found} of {len(questions)} questions")
+    answered = len(questions) - len(missed)
+    console.print(f"recall@5: {answered / len(questions):.2f}, {answered} of {len(questions)} questions")
     console.print(*(f"  not found: {question}" for question in missed), sep="\n")
 
 

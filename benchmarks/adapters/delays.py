@@ -116,7 +116,7 @@ def verdict(results: list[Measured]) -> str:
     """Returns a sentence: whether the promise is kept."""
     missed = [result for result in results if not result.is_kept]
     kept = f"{len(results) - len(missed)} of {len(results)} means keep this"
-    names = (f"{each.crawler} with {each.processes} processes at {each.asked:g} s" for each in missed)
+    names = (f"{result.crawler} with {result.processes} processes at {result.asked:g} s" for result in missed)
     return f"{kept}; **missed**: {', '.join(names)}." if missed else f"{kept}."
 
 

@@ -62,7 +62,7 @@ async def contend(config: DynamoDBConfig, hosts: int, links: int, limit: int = B
         frontiers = [backend.frontier(SITE, run_id) for backend in backends]
         await frontiers[0].add(f"https://h{i % hosts}.example/{i}" for i in range(links))
         started = time.perf_counter()
-        await asyncio.gather(*(empty(each, limit) for each in frontiers))
+        await asyncio.gather(*(empty(frontier, limit) for frontier in frontiers))
         seconds = time.perf_counter() - started
         tried, granted = claim_statements(frontiers)
         stats = await frontiers[0].recount()
