@@ -1,4 +1,4 @@
-"""Measures the capacity units of storing and reading a real site's pages, beside others, in one run.
+"""Measures the units of storing and reading the pages of a real site, and compares with others in one run.
 
 The site is the one of the demo, Python's documentation server; the engine is DynamoDB Local, which counts the
 units. Each page is one `save_version` and one `save_page`; then each current version is read.
@@ -161,7 +161,7 @@ async def measure_ragcrawl(endpoint: str, corpus: list[tuple[PageVersion, Page]]
 
 
 async def main() -> None:
-    """Measures all, and prints the table."""
+    """Measures this package and the others, and prints the table."""
     corpus = await fetch_corpus()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         results = [

@@ -2,9 +2,8 @@
 
 Pages are claimed in batches of 25; each is committed with its body and all links of its site. Two consumers
 read the changes, one of them with content. Then the same run is made again, as a sync that finds nothing
-changed. Units are those of
-single requests, since the engine reports none for PartiQL batches, whose writes are the same; requests are
-those of PartiQL batches.
+changed. The units are measured with single requests, because the engine reports none for PartiQL batches; the
+writes are the same. The requests are counted with PartiQL batches.
 
 The engine counts 4 units for a transactional write of 1 KB, where AWS's rule is 2 (AWS: "DynamoDB on-demand
 capacity mode"); both are printed.

@@ -1,6 +1,6 @@
 """Computes the tables of docs/scale.md from what `make bench-partitions` measured.
 
-`python -m benchmarks.scale` writes the tables of the page. A test compares them with what is there.
+`python -m benchmarks.scale` writes the tables of the page. A test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def storage(measured: Measurements) -> list[list[str]]:
 
 
 def once(measured: Measurements) -> list[list[str]]:
-    """Returns the rows of the reads and writes that such a run does once."""
+    """Returns the rows of the reads and writes that such a run does only once."""
     crawl = measured.crawl(10_000)
     link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.
@@ -313,7 +313,7 @@ def once(measured: Measurements) -> list[list[str]]:
 
 
 def recovery(measured: Measurements) -> list[list[str]]:
-    """Returns the seconds until work that stands still is done again."""
+    """Returns the seconds until interrupted work is resumed."""
     recovered = measured.recovery
     least = recovered.lease_seconds + recovered.clock_skew
     look = max(0.0, recovered.after_kill - least)
@@ -360,7 +360,7 @@ BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
 
 
 def written(page: str, measured: Measurements) -> str:
-    """Returns the page with all tables as they are computed."""
+    """Returns the text of the page with the computed tables."""
     for name, make in BLOCKS.items():
         begin, end = BEGIN.format(name=name), END.format(name=name)
         rows = make(measured)

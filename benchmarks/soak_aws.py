@@ -1,4 +1,4 @@
-"""Crawls on a simulated AWS on a bad day; a ledger proves that the queue and the change feed were right.
+"""Crawls on a simulated AWS with many faults; a ledger proves that the queue and the change feed were right.
 
 Worker processes share one run after the other, as in `benchmarks.stress_frontier`, whose ledger this is.
 They commit their pages through a proxy (`tests.support.aws`). It shows indexes late and torn, answers
@@ -174,7 +174,7 @@ def append(file: Path, line: str) -> None:
 
 
 def watch(endpoint: str, prefix: str, folder: str) -> None:
-    """Runs a process that nobody kills: it asks whether the run is finished, and follows the changes."""
+    """Runs a process that is not killed: it asks whether the run is finished, and follows the changes."""
     logging.basicConfig(level=logging.CRITICAL)
     asyncio.run(follow(soak_settings(endpoint, prefix), Path(folder)))
 
@@ -227,7 +227,7 @@ class Round:
         answers: The answers of `is_finished`, with their times.
         seen: The version of each page, as the reader of changes knows it.
         pages: The version of each page, as the table has it.
-        errors: With what workers ended.
+        errors: The errors with which workers ended.
         throttled: When it began to be throttled and when that ended, if it was.
         events: The events of the simulation, by kind.
         is_exact: Whether the indexes were not late.
@@ -302,7 +302,7 @@ class Throttle:
         aws: The simulation.
         usual: The settings before and after.
         begin: Seconds after the first commits of a round: workers take a while to start.
-        seconds: For so long.
+        seconds: How long the capacity is reduced.
     """
 
     def __init__(self, aws: RunningAWS, usual: Settings, begin: float, seconds: float) -> None:

@@ -239,7 +239,7 @@ class Ledger:
     Attributes:
         events: The events that the workers noted.
         errors: The errors with which workers ended.
-        exit_codes: How the processes ended.
+        exit_codes: The exit codes of the processes.
         statuses: The statuses of the items, by URL.
         versions: How many versions of each page are stored, by URL.
         crawled: How many pages the run has counted.

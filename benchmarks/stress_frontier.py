@@ -1,8 +1,8 @@
 """Kills workers all the time while they crawl a made-up web; their own ledger proves that the queue is right.
 
 Worker processes share one run on DynamoDB Local. Each page is known by its number, has links to others, and
-lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random; every
-second a random worker gets SIGKILL and is replaced. Workers write what they do into files, line by line,
+lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random. Every
+second a random worker is killed by SIGKILL and replaced. Workers write what they do into files, line by line,
 before and after they do it. At the end the table must agree with these: no page is lost, none was held twice
 at a time, and no host was ever over its limits.
 
@@ -153,7 +153,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
 
 
 class Violation(NamedTuple):
-    """Something that must not happen."""
+    """A broken promise of the queue, as the log and the table show it."""
 
     kind: str
     what: str

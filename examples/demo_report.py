@@ -29,7 +29,7 @@ class Units:
 
     @classmethod
     def of(cls, metrics: Mapping[tuple[str, str], OperationMetrics], engine: str) -> "Units":
-        """Adds up what a backend has counted.
+        """Adds up the capacity units that a backend has counted.
 
         Args:
             metrics: The result of `backend.metrics()`.
@@ -76,7 +76,7 @@ class Pass:
 
 
 def table_of_passes(passes: Mapping[str, Pass]) -> Table:
-    """Lists what each pass found, and how fast it was. The keys name the passes."""
+    """Lists the results and the speed of each pass. The keys name the passes."""
     table = Table("pass", "s", "pages/s", "new", "changed", "unchanged", "bodies", "the change feed says")
     for name, crawl_pass in passes.items():
         stats = crawl_pass.stats
@@ -87,7 +87,7 @@ def table_of_passes(passes: Mapping[str, Pass]) -> Table:
 
 
 def gains(passes: Mapping[str, Pass], engine: str) -> list[str]:
-    """Returns the gains of a user, one sentence for each."""
+    """Returns the benefits for a user, one sentence for each."""
     pages = sum(crawl_pass.stats.pages_crawled for crawl_pass in passes.values())
     seconds = sum(crawl_pass.seconds for crawl_pass in passes.values())
     lines = [f"{pages:,} pages in {seconds:.1f} s, {pages / seconds:.0f} pages/s"]
@@ -111,7 +111,7 @@ def _cost(crawl_pass: Pass) -> str:
 
 
 async def table_of_site(backend: StorageBackend, site_id: str) -> Table:
-    """Lists what the tables have of a site."""
+    """Lists the records of a site in the tables."""
     usage = await backend.get_content_usage(site_id)
     slowest: PageVersion | None = None
     async for version in backend.iter_versions(site_id):

@@ -19,7 +19,7 @@ def room(file: str) -> str:
 
 
 def main() -> None:
-    """Reads the data of the last run, sums it up, and prints it."""
+    """Reads the data of the last run, and prints the sums of each room."""
     coverage = Coverage()
     coverage.load()
     with TemporaryDirectory() as folder:
