@@ -1,4 +1,4 @@
-"""Measures the capacity units of storing and reading a real site's pages, beside others, in one run.
+"""Measures the units of storing and reading the pages of a real site, and compares with others in one run.
 
 The site is the one of the demo, Python's documentation server; the engine is DynamoDB Local, which counts the
 units. Each page is one `save_version` and one `save_page`; then each current version is read.
@@ -103,10 +103,10 @@ def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
 def totals(backend: DynamoDBBackend) -> tuple[float, float]:
     """Returns the write and read units so far."""
     counters = backend.metrics().values()
-    return sum(each.write_units for each in counters), sum(each.read_units for each in counters)
+    return sum(counter.write_units for counter in counters), sum(counter.read_units for counter in counters)
 
 
-async def measure_own(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
+async def measure_this_package(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
     """Measures this package."""
     stored = 0
     async with DynamoDBBackend(local_config(endpoint)) as backend:
@@ -161,29 +161,29 @@ async def measure_ragcrawl(endpoint: str, corpus: list[tuple[PageVersion, Page]]
 
 
 async def main() -> None:
-    """Measures all, and prints the table."""
+    """Measures this package and the others, and prints the table."""
     corpus = await fetch_corpus()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         results = [
             await measure_ragcrawl(endpoint, corpus),
             await measure_single_items(endpoint, corpus),
-            await measure_own(endpoint, corpus),
+            await measure_this_package(endpoint, corpus),
         ]
-    own = results[-1].write / results[-1].stored
+    units_here = results[-1].write / results[-1].stored
     table = Table(
         *("", "write units a page", "to this", "read units a read", "stored", "lost"),
         title=f"{len(corpus)} pages of Python's documentation server, on DynamoDB Local",
         caption="Averages are over the pages that each could store: those lost are the largest.",
     )
-    for each in results:
-        write = each.write / each.stored
+    for result in results:
+        write = result.write / result.stored
         table.add_row(
-            each.name,
+            result.name,
             f"{write:.1f}",
-            f"{write / own:.1f} x",
-            f"{each.read / each.stored:.1f}",
-            f"{each.stored}",
-            f"{each.lost}",
+            f"{write / units_here:.1f} x",
+            f"{result.read / result.stored:.1f}",
+            f"{result.stored}",
+            f"{result.lost}",
         )
     console.print(table)
     if results[-1].lost:

@@ -2,9 +2,8 @@
 
 Pages are claimed in batches of 25; each is committed with its body and all links of its site. Two consumers
 read the changes, one of them with content. Then the same run is made again, as a sync that finds nothing
-changed. Units are those of
-single requests, since the engine reports none for PartiQL batches, whose writes are the same; requests are
-those of PartiQL batches.
+changed. The units are measured with single requests, because the engine reports none for PartiQL batches; the
+writes are the same. The requests are counted with PartiQL batches.
 
 The engine counts 4 units for a transactional write of 1 KB, where AWS's rule is 2 (AWS: "DynamoDB on-demand
 capacity mode"); both are printed.
@@ -54,7 +53,7 @@ async def cycle(
         )
         counters = backend.metrics().items()
         in_transactions = sum(
-            each.write_units for (name, _), each in counters if name == "TransactWriteItems"
+            counter.write_units for (name, _), counter in counters if name == "TransactWriteItems"
         )
         cost = Cost(requests / done, reads / done, writes / done)
         return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()

@@ -1,6 +1,6 @@
 """Computes the tables of docs/scale.md from what `make bench-partitions` measured.
 
-`python -m benchmarks.scale` writes the tables of the page. A test compares them with what is there.
+`python -m benchmarks.scale` writes the tables of the page. A test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -152,11 +152,11 @@ def loads(measured: Measurements) -> list[Load]:
 
     def busiest(name: str, units: str) -> tuple[float, float]:
         """Returns the units a second of each process, and its pages a second, in the most expensive crawl."""
-        found = []
+        rates = []
         for crawl in busy:
             rate = crawl.scenario.pages / crawl.seconds / crawl.scenario.processes
-            found += [(getattr(kind, units) * rate, rate) for kind in crawl.kinds if name_of(kind) == name]
-        return max(found, default=(0.0, 0.0))
+            rates += [(getattr(kind, units) * rate, rate) for kind in crawl.kinds if name_of(kind) == name]
+        return max(rates, default=(0.0, 0.0))
 
     waiting = {name_of(kind): kind.hottest_reads for kind in measured.waiting.kinds}
     of_control, rate = busiest(RECORDS, "reads")
@@ -273,14 +273,20 @@ def storage(measured: Measurements) -> list[list[str]]:
         ("changes of a month, if all pages are new in it", LINKS, size("pages", "#{site}#{")),
     ]
     rows = [
-        [what, f"{count:,}", f"{each:,.0f}", f"{count * each / 1e9:,.1f}", _dollars_a_month(count * each)]
-        for what, count, each in parts
+        [
+            what,
+            f"{count:,}",
+            f"{item_bytes:,.0f}",
+            f"{count * item_bytes / 1e9:,.1f}",
+            _dollars_a_month(count * item_bytes),
+        ]
+        for what, count, item_bytes in parts
     ]
     return [["", "number", "bytes of each", "GB", "dollars a month"], *rows]
 
 
 def once(measured: Measurements) -> list[list[str]]:
-    """Returns the rows of the reads and writes that such a run does once."""
+    """Returns the rows of the reads and writes that such a run does only once."""
     crawl = measured.crawl(10_000)
     link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.
@@ -307,20 +313,20 @@ def once(measured: Measurements) -> list[list[str]]:
 
 
 def recovery(measured: Measurements) -> list[list[str]]:
-    """Returns the seconds until work that stands still is done again."""
-    found = measured.recovery
-    least = found.lease_seconds + found.clock_skew
-    look = max(0.0, found.after_kill - least)
-    after_kill = LEASE_SECONDS + found.clock_skew + look
+    """Returns the seconds until interrupted work is resumed."""
+    recovered = measured.recovery
+    least = recovered.lease_seconds + recovered.clock_skew
+    look = max(0.0, recovered.after_kill - least)
+    after_kill = LEASE_SECONDS + recovered.clock_skew + look
     fleet, rate = PROCESSES[-1], RATES[-1]
     return [
         ["what happened", "work stands still for", "of that"],
         [
             "one process is killed",
             f"{after_kill:.1f} s, its items only",
-            f"a lease of {LEASE_SECONDS:.0f} s, a clock skew of {found.clock_skew:.0f} s, and {look:.1f} s "
-            f"until others look (measured with leases of {found.lease_seconds:.0f} s: "
-            f"{found.after_kill:.1f} s in all)",
+            f"a lease of {LEASE_SECONDS:.0f} s, a clock skew of {recovered.clock_skew:.0f} s, and "
+            f"{look:.1f} s until others look (measured with leases of {recovered.lease_seconds:.0f} s: "
+            f"{recovered.after_kill:.1f} s in all)",
         ],
         [
             f"all {fleet:,} processes are killed and start again",
@@ -333,7 +339,7 @@ def recovery(measured: Measurements) -> list[list[str]]:
             f"{ALIVE_SECONDS + BEAT_SECONDS:.0f} s",
             "others that have nothing left claim from it meanwhile",
         ],
-        ["a pause ends", f"{found.after_resume:.1f} s", "measured, a worker that waits"],
+        ["a pause ends", f"{recovered.after_resume:.1f} s", "measured, a worker that waits"],
     ]
 
 
@@ -354,7 +360,7 @@ BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
 
 
 def written(page: str, measured: Measurements) -> str:
-    """Returns the page with all tables as they are computed."""
+    """Returns the text of the page with the computed tables."""
     for name, make in BLOCKS.items():
         begin, end = BEGIN.format(name=name), END.format(name=name)
         rows = make(measured)

@@ -113,7 +113,7 @@ def median_seconds(runs: list[dict[str, Any]]) -> float:
 
 
 def verdicts(results: Rounds) -> Iterator[str]:
-    """Yields a sentence for each crawler: whether the promise is kept."""
+    """Yields a sentence for each crawler that says whether the promise is kept."""
     for name, storages in results.items():
         times = median_seconds(storages["dynamodb"]) / median_seconds(storages["own"])
         yield f"{name}: {times:.1f}, {'kept' if times <= PROMISE else '**missed**'}."

@@ -1,4 +1,4 @@
-"""Measures the seconds between two requests to a host, when a crawler is asked for a delay.
+"""Measures the seconds between two requests to a host, when a crawler has a delay for each host.
 
 The site notes when requests come. A crawl begins with all of its pages, so that none waits for a link.
 
@@ -113,10 +113,10 @@ def rows(results: list[Measured]) -> list[list[str]]:
 
 
 def verdict(results: list[Measured]) -> str:
-    """Returns a sentence: whether the promise is kept."""
+    """Returns a sentence that says whether the promise is kept."""
     missed = [result for result in results if not result.is_kept]
     kept = f"{len(results) - len(missed)} of {len(results)} means keep this"
-    names = (f"{each.crawler} with {each.processes} processes at {each.asked:g} s" for each in missed)
+    names = (f"{result.crawler} with {result.processes} processes at {result.asked:g} s" for result in missed)
     return f"{kept}; **missed**: {', '.join(names)}." if missed else f"{kept}."
 
 

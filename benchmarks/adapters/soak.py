@@ -1,10 +1,11 @@
 """Lets each crawler crawl a site many times, kills one of its processes, and compares what is stored.
 
 A site has 500 pages on five hosts, which link to each other. Some pages are linked only by redirects, by
-another one from each page. Answers are late by up to 30 ms. Of every tenth page, the first handler raises.
-Two processes of Crawlee or Scrapy share a crawl, and keep a delay between two requests to a host. One of them
-gets SIGKILL somewhere in the middle; in half of the crawls a third one is started then. ragcrawl has its
-queue in memory: its process is killed, and started again. Every crawl has a seed, which decides all of this.
+another one from each page. Answers are late by up to 30 ms. For every tenth page, the first call of the
+handler raises. Two processes of Crawlee or Scrapy share a crawl, and keep a delay between two requests to a
+host. One of them is killed at a random moment; in half of the crawls a third one is started then. ragcrawl
+has its queue in memory: its process is killed, and started again. Every crawl has a seed, which decides all
+of this.
 
 In the end all processes must have ended by themselves, each page must be stored once with its text, no link
 of the queue may be left, and no page may have been fetched more often than it was claimed. Crawlee and
@@ -54,7 +55,7 @@ class Outcome:
 
     Attributes:
         wrong: Sentences.
-        figures: What happened, counted.
+        figures: Counts of the events.
     """
 
     wrong: list[str] = field(default_factory=list)
@@ -112,7 +113,7 @@ async def crawl(crawler: str, site: SoakSite, job: Job, limit: float) -> Outcome
 
 
 async def check(crawler: str, site: SoakSite, job: Job, outcome: Outcome) -> None:
-    """Compares what is stored with the site, and what was fetched with what was claimed."""
+    """Compares the stored pages with the site, and the number of fetches with the number of claims."""
     hits = Counter(hit.url for hit in site.hits)
     outcome.figures["fetches"] += sum(hits.values())
     async with DynamoDBBackend(job.config()) as backend:

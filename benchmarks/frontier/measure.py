@@ -87,9 +87,9 @@ def totals(backend: DynamoDBBackend) -> tuple[float, float, float]:
     """Returns the requests, read units and write units so far."""
     counters = backend.metrics().values()
     return (
-        sum(each.requests for each in counters),
-        sum(each.read_units for each in counters),
-        sum(each.write_units for each in counters),
+        sum(counter.requests for counter in counters),
+        sum(counter.read_units for counter in counters),
+        sum(counter.write_units for counter in counters),
     )
 
 

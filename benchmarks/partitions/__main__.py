@@ -46,7 +46,7 @@ async def main(endpoint: str, scale: float) -> None:
 
 
 def title_of(measured: Measured) -> str:
-    """Names a scenario."""
+    """Returns a description of a scenario."""
     scenario = measured.scenario
     delay = f"delay {scenario.delay:g} s" if scenario.delay else "no delay"
     rate = scenario.pages / measured.seconds

@@ -70,7 +70,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
         await fill(backend, count)
         numbers = [chance.randrange(count) for _ in range(TIMES)]
         frontier = backend.frontier("site", "run")
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
 
         async def commit(number: int) -> None:
             version = PageVersion(
@@ -93,29 +93,29 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
             async for _page in backend.iter_pages("site"):
                 pass
 
-        found["get_page, ms"] = await median(lambda i: backend.get_page("site", page_id(i)), numbers)
-        found["get_page_by_url, ms"] = await median(
+        figures["get_page, ms"] = await median(lambda i: backend.get_page("site", page_id(i)), numbers)
+        figures["get_page_by_url, ms"] = await median(
             lambda i: backend.get_page_by_url("site", url(i)), numbers
         )
-        found["save_page, ms"] = await median(
+        figures["save_page, ms"] = await median(
             lambda i: backend.save_page(Page(page_id=page_id(i), site_id="site", url=url(i))), numbers
         )
-        found["commit_page, ms"] = await median(commit, numbers)
-        found["claim and release 10, ms"] = await median(claim, numbers)
-        found["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
-        found["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", limit=100), numbers)
+        figures["commit_page, ms"] = await median(commit, numbers)
+        figures["claim and release 10, ms"] = await median(claim, numbers)
+        figures["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
+        figures["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", limit=100), numbers)
         gc.collect()
         before = resident_bytes()
-        found["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count
-        found["memory of a listing, MB"] = max(0.0, (resident_bytes() - before) / 1e6)
-        found["memory in all, MB"] = resident_bytes() / 1e6
+        figures["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count
+        figures["memory of a listing, MB"] = max(0.0, (resident_bytes() - before) / 1e6)
+        figures["memory in all, MB"] = resident_bytes() / 1e6
     await drop_tables(config)
-    return found
+    return figures
 
 
 def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
     """Writes the figures, and prints them."""
-    head = ["pages and links", *(f"{each:,}" for each in columns)]
+    head = ["pages and links", *(f"{count:,}" for count in columns)]
     rows = [
         [name, *(f"{column[name]:.2f}" for column in columns.values())]
         for name in next(iter(columns.values()))
@@ -145,5 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     args = parser.parse_args()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as local:
-        columns = {each: asyncio.run(measure(local, each)) for each in args.counts}
+        columns = {count: asyncio.run(measure(local, count)) for count in args.counts}
     write(ROOT / "docs", columns)

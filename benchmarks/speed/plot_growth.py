@@ -10,14 +10,14 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "ragcrawl_dynamo"
 from matplotlib import pyplot as plt  # noqa: E402 # after the backend is chosen
 
-found: dict[str, dict[str, float]] = json.load(sys.stdin)
-counts = [int(each) for each in found]
-names = list(next(iter(found.values())))
+figures: dict[str, dict[str, float]] = json.load(sys.stdin)
+counts = [int(count) for count in figures]
+names = list(next(iter(figures.values())))
 rows = -(-len(names) // 2)
 figure, axes = plt.subplots(rows, 2, figsize=(8, 2.1 * rows))
 for place, name in zip(axes.flat, names, strict=False):
     axis: Any = place
-    values = [column[name] for column in found.values()]
+    values = [column[name] for column in figures.values()]
     axis.plot(counts, values, marker="o", color="#c0392b")
     axis.set_xscale("log")
     axis.set_ylim(0, 2 * max(values) or 1)

@@ -137,8 +137,8 @@ class Subject:
         command = {"workload": workload.name, "count": workload.count, "seed": seed}
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        found: dict[str, float] = self._read()
-        return found
+        figures: dict[str, float] = self._read()
+        return figures
 
     def close(self) -> None:
         """Ends the process."""
@@ -205,19 +205,19 @@ def measure(workload: Workload, endpoint: str, rounds: int, versions: dict[str, 
                 stack.callback(subject.close)
                 subjects[name] = subject
                 versions[name] = subject.version
-        found: Rounds = []
+        measured: Rounds = []
         for number in range(rounds + 1):
             names = list(subjects)
             random.shuffle(names)
             results = {name: subjects[name].run(workload, number) for name in names}
             if number:
-                found.append(results)
-        return found
+                measured.append(results)
+        return measured
 
 
 def ratio(rounds: Rounds, one: str, other: str) -> tuple[float, float, float]:
     """Returns the median, least and greatest ratio of client CPU within rounds."""
-    ratios = [each[one]["cpu"] / each[other]["cpu"] for each in rounds]
+    ratios = [results[one]["cpu"] / results[other]["cpu"] for results in rounds]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
@@ -227,15 +227,18 @@ def table_of(workload: Workload, rounds: Rounds) -> list[str]:
     head = ["", "CPU per item, µs", "items a second", "of aiodynamo's CPU (range)"]
     lines = [head + (["p50, ms", "p99, ms"] if has_latency else [])]
     for name in rounds[0]:
-        own = [each[name] for each in rounds]
+        measured = [figures[name] for figures in rounds]
         row = [
             name,
-            f"{statistics.median(each['cpu'] / each['items'] for each in own) * 1e6:.1f}",
-            f"{statistics.median(each['items'] / each['wall'] for each in own):,.0f}",
+            f"{statistics.median(figures['cpu'] / figures['items'] for figures in measured) * 1e6:.1f}",
+            f"{statistics.median(figures['items'] / figures['wall'] for figures in measured):,.0f}",
             "{:.2f} ({:.2f}-{:.2f})".format(*ratio(rounds, name, "aiodynamo")),
         ]
         if has_latency:
-            row += [f"{statistics.median(each[key] for each in own) * 1e3:.1f}" for key in ("p50", "p99")]
+            row += [
+                f"{statistics.median(figures[key] for figures in measured) * 1e3:.1f}"
+                for key in ("p50", "p99")
+            ]
         lines.append(row)
     order = {name: i for i, name in enumerate(PEERS)}
     body = sorted(lines[1:], key=lambda row: order[row[0]])
@@ -344,9 +347,9 @@ def crawl_table(costs: Iterable[CrawlCost]) -> list[str]:
         "| a page | requests | read units | write units | client CPU, ms |",
         "|---|---|---|---|---|",
         *(
-            f"| {each.what} | {each.requests:.2f} | {each.read_units:.1f} | {each.write_units:.1f} "
-            f"| {each.cpu:.1f} |"
-            for each in costs
+            f"| {cost.what} | {cost.requests:.2f} | {cost.read_units:.1f} | {cost.write_units:.1f} "
+            f"| {cost.cpu:.1f} |"
+            for cost in costs
         ),
     ]
 
@@ -397,7 +400,7 @@ def write(
     (folder / "benchmarks.md").write_text("\n".join(text) + "\n")
     medians = {
         workload.what: {
-            name: statistics.median(each[name]["cpu"] / each[name]["items"] for each in rounds_) * 1e6
+            name: statistics.median(round_[name]["cpu"] / round_[name]["items"] for round_ in rounds_) * 1e6
             for name in PEERS
             if name in rounds_[0]
         }
