@@ -159,22 +159,26 @@ test-oldest test-newest: test-%: .venv-%/.installed
 
 bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Cost of a page for each crawler; writes docs/adapters/costs.md.
 	$(BIN)/python -m benchmarks.adapters.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-frontier: install fetch-dynamodb-local  ## The promises of the frontier's queue, measured (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-partitions: install fetch-dynamodb-local  ## Units by partition key value, and where a run is full; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
 	$(BIN)/python -m benchmarks.partitions $(ARGS)
-	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.pages
 
 soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 soak-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## 100 crawls of 500 pages with each crawler, whose processes are killed: about an hour.
 	$(BIN)/python -m benchmarks.adapters.soak $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 soak-aws: install fetch-dynamodb-local  ## A crawl on a simulated AWS, its workers killed and frozen, throttled for a minute: 20 minutes.
 	$(BIN)/python -m benchmarks.soak_aws $(ARGS)
@@ -190,12 +194,15 @@ soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory
 
 bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against peers: a quarter of an hour, writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks.speed.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-hooks: install  ## CPU that each part of the tuned client saves.
 	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## The same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
 	$(BIN)/python -m benchmarks.speed.growth $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 .venv-speed/.installed: Makefile
 	$(PYTHON) -m venv .venv-speed
@@ -212,6 +219,7 @@ bench-recrawl: install fetch-dynamodb-local  ## The query for the pages to crawl
 
 bench-cycle: install fetch-dynamodb-local  ## Requests and units of a page from claim to commit.
 	$(BIN)/python -m benchmarks.cycle $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 stress-frontier: install fetch-dynamodb-local  ## Kill the frontier's workers all the time, and check what they did.
 	$(BIN)/python -m benchmarks.stress_frontier $(ARGS)
@@ -238,6 +246,9 @@ docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warni
 
 check-wheel:  ## Install the wheel without extras into an empty environment, and use it there.
 	bash tools/check_wheel.sh
+
+docs-figures: install .venv-speed/.installed  ## Write the tables and plots of the docs anew from benchmarks/data; measures nothing.
+	$(BIN)/python -m benchmarks.pages
 
 docs-drawings:  ## Draw docs/drawings/*.dot anew (needs graphviz).
 	for each in docs/drawings/*.dot; do dot -Tsvg $$each -o $${each%.dot}.svg; done
