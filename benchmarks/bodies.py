@@ -13,7 +13,7 @@ import tempfile
 from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin
 
 import aiohttp
 
@@ -63,7 +63,8 @@ async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
             content = await asyncio.to_thread(extract, html)
             pairs.append(make_pair(url, content))
             for link in content["links"]:
-                linked = urljoin(url, link)
+                # Without its fragment: a page is fetched once, not once for each of its sections.
+                linked = urldefrag(urljoin(url, link)).url
                 if is_page(linked, start_url) and linked not in seen:
                     queue.append(linked)
                     seen.add(linked)
@@ -80,7 +81,7 @@ def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
         html=content["html"],
         plain_text=content["text"],
         title=content["title"],
-        outlinks=[urljoin(url, link) for link in content["links"]],
+        outlinks=list(dict.fromkeys(urljoin(url, link) for link in content["links"])),
         content_type="text/html",
         fetch_latency_ms=12.345678,
         extraction_latency_ms=123.456789,

@@ -15,6 +15,7 @@ capacity mode"); both are printed.
 import asyncio
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urldefrag
 
 from benchmarks.bodies import fetch_corpus
 from benchmarks.frontier import Cost, totals
@@ -45,7 +46,7 @@ async def cycle(
             for claim in claims:
                 version, page = corpus[claim.item.url]
                 version = version.model_copy(update={"run_id": run_id})
-                links = [link for link in version.outlinks if link in corpus]
+                links = [link for link in version.outlinks if urldefrag(link).url in corpus]
                 result = await backend.commit_page(page, version, claim=claim, discovered=links)
                 outcomes.add(result.outcome)
                 done += 1
