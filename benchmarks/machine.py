@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-# Files that benchmarks and their pages change; a measurement does not depend on them.
-RESULTS = ("benchmarks/data", "docs", "README.md")
+# The code that a benchmark runs.
+CODE = ("ragcrawl_dynamo", "benchmarks", "examples", "tests/adapters", ":!benchmarks/data")
 
 
 def machine() -> str:
@@ -34,10 +34,8 @@ def engine() -> str:
 
 
 def commit() -> str:
-    """Returns the commit that is checked out; "and changes" follows if files differ from it."""
-    changed = _git(
-        "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in RESULTS)
-    )
+    """Returns the commit that is checked out; "and changes" follows if the code differs from it."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return _git("rev-parse", "--short=7", "HEAD") + " and changes" * bool(changed)
 
 
