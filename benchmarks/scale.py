@@ -29,8 +29,8 @@ NEW_TABLE_WRITES = 4_000
 TABLE_QUOTA = 40_000
 
 # The parts of the body of a page of Python's documentation (91 KB raw), after compression, take so many write
-# units: `make bench-bodies` measures 13.5 for a version, of which head and index entry are two.
-BODY_WRITES = 11.5
+# units: `make bench-bodies` measures 13.1 for a version, of which head and index entry are two.
+BODY_WRITES = 11.1
 
 # A page of a query holds 1 MB (AWS: "Query").
 QUERY_BYTES = 1024 * 1024

@@ -92,7 +92,8 @@ def test_scale_shares_of_lists() -> None:
     assert scale.shares_of(100, 256)[1] == 3
 
 
-def test_scale_rates_add_the_body_of_a_real_page() -> None:
+def test_scale_rates_add_the_body_of_a_real_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "BODY_WRITES", 11.5)
     of_one_thousand = column(scale.rates(MEASURED), 1)
     assert of_one_thousand["write units a second, `versions`"] == "13,500"
     assert of_one_thousand["write units a second, `frontier`"] == "4,100"
