@@ -176,22 +176,26 @@ test-oldest test-newest: test-%: .venv-%/.installed
 
 bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Measure the cost of a page for each crawler; writes docs/adapters/costs.md.
 	$(BIN)/python -m benchmarks.adapters.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Measure the write and read units of page bodies, and compare with others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-frontier: install fetch-dynamodb-local  ## Measure whether the queue keeps its promises (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-partitions: install fetch-dynamodb-local  ## Measure units by partition key value, and the limits of a run; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
 	$(BIN)/python -m benchmarks.partitions $(ARGS)
-	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.pages
 
 soak: install fetch-dynamodb-local  ## Call all methods under faults, and compare with a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 soak-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Crawl 100 sites of 500 pages with each crawler, and kill its processes: about an hour.
 	$(BIN)/python -m benchmarks.adapters.soak $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 soak-aws: install fetch-dynamodb-local  ## Crawl on a simulated AWS while workers are killed and frozen and DynamoDB throttles: 20 minutes.
 	$(BIN)/python -m benchmarks.soak_aws $(ARGS)
@@ -207,12 +211,15 @@ soak-memory: install fetch-dynamodb-local  ## Measure memory and connections eac
 
 bench: install fetch-dynamodb-local .venv-speed/.installed  ## Compare the speed with other libraries, in a quarter of an hour; writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks.speed.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-hooks: install  ## Measure the CPU that each part of the tuned client saves.
 	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## Measure the same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
 	$(BIN)/python -m benchmarks.speed.growth $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 .venv-speed/.installed: Makefile
 	$(PYTHON) -m venv .venv-speed
@@ -229,6 +236,7 @@ bench-recrawl: install fetch-dynamodb-local  ## Measure the query for the pages 
 
 bench-cycle: install fetch-dynamodb-local  ## Measure the requests and units of a page from claim to commit.
 	$(BIN)/python -m benchmarks.cycle $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 stress-frontier: install fetch-dynamodb-local  ## Kill workers again and again during a crawl, and check that no item is lost or held twice.
 	$(BIN)/python -m benchmarks.stress_frontier $(ARGS)
@@ -255,6 +263,9 @@ docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warni
 
 check-wheel:  ## Install the wheel without extras into an empty environment, and test it there.
 	bash tools/check_wheel.sh
+
+docs-figures: install .venv-speed/.installed  ## Write the tables and plots of the docs anew from benchmarks/data; measures nothing.
+	$(BIN)/python -m benchmarks.pages
 
 changelog: install  ## Print the changes since the last release; with VERSION=1.2.3, write them into CHANGELOG.md.
 	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version Unreleased --date '')

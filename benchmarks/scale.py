@@ -1,25 +1,23 @@
 """Computes the tables of docs/scale.md from what `make bench-partitions` measured.
 
-`python -m benchmarks.scale` writes the tables of the page. A test fails if they are out of date.
+`make docs-figures` writes the tables of the page. A test compares them with what is there.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from benchmarks.machine import markdown
 from benchmarks.partitions.crawls import CONCURRENCY, READS_A_SECOND, WRITES_A_SECOND, Kind
 from benchmarks.partitions.result import Measurements
 from benchmarks.partitions.units import READ_BYTES, STORED_BYTES, WRITE_BYTES
+from benchmarks.report import Part
 from ragcrawl_dynamo._frontier.membership import assign
-
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "scale.md"
 
 # AWS: "Amazon DynamoDB pricing", on demand, Standard table class, us-east-1, since 1 November 2024.
 DOLLARS_A_MILLION_WRITES = 0.625
@@ -31,8 +29,8 @@ NEW_TABLE_WRITES = 4_000
 TABLE_QUOTA = 40_000
 
 # The parts of the body of a page of Python's documentation (91 KB raw), after compression, take so many write
-# units: `make bench-bodies` measures 13.5 for a version, of which head and index entry are two.
-BODY_WRITES = 11.5
+# units: `make bench-bodies` measures 13.1 for a version, of which head and index entry are two.
+BODY_WRITES = 11.1
 
 # A page of a query holds 1 MB (AWS: "Query").
 QUERY_BYTES = 1024 * 1024
@@ -50,9 +48,6 @@ HOSTS, LINKS = 1_000_000, 1_000_000_000
 
 # Keys that are full only beyond this are left out of the table of ceilings.
 HIGHEST_CEILING = 50_000
-
-BEGIN = "<!-- {name}: begin; `python -m benchmarks.scale` writes what follows -->\n"
-END = "<!-- {name}: end -->\n"
 
 # Keys that all processes of a run share.
 RUN = "runs {site}"
@@ -343,13 +338,7 @@ def recovery(measured: Measurements) -> list[list[str]]:
     ]
 
 
-def machine(measured: Measurements) -> list[list[str]]:
-    """Returns the day and the machine of the measurement."""
-    return [[f"Measured by `make bench-partitions` on {measured.measured_on}, DynamoDB Local."]]
-
-
-BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
-    "machine": machine,
+TABLES: dict[str, Callable[[Measurements], list[list[str]]]] = {
     "ceilings": ceilings,
     "processes": processes,
     "rates": rates,
@@ -359,17 +348,12 @@ BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
 }
 
 
-def written(page: str, measured: Measurements) -> str:
-    """Returns the text of the page with the computed tables."""
-    for name, make in BLOCKS.items():
-        begin, end = BEGIN.format(name=name), END.format(name=name)
-        rows = make(measured)
-        text = "\n".join(markdown(rows) if len(rows) > 1 else rows[0])
-        block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        page, count = block.subn(lambda _, new=f"{begin}\n{text}\n\n{end}": new, page)  # type: ignore[misc] # a default
-        if count != 1:
-            raise ValueError(f"the page needs the block {name!r} once, not {count} times")
-    return page
+def _table(make: Callable[[Measurements], list[list[str]]], figures: Any) -> list[str]:
+    """Computes a table from the figures of the data file."""
+    return markdown(make(Measurements.of_figures(figures)))
+
+
+PARTS: dict[str, Part] = {name: partial(_table, make) for name, make in TABLES.items()}
 
 
 def _code(name: str) -> str:
@@ -389,7 +373,3 @@ def _rounded(number: float) -> str:
 
 def _dollars_a_month(size: float) -> str:
     return f"{size / 1e9 * DOLLARS_A_GB_MONTH:,.2f}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(), Measurements.load()))

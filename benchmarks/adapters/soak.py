@@ -27,11 +27,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.adapters.broad import create_tables
 from benchmarks.adapters.soak_site import Job, SoakSite, number_of, served
-from benchmarks.bodies import ROOT
+from benchmarks.machine import ROOT, markdown
+from benchmarks.report import Origin, Part, is_full, save
 from ragcrawl_dynamo import DynamoDBBackend, FrontierStatus
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -213,22 +213,40 @@ async def soak_all(endpoint: str, args: argparse.Namespace) -> dict[str, list[Ou
     return outcomes
 
 
-def show(outcomes: dict[str, list[Outcome]], pages: int) -> bool:
-    """Prints what happened; returns whether nothing was wrong."""
-    table = Table(
-        "crawler", "crawls", "pages", "fetches", "fetched again", "killed", "seconds a crawl", "wrong"
-    )
+def figures_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]]:
+    """Returns the sums of all crawls, by crawler."""
+    figures: dict[str, dict[str, float]] = {}
     for crawler, crawls in outcomes.items():
         sums: Counter[str] = Counter()
         for outcome in crawls:
-            sums += outcome.figures
-        table.add_row(
-            *(crawler, f"{len(crawls)} of {pages} pages", f"{sums['pages']:,}", f"{sums['fetches']:,}"),
-            *(f"{sums['fetched again']:,}", f"{sums['killed processes']}"),
-            *(f"{sums['seconds'] / len(crawls):.1f}", str(sum(bool(outcome.wrong) for outcome in crawls))),
-        )
-    console.print(table)
-    return not any(outcome.wrong for crawls in outcomes.values() for outcome in crawls)
+            sums.update(outcome.figures)
+        figures[crawler] = {
+            "crawls": len(crawls),
+            "wrong": sum(bool(outcome.wrong) for outcome in crawls),
+            **sums,
+        }
+    return figures
+
+
+def crawls_table(figures: dict[str, dict[str, float]]) -> list[str]:
+    """Formats the sums as a table."""
+    columns = ("pages", "fetches", "fetched again", "killed processes")
+    head = ["crawler", "crawls", "stored pages", *columns[1:], "seconds a crawl", "crawls with an error"]
+    rows = [
+        [
+            crawler,
+            f"{sums['crawls']}",
+            # ragcrawl has no queue that tells why a page was fetched again.
+            *(f"{sums[name]:,}" if name in sums else "-" for name in columns),
+            f"{sums['seconds'] / sums['crawls']:.1f}" if "seconds" in sums else "-",
+            f"{sums['wrong']}",
+        ]
+        for crawler, sums in figures.items()
+    ]
+    return markdown([head, *rows])
+
+
+PARTS: dict[str, Part] = {"crawls": crawls_table}
 
 
 def main() -> None:
@@ -243,9 +261,14 @@ def main() -> None:
         "--limit", type=float, default=300.0, help="seconds after which a process is given up"
     )
     args = parser.parse_args()
+    origin = Origin.here("make soak-adapters")
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         outcomes = asyncio.run(soak_all(endpoint, args))
-    if not show(outcomes, args.pages):
+    figures = figures_of(outcomes)
+    print("\n".join(crawls_table(figures)))
+    if is_full(parser, args):
+        save("soak-adapters", origin, figures)
+    if any(sums["wrong"] for sums in figures.values()):
         sys.exit(1)
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +15,6 @@ from rich.console import Console
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierItem
 from ragcrawl_dynamo.testing import drop_tables, local_config
 
-ROOT = Path(__file__).parents[2]
 RUN, SITE = "run", "site"
 
 console = Console(width=130)
