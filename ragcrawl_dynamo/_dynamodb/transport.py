@@ -52,8 +52,8 @@ class Shortcut:
         await self._events.emit(f"request-created.{event}", request=request, operation_name=model.name)
         prepared = request.prepare()
         try:
-            given = await self._events.emit(f"before-send.{event}", request=prepared)
-            if (answer := first_non_none_response(given)) is None:
+            responses = await self._events.emit(f"before-send.{event}", request=prepared)
+            if (answer := first_non_none_response(responses)) is None:
                 answer = await self._session.send(prepared)
         except Exception as error:
             await self._emit_received(event, context, exception=error)

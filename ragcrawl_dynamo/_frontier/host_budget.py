@@ -142,8 +142,8 @@ class HostBudget:
                 # The run's items were deleted.
                 self._stored.discard(host)
                 left[host] = count
-            elif (rest := limit - int(stored[host][_ADMITTED]["N"])) > 0:
-                left[host] = min(count, rest)
+            elif (room := limit - int(stored[host][_ADMITTED]["N"])) > 0:
+                left[host] = min(count, room)
             else:
                 self._used_up[host] = self._run.clock.monotonic() + _SECONDS_REMEMBERED
         return left

@@ -132,8 +132,8 @@ class HostCandidates:
     def forget(self) -> None:
         """Forgets the items, after another process has changed them."""
         self.forget_ready()
-        own = (item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
-        for item_id in (*self.ended, *own):
+        own_ids = (item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
+        for item_id in (*self.ended, *own_ids):
             _remember(self.doubtful, item_id)
         self.waiting.clear()
         self.ended.clear()

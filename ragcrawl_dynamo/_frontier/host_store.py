@@ -232,15 +232,15 @@ class HostStore:
             writes[host] = self._write(before, updated[host])
         is_once = on_held_up is not None
         outcomes = await self._writes.run(list(writes.values()), once=is_once, seconds=seconds)
-        others: list[Outcome] = []
+        waited_for: list[Outcome] = []
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 del updated[host]
             if on_held_up is not None and is_held_up(outcome):
                 on_held_up(host)
             else:
-                others.append(outcome)
-        raise_if_all_failed(others)
+                waited_for.append(outcome)
+        raise_if_all_failed(waited_for)
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:

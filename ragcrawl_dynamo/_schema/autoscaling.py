@@ -118,14 +118,14 @@ class Autoscaling:
             return None
         async with self._open() as gateway:
             try:
-                found = await gather(_read(gateway, table) for table in tables.all())
+                by_table = await gather(_read(gateway, table) for table in tables.all())
             except AccessDeniedError:
                 return None
             except ServiceError as error:
                 if error.code not in _NO_SUCH_SERVICE:
                     raise
                 return None
-        return {key: capacity for scaling in found for key, capacity in scaling.items()}
+        return {key: capacity for scaling in by_table for key, capacity in scaling.items()}
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Gateway]:
@@ -140,7 +140,7 @@ class Autoscaling:
 
     async def _ensure(self, gateway: Gateway, table: Table[Any]) -> None:
         try:
-            found = await _read(gateway, table)
+            scaling = await _read(gateway, table)
         except AccessDeniedError as error:
             # The process that created the tables has registered them. A worker needs no right to read it.
             logger.warning(
@@ -154,7 +154,7 @@ class Autoscaling:
             logger.warning("%s: its capacity is not scaled: this endpoint has no auto scaling", table.name)
             return
         for capacity in scaled_capacities(table, self._config):
-            known = found.get(capacity.key)
+            known = scaling.get(capacity.key)
             if known is None:
                 register = partial(gateway.call, "RegisterScalableTarget", target_request(capacity))
                 await until_free(partial(register, table=table.name), *_BUSY)

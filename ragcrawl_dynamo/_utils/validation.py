@@ -115,9 +115,9 @@ def check_name(name: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARACTERS:
-        given = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
+        actual = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
         raise InvalidArgumentError(
-            name, f"must be text of at most {MAX_NAME_CHARACTERS} characters, not {given}"
+            name, f"must be text of at most {MAX_NAME_CHARACTERS} characters, not {actual}"
         )
     try:
         value.encode()

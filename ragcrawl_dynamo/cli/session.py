@@ -67,12 +67,12 @@ def confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def required(record: T | None, what: str) -> T:
+def required(record: T | None, name: str) -> T:
     """Returns a record that must exist.
 
     Raises:
         NotFoundError: It does not exist.
     """
     if record is None:
-        raise NotFoundError(f"there is no {what}")
+        raise NotFoundError(f"there is no {name}")
     return record

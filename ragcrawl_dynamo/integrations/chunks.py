@@ -157,8 +157,8 @@ def chunks_of(version: PageVersion, passages: Iterable[str | Passage]) -> list[C
     text, headings = text_of(version), headings_of(version)
     chunks: list[Chunk] = []
     start = -1
-    for each in passages:
-        passage = Passage(each) if isinstance(each, str) else each
+    for text_or_passage in passages:
+        passage = Passage(text_or_passage) if isinstance(text_or_passage, str) else text_or_passage
         if not passage.text.strip():
             continue
         # A passage that is not found, because the splitter changed it, counts as where the one before is.

@@ -233,7 +233,7 @@ class _Sync:
                 if change.version is None and not record.counts:
                     continue
                 pending.append(await self._replacement(record, change.version))
-                if sum(len(each.chunks) for each in pending) >= self.writer.batch_size:
+                if sum(len(replacement.chunks) for replacement in pending) >= self.writer.batch_size:
                     await self._replace(lease, pending)
                     pending = []
         await self._replace(lease, pending)

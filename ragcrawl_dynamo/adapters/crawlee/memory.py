@@ -57,7 +57,7 @@ class QueueMemory:
 
     def forget_claim(self, claim: Claim) -> None:
         """Forgets a claim whose lease was lost."""
-        self.claims = {key: other for key, other in self.claims.items() if other is not claim}
+        self.claims = {key: kept for key, kept in self.claims.items() if kept is not claim}
         self.ready = [claimed for claimed in self.ready if claimed.claim is not claim]
 
     def forget_answers(self) -> None:
