@@ -130,8 +130,12 @@ class ShardStore:
         try:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
-            # Another process takes the shard over in an hour, as it does when a holder is killed.
-            logger.debug("shard %s of site %r could not be given up: %s", shard, site_id, error)
+            # Another process takes the shard over as it does when a holder is killed.
+            logger.debug(
+                "shard %s of the change log of site %r could not be released; another process takes it over "
+                "in an hour: %s",
+                *(shard, site_id, error),
+            )
 
     async def _candidates(self, site_id: str, now: datetime) -> list[ShardRecord]:
         """Chooses some shards with this retention that were left, or have been held for long."""

@@ -90,7 +90,8 @@ class LiveStats:
                 continue
             except RagcrawlDynamoError as error:
                 logger.warning(
-                    "run %r: its stats were not updated, and lack some pages until complete_run() counts: %s",
+                    "run %r: its stats could not be updated, so they lack some pages until complete_run() "
+                    "counts them: %s",
                     run_id,
                     error,
                 )

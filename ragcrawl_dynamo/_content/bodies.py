@@ -116,11 +116,11 @@ class BodyStore:
         parts = [first] if first is not None else []
         parts += await read_all(self._gateway, self._table, keys[len(parts) :], per_batch=_PARTS_PER_READ)
         if len(parts) != manifest.parts:
-            raise ContentError(f"{len(parts)} of {manifest.parts} parts are there")
+            raise ContentError(f"{manifest.parts - len(parts)} of its {manifest.parts} parts are missing")
         try:
             return b"".join(part["data"]["B"] for part in parts)
         except (KeyError, TypeError) as error:
-            raise ContentError("a part holds no data") from error
+            raise ContentError("one of its parts holds no data") from error
 
     async def join(self, user: Key, body: StoredBody) -> bool:
         """Adds a version to those that use a body; returns whether it was added.
@@ -200,7 +200,7 @@ class BodyStore:
             response = await self._call_bucket("GetObject", object_key, Range=f"bytes=0-{size}")
         except RequestRejectedError as error:
             if error.code in ("NoSuchKey", "InvalidRange"):
-                raise ContentError(f"its object {object_key} is missing or empty") from error
+                raise ContentError(f"its object {object_key} in the bucket is missing or empty") from error
             raise
         data: bytes = response["Body"]
         return data
@@ -209,7 +209,7 @@ class BodyStore:
         self, operation: Literal["PutObject", "GetObject", "DeleteObject"], key: str, **arguments: Any
     ) -> Any:
         if self._objects is None:
-            raise ContentError(f"it is object {key} of a bucket, and content_bucket is not set")
+            raise ContentError(f"it is object {key} of a bucket, and content_bucket is not set: set it")
         bucket = self._gateway.config.content_bucket
         return await self._objects.call(operation, {"Bucket": bucket, "Key": key, **arguments})
 

@@ -189,9 +189,9 @@ class Task:
         if result.outcome is CommitOutcome.FAILED:
             # The worker logs an item that is given up, at level error.
             is_dead = self.claim.settled_as is FrontierStatus.FAILED
-            fate = "for the last time" if is_dead else "it will be tried again"
+            fate = "which was the last one" if is_dead else "and will be tried again"
             logger.warning(
-                "the fetch of %s has failed in attempt %d, %s: %s",
+                "the fetch of %s failed in attempt %d, %s: %s",
                 *(item.url, item.attempt, fate, error_of(page, status)),
             )
         return result

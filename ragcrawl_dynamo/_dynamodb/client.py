@@ -165,9 +165,9 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         options.s3 = {"addressing_style": "path"}
     if url is not None and _is_readable_on_the_way(url):
         logger.warning(
-            "endpoint %s (%s) is neither encrypted nor on this machine, so others can read along: use https",
-            url,
-            destination.endpoint_source,
+            "requests to endpoint %s (set by %s) are not encrypted and leave this machine, so others can "
+            "read them: use https",
+            *(url, destination.endpoint_source),
         )
     # Without TLS there is nothing to verify, and reading the certificates takes 40 ms of CPU.
     verify = False if url is not None and url.startswith("http://") else None
@@ -237,7 +237,7 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off or not from DynamoDB: it is not JSON, {error}"
+                f"the answer is not JSON, so it is cut off, or not from DynamoDB: {error}"
             ) from error
         if not isinstance(answer, dict):
-            raise ResponseParserError("the answer is not from DynamoDB: it is not a JSON object")
+            raise ResponseParserError("the answer is not a JSON object, so it is not from DynamoDB")

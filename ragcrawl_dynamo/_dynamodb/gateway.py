@@ -275,7 +275,8 @@ class Gateway:
                 raise
             self.metrics.count_retry(operation, table)
             logger.warning(
-                "%s on %s failed (%s); it is signed again and sent", operation, table, error_code(error)
+                "%s on %s failed (%s); it is sent again with a new signature",
+                *(operation, table, error_code(error)),
             )
         return await self._send(operation, table, request, attempt + 1)
 
@@ -322,8 +323,8 @@ class Gateway:
         # botocore takes any web page for an empty answer: a write would seem done, and an item absent.
         if not is_answer_of_service(response.get("ResponseMetadata", {})):
             raise ResponseParserError(
-                f"the answer has neither a request id nor {self._service}'s content type: "
-                f"this is not {self._service}"
+                f"the answer has neither a request id nor {self._service}'s content type, so it is not from "
+                f"{self._service}"
             )
         check_items(operation, request, response)
         return response

@@ -223,7 +223,7 @@ class Enqueuer:
         for item_id, item in list(new.items()):
             left[item.domain] -= 1
             if left[item.domain] < 0:
-                reason = f"host {item.domain!r} has the {limit:,} links that host_max_items allows"
+                reason = f"host {item.domain!r} has {limit:,} links already, as many as host_max_items allows"
                 error = HostBudgetError("url", reason)
                 results[item_id] = AddResult(item.url, None, added=False, error=error)
                 del new[item_id]
@@ -239,7 +239,9 @@ class Enqueuer:
         if isinstance(link, FrontierItem):
             if (link.run_id, link.site_id) != (run.run_id, run.site_id):
                 raise InvalidArgumentError(
-                    "run_id", "the item belongs to another run or site: add it to the frontier of that run"
+                    "run_id",
+                    f"the item is of run {link.run_id!r} of site {link.site_id!r}, and this frontier of run "
+                    f"{run.run_id!r} of site {run.site_id!r}: add the item to the frontier of its run",
                 )
             fields = link.model_dump(exclude=SET_BY_QUEUE)
             if "discovered_at" not in link.model_fields_set:

@@ -268,7 +268,8 @@ class HostStore:
             await asyncio.sleep(full_jitter(config, min(failures, 4)))
         names = ", ".join(list(remaining)[:3])
         raise ThrottledError(
-            f"{len(remaining)} hosts were changed by other processes each time, such as {names}: try again",
+            f"other processes changed {len(remaining)} hosts at each of {_UPDATE_ATTEMPTS} attempts, such as "
+            f"{names}: try again",
             code="Contention",
             operation="UpdateItem",
             table=self._table.name,

@@ -206,7 +206,7 @@ class LeaseIssuer:
             item = run.items.decode(outcome.item)
         except CorruptItemError as error:
             # No worker can decode the item. Its leases will expire until it becomes a dead letter.
-            logger.warning("an item was claimed but cannot be decoded, so no worker gets it: %s", error)
+            logger.warning("a claimed item cannot be decoded, so it will become a dead letter: %s", error)
             return None
         run.counters.move(candidate.host, candidate.state, "in_progress")
         return item

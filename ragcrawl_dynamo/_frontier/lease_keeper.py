@@ -146,7 +146,7 @@ class LeaseKeeper:
         try:
             await self._renew(claims)
         except Exception:  # an error that nobody expects must not end the renewals
-            logger.exception("%d leases could not be renewed; it is tried again", len(claims))
+            logger.exception("%d leases could not be renewed; this is tried again", len(claims))
         finally:
             self._renewing.difference_update(claim.token for claim in claims)
         self._drop_ended()

@@ -363,7 +363,7 @@ class RunQueue:
                 await self.run.membership.leave()
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning(
-                "run %r: the last counts or the end of the membership were not stored: %s",
+                "run %r: the last counts were not stored, or others take this process for alive a while: %s",
                 self.run.run_id,
                 str(error) or "DynamoDB did not answer within health_timeout",
             )

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.control_store import cancelled
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
@@ -22,7 +23,7 @@ from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.concurrency import gather
-from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError, ThrottledError
+from ragcrawl_dynamo.errors import RagcrawlDynamoError, ThrottledError
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class Scheduler:
             self._limits = control.limits_changed_by
             self._run.view.bench.recheck_limits(self._run.clock.monotonic())
         if control.state is RunState.CANCELLED:
-            raise FrontierCancelledError
+            raise cancelled(control.run)
         return control
 
 

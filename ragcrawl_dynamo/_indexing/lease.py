@@ -186,7 +186,11 @@ class IndexLease:
                 logger.warning("%s", error)
                 return
             except RagcrawlDynamoError as error:
-                logger.warning("the lease of index %r was not renewed: %s", self._consumer, error)
+                logger.warning(
+                    "the lease of index %r could not be renewed; this is tried again: %s",
+                    self._consumer,
+                    error,
+                )
 
     async def end(self) -> None:
         """Lets other processes take the lease at once."""
@@ -195,8 +199,10 @@ class IndexLease:
                 ended = replace(self.state, held_until=None)
                 await self._leases.put(self._site_id, self._consumer, ended, self._is_held)
         except RagcrawlDynamoError as error:
-            # Another process takes it when it has expired.
-            logger.debug("the lease of index %r was not ended: %s", self._consumer, error)
+            logger.debug(
+                "the lease of index %r could not be ended; another process waits until it expires: %s",
+                *(self._consumer, error),
+            )
 
     def lost(self) -> ConflictError:
         """Returns the error that says so."""

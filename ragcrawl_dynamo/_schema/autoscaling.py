@@ -106,7 +106,7 @@ class Autoscaling:
                 await gather(self._ensure(gateway, table) for table in tables.all())
         except TimeoutError:
             raise DeadlineExceededError(
-                f"capacities not registered within table_timeout = {timeout} s: call initialize() again",
+                f"no capacity limits were set within table_timeout = {timeout} s: call initialize() again",
                 code="ScalingNotRegistered",
                 operation="RegisterScalableTarget",
                 table=None,
@@ -151,14 +151,16 @@ class Autoscaling:
             # DynamoDB Local has no auto scaling. A configuration for AWS must work with it all the same.
             if error.code not in _NO_SUCH_SERVICE:
                 raise
-            logger.warning("%s: its capacity is not scaled: this endpoint has no auto scaling", table.name)
+            logger.warning(
+                "%s: its capacity is not scaled, because this endpoint has no auto scaling", table.name
+            )
             return
         for capacity in scaled_capacities(table, self._config):
             known = scaling.get(capacity.key)
             if known is None:
                 register = partial(gateway.call, "RegisterScalableTarget", target_request(capacity))
                 await until_free(partial(register, table=table.name), *_BUSY)
-                logger.info("%s of %s is scaled", capacity.dimension, capacity.resource)
+                logger.info("switched on auto scaling of %s of %s", capacity.dimension, capacity.resource)
             if known is None or known.target is None:
                 put = partial(gateway.call, "PutScalingPolicy", policy_request(capacity))
                 await until_free(partial(put, table=table.name), *_BUSY)

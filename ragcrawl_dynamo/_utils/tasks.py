@@ -50,7 +50,7 @@ class Tasks:
         self._running.discard(task)
         # If the caller was cancelled, nobody else sees the error.
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("a task failed: %r", error)
+            logger.debug("a background task failed: %r", error)
 
 
 class DueWork:

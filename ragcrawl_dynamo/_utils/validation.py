@@ -63,7 +63,9 @@ def check_callable(name: str, value: Any) -> None:
     if value is not None and not callable(value):
         raise InvalidArgumentError(name, f"must be a function or None, not {type(value).__name__}")
     if iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
-        raise InvalidArgumentError(name, "must be a plain function, not an async one: it is not awaited")
+        raise InvalidArgumentError(
+            name, "must be a plain function, not an async one, because its result is not awaited"
+        )
 
 
 def check_several(name: str, values: Any, *kinds: type) -> list[Any]:

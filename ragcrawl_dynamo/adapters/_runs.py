@@ -48,4 +48,8 @@ async def close_run(backend: DynamoDBBackend, site_id: str, run_id: str) -> None
             status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
             await backend.complete_run(site_id, run_id, status=status)
     except RagcrawlDynamoError as error:
-        logger.warning("run %r has ended, but its end is not recorded: %s", run_id, error)
+        logger.warning(
+            "run %r has ended, but its end could not be recorded; the next process that uses the run records "
+            "it: %s",
+            *(run_id, error),
+        )

@@ -136,7 +136,9 @@ def diff(
         ids = [version.version_id for version in newest]
         if len(ids) < 2 and not (old and new):
             count = "one version" if ids else "no version"
-            raise InvalidArgumentError("url", f"{url} has {count}, and a comparison needs two")
+            raise InvalidArgumentError(
+                "url", f"{url} has {count}, and a comparison needs two: choose another page"
+            )
         pair = []
         for version_id in (old or ids[1], new or ids[0]):
             version = await backend.get_version(site_id, page.page_id, version_id)

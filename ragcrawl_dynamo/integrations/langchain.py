@@ -113,7 +113,10 @@ class VectorStoreIndex:
         """Removes chunks; see ChunkIndex."""
         if await self._vectorstore.adelete(list(ids)) is False:
             # Some stores return it for ids that they do not have.
-            logger.warning("%s.delete returned False", type(self._vectorstore).__name__)
+            logger.warning(
+                "%s.delete returned False: it may not have deleted all of %d chunks",
+                *(type(self._vectorstore).__name__, len(ids)),
+            )
 
 
 async def sync_vectorstore(

@@ -143,8 +143,8 @@ class NodeIndex:
         if methods == [BasePydanticVectorStore.delete_nodes, BasePydanticVectorStore.adelete_nodes]:
             raise InvalidArgumentError(
                 "vector_store",
-                "must have delete_nodes, because nodes are deleted by their ids; "
-                f"{type(vector_store).__name__} has not",
+                f"{type(vector_store).__name__} has no delete_nodes, which deletes nodes by their ids: use a "
+                f"vector store that has it",
             )
         self._vector_store = vector_store
         self._embed_model = embed_model

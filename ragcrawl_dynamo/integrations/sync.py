@@ -184,7 +184,11 @@ class _Sync:
                 try:
                     part = await self._rooms.changes.read(self._site_id, _CHANGES_PER_SLICE, position)
                 except ChangesExpiredError as error:
-                    logger.warning("index %r is compared with all pages: %s", self._consumer, error)
+                    logger.warning(
+                        "the cursor of index %r has expired, so the index is compared with all pages: %s",
+                        self._consumer,
+                        error,
+                    )
                     position = None
                     continue
                 await self._apply(lease, part.changes)

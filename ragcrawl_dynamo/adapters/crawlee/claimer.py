@@ -107,8 +107,10 @@ class RequestClaimer:
                 if self._has_room():
                     await self._claim()
         except RagcrawlDynamoError as error:
-            # Whoever needs a request claims again, and gets the error.
-            logger.warning("no requests could be claimed ahead: %s", error)
+            # The next call that needs a request claims again, and raises the error.
+            logger.warning(
+                "no requests could be claimed ahead; they are claimed when Crawlee asks for one: %s", error
+            )
 
     async def _wait_for_claims(self) -> None:
         settings = self._settings
@@ -120,7 +122,7 @@ class RequestClaimer:
             # got nothing because of this one, return earlier.
             await self._hold(claims)
         except RagcrawlDynamoError as error:
-            logger.warning("no requests could be claimed while the queue was empty: %s", error)
+            logger.warning("no requests could be claimed in the background; this is tried again: %s", error)
         finally:
             self._memory.forget_empty()
 

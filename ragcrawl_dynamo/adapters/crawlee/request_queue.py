@@ -92,7 +92,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         try:
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as failure:
-            logger.warning("some requests are not released, and come back when their leases end: %s", failure)
+            logger.warning(
+                "some requests could not be released; other processes get them when their leases end: %s",
+                failure,
+            )
         if not self._is_dropped:
             await close_run(self._backend, self._run.site_id, self._run.run_id)
 
@@ -263,7 +266,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
             await end(payload=payload)
         except InvalidInputError as error:
             # The handler has run: its request must not be handled again.
-            logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
+            logger.error("request %s is handled, but its changes cannot be stored: %s", claim.item.url, error)
             await end()
 
     def _open_claim(self, request: Request) -> Claim | None:

@@ -65,10 +65,14 @@ class Settler:
             except RagcrawlDynamoError as error:
                 if self._is_closing.is_set():
                     logger.error(
-                        "request %s is not settled, so that it is handled again: %s", claim.item.url, error
+                        "request %s could not be settled, so it will be handled again: %s",
+                        claim.item.url,
+                        error,
                     )
                     return
-                logger.error("request %s cannot be settled, it is tried again: %s", claim.item.url, error)
+                logger.error(
+                    "request %s could not be settled; this is tried again: %s", claim.item.url, error
+                )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY_SECONDS):
                         await self._is_closing.wait()

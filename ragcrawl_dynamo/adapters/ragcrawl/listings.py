@@ -24,7 +24,7 @@ def check_range(offset: int, limit: int | None) -> None:
     """
     for name, count in (("offset", offset), ("limit", limit)):
         if count is not None and count < 0:
-            raise InvalidArgumentError(name, f"must not be negative, and is {count}")
+            raise InvalidArgumentError(name, f"must be at least 0, not {count}")
 
 
 async def first_by(

@@ -75,8 +75,12 @@ class FrontierExchange:
             await self._write()
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as error:
-            # Leases end, and whoever crawls these requests again yields again what was not added.
-            logger.error("not everything was written at the end of the crawl: %s", error)
+            # A request that is not settled is crawled again, and then yields its new requests again.
+            logger.error(
+                "some requests could not be written at the end of the crawl; requests that were crawled are "
+                "crawled again after their leases have ended: %s",
+                error,
+            )
         await self._keeper.__aexit__(None, None, None)
 
     def note_output(self) -> None:
@@ -129,9 +133,9 @@ class FrontierExchange:
             self._memory.cancel()
             self._engine.wake()
         except RagcrawlDynamoError as error:
-            logger.error("requests cannot be exchanged with DynamoDB, it is tried again: %s", error)
+            logger.error("requests could not be exchanged with DynamoDB; this is tried again: %s", error)
         except Exception:  # without its task the spider would wait forever
-            logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
+            logger.exception("requests could not be exchanged with DynamoDB; this is tried again")
         else:
             return True
         return False
@@ -268,7 +272,7 @@ class FrontierExchange:
         for claim in claims:
             try:
                 request = self._serializer.request_of(claim.item)
-            except Exception as error:  # whatever a request class or the spider raises
+            except Exception as error:  # a request class or the spider may raise anything
                 invalid.append((claim, f"is not a request: {error}"))
                 continue
             request.meta[CLAIM_TOKEN] = claim.token

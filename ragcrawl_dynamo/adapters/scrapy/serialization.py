@@ -83,7 +83,7 @@ class RequestSerializer:
         fields = loads(item.payload)
         class_name = fields.get("_class")
         if class_name is not None and not issubclass(load_object(class_name), Request):
-            raise ValueError(f"{class_name} is not a class of requests")
+            raise ValueError(f"its class {class_name} is not a subclass of scrapy.Request")
         return request_from_dict(fields, spider=self._spider)
 
     def _is_never_filtered(self, request: Request) -> bool:
@@ -145,7 +145,10 @@ def _to_plain(value: Any) -> Any:
             if all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {key: _to_plain(member) for key, member in value.items()}
             return {"$dict": [[_to_plain(key), _to_plain(member)] for key, member in value.items()]}
-    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+    raise TypeError(
+        f"a value of type {type(value).__name__} cannot be stored: use None, bools, numbers, text, bytes, "
+        f"datetimes, lists, tuples, sets and dicts"
+    )
 
 
 def _from_plain(value: Any) -> Any:

@@ -46,7 +46,7 @@ async def test_crawlee_settler_tries_once_more_when_it_is_closed(caplog: pytest.
     assert not await running.join(0.05)
     await running.close()
     assert settle.calls == 2
-    assert "is not settled, so that it is handled again" in caplog.text
+    assert "could not be settled, so it will be handled again" in caplog.text
 
 
 async def test_crawlee_settler_gives_up_a_lost_lease(caplog: pytest.LogCaptureFixture) -> None:
