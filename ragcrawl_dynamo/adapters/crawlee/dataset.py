@@ -1,4 +1,4 @@
-"""Datasets: each item is a page of the dataset's site, and its fields are the version of this page."""
+"""Stores datasets: each item is a page of the dataset's site, and its fields are the version of this page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request queues: each one is the frontier of a run."""
+"""Stores request queues: each one is the frontier of a run."""
 
 from __future__ import annotations
 
@@ -232,10 +232,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def is_empty(self) -> bool:
-        """Returns whether no request can be fetched now. To find out, it claims the next requests.
+        """Returns whether no request can be fetched now; claims the next requests to find out.
 
-        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
-        second after it was told that the queue is empty, and be late at each request.
+        If hosts have limits, it waits a moment for a host that is due. Otherwise Crawlee would ask again half
+        a second after the answer that the queue is empty, and each request would be late.
         """
         self._times.note_access()
         await self._claimer.claim_if_none_ready()
@@ -250,7 +250,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         """Returns whether all requests are handled, those in progress in other processes included."""
         if self._memory.is_unfinished():
             return False
-        # To claim a request costs less than to prove that there is none. Who only adds requests keeps none.
+        # A claim costs less than the proof that the run is finished. A process that only adds requests must
+        # not claim any.
         if self._memory.has_fetched:
             await self._claimer.claim_if_none_ready()
         if self._memory.is_unfinished() or not await self._settler.join(_JOIN_SECONDS):
@@ -261,7 +262,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         return finished
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:
-        """Ends the claim of a handled request: stores the request as it is now, if that is possible."""
+        """Ends the claim of a handled request, and stores the request as it is now if that is possible."""
         try:
             await end(payload=payload)
         except InvalidInputError as error:
@@ -282,7 +283,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         except LeaseLostError as error:
             logger.warning("%s", error)
             is_settled = False
-        # Not earlier: after any other error Crawlee repeats the call. The request may be claimed again now.
+        # The claim is kept until here, since Crawlee repeats the call after any other error.
         self._memory.forget_claim(claim)
         return is_settled
 

@@ -41,11 +41,11 @@ class RequestSerializer:
         return secrets.token_hex(16) if self._is_never_filtered(request) else self._fingerprint(request)
 
     def is_same_work(self, request: Request, other: Request) -> bool:
-        """Returns whether another request, made of a claimed one by a middleware, is crawled under its claim.
+        """Returns whether a request that a middleware made of a claimed one is crawled under the same claim.
 
-        It is if Scrapy would not filter it: retries, and redirects of requests with `dont_filter`. All others
-        are new links, so that a page to which many redirect is fetched once. A start request is filtered in
-        spite of its `dont_filter`, unless it is the same one again.
+        This is so if Scrapy would not filter it: for retries, and for redirects of requests with
+        `dont_filter`. All others are new links, so a page to which many links redirect is fetched once. A
+        start request is filtered although it has `dont_filter`, unless it is the same request again.
         """
         if self._is_never_filtered(other):
             return True
@@ -76,7 +76,7 @@ class RequestSerializer:
         An item without a payload was not added by Scrapy. Its request has only a URL and a depth.
 
         Raises:
-            Exception: The payload is not a request; the request's class and the spider raise what they like.
+            Exception: The payload is not a request. The request's class and the spider may raise any error.
         """
         if item.payload is None:
             return Request(item.url, meta={"depth": item.depth})
@@ -126,7 +126,7 @@ def loads(text: str) -> Any:
 
 
 def _to_plain(value: Any) -> Any:
-    """Returns a value as JSON has it. Other types become a dict with one key, which begins with `$`."""
+    """Returns a value that JSON can store. Other types become a dict with one key, which begins with `$`."""
     match value:
         case None | bool() | int() | float() | str():
             return value
