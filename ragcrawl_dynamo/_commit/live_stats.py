@@ -30,7 +30,7 @@ _NOT_LIVE = {"pages_discovered", "avg_fetch_latency_ms", "domains_sample"}
 
 
 class LiveStats:
-    """Adds up the commits of one process. If it is killed, `complete_run` counts what is missing."""
+    """Adds up the commits of one process. If it is killed, `complete_run` counts the missing ones."""
 
     def __init__(self, runs: RunStore, clock: Clock) -> None:
         self._runs = runs

@@ -42,7 +42,7 @@ class ListedVersions:
 
 
 class SiteListing:
-    """Reads the index of the versions table; finds what other reads then look at by full key."""
+    """Reads the index of the versions table, for keys that other reads then look up."""
 
     def __init__(self, gateway: Gateway, table: Table[PageVersion]) -> None:
         self._gateway = gateway

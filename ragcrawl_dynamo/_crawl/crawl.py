@@ -78,7 +78,7 @@ class Crawl:
         self._workers: set[Worker] = set()
 
     async def __aenter__(self) -> Self:
-        """Begins or resumes the run, and adds what it begins with to its frontier."""
+        """Begins or resumes the run; a new run gets its first links."""
         site_id = self.site.site_id
         self.site = await self.backend.ensure_site(self.site)
         latest = await self.backend.get_latest_run(site_id)
@@ -136,7 +136,7 @@ class Crawl:
             on_error: Called with the claim and the error when a handler raises.
 
         Returns:
-            What the worker has done.
+            How many items the worker has handled, by their outcome.
         """
         worker = self.frontier.worker(
             concurrency=concurrency,
@@ -176,7 +176,7 @@ class Crawl:
         )
 
     def kind_of(self, status: int | None) -> ResponseKind:
-        """Returns what a status says of a page."""
+        """Returns the meaning of an HTTP status for a page."""
         return self._settings.kind_of(status)
 
     async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:

@@ -104,7 +104,7 @@ class ConditionalWrites(Protocol):
 
         Args:
             writes: The writes.
-            once: Whether what DynamoDB throttles is not sent again. It fails, and the others do not wait.
+            once: Whether throttled writes are not sent again: they fail, and the others do not wait.
             seconds: How long a request with its retries may take, `call_timeout` by default.
         """
         ...

@@ -103,7 +103,7 @@ def _regions(config: DynamoDBConfig, session: AioSession) -> Iterator[tuple[str 
 def _endpoints(
     config: DynamoDBConfig, service: Service, session: AioSession, *, ignores_configured: bool
 ) -> Iterator[tuple[str | None, str]]:
-    """Yields what may choose an endpoint, in botocore's order."""
+    """Yields the endpoints that are configured, each with its source, in botocore's order."""
     if setting := _SETTINGS.get(service):
         yield getattr(config, setting), f"setting {setting}"
     profile = session.get_scoped_config()

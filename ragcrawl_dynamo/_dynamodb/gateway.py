@@ -89,7 +89,7 @@ class Gateway:
         return self._client is not None
 
     def find_destination(self) -> Destination:
-        """Returns where requests go: what was found at opening, or what would be found now."""
+        """Returns where requests go: as it was found when the gateway was opened, or else as of now."""
         return self._error_mapper.destination or self._access.find_destination(self.config, self._service)
 
     @property
@@ -166,7 +166,7 @@ class Gateway:
     async def permit(
         self, operation: str, table: str, *, once: bool = False, seconds: float | None = None
     ) -> AsyncIterator[Budget]:
-        """Waits for a permit of a table; yields what the operation may spend on attempts.
+        """Waits for a permit of a table; yields the budget of the operation for its attempts.
 
         While it holds the permit, the caller must pass this budget to each call of the same table: otherwise,
         with a window of one permit, its own call would wait for that permit forever.
@@ -174,7 +174,7 @@ class Gateway:
         Args:
             operation: The operation.
             table: The full name of the table.
-            once: Whether what DynamoDB throttles is not sent again.
+            once: Whether throttled requests are not sent again.
             seconds: How long the operation may take, `call_timeout` by default.
 
         Raises:

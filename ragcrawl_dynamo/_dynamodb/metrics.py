@@ -129,7 +129,7 @@ class Metrics:
             return
         try:
             self._observer(event())
-        except Exception:  # the caller's code, of which nothing is known
+        except Exception:  # the observer is the caller's code and may raise anything
             logger.exception("on_request raised an error; the request itself is not affected")
 
     def snapshot(self) -> dict[tuple[str, str], OperationMetrics]:

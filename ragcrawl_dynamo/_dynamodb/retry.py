@@ -148,14 +148,14 @@ def is_spent(config: DynamoDBConfig, failures: int, seconds_left: float) -> bool
 class Budget:
     """Bounds the attempts of one operation: the time without progress, and how many may fail in a row.
 
-    All requests of an operation share it, also those that resend what a batch left over: attempts within
-    attempts would multiply.
+    All requests of an operation share it, also those that resend items that a batch left over: attempts
+    within attempts would multiply.
 
     Attributes:
         failures: The attempts that failed since the last progress.
         deadline: When the operation fails, in the event loop's time.
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
-        is_once: Whether what DynamoDB throttles is not sent again.
+        is_once: Whether throttled requests are not sent again.
         seconds: How long the operation may take without progress.
         final_codes: Codes of errors after which nothing is sent again.
         on_throttled: Called with the seconds of a pause, when a request is throttled.

@@ -13,7 +13,7 @@ from botocore.hooks import first_non_none_response
 
 
 class Shortcut:
-    """Sends what a client has built, and parses the answer.
+    """Sends a request that a client has built, and parses the answer.
 
     It emits all events that botocore emits, but needs-retry.
 

@@ -1,4 +1,4 @@
-"""Defines what the methods of the frontier return: claims, results of added links, and hosts."""
+"""Defines the results of the frontier's methods: claims, results of added links, and hosts."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class ControlStore:
         return None
 
     def forget(self) -> None:
-        """Forgets what is known of the control, after it was deleted."""
+        """Forgets the control, after it was deleted."""
         self.buckets, self._knows_buckets = self._first.buckets, False
         self._is_checked = False
 

@@ -1,4 +1,4 @@
-"""Defines the settings of a worker, what handlers raise to tell it something, and its summary."""
+"""Defines the settings of a worker, the exceptions by which handlers settle an item, and the summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DoNotRetry(Exception):  # noqa: N818 # it is an instruction
 
 @dataclass(frozen=True, slots=True)
 class WorkSummary:
-    """Counts what a worker has done.
+    """Counts the items that a worker has handled, by their outcome.
 
     Attributes:
         completed: How many items were completed.

@@ -122,8 +122,8 @@ class LeaseIssuer:
     ) -> tuple[dict[str, HostRecord], set[str]]:
         """Reserves leases with limited hosts; returns their new records, and hosts that allow no leases now.
 
-        What is known of a host may have changed since the candidates were chosen: this process may have read
-        its record anew, or noticed that it has to.
+        A host may have changed on the workbench since the candidates were chosen: this process may have read
+        its record again, or noticed that it has to.
         """
         bench = self._run.view.bench
         lost = {host for host, chosen in indexes.items() if not bench.allows(host, len(chosen), now)}

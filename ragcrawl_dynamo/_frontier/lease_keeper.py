@@ -145,7 +145,7 @@ class LeaseKeeper:
         """Renews leases, and drops those that could not be renewed in time."""
         try:
             await self._renew(claims)
-        except Exception:  # an error that nobody expects must not end the renewals
+        except Exception:  # an unexpected error must not end the renewals
             logger.exception("%d leases could not be renewed; this is tried again", len(claims))
         finally:
             self._renewing.difference_update(claim.token for claim in claims)

@@ -34,8 +34,8 @@ class LinkRules:
 
     Attributes:
         normalize: Returns the normal form of a link. Links with one normal form are one link.
-        politeness_key: Returns the host to which a link belongs, or what takes its place. It gets the link in
-            the form of `normalize_url`.
+        politeness_key: Returns the host of a link, or the key that replaces it. It gets the link in the form
+            of `normalize_url`.
     """
 
     normalize: UrlFunction = normalize_url

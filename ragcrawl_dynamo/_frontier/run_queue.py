@@ -347,7 +347,7 @@ class RunQueue:
             self._notifier.flush_if_due()
 
     def clear(self) -> None:
-        """Clears what this process remembers of the run, after the run's items were deleted."""
+        """Clears the local view of the run, after the run's items were deleted."""
         self.run.clear()
         self.scheduler.clear()
         self._budget.clear()

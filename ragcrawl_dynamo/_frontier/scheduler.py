@@ -27,8 +27,8 @@ from ragcrawl_dynamo.errors import RagcrawlDynamoError, ThrottledError
 
 logger = logging.getLogger(__name__)
 
-# How many times one claim chooses at most. It chooses again if other processes were faster at what it chose,
-# or if it has found more when it looked at hosts again that seemed to have nothing.
+# How many times one claim chooses candidates at most. It chooses again if other processes claimed them first,
+# or if a second look at idle hosts has shown more items.
 _ATTEMPTS = 40
 
 # How many items are read by key after other processes were faster, so that those are tried that are free.
@@ -68,8 +68,8 @@ class Scheduler:
 
         Args:
             terms: The terms of the leases.
-            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns no
-                lease. Otherwise, and before it returns fewer leases than wanted, that is done once a second.
+            is_thorough: Whether to look again at idle hosts before the claim returns no lease. Otherwise, and
+                before it returns fewer leases than wanted, that is done once a second.
 
         Raises:
             FrontierCancelledError: The run was cancelled.

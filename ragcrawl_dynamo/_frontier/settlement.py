@@ -274,8 +274,8 @@ class Settlement:
 def _renewed_end(claim: Claim, lease_seconds: float, now: datetime, monotonic: float) -> datetime:
     """Returns when a lease ends that is renewed now.
 
-    If this machine's clock was set back since the claim, the lease goes on by the clock as it was: other
-    processes compare its end with clocks that were not set.
+    If this machine's clock was set back since the claim, the lease is measured by the clock as it was before:
+    other processes compare its end with clocks that were not set.
     """
     now_by_claim = claim.expires_at - timedelta(seconds=claim.deadline - monotonic)
     return max(claim.expires_at, max(now, now_by_claim) + timedelta(seconds=lease_seconds))

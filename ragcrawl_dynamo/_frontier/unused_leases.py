@@ -48,7 +48,7 @@ class UnusedLeases:
             self._tasks.spawn(self._check(tried))
 
     async def close(self) -> None:
-        """Tries once more to give back what is left."""
+        """Tries once more to give back the leases that are left."""
         self._closing.set()
         await self._tasks.join()
         self._closing.clear()

@@ -168,7 +168,7 @@ class Worker:
                 the lease was lost, and as the handler has settled it, if it has. Its errors are logged.
 
         Returns:
-            What the worker has done.
+            How many items the worker has handled, by their outcome.
 
         Raises:
             ServiceError: DynamoDB refused a request, or has not served the worker for `outage_seconds`.

@@ -104,7 +104,7 @@ def _time_to_live_status(description: TimeToLiveDescriptionTypeDef | None) -> st
 
 
 async def _known(reading: Awaitable[T]) -> T | None:
-    """Returns what is read; None if the credentials do not allow it, or the endpoint does not have it."""
+    """Awaits a read; returns None if the credentials do not allow it, or the endpoint does not have it."""
     try:
         return await reading
     except ServiceError as error:

@@ -48,7 +48,7 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        # If the caller was cancelled, nobody else sees the error.
+        # If the caller was cancelled, the error is raised nowhere else.
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("a background task failed: %r", error)
 

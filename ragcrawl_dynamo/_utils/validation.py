@@ -58,7 +58,7 @@ def check_callable(name: str, value: Any) -> None:
     """Checks that a value can be called, or is None.
 
     Raises:
-        InvalidArgumentError: It cannot, or it is an async function, whose result nobody would wait for.
+        InvalidArgumentError: It cannot, or it is an async function, whose result would not be awaited.
     """
     if value is not None and not callable(value):
         raise InvalidArgumentError(name, f"must be a function or None, not {type(value).__name__}")

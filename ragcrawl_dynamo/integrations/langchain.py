@@ -9,7 +9,7 @@ your choice:
     splitter = RecursiveCharacterTextSplitter.from_language(Language.MARKDOWN, chunk_size=1000)
     await sync_vectorstore(store, "docs", "search", vectorstore, splitter)
 
-The metadata of a document are of types that all vector stores take; what is not known of a page is left out:
+The metadata of a document have types that all vector stores take. Values that are not known are left out:
 
 | name | value |
 |---|---|
@@ -132,7 +132,7 @@ async def sync_vectorstore(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
-    """Brings a vector store up to date with a site; see `sync_index`, which says what it guarantees.
+    """Brings a vector store up to date with a site, with the guarantees of `sync_index`.
 
     Args:
         store: The open store or backend.
@@ -147,10 +147,10 @@ async def sync_vectorstore(
         on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
-        What was done.
+        A report of the pages and chunks that were changed.
 
     Raises:
-        InvalidArgumentError: See `sync_index`, which also says what else is raised.
+        InvalidArgumentError: As by `sync_index`, like all other errors.
     """
 
     def split(version: PageVersion) -> Iterator[Passage]:

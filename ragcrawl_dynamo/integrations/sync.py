@@ -69,7 +69,7 @@ async def sync_index(
     its content take (see `list_changes`).
 
     If the cursor is older than the changes that are kept, all pages are compared with the index, and those
-    that are gone are deleted from it. What is unchanged is not embedded again.
+    that are gone are deleted from it. Unchanged pages are not embedded again.
 
     Args:
         backend: The open backend or store.
@@ -77,16 +77,16 @@ async def sync_index(
         consumer: The name of the index. Each index needs its own. It is independent of the consumers of
             `iter_changes`.
         index: The index.
-        split: Splits a version; see Splitter. What it raises ends the sync.
+        split: Splits a version; see Splitter. An error of it ends the sync.
         batch_size: The largest number of chunks that are embedded and stored at once.
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
         stop: Ends the sync once it is set, after at most 100 more changes.
-        on_progress: Called after each batch, with what was done so far. It is called in the event loop. What
-            it raises ends the sync.
+        on_progress: Called after each batch with the result so far, in the event loop. An error of it ends
+            the sync.
 
     Returns:
-        What was done. With `follow`, since the call began.
+        A report of the pages and chunks that were changed since the call began.
 
     Raises:
         InvalidArgumentError: `batch_size` is not from 1 to 10,000, or `on_progress` is no plain function; or
@@ -136,7 +136,7 @@ async def clear_index(
         batch_size: The largest number of ids in one call of `delete`.
 
     Returns:
-        What was done.
+        A report of the chunks that were deleted.
     """
     writer = _writer(backend, site_id, consumer, index, batch_size)
     rooms = backend._rooms
@@ -193,7 +193,7 @@ class _Sync:
                     continue
                 await self._apply(lease, part.changes)
                 if (position is None or position.listing is not None) and part.cursor.listing is None:
-                    # All pages that have content were listed. What else is in the index is gone.
+                    # All pages that have content were listed. Other pages in the index are gone.
                     await self._remove_gone_pages(lease)
                 position = part.cursor
                 if is_worth_saving(saved, position):
@@ -204,7 +204,7 @@ class _Sync:
         return True
 
     async def _has_changes(self) -> bool:
-        """Whether there is anything to do, to be found out before a lease is written."""
+        """Returns whether there is anything to do, so that a sync without changes writes no lease."""
         state = await self._rooms.index_leases.read(self._site_id, self._consumer)
         if (position := self._position(state.cursor)) is None or position.listing is not None:
             return True
@@ -269,5 +269,5 @@ class _Sync:
 
 
 def _version_id(page: Page) -> str | None:
-    """Returns the version of a page that belongs into an index."""
+    """Returns the id of the version of a page that an index shall have; None for none."""
     return None if page.is_tombstone else page.current_version_id

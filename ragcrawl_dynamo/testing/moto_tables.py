@@ -152,7 +152,7 @@ class _Kept:
     item: Any
 
     def restore(self) -> None:
-        """Makes the item what it was."""
+        """Restores the item as it was before the transaction."""
         if self.item is None:
             self.table.delete_item(self.hash_key, self.range_key)
         elif self.range_key is None:
