@@ -64,7 +64,7 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.config
 
     def find_destination(self) -> Destination:
-        """Returns the region and the endpoint that are, or would be, used, and who chose them."""
+        """Returns the region and the endpoint of requests, and the setting or variable that chose each."""
         return self._rooms.gateway.find_destination()
 
     @property

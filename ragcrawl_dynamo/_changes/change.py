@@ -74,7 +74,7 @@ class ChangeSlice(list[PageChange]):
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """Where a change of a site is logged.
+    """The position of a change in the log of its site.
 
     Attributes:
         shard: Name of the shard of the log.

@@ -68,7 +68,7 @@ class ShardReader:
     async def read(
         self, site_id: str, record: ShardRecord, first: int, limit: int, now: datetime
     ) -> ShardPart:
-        """Reads a shard, and gives up sequence numbers that nobody has used for long.
+        """Reads a shard, and gives up sequence numbers that were not used for long.
 
         Args:
             site_id: The site.

@@ -138,7 +138,7 @@ class BodyStore:
         try:
             await self._update_users(body.id, join, _NOT_CLOSED)
         except (ConditionFailedError, RequestRejectedError):
-            # It is being deleted; or it has so many users that their names fill an item.
+            # The body is being deleted; or the names of its users fill an item.
             return False
         # A version is deleted head first. While its head is there, it has not left the body yet. When it
         # does, it will find the new user.
@@ -175,7 +175,7 @@ class BodyStore:
         await delete_all(self._gateway, self._table, keys[:1])
 
     async def _leave(self, body: BodyId, leaving: dict[str, Value]) -> bool:
-        """Takes users off a body's list; returns whether nobody uses it now, and nobody can join it."""
+        """Removes users from a body's list; returns whether it has no user left, and can get none."""
         # Nearly every body has no list, and so one user.
         if await self._is_updated(body, _CLOSE, _NO_USERS):
             return True

@@ -36,7 +36,7 @@ class ListedVersions:
 
     @property
     def version_keys(self) -> list[Key]:
-        """The keys of all these versions, each once. Those of bodies that nobody uses may not exist."""
+        """The keys of all these versions, each once. Versions of unused bodies may not exist."""
         keys = [*(body.head for body in self.bodies), *self.heads]
         return list({(key["page_id"]["S"], key["version_key"]["S"]): key for key in keys}.values())
 

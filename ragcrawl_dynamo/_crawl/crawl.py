@@ -132,7 +132,7 @@ class Crawl:
             concurrency: How many handlers run at the same time.
             lease_seconds: How many seconds a URL stays with a worker that has died.
             worker_id: The name of the worker, stored with the items.
-            outage_seconds: After how many seconds in which DynamoDB does not serve it the worker gives up.
+            outage_seconds: The worker gives up after an outage of this many seconds.
             on_error: Called with the claim and the error when a handler raises.
 
         Returns:

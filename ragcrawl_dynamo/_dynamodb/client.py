@@ -56,7 +56,7 @@ class ClientOptions(TypedDict, total=False):
 
     session: AwsSession | None
     """An aioboto3.Session, or an AioSession of aiobotocore. Its credentials, its profile, its region and its
-    event handlers are used. It stays open, and as it is. `profile` and static keys exclude it.
+    event handlers are used. It stays open and unchanged. `profile` and static keys exclude it.
     """
     client_config: ClientConfig | None
     """A Config of botocore or an AioConfig of aiobotocore, for proxies for example. It cannot choose what a
@@ -188,7 +188,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
 
 
 async def _read_credentials(config: DynamoDBConfig, access: Access, region: str) -> Any:
-    """Reads the credentials of a client; those of files, servers and programs anew each time."""
+    """Reads the credentials of a client; those of files, servers and programs are read again each time."""
     if access.session is not None:
         return await access.session.get_credentials()
     session = make_session(config)

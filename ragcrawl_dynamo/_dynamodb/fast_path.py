@@ -47,7 +47,7 @@ _BODY = "ragcrawl_dynamo.body"
 
 
 def is_known(version: str = aiobotocore.__version__) -> bool:
-    """Tells whether the hooks were written for a version of aiobotocore."""
+    """Returns whether the hooks were written for a version of aiobotocore."""
     return version.rpartition(".")[0] in KNOWN
 
 

@@ -266,7 +266,7 @@ class Gateway:
     ) -> Any:
         """Sends a request; a second time if its credentials or its signature had expired on the way.
 
-        Such a request was not applied. The second one is signed anew, with credentials that are read anew.
+        Such a request was not applied. The second one is signed with credentials that are read again.
         """
         try:
             return await self._send(operation, table, request, attempt)

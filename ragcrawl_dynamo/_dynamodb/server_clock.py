@@ -10,7 +10,7 @@ from typing import Any
 # Seconds for which what answers have proved is kept at least, and twice that at most.
 _KEPT_SECONDS = 60.0
 
-# Nothing is proved: at least so many seconds ahead, at most so many.
+# The bounds while nothing is proved: the fewest and the most seconds that the clock is ahead.
 _UNKNOWN = (-math.inf, math.inf)
 
 

@@ -63,7 +63,7 @@ def check_access(
 def make_session(
     config: DynamoDBConfig, user_session: AwsSession | None = None, *, handlers: bool = True
 ) -> AioSession:
-    """Makes a session of botocore for one client. A session that is given stays as it is.
+    """Makes a session of botocore for one client. The session of a user is copied, not changed.
 
     Args:
         config: The settings.

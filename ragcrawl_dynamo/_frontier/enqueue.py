@@ -43,7 +43,8 @@ SET_BY_QUEUE = {
 _LINKS_PER_BATCH = 1000
 _BATCHES_AHEAD = 3
 
-# A batch of so many links does not look for known ones first, if so many were new in the batch before.
+# A batch of at least this number of links is added without a read of known ones, if at least this share of
+# the batch before was new.
 _MANY_LINKS = 100
 _MOSTLY_NEW = 0.9
 
@@ -105,7 +106,7 @@ class Enqueuer:
     async def _try_batch(
         self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
     ) -> list[AddResult] | PartialBatchError:
-        """Adds a batch of links. The other batches go on if some of its links fail."""
+        """Adds a batch of links. If some of them fail, the other batches are still added."""
         try:
             return await self._add_batch(links, common, base_url)
         except PartialBatchError as error:

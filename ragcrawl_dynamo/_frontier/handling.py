@@ -72,7 +72,7 @@ class WorkerSettings:
         lease: How long leases last.
         worker_id: The name of the worker, stored with the items.
         grace_seconds: How many seconds handlers may run after SIGTERM; None does not handle the signal.
-        outage_seconds: After how many seconds in which DynamoDB did not serve it the worker gives up.
+        outage_seconds: The worker gives up after an outage of this many seconds.
     """
 
     concurrency: int

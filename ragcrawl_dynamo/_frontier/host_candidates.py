@@ -71,7 +71,7 @@ class HostCandidates:
             before they are tried.
         is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
         looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
-        must_check: Whether the record has to be read, even if the list of hosts shows no limits.
+        must_check: Whether the record must be read, even if the list of hosts shows no limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
         last_turn: The turn before the claim that is under way.

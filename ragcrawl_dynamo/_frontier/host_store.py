@@ -49,7 +49,8 @@ from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import ThrottledError
 
-# An announcement of so many hosts does not read them first, if so many were new in the one before.
+# An announcement of at least this number of hosts does not read them first, if at least this share of the
+# announcement before was new.
 _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
 

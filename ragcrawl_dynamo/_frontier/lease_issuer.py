@@ -138,7 +138,7 @@ class LeaseIssuer:
             records, updates, on_held_up=held_up.add, seconds=self._left(end)
         )
         for host in (records.keys() & bench.hosts.keys()) - held_up:
-            # A host that has refused has to be read again.
+            # The record of a host that has refused must be read again.
             bench.hosts[host].record = reserved.get(host)
         for host in held_up:
             self._run.hold_up(host)

@@ -40,7 +40,7 @@ class LeaseSettings:
 
 
 def lease_settings(seconds: float, max_clock_skew: float) -> LeaseSettings:
-    """Checks how long leases last. A lease is given up `max_clock_skew` before its end.
+    """Checks how long leases last. A lease counts as lost `max_clock_skew` before its end.
 
     Raises:
         InvalidArgumentError: A lease is too short to be renewed, or too long.

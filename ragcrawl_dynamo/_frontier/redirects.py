@@ -126,7 +126,7 @@ class Redirects:
         return ConditionalInsert(to_item(self._table, completed, extra), token)
 
     def _completion(self, item: FrontierItem, state: Item, now: datetime) -> ConditionalUpdate:
-        """Builds the write that completes a stored item as it was read, if nobody has leased it."""
+        """Builds the write that completes a stored item, if it is unchanged and not leased."""
         run = self._run
         as_read: list[Condition] = [Compare("status", "=", state["status"])]
         if "queue_order" in state:

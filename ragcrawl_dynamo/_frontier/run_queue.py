@@ -151,7 +151,7 @@ class RunQueue:
         return self._redirects.items(also, claims)
 
     async def end_redirected(self, items: Mapping[str, FrontierItem]) -> None:
-        """Completes items that nobody has leased, and adds those that are not stored.
+        """Completes items that are not leased, and adds those that are not stored.
 
         Raises:
             PartialBatchError: Some items were not completed.

@@ -32,7 +32,7 @@ class _Written:
         done: The write was applied.
         already: The same method had been applied before.
         lost: The lease was lost.
-        over: The lease was to be renewed, but has been settled.
+        over: A renewal came after the claim was settled.
         unknown: The write failed, with the error; it is not known whether it was applied.
     """
 

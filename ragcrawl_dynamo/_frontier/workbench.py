@@ -20,7 +20,7 @@ from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
-# Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
+# Heaps with more entries than this for each host are rebuilt, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
 
 
@@ -192,8 +192,8 @@ class Workbench:
             monotonic: The present moment in seconds of the monotonic clock.
 
         Returns:
-            The candidates; and hosts that have to be looked into first. `settle` has to be called for each of
-            them afterwards. No candidate is chosen that could come after an item that a look may show.
+            The candidates, and the hosts whose queues must be read first; call `settle` for each of these
+            hosts afterwards. No candidate is chosen that could come after an item that a look may show.
         """
         self._wake(now)
         chosen: list[Candidate] = []
@@ -210,7 +210,7 @@ class Workbench:
                 break
             heapq.heappop(self._ready)
             if host.picked and not host.has_room(now):
-                # The end of another lease, or a new item, has put it here. A look would leave it as it is.
+                # The end of another lease, or a new item, has put it here. A look would not change it.
                 continue
             if host.needs_look(monotonic):
                 best_look = priority
@@ -236,7 +236,7 @@ class Workbench:
         return Choice(chosen, looks)
 
     def allows(self, host: str, leases: int, now: datetime) -> bool:
-        """Returns whether a host's limits are known, as far as it has any, and allow so many leases now."""
+        """Returns whether a host has no limits, or known ones that allow this number of leases now."""
         known = self.hosts.get(host)
         if known is None or known.lacks_record:
             return False

@@ -219,7 +219,7 @@ class PageStore:
             site_id: The site.
             moment: The moment.
             limit: The largest number of pages to return.
-            wanted: Tells which of some URLs are those of pages to return.
+            wanted: Returns those of some URLs whose pages are to be returned.
         """
         return await self._oldest(site_id, "last_seen", moment, limit, wanted)
 

@@ -220,7 +220,7 @@ class RunStore:
         put: dict[Path, Value] = {
             name: encoded[name] for name in ("status", "stats", *fields) if name in encoded
         }
-        # The tokens of all that have added to the stats, also of killed ones.
+        # Drops the tokens of all writers that have added to the stats, also of killed ones.
         put[_WRITERS] = {"M": {}}
         request = requests.update_request(
             self._table, run_key(site_id, run_id), Update(put=put), Exists(self._table.partition_key)

@@ -167,7 +167,7 @@ class Autoscaling:
 
 
 def target_request(capacity: ScaledCapacity) -> dict[str, Any]:
-    """Lets a capacity be scaled between its limits."""
+    """Builds the request that lets a capacity be scaled between its limits."""
     return {
         **_NAMESPACE,
         "ResourceId": capacity.resource,
@@ -178,7 +178,7 @@ def target_request(capacity: ScaledCapacity) -> dict[str, Any]:
 
 
 def policy_request(capacity: ScaledCapacity) -> dict[str, Any]:
-    """Says how much of a capacity should be in use."""
+    """Builds the request that sets how much of a capacity should be in use."""
     return {
         **_NAMESPACE,
         "PolicyName": POLICY_NAME,

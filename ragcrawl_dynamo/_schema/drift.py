@@ -93,7 +93,7 @@ def _keys(description: TableDescriptionTypeDef, wanted: str | None) -> tuple[str
     actual = encryption.get("KMSMasterKeyArn", "KMS") if encryption.get("Status") in _ON else None
     if wanted is None or actual is None:
         return actual, wanted
-    # DynamoDB gives the ARN of the key, and only KMS knows of which key an alias is the name.
+    # DynamoDB gives the ARN of the key. Only KMS knows which key an alias names.
     is_alias = "alias/" in wanted
     if is_alias or actual.rpartition("/")[2] == wanted.rpartition("/")[2]:
         return wanted, wanted

@@ -78,7 +78,7 @@ class DueWork:
         self._running: asyncio.Task[None] | None = None
 
     def start_in(self, seconds: float, interval: float) -> None:
-        """Starts the work after some seconds, or now; if it runs already, decides anew after an interval."""
+        """Starts the work after some seconds, or now; if it runs already, decides again after an interval."""
         if self._running is not None and not self._running.done():
             seconds = interval
         if seconds <= 0:

@@ -29,7 +29,7 @@ Url = Annotated[
 def config_of(context: typer.Context) -> DynamoDBConfig:
     """Returns the settings from the options before the command and the environment.
 
-    Somebody waits for the answer: retries end after some seconds, not after `call_timeout`.
+    A user waits for the answer: retries end after some seconds, not after `call_timeout`.
     """
     config = settings_of(context)
     if config.retry_attempts is None:

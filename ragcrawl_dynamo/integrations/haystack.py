@@ -99,7 +99,7 @@ class RagcrawlFetcher:
 
     @component.output_types(documents=list[Document])
     async def run_async(self, changed_since: datetime | None = None) -> dict[str, list[Document]]:
-        """Fetches with an open `source` as it is; see `run`."""
+        """Fetches with the open `source` itself; see `run`."""
         async with aclosing(self._reader(changed_since).versions()) as versions:
             return {"documents": [_document(version) async for version in versions]}
 

@@ -60,7 +60,7 @@ class RagcrawlLoader(BaseLoader):
     at a time.
 
     `lazy_load` and `load` are for synchronous programs: they open a backend of their own, with the settings
-    of `source`, in another thread. `alazy_load` and `aload` use an open `source` as it is.
+    of `source`, in another thread. `alazy_load` and `aload` use an open `source` itself.
 
     Args:
         source: An open store or backend, or settings.

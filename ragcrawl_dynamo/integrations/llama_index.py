@@ -80,7 +80,7 @@ class RagcrawlReader(BaseReader):
     The id of a document is the page_id. Its text is the Markdown of the page, or else its plain text.
 
     `lazy_load_data` and `load_data` are for synchronous programs: they open a backend of their own, with the
-    settings of `source`, in another thread. `alazy_load_data` and `aload_data` use an open `source` as it is.
+    settings of `source`, in another thread. `alazy_load_data` and `aload_data` use an open `source` itself.
 
     Args:
         source: An open store or backend, or settings.

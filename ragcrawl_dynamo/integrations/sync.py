@@ -141,7 +141,7 @@ async def clear_index(
     writer = _writer(backend, site_id, consumer, index, batch_size)
     rooms = backend._rooms
     async with rooms.index_leases.held(site_id, consumer) as lease:
-        # First, so that a call that is interrupted leaves no page of which it seems to be there.
+        # The new generation comes first: if the call is interrupted, no page counts as complete.
         await lease.save(cursor=None)
         async with aclosing(rooms.chunk_records.iterate(site_id, consumer)) as parts:
             async for records in parts:

@@ -139,7 +139,7 @@ class RequestClaimer:
         await self._hold(claims)
 
     async def _hold(self, claims: Sequence[Claim]) -> None:
-        """Makes claimed requests ready. Gives up claims whose items are no requests."""
+        """Makes claimed requests ready. Items that are no requests become dead letters."""
         memory = self._memory
         claimed: list[ClaimedRequest] = []
         invalid: list[tuple[Claim, str]] = []

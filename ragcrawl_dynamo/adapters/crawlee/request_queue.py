@@ -50,7 +50,7 @@ _JOIN_SECONDS = 5.0
 # Ends a claim; takes a new payload for its item.
 _End: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
 
-# Earlier versions of Crawlee have only `is_empty`, which tells whether a queue is finished too.
+# In earlier versions of Crawlee, which have no `is_finished`, `is_empty` tells whether a queue is finished.
 _HAS_IS_FINISHED = hasattr(RequestQueueClient, "is_finished")
 
 
