@@ -37,7 +37,7 @@ async def test_crawlee_settler_tries_again_until_a_claim_is_settled(
     assert settle.calls == 0
     assert await running.join(5)
     assert settle.calls == 3
-    assert caplog.text.count("it is tried again") == 2
+    assert caplog.text.count("this is tried again") == 2
 
 
 async def test_crawlee_settler_tries_once_more_when_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
