@@ -40,7 +40,7 @@ class DynamoDBBackend(StorageBackend):
     """The backend on Amazon DynamoDB. It does no I/O before `initialize()`, and belongs to one event loop.
 
     Args:
-        config: Its settings.
+        config: The settings of the backend.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
         on_request: Called in the event loop after each request, retries included. Its errors are logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost. Its errors are logged.

@@ -45,7 +45,7 @@ class ShardPart:
     """The log entries of a shard that can be read now.
 
     Attributes:
-        shard: Its name.
+        shard: The name of the shard.
         first: The sequence number from which on it was read.
         entries: The entries, without a gap.
         is_end: Whether nothing more can be read for now.

@@ -43,7 +43,7 @@ class ShardRecord:
     """A shard of a site's change log as it is stored.
 
     Attributes:
-        shard: Its name.
+        shard: The name of the shard.
         holder: The token of the process that took it.
         first: Sequence number with which the holder began.
         next: Sequence number with which the next holder begins; None until the holder leaves the shard.

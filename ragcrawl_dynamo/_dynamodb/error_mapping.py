@@ -106,7 +106,7 @@ class ErrorMapper:
         Args:
             error: The error that ended the call; a TimeoutError if that was its deadline.
             operation: The operation that was called.
-            table: Its table.
+            table: The table of the request.
             last_error: The error of the attempt before the deadline.
             budget: The budget of the call for attempts.
         """

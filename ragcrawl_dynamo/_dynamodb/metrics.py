@@ -55,7 +55,7 @@ class RequestEvent:
     """One request that was answered or has failed.
 
     Attributes:
-        operation: Its name in AWS's reference, such as "PutItem".
+        operation: The operation's name in AWS's reference, such as "PutItem".
         table: The full name of its table, or bucket; "" for transactions, which have several tables.
         attempt: 1 for the first attempt, more for a retry.
         items: The number of items that it writes or reads by key, of one call or of coalesced calls; 1 for a

@@ -19,7 +19,7 @@ class Shortcut:
 
     Args:
         events: The events of the client.
-        session: Its HTTP session.
+        session: The HTTP session of the client.
         parser: The parser of its protocol.
     """
 
@@ -33,7 +33,7 @@ class Shortcut:
 
         Args:
             params: The request, as botocore's serializer has made it.
-            model: Its operation.
+            model: The model of the operation.
 
         Raises:
             HTTPClientError: No answer came.

@@ -93,7 +93,7 @@ class WorkerSettings:
         """Returns the settings.
 
         Raises:
-            InvalidArgumentError: One is outside its limits.
+            InvalidArgumentError: A setting is outside its limits.
         """
         check_count("concurrency", concurrency, MAX_CLAIMED)
         check_name("worker_id", worker_id)

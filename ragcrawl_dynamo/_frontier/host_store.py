@@ -69,8 +69,8 @@ class Updated:
     """A host that was updated.
 
     Attributes:
-        order_before: Its sort key in the list before the update; None if it was not listed.
-        record: Its record after the update.
+        order_before: The sort key of the host in the list before the update; None if it was not listed.
+        record: The record of the host after the update.
     """
 
     order_before: str | None

@@ -53,7 +53,7 @@ class IssuedLease:
 
     Attributes:
         item: The item that was claimed.
-        lease: Its lease.
+        lease: The lease of the item.
         has_slot: Whether the lease takes an in-flight slot of the host.
     """
 

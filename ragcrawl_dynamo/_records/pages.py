@@ -74,7 +74,7 @@ class StoredPage:
         page: The page; None if it is not stored.
         revision: The random name of its latest update; None if `save_page` wrote it.
         order: The order of its latest logged change; None if there is none, or if `save_page` wrote it.
-        item: Its item; empty if it is not stored.
+        item: The item of the page; empty if the page is not stored.
     """
 
     page: Page | None = None

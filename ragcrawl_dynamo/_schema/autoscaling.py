@@ -40,8 +40,8 @@ class ScaledCapacity:
     """The read or write capacity of a table or an index, and how it is scaled.
 
     Attributes:
-        resource: Its resource id, such as "table/ragcrawl_pages/index/by_url".
-        dimension: Its scalable dimension, such as "dynamodb:index:ReadCapacityUnits".
+        resource: The resource id, such as "table/ragcrawl_pages/index/by_url".
+        dimension: The scalable dimension, such as "dynamodb:index:ReadCapacityUnits".
         smallest: The smallest capacity.
         largest: The largest capacity.
         target: How much of it should be in use, in percent; None if no policy says so.

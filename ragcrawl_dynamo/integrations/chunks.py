@@ -52,7 +52,7 @@ class Passage:
 
     Attributes:
         text: The text to embed.
-        start: Its position in the text of the version, in characters; None to look for it.
+        start: The position of the passage in the text of the version, in characters; None to search for it.
         metadata: The metadata that the splitter gives it.
     """
 
@@ -66,9 +66,9 @@ class Heading:
     """A heading of a version.
 
     Attributes:
-        start: Its position in the text of the version, in characters.
+        start: The position of the heading in the text of the version, in characters.
         level: From 1 to 6.
-        text: Its text, without markup.
+        text: The text of the heading, without markup.
         anchor: The text after "#" in a link to it; None if it is not known.
     """
 

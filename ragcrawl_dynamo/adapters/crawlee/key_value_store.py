@@ -168,7 +168,7 @@ class _EncodedValue:
         kind: Whether the text is the value itself, its JSON, or its bytes in base64.
         text: The text.
         size: Bytes of the value.
-        content_type: Its media type.
+        content_type: The media type of the value.
     """
 
     kind: Literal["bytes", "text", "json"]

@@ -121,7 +121,7 @@ def _models_of(
 
     Args:
         known: The fields of the item that they have too.
-        extra: Its other fields.
+        extra: The other fields of the item.
         plain: All of its fields.
         ids: Site and run.
 

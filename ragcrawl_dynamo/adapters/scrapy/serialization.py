@@ -56,7 +56,7 @@ class RequestSerializer:
 
         Args:
             request: The request.
-            unique_key: Its key by `key_of`.
+            unique_key: The key of the request, by `key_of`.
 
         Raises:
             TypeError: It holds a value that cannot be stored.
