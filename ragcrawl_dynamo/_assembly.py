@@ -139,7 +139,7 @@ class Assembly:
         return removed
 
     async def close(self) -> None:
-        """Writes the data that is kept in memory, and closes the connections. It goes on if a step fails."""
+        """Writes the data that is kept in memory, and closes the connections, even if a step fails."""
         if self.gateway.is_inherited:
             # Only the process that opened the connections writes the data that is kept in memory.
             return

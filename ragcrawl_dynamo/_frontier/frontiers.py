@@ -41,7 +41,7 @@ class Frontiers:
         return self._get(site_id, run_id, HostLimits(), LinkRules())[0]
 
     def clear(self, run_id: str, site_id: str | None = None) -> None:
-        """Clears what this process remembers of a run, after the run's items were deleted.
+        """Clears the local view of a run, after the run's items were deleted.
 
         Args:
             run_id: The run.

@@ -31,7 +31,13 @@ def found(prose: ModuleType, folder: Path, name: str, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "phrase", ["it can not be", "who is\ntold of it", "a word that is for all intensive purposes"]
+    "phrase",
+    [
+        "it can not be",
+        "who is\ntold of it",
+        "a word that is for all intensive purposes",
+        "saved, whatever happens",
+    ],
 )
 def test_prose_finds_a_phrase_on_a_page(prose: ModuleType, tmp_path: Path, phrase: str) -> None:
     assert found(prose, tmp_path, "page.md", f"# Title\n\nThis is {phrase}.\n") == [3]
@@ -53,6 +59,37 @@ def test_prose_finds_a_docstring_that_begins_like_a_riddle(
     prose: ModuleType, tmp_path: Path, word: str
 ) -> None:
     assert found(prose, tmp_path, "module.py", f'class Page:\n    """{word} was read."""\n') == [2]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "each = 1",
+        "total = sum(own for own in pages)",
+        "if found := pages:\n    pass",
+        "def save(own):\n    pass",
+        "def save(*, found=1):\n    pass",
+        "self.found = 1",
+        "class Page:\n    _own: int = 1",
+        "for _, (each, page) in pages:\n    pass",
+        "with pages as found:\n    pass",
+        "lambda each: page",
+        "match page:\n    case found: pass",
+        "match pages:\n    case [_, *found]: pass",
+        "try:\n    save()\nexcept ValueError as found:\n    pass",
+    ],
+)
+def test_prose_finds_a_name_that_says_nothing(prose: ModuleType, tmp_path: Path, code: str) -> None:
+    names = ("each", "found", "own")
+    line = next(
+        number for number, text in enumerate(code.splitlines(), 1) if any(name in text for name in names)
+    )
+    assert found(prose, tmp_path, "module.py", f"{code}\n") == [line]
+
+
+def test_prose_takes_names_that_contain_such_words(prose: ModuleType, tmp_path: Path) -> None:
+    code = "own_token = page.found + each(own=1)\nfoundation, each_page = 1, 2\n"
+    assert found(prose, tmp_path, "module.py", code) == []
 
 
 def test_prose_leaves_out_code(prose: ModuleType, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def test_endpoint_url_without_encryption_is_warned_of(
     backend = DynamoDBBackend(config)
     await backend._rooms.gateway.open()
     await backend.close()
-    assert ("neither encrypted nor on this machine" in caplog.text) is warns
+    assert ("are not encrypted and leave this machine" in caplog.text) is warns
 
 
 def test_command_tells_what_is_wrong_with_settings_and_shows_no_value(

@@ -318,4 +318,4 @@ async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_st
     request.user_data["x"] = token_hex(400_000)
     await queue.mark_request_as_handled(request)
     assert await queue.is_finished()
-    assert f"request {url(1)} is handled, but stored as it was before" in caplog.text
+    assert f"request {url(1)} is handled, but its changes cannot be stored" in caplog.text

@@ -157,10 +157,10 @@ def test_ragcrawl_backend_takes_a_limit_of_zero_and_refuses_negative_ones(
 ) -> None:
     for listing in listings:
         assert (len(listing(limit=1)), listing(limit=0)) == (1, [])
-        with pytest.raises(InvalidArgumentError, match="limit: must not be negative, and is -1"):
+        with pytest.raises(InvalidArgumentError, match="limit: must be at least 0, not -1"):
             listing(limit=-1)
     for page in (store.list_pages, store.list_runs):
-        with pytest.raises(InvalidArgumentError, match="offset: must not be negative, and is -1"):
+        with pytest.raises(InvalidArgumentError, match="offset: must be at least 0, not -1"):
             page("site", offset=-1)
 
 

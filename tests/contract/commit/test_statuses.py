@@ -214,7 +214,7 @@ async def test_commit_page_by_status(begin: Any, state: str, answer: Answer) -> 
     crawl = await begin(state)
     expected = EXPECTED.get((answer.kind, state))
     if expected is None:
-        with pytest.raises(InvalidArgumentError, match="status 304, but 'page' has no stored content"):
+        with pytest.raises(InvalidArgumentError, match="status 304, but no content of page 'page' is stored"):
             await crawl.commit(answer)
         await crawl.check_unchanged()
         return
@@ -320,11 +320,11 @@ async def test_commit_page_by_status_without_a_claim(begin: Any, state: str, ans
 
 # Fields of a page without content that no commit accepts.
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"status_code": 400}, "status_code: 400 says nothing that can be stored"),
-    ({"status_code": 418}, "status_code: 418 says nothing that can be stored"),
-    ({"status_code": 300}, "status_code: 300 says nothing that can be stored"),
-    ({"status_code": 200}, "version: is None, but status 200 comes with content"),
-    ({"status_code": 204}, "version: is None, but status 204 comes with content"),
+    ({"status_code": 400}, "status_code: 400 has no meaning for a page"),
+    ({"status_code": 418}, "status_code: 418 has no meaning for a page"),
+    ({"status_code": 300}, "status_code: 300 has no meaning for a page"),
+    ({"status_code": 200}, "version: is None, but status 200 needs content"),
+    ({"status_code": 204}, "version: is None, but status 204 needs content"),
     ({"status_code": 301}, "page: has no redirect_url, but status 301"),
     ({"status_code": 302}, "page: has no redirect_url, but status 302"),
     ({}, "page: has neither status_code nor last_error"),

@@ -326,7 +326,7 @@ async def test_handler_that_saves_nothing_skips_the_item_and_its_page_is_not_del
         summary = await run.work(handle)
     assert (summary.completed, summary.skipped, run.unseen) == (3, 1, [])
     assert await store.count_pages("docs") == 4
-    assert f"{HOME}c has not called task.save()" in caplog.text
+    assert f"{HOME}c returned without calling task.save()" in caplog.text
 
 
 async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
@@ -430,7 +430,7 @@ async def test_urls_of_a_sitemap_that_are_refused_are_logged(
     server = site()
     await crawl(store, server, sitemap=["/relative", HOME + "a"])
     assert sum(server.requests.values()) == 4
-    assert "/relative is not crawled: " in caplog.text
+    assert "/relative cannot be crawled: " in caplog.text
 
 
 async def test_crawl_deletes_nothing_if_it_does_not_know_how_much_is_unseen(

@@ -253,7 +253,9 @@ async def test_host_max_items_ends_a_host(backend: DynamoDBBackend, elsewhere: D
     results = await other.add([f"http://a.example/{i}" for i in (1, 2, 3, 4, 5)] + ["http://a.example/5#x"])
     assert [result.added for result in results] == [False, False, True, False, False, False]
     assert [result.error is None for result in results] == [True, True, True, False, False, False]
-    assert str(results[3].error) == "url: host 'a.example' has the 3 links that host_max_items allows"
+    assert (
+        str(results[3].error) == "url: host 'a.example' has 3 links already, as many as host_max_items allows"
+    )
     assert results[5].url == "http://a.example/5#x"
     results = await frontier.add(["http://a.example/3", "http://a.example/6", "http://b.example/2"])
     assert [(result.added, result.error is None) for result in results] == [

@@ -83,7 +83,7 @@ async def test_initialize_refuses_tables_of_a_newer_schema_version(
         older = DynamoDBBackend(dynamodb_config)
         with pytest.raises(SchemaVersionError, match=r"version 4, this package has 2: upgrade") as caught:
             await getattr(older, call)()
-        assert (caught.value.found, caught.value.wanted) == (4, 2)
+        assert (caught.value.stored, caught.value.wanted) == (4, 2)
         await older.close()
 
 

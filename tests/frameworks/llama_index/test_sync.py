@@ -240,7 +240,7 @@ async def test_sync_vector_store_refuses_a_store_that_cannot_delete_nodes(backen
 
     for name in ("delete_nodes", "adelete_nodes"):
         setattr(WithoutDelete, name, getattr(TableVectorStore.__base__, name))
-    with pytest.raises(InvalidArgumentError, match="WithoutDelete has not"):
+    with pytest.raises(InvalidArgumentError, match="WithoutDelete has no delete_nodes"):
         await sync_vector_store(backend, "site", "search", WithoutDelete(), [], HashEmbedding())
 
 

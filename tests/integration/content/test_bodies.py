@@ -404,5 +404,5 @@ async def test_max_content_bytes_of_a_reader_refuses_a_larger_body(
         max_content_bytes=100_000,
     )
     async with DynamoDBBackend(small) as reader:
-        with pytest.raises(CorruptContentError, match="over max_content_bytes = 100,000"):
+        with pytest.raises(CorruptContentError, match="more than max_content_bytes = 100,000"):
             await reader.get_version("site", "page", "v1")

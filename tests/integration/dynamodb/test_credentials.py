@@ -285,7 +285,9 @@ async def test_expired_token_that_stays_expired_is_a_credentials_error(
     aws_environment.set_keys("KEY")
     server = Server(lambda key: EXPIRED)
     async with opened(server) as gateway:
-        with pytest.raises(CredentialsError, match="also when read again: renew the credentials") as caught:
+        with pytest.raises(
+            CredentialsError, match="even after it was read again: renew the credentials"
+        ) as caught:
             await gateway.call("GetItem", GET)
     assert (caught.value.code, caught.value.status_code) == ("ExpiredTokenException", 400)
     assert server.keys == ["KEY"] * 2
@@ -302,7 +304,7 @@ async def test_signature_that_expired_is_made_anew() -> None:
 async def test_signature_that_expires_each_time_is_blamed_on_the_clock() -> None:
     server = Server(lambda key: LATE)
     async with opened(server, **STATIC) as gateway:
-        with pytest.raises(AccessDeniedError, match="also when signed anew: set the clock"):
+        with pytest.raises(AccessDeniedError, match="even with a new signature: correct the clock"):
             await gateway.call("GetItem", GET)
     assert server.keys == ["KEY"] * 2
 

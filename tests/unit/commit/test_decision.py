@@ -157,7 +157,9 @@ def test_decide_not_modified(state: str, with_version: bool) -> None:
     # A text that comes with a 304 is not the content of the page.
     version = make_version("v2", content_hash="two", status_code=304) if with_version else None
     if state not in WITH_CONTENT:
-        with pytest.raises(InvalidArgumentError, match="page: has status 304, but 'page' has no stored"):
+        with pytest.raises(
+            InvalidArgumentError, match="page: has status 304, but no content of page 'page' is stored"
+        ):
             decided(state, NOT_MODIFIED, version)
         return
     decision, stored = decided(state, NOT_MODIFIED, version, last_modified="today")
@@ -302,11 +304,11 @@ def test_kind_of_an_error_without_a_status_is_failed() -> None:
     ("page", "kind", "message"),
     [
         (make_page(), None, "page: has neither status_code nor last_error"),
-        (make_page(status_code=400), None, "status_code: 400 says nothing that can be stored"),
-        (make_page(status_code=418, last_error="tea"), None, "status_code: 418 says nothing"),
-        (make_page(status_code=200), None, "version: is None, but status 200 comes with content"),
-        (make_page(status_code=204), None, "version: is None, but status 204 comes with content"),
-        (make_page(status_code=503), CONTENT, "version: is None, but status 503 comes with content"),
+        (make_page(status_code=400), None, "status_code: 400 has no meaning for a page"),
+        (make_page(status_code=418, last_error="tea"), None, "status_code: 418 has no meaning"),
+        (make_page(status_code=200), None, "version: is None, but status 200 needs content"),
+        (make_page(status_code=204), None, "version: is None, but status 204 needs content"),
+        (make_page(status_code=503), CONTENT, "version: is None, but status 503 needs content"),
         (make_page(status_code=301), None, "page: has no redirect_url, but status 301"),
         (make_page(status_code=307, redirect_url=""), None, "page: has no redirect_url, but status 307"),
         (make_page(status_code=200), MOVED, "page: has no redirect_url"),

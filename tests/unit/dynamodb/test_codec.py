@@ -151,7 +151,7 @@ def test_codec_stores_the_deepest_allowed_nesting() -> None:
 
 
 def test_to_item_refuses_a_value_of_unknown_type() -> None:
-    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a object cannot be stored"):
+    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a value of type object cannot be stored"):
         to_item(SITES, make_site().model_copy(update={"config": {"a": object()}}))
 
 

@@ -91,8 +91,8 @@ async def test_worker_gives_up_the_item_of_a_handler_that_raises_do_not_retry(
 
 
 async def test_worker_gives_up_an_item_that_is_refused_at_every_attempt(clock: ManualClock) -> None:
-    queue, summary = await run_one(clock, InvalidArgumentError("status_code", "418 says nothing"))
-    assert queue.done == [("i0", "given up: status_code: 418 says nothing")]
+    queue, summary = await run_one(clock, InvalidArgumentError("status_code", "418 has no meaning"))
+    assert queue.done == [("i0", "given up: status_code: 418 has no meaning")]
     assert counts(summary) == (0, 0, 1, 0, 0)
 
 

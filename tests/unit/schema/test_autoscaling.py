@@ -161,7 +161,8 @@ async def test_initialize_repeats_what_auto_scaling_is_too_busy_for(scaling: Fak
 async def test_initialize_ends_at_table_timeout_if_auto_scaling_stays_busy(scaling: FakeScaling) -> None:
     scaling.refusals = [("put_scaling_policy", "ObjectNotFoundException")] * 100_000
     with pytest.raises(
-        DeadlineExceededError, match=r"RegisterScalableTarget: capacities not registered within table_timeout"
+        DeadlineExceededError,
+        match=r"RegisterScalableTarget: no capacity limits were set within table_timeout",
     ):
         await initialize(SCALED.model_copy(update={"table_timeout": 0.3}))
 
