@@ -78,7 +78,7 @@ def test_config_shows_no_secret_in_reprs_or_errors() -> None:
     secrets = {"access_key_id": "AKIA-visible", "secret_access_key": "hidden", "session_token": "t0k3n"}
     config = StorageConfig(backend=DynamoDBConfig.model_validate(secrets))
     assert not [
-        each for each in secrets.values() if each in f"{config!r} {config} {config.model_dump_json()}"
+        secret for secret in secrets.values() if secret in f"{config!r} {config} {config.model_dump_json()}"
     ]
     with pytest.raises(ValidationError) as caught:
         DynamoDBConfig.model_validate({**secrets, "region": "x y"})

@@ -57,8 +57,8 @@ def test_a_record_is_read_from_its_item() -> None:
 
 
 def test_a_record_of_an_older_version_counts_with_the_retention_of_whoever_reads_it() -> None:
-    for own in (7, None):
-        assert ShardRecord.of(record(retention=None), own).retention_days == own
+    for reader_retention in (7, None):
+        assert ShardRecord.of(record(retention=None), reader_retention).retention_days == reader_retention
 
 
 async def test_take_stores_the_retention_with_a_shard_that_an_older_version_made() -> None:

@@ -27,7 +27,7 @@ def test_response_kind_of_every_status_is_that_of_the_table() -> None:
     }
 
 
-@pytest.mark.parametrize("status", [each for each in range(100, 600) if each not in STORABLE])
+@pytest.mark.parametrize("status", [status for status in range(100, 600) if status not in STORABLE])
 def test_response_kind_of_any_other_status_is_refused(status: int) -> None:
     with pytest.raises(InvalidArgumentError, match=f"status_code: {status} says nothing .* pass `kind`"):
         ResponseKind.of(status)

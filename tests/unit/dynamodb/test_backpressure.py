@@ -77,14 +77,14 @@ async def test_backpressure_permits_are_given_in_turn_and_passed_on_by_cancelled
     window = PermitWindow(2)
     await acquired(window, 2)
     waiting = await acquired(window, 3)
-    assert [each.done() for each in waiting] == [False] * 3
+    assert [task.done() for task in waiting] == [False] * 3
     waiting[0].cancel()
     window.release()
     window.release()
     # Given to the second and the third, one of which is cancelled in the same moment.
     waiting[1].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert [each.cancelled() for each in waiting] == [True, True, False]
+    assert [task.cancelled() for task in waiting] == [True, True, False]
     assert not window.is_full
     await acquired(window, 1)
     assert window.is_full
@@ -145,7 +145,7 @@ async def test_backpressure_of_one_table_does_not_limit_another() -> None:
         refused = await asyncio.gather(
             *(gateway.call("GetItem", busy) for _ in range(50)), return_exceptions=True
         )
-        assert {type(each) for each in refused} == {ThrottledError}
+        assert {type(error) for error in refused} == {ThrottledError}
         await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(100)))
     assert most == 45
 
@@ -203,5 +203,5 @@ async def test_backpressure_close_refuses_calls_that_wait_for_a_permit() -> None
         sent = len(client.requests)
         await gateway.close()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(each) for each in results} == {BackendClosedError}
+        assert {type(result) for result in results} == {BackendClosedError}
         assert len(client.requests) == sent

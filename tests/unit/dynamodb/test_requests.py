@@ -78,7 +78,7 @@ def test_create_table_request_projects_only_keys_into_indexes() -> None:
         request = requests.create_table_request(table, DynamoDBConfig())
         for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
             indexes: Any = request.get(kind, [])
-            assert all(each["Projection"] == {"ProjectionType": "KEYS_ONLY"} for each in indexes)
+            assert all(index["Projection"] == {"ProjectionType": "KEYS_ONLY"} for index in indexes)
 
 
 def test_create_table_request_follows_the_config() -> None:

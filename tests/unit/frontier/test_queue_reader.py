@@ -158,10 +158,10 @@ async def test_look_reads_a_few_items_of_other_shares_by_key() -> None:
         if name in run.fake_queues.known:
             assert (name in names(host.ready)) == is_ready
     # Those in the share of this process are not read.
-    own = unread(host="own")
-    run.view.bench.hosts["own"] = own
+    host_in_share = unread(host="own")
+    run.view.bench.hosts["own"] = host_in_share
     run.fake_queues.shards["own", 0] = [candidate("o", host="own")]
-    await reader.look([own], 2, START)
+    await reader.look([host_in_share], 2, START)
     assert "o" not in run.fake_queues.known
 
 

@@ -35,7 +35,7 @@ def test_tally_differs_by_what_was_counted_and_is_not_stored(
 
 
 def test_tally_is_the_same_whatever_comes_first() -> None:
-    found = []
+    results = []
     for is_stored_first in (True, False):
         with Tally() as tally:
             if is_stored_first:
@@ -43,11 +43,11 @@ def test_tally_is_the_same_whatever_comes_first() -> None:
             tally.count([("a.example", "completed"), ("new.example", "pending")])
             if not is_stored_first:
                 tally.subtract_stored({"a.example": Counter(pending=1)})
-            found.append(dict(tally.differences()))
+            results.append(dict(tally.differences()))
     # A host without a record has no stored counts to correct.
-    assert found[0].keys() == {"a.example"}
-    assert found[0] == found[1]
-    assert {name: amount for name, amount in found[0]["a.example"].items() if amount} == {
+    assert results[0].keys() == {"a.example"}
+    assert results[0] == results[1]
+    assert {name: amount for name, amount in results[0]["a.example"].items() if amount} == {
         "pending": -1,
         "completed": 1,
     }

@@ -276,8 +276,8 @@ def test_deep_queue_is_looked_at_again_before_items_of_other_shares() -> None:
     both = known(foreign, replace(candidate("foreign, too"), distance=1), is_all=False)
     choice = choose(workbench(both))
     assert (names(choice.candidates), looks(choice)) == (["foreign"], [both.host])
-    own = known(candidate("own"), is_all=False, is_used=True)
-    assert names(choose(workbench(own), 1).candidates) == ["own"]
+    host = known(candidate("own"), is_all=False, is_used=True)
+    assert names(choose(workbench(host), 1).candidates) == ["own"]
 
 
 def test_host_that_is_not_listed_any_more_is_only_served_from_memory() -> None:
@@ -652,12 +652,12 @@ def test_queue_of_a_host_with_an_only_item_is_read_in_other_shares_and_after_a_l
     bench = workbench()
     bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=False)
     assert looks(choose(bench)) == ["a"]
-    own = host_with("b0", host="b", order=listed(mark="1"))
-    bench = workbench(own)
+    host = host_with("b0", host="b", order=listed(mark="1"))
+    bench = workbench(host)
     (item,) = choose(bench).candidates
     bench.end_claim(["b"])
-    own.wait(item, at(30), is_own=True)
-    bench.settle(own)
+    host.wait(item, at(30), is_own=True)
+    bench.settle(host)
     # Another process has changed the host.
     bench.see("b", listed(only_item="b0"), 0, 7.0, is_own=True)
     assert looks(choose(bench)) == ["b"]
@@ -746,7 +746,7 @@ def test_host_keeps_its_turn_if_none_of_its_candidates_was_claimed(claimed: list
     latest = host.turn
     for _ in claimed:
         host.note_claimed(0.0)
-    bench.give_back(each for each in chosen if each.item_id not in claimed)
+    bench.give_back(item for item in chosen if item.item_id not in claimed)
     assert host.turn == (latest if claimed else 7)
     assert (host.is_served, host.picked, host.tried) == (False, 0, set())
 

@@ -160,7 +160,7 @@ def test_chunk_id_is_a_uuid_and_differs_for_different_chunks(
 ) -> None:
     made = [chunk_id(*name) for name in names]
     assert len(set(made)) == len(names)
-    assert all(str(UUID(each)) == each for each in made)
+    assert all(str(UUID(made_id)) == made_id for made_id in made)
     assert made == [chunk_id(*name) for name in names]
 
 

@@ -180,10 +180,10 @@ async def test_describe_tables_shows_an_option_that_differs(
 async def test_describe_tables_takes_any_key_for_an_alias_and_the_same_key_by_its_id(name: str) -> None:
     tables = TableOptions(kms_key=name)
     config = FAST.model_copy(update={**UNEXPIRING, "tables": tables})
-    found = fake_tables(config)
-    for description in found.descriptions.values():
+    fakes = fake_tables(config)
+    for description in fakes.descriptions.values():
         description["SSEDescription"]["KMSMasterKeyArn"] = KEY
-    assert await drift(found, config) == []
+    assert await drift(fakes, config) == []
 
 
 async def test_describe_tables_shows_features_that_differ() -> None:

@@ -40,8 +40,10 @@ def test_rank_sorts_the_highest_priority_first_then_the_oldest(
 
 
 @given(storable_floats, storable_floats, moments, moments)
-def test_rank_begins_with_the_priority(one: float, other: float, found: datetime, later: datetime) -> None:
-    both = rank(one, found), rank(other, later)
+def test_rank_begins_with_the_priority(
+    one: float, other: float, moment: datetime, other_moment: datetime
+) -> None:
+    both = rank(one, moment), rank(other, other_moment)
     assert [len(text) for text in both] == [RANK_LENGTH, RANK_LENGTH]
     assert (both[0][:PRIORITY_LENGTH] == both[1][:PRIORITY_LENGTH]) == (one == other)
 
