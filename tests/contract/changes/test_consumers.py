@@ -181,16 +181,16 @@ async def test_stop_within_a_slice_saves_how_far_the_consumer_has_come(
     await commit(backend, *names)
 
     async def read_one_by_one() -> list[str]:
-        found: list[str] = []
+        page_ids: list[str] = []
         while True:
-            stop, count = asyncio.Event(), len(found)
+            stop, count = asyncio.Event(), len(page_ids)
             async for change in backend.iter_changes(
                 "site", "indexer", include_content=include_content, stop=stop
             ):
-                found.append(change.page.page_id)
+                page_ids.append(change.page.page_id)
                 stop.set()
-            if len(found) == count:
-                return found
+            if len(page_ids) == count:
+                return page_ids
 
     assert await read_one_by_one() == names
     # In two shards, some pages twice.
@@ -214,12 +214,12 @@ async def test_stop_that_is_set_before_gets_nothing_and_saves_nothing(backend: D
 async def test_stop_while_the_consumer_handles_the_last_change_saves_it(backend: DynamoDBBackend) -> None:
     await commit(backend, "a", "b")
     stop = asyncio.Event()
-    found = []
+    page_ids = []
     async for change in backend.iter_changes("site", "indexer", follow=True, stop=stop):
-        found.append(change.page.page_id)
-        if len(found) == 2:
+        page_ids.append(change.page.page_id)
+        if len(page_ids) == 2:
             stop.set()
-    assert found == ["a", "b"]
+    assert page_ids == ["a", "b"]
     assert await read(backend) == []
 
 

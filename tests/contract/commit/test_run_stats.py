@@ -46,8 +46,8 @@ async def test_complete_run_stores_the_stats_of_the_items(
         assert (run.status, run.completed_at, run.frontier_size) == ("partial", clock.now(), 6)
         assert (stats.pages_discovered, stats.pages_crawled) == (6, 4)
         assert (stats.pages_failed, stats.pages_skipped) == (1, 1)
-        found = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
-        assert found == (1, 1, 1, 1)
+        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
+        assert counts == (1, 1, 1, 1)
         assert (stats.total_bytes_downloaded, stats.total_fetch_time_ms) == (200, 41.0)
         assert stats.status_codes == {200: 2, 304: 1, 404: 1}
         assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})

@@ -134,10 +134,10 @@ class QueueMachine(RuleBasedStateMachine):
         for link, host in sorted(pairs, key=lambda pair: pair[1]) if grouped else pairs:
             priority = priorities[(len(added) + link) % len(priorities)]
             # No two links have the same age.
-            found = timedelta(microseconds=len(self.model.entries) + len(added) + 1) - timedelta(seconds=age)
+            offset = timedelta(microseconds=len(self.model.entries) + len(added) + 1) - timedelta(seconds=age)
             state = "pending" if not_before is None else "delayed"
             number = max(0, numbers[host] - 1) + link
-            discovered_at = self.clock.now() + found
+            discovered_at = self.clock.now() + offset
             added.append(Entry(url(number, host), host, priority, discovered_at, state, not_before))
         del added[max(0, self.most_links - len(self.model.entries)) :]
         items = [

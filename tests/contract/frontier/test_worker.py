@@ -102,7 +102,7 @@ async def test_worker_summary_counts_each_item_by_what_its_handler_did(
         assert summary.retried == 5
         assert await frontier.stats() == FrontierStats(completed=4, skipped=3, failed=2)
         assert failures == [(url(1), FrontierStatus.FAILED)]
-    dead = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    dead = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert dead == [
         f"the handler of {url(1)} has failed in attempt 1, it is given up: DoNotRetry('no HTML')",
         f"{url(7)} is given up after attempt 3",
