@@ -31,7 +31,7 @@ def test_create_storage_backend_takes_the_settings_of_the_backend_alone() -> Non
     assert backend.metrics() == {}
 
 
-def test_create_storage_backend_refuses_what_is_no_configuration() -> None:
+def test_create_storage_backend_refuses_other_values_than_configurations() -> None:
     settings: Any = {"table_prefix": "x_"}
     with pytest.raises(InvalidArgumentError, match="config: must be a StorageConfig or a DynamoDBConfig"):
         create_storage_backend(settings)

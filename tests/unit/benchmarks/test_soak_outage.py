@@ -1,4 +1,4 @@
-"""The ledger of the soak in outages finds what must not happen."""
+"""The ledger of the soak in outages finds lost and doubled pages."""
 
 from __future__ import annotations
 

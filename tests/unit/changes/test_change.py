@@ -130,7 +130,7 @@ def test_tip_is_below_every_number_that_can_be_open(used: set[int], old: int, fi
     assert begin == min(can_be_open)
 
 
-def test_next_order_grows_whatever_the_clock_does() -> None:
+def test_next_order_grows_even_if_the_clock_is_set_back() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     first = next_order(None, now)
     assert next_order(first, now - timedelta(days=1)) == first + 1

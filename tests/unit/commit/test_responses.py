@@ -1,4 +1,4 @@
-"""Which HTTP status says what of a page."""
+"""The response kind of each HTTP status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_response_kind_of_any_other_status_is_refused(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 600, 999])
-def test_response_kind_of_what_is_no_status_is_refused(status: int) -> None:
+def test_response_kind_of_an_invalid_status_is_refused(status: int) -> None:
     with pytest.raises(InvalidArgumentError, match="status_code"):
         ResponseKind.of(status)
 

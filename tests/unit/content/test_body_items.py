@@ -1,4 +1,4 @@
-"""The items of bodies, and what they cost."""
+"""The items of bodies, and their cost."""
 
 from __future__ import annotations
 

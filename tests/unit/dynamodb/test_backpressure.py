@@ -22,7 +22,7 @@ async def acquired(window: PermitWindow, count: int) -> list[asyncio.Task[None]]
 
 
 def throttled(window: PermitWindow) -> None:
-    """Lets most of the latest requests have been throttled; they were sent before any cut."""
+    """Notes that most of the latest requests were throttled. They were sent before any cut."""
     for _ in range(100):
         window.note_throttled(sent=-1.0, now=0.0)
 
@@ -37,7 +37,7 @@ async def test_backpressure_halves_the_window_when_most_requests_are_throttled()
 
 
 async def test_backpressure_keeps_the_window_when_fewer_requests_are_throttled_than_served() -> None:
-    # One hot partition among others that take what they are sent.
+    # One partition is hot; the others accept all requests.
     window = PermitWindow(45)
     await acquired(window, 40)
     for i in range(1000):
@@ -174,7 +174,7 @@ async def stuck(operation: str, request: Any) -> Any:
     raise THROTTLED
 
 
-async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
+async def test_backpressure_call_without_a_permit_in_time_raises_an_error_that_says_so() -> None:
     slow = FAST.model_copy(update={"retry_base_delay": 1e6, "retry_max_delay": 1e6, "call_timeout": 0.05})
     async with open_gateway(stuck, slow) as (gateway, client), gateway.permit("BatchGetItem", "t") as budget:
         budget.deadline += 1e6

@@ -27,7 +27,7 @@ from tests.support.tracebacks import assert_ends_at_our_error
 
 
 class Engine:
-    """Keeps items, takes `delay` seconds for a request, and refuses what is listed as bad."""
+    """Keeps items, takes `delay` seconds for a request, and refuses the ids in `bad`."""
 
     def __init__(self, delay: float = 0.0, bad: frozenset[str] = frozenset()) -> None:
         self.delay = delay
@@ -109,7 +109,7 @@ async def test_puts_sends_a_single_write_as_put_item_at_once() -> None:
 
 
 async def test_puts_with_few_callers_do_not_wait_for_others() -> None:
-    """Each comes while others are under way, on a table that takes its time."""
+    """Each put is called while others are in flight."""
     engine = Engine()
     engine.gate.clear()
     async with puts_on(engine) as puts:
@@ -117,14 +117,14 @@ async def test_puts_with_few_callers_do_not_wait_for_others() -> None:
         for i in range(5):
             tasks.append(put(puts, f"p{i}"))
             await settle()
-            # Sent, though none of those before has its answer.
+            # The put is sent, although none of the earlier puts has been answered.
             assert len(engine.requests) == i + 1
         engine.gate.set()
         await asyncio.gather(*tasks)
 
 
 async def test_puts_with_many_callers_send_few_requests() -> None:
-    """A thousand that come one by one, each while others are under way."""
+    """A thousand puts are called one by one, each while others are in flight."""
     engine = Engine(delay=0.02)
     loop = asyncio.get_running_loop()
     async with puts_on(engine) as puts:
@@ -136,7 +136,7 @@ async def test_puts_with_many_callers_send_few_requests() -> None:
         await asyncio.gather(*tasks)
         seconds = loop.time() - started
     partial = [names for names in engine.requests if len(names) < 25]
-    # A burst, and then one in 20 ms.
+    # A burst of batches that are not full, and then one in 20 ms.
     assert len(partial) <= 8 + seconds / 0.02 + 1
     assert len(engine.requests) < 60 + seconds / 0.02
     assert len(engine.items) == 1000
@@ -148,11 +148,11 @@ async def test_puts_sends_a_batch_as_soon_as_it_is_full(monkeypatch: pytest.Monk
     engine.gate.clear()
     async with puts_on(engine) as puts:
         tasks: list[asyncio.Task[None]] = []
-        # Until one is not sent at once.
+        # Until a put is not sent at once.
         while len(tasks) == len(engine.requests):
             tasks.append(put(puts, f"first {len(tasks)}"))
             await settle()
-        # The burst is spent: the last waits for the next moment, and gets company.
+        # The burst is used up: the last put waits. 24 others fill its batch.
         sent = len(engine.requests)
         tasks += [put(puts, f"p{i}") for i in range(24)]
         await settle()
@@ -219,7 +219,7 @@ async def test_puts_that_are_cancelled_harm_no_other_and_are_not_sent_if_they_wa
     async with puts_on(engine) as puts:
         tasks = [put(puts, f"p{i}") for i in range(25 * 32 + 10)]
         await asyncio.sleep(0.01)
-        # All batches that may be are under way; of the others nothing is sent yet.
+        # As many batches as allowed are in flight. The other puts are not sent yet.
         tasks[3].cancel()
         tasks[803].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -234,7 +234,7 @@ async def test_puts_batch_is_limited_to_half_a_megabyte() -> None:
     assert [len(names) for names in engine.requests] == [2, 2, 1]
 
 
-async def test_puts_close_sends_what_waits_and_refuses_what_comes() -> None:
+async def test_puts_close_sends_waiting_puts_and_refuses_new_ones() -> None:
     engine = Engine(delay=0.01)
     async with puts_on(engine) as puts:
         tasks = [put(puts, f"p{i}") for i in range(300)]

@@ -194,7 +194,7 @@ def test_to_item_over_the_limit_says_that_its_largest_field_is_compressed() -> N
     assert (caught.value.model, caught.value.field, caught.value.limit) == ("Site", "config", 409_600)
 
 
-def test_to_item_does_not_pack_what_could_not_be_unpacked() -> None:
+def test_to_item_does_not_pack_a_value_that_cannot_be_unpacked() -> None:
     with pytest.raises(ItemTooLargeError, match=r"takes 5,\d{3},\d{3} bytes.* bytes: shorten"):
         to_item(SITES, make_site(config={"text": "x" * 5_000_000}))
 

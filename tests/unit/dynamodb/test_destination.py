@@ -1,4 +1,4 @@
-"""Which region and endpoint are chosen, by whom, and where that is told."""
+"""Which region and endpoint are used, which setting chose them, and where this is reported."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_client_config_can_ignore_configured_endpoints(aws_environment: AwsEnvir
     assert DynamoDBBackend(DynamoDBConfig(), client_config=options).find_destination().endpoint_url is None
 
 
-async def test_requests_go_where_it_is_said_and_are_signed_for_the_region(
+async def test_requests_go_to_the_destination_and_are_signed_for_its_region(
     aws_environment: AwsEnvironment, caplog: pytest.LogCaptureFixture
 ) -> None:
     scopes: set[str] = set()

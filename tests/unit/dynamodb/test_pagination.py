@@ -53,7 +53,7 @@ def whole(item: Any) -> tuple[str, int]:
 
 @pytest.mark.parametrize("limit", [1, 7, 99, 100, 101, 5000])
 @pytest.mark.parametrize("query", [QUERY, FILTERED], ids=["all", "filtered"])
-async def test_read_slice_has_every_item_once_whatever_the_sizes(query: Query, limit: int) -> None:
+async def test_read_slice_has_every_item_once_for_all_sizes(query: Query, limit: int) -> None:
     async with open_gateway(engine(count=500, page=30, matches=3)) as (gateway, _):
         slices = await all_slices(
             lambda cursor: read_slice(gateway, query, number, limit=limit, cursor=cursor)
@@ -133,7 +133,7 @@ async def test_read_pages_keeps_no_page_that_was_handed_out() -> None:
             most = max(most, len(alive))
     assert seen == keys
     assert len(client.requests) >= 100
-    # Four ranges are read ahead, each at most a page ahead of what was handed out.
+    # Four ranges are read ahead, each at most a page ahead of the last page that was handed out.
     assert most <= 10
 
 

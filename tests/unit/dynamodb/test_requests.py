@@ -1,4 +1,4 @@
-"""Builders are pure: what a user gives never becomes part of an expression."""
+"""Request builders are pure, and never put a user's value into an expression."""
 
 import re
 from typing import Any

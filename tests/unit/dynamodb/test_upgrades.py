@@ -166,7 +166,7 @@ async def test_upgrade_aiobotocore_before_call_may_answer() -> None:
 
 
 async def test_upgrade_aiobotocore_request_objects() -> None:
-    """A request is made of what before-call gets, and prepared for the HTTP session."""
+    """A request is made of the arguments of before-call, and prepared for the HTTP session."""
     prepared: list[Any] = []
 
     def shortcut(params: dict[str, Any], **_: Any) -> Any:
@@ -215,7 +215,7 @@ async def test_upgrade_aiobotocore_before_parse() -> None:
 
 
 async def test_upgrade_botocore_data_loader() -> None:
-    """All clients of a process may share what reads the service models."""
+    """All clients of a process may share the loader of the service models."""
     loader = create_loader(AioSession().get_config_variable("data_path"))
     session = AioSession()
     session.register_component("data_loader", loader)

@@ -212,7 +212,7 @@ async def test_worker_calls_on_error_after_the_claim_is_settled(clock: ManualClo
     assert seen == [(URL, True, FrontierStatus.PENDING, error)]
 
 
-async def test_worker_logs_what_on_error_raises_and_goes_on(
+async def test_worker_logs_an_error_of_on_error_and_continues(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def on_error(claim: Claim, error: Exception) -> None:

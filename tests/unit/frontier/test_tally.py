@@ -16,7 +16,7 @@ stored_counts = st.dictionaries(hosts, st.dictionaries(st.sampled_from(NAMES), s
 
 
 @given(st.lists(st.lists(items, max_size=6), max_size=4), stored_counts)
-def test_tally_differs_by_what_was_counted_and_is_not_stored(
+def test_tally_differences_are_counts_that_are_not_stored(
     pages: list[list[tuple[str, str]]], stored: dict[str, dict[str, int]]
 ) -> None:
     with Tally() as tally:
@@ -34,7 +34,7 @@ def test_tally_differs_by_what_was_counted_and_is_not_stored(
     assert tally.total == Counter(state for page in pages for _, state in page)
 
 
-def test_tally_is_the_same_whatever_comes_first() -> None:
+def test_tally_is_the_same_in_any_order() -> None:
     results = []
     for is_stored_first in (True, False):
         with Tally() as tally:

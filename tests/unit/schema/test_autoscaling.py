@@ -1,4 +1,4 @@
-"""Application Auto Scaling, as far as no local engine has it: who is asked, and what it refuses."""
+"""Requests to Application Auto Scaling, and its refusals, which no local engine has."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ SCALED = PROVISIONED.model_copy(
 
 
 class FakeScaling:
-    """Application Auto Scaling: remembers targets and policies, and refuses what a test wants refused."""
+    """Application Auto Scaling: remembers targets and policies, and refuses the operations of `refusals`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.targets: dict[tuple[str, str], Any] = {}
@@ -152,7 +152,7 @@ async def test_initialize_changes_no_target_that_exists_and_adds_a_missing_polic
     assert len(scaling.sent("register_scalable_target")) == 18
 
 
-async def test_initialize_repeats_what_auto_scaling_is_too_busy_for(scaling: FakeScaling) -> None:
+async def test_initialize_repeats_requests_for_which_auto_scaling_is_too_busy(scaling: FakeScaling) -> None:
     scaling.refusals = [
         ("register_scalable_target", "ConcurrentUpdateException"),
         ("put_scaling_policy", "ObjectNotFoundException"),
@@ -170,7 +170,7 @@ async def test_initialize_ends_at_table_timeout_if_auto_scaling_stays_busy(scali
         await initialize(SCALED.model_copy(update={"table_timeout": 0.3}))
 
 
-async def test_initialize_raises_what_auto_scaling_refuses(scaling: FakeScaling) -> None:
+async def test_initialize_raises_a_refusal_of_auto_scaling(scaling: FakeScaling) -> None:
     scaling.refusals = [("register_scalable_target", "ValidationException")]
     with pytest.raises(RequestRejectedError, match="Application Auto Scaling says"):
         await initialize(SCALED)

@@ -1,4 +1,4 @@
-"""Tables that are busy, and tables for which there is no hope: what initialize() waits for."""
+"""initialize() waits for tables that are busy, and refuses tables that cannot become usable."""
 
 import asyncio
 from typing import Any
