@@ -46,7 +46,7 @@ async def commit(backend: DynamoDBBackend, *page_ids: str, content: str = "1") -
 
 
 async def begin(backend: DynamoDBBackend, consumer: str = "indexer") -> None:
-    """Lets a consumer begin now, and not with all pages."""
+    """Lets a consumer begin with the changes from now on, without all pages."""
     cursor = await backend.get_change_cursor("site")
     assert cursor is not None
     await backend.save_change_cursor("site", consumer, cursor)
@@ -67,7 +67,7 @@ class Follower:
         self.task = asyncio.create_task(self._run())
 
     async def wait_for(self, *page_ids: str) -> None:
-        """Waits until it has got exactly these."""
+        """Waits for these changes, and checks that there are no others."""
         async with self._got:
             await asyncio.wait_for(self._got.wait_for(lambda: len(self.changes) >= len(page_ids)), 30)
         assert [change.page.page_id for change in self.changes] == list(page_ids)
@@ -136,7 +136,7 @@ async def test_follow_saves_the_cursor_before_it_waits(
     follower = Follower(backend)
     await clock.wait_for_sleeper()
     await follower.wait_for("a", "b")
-    # As after a kill: another process has only what is stored.
+    # As after a kill: another process knows only the stored cursor.
     async with DynamoDBBackend(dynamodb_config) as other:
         assert await read(other) == []
         await commit(other, "c")
@@ -155,7 +155,7 @@ async def test_follow_saves_nothing_while_nothing_changes(
         clock.advance(60)
         await clock.wait_for_sleeper()
     assert await backend.get_change_cursor("site", "indexer") == saved
-    # But the cursor does not grow old.
+    # The cursor is renewed before it grows old.
     clock.advance(6 * 3600)
     await clock.wait_for_sleeper()
     assert await backend.get_change_cursor("site", "indexer") != saved

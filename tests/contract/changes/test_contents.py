@@ -120,7 +120,7 @@ async def test_iter_changes_with_content_while_pages_change_ends_with_the_latest
         if len(changes_seen) <= 6:
             for page_id in ("a", "f"):
                 await commit(backend, page_id, f"{len(changes_seen)} of {page_id}")
-    # What came while the last slice was handled.
+    # The changes that were committed while the last slice was handled.
     changes_seen += await read(backend)
     last = {page_id: text for page_id, _, text in changes_seen}
     assert last == {"a": "text 6 of a", "f": "text 6 of f", **dict.fromkeys("bcde", "text 2")}

@@ -46,7 +46,7 @@ async def present(backend: DynamoDBBackend, site_id: str = "site") -> str:
 async def read(
     backend: DynamoDBBackend, cursor: str | None, limit: int = 100
 ) -> tuple[list[tuple[str, ChangeKind]], str]:
-    """All changes up to the present, and where to go on."""
+    """All changes up to the present, and the cursor behind them."""
     changes = []
     while True:
         part = await backend.list_changes("site", limit=limit, cursor=cursor)
@@ -125,7 +125,7 @@ async def test_list_changes_without_a_cursor_begins_with_all_pages_that_have_con
         await commit(backend, f"p{i}", "1")
     await commit(backend, "p0", None)
     await backend.save_page(make_page("recorded"))
-    # Saved by themselves, they were never logged.
+    # These two were saved outside of a commit, so they are not in the change log.
     await backend.save_version(make_version("v1", "saved"))
     await backend.save_page(make_page("saved", current_version_id="v1"))
     first = await backend.list_changes("site", limit=2)
@@ -148,7 +148,7 @@ async def test_iter_changes_resumes_a_consumer(backend: DynamoDBBackend) -> None
     assert [change async for change in backend.iter_changes("site", "indexer")] == []
     for i in range(5):
         await commit(backend, f"p{i}", "2")
-    # It is killed at the second change of its second slice: that slice comes again.
+    # The consumer is killed at the second change of its second slice, and gets that slice again.
     handled = []
     async for change in backend.iter_changes("site", "indexer", limit=2):
         handled.append(change.page.page_id)
@@ -170,7 +170,7 @@ async def test_iter_changes_saves_the_cursor_only_if_it_moved(
     clock.advance(3600)
     assert [change async for change in backend.iter_changes("site", "indexer")] == []
     assert await backend.get_change_cursor("site", "indexer") == saved
-    # But it does not grow old though nothing changes.
+    # The cursor is renewed before it grows old, even if nothing changes.
     clock.advance(6 * 3600)
     assert [change async for change in backend.iter_changes("site", "indexer")] == []
     assert await backend.get_change_cursor("site", "indexer") != saved
@@ -291,7 +291,7 @@ async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDB
     with pytest.raises(ChangesExpiredError, match="were deleted since this cursor"):
         await backend.list_changes("site", cursor=part.cursor)
     assert await backend.get_change_cursor("site", "indexer") is None
-    # The process that deleted it can go on.
+    # The process that deleted the site can commit again.
     cursor = await present(backend)
     await commit(backend, "b", "1")
     assert (await read(backend, cursor))[0] == [("b", CREATED)]
@@ -307,7 +307,7 @@ async def test_list_changes_of_one_site_only(backend: DynamoDBBackend) -> None:
     assert await backend.list_changes("site", cursor=cursors["site"]) == ChangeSlice([], "", is_end=True)
     with pytest.raises(InvalidCursorError, match="belongs to another site"):
         await backend.list_changes("a", cursor=cursors["a#b"])
-    # Nothing of the log is a page.
+    # Log entries do not count as pages.
     assert await backend.count_pages("a#b") == 1
 
 
@@ -365,7 +365,7 @@ async def test_change_feed_switched_off_logs_nothing(
 async def test_change_log_shard_is_handed_to_the_next_process(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
-    """Many processes, one after the other, need one shard; so a reader's cursor does not grow."""
+    """Many processes, one after the other, use one shard, so the cursor of a reader does not grow."""
     cursor = await present(backend)
     for i in range(4):
         async with DynamoDBBackend(dynamodb_config, clock=clock) as other:

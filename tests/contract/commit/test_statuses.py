@@ -84,7 +84,7 @@ ANSWERS = [
 # One answer of each kind.
 SOME_ANSWERS = list({answer.kind: answer for answer in reversed(ANSWERS)}.values())
 
-# By kind of an answer and state of the page: the outcome, what a reader of the changes gets, and whether a
+# By kind of an answer and state of the page: the outcome, the changes that a reader gets, and whether a
 # new reader gets the page.
 EXPECTED = {
     (CONTENT, "new"): (CommitOutcome.CREATED, [CREATED], True),
@@ -172,7 +172,7 @@ class Crawl:
         return await items(self.backend)
 
     async def changes(self) -> list[ChangeKind]:
-        """Returns the changes that a reader gets who began before the commit."""
+        """Returns the changes for a reader that began before the commit."""
         part = await self.backend.list_changes("site", cursor=self.cursor)
         assert part.is_end
         return [change.kind for change in part]
@@ -338,7 +338,7 @@ async def test_commit_page_of_a_status_that_is_refused_changes_nothing(begin: An
         with pytest.raises(InvalidArgumentError, match=message):
             await crawl.backend.commit_page(page(**fields), claim=crawl.claim, discovered=[LINK], also=[ALSO])
         await crawl.check_unchanged()
-    # The lease goes on.
+    # The lease continues.
     assert not crawl.claim.ended
     await crawl.frontier.skip(crawl.claim, "HTTP 400")
 
@@ -372,7 +372,7 @@ async def test_commit_page_kind_content_stores_the_content_of_any_status(begin: 
     assert result == CommitResult(CommitOutcome.CHANGED, "v2")
 
 
-async def test_commit_page_refuses_a_kind_that_is_none(begin: Any) -> None:
+async def test_commit_page_refuses_an_unknown_kind(begin: Any) -> None:
     crawl = await begin("new")
     with pytest.raises(InvalidArgumentError, match="kind"):
         await crawl.commit(Answer(404, GONE), kind="gone")
@@ -586,7 +586,7 @@ async def test_commit_page_that_is_no_change_leaves_the_page_its_latest_change(
     assert kinds == [CHANGED]
 
 
-async def test_commit_page_of_a_redirect_resolves_its_target_and_stores_what_was_sent(begin: Any) -> None:
+async def test_commit_page_of_a_redirect_queues_the_resolved_target_and_stores_it_as_sent(begin: Any) -> None:
     crawl = await begin("new")
     await crawl.backend.commit_page(page(status_code=308, redirect_url="/moved"), claim=crawl.claim)
     stored = await crawl.page()
@@ -595,7 +595,7 @@ async def test_commit_page_of_a_redirect_resolves_its_target_and_stores_what_was
     assert url(0).replace("/0", "/moved") in await crawl.items()
 
 
-async def test_commit_page_of_a_redirect_to_what_is_no_link_still_stores_it(begin: Any) -> None:
+async def test_commit_page_of_a_redirect_to_a_target_that_is_no_link_stores_the_redirect(begin: Any) -> None:
     crawl = await begin("content")
     result = await crawl.backend.commit_page(
         page(status_code=301, redirect_url="mailto:a@b.example"), claim=crawl.claim

@@ -89,7 +89,7 @@ async def test_host_limits_begin_with_those_of_the_run(
     polite = backend.frontier("site", "polite", host_delay=2.0, host_max_in_flight=3)
     await polite.add(urls(3))
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        # A process that comes later need not know them.
+        # A process that comes later gets the limits from the run.
         other = elsewhere.frontier("site", "polite")
         await other.add(urls(3, "b.example"))
         claims = await other.claim(10)

@@ -73,7 +73,7 @@ async def test_links_that_differ_in_reserved_characters_are_different_links(fron
 @pytest.mark.parametrize(
     "link", ["mailto:a@a.example", "javascript:void(0)", "/about", "", "http:/x", "ftp://x/", "http://a b/"]
 )
-async def test_frontier_add_refuses_what_is_no_absolute_http_url(frontier: Frontier, link: str) -> None:
+async def test_frontier_add_refuses_text_that_is_no_absolute_http_url(frontier: Frontier, link: str) -> None:
     one, odd, two = await frontier.add(["http://a.example/1", link, "http://a.example/2"])
     assert (one.added, odd.added, two.added) == (True, False, True)
     assert (odd.url, odd.item_id) == (link, None)
@@ -131,7 +131,7 @@ async def test_limits_of_hosts_take_any_spelling(frontier: Frontier, clock: Manu
 
 
 @pytest.mark.parametrize("host", ["", "/about", "mailto:a@b", "a b", "http:/x", "[::1", 5])
-async def test_limits_refuse_what_is_no_host(frontier: Frontier, clock: ManualClock, host: str) -> None:
+async def test_limits_refuse_text_that_is_no_host(frontier: Frontier, clock: ManualClock, host: str) -> None:
     for call in (
         frontier.set_host_delay(host, 1),
         frontier.set_host_max_in_flight(host, 1),
@@ -172,7 +172,7 @@ async def test_process_with_another_normalize_is_refused(
     ):
         with pytest.raises(InvalidArgumentError, match=r"normalize: run 'run' uses '.*:keeping_fragments'"):
             await call
-    # What compares no links needs no rules.
+    # Calls that compare no links work without the rules of the run.
     (claim,) = await other.claim()
     await other.complete(claim)
     assert (await other.stats()).total == 1
@@ -248,7 +248,7 @@ async def test_host_max_items_ends_a_host(backend: DynamoDBBackend, elsewhere: D
         ["http://a.example/1", "http://a.example/2", "http://b.example/1", "http://a.example/1#x"]
     )
     assert [result.added for result in results] == [True, True, True, False]
-    # Who comes later need not know the budget.
+    # A process that comes later gets the budget from the run.
     other = elsewhere.frontier("site", "run")
     results = await other.add([f"http://a.example/{i}" for i in (1, 2, 3, 4, 5)] + ["http://a.example/5#x"])
     assert [result.added for result in results] == [False, False, True, False, False, False]

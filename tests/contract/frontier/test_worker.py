@@ -51,7 +51,7 @@ async def test_worker_handles_every_item_and_ends(backend: DynamoDBBackend, conf
         assert (summary.skipped, summary.lost) == (1, 0)
 
 
-async def test_worker_summary_counts_each_item_by_what_its_handler_did(
+async def test_worker_summary_counts_each_item_by_the_result_of_its_handler(
     backend: DynamoDBBackend, config: DynamoDBConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
@@ -133,7 +133,7 @@ async def test_worker_that_is_cancelled_releases_its_claims(
 
 
 async def renewed(keeper: LeaseKeeper, clock: ManualClock) -> None:
-    """Waits until a keeper has renewed what is due: its clock does not stand still for that."""
+    """Waits until a keeper has renewed the leases that are due, since the clock does not wait for it."""
     await clock.wait_for_sleeper()
     while keeper._renewing:  # noqa: ASYNC110 # no event tells
         await asyncio.sleep(0.001)
