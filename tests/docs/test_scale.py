@@ -1,4 +1,4 @@
-"""docs/scale.md has the numbers that benchmarks/scale.py computes from what was measured."""
+"""docs/scale.md has the numbers that benchmarks/scale.py computes from the measurements."""
 
 from benchmarks.partitions.result import Measurements
 from benchmarks.scale import BLOCKS, PAGE, written
