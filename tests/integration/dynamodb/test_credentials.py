@@ -219,7 +219,7 @@ async def test_credentials_error_of_a_container_that_throttles_to_the_end(
     assert caught.value.is_transient
 
 
-async def test_credentials_error_is_what_a_deadline_tells_of_a_container_that_throttles(
+async def test_credentials_error_is_the_error_at_the_deadline_if_a_container_throttles(
     aws_environment: AwsEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient: dict[str, Any] = {"call_timeout": 0.5, "retry_base_delay": 60.0, "retry_max_delay": 60.0}

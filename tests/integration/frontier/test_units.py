@@ -25,16 +25,16 @@ async def counted(config: DynamoDBConfig) -> AsyncIterator[DynamoDBBackend]:
 
 
 async def write_units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> float:
-    before = sum(each.write_units for each in backend.metrics().values())
+    before = sum(counters.write_units for counters in backend.metrics().values())
     await operation
-    return sum(each.write_units for each in backend.metrics().values()) - before
+    return sum(counters.write_units for counters in backend.metrics().values()) - before
 
 
 @pytest.mark.parametrize("hosts", [1, 20])
 async def test_write_units_of_claim_and_renew_are_one_each(counted: DynamoDBBackend, hosts: int) -> None:
     frontier = counted.frontier("site", "run")
     await frontier.add(link for i in range(hosts) for link in urls(40 // hosts, f"h{i}.example"))
-    # What a process does once.
+    # The write units that a process uses once.
     claims = await frontier.claim(1)
     assert await write_units(counted, frontier.renew(claims, 120)) == 1
 

@@ -105,7 +105,7 @@ def test_scale_rates_add_the_body_of_a_real_page(monkeypatch: pytest.MonkeyPatch
     assert column(scale.rates(MEASURED), 2)["of the quota of 40,000 for a table, the busiest takes"] == "338%"
 
 
-def test_scale_storage_and_what_is_read_once() -> None:
+def test_scale_storage_and_one_time_reads() -> None:
     stored = scale.storage(MEASURED)
     assert stored[1][1:] == ["1,000,000,000", "612", "612.0", "153.00"]
     assert stored[3][2:4] == ["500", "0.5"]

@@ -1,4 +1,4 @@
-"""Packing bodies, and refusing to unpack what is none."""
+"""Packs bodies, and refuses to unpack other bytes."""
 
 import tracemalloc
 from dataclasses import replace

@@ -101,7 +101,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
     with caplog.at_level(logging.DEBUG, "ragcrawl_dynamo"):
         async with open_gateway(scripted(THROTTLED, {})) as (gateway, _):
             await gateway.call("GetItem", GET)
-    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1; retry in 0.000 s"]
     assert "secret-id" not in caplog.text
 
@@ -286,7 +286,7 @@ async def test_gateway_close_finishes_requests_in_flight_and_refuses_waiting_one
         await closing
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[:5] == [ANSWER] * 5
-    assert [type(each) for each in results[5:]] == [BackendClosedError] * 3
+    assert [type(result) for result in results[5:]] == [BackendClosedError] * 3
     assert client.closed == 1
 
 
