@@ -71,8 +71,8 @@ SCRAPY_PASSED = constant("tests/adapters/scrapy/suite/scrapy_suite.py", "FLOOR")
 RAGCRAWL_PASSED = constant("tests/adapters/ragcrawl/suite/ragcrawl_suite.py", "PASSED")
 
 BILL = "tests/integration/test_bill.py"
-FOLLOWING = "test_capacity_units_of_following_while_nothing_changes"
-PRINTED = "tests/docs/test_blocks.py::test_docs_cost_table_is_what_the_calculator_prints"
+FOLLOWING = "test_capacity_units_of_following_without_changes"
+PRINTED = "tests/docs/test_blocks.py::test_docs_cost_table_is_the_output_of_the_calculator"
 CALCULATED = FIGURE.findall(
     (ROOT / "docs/cost.md").read_text().partition("It prints:")[2].partition("\nIt ")[0]
 )

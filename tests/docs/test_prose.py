@@ -84,12 +84,12 @@ def test_prose_finds_a_name_that_says_nothing(prose: ModuleType, tmp_path: Path,
     line = next(
         number for number, text in enumerate(code.splitlines(), 1) if any(name in text for name in names)
     )
-    assert found(prose, tmp_path, "module.py", f"{code}\n") == [line]
+    assert found_lines(prose, tmp_path, "module.py", f"{code}\n") == [line]
 
 
 def test_prose_takes_names_that_contain_such_words(prose: ModuleType, tmp_path: Path) -> None:
     code = "own_token = page.found + each(own=1)\nfoundation, each_page = 1, 2\n"
-    assert found(prose, tmp_path, "module.py", code) == []
+    assert found_lines(prose, tmp_path, "module.py", code) == []
 
 
 def test_prose_leaves_out_code(prose: ModuleType, tmp_path: Path) -> None:
