@@ -43,8 +43,9 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
 
-mutants: .venv-mutants/.installed  ## Change a room, one thing at a time, and see which changes its tests notice (ROOM=_commit, a quarter of an hour).
-	.venv-mutants/bin/python tools/mutants.py $(ROOM) $(ARGS)
+mutants: install .venv-mutants/.installed  ## Change one thing in a room at a time, and see which changes its tests notice, in a quarter of an hour (ROOM=_commit).
+	.venv-mutants/bin/python -m benchmarks.mutants $(ROOM) $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 ROOM ?= _commit
 
