@@ -76,7 +76,8 @@ def run(room: str, most: int) -> None:
     file_utils.copy_src_dir()
     file_utils.copy_also_copy_files()
     file_utils.setup_source_paths()
-    mutmut.create_mutants(2)
+    processes = os.cpu_count() or 2
+    mutmut.create_mutants(processes)
     known = [(data, name) for data in load(room) for name in data.exit_code_by_key]
     share = max(1, -(-len(known) // most))
     for data, name in known:
@@ -87,7 +88,7 @@ def run(room: str, most: int) -> None:
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
-    mutmut._run((), 2)
+    mutmut._run((), processes)
 
 
 def load(room: str) -> list[Any]:
