@@ -1,6 +1,7 @@
 """Tests the tests of a room: changes one thing in its code at a time, and runs the tests that reach it.
 
-`make mutants ROOM=_commit` runs it, and writes the mutants that no test noticed into `build/mutants/_commit.md`.
+`make mutants ROOM=_commit` runs it, and writes the mutants that no test has noticed into
+`build/mutants/_commit.md`.
 mutmut makes the mutants, and forks a process for each. The tests are those of the room in tests/unit, and
 those in tests/contract on moto, which answers in the same process. A mutant that breaks a type counts as
 noticed, since `make lint` checks types. Of a room with more mutants than two cores can try in a quarter of an
@@ -68,9 +69,10 @@ def _copy_if_changed(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
-def run(room: str, most: int) -> None:
+def run(room: str, modules: list[str], most: int) -> None:
     """Makes the mutants in the working folder, and tries them."""
     from mutmut import __main__ as mutmut
+    from mutmut.stats import status_by_exit_code
     from mutmut.utils import file_utils
 
     Path("mutants").mkdir(exist_ok=True)
@@ -78,31 +80,34 @@ def run(room: str, most: int) -> None:
     file_utils.copy_also_copy_files()
     file_utils.setup_source_paths()
     mutmut.create_mutants(2)
-    known = [(data, name) for data in load(room) for name in data.exit_code_by_key]
+    known = [(data, name) for data in load(room, modules) for name in data.exit_code_by_key]
     share = max(1, -(-len(known) // most))
     for data, name in known:
         if zlib.crc32(name.encode()) % share:
             data.exit_code_by_key[name] = SKIPPED
-        elif data.exit_code_by_key[name] == SKIPPED:
+        elif status_by_exit_code[data.exit_code_by_key[name]] not in NOTICED:
+            # It was left out, or survived tests that may be better now.
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
     mutmut._run((), 2)
 
 
-def load(room: str) -> list[SourceFileMutationData]:
-    """Loads what is known of the mutants of each module."""
+def load(room: str, modules: list[str]) -> list[SourceFileMutationData]:
+    """Loads what is known of the mutants of each module that is changed; earlier runs may have left others."""
     from mutmut.mutation.data import SourceFileMutationData
 
     loaded = []
     for meta in sorted(Path("mutants", "ragcrawl_dynamo", room).glob("*.meta")):
+        if modules and meta.name.removesuffix(".py.meta") not in modules:
+            continue
         data = SourceFileMutationData(path=Path("ragcrawl_dynamo", room, meta.name.removesuffix(".meta")))
         data.load()
         loaded.append(data)
     return loaded
 
 
-def report(room: str, target: Path, seconds: float) -> bool:
+def report(room: str, modules: list[str], target: Path, seconds: float) -> bool:
     """Prints how many mutants of each module were noticed, and writes the others into a file.
 
     Returns:
@@ -114,7 +119,7 @@ def report(room: str, target: Path, seconds: float) -> bool:
     totals: Counter[str] = Counter()
     lines = []
     print(f"{'module':<24}{'tried':>8}{'noticed':>9}{'survived':>10}{'no test':>9}{'share':>8}")
-    for data in load(room):
+    for data in load(room, modules):
         statuses = Counter(status_by_exit_code[code] for code in data.exit_code_by_key.values())
         skipped = statuses.pop("skipped", 0)
         if statuses:
@@ -161,8 +166,10 @@ def main() -> None:
     os.chdir(folder)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.monotonic()
-    run(arguments.room, arguments.most)
-    sys.exit(not report(arguments.room, folder.with_suffix(".md"), time.monotonic() - started))
+    run(arguments.room, arguments.modules, arguments.most)
+    sys.exit(
+        not report(arguments.room, arguments.modules, folder.with_suffix(".md"), time.monotonic() - started)
+    )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from ragcrawl_dynamo._changes.log import PendingEntry
 from ragcrawl_dynamo._commit.commit import Committer
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalUpdate
-from ragcrawl_dynamo._dynamodb.expressions import Compare, Path, Update
+from ragcrawl_dynamo._dynamodb.expressions import Compare, Update
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.transactions import Refusal
-from ragcrawl_dynamo._dynamodb.values import Item, Value
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._records.pages import StoredPage
 from ragcrawl_dynamo._schema.attributes import CHANGE_ORDER, REVISION
@@ -145,7 +145,8 @@ class FakeQueue:
             return None
         of_lease = Compare("lease_token", "=", {"S": claim.item.lease_token or ""})
         token = WriteToken("done_by", {"S": "token"})
-        put: dict[Path, Value] = {**outcome, **token.assignment}
+        put = token.assignment
+        put.update(outcome)
         return ConditionalUpdate(
             frontier_key(self.run_id, claim.item.item_id), Update(put=put), of_lease, token
         )
@@ -312,3 +313,10 @@ def condition_of(parts: dict[str, Any]) -> str:
 def revision_of(parts: dict[str, Any]) -> Item:
     """Returns an item that holds the revision of a page's write, as a lost answer leaves it."""
     return {REVISION: parts["Item"][REVISION]}
+
+
+def written_values(parts: dict[str, Any]) -> dict[str, Any]:
+    """Returns the attributes that an update sets, with their values."""
+    assignments = re.findall(r"(#\w+) = (:\w+)", parts["UpdateExpression"])
+    names, values = parts["ExpressionAttributeNames"], parts["ExpressionAttributeValues"]
+    return {names[name]: values[value] for name, value in assignments}
