@@ -94,7 +94,7 @@ def run(room: str, modules: list[str], most: int) -> None:
 
 
 def load(room: str, modules: list[str]) -> list[SourceFileMutationData]:
-    """Loads what is known of the mutants of each module that is changed; earlier runs may have left others."""
+    """Loads what is known of the mutants of each module that is changed; others are left of earlier runs."""
     from mutmut.mutation.data import SourceFileMutationData
 
     loaded = []

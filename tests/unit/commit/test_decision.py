@@ -317,3 +317,16 @@ def test_kind_of_refuses_what_does_not_go_together(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         kind_of(page, None, kind)
+
+
+def test_decide_content_without_headers_keeps_none_of_the_content_before() -> None:
+    """The etag of the old content would let the next fetch be answered with 304."""
+    decision, _ = decided("content", CONTENT, make_version("v2", content_hash="two"))
+    assert (decision.page.etag, decision.page.last_modified) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [DENIED, FAILED])
+def test_decide_of_an_unknown_page_goes_by_the_status_of_the_version(kind: ResponseKind) -> None:
+    version = make_version("v2", status_code=STATUSES[kind] or 0)
+    decision, _ = decided("new", kind, version, status_code=None)
+    assert decision.page.status_code == STATUSES[kind]
