@@ -69,7 +69,7 @@ def _copy_if_changed(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
-def run(room: str, modules: list[str], most: int) -> None:
+def run(room: str, most: int) -> None:
     """Makes the mutants in the working folder, and tries them."""
     from mutmut import __main__ as mutmut
     from mutmut.stats import status_by_exit_code
@@ -80,7 +80,7 @@ def run(room: str, modules: list[str], most: int) -> None:
     file_utils.copy_also_copy_files()
     file_utils.setup_source_paths()
     mutmut.create_mutants(2)
-    known = [(data, name) for data in load(room, modules) for name in data.exit_code_by_key]
+    known = [(data, name) for data in load(room) for name in data.exit_code_by_key]
     share = max(1, -(-len(known) // most))
     for data, name in known:
         if zlib.crc32(name.encode()) % share:
@@ -93,21 +93,19 @@ def run(room: str, modules: list[str], most: int) -> None:
     mutmut._run((), 2)
 
 
-def load(room: str, modules: list[str]) -> list[SourceFileMutationData]:
-    """Loads what is known of the mutants of each module that is changed; others are left of earlier runs."""
+def load(room: str) -> list[SourceFileMutationData]:
+    """Loads what is known of the mutants of each module."""
     from mutmut.mutation.data import SourceFileMutationData
 
     loaded = []
     for meta in sorted(Path("mutants", "ragcrawl_dynamo", room).glob("*.meta")):
-        if modules and meta.name.removesuffix(".py.meta") not in modules:
-            continue
         data = SourceFileMutationData(path=Path("ragcrawl_dynamo", room, meta.name.removesuffix(".meta")))
         data.load()
         loaded.append(data)
     return loaded
 
 
-def report(room: str, modules: list[str], target: Path, seconds: float) -> bool:
+def report(room: str, target: Path, seconds: float) -> bool:
     """Prints how many mutants of each module were noticed, and writes the others into a file.
 
     Returns:
@@ -119,7 +117,7 @@ def report(room: str, modules: list[str], target: Path, seconds: float) -> bool:
     totals: Counter[str] = Counter()
     lines = []
     print(f"{'module':<24}{'tried':>8}{'noticed':>9}{'survived':>10}{'no test':>9}{'share':>8}")
-    for data in load(room, modules):
+    for data in load(room):
         statuses = Counter(status_by_exit_code[code] for code in data.exit_code_by_key.values())
         skipped = statuses.pop("skipped", 0)
         if statuses:
@@ -159,17 +157,16 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=MOST_TRIED, help="try at most about so many mutants")
     parser.add_argument("--unit", action="store_true", help="run unit tests only, without those on moto")
     arguments = parser.parse_args()
-    folder = ROOT / "build" / "mutants" / arguments.room
+    # mutmut does not make mutants of a file that it has copied without them.
+    folder = ROOT / "build" / "mutants" / "-".join([arguments.room, *arguments.modules])
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ("unit",) if arguments.unit else ("unit", "contract")
     prepare(folder, arguments.room, arguments.modules, kinds)
     os.chdir(folder)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.monotonic()
-    run(arguments.room, arguments.modules, arguments.most)
-    sys.exit(
-        not report(arguments.room, arguments.modules, folder.with_suffix(".md"), time.monotonic() - started)
-    )
+    run(arguments.room, arguments.most)
+    sys.exit(not report(arguments.room, folder.with_suffix(".md"), time.monotonic() - started))
 
 
 if __name__ == "__main__":

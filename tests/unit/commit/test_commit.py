@@ -636,6 +636,22 @@ async def test_commit_page_stores_content_whose_version_was_never_saved(
     assert len(commits.versions.prepared) == (not is_known)
 
 
+async def test_commit_page_of_a_304_for_content_that_was_never_saved_is_refused(commits: FakeCommits) -> None:
+    commits.pages.stored = as_stored(STORED, revision=None)
+    with pytest.raises(InvalidArgumentError, match="has status 304, but 'page' has no stored content"):
+        await commit(commits, make_page(status_code=304))
+
+
+async def test_commit_page_does_not_keep_the_hash_of_content_that_was_never_saved(
+    commits: FakeCommits,
+) -> None:
+    commits.pages.stored = as_stored(STORED, revision=None)
+    await commit(commits, make_page(status_code=404))
+    item = transaction(commits)["page"]["Item"]
+    assert "content_hash" not in item
+    assert "current_version_id" not in item
+
+
 async def test_commit_page_trusts_the_version_of_a_commit(commits: FakeCommits) -> None:
     commits.pages.stored = as_stored(STORED)
     assert (await commit(commits, version=SAME)).outcome is CommitOutcome.UNCHANGED
