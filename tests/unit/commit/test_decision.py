@@ -319,6 +319,11 @@ def test_kind_of_refuses_what_does_not_go_together(
         kind_of(page, None, kind)
 
 
+def test_decide_content_brings_back_a_page_that_the_caller_read_as_a_tombstone() -> None:
+    decision, _ = decided("gone", CONTENT, make_version("v2"), is_tombstone=True)
+    assert not decision.page.is_tombstone
+
+
 def test_decide_content_without_headers_keeps_none_of_the_content_before() -> None:
     """The etag of the old content would let the next fetch be answered with 304."""
     decision, _ = decided("content", CONTENT, make_version("v2", content_hash="two"))

@@ -58,9 +58,8 @@ class Live:
         run.counters = cast("Any", SimpleNamespace(take_new_hosts=self._take_new_hosts))
         return cast("RunQueue", SimpleNamespace(run=run))
 
-    def note(self, run_id: str = "run", outcome: Any = CREATED, depth: int = 0) -> None:
-        item = make_item("item", run_id, depth=depth)
-        self.stats.note(item, outcome, self.queue(self.processes))
+    def note(self, run_id: str = "run", outcome: Any = CREATED) -> None:
+        self.stats.note(make_item("item", run_id), outcome, self.queue(self.processes))
 
     async def pass_time(self, seconds: float) -> int:
         """Lets time pass; returns how many additions were sent by then."""
@@ -83,7 +82,7 @@ async def settled() -> None:
 async def test_live_stats_of_a_run_are_written_together() -> None:
     live = Live()
     live.note()
-    live.note(outcome={"outcome": {"S": "changed"}, "outcome_status": {"N": "200"}}, depth=3)
+    live.note(outcome={"outcome": {"S": "changed"}, "outcome_status": {"N": "200"}})
     live.new_hosts = 2
     live.clock.advance(5)
     await live.stats.flush()
@@ -107,6 +106,15 @@ async def test_live_stats_of_several_runs_are_written_apart() -> None:
     await live.stats.flush()
     counts = {run_id: deltas["pages_crawled"] for run_id, deltas, _ in live.runs.added}
     assert counts == {"first": 1, "second": 2}
+
+
+async def test_live_stats_of_a_run_without_anything_new_do_not_stop_those_of_others() -> None:
+    live = Live()
+    live.note("first")
+    await live.stats.flush()
+    live.note("second")
+    await live.stats.flush()
+    assert [run_id for run_id, _, _ in live.runs.added] == ["first", "second"]
 
 
 async def test_live_stats_are_written_once() -> None:

@@ -105,6 +105,12 @@ def test_run_totals_keep_the_greatest_depth() -> None:
     assert totals.max_depth == 5
 
 
+def test_run_totals_of_items_without_a_depth_have_none() -> None:
+    totals = RunTotals()
+    totals.add([completed(None)])
+    assert totals.max_depth == 0
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

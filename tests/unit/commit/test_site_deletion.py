@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,13 +24,17 @@ class FakeStore:
 
 
 class FakeSite:
-    """A site with its records: `runs` are its runs by pages of their listing."""
+    """A site with its records: `runs` are its runs by pages of their listing, `items` their items."""
 
-    def __init__(self, *runs: list[str], is_stored: bool = True, items: int = 0, parts: int = 0) -> None:
+    def __init__(
+        self, *runs: list[str], is_stored: bool = True, items: Sequence[int] = (), parts: int = 0
+    ) -> None:
         self.deletions: list[Any] = []
         self._runs = runs
         self._is_stored = is_stored
-        self._items = items
+        self._items = list(items)
+        # With items, another process has just deleted the runs.
+        self._are_runs_left = not items
         self._parts = [FakeStore("pages", self.deletions, parts), FakeStore("versions", self.deletions)]
 
     async def get(self, site_id: str) -> object | None:
@@ -44,12 +48,12 @@ class FakeSite:
     async def clear(self, run_id: str, site_id: str) -> int:
         assert site_id == "site"
         self.deletions.append(("items", run_id))
-        return self._items
+        return self._items.pop(0) if self._items else 0
 
     async def delete(self, what: Any) -> int:
         is_site = isinstance(what, str)
         self.deletions.append(("site", what) if is_site else ("runs", [key["run_id"]["S"] for key in what]))
-        return 0 if is_site else len(what)
+        return 0 if is_site or not self._are_runs_left else len(what)
 
     async def delete_all(self) -> bool:
         stores: list[Any] = [self, self, self, self._parts]
@@ -79,9 +83,11 @@ async def test_delete_site_deletes_a_run_after_its_items_and_the_site_last() -> 
         (FakeSite(is_stored=False), False),
         (FakeSite(), True),
         (FakeSite(["run"], is_stored=False), True),
+        (FakeSite(["run"], is_stored=False, items=[1]), True),
+        (FakeSite(["first", "second"], is_stored=False, items=[1, 0]), True),
         (FakeSite(is_stored=False, parts=1), True),
     ],
-    ids=["nothing", "site", "run", "page"],
+    ids=["nothing", "site", "run", "item", "item of one run", "page"],
 )
 async def test_delete_site_returns_whether_there_was_anything(site: FakeSite, was_there: bool) -> None:
     assert await site.delete_all() is was_there
