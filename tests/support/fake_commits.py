@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -300,23 +299,6 @@ def writes_of(request: dict[str, Any]) -> dict[str, Any]:
     return {name_of(parts): parts for parts in writes}
 
 
-def condition_of(parts: dict[str, Any]) -> str:
-    """Returns the condition of a write as text, with the names and values in their places."""
-    names = parts.get("ExpressionAttributeNames", {})
-    values = {
-        name: str(*value.values()) for name, value in parts.get("ExpressionAttributeValues", {}).items()
-    }
-    placeholders = {**names, **values}
-    return re.sub(r"[#:]\w+", lambda match: placeholders[match[0]], parts["ConditionExpression"])
-
-
 def revision_of(parts: dict[str, Any]) -> Item:
     """Returns an item that holds the revision of a page's write, as a lost answer leaves it."""
     return {REVISION: parts["Item"][REVISION]}
-
-
-def written_values(parts: dict[str, Any]) -> dict[str, Any]:
-    """Returns the attributes that an update sets, with their values."""
-    assignments = re.findall(r"(#\w+) = (:\w+)", parts["UpdateExpression"])
-    names, values = parts["ExpressionAttributeNames"], parts["ExpressionAttributeValues"]
-    return {names[name]: values[value] for name, value in assignments}

@@ -255,6 +255,14 @@ def test_change_slice_shows_where_it_ends() -> None:
     assert repr(part) == "ChangeSlice([], cursor='cursor', is_end=True)"
 
 
+def test_latest_changes_leaves_out_a_page_that_is_older_than_its_entry_only() -> None:
+    pages = {"a": (make_page("a"), 5), "b": (make_page("b"), 1)}
+    latest = latest_changes(
+        [entry(1, page_id="a", order=6), entry(2, page_id="b")], pages, accept_stale=False
+    )
+    assert ([change.page.page_id for change in latest.changes], latest.stale_pages) == (["b"], {"a"})
+
+
 def test_latest_changes_says_how_many_entries_were_read_for_each_change() -> None:
     pages = {"a": (make_page("a"), 7), "b": (make_page("b"), 3)}
     entries = [entry(1, page_id="a", order=6), entry(2, page_id="b", order=3), entry(3, page_id="a", order=7)]

@@ -25,7 +25,6 @@ from tests.support.fake_commits import (
     FakeCommits,
     FakeQueue,
     as_stored,
-    condition_of,
     fake_commits,
     make_claim,
     refused,
@@ -33,6 +32,7 @@ from tests.support.fake_commits import (
     writes_of,
 )
 from tests.support.fakes import client_error
+from tests.support.request_parts import condition_of
 
 TARGET = "https://example.com/target"
 OTHER_URL = "https://example.com/other"

@@ -21,13 +21,12 @@ from tests.support.factories import START, make_page
 from tests.support.fake_commits import (
     FakeCommits,
     as_stored,
-    condition_of,
     fake_commits,
     refused,
     writes_of,
-    written_values,
 )
 from tests.support.fakes import client_error
+from tests.support.request_parts import condition_of, written_values
 
 STORED = as_stored(make_page(first_seen=START, last_changed=START), order=7)
 GONE = as_stored(make_page(first_seen=START, last_changed=START, is_tombstone=True), order=7)

@@ -12,8 +12,9 @@ from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._records.pages import PageStore, StoredPage
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import START, make_page
-from tests.support.fake_commits import TABLES, as_stored, condition_of, written_values
+from tests.support.fake_commits import TABLES, as_stored
 from tests.support.fakes import client_error, open_gateway, scripted
+from tests.support.request_parts import condition_of, written_values
 
 PAGE = make_page(first_seen=START, last_seen=START, status_code=200)
 STORED = as_stored(PAGE)
