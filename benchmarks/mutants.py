@@ -30,9 +30,8 @@ FLOOR = 0.85
 
 NOTICED = frozenset({"killed", "timeout", "caught by type check"})
 
-# mutmut's exit codes of a mutant that was left out, and of those that a test or the types have noticed.
+# mutmut's exit code of a mutant that was left out.
 SKIPPED = 34
-KILLED = (1, 3, 37)
 
 
 def prepare(folder: Path, room: str, modules: list[str], kinds: tuple[str, ...]) -> None:
@@ -70,6 +69,7 @@ def _copy_if_changed(source: str, target: str) -> None:
 def run(room: str, most: int) -> None:
     """Makes the mutants in the working folder, and tries them."""
     from mutmut import __main__ as mutmut
+    from mutmut.stats import status_by_exit_code
     from mutmut.utils import file_utils
 
     Path("mutants").mkdir(exist_ok=True)
@@ -83,8 +83,8 @@ def run(room: str, most: int) -> None:
     for data, name in known:
         if zlib.crc32(name.encode()) % share:
             data.exit_code_by_key[name] = SKIPPED
-        elif data.exit_code_by_key[name] not in KILLED:
-            # The tests may be better now.
+        elif status_by_exit_code[data.exit_code_by_key[name]] not in NOTICED:
+            # It was left out, or survived tests that may be better now.
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
@@ -156,7 +156,8 @@ def main() -> None:
     args = parser.parse_args()
     is_full = vars(args) == vars(parser.parse_args([args.room]))
     origin = Origin.here(f"make mutants ROOM={args.room}", engine=False)
-    folder = ROOT / "build" / "mutants" / args.room
+    # mutmut does not make mutants of a file that it has copied without them.
+    folder = ROOT / "build" / "mutants" / "-".join([args.room, *args.modules])
     if is_full:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

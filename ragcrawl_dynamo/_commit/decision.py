@@ -257,7 +257,6 @@ def _kept(stored: Page | None, page: Page) -> dict[str, Any]:
         "current_version_id": stored.current_version_id if stored else None,
         "content_hash": stored.content_hash if stored else None,
         "last_changed": stored.last_changed if stored else None,
-        "is_tombstone": stored.is_tombstone if stored else False,
     }
 
 

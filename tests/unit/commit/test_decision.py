@@ -319,3 +319,21 @@ def test_kind_of_refuses_arguments_that_contradict_each_other(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         kind_of(page, None, kind)
+
+
+def test_decide_content_brings_back_a_page_that_the_caller_read_as_a_tombstone() -> None:
+    decision, _ = decided("gone", CONTENT, make_version("v2"), is_tombstone=True)
+    assert not decision.page.is_tombstone
+
+
+def test_decide_content_without_headers_keeps_none_of_the_content_before() -> None:
+    """The etag of the old content would let the next fetch be answered with 304."""
+    decision, _ = decided("content", CONTENT, make_version("v2", content_hash="two"))
+    assert (decision.page.etag, decision.page.last_modified) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [DENIED, FAILED])
+def test_decide_of_an_unknown_page_goes_by_the_status_of_the_version(kind: ResponseKind) -> None:
+    version = make_version("v2", status_code=STATUSES[kind] or 0)
+    decision, _ = decided("new", kind, version, status_code=None)
+    assert decision.page.status_code == STATUSES[kind]
