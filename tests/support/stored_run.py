@@ -60,7 +60,7 @@ class StoredItems(ItemStore):
         self.pages: list[list[Item]] = []
         self.scans: list[tuple[tuple[FrontierStatus, ...], Sequence[str] | None]] = []
         self.throttled: dict[int, float] = {}
-        self.during_run: Callable[[], None] | None = None
+        self.during_run: Callable[[], object] | None = None
         self.closed = 0
 
     def store(self, item: FrontierItem, *, is_queued: bool = True) -> FrontierItem:

@@ -145,7 +145,7 @@ async def test_fields_that_the_queue_sets_are_ignored_in_an_item() -> None:
         completed_at=at(2),
         attempt=4,
         lease_owner="x",
-        lease_token="x",
+        lease_token=link_id("x"),
         lease_expires_at=at(3),
         depth=7,
         payload="kept",
@@ -302,10 +302,8 @@ async def test_known_links_are_not_looked_for_if_most_links_were_new_before(
     new, stored = first
     for i in range(stored):
         adding.stored(f"https://a.example/stored{i}")
-    await adding.add(
-        *(f"https://a.example/{i}" for i in range(new)),
-        *(f"https://a.example/stored{i}" for i in range(stored)),
-    )
+    known_urls = [f"https://a.example/stored{i}" for i in range(stored)]
+    await adding.add(*(f"https://a.example/{i}" for i in range(new)), *known_urls)
     adding.run.store.reads.clear()
     await adding.add(*(f"https://a.example/new{i}" for i in range(second)))
     assert [len(read) for read in adding.run.store.reads] == [second if is_read else 0]
@@ -395,13 +393,13 @@ async def test_counts_of_hosts_outside_of_the_share_of_this_process_are_stored_a
 
 async def test_counts_of_hosts_of_this_process_are_stored_later() -> None:
     adding = Adding()
-    adding.run.membership._joined_at = 0.0
     adding.run.view.unwritten_counts.by_host["a.example"]["pending"] = 1
     adding.run.owns = lambda host: host == "a.example"  # type: ignore[method-assign] # its share
     await adding.add(A)
     assert adding.run.stored_counters.flushes == []
+    adding.run.view.unwritten_counts.by_host["c.example"]["pending"] = 1
     await adding.add(B, C)
-    assert adding.run.stored_counters.flushes == []
+    assert adding.run.stored_counters.flushes == [{"c.example"}]
 
 
 # Shards.
