@@ -291,8 +291,8 @@ async def test_no_link_is_added_to_a_cancelled_run() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "is_read"),
-    [((10, 0), 10, False), ((10, 0), 9, True), ((10, 1), 10, False), ((8, 2), 10, True)],
-    ids=["all new", "few links", "nine in ten new", "fewer new"],
+    [((10, 0), 10, False), ((10, 0), 9, True), ((1, 0), 10, False), ((9, 1), 10, False), ((8, 2), 10, True)],
+    ids=["all new", "few links", "one new", "nine in ten new", "fewer new"],
 )
 async def test_known_links_are_not_looked_for_if_most_links_were_new_before(
     first: tuple[int, int], second: int, is_read: bool, monkeypatch: pytest.MonkeyPatch

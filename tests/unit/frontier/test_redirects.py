@@ -247,11 +247,12 @@ async def test_item_that_others_change_again_and_again_is_left_to_them() -> None
     assert (len(redirecting.run.store.batches), redirecting.run.stored_counters.moves) == (4, [])
 
 
-async def test_only_items_that_others_have_changed_are_tried_again() -> None:
+@pytest.mark.parametrize("changed", [A, B])
+async def test_only_items_that_others_have_changed_are_tried_again(changed: str) -> None:
     redirecting = Redirecting()
     redirecting.store(A)
     redirecting.store(B)
-    redirecting.refuse(B)
+    redirecting.refuse(changed)
     await redirecting.complete(A, B)
     assert [len(batch) for batch in redirecting.run.store.batches] == [2, 1, 1, 1]
 
