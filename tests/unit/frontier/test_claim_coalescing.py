@@ -198,3 +198,17 @@ async def test_leases_of_a_call_that_is_cancelled_when_it_has_them_are_given_bac
     with pytest.raises(asyncio.CancelledError):
         await task
     assert claiming.given_back == ["for a"]
+
+
+async def test_call_that_is_cancelled_when_its_claim_has_failed_is_cancelled() -> None:
+    claiming = Claiming()
+    claiming.error = BUSY
+    claiming.gate.clear()
+    task = claiming.start("a")
+    await settle()
+    claiming.gate.set()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert claiming.given_back == []

@@ -230,9 +230,9 @@ async def test_proof_is_ended_if_it_fails(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_proof_gives_signs_of_life() -> None:
     ending = Ending()
-    for page in range(5):
+    for page in range(7):
         ending.page(item(f"i{page}", COMPLETED))
-    pass_before_pages(ending, 15.0)
+    pass_before_pages(ending, 10.0)
     assert await ending.termination.is_finished()
     # A sign is due after more than 20 s.
     assert ending.run.controls.kept == [
