@@ -102,12 +102,19 @@ def test_first_control_of_a_run_has_its_limits_and_rules(opened: Opened) -> None
 
 
 @pytest.mark.parametrize(
-    ("site_id", "run_id"), [(7, "run"), ("site", None), ("", "run"), ("site", "x" * 3000)]
+    ("site_id", "run_id", "field"),
+    [
+        (7, "run", "site_id"),
+        ("site", None, "run_id"),
+        ("", "run", "site_id"),
+        ("site", "x" * 3000, "run_id"),
+    ],
 )
-def test_id_that_is_not_valid_opens_nothing(opened: Opened, site_id: Any, run_id: Any) -> None:
+def test_id_that_is_not_valid_opens_nothing(opened: Opened, site_id: Any, run_id: Any, field: str) -> None:
     for _ in range(2):
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError) as caught:
             opened.get(site_id, run_id)
+        assert caught.value.field == field
     assert opened.frontiers._open == {}
 
 

@@ -50,7 +50,7 @@ def test_rule_is_recorded_by_module_and_name(function: Any, name: str) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda url: url, partial(normalize_url, keep_fragment=True), Rules().of_object, "by_query"],
+    [lambda url: url, partial(normalize_url, keep_fragment=True), Rules().of_object, "by_query", str.lower],
 )
 def test_rule_that_others_cannot_find_by_its_name_is_refused(function: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="politeness_key: must be a function"):
@@ -144,6 +144,16 @@ def test_text_that_is_no_url_is_a_politeness_key_of_the_user() -> None:
     assert rules.host("HTTPS://a.ab/shop#x") == "shop"
 
 
+@pytest.mark.parametrize("host", ["a.ab", "http://a.ab/"])
+def test_politeness_key_that_fails_for_a_host_is_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str) -> str:
+        raise ValueError(url)
+
+    monkeypatch.setitem(link_rules._OWN_NAMES, fail, "fail")
+    with pytest.raises(InvalidArgumentError, match=r"^politeness_key: raised ValueError for 'http://a.ab/'"):
+        LinkRules(politeness_key=fail).host(host)
+
+
 def test_host_is_taken_as_a_url_by_a_rule_of_this_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -222,7 +232,12 @@ def test_rule_of_the_program_is_recorded_as_other_processes_import_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = ModuleType(name)
-    program.__spec__, program.__file__ = spec, file
+    if spec is None:
+        del program.__spec__
+    else:
+        program.__spec__ = spec
+    if file is not None:
+        program.__file__ = file
     exec("def rule(url): return url", program.__dict__)  # noqa: S102 # a program
     monkeypatch.setitem(sys.modules, name, program)
     assert LinkRules.checked(program.rule, None).names()["normalize"] == f"{recorded or name}:rule"
