@@ -32,12 +32,12 @@ demo demo-rag test test-unit test-scrapy-suite mutants: export PYTHONDONTWRITEBY
 # Twice as many processes as cores: most tests wait for an engine, a lease or another process.
 TEST_PROCESSES ?= 4
 
-test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Local, and print the coverage (ARGS="-k name" for some).
+test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Local, and print the coverage (ARGS="-k name" selects some).
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@status=0; \
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml \
 		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxschedchunk 1 -q $(ARGS) || status=$$?; \
-	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py || status=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py $(if $(ARGS),,--floor 85) || status=$$?; \
 	exit $$status
 
 test-unit: install  ## Run the tests that need no engine, in some seconds.
@@ -53,6 +53,12 @@ ROOM ?= _commit
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) --constraint constraints.txt mutmut==3.8.1 --editable '.[dev]'
 	touch $@
 
+test-unit-coverage: export COVERAGE_FILE := build/unit-coverage/data
+test-unit-coverage: install  ## The branches of the queue and of the commit that unit tests take: 75 % at least.
+	@rm -rf build/unit-coverage && mkdir -p build/unit-coverage
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest tests/unit/frontier tests/unit/commit -n 2 -q
+	$(BIN)/coverage combine -q && $(BIN)/python tools/coverage_table.py _frontier _commit --floor 75
+
 # ARGS="-k name" chooses some of the package's own; `make test-scrapy ARGS="-m aws"` runs those of an adapter.
 test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in under two minutes; `make test` and `make test-adapters` run them too.
 	$(BIN)/python -m pytest -m aws -n 3 -q $(ARGS)
@@ -62,17 +68,18 @@ test-aws: install fetch-dynamodb-local  ## Run the tests on a simulated AWS, in 
 test-aws-ragcrawl test-aws-crawlee test-aws-scrapy: test-aws-%: .venv-%/.installed fetch-dynamodb-local
 	.venv-$*/bin/python -m pytest tests/adapters -m aws -q
 
-check: lint test  ## Formatting, lint, types and tests: what CI runs.
+check: lint test  ## Check formatting, lint and types, and run all tests, as CI does.
 
-lint: install  ## Formatting, lint, types, which room may import which, spelling, and plain English.
+lint: install  ## Check formatting, lint, types, the order of imports, spelling, plain English, and changelog.d.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/prose.py
+	$(BIN)/towncrier build --draft --version Unreleased > /dev/null
 
-typecheck-public: install .venv-pyright/.installed  ## The types that users see: at least 98 % are complete, by pyright.
+typecheck-public: install .venv-pyright/.installed  ## Check with pyright that at least 98 % of the public types are complete.
 	PATH="$(CURDIR)/$(BIN):$$PATH" .venv-pyright/bin/pyright --verifytypes ragcrawl_dynamo --ignoreexternal \
 		--outputjson | $(BIN)/python tools/type_completeness.py
 
@@ -82,7 +89,7 @@ typecheck-public: install .venv-pyright/.installed  ## The types that users see:
 	.venv-pyright/bin/pip install --quiet 'pyright[nodejs]==1.1.414'
 	touch $@
 
-format: install  ## Put the code in shape.
+format: install  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -97,7 +104,7 @@ ADAPTER_TOOLS := hypothesis mypy pytest pytest-asyncio pytest-timeout types-aiob
 ADAPTER_FILES := ragcrawl_dynamo/adapters/%/*.py tests/adapters/*.py tests/adapters/%/*.py tests/adapters/%/suite/*.py \
 	examples/adapters/%_crawl.py benchmarks/adapters/crawl_%.py benchmarks/adapters/soak_%.py
 
-test-adapters: test-scrapy test-crawlee test-scrapy-suite test-ragcrawl test-ragcrawl-suite  ## Types and tests of each adapter, in an environment of its own.
+test-adapters: test-scrapy test-crawlee test-scrapy-suite test-ragcrawl test-ragcrawl-suite  ## Check the types and run the tests of each adapter, in its own environment.
 
 # The cache of types is its own: CI runs these at once, and each environment has other packages.
 test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamodb-local
@@ -105,10 +112,10 @@ test-ragcrawl test-crawlee test-scrapy: test-%: .venv-%/.installed fetch-dynamod
 	.venv-$*/bin/python -m pytest tests/adapters $(ARGS)
 
 # The source archives of ragcrawl and Scrapy have their tests. Crawlee's has none.
-test-ragcrawl-suite: .venv-ragcrawl/.installed .suite-ragcrawl/.fetched fetch-dynamodb-local  ## ragcrawl's own tests on the adapter, in half a minute.
+test-ragcrawl-suite: .venv-ragcrawl/.installed .suite-ragcrawl/.fetched fetch-dynamodb-local  ## Run ragcrawl's own tests on the adapter, in half a minute.
 	.venv-ragcrawl/bin/python tests/adapters/ragcrawl/suite/ragcrawl_suite.py .suite-ragcrawl $(DYNAMODB_LOCAL)
 
-test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Scrapy's own tests on the adapter, in under three minutes (ARGS="-k name" for some).
+test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb-local  ## Run Scrapy's own tests on the adapter, in under three minutes (ARGS="-k name" selects some).
 	cd .suite-scrapy && PYTHONPATH=$(CURDIR)/tests/adapters/scrapy/suite DYNAMODB_LOCAL=$(CURDIR)/$(DYNAMODB_LOCAL) \
 		$(CURDIR)/.venv-scrapy/bin/python -m scrapy_suite -n 2 -q --timeout 120 --tb short $(ARGS)
 
@@ -126,7 +133,7 @@ test-scrapy-suite: .venv-scrapy/.installed .suite-scrapy/.fetched fetch-dynamodb
 FRAMEWORKS := langchain-core langchain-text-splitters llama-index-core llama-index-vector-stores-qdrant haystack-ai numpy
 FRAMEWORK_FILES := ragcrawl_dynamo/integrations/*.py tests/frameworks/*.py tests/frameworks/*/*.py
 
-test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types and tests of the integrations, beside their frameworks, in an environment of their own.
+test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Check the types and run the tests of the integrations with their frameworks, in their own environment.
 	.venv-integrations/bin/mypy --cache-dir .venv-integrations/.mypy_cache $(wildcard $(FRAMEWORK_FILES))
 	.venv-integrations/bin/python -m pytest tests/frameworks $(ARGS)
 
@@ -136,7 +143,7 @@ test-integrations: .venv-integrations/.installed fetch-dynamodb-local  ## Types 
 	PYTHON=$(PYTHON) bash tools/make_env.sh $(@D) $(FRAMEWORKS) $(ADAPTER_TOOLS) --editable '.[local]'
 	touch $@
 
-test-rag: .venv-rag/.tools  ## Types and tests of the demo of a search index, in its environment.
+test-rag: .venv-rag/.tools  ## Check the types and run the tests of the search index demo, in its own environment.
 	.venv-rag/bin/mypy --cache-dir .venv-rag/.mypy_cache examples/rag.py examples/demo_search.py tests/examples/test_rag.py
 	.venv-rag/bin/python -m pytest tests/examples/test_rag.py $(ARGS)
 
@@ -150,7 +157,7 @@ VERSION_TESTS := tests/unit/dynamodb tests/unit/testing tests/unit/test_errors.p
 
 VERSION_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 
-test-versions: test-oldest test-newest  ## The tests on moto with the oldest and with the newest versions of the dependencies.
+test-versions: test-oldest test-newest  ## Run the tests on moto with the oldest and with the newest versions of the dependencies.
 
 test-oldest test-newest: test-%: .venv-%/.installed
 	.venv-$*/bin/python -m pytest $(VERSION_TESTS) -k 'not dynamodb-local' -n 2 -q $(ARGS)
@@ -167,63 +174,71 @@ test-oldest test-newest: test-%: .venv-%/.installed
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --upgrade aiobotocore boto3
 	touch $@
 
-bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Cost of a page for each crawler; writes docs/adapters/costs.md.
+bench-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Measure the cost of a page for each crawler; writes docs/adapters/costs.md.
 	$(BIN)/python -m benchmarks.adapters.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Write and read units of page bodies, against others.
+bench-bodies: install fetch-dynamodb-local .venv-peers/.installed  ## Measure the write and read units of page bodies, and compare with others.
 	$(BIN)/python -m benchmarks.bodies $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-bench-frontier: install fetch-dynamodb-local  ## The promises of the frontier's queue, measured (ARGS="--only NAME", "--scale 0.1").
+bench-frontier: install fetch-dynamodb-local  ## Measure whether the queue keeps its promises (ARGS="--only NAME", "--scale 0.1").
 	$(BIN)/python -m benchmarks.frontier $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-bench-partitions: install fetch-dynamodb-local  ## Units by partition key value, and where a run is full; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
+bench-partitions: install fetch-dynamodb-local  ## Measure units by partition key value, and the limits of a run; writes docs/scale.md (ARGS="--scale 0.1" writes nothing).
 	$(BIN)/python -m benchmarks.partitions $(ARGS)
-	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.pages
 
-soak: install fetch-dynamodb-local  ## All methods under faults against a ledger: 100,000 operations, ten minutes.
+soak: install fetch-dynamodb-local  ## Call all methods under faults, and compare with a ledger: 100,000 operations, ten minutes.
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-soak-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## 100 crawls of 500 pages with each crawler, whose processes are killed: about an hour.
+soak-adapters: install fetch-dynamodb-local .venv-ragcrawl/.installed .venv-crawlee/.installed .venv-scrapy/.installed  ## Crawl 100 sites of 500 pages with each crawler, and kill its processes: about an hour.
 	$(BIN)/python -m benchmarks.adapters.soak $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-soak-aws: install fetch-dynamodb-local  ## A crawl on a simulated AWS, its workers killed and frozen, throttled for a minute: 20 minutes.
+soak-aws: install fetch-dynamodb-local  ## Crawl on a simulated AWS while workers are killed and frozen and DynamoDB throttles: 20 minutes.
 	$(BIN)/python -m benchmarks.soak_aws $(ARGS)
 
-soak-cancel: install fetch-dynamodb-local  ## 10,000 tasks cancelled at random awaits, against a ledger.
+soak-cancel: install fetch-dynamodb-local  ## Cancel 10,000 tasks at random awaits, and compare with a ledger.
 	$(BIN)/python -m benchmarks.cancel $(ARGS)
 
-soak-outage: install fetch-dynamodb-local  ## A crawl of 3,000 links while DynamoDB is out of reach, stands still, throttles, and credentials expire: a few minutes.
+soak-outage: install fetch-dynamodb-local  ## Crawl 3,000 links while DynamoDB is out of reach, hangs and throttles, and credentials expire: a few minutes.
 	$(BIN)/python -m benchmarks.soak_outage $(ARGS)
 
-soak-memory: install fetch-dynamodb-local  ## Ten minutes of steady load: memory and connections, minute by minute.
+soak-memory: install fetch-dynamodb-local  ## Measure memory and connections each minute, during ten minutes of steady load.
 	$(BIN)/python -m benchmarks.memory $(ARGS)
 
-bench: install fetch-dynamodb-local .venv-speed/.installed  ## Speed against peers: a quarter of an hour, writes docs/benchmarks.md.
+bench: install fetch-dynamodb-local .venv-speed/.installed  ## Compare the speed with other libraries, in a quarter of an hour; writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks.speed.run $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-bench-hooks: install  ## CPU that each part of the tuned client saves.
+bench-hooks: install  ## Measure the CPU that each part of the tuned client saves.
 	$(BIN)/python -m benchmarks.speed.hooks $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## The same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
+bench-growth: install fetch-dynamodb-local .venv-speed/.installed  ## Measure the same operations on 1,000, 10,000 and 100,000 pages; writes docs/growth.md.
 	$(BIN)/python -m benchmarks.speed.growth $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 .venv-speed/.installed: Makefile
 	$(PYTHON) -m venv .venv-speed
 	.venv-speed/bin/pip install --quiet aiodynamo==26.4 'aiohttp>=3.14' pydynox==1.8.0 aiopynamodb==1.0.1 pynamodb==6.1.0 matplotlib
 	touch $@
 
-audit:  ## Known vulnerabilities of the locked versions, as PyPI tells them (needs the network).
+audit:  ## List the known vulnerabilities of the locked versions, from PyPI (needs the network).
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-bench-recrawl: install fetch-dynamodb-local  ## The query for the pages to crawl next, on a million pages: time, units, memory.
+bench-recrawl: install fetch-dynamodb-local  ## Measure the query for the pages to crawl next, on a million pages: time, units, memory.
 	$(BIN)/python -m benchmarks.recrawl $(ARGS)
 
-bench-cycle: install fetch-dynamodb-local  ## Requests and units of a page from claim to commit.
+bench-cycle: install fetch-dynamodb-local  ## Measure the requests and units of a page from claim to commit.
 	$(BIN)/python -m benchmarks.cycle $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
-stress-frontier: install fetch-dynamodb-local  ## Kill the frontier's workers all the time, and check what they did.
+stress-frontier: install fetch-dynamodb-local  ## Kill workers again and again during a crawl, and check that no item is lost or held twice.
 	$(BIN)/python -m benchmarks.stress_frontier $(ARGS)
 
 .venv-peers/.installed: Makefile
@@ -246,13 +261,22 @@ docs: .venv-docs/.installed  ## Build the documentation into build/docs; a warni
 	.venv-docs/bin/pip install --quiet --constraint constraints.txt mkdocs-material==9.8.2 'mkdocstrings[python]==1.0.8' ruff --editable '.[otel]'
 	touch $@
 
-check-wheel:  ## Install the wheel without extras into an empty environment, and use it there.
+check-wheel:  ## Install the wheel without extras into an empty environment, and test it there.
 	bash tools/check_wheel.sh
 
-docs-drawings:  ## Draw docs/drawings/*.dot anew (needs graphviz).
-	for each in docs/drawings/*.dot; do dot -Tsvg $$each -o $${each%.dot}.svg; done
+docs-figures: install .venv-speed/.installed  ## Write the tables and plots of the docs anew from benchmarks/data; measures nothing.
+	$(BIN)/python -m benchmarks.pages
 
-docs-cli: install fetch-dynamodb-local  ## Run the walk through the command line, and write docs/cli.md.
+changelog: install  ## Print the changes since the last release; with VERSION=1.2.3, write them into CHANGELOG.md.
+	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version Unreleased --date '')
+
+release: install  ## Check that the version can be released, and print how; UPLOAD=yes tags it, and CI uploads it.
+	bash tools/release.sh
+
+docs-drawings:  ## Render docs/drawings/*.dot (needs graphviz).
+	for drawing in docs/drawings/*.dot; do dot -Tsvg $$drawing -o $${drawing%.dot}.svg; done
+
+docs-cli: install fetch-dynamodb-local  ## Run example calls of the command line, and write docs/cli.md.
 	$(BIN)/python tools/cli_walk.py
 
 constraints:  ## Resolve the newest allowed versions into constraints.txt.
@@ -261,5 +285,5 @@ constraints:  ## Resolve the newest allowed versions into constraints.txt.
 	.venv-resolve/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-resolve
 
-clean:  ## Remove what the other targets made.
+clean:  ## Remove all files that the other targets created.
 	rm -rf .venv .venv-peers .venv-speed .venv-audit .venv-pyright .venv-docs .venv-ragcrawl .venv-crawlee .venv-scrapy .suite-scrapy .venv-integrations .venv-mutants .venv-rag .venv-oldest .venv-newest .suite-ragcrawl $(DYNAMODB_LOCAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,1 +1,1 @@
-"""Programs that measure what storage costs and how fast it is, beside others in the same run."""
+"""Programs that measure the cost and the speed of storage, and compare it with other libraries in one run."""

@@ -1,4 +1,4 @@
-"""Measures the capacity units of storing and reading a real site's pages, beside others, in one run.
+"""Measures the units of storing and reading the pages of a real site, and compares with others in one run.
 
 The site is the one of the demo, Python's documentation server; the engine is DynamoDB Local, which counts the
 units. Each page is one `save_version` and one `save_page`; then each current version is read.
@@ -11,14 +11,14 @@ import json
 import sys
 import tempfile
 from collections import deque
-from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urljoin
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urldefrag, urljoin
 
 import aiohttp
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.machine import ROOT, markdown
+from benchmarks.report import Origin, Part, save
 from examples.crawl_docs import SITE_ID, Content, extract
 from examples.demo_site import is_page, pydoc_server
 from ragcrawl_dynamo import (
@@ -36,10 +36,7 @@ from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._schema.keys import version_key
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 
-ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-peers" / "bin" / "python"
-
-console = Console(width=110)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,8 @@ async def fetch_corpus() -> list[tuple[PageVersion, Page]]:
             content = await asyncio.to_thread(extract, html)
             pairs.append(make_pair(url, content))
             for link in content["links"]:
-                linked = urljoin(url, link)
+                # Without its fragment: a page is fetched once, not once for each of its sections.
+                linked = urldefrag(urljoin(url, link)).url
                 if is_page(linked, start_url) and linked not in seen:
                     queue.append(linked)
                     seen.add(linked)
@@ -83,7 +81,7 @@ def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
         html=content["html"],
         plain_text=content["text"],
         title=content["title"],
-        outlinks=[urljoin(url, link) for link in content["links"]],
+        outlinks=list(dict.fromkeys(urljoin(url, link) for link in content["links"])),
         content_type="text/html",
         fetch_latency_ms=12.345678,
         extraction_latency_ms=123.456789,
@@ -103,10 +101,10 @@ def make_pair(url: str, content: Content) -> tuple[PageVersion, Page]:
 def totals(backend: DynamoDBBackend) -> tuple[float, float]:
     """Returns the write and read units so far."""
     counters = backend.metrics().values()
-    return sum(each.write_units for each in counters), sum(each.read_units for each in counters)
+    return sum(counter.write_units for counter in counters), sum(counter.read_units for counter in counters)
 
 
-async def measure_own(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
+async def measure_this_package(endpoint: str, corpus: list[tuple[PageVersion, Page]]) -> Result:
     """Measures this package."""
     stored = 0
     async with DynamoDBBackend(local_config(endpoint)) as backend:
@@ -160,35 +158,37 @@ async def measure_ragcrawl(endpoint: str, corpus: list[tuple[PageVersion, Page]]
     return Result("ragcrawl 0.0.2", **json.loads(output.splitlines()[-1]))
 
 
-async def main() -> None:
-    """Measures all, and prints the table."""
+async def main() -> dict[str, Any]:
+    """Measures all, and returns the figures for docs/cost.md."""
     corpus = await fetch_corpus()
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         results = [
             await measure_ragcrawl(endpoint, corpus),
             await measure_single_items(endpoint, corpus),
-            await measure_own(endpoint, corpus),
+            await measure_this_package(endpoint, corpus),
         ]
-    own = results[-1].write / results[-1].stored
-    table = Table(
-        *("", "write units a page", "to this", "read units a read", "stored", "lost"),
-        title=f"{len(corpus)} pages of Python's documentation server, on DynamoDB Local",
-        caption="Averages are over the pages that each could store: those lost are the largest.",
-    )
-    for each in results:
-        write = each.write / each.stored
-        table.add_row(
-            each.name,
-            f"{write:.1f}",
-            f"{write / own:.1f} x",
-            f"{each.read / each.stored:.1f}",
-            f"{each.stored}",
-            f"{each.lost}",
-        )
-    console.print(table)
     if results[-1].lost:
         sys.exit("this package lost pages")
+    return {"pages": len(corpus), "results": [asdict(result) for result in results]}
+
+
+def units(figures: dict[str, Any]) -> list[str]:
+    """Formats the units as a table."""
+    results = [Result(**result) for result in figures["results"]]
+    ours = results[-1].write / results[-1].stored
+    rows = [["", "write units a page", "to this package", "read units a read", "stored", "lost"]]
+    for result in results:
+        write = result.write / result.stored
+        counts = (f"{result.read / result.stored:.1f}", f"{result.stored}", f"{result.lost}")
+        rows.append([result.name, f"{write:.1f}", f"{write / ours:.1f} x", *counts])
+    return markdown(rows)
+
+
+PARTS: dict[str, Part] = {"units": units}
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    origin = Origin.here("make bench-bodies")
+    figures = asyncio.run(main())
+    print("\n".join(units(figures)))
+    save("bodies", origin, figures)

@@ -150,9 +150,9 @@ async def cancel(endpoint: str, cancellations: int, tasks: int, seed: int) -> tu
         await backend.save_run(CrawlRun(run_id=RUN, site_id=SHARED, status=RunStatus.RUNNING))
         cursor = await backend.get_change_cursor(SHARED)
         testers = [CancelledTester(backend, shared, i, seed) for i in range(tasks)]
-        for each in testers:
-            each.interruptions, each.port = noted, port
-        await asyncio.gather(*(each.work_until_all_are_cancelled() for each in testers))
+        for tester in testers:
+            tester.interruptions, tester.port = noted, port
+        await asyncio.gather(*(tester.work_until_all_are_cancelled() for tester in testers))
         # All places are there again: as many requests as ever are in flight at once.
         await asyncio.gather(*(backend.get_page(SHARED, str(i)) for i in range(1000)))
         await look(backend, shared, list(testers), str(cursor))

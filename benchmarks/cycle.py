@@ -2,9 +2,8 @@
 
 Pages are claimed in batches of 25; each is committed with its body and all links of its site. Two consumers
 read the changes, one of them with content. Then the same run is made again, as a sync that finds nothing
-changed. Units are those of
-single requests, since the engine reports none for PartiQL batches, whose writes are the same; requests are
-those of PartiQL batches.
+changed. The units are measured with single requests, because the engine reports none for PartiQL batches; the
+writes are the same. The requests are counted with PartiQL batches.
 
 The engine counts 4 units for a transactional write of 1 KB, where AWS's rule is 2 (AWS: "DynamoDB on-demand
 capacity mode"); both are printed.
@@ -13,11 +12,14 @@ capacity mode"); both are printed.
 """
 
 import asyncio
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urldefrag
 
-from rich.table import Table
-
-from benchmarks.bodies import ROOT, console, fetch_corpus
+from benchmarks.bodies import fetch_corpus
 from benchmarks.frontier import Cost, totals
+from benchmarks.machine import ROOT, markdown
+from benchmarks.report import Origin, Part, save
 from examples.crawl_docs import SITE_ID
 from examples.demo_site import PAGE_PATH
 from ragcrawl_dynamo import CommitOutcome, DynamoDBBackend, DynamoDBConfig, Page, PageVersion
@@ -43,7 +45,7 @@ async def cycle(
             for claim in claims:
                 version, page = corpus[claim.item.url]
                 version = version.model_copy(update={"run_id": run_id})
-                links = [link for link in version.outlinks if link in corpus]
+                links = [link for link in version.outlinks if urldefrag(link).url in corpus]
                 result = await backend.commit_page(page, version, claim=claim, discovered=links)
                 outcomes.add(result.outcome)
                 done += 1
@@ -54,7 +56,7 @@ async def cycle(
         )
         counters = backend.metrics().items()
         in_transactions = sum(
-            each.write_units for (name, _), each in counters if name == "TransactWriteItems"
+            counter.write_units for (name, _), counter in counters if name == "TransactWriteItems"
         )
         cost = Cost(requests / done, reads / done, writes / done)
         return cost, cost.write_units - in_transactions / 2 / done, outcomes.pop()
@@ -78,13 +80,12 @@ async def consume(config: DynamoDBConfig, consumer: str, *, include_content: boo
         return count, Cost(requests / per, reads / per, writes / per)
 
 
-async def main() -> None:
-    """Measures and prints."""
+async def main() -> dict[str, Any]:
+    """Measures, and returns the figures for docs/cost.md."""
     pairs = await fetch_corpus()
     corpus = {page.url: (version, page) for version, page in pairs if PAGE_PATH.search(page.url)}
     start_url = next(iter(corpus))
-    columns = ("requests", "read units", "write units as counted", "by AWS's rule")
-    table = Table(f"per page of {len(corpus)}, from claim to commit", *columns)
+    figures: dict[str, Any] = {"pages": len(corpus), "commits": {}, "changes": {}, "no changes": {}}
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         batches = local_config(endpoint, conditional_batches="partiql")
         single = local_config(endpoint, conditional_batches="item")
@@ -94,24 +95,41 @@ async def main() -> None:
         for run_id in ("first", "second"):
             cost, _, outcome = await cycle(batches, corpus, start_url, run_id)
             units, by_rule, _ = await cycle(single, corpus, start_url, run_id)
-            table.add_row(
-                f"{run_id} run: {outcome}",
-                f"{cost.requests:.1f}",
-                f"{units.read_units:.1f}",
-                f"{units.write_units:.1f}",
-                f"{by_rule:.1f}",
-            )
+            figures["commits"][outcome] = {
+                "requests": cost.requests,
+                "read_units": units.read_units,
+                "counted": units.write_units,
+                "by_rule": by_rule,
+            }
             for consumer, include_content in CONSUMERS.items():
                 count, cost = await consume(single, consumer, include_content=include_content)
-                table.add_row(
-                    f"  {count} changes {consumer}" if count else f"  asking {consumer}, in all",
-                    f"{cost.requests:.2f}",
-                    f"{cost.read_units:.2f}",
-                    f"{cost.write_units:.2f}",
-                    f"{cost.write_units:.2f}",
-                )
-    console.print(table)
+                figures["changes" if count else "no changes"][consumer] = asdict(cost)
+    return figures
+
+
+def units(figures: dict[str, Any]) -> list[str]:
+    """Formats all costs as a table."""
+    rows = [["", "requests", "write units", "as the engine counts them", "read units"]]
+    for outcome, cost in figures["commits"].items():
+        what = {"created": "new, with body, links and change", "unchanged": "crawled again, unchanged"}[
+            outcome
+        ]
+        writes = (f"{cost['by_rule']:.1f}", f"{cost['counted']:.1f}")
+        rows.append([f"a page: {what}", f"{cost['requests']:.2f}", *writes, f"{cost['read_units']:.1f}"])
+    for key, what in (("changes", "a change"), ("no changes", "a read that finds no change")):
+        for consumer, cost in figures[key].items():
+            writes = (f"{cost['write_units']:.2f}",) * 2
+            rows.append(
+                [f"{what}, {consumer}", f"{cost['requests']:.2f}", *writes, f"{cost['read_units']:.2f}"]
+            )
+    return markdown(rows)
+
+
+PARTS: dict[str, Part] = {"units": units}
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    origin = Origin.here("make bench-cycle")
+    figures = asyncio.run(main())
+    print("\n".join(units(figures)))
+    save("cycle", origin, figures)

@@ -192,13 +192,13 @@ def resident_bytes() -> int:
 def show(samples: list[Sample], load: Load) -> bool:
     """Prints the samples; returns whether the process did not grow."""
     table = Table("minutes", "operations", "blocks", "resident, MB", "connections")
-    for each in samples:
+    for sample in samples:
         table.add_row(
-            f"{each.minutes:.1f}",
-            f"{each.operations:,}",
-            f"{each.blocks:,}",
-            f"{each.resident / 1e6:.1f}",
-            f"{each.connections}",
+            f"{sample.minutes:.1f}",
+            f"{sample.operations:,}",
+            f"{sample.blocks:,}",
+            f"{sample.resident / 1e6:.1f}",
+            f"{sample.connections}",
         )
     console.print(table)
     first, last = samples[len(samples) // 3], samples[-1]
@@ -218,5 +218,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
     with run_dynamodb_local(ROOT / ".dynamodb-local") as url:
-        found, done = asyncio.run(measure(url, args.minutes, args.every))
-    sys.exit(0 if show(found, done) else 1)
+        samples, load = asyncio.run(measure(url, args.minutes, args.every))
+    sys.exit(0 if show(samples, load) else 1)

@@ -16,13 +16,16 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.bodies import ROOT, console
 from benchmarks.frontier import totals
+from benchmarks.machine import ROOT
 from ragcrawl_dynamo import DynamoDBBackend, Page
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
+
+console = Console(width=110)
 
 STEPS = 10
 LIMIT = 1000

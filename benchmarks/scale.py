@@ -1,25 +1,23 @@
 """Computes the tables of docs/scale.md from what `make bench-partitions` measured.
 
-`python -m benchmarks.scale` writes the tables of the page. A test compares them with what is there.
+`make docs-figures` writes the tables of the page. A test compares them with what is there.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from benchmarks.machine import markdown
 from benchmarks.partitions.crawls import CONCURRENCY, READS_A_SECOND, WRITES_A_SECOND, Kind
 from benchmarks.partitions.result import Measurements
 from benchmarks.partitions.units import READ_BYTES, STORED_BYTES, WRITE_BYTES
+from benchmarks.report import Part
 from ragcrawl_dynamo._frontier.membership import assign
-
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "scale.md"
 
 # AWS: "Amazon DynamoDB pricing", on demand, Standard table class, us-east-1, since 1 November 2024.
 DOLLARS_A_MILLION_WRITES = 0.625
@@ -31,8 +29,8 @@ NEW_TABLE_WRITES = 4_000
 TABLE_QUOTA = 40_000
 
 # The parts of the body of a page of Python's documentation (91 KB raw), after compression, take so many write
-# units: `make bench-bodies` measures 13.5 for a version, of which head and index entry are two.
-BODY_WRITES = 11.5
+# units: `make bench-bodies` measures 13.1 for a version, of which head and index entry are two.
+BODY_WRITES = 11.1
 
 # A page of a query holds 1 MB (AWS: "Query").
 QUERY_BYTES = 1024 * 1024
@@ -50,9 +48,6 @@ HOSTS, LINKS = 1_000_000, 1_000_000_000
 
 # Keys that are full only beyond this are left out of the table of ceilings.
 HIGHEST_CEILING = 50_000
-
-BEGIN = "<!-- {name}: begin; `python -m benchmarks.scale` writes what follows -->\n"
-END = "<!-- {name}: end -->\n"
 
 # Keys that all processes of a run share.
 RUN = "runs {site}"
@@ -152,11 +147,11 @@ def loads(measured: Measurements) -> list[Load]:
 
     def busiest(name: str, units: str) -> tuple[float, float]:
         """Returns the units a second of each process, and its pages a second, in the most expensive crawl."""
-        found = []
+        rates = []
         for crawl in busy:
             rate = crawl.scenario.pages / crawl.seconds / crawl.scenario.processes
-            found += [(getattr(kind, units) * rate, rate) for kind in crawl.kinds if name_of(kind) == name]
-        return max(found, default=(0.0, 0.0))
+            rates += [(getattr(kind, units) * rate, rate) for kind in crawl.kinds if name_of(kind) == name]
+        return max(rates, default=(0.0, 0.0))
 
     waiting = {name_of(kind): kind.hottest_reads for kind in measured.waiting.kinds}
     of_control, rate = busiest(RECORDS, "reads")
@@ -273,14 +268,20 @@ def storage(measured: Measurements) -> list[list[str]]:
         ("changes of a month, if all pages are new in it", LINKS, size("pages", "#{site}#{")),
     ]
     rows = [
-        [what, f"{count:,}", f"{each:,.0f}", f"{count * each / 1e9:,.1f}", _dollars_a_month(count * each)]
-        for what, count, each in parts
+        [
+            what,
+            f"{count:,}",
+            f"{item_bytes:,.0f}",
+            f"{count * item_bytes / 1e9:,.1f}",
+            _dollars_a_month(count * item_bytes),
+        ]
+        for what, count, item_bytes in parts
     ]
     return [["", "number", "bytes of each", "GB", "dollars a month"], *rows]
 
 
 def once(measured: Measurements) -> list[list[str]]:
-    """Returns the rows of the reads and writes that such a run does once."""
+    """Returns the rows of the reads and writes that such a run does only once."""
     crawl = measured.crawl(10_000)
     link = next(size for name, size in measured.sizes.items() if name.startswith(f"{ITEMS} / "))
     # A read of the whole run is not rounded for each item.
@@ -307,20 +308,20 @@ def once(measured: Measurements) -> list[list[str]]:
 
 
 def recovery(measured: Measurements) -> list[list[str]]:
-    """Returns the seconds until work that stands still is done again."""
-    found = measured.recovery
-    least = found.lease_seconds + found.clock_skew
-    look = max(0.0, found.after_kill - least)
-    after_kill = LEASE_SECONDS + found.clock_skew + look
+    """Returns the seconds until interrupted work is resumed."""
+    recovered = measured.recovery
+    least = recovered.lease_seconds + recovered.clock_skew
+    look = max(0.0, recovered.after_kill - least)
+    after_kill = LEASE_SECONDS + recovered.clock_skew + look
     fleet, rate = PROCESSES[-1], RATES[-1]
     return [
         ["what happened", "work stands still for", "of that"],
         [
             "one process is killed",
             f"{after_kill:.1f} s, its items only",
-            f"a lease of {LEASE_SECONDS:.0f} s, a clock skew of {found.clock_skew:.0f} s, and {look:.1f} s "
-            f"until others look (measured with leases of {found.lease_seconds:.0f} s: "
-            f"{found.after_kill:.1f} s in all)",
+            f"a lease of {LEASE_SECONDS:.0f} s, a clock skew of {recovered.clock_skew:.0f} s, and "
+            f"{look:.1f} s until others look (measured with leases of {recovered.lease_seconds:.0f} s: "
+            f"{recovered.after_kill:.1f} s in all)",
         ],
         [
             f"all {fleet:,} processes are killed and start again",
@@ -333,17 +334,11 @@ def recovery(measured: Measurements) -> list[list[str]]:
             f"{ALIVE_SECONDS + BEAT_SECONDS:.0f} s",
             "others that have nothing left claim from it meanwhile",
         ],
-        ["a pause ends", f"{found.after_resume:.1f} s", "measured, a worker that waits"],
+        ["a pause ends", f"{recovered.after_resume:.1f} s", "measured, a worker that waits"],
     ]
 
 
-def machine(measured: Measurements) -> list[list[str]]:
-    """Returns the day and the machine of the measurement."""
-    return [[f"Measured by `make bench-partitions` on {measured.measured_on}, DynamoDB Local."]]
-
-
-BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
-    "machine": machine,
+TABLES: dict[str, Callable[[Measurements], list[list[str]]]] = {
     "ceilings": ceilings,
     "processes": processes,
     "rates": rates,
@@ -353,17 +348,12 @@ BLOCKS: dict[str, Callable[[Measurements], list[list[str]]]] = {
 }
 
 
-def written(page: str, measured: Measurements) -> str:
-    """Returns the page with all tables as they are computed."""
-    for name, make in BLOCKS.items():
-        begin, end = BEGIN.format(name=name), END.format(name=name)
-        rows = make(measured)
-        text = "\n".join(markdown(rows) if len(rows) > 1 else rows[0])
-        block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        page, count = block.subn(lambda _, new=f"{begin}\n{text}\n\n{end}": new, page)  # type: ignore[misc] # a default
-        if count != 1:
-            raise ValueError(f"the page needs the block {name!r} once, not {count} times")
-    return page
+def _table(make: Callable[[Measurements], list[list[str]]], figures: Any) -> list[str]:
+    """Computes a table from the figures of the data file."""
+    return markdown(make(Measurements.of_figures(figures)))
+
+
+PARTS: dict[str, Part] = {name: partial(_table, make) for name, make in TABLES.items()}
 
 
 def _code(name: str) -> str:
@@ -383,7 +373,3 @@ def _rounded(number: float) -> str:
 
 def _dollars_a_month(size: float) -> str:
     return f"{size / 1e9 * DOLLARS_A_GB_MONTH:,.2f}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(), Measurements.load()))

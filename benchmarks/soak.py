@@ -201,9 +201,9 @@ class Tester:
             cell.wrote(value)
         return result
 
-    def _expect(self, what: str, cell: Cell, found: Any) -> None:
-        if found not in cell.allowed:
-            self.report.lost.append(f"{what} is {found!r}, not of {cell.allowed!r}")
+    def _expect(self, what: str, cell: Cell, value: Any) -> None:
+        if value not in cell.allowed:
+            self.report.lost.append(f"{what} is {value!r}, not of {cell.allowed!r}")
 
     def _page(self, page_id: str) -> Page:
         url = f"https://{self.name}.example/{page_id}"
@@ -229,8 +229,8 @@ class Tester:
 
     async def save_pages_bulk(self) -> None:
         """Saves all of the task's pages."""
-        pages = [self._page(each) for each in self.pages]
-        written = [(self.pages[each.page_id], each.depth) for each in pages]
+        pages = [self._page(page_id) for page_id in self.pages]
+        written = [(self.pages[page.page_id], page.depth) for page in pages]
         saved = await self._write(written, self.backend.save_pages_bulk(pages))
         if saved != len(pages):
             self.report.misreported.append(f"save_pages_bulk says {saved} of {len(pages)}")
@@ -249,15 +249,15 @@ class Tester:
 
     async def list_pages(self) -> None:
         """Reads all of the task's pages in slices."""
-        found: dict[str, int] = {}
+        depths: dict[str, int] = {}
         cursor = None
         while True:
             part = await self.backend.list_pages(self.name, limit=4, cursor=cursor)
-            found |= {each.page_id: each.depth for each in part}
+            depths |= {page.page_id: page.depth for page in part}
             if (cursor := part.cursor) is None:
                 break
         for page_id, cell in self.pages.items():
-            self._expect(f"{page_id} in list_pages", cell, found.get(page_id))
+            self._expect(f"{page_id} in list_pages", cell, depths.get(page_id))
 
     async def save_version(self) -> None:
         """Saves a version of a page that has many."""
@@ -296,23 +296,23 @@ class Tester:
         """Reads a committed version."""
         page_id = f"{self.name}-c{self.chance.randrange(RECORDS)}"
         version = await self.backend.get_current_version(SHARED, page_id)
-        found = None if version is None else version.version_id
-        if found not in (allowed := [name for name, _ in self.shared.committed[page_id].allowed]):
-            self.report.lost.append(f"current version of {page_id} is {found}, not of {allowed}")
+        version_id = None if version is None else version.version_id
+        if version_id not in (allowed := [name for name, _ in self.shared.committed[page_id].allowed]):
+            self.report.lost.append(f"current version of {page_id} is {version_id}, not of {allowed}")
 
     async def save_site(self) -> None:
         """Saves a site, and reads it."""
         site = Site(site_id=self.name, name=f"{self.count}", seeds=[])
         await self._write([(self.sites, site.name)], self.backend.save_site(site))
-        found = await self.backend.get_site(self.name)
-        self._expect("site", self.sites, None if found is None else found.name)
+        saved = await self.backend.get_site(self.name)
+        self._expect("site", self.sites, None if saved is None else saved.name)
 
     async def save_run(self) -> None:
         """Saves a run, and reads it."""
         run = CrawlRun(run_id=f"run {self.name}", site_id=self.name, frontier_size=self.count)
         await self._write([(self.run, run.frontier_size)], self.backend.save_run(run))
-        found = await self.backend.get_run(self.name, run.run_id)
-        self._expect("run", self.run, None if found is None else found.frontier_size)
+        saved = await self.backend.get_run(self.name, run.run_id)
+        self._expect("run", self.run, None if saved is None else saved.frontier_size)
 
     async def add_run_stats(self) -> None:
         """Adds to the stats of the run that all share."""
@@ -350,15 +350,17 @@ class Tester:
 
     async def list_items(self) -> None:
         """Reads all of the task's items."""
-        found = {each.item_id: each.status.value for each in await self.backend.get_frontier_items(self.name)}
+        statuses = {
+            item.item_id: item.status.value for item in await self.backend.get_frontier_items(self.name)
+        }
         for item_id, cell in self.items.items():
-            self._expect(f"item {item_id}", cell, found.get(item_id))
+            self._expect(f"item {item_id}", cell, statuses.get(item_id))
 
     async def add_links(self) -> None:
         """Adds links to the queue that all share."""
         links = [f"https://h{i % 4}.example/{self.name}/{self.count}/{i}" for i in range(3)]
         results = await self.backend.frontier(SHARED, RUN).add(links)
-        self.shared.added |= {each.url for each in results}
+        self.shared.added |= {result.url for result in results}
 
     async def claim_links(self) -> None:
         """Claims links, of this task and of others."""
@@ -425,7 +427,7 @@ async def soak(endpoint: str, operations: int, tasks: int, share: float, seed: i
             cursor = await backend.get_change_cursor(SHARED)
             testers = [Tester(backend, shared, i, seed) for i in range(tasks)]
             faults.share = share
-            await asyncio.gather(*(each.work(-(-operations // tasks)) for each in testers))
+            await asyncio.gather(*(tester.work(-(-operations // tasks)) for tester in testers))
             faults.share = 0.0
     direct = config.model_copy(update={"endpoint_url": endpoint, "read_timeout": 10.0, "call_timeout": 60.0})
     async with DynamoDBBackend(direct) as backend:
@@ -447,14 +449,14 @@ async def look(backend: DynamoDBBackend, shared: Shared, testers: list[Tester], 
     pages = {page.page_id: page async for page in backend.iter_pages(SHARED)}
     for page_id, cell in shared.committed.items():
         page = pages.get(page_id)
-        found = (None, 0) if page is None else (page.current_version_id, page.version_count)
-        if found not in cell.allowed:
+        state = (None, 0) if page is None else (page.current_version_id, page.version_count)
+        if state not in cell.allowed:
             least, most = min(count for _, count in cell.allowed), max(count for _, count in cell.allowed)
-            where = report.doubled if found[1] > most else report.lost
-            where.append(f"commits of {page_id}: {found}, not of {least} to {most}: {cell.allowed}")
+            where = report.doubled if state[1] > most else report.lost
+            where.append(f"commits of {page_id}: {state}, not of {least} to {most}: {cell.allowed}")
         kept = len(await backend.list_versions(SHARED, page_id, limit=1000, include_content=False))
-        if kept != found[1]:
-            report.doubled.append(f"{page_id} has {kept} versions, and counts {found[1]}")
+        if kept != state[1]:
+            report.doubled.append(f"{page_id} has {kept} versions, and counts {state[1]}")
     run = await backend.get_run(SHARED, RUN)
     crawled = shared.crawled
     total = 0 if run is None else run.stats.pages_crawled
@@ -474,7 +476,7 @@ async def look_at_links(backend: DynamoDBBackend, shared: Shared) -> None:
     slice_cursor = None
     while True:
         part = await backend.get_frontier_items(RUN, limit=5000, cursor=slice_cursor)
-        items |= {each.url: each for each in part}
+        items |= {item.url: item for item in part}
         if (slice_cursor := part.cursor) is None:
             break
     report.lost += [f"{url} was added and is not there" for url in shared.added - items.keys()]
@@ -486,7 +488,7 @@ async def look_at_links(backend: DynamoDBBackend, shared: Shared) -> None:
             report.misreported.append(f"{url} is completed, though nobody did it")
     while not await frontier.is_finished():
         claims = await frontier.claim(50, wait_seconds=5)
-        doubled = [each.item.url for each in claims if each.item.url in shared.completed]
+        doubled = [claim.item.url for claim in claims if claim.item.url in shared.completed]
         report.doubled += [f"{url} was completed and came again" for url in doubled]
         await frontier.complete(claims)
     stats = await frontier.stats()
@@ -532,10 +534,10 @@ def show(report: Report, faults: Faults, seconds: float) -> None:
 def add_findings(table: Table, report: Report) -> None:
     """Adds a row for each kind of error: how many were found, and the first of them."""
     for name in ("lost", "doubled", "misreported"):
-        found = getattr(report, name)
-        table.add_row(name, f"{len(found)}")
-        for each in found[:5]:
-            table.add_row("", each[:200])
+        findings = getattr(report, name)
+        table.add_row(name, f"{len(findings)}")
+        for finding in findings[:5]:
+            table.add_row("", finding[:200])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Crawls on a simulated AWS on a bad day; a ledger proves that the queue and the change feed were right.
+"""Crawls on a simulated AWS with many faults; a ledger proves that the queue and the change feed were right.
 
 Worker processes share one run after the other, as in `benchmarks.stress_frontier`, whose ledger this is.
 They commit their pages through a proxy (`tests.support.aws`). It shows indexes late and torn, answers
@@ -174,7 +174,7 @@ def append(file: Path, line: str) -> None:
 
 
 def watch(endpoint: str, prefix: str, folder: str) -> None:
-    """Runs a process that nobody kills: it asks whether the run is finished, and follows the changes."""
+    """Runs a process that is not killed: it asks whether the run is finished, and follows the changes."""
     logging.basicConfig(level=logging.CRITICAL)
     asyncio.run(follow(soak_settings(endpoint, prefix), Path(folder)))
 
@@ -227,7 +227,7 @@ class Round:
         answers: The answers of `is_finished`, with their times.
         seen: The version of each page, as the reader of changes knows it.
         pages: The version of each page, as the table has it.
-        errors: With what workers ended.
+        errors: The errors with which workers ended.
         throttled: When it began to be throttled and when that ended, if it was.
         events: The events of the simulation, by kind.
         is_exact: Whether the indexes were not late.
@@ -302,7 +302,7 @@ class Throttle:
         aws: The simulation.
         usual: The settings before and after.
         begin: Seconds after the first commits of a round: workers take a while to start.
-        seconds: For so long.
+        seconds: How long the capacity is reduced.
     """
 
     def __init__(self, aws: RunningAWS, usual: Settings, begin: float, seconds: float) -> None:
@@ -342,7 +342,7 @@ def play(
     """Runs one round through the simulation, and reads the results from the engine itself."""
     prefix = local_config(engine).table_prefix
     direct = soak_settings(engine, prefix)
-    asyncio.run(found(soak_settings(aws.url, prefix), web))
+    asyncio.run(create_site_and_run(soak_settings(aws.url, prefix), web))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -369,7 +369,7 @@ def lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-async def found(config: DynamoDBConfig, web: Web) -> None:
+async def create_site_and_run(config: DynamoDBConfig, web: Web) -> None:
     """Creates the site, the run, the limits of hosts and the first page."""
     async with DynamoDBBackend(config) as backend:
         await backend.save_site(Site(site_id=SITE, name="A made-up site", seeds=[web.url(0)]))
@@ -389,30 +389,30 @@ async def look(
 
 def show(rounds: list[Round], seed: int) -> bool:
     """Prints what happened; returns whether nothing was wrong."""
-    table = Table("round", *(f"{i + 1}{', no lag' * each.is_exact}" for i, each in enumerate(rounds)))
+    table = Table("round", *(f"{i + 1}{', no lag' * played.is_exact}" for i, played in enumerate(rounds)))
 
     def row(name: str, value: Callable[[Round], float]) -> None:
-        table.add_row(name, *(f"{value(each):,}" for each in rounds))
+        table.add_row(name, *(f"{value(played):,}" for played in rounds))
 
-    row("seconds", lambda each: round(each.outcome.fates.seconds))
-    row("pages a second", lambda each: round(each.pages_per_second, 1))
-    row("workers killed", lambda each: len(each.outcome.fates.deaths))
-    row("workers frozen", lambda each: sum(map(len, each.outcome.fates.freezes.values())))
-    row("workers that ended with an error", lambda each: each.outcome.fates.errors)
-    for name in dict.fromkeys(name for each in rounds for name in each.figures):
-        row(name, lambda each, name=name: each.figures[name])  # type: ignore[misc]
+    row("seconds", lambda played: round(played.outcome.fates.seconds))
+    row("pages a second", lambda played: round(played.pages_per_second, 1))
+    row("workers killed", lambda played: len(played.outcome.fates.deaths))
+    row("workers frozen", lambda played: sum(map(len, played.outcome.fates.freezes.values())))
+    row("workers that ended with an error", lambda played: played.outcome.fates.errors)
+    for name in dict.fromkeys(name for played in rounds for name in played.figures):
+        row(name, lambda played, name=name: played.figures[name])  # type: ignore[misc]
     for name in ("ThrottlingError", "TransactionConflict", "stale reads", "errors_after", "cuts_after"):
-        row(name, lambda each, name=name: each.events.get(name, 0))  # type: ignore[misc]
+        row(name, lambda played, name=name: played.events.get(name, 0))  # type: ignore[misc]
     kinds = (LOST, HELD_TWICE, OVER_LIMIT, MISCOUNTED, MISSED, EARLY, RAISED, UNDESERVED)
     for kind in kinds:
-        row(kind, lambda each, kind=kind: sum(it.kind == kind for it in each.outcome.violations))  # type: ignore[misc]
+        row(kind, lambda played, kind=kind: sum(it.kind == kind for it in played.outcome.violations))  # type: ignore[misc]
     console.print(f"seed {seed}", table)
-    for i, each in enumerate(rounds, 1):
-        for violation in each.outcome.violations[:20]:
+    for i, played in enumerate(rounds, 1):
+        for violation in played.outcome.violations[:20]:
             console.print(f"round {i}: {violation.kind}: {violation.what}", soft_wrap=True)
-        for error, count in Counter(each.errors).most_common(5):
+        for error, count in Counter(played.errors).most_common(5):
             console.print(f"round {i}: {count} workers ended with {error}", soft_wrap=True)
-    return not any(each.outcome.violations for each in rounds)
+    return not any(played.outcome.violations for played in rounds)
 
 
 def soak(engine: str, args: argparse.Namespace) -> bool:
@@ -431,19 +431,19 @@ def soak(engine: str, args: argparse.Namespace) -> bool:
             # Once, for a minute, or for a part of a short soak.
             throttle = Throttle(aws, usual, min(20.0, seconds / 10), min(60.0, seconds / 6))
             is_throttled = number == 1 or args.short
-            each = play(engine, aws, web, treatment, throttle if is_throttled else lambda elapsed: None)
-        each.is_exact = is_exact
-        each.check()
-        rounds.append(each)
+            played = play(engine, aws, web, treatment, throttle if is_throttled else lambda elapsed: None)
+        played.is_exact = is_exact
+        played.check()
+        rounds.append(played)
         if args.short:
             return show(rounds, args.seed)
         console.print(
-            f"round {number + 1}: {each.outcome.fates.seconds:.0f} s, {each.pages_per_second:.1f} pages/s, "
-            f"{len(each.outcome.violations)} violations"
+            f"round {number + 1}: {played.outcome.fates.seconds:.0f} s, {played.pages_per_second:.1f} "
+            f"pages/s, {len(played.outcome.violations)} violations"
         )
     is_right = show(rounds, args.seed)
     without, with_lag = [
-        mean(each.pages_per_second for each in rounds if each.is_exact == is_exact)
+        mean(played.pages_per_second for played in rounds if played.is_exact == is_exact)
         for is_exact in (True, False)
     ]
     ratio = with_lag / without

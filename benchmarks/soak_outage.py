@@ -34,7 +34,7 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak_aws import found, lines, page_of, run_in_worker
+from benchmarks.soak_aws import create_site_and_run, lines, page_of, run_in_worker
 from benchmarks.stress_frontier import ROOT, RUN, SITE, Log, Web, read_events, start_process
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
@@ -239,7 +239,7 @@ class Ledger:
     Attributes:
         events: The events that the workers noted.
         errors: The errors with which workers ended.
-        exit_codes: How the processes ended.
+        exit_codes: The exit codes of the processes.
         statuses: The statuses of the items, by URL.
         versions: How many versions of each page are stored, by URL.
         crawled: How many pages the run has counted.
@@ -312,7 +312,7 @@ def soak(engine: str, args: argparse.Namespace) -> bool:
     """Crawls the site, prints what happened, and returns whether nothing was wrong."""
     pages = Web(args.links, HOSTS, 0.0, 0.0, args.seed)
     direct = soak_settings(engine, local_config(engine).table_prefix)
-    asyncio.run(found(direct, pages))
+    asyncio.run(create_site_and_run(direct, pages))
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,8 @@
 """Kills workers all the time while they crawl a made-up web; their own ledger proves that the queue is right.
 
 Worker processes share one run on DynamoDB Local. Each page is known by its number, has links to others, and
-lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random; every
-second a random worker gets SIGKILL and is replaced. Workers write what they do into files, line by line,
+lies on one of many hosts, some of which have a delay or a maximum in flight. Handlers fail at random. Every
+second a random worker is killed by SIGKILL and replaced. Workers write what they do into files, line by line,
 before and after they do it. At the end the table must agree with these: no page is lost, none was held twice
 at a time, and no host was ever over its limits.
 
@@ -77,7 +77,7 @@ class Web:
         first = [5 * page + i for i in range(1, 6)]
         rest = random.Random(f"{self.seed}/{page}")  # noqa: S311 # a test load
         others = [rest.randrange(min(self.links, 5 * page + 5)) for _ in range(10)]
-        return [self.url(each) for each in (*first, *others) if each < self.links]
+        return [self.url(linked) for linked in (*first, *others) if linked < self.links]
 
     def limits(self, host: int) -> tuple[float, int | None]:
         """Returns the delay and the maximum in flight of a host."""
@@ -153,7 +153,7 @@ async def crawl(config: DynamoDBConfig, folder: Path, web: Web, concurrency: int
 
 
 class Violation(NamedTuple):
-    """Something that must not happen."""
+    """A broken promise of the queue, as the log and the table show it."""
 
     kind: str
     what: str
@@ -290,12 +290,12 @@ def drive(
     frozen: dict[int, float] = {}
     next_kill = started + treatment.kill_every
     next_freeze = started + (treatment.freeze_every or treatment.limit)
-    while all(each.exitcode != 0 for each in workers) and time.time() < started + treatment.limit:
+    while all(worker.exitcode != 0 for worker in workers) and time.time() < started + treatment.limit:
         time.sleep(0.02)
         now = time.time()
         tick(now - started)
-        for i, each in enumerate(workers):
-            if each.exitcode is not None and each.exitcode != 0:
+        for i, worker in enumerate(workers):
+            if worker.exitcode is not None and worker.exitcode != 0:
                 fates.errors += 1
                 workers[i] = start()
         for pid in [pid for pid, until in frozen.items() if until <= now]:
@@ -319,9 +319,9 @@ def drive(
             frozen[pid] = now + chance.uniform(0.2, 2.0) * LEASE_SECONDS
     for pid in frozen:
         os.kill(pid, signal.SIGCONT)
-    for each in workers:
-        each.join(max(1.0, started + treatment.limit - time.time()))
-        each.kill()
+    for worker in workers:
+        worker.join(max(1.0, started + treatment.limit - time.time()))
+        worker.kill()
     fates.seconds = time.time() - started
     return fates
 
@@ -361,8 +361,8 @@ def leases(outcome: Outcome) -> list[Held]:
     under them is refused.
     """
     fates = outcome.fates
-    begins = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "begin"}
-    ends = {each["token"] + each["item"]: each for each in outcome.events if each["event"] == "end"}
+    begins = {event["token"] + event["item"]: event for event in outcome.events if event["event"] == "begin"}
+    ends = {event["token"] + event["item"]: event for event in outcome.events if event["event"] == "end"}
 
     def end(name: str, begin: dict[str, Any]) -> float:
         ended = ends[name]["at"] if name in ends else fates.deaths.get(begin["pid"], begin["at"])
@@ -371,16 +371,16 @@ def leases(outcome: Outcome) -> list[Held]:
 
     return [
         Held(
-            item=each["item"],
-            host=each["host"],
-            token=each["token"],
-            begin=each["at"],
-            end=end(name, each),
-            lease_began=each["started_at"],
-            expires_at=each["expires_at"],
+            item=event["item"],
+            host=event["host"],
+            token=event["token"],
+            begin=event["at"],
+            end=end(name, event),
+            lease_began=event["started_at"],
+            expires_at=event["expires_at"],
             returned=name in ends,
         )
-        for name, each in begins.items()
+        for name, event in begins.items()
     ]
 
 
@@ -390,9 +390,9 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
     held = leases(outcome)
     by_item: defaultdict[str, list[Held]] = defaultdict(list)
     by_host: defaultdict[str, list[Held]] = defaultdict(list)
-    for each in held:
-        by_item[each.item].append(each)
-        by_host[each.host].append(each)
+    for lease in held:
+        by_item[lease.item].append(lease)
+        by_host[lease.host].append(lease)
 
     def wrong(kind: str, what: str) -> None:
         outcome.violations.append(Violation(kind, what))
@@ -412,7 +412,7 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
         figures[item.status] += 1
         if not item.status.is_final:
             wrong(LOST, f"{item.url} is {item.status}")
-        tokens = sorted(by_item[item.item_id], key=lambda each: each.token)
+        tokens = sorted(by_item[item.item_id], key=lambda lease: lease.token)
         last = f"{item.attempt:010}.{item.lease_token}"
         if item.status == "completed" and (not tokens or tokens[-1].token != last or not tokens[-1].returned):
             wrong(LOST, f"{item.url} was completed under a lease whose handler did not return")
@@ -428,7 +428,7 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
     for host, its_leases in by_host.items():
         delay, most = web.limits(int(host[1:].partition(".")[0]))
         if delay:
-            began = sorted(each.lease_began for each in its_leases)
+            began = sorted(lease.lease_began for lease in its_leases)
             gaps = [after - before for before, after in pairwise(began)]
             figures["delays kept"] += sum(gap >= delay for gap in gaps)
             for gap in gaps:
@@ -439,13 +439,13 @@ def check(outcome: Outcome, web: Web) -> Counter[str]:
             if (seen := most_at_once(its_leases)) > most:
                 wrong(OVER_LIMIT, f"{host}: {seen} in flight")
     figures["leases"] = len(held)
-    figures["leases of killed workers"] = sum(not each.returned for each in held)
+    figures["leases of killed workers"] = sum(not lease.returned for lease in held)
     return figures
 
 
 def most_at_once(its_leases: list[Held]) -> int:
     """Returns how many handlers ran at the same time, at most."""
-    steps = sorted([(each.begin, 1) for each in its_leases] + [(each.end, -1) for each in its_leases])
+    steps = sorted([(lease.begin, 1) for lease in its_leases] + [(lease.end, -1) for lease in its_leases])
     now = most = 0
     for _, step in steps:
         now += step

@@ -97,7 +97,7 @@ def crawl_of(store: Store, start_url: str, run_id: str | None = None) -> Crawl:
 
 
 async def work(config: DynamoDBConfig, engine: str, start_url: str, run_id: str, tasks: int) -> Units:
-    """Crawls until the run is finished, in one worker process. Returns what it has consumed."""
+    """Crawls until the run is finished, in one worker process. Returns the units that it has consumed."""
     async with connect(config) as store, aiohttp.ClientSession() as http:
         async with crawl_of(store, start_url, run_id) as crawl:
             await crawl.work(partial(fetch, http), concurrency=tasks, worker_id=f"process {os.getpid()}")
@@ -149,7 +149,7 @@ async def crawl_site(store: Store, start_url: str, pool: Executor, args: argpars
 
 
 async def crawl_several_times(store: Store, mirror: Mirror, start_url: str, args: argparse.Namespace) -> None:
-    """Crawls the site several times, and prints what each pass found and cost."""
+    """Crawls the site several times, and prints the results and the costs of each pass."""
     # Each worker is a fork of a process that has only imported modules: a fork of this one would share its
     # connections, and an interpreter of its own would import them again.
     context = multiprocessing.get_context("forkserver")

@@ -1,4 +1,4 @@
-"""Chooses the engine of the demo: AWS's DynamoDB Local if it is here, moto otherwise."""
+"""Chooses the engine of the demo: AWS's DynamoDB Local if it is installed, and moto otherwise."""
 
 import os
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def run_engine(name: str) -> AsyncIterator[Engine]:
     """Runs an engine on this machine.
 
     Args:
-        name: "moto", "dynamodb-local", or "auto" for DynamoDB Local if it starts, and moto if not.
+        name: "moto", "dynamodb-local", or "auto": DynamoDB Local if it starts, and moto otherwise.
 
     Raises:
         RuntimeError: The engine did not start.
@@ -62,7 +62,7 @@ async def run_engine(name: str) -> AsyncIterator[Engine]:
 
 
 def known_engine(endpoint: str | None, region: str | None) -> Engine:
-    """Returns the engine that the command line names. An endpoint on this machine is DynamoDB Local's."""
+    """Returns the engine of the command line's options. A local endpoint is taken for DynamoDB Local."""
     if urlsplit(endpoint or "").hostname in ("127.0.0.1", "localhost", "::1"):
         return Engine("dynamodb-local", endpoint, f"DynamoDB Local at {endpoint}, as asked for")
     return Engine("aws", endpoint, f"AWS at {endpoint or region}, as asked for")

@@ -1,4 +1,4 @@
-"""Turns HTML into what is stored of a page, and a stored page into the passages of a search index."""
+"""Turns HTML into the content of a page, and a stored page into the passages of a search index."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,7 +81,7 @@ def description_of_pydoc(document: Any) -> str:
 
 
 def mark_headings_of_pydoc(document: Any) -> None:
-    """Makes headings of what looks like headings on pages of pydoc, and drops what is on all of them."""
+    """Marks up the headings on pages of pydoc as headings, and drops the parts that all pages share."""
     for element in document.xpath("//body/div[contains(@style, 'float')] | //td[@class='extra']"):
         element.drop_tree()
     for cell in document.xpath("//td"):
@@ -113,7 +113,7 @@ def mark_headings_of_pydoc(document: Any) -> None:
 
 
 def drop_inherited(cell: Any) -> None:
-    """Drops the methods that a class inherits: the other class has them too."""
+    """Drops the methods that a class inherits, because the section of the other class has them."""
     inherited = False
     for element in list(cell):
         if element.tag == "hr":
@@ -140,7 +140,7 @@ def split(version: PageVersion) -> Iterator[Passage]:
 
 
 def has_text(section: str) -> bool:
-    """Returns whether a section is more than headings and rules."""
+    """Returns whether a section has more than headings and rules."""
     return any(line.strip(" -") and not line.startswith("#") for line in section.splitlines())
 
 

@@ -29,7 +29,7 @@ class Units:
 
     @classmethod
     def of(cls, metrics: Mapping[tuple[str, str], OperationMetrics], engine: str) -> "Units":
-        """Adds up what a backend has counted.
+        """Adds up the capacity units that a backend has counted.
 
         Args:
             metrics: The result of `backend.metrics()`.
@@ -76,40 +76,42 @@ class Pass:
 
 
 def table_of_passes(passes: Mapping[str, Pass]) -> Table:
-    """Lists what each pass found, and how fast it was. The keys name the passes."""
+    """Lists the results and the speed of each pass. The keys name the passes."""
     table = Table("pass", "s", "pages/s", "new", "changed", "unchanged", "bodies", "the change feed says")
-    for name, each in passes.items():
-        stats = each.stats
-        speed = (f"{each.seconds:.1f}", f"{stats.pages_crawled / each.seconds:.0f}")
-        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, each.bodies)
-        table.add_row(name, *speed, *map(str, counts), each.feed)
+    for name, crawl_pass in passes.items():
+        stats = crawl_pass.stats
+        speed = (f"{crawl_pass.seconds:.1f}", f"{stats.pages_crawled / crawl_pass.seconds:.0f}")
+        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, crawl_pass.bodies)
+        table.add_row(name, *speed, *map(str, counts), crawl_pass.feed)
     return table
 
 
 def gains(passes: Mapping[str, Pass], engine: str) -> list[str]:
-    """Returns the gains of a user, one sentence for each."""
-    pages = sum(each.stats.pages_crawled for each in passes.values())
-    seconds = sum(each.seconds for each in passes.values())
+    """Returns the benefits for a user, one sentence for each."""
+    pages = sum(crawl_pass.stats.pages_crawled for crawl_pass in passes.values())
+    seconds = sum(crawl_pass.seconds for crawl_pass in passes.values())
     lines = [f"{pages:,} pages in {seconds:.1f} s, {pages / seconds:.0f} pages/s"]
-    for name, each in passes.items():
-        crawled, unchanged = each.stats.pages_crawled, each.stats.pages_unchanged
+    for name, crawl_pass in passes.items():
+        crawled, unchanged = crawl_pass.stats.pages_crawled, crawl_pass.stats.pages_unchanged
         if unchanged:
-            work = f"bodies stored: {each.bodies:,}, pages to embed again: {each.changes:,}"
+            work = f"bodies stored: {crawl_pass.bodies:,}, pages to embed again: {crawl_pass.changes:,}"
             lines.append(f"pass {name}: {unchanged:,} of {crawled:,} pages unchanged, {work}")
     if engine != "moto":
-        lines += [f"1,000 pages as in pass {name}: {_cost(each)}" for name, each in passes.items()]
+        lines += [
+            f"1,000 pages as in pass {name}: {_cost(crawl_pass)}" for name, crawl_pass in passes.items()
+        ]
     return [*lines, NOTES[engine]]
 
 
-def _cost(each: Pass) -> str:
-    thousands = each.stats.pages_crawled / 1000
-    writes, reads = each.units.writes / thousands, each.units.reads / thousands
-    cents = 100 * each.units.dollars / thousands
+def _cost(crawl_pass: Pass) -> str:
+    thousands = crawl_pass.stats.pages_crawled / 1000
+    writes, reads = crawl_pass.units.writes / thousands, crawl_pass.units.reads / thousands
+    cents = 100 * crawl_pass.units.dollars / thousands
     return f"{writes:,.0f} write units, {reads:,.0f} read units, {cents:.2f} cents"
 
 
 async def table_of_site(backend: StorageBackend, site_id: str) -> Table:
-    """Lists what the tables have of a site."""
+    """Lists the records of a site in the tables."""
     usage = await backend.get_content_usage(site_id)
     slowest: PageVersion | None = None
     async for version in backend.iter_versions(site_id):

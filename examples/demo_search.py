@@ -1,4 +1,4 @@
-"""A search index of chunks in one SQLite file, by sqlite-vec, and what embeds the chunks."""
+"""A search index of chunks in one SQLite file, with sqlite-vec, and two embedders."""
 
 import re
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ class Embedder(Protocol):
     """Turns texts into vectors of length 1.
 
     Attributes:
-        name: Tells it from others: an index has vectors of one embedder.
-        dimensions: How long its vectors are.
+        name: The name of the embedder. An index has the vectors of only one embedder.
+        dimensions: The number of dimensions of its vectors.
     """
 
     name: str
     dimensions: int
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embeds the texts of chunks. A vector depends on its text alone, and on no other chunk."""
+        """Embeds the texts of chunks. A vector must depend only on its text, and on no other chunk."""
         ...
 
     def embed_question(self, question: str, rarity: Vectors) -> Vectors:
@@ -47,17 +47,17 @@ class Embedder(Protocol):
 
 
 def terms(text: str) -> list[str]:
-    """Returns the words of a text that say something, and their pieces of four letters."""
+    """Returns the words of a text without stop words, and their pieces of four letters."""
     words = [word for match in WORD.findall(text) if (word := match.lower()) not in ENGLISH_STOP_WORDS]
     marked = [f"<{word}>" for word in words]
     return words + [word[i : i + PIECE] for word in marked for i in range(len(word) - PIECE + 1)]
 
 
 class HashedWords:
-    """Hashes words and pieces of words. It needs no model, and knows no synonyms.
+    """Hashes words and pieces of words. It needs no model, but does not know synonyms.
 
     Inverse document frequencies depend on all chunks: as a part of vectors, they would change with each edit.
-    So they weigh the terms of the question alone, as they are at that moment.
+    So only the terms of the question are weighted with them, with their values at that moment.
     """
 
     name = "hashed words"
@@ -202,7 +202,7 @@ class SqliteIndex:
         self._database.close()
 
     def frequencies(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Returns for each dimension in how many chunks it is not 0."""
+        """Returns the number of chunks in which each dimension is not 0."""
         return np.frombuffer(self._database.execute("SELECT frequencies FROM embedder").get, np.int64)
 
     def _remove(self, ids: Sequence[str]) -> None:
@@ -216,6 +216,6 @@ class SqliteIndex:
             self._count(np.stack(stored), -1)
 
     def _count(self, vectors: Vectors, sign: int) -> None:
-        """Counts vectors in, or out."""
+        """Adds vectors to the counts, or removes them."""
         frequencies = self.frequencies() + sign * np.count_nonzero(vectors, axis=0)
         self._database.execute("UPDATE embedder SET frequencies = ?", (frequencies.tobytes(),))

@@ -20,7 +20,7 @@ VOLATILE = re.compile(r"(?<=0x)[0-9a-f]{6,}|(?<=handle )[0-9a-f]{6,}|/tmp/tmp\w+
 
 
 def is_page(url: str, site_url: str) -> bool:
-    """Returns whether a URL is that of a page of the site."""
+    """Returns whether a URL is the URL of a page of the site."""
     parts = urlsplit(url)
     return parts.netloc == urlsplit(site_url).netloc and bool(PAGE_PATH.fullmatch(parts.path))
 
@@ -52,9 +52,10 @@ async def pydoc_server() -> AsyncIterator[str]:
 
 
 class Mirror:
-    """A copy of pydoc's pages as they were at the beginning, with an ETag for each page.
+    """A copy of pydoc's pages, made at the start, with an ETag for each page.
 
-    Pages that pydoc serves change without an edit: they show addresses, and the modules imported so far.
+    The pages that pydoc serves change without an edit: they contain memory addresses, and the names of the
+    modules that are imported so far.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Mirror:
         del self._pages[f"/{name}"]
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers a request, with 304 if the client has the present page."""
+        """Answers a request, with 304 if the client has the current page."""
         html = self._pages.get(request.path)
         if html is None:
             return web.Response(status=404)

@@ -20,7 +20,7 @@ SITE = "docs"
 
 
 class Index:
-    """A toy instead of a vector store: it has the chunks of each page, and the cursor of the feed."""
+    """A simple replacement for a vector store: it has the chunks of each page, and the cursor of the feed."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[str]] = {}
@@ -52,7 +52,7 @@ async def sync(backend: StorageBackend, index: Index) -> str:
 
 
 async def crawl(backend: StorageBackend, site: dict[str, str | None]) -> None:
-    """Commits the present pages of a site, as a crawler does. A page whose text is None is gone."""
+    """Commits the current pages of a site, as a crawler does. A page whose text is None is gone."""
     for name, text in site.items():
         url = f"https://example.com/{name}"
         page = Page(page_id=page_id(url), site_id=SITE, url=url, status_code=200 if text is not None else 404)

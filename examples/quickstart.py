@@ -15,7 +15,7 @@ WEB = {
 
 
 async def main() -> None:
-    """Crawls the site, and prints what the change feed says."""
+    """Crawls the site, and prints the changes of the change feed."""
     async with local_dynamodb() as endpoint, connect(local_config(endpoint)) as store:
         async with store.crawl("docs", seeds=[HOME]) as run:
 

@@ -7,8 +7,8 @@
 
 The site is Python's own documentation server. `sync_index` follows its change feed into a file of SQLite
 with the extension sqlite-vec. Then three pages are edited and one is deleted: the next sync embeds three
-pages, and removes one. How often the right page is among the first five passages is measured, with 30
-questions.
+pages, and removes one. With 30 questions, the demo measures how often the right page is among the first five
+passages.
 """
 
 import argparse
@@ -67,8 +67,8 @@ class Step:
         crawled: The pages that were crawled.
         crawl_seconds: How long the crawl took.
         sync_seconds: How long the sync took.
-        report: What the sync did.
-        units: What the sync consumed.
+        report: The report of the sync.
+        units: The capacity units that the sync consumed.
     """
 
     crawled: int
@@ -145,7 +145,7 @@ async def fetch(http: aiohttp.ClientSession, task: Task) -> None:
 
 @contextmanager
 def progress_of(name: str) -> Iterator[Any]:
-    """Shows a number that grows."""
+    """Shows the progress of a step as a number of pages."""
     columns = (
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
@@ -158,11 +158,11 @@ def progress_of(name: str) -> Iterator[Any]:
 
 
 def recall(index: SqliteIndex, questions: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
-    """Returns the questions of which no right page is among the first passages."""
+    """Returns the questions for which no right page is among the first passages."""
     return [
-        each["question"]
-        for each in questions
-        if not {answer.page for answer in index.search(each["question"], limit)} & set(each["pages"])
+        labeled["question"]
+        for labeled in questions
+        if not {answer.page for answer in index.search(labeled["question"], limit)} & set(labeled["pages"])
     ]
 
 
@@ -208,8 +208,8 @@ def show_recall(index: SqliteIndex) -> None:
     """Prints how often the right page is among the first five passages."""
     questions = json.loads(QUESTIONS.read_text())["measured"]
     missed = recall(index, questions)
-    found = len(questions) - len(missed)
-    console.print(f"recall@5: {found / len(questions):.2f}, {found} of {len(questions)} questions")
+    answered = len(questions) - len(missed)
+    console.print(f"recall@5: {answered / len(questions):.2f}, {answered} of {len(questions)} questions")
     console.print(*(f"  not found: {question}" for question in missed), sep="\n")
 
 

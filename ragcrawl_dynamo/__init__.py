@@ -179,4 +179,4 @@ __all__ = [
     "registrable_domain",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -92,7 +92,11 @@ class Assembly:
         self.unseen_pages = UnseenPages(self.frontiers, self.runs, self.pages)
         self.run_completion = RunCompletion(self.frontiers, self.runs, self.pages, self.sites)
         self.site_deletion = SiteDeletion(
-            self.sites, self.runs, self.frontier_items, (self.pages, self.changes, self.garbage)
+            self.sites,
+            self.runs,
+            self.frontier_items,
+            self.frontiers,
+            (self.pages, self.changes, self.garbage),
         )
 
     async def open(self, *, create_tables: bool, create_missing_indexes: bool) -> None:
@@ -135,7 +139,7 @@ class Assembly:
         return removed
 
     async def close(self) -> None:
-        """Writes the data that is kept in memory, and closes the connections. It goes on if a step fails."""
+        """Writes the data that is kept in memory, and closes the connections, even if a step fails."""
         if self.gateway.is_inherited:
             # Only the process that opened the connections writes the data that is kept in memory.
             return

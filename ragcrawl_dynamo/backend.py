@@ -40,7 +40,7 @@ class DynamoDBBackend(StorageBackend):
     """The backend on Amazon DynamoDB. It does no I/O before `initialize()`, and belongs to one event loop.
 
     Args:
-        config: Its settings.
+        config: The settings of the backend.
         clock: The clock by which leases, ages and delays are judged; replaced in tests.
         on_request: Called in the event loop after each request, retries included. Its errors are logged.
         on_lease_lost: Called once with each claim whose lease proves to be lost. Its errors are logged.
@@ -64,7 +64,7 @@ class DynamoDBBackend(StorageBackend):
         return self._rooms.config
 
     def find_destination(self) -> Destination:
-        """Returns the region and the endpoint that are, or would be, used, and who chose them."""
+        """Returns the region and the endpoint of requests, and the setting or variable that chose each."""
         return self._rooms.gateway.find_destination()
 
     @property

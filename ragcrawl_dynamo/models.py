@@ -75,7 +75,7 @@ class FrontierStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether an item with this status stays as it is until a caller changes it."""
+        """Whether the status is final: the queue does not change an item that has it."""
         return self in (FrontierStatus.COMPLETED, FrontierStatus.FAILED, FrontierStatus.SKIPPED)
 
 
@@ -289,7 +289,7 @@ class Page(Entity):
     """The URL to which this page redirects, if the latest fetch said so. You set it; commits clear it."""
 
     def needs_recrawl(self, max_age_hours: float | None = None, force: bool = False) -> bool:
-        """Tells whether the page is to be crawled again, as `get_pages_needing_recrawl` chooses pages.
+        """Returns whether the page is to be crawled again, as `get_pages_needing_recrawl` chooses pages.
 
         Args:
             max_age_hours: A page that was crawled within that many hours is not. None sets no limit.

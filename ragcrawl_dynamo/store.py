@@ -24,7 +24,7 @@ __all__ = ["Store", "connect"]
 
 
 class Store(DynamoDBBackend):
-    """A backend on DynamoDB, with `crawl` for what takes many calls of its other methods."""
+    """A backend on DynamoDB, with `crawl`, which replaces many calls of its other methods."""
 
     def crawl(
         self,
@@ -70,7 +70,7 @@ class Store(DynamoDBBackend):
             delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
                 `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
                 deleted, and an error is logged.
-            kind_of: Returns what the status of an answer says of a page, to store it in another way than
+            kind_of: Returns the meaning of an HTTP status for a page, if it is not that of
                 `ResponseKind.of`.
             host_delay: See `frontier`.
             host_max_in_flight: See `frontier`.

@@ -71,7 +71,7 @@ class TableOptions(BaseModel):
         return self.autoscaling_max_read is not None or self.autoscaling_max_write is not None
 
     def problems(self, billing_mode: str, read_capacity: int, write_capacity: int) -> Iterator[str]:
-        """Yields what contradicts the billing of the tables, one sentence for each."""
+        """Yields the options that contradict the billing of the tables, one sentence for each."""
         if billing_mode == "PROVISIONED":
             yield from self._problems_if_provisioned("read", read_capacity)
             yield from self._problems_if_provisioned("write", write_capacity)

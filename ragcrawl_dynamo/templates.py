@@ -262,12 +262,12 @@ def _keys(definition: dict[str, Any]) -> dict[str, str]:
 
 def _throughput(definition: dict[str, Any]) -> dict[str, Any]:
     """Returns the capacity and the limits of a table or an index."""
-    found: dict[str, Any] = {}
+    block: dict[str, Any] = {}
     if (throughput := definition.get("ProvisionedThroughput")) is not None:
-        found["read_capacity"] = throughput["ReadCapacityUnits"]
-        found["write_capacity"] = throughput["WriteCapacityUnits"]
+        block["read_capacity"] = throughput["ReadCapacityUnits"]
+        block["write_capacity"] = throughput["WriteCapacityUnits"]
     for name, fields in _LIMITS.items():
         if (limits := definition.get(name)) is not None:
-            block, names = fields
-            found[block] = [{names[field]: value for field, value in limits.items()}]
-    return found
+            block_name, names = fields
+            block[block_name] = [{names[field]: value for field, value in limits.items()}]
+    return block

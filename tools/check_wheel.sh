@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it without extras into an empty environment, and tests it there.
+# check_wheel.sh [WHEEL]: installs a wheel without extras into an empty environment, and tests it there. Without
+# WHEEL it builds one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" wheel --quiet --no-deps --wheel-dir "$folder" .
-"$folder/env/bin/pip" install --quiet --constraint constraints.txt "$folder"/*.whl
+if [ $# = 0 ]; then
+    "$folder/env/bin/pip" wheel --quiet --no-deps --wheel-dir "$folder" .
+    set -- "$folder"/*.whl
+fi
+"$folder/env/bin/pip" install --quiet --constraint constraints.txt "$1"
 cd "$folder"
 env/bin/python - <<'PYTHON'
 import sys

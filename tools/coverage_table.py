@@ -1,9 +1,12 @@
-"""Prints the coverage that `make test` measured, room by room.
+"""Prints the coverage that was measured, room by room, and fails if too few branches were taken.
 
-`.venv/bin/coverage report -m` names the lines that were missed.
+`make test` measures all tests, `make test-unit-coverage` the unit tests of the rooms whose decisions matter
+most. `.venv/bin/coverage report -m` names the lines that were missed.
 """
 
+import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +22,13 @@ def room(file: str) -> str:
 
 
 def main() -> None:
-    """Reads the data of the last run, sums it up, and prints it."""
+    """Reads the data of the last run, sums it up, prints it, and compares it with the floor."""
+    parser = argparse.ArgumentParser(description="Prints the coverage of each room.")
+    parser.add_argument("rooms", nargs="*", help="the rooms that are measured; all together by default")
+    parser.add_argument(
+        "--floor", type=float, default=0, help="how many percent of the branches are taken at least"
+    )
+    arguments = parser.parse_args()
     coverage = Coverage()
     coverage.load()
     with TemporaryDirectory() as folder:
@@ -33,12 +42,22 @@ def main() -> None:
             sums[key] = [
                 total + figures["summary"][name] for total, name in zip(sums[key], names, strict=True)
             ]
-    print(f"{'coverage':<16}{'lines':>8}{'branches':>10}{'covered':>10}")
+    print(f"{'coverage':<16}{'lines':>8}{'covered':>10}{'branches':>10}{'covered':>10}")
     for key in sorted(sums, key=lambda key: (key == "all", key)):
         lines, covered_lines, branches, covered_branches = sums[key]
-        if lines:
-            share = (covered_lines + covered_branches) / (lines + branches)
-            print(f"{key:<16}{lines:>8,}{branches:>10,}{share:>10.1%}")
+        if lines and (key in arguments.rooms or not arguments.rooms):
+            print(
+                f"{key:<16}{lines:>8,}{covered_lines / lines:>10.1%}"
+                f"{branches:>10,}{percent(covered_branches, branches):>9.1f}%"
+            )
+    low = [key for key in arguments.rooms or ["all"] if percent(sums[key][3], sums[key][2]) < arguments.floor]
+    if low:
+        sys.exit(f"fewer than {arguments.floor:g} % of the branches were taken in: {', '.join(low)}")
+
+
+def percent(covered: int, branches: int) -> float:
+    """Returns how many percent of the branches were taken; 100 if there are none."""
+    return 100 * covered / branches if branches else 100.0
 
 
 if __name__ == "__main__":

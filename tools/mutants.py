@@ -1,6 +1,7 @@
 """Tests the tests of a room: changes one thing in its code at a time, and runs the tests that reach it.
 
-`make mutants ROOM=_commit` runs it, and writes the mutants that no test noticed into `build/mutants/_commit.md`.
+`make mutants ROOM=_commit` runs it, and writes the mutants that no test has noticed into
+`build/mutants/_commit.md`.
 mutmut makes the mutants, and forks a process for each. The tests are those of the room in tests/unit, and
 those in tests/contract on moto, which answers in the same process. A mutant that breaks a type counts as
 noticed, since `make lint` checks types. Of a room with more mutants than two cores can try in a quarter of an

@@ -1,5 +1,7 @@
 """Checks the English of docs, docstrings, comments and messages: by proselint, and by phrases to avoid.
 
+In Python files it also refuses names that do not say what they name.
+
 `make lint` runs it on the whole repository, `python tools/prose.py FILE ...` on some files. It prints each
 finding as `file:line: message`, and fails if there is one.
 """
@@ -21,7 +23,7 @@ from proselint.tools import LintFile
 
 ROOT = Path(__file__).parent.parent
 
-FOLDERS = ("ragcrawl_dynamo", "docs", "tests", "benchmarks", "examples", "tools")
+FOLDERS = ("ragcrawl_dynamo", "docs", "tests", "benchmarks", "examples", "tools", "changelog.d")
 
 # Checks of proselint that are not for this text.
 IGNORED_CHECKS = (
@@ -38,10 +40,19 @@ PHRASES = {
     "passed over": "missed, or left out",
     "the other way round": "swapped, or the opposite",
     "in vain": "say what was not achieved",
+    "whatever": "every, any, regardless of",
+    "whoever": "the caller, the process, the worker",
 }
 
 # How no docstring begins: its first line says what the thing does or is.
-RIDDLES = frozenset({"Of", "That", "What", "Whatever", "Who", "Whoever", "Whose"})
+RIDDLES = frozenset({"Of", "That", "What", "Who", "Whose"})
+
+# Names of variables, arguments and attributes that readers stumbled over, and examples of better ones.
+EMPTY_NAMES = {
+    "each": "its kind, such as page or claim",
+    "found": "its kind, such as items or tables",
+    "own": "whose and of which kind, such as own_token",
+}
 
 # Replaces text that is not prose: no check knows it, and no word is repeated across it.
 BLANK = "·"
@@ -92,11 +103,27 @@ def riddles(text: str) -> Iterator[tuple[int, str]]:
                 yield node.body[0].lineno, f"a docstring begins with {word!r}: begin with a verb, or a name"
 
 
+def empty_names(text: str) -> Iterator[tuple[int, str]]:
+    """Yields the variables, arguments and attributes of a module that have one of `EMPTY_NAMES`."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case (
+                ast.Name(id=str(name), ctx=ast.Store())
+                | ast.Attribute(attr=str(name), ctx=ast.Store())
+                | ast.arg(arg=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+                | ast.ExceptHandler(name=str(name))
+            ) if name.strip("_") in EMPTY_NAMES:
+                yield node.lineno, f"the name {name!r} says nothing: write {EMPTY_NAMES[name.strip('_')]}"
+
+
 def findings(path: Path) -> Iterator[tuple[int, str]]:
     """Yields the line and the message of everything in a file that is not plain English."""
     text = path.read_text()
     if path.suffix == ".py":
         yield from riddles(text)
+        yield from empty_names(text)
         lines = python_prose(text, with_messages="ragcrawl_dynamo" in path.parts)
     else:
         lines = markdown_prose(text)

@@ -1,6 +1,6 @@
 """Writes the list of modules in docs/architecture.md, from the first line of each module's docstring.
 
-`python tools/rooms.py` writes it. A test compares it with what is there.
+Run `python tools/rooms.py`. A test fails if the list is out of date.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def modules(room: str) -> str:
 
 
 def written(page: str) -> str:
-    """Returns the page with the modules as they are."""
+    """Returns the text of the page with an up-to-date list of modules."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return "".join((before, BEGIN, "\n", "\n".join(modules(room) for room in ROOMS), "\n", END, after))

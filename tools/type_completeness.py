@@ -1,6 +1,6 @@
-"""Prints how many public names have a complete type, and which do not; fails if too few have one.
+"""Prints how many public names have a complete type, and lists the others. Fails if too few are complete.
 
-It reads what `pyright --verifytypes ragcrawl_dynamo --ignoreexternal --outputjson` prints. `make
+It reads the output of `pyright --verifytypes ragcrawl_dynamo --ignoreexternal --outputjson`. `make
 typecheck-public` runs both.
 """
 

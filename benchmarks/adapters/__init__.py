@@ -1,1 +1,1 @@
-"""Measures what a page costs each crawler, with its default storage and with its adapter."""
+"""Measures the cost of a page for each crawler, with its default storage and with its adapter."""

@@ -19,8 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from benchmarks.bodies import ROOT
-from benchmarks.machine import markdown
+from benchmarks.machine import ROOT, markdown
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import local_config, run_dynamodb_local
 from tests.adapters.site import Site
@@ -35,6 +34,7 @@ STORAGES = {
 PROMISE = 3.0
 
 Rounds = dict[str, dict[str, list[dict[str, Any]]]]
+Medians = dict[str, dict[str, dict[str, float]]]
 
 
 async def crawl(crawler: str, urls: list[str], *args: str) -> dict[str, Any]:
@@ -107,36 +107,43 @@ async def create_tables(endpoint: str, prefix: str) -> None:
         pass
 
 
-def median_seconds(runs: list[dict[str, Any]]) -> float:
-    """Returns the median of the seconds of crawls."""
-    return float(statistics.median(run["seconds"] for run in runs))
+def medians(results: Rounds) -> Medians:
+    """Returns the medians of all crawls, by crawler and storage: in all, a second, or of a page."""
+    return {
+        name: {
+            storage: {
+                "seconds": statistics.median(run["seconds"] for run in runs),
+                "rate": statistics.median(run["pages"] / run["seconds"] for run in runs),
+                "cpu": statistics.median(run["cpu"] / run["pages"] for run in runs) * 1000,
+                "requests": statistics.median(run["requests"] / run["pages"] for run in runs),
+            }
+            for storage, runs in storages.items()
+        }
+        for name, storages in results.items()
+    }
 
 
-def verdicts(results: Rounds) -> Iterator[str]:
+def verdicts(crawls: Medians) -> Iterator[str]:
     """Yields a sentence for each crawler: whether the promise is kept."""
-    for name, storages in results.items():
-        times = median_seconds(storages["dynamodb"]) / median_seconds(storages["own"])
+    for name, storages in crawls.items():
+        times = storages["dynamodb"]["seconds"] / storages["own"]["seconds"]
         yield f"{name}: {times:.1f}, {'kept' if times <= PROMISE else '**missed**'}."
 
 
-def rows(results: Rounds) -> list[list[str]]:
+def rows(crawls: Medians) -> list[list[str]]:
     """Returns a table of medians."""
     table = [["crawler", "storage", "seconds", "times the default", "pages/s", "CPU, ms", "requests"]]
-    for name, storages in results.items():
-        default = median_seconds(storages["own"])
-        for storage, runs in storages.items():
-            seconds = median_seconds(runs)
-            pages = statistics.median(run["pages"] for run in runs)
-            requests = statistics.median(run["requests"] / run["pages"] for run in runs)
+    for name, storages in crawls.items():
+        for storage, costs in storages.items():
             table.append(
                 [
                     name,
                     STORAGES[name].get(storage, "DynamoDB"),
-                    f"{seconds:.1f}",
-                    f"{seconds / default:.1f}",
-                    f"{pages / seconds:.0f}",
-                    f"{statistics.median(run['cpu'] / run['pages'] for run in runs) * 1000:.1f}",
-                    f"{requests:.2f}" if storage == "dynamodb" else "-",
+                    f"{costs['seconds']:.1f}",
+                    f"{costs['seconds'] / storages['own']['seconds']:.1f}",
+                    f"{costs['rate']:.0f}",
+                    f"{costs['cpu']:.1f}",
+                    f"{costs['requests']:.2f}" if storage == "dynamodb" else "-",
                 ]
             )
     return table
@@ -146,8 +153,8 @@ def main(crawlers: list[str], hosts: int, pages: int, rounds: int) -> None:
     """Measures, and prints a table."""
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         results = asyncio.run(measure(endpoint, crawlers, hosts, pages, rounds))
-    print("\n".join(markdown(rows(results))))
-    print(*verdicts(results))
+    print("\n".join(markdown(rows(medians(results)))))
+    print(*verdicts(medians(results)))
     for name, storages in results.items():
         print(name, json.dumps(storages["dynamodb"][-1]))
 

@@ -1,4 +1,4 @@
-"""Measures the seconds between two requests to a host, when a crawler is asked for a delay.
+"""Measures the seconds between two requests to a host, when a crawler has a delay for each host.
 
 The site notes when requests come. A crawl begins with all of its pages, so that none waits for a link.
 
@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 from benchmarks.adapters.broad import create_tables
 from benchmarks.adapters.soak import start
 from benchmarks.adapters.soak_site import Hit, Job, served
-from benchmarks.bodies import ROOT
-from benchmarks.machine import markdown
+from benchmarks.machine import ROOT, markdown
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
 CRAWLERS = ("scrapy", "crawlee")
@@ -46,20 +45,25 @@ class Measured(NamedTuple):
         processes: Processes that shared the crawl.
         hosts: Hosts of the site.
         asked: The delay that was asked for, in seconds.
-        gaps: Seconds between two requests to a host.
+        mean: The mean of the seconds between two requests to a host.
+        median: Their median.
+        shortest: The fewest of them.
+        longest: The most of them.
     """
 
     crawler: str
     processes: int
     hosts: int
     asked: float
-    gaps: list[float]
+    mean: float
+    median: float
+    shortest: float
+    longest: float
 
     @property
     def is_kept(self) -> bool:
         """Whether the mean differs by no more than is promised."""
-        difference = abs(statistics.mean(self.gaps) - self.asked)
-        return difference <= PROMISED_SHARE * self.asked + PROMISED_SECONDS
+        return abs(self.mean - self.asked) <= PROMISED_SHARE * self.asked + PROMISED_SECONDS
 
 
 def gaps_of(hits: list[Hit]) -> list[float]:
@@ -81,7 +85,9 @@ async def measure_one(endpoint: str, crawler: str, processes: int, hosts: int, a
         outputs = await asyncio.gather(*(process.communicate() for process in started))
         if {hit.url for hit in site.hits} != site.urls or len(site.hits) != pages:
             raise SystemExit("\n".join(output.decode()[-3000:] for output, _ in outputs))
-        return Measured(crawler, processes, hosts, asked, gaps_of(site.hits))
+        gaps = gaps_of(site.hits)
+        of_gaps = (statistics.mean(gaps), statistics.median(gaps), min(gaps), max(gaps))
+        return Measured(crawler, processes, hosts, asked, *of_gaps)
 
 
 async def measure(endpoint: str, crawlers: tuple[str, ...] = CRAWLERS) -> list[Measured]:
@@ -102,10 +108,7 @@ def rows(results: list[Measured]) -> list[list[str]]:
         *(
             [
                 *(result.crawler, str(result.processes), str(result.hosts), f"{result.asked:g}"),
-                f"{statistics.mean(result.gaps):.3f}",
-                f"{statistics.median(result.gaps):.3f}",
-                f"{min(result.gaps):.3f}",
-                f"{max(result.gaps):.3f}",
+                *(f"{seconds:.3f}" for seconds in result[4:]),
             ]
             for result in results
         ),
@@ -113,17 +116,15 @@ def rows(results: list[Measured]) -> list[list[str]]:
 
 
 def verdict(results: list[Measured]) -> str:
-    """Returns a sentence: whether the promise is kept."""
+    """Returns a sentence that says whether the promise is kept."""
     missed = [result for result in results if not result.is_kept]
     kept = f"{len(results) - len(missed)} of {len(results)} means keep this"
-    names = (f"{each.crawler} with {each.processes} processes at {each.asked:g} s" for each in missed)
+    names = (f"{result.crawler} with {result.processes} processes at {result.asked:g} s" for result in missed)
     return f"{kept}; **missed**: {', '.join(names)}." if missed else f"{kept}."
 
 
 def text(results: list[Measured]) -> Iterator[str]:
     """Yields the lines of a section of documentation."""
-    yield "## Delays between requests to a host"
-    yield ""
     yield (
         "One process crawls one host, and two processes share a crawl of three hosts, with `DOWNLOAD_DELAY` "
         "in Scrapy and `host_delay` in Crawlee. The server notes when requests come, and the table shows the "

@@ -1,10 +1,11 @@
 """Lets each crawler crawl a site many times, kills one of its processes, and compares what is stored.
 
 A site has 500 pages on five hosts, which link to each other. Some pages are linked only by redirects, by
-another one from each page. Answers are late by up to 30 ms. Of every tenth page, the first handler raises.
-Two processes of Crawlee or Scrapy share a crawl, and keep a delay between two requests to a host. One of them
-gets SIGKILL somewhere in the middle; in half of the crawls a third one is started then. ragcrawl has its
-queue in memory: its process is killed, and started again. Every crawl has a seed, which decides all of this.
+another one from each page. Answers are late by up to 30 ms. For every tenth page, the first call of the
+handler raises. Two processes of Crawlee or Scrapy share a crawl, and keep a delay between two requests to a
+host. One of them is killed at a random moment; in half of the crawls a third one is started then. ragcrawl
+has its queue in memory: its process is killed, and started again. Every crawl has a seed, which decides all
+of this.
 
 In the end all processes must have ended by themselves, each page must be stored once with its text, no link
 of the queue may be left, and no page may have been fetched more often than it was claimed. Crawlee and
@@ -26,11 +27,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.adapters.broad import create_tables
 from benchmarks.adapters.soak_site import Job, SoakSite, number_of, served
-from benchmarks.bodies import ROOT
+from benchmarks.machine import ROOT, markdown
+from benchmarks.report import Origin, Part, is_full, save
 from ragcrawl_dynamo import DynamoDBBackend, FrontierStatus
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -54,7 +55,7 @@ class Outcome:
 
     Attributes:
         wrong: Sentences.
-        figures: What happened, counted.
+        figures: Counts of the events.
     """
 
     wrong: list[str] = field(default_factory=list)
@@ -112,7 +113,7 @@ async def crawl(crawler: str, site: SoakSite, job: Job, limit: float) -> Outcome
 
 
 async def check(crawler: str, site: SoakSite, job: Job, outcome: Outcome) -> None:
-    """Compares what is stored with the site, and what was fetched with what was claimed."""
+    """Compares the stored pages with the site, and the number of fetches with the number of claims."""
     hits = Counter(hit.url for hit in site.hits)
     outcome.figures["fetches"] += sum(hits.values())
     async with DynamoDBBackend(job.config()) as backend:
@@ -212,22 +213,40 @@ async def soak_all(endpoint: str, args: argparse.Namespace) -> dict[str, list[Ou
     return outcomes
 
 
-def show(outcomes: dict[str, list[Outcome]], pages: int) -> bool:
-    """Prints what happened; returns whether nothing was wrong."""
-    table = Table(
-        "crawler", "crawls", "pages", "fetches", "fetched again", "killed", "seconds a crawl", "wrong"
-    )
+def figures_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]]:
+    """Returns the sums of all crawls, by crawler."""
+    figures: dict[str, dict[str, float]] = {}
     for crawler, crawls in outcomes.items():
         sums: Counter[str] = Counter()
         for outcome in crawls:
-            sums += outcome.figures
-        table.add_row(
-            *(crawler, f"{len(crawls)} of {pages} pages", f"{sums['pages']:,}", f"{sums['fetches']:,}"),
-            *(f"{sums['fetched again']:,}", f"{sums['killed processes']}"),
-            *(f"{sums['seconds'] / len(crawls):.1f}", str(sum(bool(outcome.wrong) for outcome in crawls))),
-        )
-    console.print(table)
-    return not any(outcome.wrong for crawls in outcomes.values() for outcome in crawls)
+            sums.update(outcome.figures)
+        figures[crawler] = {
+            "crawls": len(crawls),
+            "wrong": sum(bool(outcome.wrong) for outcome in crawls),
+            **sums,
+        }
+    return figures
+
+
+def crawls_table(figures: dict[str, dict[str, float]]) -> list[str]:
+    """Formats the sums as a table."""
+    columns = ("pages", "fetches", "fetched again", "killed processes")
+    head = ["crawler", "crawls", "stored pages", *columns[1:], "seconds a crawl", "crawls with an error"]
+    rows = [
+        [
+            crawler,
+            f"{sums['crawls']}",
+            # ragcrawl has no queue that tells why a page was fetched again.
+            *(f"{sums[name]:,}" if name in sums else "-" for name in columns),
+            f"{sums['seconds'] / sums['crawls']:.1f}" if "seconds" in sums else "-",
+            f"{sums['wrong']}",
+        ]
+        for crawler, sums in figures.items()
+    ]
+    return markdown([head, *rows])
+
+
+PARTS: dict[str, Part] = {"crawls": crawls_table}
 
 
 def main() -> None:
@@ -242,9 +261,14 @@ def main() -> None:
         "--limit", type=float, default=300.0, help="seconds after which a process is given up"
     )
     args = parser.parse_args()
+    origin = Origin.here("make soak-adapters")
     with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
         outcomes = asyncio.run(soak_all(endpoint, args))
-    if not show(outcomes, args.pages):
+    figures = figures_of(outcomes)
+    print("\n".join(crawls_table(figures)))
+    if is_full(parser, args):
+        save("soak-adapters", origin, figures)
+    if any(sums["wrong"] for sums in figures.values()):
         sys.exit(1)
 
 

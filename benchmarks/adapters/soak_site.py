@@ -30,7 +30,7 @@ class Hit(NamedTuple):
 
     Attributes:
         at: When it came, by the monotonic clock of the site's process.
-        url: What it asked for.
+        url: The URL that it asked for.
     """
 
     at: float
@@ -46,7 +46,7 @@ class Job:
         endpoint: Endpoint of DynamoDB.
         prefix: Prefix of the tables.
         folder: Where processes note which handlers have failed.
-        seed: Of everything random.
+        seed: The seed of all random numbers.
         failing: Share of the pages whose first handler raises.
         host_delay: Seconds between two requests to a host.
         lease_seconds: Seconds until others get the requests of a killed process.
@@ -191,8 +191,8 @@ def served(pages: int, hosts: int, seed: int, redirected: float, slowest: float)
 
     Args:
         pages: How many pages there are.
-        hosts: On how many hosts they are.
-        seed: Of everything random.
+        hosts: The number of hosts that serve them.
+        seed: The seed of all random numbers.
         redirected: Share of the pages that are linked by redirects only.
         slowest: Seconds that an answer takes at most.
     """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 
 from benchmarks.frontier import contention, costs, order, proof, speed
-from benchmarks.frontier.measure import ROOT, RUN, SITE, Lab, Row, add_from_elsewhere, console, drain, page
-from benchmarks.machine import described, markdown
+from benchmarks.frontier.measure import RUN, SITE, Lab, Row, add_from_elsewhere, console, drain, page
+from benchmarks.frontier.page import results
+from benchmarks.machine import ROOT
+from benchmarks.report import Origin, is_full, save
 from ragcrawl_dynamo import DynamoDBBackend
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
@@ -33,9 +34,8 @@ SCENARIOS: dict[str, Callable[[Lab], Awaitable[list[Row]]]] = {
 }
 
 
-async def main(lab: Lab, names: Sequence[str]) -> None:
+async def main(lab: Lab, names: Sequence[str]) -> list[Row]:
     """Measures the scenarios, and prints each as it ends and all of them at the end."""
-    load = os.getloadavg()[0]
     started = time.monotonic()
     await _warm_up(lab)
     rows: list[Row] = []
@@ -47,19 +47,13 @@ async def main(lab: Lab, names: Sequence[str]) -> None:
                 f"{name}: {row.scenario}: {row.measured} ({row.promised}) {row.verdict}", highlight=False
             )
         console.print(f"  {time.monotonic() - began:.0f} s", style="dim")
-    scale = "" if lab.scale == 1 else f", at {lab.scale:g} of the full size"
-    console.print(
-        f"\n{described()}, DynamoDB Local {engine_version()} in memory on the same machine, load {load:.1f} "
-        f"before the start{scale}; {time.monotonic() - started:.0f} s in all\n",
-        soft_wrap=True,
-        highlight=False,
-    )
-    head = ["scenario", "promised", "measured", ""]
-    table = [[row.scenario, row.promised, row.measured, row.verdict] for row in rows]
-    console.print("\n".join(markdown([head, *table])), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"\n{time.monotonic() - started:.0f} s in all\n")
+    table = results({"rows": [asdict(row) for row in rows]})
+    console.print("\n".join(table), soft_wrap=True, highlight=False, markup=False)
     missed = sum(row.met is False for row in rows)
     promised = sum(row.met is not None for row in rows)
     console.print(f"\n{promised - missed} of {promised} promises met")
+    return rows
 
 
 async def _warm_up(lab: Lab) -> None:
@@ -68,13 +62,6 @@ async def _warm_up(lab: Lab) -> None:
         await add_from_elsewhere(config, (page(i % 10, i) for i in range(1000)))
         async with DynamoDBBackend(config) as backend:
             await drain(backend.frontier(SITE, RUN), 50, limit=20)
-
-
-def engine_version() -> str:
-    """Returns the version of DynamoDB Local, by its release notes."""
-    notes = (ROOT / ".dynamodb-local" / "README.txt").read_text()
-    version = re.search(r"^\d{4}-\d\d-\d\d \((\S+)\)", notes, re.MULTILINE)
-    return version[1] if version else "(unknown version)"
 
 
 if __name__ == "__main__":
@@ -93,5 +80,8 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=float, default=400.0, help="seconds after which a worker is stopped")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
+    origin = Origin.here("make bench-frontier")
     with run_dynamodb_local(ROOT / ".dynamodb-local") as url:
-        asyncio.run(main(Lab(url, args.scale, args.limit), args.only))
+        rows = asyncio.run(main(Lab(url, args.scale, args.limit), args.only))
+    if is_full(parser, args):
+        save("frontier", origin, {"rows": [asdict(row) for row in rows]})

@@ -2,10 +2,10 @@
 
 Eight workers, each with a backend of its own as on eight machines, claim at once from one host and from 200.
 Then one worker crawls: claims 25 pages, adds the 30 links of each, of which 27 are known, and completes them.
-At the end of a run one of four has leases left on few hosts, and the others help.
+At the end of a run one of four workers still has leases on a few hosts, and the others help.
 
-Requests are those of PartiQL batches; capacity units those of the same writes as single requests, since the
-engine reports none for PartiQL.
+Requests are counted with PartiQL batches. Capacity units are measured with single requests, because the
+engine reports none for PartiQL; the writes are the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def contend(config: DynamoDBConfig, hosts: int, links: int, limit: int = B
         frontiers = [backend.frontier(SITE, run_id) for backend in backends]
         await frontiers[0].add(f"https://h{i % hosts}.example/{i}" for i in range(links))
         started = time.perf_counter()
-        await asyncio.gather(*(empty(each, limit) for each in frontiers))
+        await asyncio.gather(*(empty(frontier, limit) for frontier in frontiers))
         seconds = time.perf_counter() - started
         tried, granted = claim_statements(frontiers)
         stats = await frontiers[0].recount()

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +15,6 @@ from rich.console import Console
 from ragcrawl_dynamo import Claim, DynamoDBBackend, DynamoDBConfig, Frontier, FrontierItem
 from ragcrawl_dynamo.testing import drop_tables, local_config
 
-ROOT = Path(__file__).parents[2]
 RUN, SITE = "run", "site"
 
 console = Console(width=130)
@@ -87,9 +85,9 @@ def totals(backend: DynamoDBBackend) -> tuple[float, float, float]:
     """Returns the requests, read units and write units so far."""
     counters = backend.metrics().values()
     return (
-        sum(each.requests for each in counters),
-        sum(each.read_units for each in counters),
-        sum(each.write_units for each in counters),
+        sum(counter.requests for counter in counters),
+        sum(counter.read_units for counter in counters),
+        sum(counter.write_units for counter in counters),
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks which items a claim returns: all that are there, urgent ones first, those of each host in turn."""
+"""Checks which items a claim returns: all open items, urgent items first, and the hosts in turn."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def urgent_from_elsewhere(lab: Lab) -> list[Row]:
 async def _urgent_waits(
     mine: DynamoDBBackend, other: DynamoDBBackend, concurrency: int, rounds: int, limit: float
 ) -> list[tuple[int, float]]:
-    """Returns, for each urgent link that was claimed, after how many claims and seconds it was."""
+    """Returns for each urgent link how many claims and seconds passed until it was claimed."""
     handled = 0
     added: dict[str, tuple[int, float]] = {}
     waits: list[tuple[int, float]] = []

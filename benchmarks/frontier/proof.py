@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.frontier.measure import (
-    ROOT,
     RUN,
     SITE,
     Lab,
@@ -28,6 +27,7 @@ from benchmarks.frontier.measure import (
     cost_of,
     page,
 )
+from benchmarks.machine import ROOT
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig
 from ragcrawl_dynamo._dynamodb.batching import BATCHES_IN_FLIGHT, chunks, write_batch
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, Write

@@ -1,6 +1,6 @@
 """Measures capacity units of each partition key value, of tables and indexes, on DynamoDB Local.
 
-python -m benchmarks.partitions                   # all scenarios; writes benchmarks/partitions/measured.json
+python -m benchmarks.partitions                   # all scenarios; writes benchmarks/data/partitions.json
 python -m benchmarks.partitions --scale 0.1       # all of them, smaller; writes nothing
 """
 

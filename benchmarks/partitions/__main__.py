@@ -7,10 +7,11 @@ import asyncio
 import logging
 from itertools import product
 
-from benchmarks.frontier.measure import ROOT, console
-from benchmarks.machine import described, markdown
+from benchmarks.frontier.measure import console
+from benchmarks.machine import ROOT, markdown
 from benchmarks.partitions.crawls import Kind, Measured, Scenario, measure, measure_recovery, measure_waiting
-from benchmarks.partitions.result import RESULT, Measurements
+from benchmarks.partitions.result import Measurements
+from benchmarks.report import Origin, is_full, save
 from ragcrawl_dynamo.testing import run_dynamodb_local
 
 # Hosts, links, pages that are crawled, and seconds between two leases of a host, if there is a delay.
@@ -22,8 +23,8 @@ WAITING_HOSTS = 300
 SHOWN = 12
 
 
-async def main(endpoint: str, scale: float) -> None:
-    """Measures and prints; at full size, it also writes the result."""
+async def main(endpoint: str, scale: float) -> Measurements:
+    """Measures and prints."""
     scenarios = []
     for (hosts, links, pages, seconds), delayed, processes in product(SIZES, (False, True), PROCESSES):
         crawled = max(100, round(pages * scale))
@@ -40,13 +41,11 @@ async def main(endpoint: str, scale: float) -> None:
     show(waiting, f"a worker that waits, {WAITING_HOSTS} hosts: units a second instead of a page")
     recovery = await measure_recovery(endpoint)
     console.print(recovery, highlight=False)
-    if scale == 1:
-        Measurements(described(), crawls, waiting, recovery, sizes).save()
-        console.print(f"{RESULT.relative_to(ROOT)} is written")
+    return Measurements(crawls, waiting, recovery, sizes)
 
 
 def title_of(measured: Measured) -> str:
-    """Names a scenario."""
+    """Returns a description of a scenario."""
     scenario = measured.scenario
     delay = f"delay {scenario.delay:g} s" if scenario.delay else "no delay"
     rate = scenario.pages / measured.seconds
@@ -83,5 +82,8 @@ if __name__ == "__main__":
     parser.add_argument("--scale", type=float, default=1.0, help="the share of the full numbers of pages")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
+    origin = Origin.here("make bench-partitions")
     with run_dynamodb_local(ROOT / ".dynamodb-local") as url:
-        asyncio.run(main(url, args.scale))
+        measurements = asyncio.run(main(url, args.scale))
+    if is_full(parser, args):
+        save("partitions", origin, measurements.to_figures())

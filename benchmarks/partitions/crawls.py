@@ -136,10 +136,10 @@ def items_by_kind(spent: Spent, pages: float) -> list[Kind]:
 
 def sizes_of(units: PartitionUnits) -> dict[str, float]:
     """Returns the mean bytes on disk of the items and index entries of each kind."""
-    found: defaultdict[str, list[int]] = defaultdict(list)
+    sizes_by_kind: defaultdict[str, list[int]] = defaultdict(list)
     for place, key, size in units.stored():
-        found[f"{place} {_label_of(key)}"].append(size)
-    return {name: round(sum(sizes) / len(sizes), 1) for name, sizes in sorted(found.items())}
+        sizes_by_kind[f"{place} {_label_of(key)}"].append(size)
+    return {name: round(sum(sizes) / len(sizes), 1) for name, sizes in sorted(sizes_by_kind.items())}
 
 
 def _label_of(key: ItemKey) -> str:

@@ -153,18 +153,18 @@ class PartitionUnits:
     def _count_GetItem(self, event: RequestEvent, _: bool) -> None:  # noqa: N802 # the operation's name
         assert event.response is not None  # noqa: S101 # an answer came
         table = self._tables[event.table]
-        found = event.response.get("Item")
-        self._read(table, event.request["Key"], found, event.request.get("ConsistentRead", False))
+        item = event.response.get("Item")
+        self._read(table, event.request["Key"], item, event.request.get("ConsistentRead", False))
 
     def _count_BatchGetItem(self, event: RequestEvent, _: bool) -> None:  # noqa: N802 # likewise
         assert event.response is not None  # noqa: S101 # an answer came
         for name, wanted in event.request["RequestItems"].items():
             table = self._tables[name]
-            found = {self._key(table, item): item for item in event.response["Responses"].get(name, ())}
+            items = {self._key(table, item): item for item in event.response["Responses"].get(name, ())}
             left = event.response.get("UnprocessedKeys", {}).get(name, {"Keys": []})["Keys"]
             for key in wanted["Keys"]:
                 if key not in left:
-                    item = found.get(self._key(table, key))
+                    item = items.get(self._key(table, key))
                     self._read(table, key, item, wanted.get("ConsistentRead", False))
 
     def _count_Query(self, event: RequestEvent, _: bool) -> None:  # noqa: N802 # likewise
@@ -178,10 +178,10 @@ class PartitionUnits:
         least = 1.0 if request.get("ConsistentRead") else 0.5
         self._spend_read(self._partition(table, index, value), max(least, event.read_units))
 
-    def _read(self, table: Table[Any], key: Item, found: Item | None, is_consistent: bool) -> None:
+    def _read(self, table: Table[Any], key: Item, returned: Item | None, is_consistent: bool) -> None:
         item_key = self._key(table, key)
         # The answer may have only a part of the item.
-        item = self.items.get(item_key, found) or {}
+        item = self.items.get(item_key, returned) or {}
         units = max(1, -(-item_size(item) // READ_BYTES)) * (1.0 if is_consistent else 0.5)
         self._spend_read(Partition(item_key.place, item_key.value), units)
         self.spent.item_reads[item_key] += units

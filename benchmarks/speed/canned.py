@@ -50,8 +50,8 @@ class Items:
     def answer(self, operation: bytes, body: bytes) -> bytes:
         """Returns the body of the answer to a request."""
         if operation == b"GetItem":
-            found = _KEY.search(body)
-            item = self.by_id.get(found[1]) if found else None
+            match = _KEY.search(body)
+            item = self.by_id.get(match[1]) if match else None
             return b'{"Item":' + item + b"}" if item is not None else b"{}"
         if operation == b"BatchGetItem":
             items = [self.by_id[key] for key in _KEY.findall(body) if key in self.by_id]
@@ -60,8 +60,8 @@ class Items:
             return b'{"Responses":{"' + name + b'":[' + b",".join(items) + b']},"UnprocessedKeys":{}}'
         if operation == b"Query":
             start = body.find(b'"ExclusiveStartKey"')
-            found = _KEY.search(body, start) if start >= 0 else None
-            return self.pages[self.next[found[1]] if found else 0]
+            match = _KEY.search(body, start) if start >= 0 else None
+            return self.pages[self.next[match[1]] if match else 0]
         if operation == b"DescribeTable":
             return b'{"Table":{"TableStatus":"ACTIVE"}}'
         if operation == b"BatchWriteItem":
@@ -88,8 +88,8 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
-            found = re.search(rb"content-length: *(\d+)", head)
-            whole = end + 4 + (int(found[1]) if found else 0)
+            match = re.search(rb"content-length: *(\d+)", head)
+            whole = end + 4 + (int(match[1]) if match else 0)
             if len(self._buffer) < whole:
                 return
             target = re.search(rb"x-amz-target: *dynamodb_20120810\.(\w+)", self._buffer[:end], re.IGNORECASE)

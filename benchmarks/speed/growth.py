@@ -1,6 +1,6 @@
 """Measures the same operations on 1,000, 10,000 and 100,000 pages and links (`make bench-growth`).
 
-On DynamoDB Local, in whose memory all of it lies. docs/growth.md gets the medians of the time that an
+On DynamoDB Local, in whose memory all of it lies. docs/growth.md shows the medians of the time that an
 operation takes, and this process's memory; an operation whose row is flat does not depend on what is there.
 """
 
@@ -12,14 +12,10 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.machine import described, markdown
+from benchmarks.machine import ROOT, markdown
 from benchmarks.memory import resident_bytes
-from benchmarks.speed.run import ROOT, draw
+from benchmarks.report import Origin, Part, is_full, save
 from ragcrawl_dynamo import CrawlRun, DynamoDBBackend, Page, PageVersion
 from ragcrawl_dynamo.testing import drop_tables, local_config, run_dynamodb_local
 
@@ -27,8 +23,6 @@ HOSTS = 100
 
 # How often each operation is timed; listings less often.
 TIMES = 100
-
-console = Console(width=110)
 
 
 def url(number: int) -> str:
@@ -70,7 +64,7 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
         await fill(backend, count)
         numbers = [chance.randrange(count) for _ in range(TIMES)]
         frontier = backend.frontier("site", "run")
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
 
         async def commit(number: int) -> None:
             version = PageVersion(
@@ -93,49 +87,37 @@ async def measure(endpoint: str, count: int) -> dict[str, float]:
             async for _page in backend.iter_pages("site"):
                 pass
 
-        found["get_page, ms"] = await median(lambda i: backend.get_page("site", page_id(i)), numbers)
-        found["get_page_by_url, ms"] = await median(
+        figures["get_page, ms"] = await median(lambda i: backend.get_page("site", page_id(i)), numbers)
+        figures["get_page_by_url, ms"] = await median(
             lambda i: backend.get_page_by_url("site", url(i)), numbers
         )
-        found["save_page, ms"] = await median(
+        figures["save_page, ms"] = await median(
             lambda i: backend.save_page(Page(page_id=page_id(i), site_id="site", url=url(i))), numbers
         )
-        found["commit_page, ms"] = await median(commit, numbers)
-        found["claim and release 10, ms"] = await median(claim, numbers)
-        found["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
-        found["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", limit=100), numbers)
+        figures["commit_page, ms"] = await median(commit, numbers)
+        figures["claim and release 10, ms"] = await median(claim, numbers)
+        figures["add a known link, ms"] = await median(lambda i: frontier.add([url(i)]), numbers)
+        figures["list 100 pages, ms"] = await median(lambda _: backend.list_pages("site", limit=100), numbers)
         gc.collect()
         before = resident_bytes()
-        found["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count
-        found["memory of a listing, MB"] = max(0.0, (resident_bytes() - before) / 1e6)
-        found["memory in all, MB"] = resident_bytes() / 1e6
+        figures["list all, µs a page"] = await median(list_all, [0, 1, 2]) * 1e3 / count
+        figures["memory of a listing, MB"] = max(0.0, (resident_bytes() - before) / 1e6)
+        figures["memory in all, MB"] = resident_bytes() / 1e6
     await drop_tables(config)
-    return found
+    return figures
 
 
-def write(folder: Path, columns: dict[int, dict[str, float]]) -> None:
-    """Writes the figures, and prints them."""
-    head = ["pages and links", *(f"{each:,}" for each in columns)]
+def medians(figures: dict[str, dict[str, float]]) -> list[str]:
+    """Formats the figures as a table."""
+    head = ["pages and links", *(f"{int(count):,}" for count in figures)]
     rows = [
-        [name, *(f"{column[name]:.2f}" for column in columns.values())]
-        for name in next(iter(columns.values()))
+        [name, *(f"{column[name]:.2f}" for column in figures.values())]
+        for name in next(iter(figures.values()))
     ]
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    text = [
-        "# Growth",
-        "",
-        f"Written by `make bench-growth` on {described()}: medians on DynamoDB Local, which keeps all of it "
-        "in memory. [speed.md](speed.md) explains them.",
-        "",
-        *markdown([head, *rows]),
-        "",
-        "![What grows](growth.svg)",
-    ]
-    (folder / "growth.md").write_text("\n".join(text) + "\n")
-    draw("plot_growth.py", columns, folder / "growth.svg")
+    return markdown([head, *rows])
+
+
+PARTS: dict[str, Part] = {"medians": medians}
 
 
 if __name__ == "__main__":
@@ -144,6 +126,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     args = parser.parse_args()
+    origin = Origin.here("make bench-growth")
     with run_dynamodb_local(ROOT / ".dynamodb-local") as local:
-        columns = {each: asyncio.run(measure(local, each)) for each in args.counts}
-    write(ROOT / "docs", columns)
+        columns = {str(count): asyncio.run(measure(local, count)) for count in args.counts}
+    print("\n".join(medians(columns)))
+    if is_full(parser, args):
+        save("growth", origin, columns)

@@ -1,8 +1,8 @@
 """Measures how much CPU each part of the tuned client saves, on the canned endpoint (`make bench-hooks`).
 
 One process. A round runs a few requests with each client, in random order, so that a drift of the machine
-meets all of them. Printed are the medians over the rounds: client CPU as a part of that of the plain client,
-and in microseconds a request.
+meets all of them. docs/speed.md shows the medians over the rounds: client CPU as a part of that of the plain
+client, and in microseconds a request.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -19,9 +19,9 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.machine import markdown
+from benchmarks.report import Origin, Part, is_full, save
 from benchmarks.speed.run import TABLE, canned
 from benchmarks.speed.subject import as_text, make_pages
 from ragcrawl_dynamo import Page
@@ -37,8 +37,6 @@ REQUESTS = {"PutItem": (10, 20), "BatchWriteItem": (4, 10), "BatchGetItem": (2, 
 
 # Rounds that warm up.
 WARM_UP = 3
-
-console = Console(width=110)
 
 
 @asynccontextmanager
@@ -143,14 +141,28 @@ async def measure(endpoint: str, rounds: int) -> dict[str, list[tuple[float, flo
     return measured
 
 
+def ratios(figures: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
+    """Formats the ratios as a table, with microseconds of a request where they are stored."""
+
+    def cell(ratio: float, seconds: float | None = None) -> str:
+        return f"{ratio:.2f}" + ("" if seconds is None else f" ({seconds * 1e6:,.0f} µs)")
+
+    rows = [
+        [name, *(cell(*steps[number]) for steps in figures.values())] for number, name in enumerate(STEPS)
+    ]
+    return markdown([["client CPU, plain = 1", *figures], *rows])
+
+
+PARTS: dict[str, Part] = {"ratios": ratios}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measures how much CPU each part of the tuned client saves.")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    origin = Origin.here("make bench-hooks", engine=False)
     with canned(0.0) as url:
         result = asyncio.run(measure(url, args.rounds))
-    table = Table("client CPU, plain = 1", *result)
-    for row, step in enumerate(STEPS):
-        cells = (f"{of_steps[row][0]:.2f}  {of_steps[row][1] * 1e6:,.0f} µs" for of_steps in result.values())
-        table.add_row(step, *cells)
-    console.print(table)
+    print("\n".join(ratios(result)))
+    if is_full(parser, args):
+        save("hooks", origin, result)

@@ -57,8 +57,8 @@ class Peer:
         async def batch(part: list[tuple[str, str]]) -> int:
             wanted = [{"site_id": site_id, "page_id": page_id} for site_id, page_id in part]
             async with slots:
-                found = await self._client.batch_get({self._table: BatchGetRequest(wanted, None, True)})
-            return len(found.items[self._table])
+                answer = await self._client.batch_get({self._table: BatchGetRequest(wanted, None, True)})
+            return len(answer.items[self._table])
 
         return sum(await asyncio.gather(*(batch(keys[i : i + 100]) for i in range(0, len(keys), 100))))
 

@@ -50,15 +50,15 @@ class Peer:
 
     async def get_many(self, keys: list[tuple[str, str]]) -> int:
         """Reads models in batches."""
-        found: int = await self._in_thread(
+        count: int = await self._in_thread(
             lambda: len(list(self._model.batch_get(keys, consistent_read=True)))
         )
-        return found
+        return count
 
     async def list_all(self) -> int:
         """Lists all models."""
-        found: int = await self._in_thread(lambda: len(list(self._model.query("docs"))))
-        return found
+        count: int = await self._in_thread(lambda: len(list(self._model.query("docs"))))
+        return count
 
 
 @asynccontextmanager

@@ -30,4 +30,6 @@ for place, (what, values) in zip(axes.flat, medians.items(), strict=False):
 for place in list(axes.flat)[len(medians) :]:
     place.set_visible(False)
 figure.tight_layout()
-figure.savefig(sys.argv[1], metadata={"Date": None})
+# A test compares the description with the data file.
+description = json.dumps(medians, ensure_ascii=False)
+figure.savefig(sys.argv[1], metadata={"Date": None, "Description": description})

@@ -40,12 +40,12 @@ class Stall:
     Attributes:
         what: The description for the reader.
         longest: The milliseconds of its longest stall, the median of several rounds.
-        own: The same without the time in which Python's collector ran.
+        without_collector: The same without the time in which Python's collector ran.
     """
 
     what: str
     longest: float
-    own: float
+    without_collector: float
 
 
 class Watcher:
@@ -56,12 +56,12 @@ class Watcher:
 
     Attributes:
         longest: Seconds of the longest stall.
-        own: Seconds of the longest stall, without the collector.
+        without_collector: Seconds of the longest stall, without the collector.
     """
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self.own = 0.0
+        self.without_collector = 0.0
         self._collecting_since = 0.0
         self._collected = 0.0
 
@@ -92,7 +92,7 @@ class Watcher:
                 # If it is cancelled, the operation may have blocked the loop to its end.
                 stall = time.perf_counter() - due
                 self.longest = max(self.longest, stall)
-                self.own = max(self.own, stall - (self._collected - collected))
+                self.without_collector = max(self.without_collector, stall - (self._collected - collected))
 
     def _count_collection(self, phase: str, _: object) -> None:
         if phase == "start":
@@ -191,13 +191,13 @@ async def stalls_of(endpoint: str, rounds: int = _ROUNDS) -> list[Stall]:
 
 
 async def _measure(config: DynamoDBConfig, rounds: int) -> list[Stall]:
-    found: dict[str, list[Watcher]] = {}
+    watchers_of: dict[str, list[Watcher]] = {}
     for number in range(rounds):
         backend = DynamoDBBackend(config)
         watcher = Watcher()
         async with watcher.watching():
             await backend.initialize()
-        found.setdefault("initialize", []).append(watcher)
+        watchers_of.setdefault("initialize", []).append(watcher)
         await backend.save_site(Site(site_id="docs", name="docs", seeds=["https://docs.example.org/"]))
         for what, operate in operations(backend, number):
             watcher = Watcher()
@@ -205,15 +205,15 @@ async def _measure(config: DynamoDBConfig, rounds: int) -> list[Stall]:
                 # It is freed later.
                 result = await operate()
             del result
-            found.setdefault(what, []).append(watcher)
+            watchers_of.setdefault(what, []).append(watcher)
         await backend.close()
     return [
         Stall(
             what,
             median(watcher.longest for watcher in watchers) * 1e3,
-            median(watcher.own for watcher in watchers) * 1e3,
+            median(watcher.without_collector for watcher in watchers) * 1e3,
         )
-        for what, watchers in found.items()
+        for what, watchers in watchers_of.items()
     ]
 
 
@@ -224,8 +224,8 @@ def stalls_table(stalls: list[Stall]) -> list[str]:
         [
             stall.what,
             f"{stall.longest:.1f}",
-            f"{stall.own:.1f}",
-            "kept" if stall.own <= LIMIT else "**missed**",
+            f"{stall.without_collector:.1f}",
+            "kept" if stall.without_collector <= LIMIT else "**missed**",
         ]
         for stall in stalls
     ]

@@ -85,8 +85,8 @@ async def in_tasks(call: Any, values: list[Any]) -> None:
     """Runs 64 tasks, each of which handles its part of the values, one after the other."""
 
     async def work(part: list[Any]) -> None:
-        for each in part:
-            await call(each)
+        for value in part:
+            await call(value)
 
     await asyncio.gather(*(work(values[i::TASKS]) for i in range(TASKS)))
 
@@ -104,11 +104,11 @@ async def at_rate(call: Any, values: list[Any], rate: float, seed: int) -> list[
 
     tasks = []
     due = loop.time()
-    for each in values:
+    for value in values:
         due += chance.expovariate(rate)
         if (pause := due - loop.time()) > 0:
             await asyncio.sleep(pause)
-        tasks.append(asyncio.create_task(one(each, due)))
+        tasks.append(asyncio.create_task(one(value, due)))
     await asyncio.gather(*tasks)
     return took
 
@@ -127,8 +127,8 @@ async def run(peer: Any, workload: str, count: int, seed: int) -> dict[str, Any]
     if workload == "save, 64 tasks":
         await in_tasks(peer.save, records)
     elif workload == "save, alone":
-        for each in records:
-            await peer.save(each)
+        for record in records:
+            await peer.save(record)
     elif workload == "save, 700 a second":
         took = await at_rate(peer.save, records, 700.0, seed)
     elif workload == "save in bulk":

@@ -74,11 +74,11 @@ class ChangeSlice(list[PageChange]):
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """Where a change of a site is logged.
+    """The position of a change in the log of its site.
 
     Attributes:
         shard: Name of the shard of the log.
-        sequence_number: Its number in the shard, from 1.
+        sequence_number: The number of the change in the shard, from 1.
     """
 
     shard: str
@@ -204,7 +204,7 @@ class LatestChanges:
     """The changes that a reader gets for some log entries.
 
     Attributes:
-        changes: Those that are their page's latest change.
+        changes: The changes that are the latest ones of their pages.
         entries_read: For each change, how many of the entries a reader has read that has handled the changes
             up to this one.
         stale_pages: Pages, by escaped id, that were read as they were before their entry's change.

@@ -50,8 +50,8 @@ class Following:
         """
         if stop is not None and not isinstance(stop, asyncio.Event):
             # Not that of `threading`, say, whose wait would block the event loop.
-            given = f"{type(stop).__module__}.{type(stop).__qualname__}"
-            raise InvalidArgumentError("stop", f"must be an asyncio.Event or None, not {given}")
+            kind = f"{type(stop).__module__}.{type(stop).__qualname__}"
+            raise InvalidArgumentError("stop", f"must be an asyncio.Event or None, not {kind}")
         longest = check_seconds("poll_seconds", poll_seconds, _MOST_POLL_SECONDS, least=_LEAST_POLL_SECONDS)
         return cls(follow, longest, stop or asyncio.Event())
 

@@ -54,7 +54,7 @@ _SHARDS_IN_FLIGHT = 8
 # Times that a page is read again whose transaction seems to be under way.
 _READS = 6
 
-# How much earlier than it has to a cursor counts as expired.
+# The margin by which a cursor counts as expired earlier than its entries.
 _MARGIN_HOURS = 1.0
 
 # The advice to a reader that has missed changes.
@@ -68,7 +68,7 @@ class FeedPart:
     Attributes:
         changes: The changes, without versions.
         is_end: Whether nothing more can be read for now.
-        cursor_after: Returns the cursor of a reader that has handled the first so many of the changes.
+        cursor_after: Returns the cursor of a reader that has handled a number of the changes, the first ones.
     """
 
     changes: list[PageChange]
@@ -300,7 +300,7 @@ def _check_age(position: FeedCursor, records: Sequence[ShardRecord], now: dateti
     """
     for record in records:
         days, first = record.retention_days, position.next_numbers.get(record.shard, 1)
-        # The position after the last entry of a shard that nobody holds has nothing beyond it.
+        # A shard without a holder has no entries after its last one.
         if days is None or record.next == first:
             continue
         if now - position.taken_at > timedelta(days=days, hours=-_MARGIN_HOURS):

@@ -158,7 +158,7 @@ class ChangeLog:
         async with shard.lock:
             now = self._clock.monotonic()
             name = await self._held_name(site_id, shard, now)
-            # Nothing is awaited before the number is taken: the process may take another shard meanwhile.
+            # No await before the number is taken: the process could take another shard meanwhile.
             position = LogPosition(name, shard.take_number(now))
         if len(self._held) > _SHARDS_HELD:
             await self._leave(*self._held.popitem(last=False))

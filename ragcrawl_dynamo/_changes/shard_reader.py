@@ -45,7 +45,7 @@ class ShardPart:
     """The log entries of a shard that can be read now.
 
     Attributes:
-        shard: Its name.
+        shard: The name of the shard.
         first: The sequence number from which on it was read.
         entries: The entries, without a gap.
         is_end: Whether nothing more can be read for now.
@@ -68,7 +68,7 @@ class ShardReader:
     async def read(
         self, site_id: str, record: ShardRecord, first: int, limit: int, now: datetime
     ) -> ShardPart:
-        """Reads a shard, and gives up sequence numbers that nobody has used for long.
+        """Reads a shard, and gives up sequence numbers that were not used for long.
 
         Args:
             site_id: The site.

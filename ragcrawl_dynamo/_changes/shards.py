@@ -43,7 +43,7 @@ class ShardRecord:
     """A shard of a site's change log as it is stored.
 
     Attributes:
-        shard: Its name.
+        shard: The name of the shard.
         holder: The token of the process that took it.
         first: Sequence number with which the holder began.
         next: Sequence number with which the next holder begins; None until the holder leaves the shard.
@@ -75,7 +75,7 @@ class ShardRecord:
 
     @property
     def is_as_read(self) -> Condition:
-        """The condition that nobody has taken over or left the shard since its record was read."""
+        """The condition that no process has taken over or left the shard since its record was read."""
         same_holder = Compare("holder", "=", {"S": self.holder})
         if self.next is None:
             return AllOf((same_holder, Missing("next")))
@@ -83,7 +83,7 @@ class ShardRecord:
 
 
 def holder_token() -> WriteToken:
-    """Makes the token of one take of a shard. While a shard's record holds it, nobody else has taken it."""
+    """Makes the token of one take-over of a shard. While the record has it, no other process has taken it."""
     return WriteToken.new("holder")
 
 
@@ -107,7 +107,7 @@ class ShardStore:
             return [ShardRecord.of(item, self._retention_days) async for _, items in pages for item in items]
 
     async def take(self, site_id: str, token: WriteToken, now: datetime) -> tuple[str, int]:
-        """Takes over a shard that nobody uses, or makes one; returns its name and next sequence number."""
+        """Takes over an unused shard, or makes one; returns its name and next sequence number."""
         for record in await self._candidates(site_id, now):
             first = await self._next_number(site_id, record, now)
             if first is not None and await self._take_over(site_id, record, token, first, now):
@@ -118,7 +118,7 @@ class ShardStore:
         return shard, 1
 
     async def is_held(self, site_id: str, shard: str, token: WriteToken) -> bool:
-        """Whether a shard is still there, and nobody else has taken it since."""
+        """Returns whether a shard still exists and no other process has taken it since."""
         request = requests.get_request(self._table, change_shard_key(site_id, shard))
         return token.is_in((await self._gateway.call("GetItem", request)).get("Item"))
 
@@ -130,8 +130,12 @@ class ShardStore:
         try:
             await self._gateway.call("UpdateItem", request)
         except RagcrawlDynamoError as error:
-            # Another process takes the shard over in an hour, as it does when a holder is killed.
-            logger.debug("shard %s of site %r could not be given up: %s", shard, site_id, error)
+            # Another process takes the shard over as it does when a holder is killed.
+            logger.debug(
+                "shard %s of the change log of site %r could not be released; another process takes it over "
+                "in an hour: %s",
+                *(shard, site_id, error),
+            )
 
     async def _candidates(self, site_id: str, now: datetime) -> list[ShardRecord]:
         """Chooses some shards with this retention that were left, or have been held for long."""
@@ -151,7 +155,7 @@ class ShardStore:
             return record.next
         query = Query(self._table, change_shard_partition(site_id, record.shard), forward=False)
         response = await self._gateway.call("Query", requests.query_request(query, limit=1))
-        # If all entries have expired, nobody can tell.
+        # If all entries have expired, the next number is not known.
         for item in response["Items"]:
             last = LogEntry.of(record.shard, item)
             if now - last.logged_at >= timedelta(hours=LATEST_HOURS):

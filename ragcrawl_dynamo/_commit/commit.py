@@ -25,6 +25,7 @@ from ragcrawl_dynamo._commit.decision import (
     CommitOutcome,
     CommitResult,
     Decision,
+    check_together,
     decide,
     error_of,
     kind_of,
@@ -193,12 +194,7 @@ class Committer:
         check_kind("version", version, PageVersion, NoneType)
         check_kind("claim", claim, Claim, NoneType)
         links = check_several("discovered", discovered, object)
-        if version is not None and (version.site_id, version.page_id) != (page.site_id, page.page_id):
-            raise InvalidArgumentError("version", f"is of page {version.page_id!r} of {version.site_id!r}")
-        if claim is not None and claim.item.site_id != page.site_id:
-            raise InvalidArgumentError("claim", f"is of site {claim.item.site_id!r}, not of the page's")
-        if claim is not None and version is not None and version.run_id != claim.item.run_id:
-            raise InvalidArgumentError("version", f"is of run {version.run_id!r}, not of the claim's")
+        check_together(page, version, None if claim is None else claim.item)
         run_id = claim.item.run_id if claim is not None else version.run_id if version is not None else None
         if links and run_id is None:
             raise InvalidArgumentError(

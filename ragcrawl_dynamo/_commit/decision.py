@@ -11,7 +11,7 @@ from ragcrawl_dynamo._changes.change import ChangeKind
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._frontier.arguments import error_text
 from ragcrawl_dynamo.errors import InvalidArgumentError
-from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion
 
 __all__ = ["CommitOutcome", "CommitResult"]
 
@@ -97,6 +97,29 @@ class Decision:
         return CommitResult(self.outcome, self.page.current_version_id)
 
 
+def check_together(page: Page, version: PageVersion | None, item: FrontierItem | None) -> None:
+    """Checks that a page, its version and the frontier item of its claim belong together.
+
+    Raises:
+        InvalidArgumentError: One of them is of another page, site or run.
+    """
+    if version is not None and (version.site_id, version.page_id) != (page.site_id, page.page_id):
+        raise InvalidArgumentError(
+            "version",
+            f"is of page {version.page_id!r} of site {version.site_id!r}, and the page is {page.page_id!r} "
+            f"of site {page.site_id!r}: pass a version of this page",
+        )
+    if item is not None and item.site_id != page.site_id:
+        raise InvalidArgumentError(
+            "claim",
+            f"is of site {item.site_id!r}, and the page of site {page.site_id!r}: pass a claim of this site",
+        )
+    if item is not None and version is not None and version.run_id != item.run_id:
+        raise InvalidArgumentError(
+            "version", f"is of run {version.run_id!r}, and the claim of run {item.run_id!r}: set its run_id"
+        )
+
+
 def kind_of(page: Page, version: PageVersion | None, kind: ResponseKind | None) -> ResponseKind:
     """Returns the kind of the answer that a page and its version describe.
 
@@ -118,10 +141,13 @@ def kind_of(page: Page, version: PageVersion | None, kind: ResponseKind | None) 
     kind = ResponseKind.of(status) if kind is None else kind
     if kind is ResponseKind.CONTENT and version is None:
         raise InvalidArgumentError(
-            "version", f"is None, but status {status} comes with content: pass a version with its content"
+            "version", f"is None, but status {status} needs content: pass a version that has it"
         )
     if kind in (ResponseKind.MOVED, ResponseKind.REDIRECTED) and not page.redirect_url:
-        raise InvalidArgumentError("page", f"has no redirect_url, but status {status}: set the target")
+        raise InvalidArgumentError(
+            "page",
+            f"has no redirect_url, but status {status} needs one: set it to the target of the redirect",
+        )
     return kind
 
 
@@ -160,7 +186,8 @@ def decide(
     if version is None and not has_content:
         raise InvalidArgumentError(
             "page",
-            f"has status {status}, but {page.page_id!r} has no stored content: fetch it without a condition",
+            f"has status {status}, but no content of page {page.page_id!r} is stored: fetch it again without "
+            f"If-None-Match and If-Modified-Since",
         )
     is_same = has_content and (version is None or (stored and stored.content_hash == version.content_hash))
     fields = {**_kept(stored, page), **_fresh(status, now), "is_tombstone": False}

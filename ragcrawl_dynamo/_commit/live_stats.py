@@ -30,7 +30,7 @@ _NOT_LIVE = {"pages_discovered", "avg_fetch_latency_ms", "domains_sample"}
 
 
 class LiveStats:
-    """Adds up the commits of one process. If it is killed, `complete_run` counts what is missing."""
+    """Adds up the commits of one process. If it is killed, `complete_run` counts the missing ones."""
 
     def __init__(self, runs: RunStore, clock: Clock) -> None:
         self._runs = runs
@@ -90,7 +90,8 @@ class LiveStats:
                 continue
             except RagcrawlDynamoError as error:
                 logger.warning(
-                    "run %r: its stats were not updated, and lack some pages until complete_run() counts: %s",
+                    "run %r: its stats could not be updated, so they lack some pages until complete_run() "
+                    "counts them: %s",
                     run_id,
                     error,
                 )

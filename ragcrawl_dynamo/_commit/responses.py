@@ -61,7 +61,7 @@ class ResponseKind(StrEnum):
                 return kind
         raise InvalidArgumentError(
             "status_code",
-            f"{status} says nothing that can be stored: it must be 2xx, 301-304, 307, 308, 401, 403, 404, "
-            f"408, 410, 425, 429, 451 or 5xx. To say what another status means, pass `kind` to commit_page, "
-            f"or `kind_of` to crawl",
+            f"{status} has no meaning for a page: it must be 2xx, 301-304, 307, 308, 401, 403, 404, "
+            f"408, 410, 425, 429, 451 or 5xx; to give {status} a meaning, pass `kind` to commit_page, or "
+            f"`kind_of` to crawl",
         )

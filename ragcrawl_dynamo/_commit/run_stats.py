@@ -28,7 +28,8 @@ STATS_ATTRIBUTES = (
     _EXTRACTION_MS,
 )
 
-# An error is free text. So many types of errors are counted, by so many characters; all others together.
+# The most types of errors that are counted, and the most characters of a type: an error is free text. All
+# other types are counted together.
 _MAX_TYPES = 1000
 _MAX_TYPE_LENGTH = 100
 _OTHER_TYPES = "other"

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from ragcrawl_dynamo._dynamodb.values import unescape
+from ragcrawl_dynamo._frontier.frontiers import Frontiers
 from ragcrawl_dynamo._records.frontier_items import FrontierItemStore
 from ragcrawl_dynamo._records.runs import RunStore
 from ragcrawl_dynamo._records.sites import SiteStore
@@ -24,12 +25,18 @@ class SiteDeletion:
     """Deletes sites with all their records."""
 
     def __init__(
-        self, sites: SiteStore, runs: RunStore, items: FrontierItemStore, parts: Sequence[SitePart]
+        self,
+        sites: SiteStore,
+        runs: RunStore,
+        items: FrontierItemStore,
+        frontiers: Frontiers,
+        parts: Sequence[SitePart],
     ) -> None:
         """`parts` are deleted in their order, after the runs and before the site itself."""
         self._sites = sites
         self._runs = runs
         self._items = items
+        self._frontiers = frontiers
         self._parts = parts
 
     async def delete(self, site_id: str) -> bool:
@@ -39,8 +46,10 @@ class SiteDeletion:
         async with aclosing(self._runs.keys(site_id)) as pages:
             async for keys in pages:
                 for key in keys:
+                    run_id = unescape(key["run_id"]["S"])
                     # A run is deleted after its frontier: a repeated call finds the frontier by the run.
-                    deleted += await self._items.clear(unescape(key["run_id"]["S"]), site_id)
+                    deleted += await self._items.clear(run_id, site_id)
+                    self._frontiers.clear(run_id, site_id)
                 deleted += await self._runs.delete(keys)
         for part in self._parts:
             deleted += await part.delete_of_site(site_id)

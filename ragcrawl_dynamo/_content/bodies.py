@@ -116,11 +116,11 @@ class BodyStore:
         parts = [first] if first is not None else []
         parts += await read_all(self._gateway, self._table, keys[len(parts) :], per_batch=_PARTS_PER_READ)
         if len(parts) != manifest.parts:
-            raise ContentError(f"{len(parts)} of {manifest.parts} parts are there")
+            raise ContentError(f"{manifest.parts - len(parts)} of its {manifest.parts} parts are missing")
         try:
             return b"".join(part["data"]["B"] for part in parts)
         except (KeyError, TypeError) as error:
-            raise ContentError("a part holds no data") from error
+            raise ContentError("one of its parts holds no data") from error
 
     async def join(self, user: Key, body: StoredBody) -> bool:
         """Adds a version to those that use a body; returns whether it was added.
@@ -138,7 +138,7 @@ class BodyStore:
         try:
             await self._update_users(body.id, join, _NOT_CLOSED)
         except (ConditionFailedError, RequestRejectedError):
-            # It is being deleted; or it has so many users that their names fill an item.
+            # The body is being deleted; or the names of its users fill an item.
             return False
         # A version is deleted head first. While its head is there, it has not left the body yet. When it
         # does, it will find the new user.
@@ -175,7 +175,7 @@ class BodyStore:
         await delete_all(self._gateway, self._table, keys[:1])
 
     async def _leave(self, body: BodyId, leaving: dict[str, Value]) -> bool:
-        """Takes users off a body's list; returns whether nobody uses it now, and nobody can join it."""
+        """Removes users from a body's list; returns whether it has no user left, and can get none."""
         # Nearly every body has no list, and so one user.
         if await self._is_updated(body, _CLOSE, _NO_USERS):
             return True
@@ -200,7 +200,7 @@ class BodyStore:
             response = await self._call_bucket("GetObject", object_key, Range=f"bytes=0-{size}")
         except RequestRejectedError as error:
             if error.code in ("NoSuchKey", "InvalidRange"):
-                raise ContentError(f"its object {object_key} is missing or empty") from error
+                raise ContentError(f"its object {object_key} in the bucket is missing or empty") from error
             raise
         data: bytes = response["Body"]
         return data
@@ -209,7 +209,7 @@ class BodyStore:
         self, operation: Literal["PutObject", "GetObject", "DeleteObject"], key: str, **arguments: Any
     ) -> Any:
         if self._objects is None:
-            raise ContentError(f"it is object {key} of a bucket, and content_bucket is not set")
+            raise ContentError(f"it is object {key} of a bucket, and content_bucket is not set: set it")
         bucket = self._gateway.config.content_bucket
         return await self._objects.call(operation, {"Bucket": bucket, "Key": key, **arguments})
 

@@ -111,7 +111,7 @@ def part_items(body: BodyId, data: bytes, token: WriteToken, written_at: int) ->
 
     Args:
         body: Names the body.
-        data: Its compressed bytes.
+        data: The compressed bytes of the body.
         token: Names the write.
         written_at: Seconds since 1970.
     """

@@ -25,7 +25,7 @@ __all__ = ["GarbageReport"]
 
 _DELETIONS_IN_FLIGHT = 8
 
-# Up to so many bodies are removed without permission: no user sees garbage, and a new site may have only it.
+# The most bodies that are removed without permission: no user sees garbage, and a new site may have only it.
 _FEW_BODIES = 100
 
 
@@ -106,7 +106,7 @@ class GarbageCollector:
         ]
 
     async def _dead_users(self, body: BodyId, before: float) -> list[str] | None:
-        """Returns the listed users of a body, none of which uses it; None if one does, or joined lately."""
+        """Returns the listed users of a body if none of them uses it; None if one does, or joined lately."""
         request = requests.get_request(self._table, body.users_key)
         item = (await self._gateway.call("GetItem", request)).get("Item", {})
         names = list(item.get("users", {}).get("SS", []))

@@ -32,7 +32,7 @@ class VersionHead:
     """The fields of a version that retention needs.
 
     Attributes:
-        key: Its key.
+        key: The key of the version.
         crawled_at: As it stands in the item, which sorts by time.
     """
 
@@ -92,7 +92,7 @@ class HeadStore:
 
         Args:
             key: Key of the version for which a body is wanted.
-            site_id: Its site.
+            site_id: The site of the version.
             digest: SHA-256 of the raw body.
         """
         equal = AllOf((_of_site(site_id), Compare(("body", "sha256"), "=", {"B": digest})))

@@ -35,7 +35,7 @@ _BYTES_PER_READ = 1024 * 1024
 # Versions whose bodies are read at once for a listing.
 _LOADS_IN_FLIGHT = 8
 
-# A head and the first part of its body; None for what is absent.
+# A head and the first part of its body, each None if it is absent.
 HeadAndPart: TypeAlias = "tuple[Item | None, Item | None]"
 
 

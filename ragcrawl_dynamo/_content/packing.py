@@ -91,7 +91,9 @@ class Manifest:
             members = attribute["M"]
             codec = (members["codec"]["S"], int(members["format"]["N"]))
             if codec != (CODEC, FORMAT):
-                raise ContentError(f"its codec is {codec[0]} {codec[1]}, which this version does not know")
+                raise ContentError(
+                    f"its codec {codec[0]} {codec[1]} is unknown here: upgrade ragcrawl-dynamo"
+                )
             return cls(
                 raw_bytes=int(members["raw_bytes"]["N"]),
                 stored_bytes=int(members["stored_bytes"]["N"]),
@@ -144,12 +146,15 @@ def unpack(manifest: Manifest, data: bytes, *, max_bytes: int) -> dict[str, Any]
         ContentError: The data is not what the manifest describes.
     """
     if manifest.raw_bytes > max_bytes:
-        raise ContentError(f"it takes {manifest.raw_bytes:,} bytes, over max_content_bytes = {max_bytes:,}")
+        raise ContentError(
+            f"it takes {manifest.raw_bytes:,} bytes, more than max_content_bytes = {max_bytes:,}: raise this "
+            f"setting to read it"
+        )
     if len(data) != manifest.stored_bytes:
-        raise ContentError(f"{len(data):,} of {manifest.stored_bytes:,} bytes are there")
+        raise ContentError(f"it has {len(data):,} bytes, and {manifest.stored_bytes:,} were saved")
     raw = _decompress(data, manifest.raw_bytes)
     if sha256(raw).digest() != manifest.digest:
-        raise ContentError("its checksum differs")
+        raise ContentError("its checksum is not the one that was saved with it")
     try:
         start = raw.index(b"\n") + 1
         fields: dict[str, Any] = {}
@@ -192,5 +197,5 @@ def _decompress(data: bytes, size: int) -> bytes:
     except (zstandard.ZstdError, MemoryError) as error:
         raise ContentError(f"it cannot be decompressed: {error}") from error
     if left or excess:
-        raise ContentError(f"it has {'more' if excess else 'fewer'} than the {size:,} bytes that it should")
+        raise ContentError(f"it has {'more' if excess else 'fewer'} than {size:,} bytes after decompression")
     return b"".join(chunks)

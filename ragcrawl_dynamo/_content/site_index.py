@@ -36,13 +36,13 @@ class ListedVersions:
 
     @property
     def version_keys(self) -> list[Key]:
-        """The keys of all these versions, each once. Those of bodies that nobody uses may not exist."""
+        """The keys of all these versions, each once. Versions of unused bodies may not exist."""
         keys = [*(body.head for body in self.bodies), *self.heads]
         return list({(key["page_id"]["S"], key["version_key"]["S"]): key for key in keys}.values())
 
 
 class SiteListing:
-    """Reads the index of the versions table; finds what other reads then look at by full key."""
+    """Reads the index of the versions table, for keys that other reads then look up."""
 
     def __init__(self, gateway: Gateway, table: Table[PageVersion]) -> None:
         self._gateway = gateway

@@ -78,7 +78,7 @@ class Crawl:
         self._workers: set[Worker] = set()
 
     async def __aenter__(self) -> Self:
-        """Begins or resumes the run, and adds what it begins with to its frontier."""
+        """Begins or resumes the run; a new run gets its first links."""
         site_id = self.site.site_id
         self.site = await self.backend.ensure_site(self.site)
         latest = await self.backend.get_latest_run(site_id)
@@ -103,7 +103,7 @@ class Crawl:
         if stored is None or stored.status is RunStatus.PENDING:
             await self._begin(run)
         self.run = await self.backend.start_run(run)
-        how = "begins" if stored is None else "is resumed" if self.run.status in _OPEN else "has ended before"
+        how = "begins" if stored is None else "resumes" if self.run.status in _OPEN else "has ended already"
         logger.info("run %r of site %r %s", run_id, site_id, how)
         return self
 
@@ -132,11 +132,11 @@ class Crawl:
             concurrency: How many handlers run at the same time.
             lease_seconds: How many seconds a URL stays with a worker that has died.
             worker_id: The name of the worker, stored with the items.
-            outage_seconds: After how many seconds in which DynamoDB does not serve it the worker gives up.
+            outage_seconds: The worker gives up after an outage of this many seconds.
             on_error: Called with the claim and the error when a handler raises.
 
         Returns:
-            What the worker has done.
+            How many items the worker has handled, by their outcome.
         """
         worker = self.frontier.worker(
             concurrency=concurrency,
@@ -176,7 +176,7 @@ class Crawl:
         )
 
     def kind_of(self, status: int | None) -> ResponseKind:
-        """Returns what a status says of a page."""
+        """Returns the meaning of an HTTP status for a page."""
         return self._settings.kind_of(status)
 
     async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:
@@ -188,9 +188,9 @@ class Crawl:
         if not claim.ended:
             # A completed item says that the run has seen the page, so the page would count as unseen.
             logger.warning(
-                "the handler of %s has not called task.save(): the item is skipped", claim.item.url
+                "the handler of %s returned without calling task.save(): the item is skipped", claim.item.url
             )
-            raise Skip("the handler has not called task.save()")
+            raise Skip("the handler returned without calling task.save()")
 
     async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
         """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
@@ -210,7 +210,7 @@ class Crawl:
         """Adds the seeds, the URLs of the sitemap, and in a sync all known pages."""
         for result in await self.frontier.add([*self._settings.seeds, *self._settings.sitemap]):
             if result.error is not None:
-                logger.warning("%s is not crawled: %s", result.url, result.error)
+                logger.warning("%s cannot be crawled: %s", result.url, result.error)
         if self._settings.sitemap:
             await self.backend.mark_seen(self.site.site_id, self._settings.sitemap)
         if not run.is_sync:
@@ -240,7 +240,7 @@ class Crawl:
             self.run = stored
         else:
             self.run = await self.backend.complete_run(site_id, run_id)
-        logger.info("run %r of site %r is %s", run_id, site_id, self.run.status)
+        logger.info("run %r of site %r has ended with status %s", run_id, site_id, self.run.status)
         if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             return
         # Opens the queue again with its rules, which the completion has closed.

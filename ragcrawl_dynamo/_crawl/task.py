@@ -47,7 +47,7 @@ class Scope(Protocol):
         ...
 
     def kind_of(self, status: int | None) -> ResponseKind:
-        """Returns what a status says of a page."""
+        """Returns the meaning of an HTTP status for a page."""
         ...
 
 
@@ -100,9 +100,9 @@ class Task:
         fetch_seconds: float | None = None,
         **fields: Any,
     ) -> CommitResult:
-        """Stores what a fetch says of the page, and settles the claim; see `StorageBackend.commit_page`.
+        """Stores the result of a fetch, and settles the claim; see `StorageBackend.commit_page`.
 
-        What is stored depends on the status. After 2xx the content is stored if its hash has changed. After
+        The status decides what is stored. After 2xx the content is stored if its hash has changed. After
         304 the page is fresh. After 404 and 410 it is a tombstone. After a redirect the target is added to
         the queue. After 401, 403 and 451 the item is skipped. After 408, 425, 429, 5xx and errors it is
         tried again, and the header Retry-After blocks its host.
@@ -122,7 +122,7 @@ class Task:
             text: The content as text.
             title: The title of the page.
             links: The links of the page, absolute or relative. The crawl follows those in its scope.
-            error: Why no answer came, or what was wrong with it.
+            error: Why no answer came, or why the answer cannot be used.
             fetch_seconds: How long the fetch took. By default the time since the handler was called.
             **fields: More fields of PageVersion, such as `language`, `description` and `extra`.
 
@@ -189,9 +189,9 @@ class Task:
         if result.outcome is CommitOutcome.FAILED:
             # The worker logs an item that is given up, at level error.
             is_dead = self.claim.settled_as is FrontierStatus.FAILED
-            fate = "for the last time" if is_dead else "it will be tried again"
+            fate = "which was the last one" if is_dead else "and will be tried again"
             logger.warning(
-                "the fetch of %s has failed in attempt %d, %s: %s",
+                "the fetch of %s failed in attempt %d, %s: %s",
                 *(item.url, item.attempt, fate, error_of(page, status)),
             )
         return result

@@ -261,7 +261,8 @@ async def _pause(budget: Budget, table: Table[Any], operation: str, sent: int, l
 def left_over(table: Table[Any], operation: str, count: int, times: int) -> ThrottledError:
     """Returns the error of items that DynamoDB left over, as often as they were sent."""
     return ThrottledError(
-        f"{count} items were left unprocessed {times} times in a row: raise the capacity, or send less",
+        f"DynamoDB left {count} items unprocessed {times} times in a row, for lack of capacity: raise the "
+        f"capacity, or send less at once",
         code="UnprocessedItems",
         operation=operation,
         table=table.name,

@@ -56,7 +56,7 @@ class ClientOptions(TypedDict, total=False):
 
     session: AwsSession | None
     """An aioboto3.Session, or an AioSession of aiobotocore. Its credentials, its profile, its region and its
-    event handlers are used. It stays open, and as it is. `profile` and static keys exclude it.
+    event handlers are used. It stays open and unchanged. `profile` and static keys exclude it.
     """
     client_config: ClientConfig | None
     """A Config of botocore or an AioConfig of aiobotocore, for proxies for example. It cannot choose what a
@@ -165,9 +165,9 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
         options.s3 = {"addressing_style": "path"}
     if url is not None and _is_readable_on_the_way(url):
         logger.warning(
-            "endpoint %s (%s) is neither encrypted nor on this machine, so others can read along: use https",
-            url,
-            destination.endpoint_source,
+            "requests to endpoint %s (set by %s) are not encrypted and leave this machine, so others can "
+            "read them: use https",
+            *(url, destination.endpoint_source),
         )
     # Without TLS there is nothing to verify, and reading the certificates takes 40 ms of CPU.
     verify = False if url is not None and url.startswith("http://") else None
@@ -188,7 +188,7 @@ async def _open(config: DynamoDBConfig, *, service: Service, access: Access) -> 
 
 
 async def _read_credentials(config: DynamoDBConfig, access: Access, region: str) -> Any:
-    """Reads the credentials of a client; those of files, servers and programs anew each time."""
+    """Reads the credentials of a client; those of files, servers and programs are read again each time."""
     if access.session is not None:
         return await access.session.get_credentials()
     session = make_session(config)
@@ -237,7 +237,7 @@ def _check_integrity(response_dict: dict[str, Any], **_: Any) -> None:
             answer = orjson.loads(body)
         except ValueError as error:
             raise ResponseParserError(
-                f"the answer is cut off or not from DynamoDB: it is not JSON, {error}"
+                f"the answer is not JSON, so it is cut off, or not from DynamoDB: {error}"
             ) from error
         if not isinstance(answer, dict):
-            raise ResponseParserError("the answer is not from DynamoDB: it is not a JSON object")
+            raise ResponseParserError("the answer is not a JSON object, so it is not from DynamoDB")

@@ -42,7 +42,7 @@ class PendingCall(Generic[P, R]):
     Attributes:
         key: The key of its item.
         payload: The part of the call that the batch sends.
-        size: Its bytes.
+        size: The size of the item in bytes.
         deadline: When it is given up, in the event loop's time.
         result: Is set when the batch has ended.
         on_throttled: Called with the seconds of a pause, when the call is throttled.

@@ -60,7 +60,7 @@ class Puts:
 
         Args:
             item: The item.
-            size: Its bytes.
+            size: The size of the item in bytes.
 
         Raises:
             BackendStateError: The backend is not open, or is being closed.

@@ -167,7 +167,7 @@ def _kinds(model: type[BaseModel], keys: frozenset[str]) -> _Kinds:
 
 
 def _is_all(annotation: Any, kind: type) -> bool:
-    """Tells whether an annotation is a type, or that type or None."""
+    """Returns whether an annotation is a type, or that type or None."""
     if get_origin(annotation) is Annotated:
         return _is_all(get_args(annotation)[0], kind)
     if get_origin(annotation) in (Union, UnionType):
@@ -180,7 +180,7 @@ def _decode_fields(kinds: _Kinds, item: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError: An attribute has another type than its field.
-        ValueError: Likewise.
+        ValueError: An attribute has another type than its field.
     """
     get = item.get
     data = {name: value["S"] for name in kinds.texts if (value := get(name)) is not None}

@@ -63,7 +63,7 @@ class ConditionalInsert:
 
     Attributes:
         item: The item, which holds the token.
-        token: The value that tells whether a write whose answer was lost was applied.
+        token: The value by which the write is recognized if its answer was lost.
         may_be_applied: Whether the write was sent before, and may have been done then.
     """
 
@@ -80,7 +80,7 @@ class ConditionalUpdate:
         key: The item's key.
         update: The change, which stores the token too; counters that it increments must exist.
         condition: The condition.
-        token: The value that tells whether a write whose answer was lost was applied.
+        token: The value by which the write is recognized if its answer was lost.
         may_be_applied: Whether the write was sent before, and may have been done then.
     """
 
@@ -104,7 +104,7 @@ class ConditionalWrites(Protocol):
 
         Args:
             writes: The writes.
-            once: Whether what DynamoDB throttles is not sent again. It fails, and the others do not wait.
+            once: Whether throttled writes are not sent again: they fail, and the others do not wait.
             seconds: How long a request with its retries may take, `call_timeout` by default.
         """
         ...
@@ -322,7 +322,7 @@ def conditional_writes(gateway: Gateway, table: Table[Any]) -> ConditionalWrites
 
 
 def _lacks_partiql(outcome: Outcome, *, is_served: bool) -> bool:
-    """Tells whether a write failed because PartiQL is denied, or was never served and seems unsupported."""
+    """Returns whether a write failed because PartiQL is denied, or was never served and seems unsupported."""
     if not isinstance(outcome, Failed):
         return False
     is_unsupported = isinstance(outcome.error, ServiceError) and outcome.error.code in _UNSUPPORTED_CODES
@@ -335,7 +335,7 @@ def _error_code(answer: Any) -> str | None:
 
 
 def _may_be_applied(error: RagcrawlDynamoError, budget: Budget | None) -> bool:
-    """Tells whether a write that ended with an error may have been done; without a budget it was not sent."""
+    """Returns whether a write that failed may have been done; without a budget it was not sent."""
     if budget is None:
         return False
     return budget.may_be_applied or not isinstance(error, ThrottledError | ConflictError)

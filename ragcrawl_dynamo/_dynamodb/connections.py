@@ -40,11 +40,12 @@ class SessionMaker:
 def without_event_loop() -> Iterator[None]:
     """Lets a client be closed whose event loop was closed before it, and closes its connections."""
     with warnings.catch_warnings():
-        # asyncio warns of each: only an event loop can close one.
+        # asyncio warns of each connection: only an event loop can close one.
         warnings.simplefilter("ignore", ResourceWarning)
         yield
-        # They hold each other. `asyncio.run` has closed them; older ways to end an event loop have not.
-        if any(each.fileno() >= 0 for each in _sockets):
+        # Python's garbage collector closes them, since they refer to each other. `asyncio.run` has closed
+        # them already; older ways to end an event loop have not.
+        if any(connection.fileno() >= 0 for connection in _sockets):
             gc.collect()
 
 
@@ -65,10 +66,10 @@ def _disconnect() -> None:
     _inherited.extend(_sessions)
     nothing = os.open(os.devnull, os.O_RDWR)
     try:
-        for each in _sockets:
+        for connection in _sockets:
             # A socket that is closed has no number.
-            if each.fileno() >= 0:
-                os.dup2(nothing, each.fileno(), inheritable=False)
+            if connection.fileno() >= 0:
+                os.dup2(nothing, connection.fileno(), inheritable=False)
     finally:
         os.close(nothing)
 

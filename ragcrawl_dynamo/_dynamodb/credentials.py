@@ -64,7 +64,7 @@ class RenewableCredentials:
     """The credentials of one client, as botocore's signer asks for them, and as their own provider.
 
     Args:
-        load: Reads them anew: returns credentials of botocore, or None if there are none.
+        load: Reads them again: returns credentials of botocore, or None if there are none.
     """
 
     method = "ragcrawl-dynamo"

@@ -1,4 +1,4 @@
-"""Finds the region and the endpoint of a client, and tells who chose them."""
+"""Finds the region and the endpoint of a client, and the settings or variables that chose them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _SETTINGS: dict[Service, str] = {"DynamoDB": "endpoint_url", "S3": "content_buck
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The region and the endpoint of requests, and who chose them.
+    """The region and the endpoint of requests, each with its source.
 
-    Who chose it is the name of a setting ("setting region"), of an environment variable ("AWS_REGION") or of
-    a profile ("profile 'crawler'"), "session" for a session that was passed, or "default".
+    A source is the name of a setting ("setting region"), of an environment variable ("AWS_REGION") or of a
+    profile ("profile 'crawler'"), "session" for a session that was passed, or "default".
 
     Attributes:
         region: The AWS region.
@@ -103,7 +103,7 @@ def _regions(config: DynamoDBConfig, session: AioSession) -> Iterator[tuple[str 
 def _endpoints(
     config: DynamoDBConfig, service: Service, session: AioSession, *, ignores_configured: bool
 ) -> Iterator[tuple[str | None, str]]:
-    """Yields what may choose an endpoint, in botocore's order."""
+    """Yields the endpoints that are configured, each with its source, in botocore's order."""
     if setting := _SETTINGS.get(service):
         yield getattr(config, setting), f"setting {setting}"
     profile = session.get_scoped_config()

@@ -106,7 +106,7 @@ class ErrorMapper:
         Args:
             error: The error that ended the call; a TimeoutError if that was its deadline.
             operation: The operation that was called.
-            table: Its table.
+            table: The table of the request.
             last_error: The error of the attempt before the deadline.
             budget: The budget of the call for attempts.
         """
@@ -155,7 +155,7 @@ class ErrorMapper:
             )
             return (
                 errors.DeadlineExceededError,
-                f"no answer within {limit} s, at {where}{cause}",
+                f"no answer within {limit} s, at {where}: check the network, or allow more time{cause}",
             )
         if isinstance(error, _CREDENTIALS_ERRORS):
             return _explain_credentials(error)
@@ -185,13 +185,13 @@ class ErrorMapper:
         if code in EXPIRED_TOKEN_CODES:
             return (
                 errors.CredentialsError,
-                f"the session token has expired, also when read again: renew the credentials; "
+                f"the session token has expired, even after it was read again: renew the credentials; "
                 f"{self._service} says: {answer}",
             )
         if is_stale(error):
             return (
                 errors.AccessDeniedError,
-                f"refused at {where}, also when signed anew: set the clock of this machine; "
+                f"refused at {where}, even with a new signature: correct the clock of this machine; "
                 f"{self._service} says: {answer}",
             )
         if code in _ACCESS_CODES:
@@ -203,13 +203,13 @@ class ErrorMapper:
         if is_throttling(error):
             return (
                 errors.ThrottledError,
-                f"still throttled when the retries ended: raise the capacity, or send less at once; "
+                f"throttled at every attempt: raise the capacity, or send less at once; "
                 f"{self._service} says: {answer}",
             )
         if is_retryable(error):
             return (
                 errors.ServerFaultError,
-                f"{self._service} failed on its side, try again later; it says: {answer}",
+                f"{self._service} failed at every attempt: try again later; it says: {answer}",
             )
         if code in _NO_BUCKET:
             return (
@@ -227,7 +227,8 @@ def _explain_credentials(error: Exception) -> tuple[type[errors.ServiceError], s
 def _conflict(operation: str, table: str | None, code: str) -> errors.ConflictError:
     where = f"{operation}{f' on {table}' if table else ''}"
     return errors.ConflictError(
-        f"{where}: others changed the same items at each attempt, nothing was changed: try again [{code}]"
+        f"{where}: other writers changed the same items at every attempt, so nothing was written: try again "
+        f"[{code}]"
     )
 
 

@@ -14,7 +14,8 @@ aiohttp session (4 %), and an AWSRequest that does not prepare itself to show it
 
 The hooks are public, but not all of what they are called with is documented. They were tried with
 the versions in `KNOWN`. With another version, and for operations that are not in `_OPERATIONS`, the client
-goes its plain way, to the same results. tests/unit/dynamodb/test_upgrades.py tells what a new version breaks.
+works without them, with the same results. tests/unit/dynamodb/test_upgrades.py shows which one a new version
+breaks.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _BODY = "ragcrawl_dynamo.body"
 
 
 def is_known(version: str = aiobotocore.__version__) -> bool:
-    """Tells whether the hooks were written for a version of aiobotocore."""
+    """Returns whether the hooks were written for a version of aiobotocore."""
     return version.rpartition(".")[0] in KNOWN
 
 

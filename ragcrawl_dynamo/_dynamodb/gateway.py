@@ -89,7 +89,7 @@ class Gateway:
         return self._client is not None
 
     def find_destination(self) -> Destination:
-        """Returns where requests go: what was found at opening, or what would be found now."""
+        """Returns where requests go: as it was found when the gateway was opened, or else as of now."""
         return self._error_mapper.destination or self._access.find_destination(self.config, self._service)
 
     @property
@@ -166,7 +166,7 @@ class Gateway:
     async def permit(
         self, operation: str, table: str, *, once: bool = False, seconds: float | None = None
     ) -> AsyncIterator[Budget]:
-        """Waits for a permit of a table; yields what the operation may spend on attempts.
+        """Waits for a permit of a table; yields the budget of the operation for its attempts.
 
         While it holds the permit, the caller must pass this budget to each call of the same table: otherwise,
         with a window of one permit, its own call would wait for that permit forever.
@@ -174,7 +174,7 @@ class Gateway:
         Args:
             operation: The operation.
             table: The full name of the table.
-            once: Whether what DynamoDB throttles is not sent again.
+            once: Whether throttled requests are not sent again.
             seconds: How long the operation may take, `call_timeout` by default.
 
         Raises:
@@ -266,7 +266,7 @@ class Gateway:
     ) -> Any:
         """Sends a request; a second time if its credentials or its signature had expired on the way.
 
-        Such a request was not applied. The second one is signed anew, with credentials that are read anew.
+        Such a request was not applied. The second one is signed with credentials that are read again.
         """
         try:
             return await self._send(operation, table, request, attempt)
@@ -275,7 +275,8 @@ class Gateway:
                 raise
             self.metrics.count_retry(operation, table)
             logger.warning(
-                "%s on %s failed (%s); it is signed again and sent", operation, table, error_code(error)
+                "%s on %s failed (%s); it is sent again with a new signature",
+                *(operation, table, error_code(error)),
             )
         return await self._send(operation, table, request, attempt + 1)
 
@@ -322,8 +323,8 @@ class Gateway:
         # botocore takes any web page for an empty answer: a write would seem done, and an item absent.
         if not is_answer_of_service(response.get("ResponseMetadata", {})):
             raise ResponseParserError(
-                f"the answer has neither a request id nor {self._service}'s content type: "
-                f"this is not {self._service}"
+                f"the answer has neither a request id nor {self._service}'s content type, so it is not from "
+                f"{self._service}"
             )
         check_items(operation, request, response)
         return response

@@ -9,7 +9,7 @@ from ragcrawl_dynamo.errors import RequestRejectedError
 
 
 def is_active() -> bool:
-    """Tells whether `mock_aws` is active in this process."""
+    """Returns whether `mock_aws` is active in this process."""
     stubber = getattr(sys.modules.get("moto.core.models"), "botocore_stubber", None)
     return bool(getattr(stubber, "enabled", False))
 

@@ -2,7 +2,7 @@
 
 A query reads one page after the other, so a long listing takes one round trip after the other. If sort keys
 are hashes, as page ids are, the first page shows how dense they are, and so where the other pages begin. The
-ranges never change what is read: together they hold every sort key after the first page once.
+ranges do not change the result: together they hold every sort key after the first page once.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class RequestEvent:
     """One request that was answered or has failed.
 
     Attributes:
-        operation: Its name in AWS's reference, such as "PutItem".
+        operation: The operation's name in AWS's reference, such as "PutItem".
         table: The full name of its table, or bucket; "" for transactions, which have several tables.
         attempt: 1 for the first attempt, more for a retry.
         items: The number of items that it writes or reads by key, of one call or of coalesced calls; 1 for a
@@ -129,7 +129,7 @@ class Metrics:
             return
         try:
             self._observer(event())
-        except Exception:  # the caller's code, of which nothing is known
+        except Exception:  # the observer is the caller's code and may raise anything
             logger.exception("on_request raised an error; the request itself is not affected")
 
     def snapshot(self) -> dict[tuple[str, str], OperationMetrics]:

@@ -15,8 +15,8 @@ class Call(Protocol):
     """Sends one request, retries it where that can help, and returns the answer.
 
     Args:
-        operation: Its name in AWS's reference.
-        request: Its arguments.
+        operation: The operation's name in AWS's reference.
+        request: The arguments of the operation.
         table: The full name of the table, if the request does not name it.
         budget: The budget of the operation, whose permit the caller holds; by default the request is an
             operation of its own.

@@ -43,12 +43,12 @@ Outcome: TypeAlias = Applied | Refused | Failed
 
 
 def is_throttled(outcome: Outcome) -> TypeGuard[Failed]:
-    """Tells whether a write failed for lack of capacity. An attempt before may have done it nevertheless."""
+    """Returns whether a write failed for lack of capacity. An earlier attempt may still have done it."""
     return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError)
 
 
 def is_held_up(outcome: Outcome) -> bool:
-    """Tells whether a write failed for lack of capacity, or because there was no answer in time."""
+    """Returns whether a write failed for lack of capacity, or because there was no answer in time."""
     return isinstance(outcome, Failed) and isinstance(outcome.error, ThrottledError | DeadlineExceededError)
 
 

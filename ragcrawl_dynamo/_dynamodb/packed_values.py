@@ -14,7 +14,7 @@ import zstandard
 # Bytes above which a value is packed. Smaller ones stay readable in the AWS console and for other programs.
 PACKED_ABOVE = 32 * 1024
 
-# Bytes of JSON that are packed, and unpacked whatever a stored frame says. More hardly fits into an item.
+# The most bytes of JSON that are packed, or unpacked from any stored frame. More hardly fits into an item.
 MAX_RAW_BYTES = 4 * 1024 * 1024
 
 # docs/decisions/0101-compress-large-settings.md

@@ -212,11 +212,13 @@ async def read_pages(
     yield response["Count"], response["Items"]
     if (start := response.get("LastEvaluatedKey")) is None:
         return
-    rest = replace(query, count=True) if rest_counts else query
+    rest_query = replace(query, count=True) if rest_counts else query
     sort_key = query.table.primary_key[-1]
     last = start[sort_key]["S"]
     points = split_points([*(item[sort_key]["S"] for item in response["Items"]), last])
-    readers = [_RangeReader(gateway, replace(rest, sort=keys)) for keys in _ranges(sort_key, last, points)]
+    readers = [
+        _RangeReader(gateway, replace(rest_query, sort=keys)) for keys in _ranges(sort_key, last, points)
+    ]
     readers[0].start = start
     running: deque[_RangeReader] = deque()
     waiting = deque(readers)

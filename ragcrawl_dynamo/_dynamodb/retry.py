@@ -71,7 +71,7 @@ TRANSPORT_ERRORS = (
 
 
 def is_transport_error(error: BaseException) -> bool:
-    """Tells whether no readable answer came, so that a write may have been applied or not."""
+    """Returns whether no readable answer came, so that a write may have been applied or not."""
     return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, SSLError)
 
 
@@ -90,7 +90,7 @@ def cancellation_reasons(error: BaseException) -> list[dict[str, Any]]:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Tells whether the same request can succeed later."""
+    """Returns whether the same request can succeed later."""
     if isinstance(error, CredentialsUnavailableError):
         return error.is_transient
     if reasons := _reason_codes(error):
@@ -102,12 +102,12 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_throttling(error: BaseException) -> bool:
-    """Tells whether DynamoDB refused a request for lack of capacity; such a request was not applied."""
+    """Returns whether DynamoDB refused a request for lack of capacity; such a request was not applied."""
     return error_code(error) in THROTTLING_CODES or bool(_reason_codes(error) & THROTTLING_REASONS)
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Tells whether others changed an item of a request at the same time; such a request was not applied."""
+    """Returns whether others changed an item at the same time; such a request was not applied."""
     reasons = _reason_codes(error)
     return error_code(error) in CONFLICT_CODES or (
         CONFLICT_REASON in reasons and reasons <= {"None", CONFLICT_REASON}
@@ -119,7 +119,7 @@ def _reason_codes(error: BaseException) -> set[str]:
 
 
 def is_stale(error: ClientError) -> bool:
-    """Tells whether a request was refused because its session token or its signature had expired."""
+    """Returns whether a request was refused because its session token or its signature had expired."""
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     return (
@@ -140,7 +140,7 @@ def full_jitter(config: DynamoDBConfig, failures: int) -> float:
 
 
 def is_spent(config: DynamoDBConfig, failures: int, seconds_left: float) -> bool:
-    """Tells whether no attempt is allowed: after so many failures in a row, or with so little time left."""
+    """Returns whether no attempt is allowed: after so many failures in a row, or with so little time left."""
     most = config.retry_attempts
     return seconds_left <= 0 or (most is not None and failures >= most)
 
@@ -148,14 +148,14 @@ def is_spent(config: DynamoDBConfig, failures: int, seconds_left: float) -> bool
 class Budget:
     """Bounds the attempts of one operation: the time without progress, and how many may fail in a row.
 
-    All requests of an operation share it, also those that resend what a batch left over: attempts within
-    attempts would multiply.
+    All requests of an operation share it, also those that resend items that a batch left over: attempts
+    within attempts would multiply.
 
     Attributes:
         failures: The attempts that failed since the last progress.
         deadline: When the operation fails, in the event loop's time.
         may_be_applied: Whether an attempt failed so that DynamoDB may have applied it nevertheless.
-        is_once: Whether what DynamoDB throttles is not sent again.
+        is_once: Whether throttled requests are not sent again.
         seconds: How long the operation may take without progress.
         final_codes: Codes of errors after which nothing is sent again.
         on_throttled: Called with the seconds of a pause, when a request is throttled.
@@ -182,7 +182,7 @@ class Budget:
         self.progress()
 
     def is_spent_after(self, pause: float) -> bool:
-        """Tells whether no attempt is allowed after a pause: it would be too late, or one too many.
+        """Returns whether no attempt is allowed after a pause: it would be too late, or one too many.
 
         An operation whose next pause would end after its deadline ends at once, with its last error. That
         says more than an error of the deadline.
@@ -195,12 +195,12 @@ class Budget:
         self.failures += 1
 
     def progress(self) -> None:
-        """Starts anew after progress."""
+        """Resets the deadline and the failures after progress."""
         self.failures = 0
         self.deadline = asyncio.get_running_loop().time() + self.seconds
 
     def count_batch(self, sent: int, left_over: int) -> None:
-        """Counts an attempt of which DynamoDB left a part undone: a failure if that is all of it."""
+        """Counts an attempt of which DynamoDB left a part undone; it is a failure if all was left."""
         if left_over < sent:
             self.progress()
         else:
@@ -211,7 +211,7 @@ class Budget:
         return full_jitter(self._config, max(1, self.failures))
 
     def may_retry(self, error: BaseException) -> bool:
-        """Tells whether a request is sent again after an error."""
+        """Returns whether a request is sent again after an error."""
         if error_code(error) in self.final_codes:
             return False
         return is_retryable(error) and not (self.is_once and is_throttling(error))

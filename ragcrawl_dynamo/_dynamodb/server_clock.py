@@ -10,7 +10,7 @@ from typing import Any
 # Seconds for which what answers have proved is kept at least, and twice that at most.
 _KEPT_SECONDS = 60.0
 
-# Nothing is proved: at least so many seconds ahead, at most so many.
+# The bounds while nothing is proved: the fewest and the most seconds that the clock is ahead.
 _UNKNOWN = (-math.inf, math.inf)
 
 
@@ -56,6 +56,6 @@ class ServerClock:
         self.offset = max(0.0, least) + min(0.0, most)
 
 
-def _both(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Returns the bounds of what lies within both bounds."""
-    return max(one[0], other[0]), min(one[1], other[1])
+def _both(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Intersects two ranges."""
+    return max(first[0], second[0]), min(first[1], second[1])

@@ -61,17 +61,17 @@ def check_access(
 
 
 def make_session(
-    config: DynamoDBConfig, given: AwsSession | None = None, *, handlers: bool = True
+    config: DynamoDBConfig, user_session: AwsSession | None = None, *, handlers: bool = True
 ) -> AioSession:
-    """Makes a session of botocore for one client. A session that is given stays as it is.
+    """Makes a session of botocore for one client. The session of a user is copied, not changed.
 
     Args:
         config: The settings.
-        given: A session of the user: its profile, its variables and its event handlers are taken over.
+        user_session: A session of the user: its profile, its variables and its event handlers are taken over.
         handlers: Whether to register the handlers that clients need.
     """
-    if given is not None:
-        theirs = _core(given)
+    if user_session is not None:
+        theirs = _core(user_session)
         events = copy.copy(theirs.get_component("event_emitter"))
         session = AioSession(event_hooks=events, include_builtin_handlers=False)
         for name, value in theirs.instance_variables().items():
@@ -84,14 +84,16 @@ def make_session(
     return session
 
 
-def make_options(given: AwsSession | None, client_config: ClientConfig | None, **ours: Any) -> AioConfig:
+def make_options(
+    user_session: AwsSession | None, client_config: ClientConfig | None, **ours: Any
+) -> AioConfig:
     """Makes the options of a client: those of the session, then `client_config`, then `ours`."""
-    default = None if given is None else _core(given).get_default_client_config()
+    default = None if user_session is None else _core(user_session).get_default_client_config()
     theirs = [options for options in (default, client_config) if options is not None]
     arguments = [args for options in theirs if (args := getattr(options, "connector_args", None))]
     options = AioConfig(arguments[-1] if arguments else None)
-    for other in (*theirs, Config(**ours)):
-        options = options.merge(other)
+    for config in (*theirs, Config(**ours)):
+        options = options.merge(config)
     return options
 
 

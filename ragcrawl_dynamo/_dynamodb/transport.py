@@ -13,13 +13,13 @@ from botocore.hooks import first_non_none_response
 
 
 class Shortcut:
-    """Sends what a client has built, and parses the answer.
+    """Sends a request that a client has built, and parses the answer.
 
     It emits all events that botocore emits, but needs-retry.
 
     Args:
         events: The events of the client.
-        session: Its HTTP session.
+        session: The HTTP session of the client.
         parser: The parser of its protocol.
     """
 
@@ -33,7 +33,7 @@ class Shortcut:
 
         Args:
             params: The request, as botocore's serializer has made it.
-            model: Its operation.
+            model: The model of the operation.
 
         Raises:
             HTTPClientError: No answer came.
@@ -52,8 +52,8 @@ class Shortcut:
         await self._events.emit(f"request-created.{event}", request=request, operation_name=model.name)
         prepared = request.prepare()
         try:
-            given = await self._events.emit(f"before-send.{event}", request=prepared)
-            if (answer := first_non_none_response(given)) is None:
+            responses = await self._events.emit(f"before-send.{event}", request=prepared)
+            if (answer := first_non_none_response(responses)) is None:
                 answer = await self._session.send(prepared)
         except Exception as error:
             await self._emit_received(event, context, exception=error)

@@ -165,7 +165,8 @@ def _encode(value: Any, depth: int) -> AttributeValueTypeDef:
 
 def _refuse_type(value: Any, depth: int) -> AttributeValueTypeDef:
     raise RefusedError(
-        f"a {type(value).__name__} cannot be stored: use text, numbers, booleans, lists and maps"
+        f"a value of type {type(value).__name__} cannot be stored: use text, numbers, booleans, lists and "
+        f"maps"
     )
 
 
@@ -183,7 +184,9 @@ def _encode_datetime(value: datetime, depth: int) -> AttributeValueTypeDef:
 
 def _encode_int(value: int, depth: int) -> AttributeValueTypeDef:
     if abs(value) >= 10**MAX_DIGITS:
-        raise RefusedError(f"a number can have {MAX_DIGITS} digits at most: store it as text")
+        raise RefusedError(
+            f"a number has more than {MAX_DIGITS} digits, the most that DynamoDB stores: store it as text"
+        )
     return {"N": str(value)}
 
 
@@ -218,7 +221,7 @@ def _encode_set(value: set[Any] | frozenset[Any], depth: int) -> AttributeValueT
     members = sorted(value)
     if not members or not all(isinstance(member, str) for member in members):
         raise RefusedError(
-            "a set must hold only text, and at least one: use a list, or None for an empty set"
+            "a set that is empty, or has other members than text, cannot be stored: use a list, or None"
         )
     return {"SS": [_checked_text(member) for member in members]}
 

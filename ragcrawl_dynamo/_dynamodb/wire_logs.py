@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# At DEBUG these log session tokens, signatures, and what is stored.
+# At DEBUG these log session tokens, signatures and stored data.
 _LOGGERS = ("botocore.auth", "botocore.endpoint", "botocore.parsers")
 
 _is_our_request: ContextVar[bool] = ContextVar("ragcrawl_dynamo_is_our_request", default=False)
@@ -34,7 +34,7 @@ def filtered_logs() -> Iterator[None]:
 
 @contextmanager
 def silent_request() -> Iterator[None]:
-    """Marks what the current task does as a request of ours, whose DEBUG records are dropped."""
+    """Marks the current task as one that sends a request of ours: its DEBUG records are dropped."""
     token = _is_our_request.set(True)
     try:
         yield

@@ -192,7 +192,7 @@ def link_item(fields: dict[str, Any]) -> FrontierItem:
 
 
 def error_text(error: str | BaseException) -> str:
-    """Returns the text of an error as it is stored: its type and its message, shortened."""
+    """Returns the text to store for an error: its type and its message, shortened."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".removesuffix(": ")
     return text[:_ERROR_CHARACTERS].encode("utf-8", "replace").decode()
 

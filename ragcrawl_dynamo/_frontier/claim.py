@@ -1,4 +1,4 @@
-"""Defines what the methods of the frontier return: claims, results of added links, and hosts."""
+"""Defines the results of the frontier's methods: claims, results of added links, and hosts."""
 
 from __future__ import annotations
 
@@ -125,8 +125,11 @@ def check_claims(claims: Claim | Sequence[Claim], run_id: str) -> list[Claim]:
         InvalidArgumentError: A value is not a claim, or is one of another run.
     """
     checked = [claims] if isinstance(claims, Claim) else check_several("claims", claims, Claim)
-    if not all(claim.item.run_id == run_id for claim in checked):
-        raise InvalidArgumentError("claims", f"must be claims of run {run_id!r}, from its claim()")
+    for claim in checked:
+        if claim.item.run_id != run_id:
+            raise InvalidArgumentError(
+                "claims", f"must be claims of run {run_id!r}, and one is of run {claim.item.run_id!r}"
+            )
     return checked
 
 

@@ -32,7 +32,7 @@ class ClaimCoalescer:
         self._serving: asyncio.Task[None] | None = None
 
     async def claim(self, terms: list[LeaseTerms], *, is_thorough: bool) -> tuple[list[Claim], ClaimResult]:
-        """Returns claims, at most one for each of the terms, and what is known for the next try.
+        """Returns claims, at most one for each of the terms, and when to try again.
 
         `is_thorough` is explained in Scheduler.claim.
 

@@ -1,4 +1,4 @@
-"""Holds what the parts of a run's queue share in one process: stores, settings, clock and local view."""
+"""Holds the objects that the parts of a run's queue share: stores, settings, clock and local view."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class RunContext:
             self.view.bench.settle(host)
 
     def pause_host(self, host: str, seconds: float) -> None:
-        """Lets claims leave out a host for some seconds: DynamoDB throttles what is written about it."""
+        """Lets claims leave out a host for some seconds, since DynamoDB throttles writes for it."""
         self.view.bench.pause(host, self.clock.now() + timedelta(seconds=seconds))
 
     def hold_up(self, host: str) -> None:
@@ -194,7 +194,7 @@ class RunContext:
         return self.membership.share(self.hosts.buckets)
 
     def clear(self) -> None:
-        """Forgets what this process knows of the run. It is called after the run's items were deleted."""
+        """Clears the local view of the run. It is called after the run's items were deleted."""
         self.view.clear()
         self.control.forget()
         self.control_reads.forget()

@@ -1,4 +1,4 @@
-"""Reads the control of a run so often that one item can serve all processes.
+"""Limits the reads of a run's control, so that one item can serve all processes.
 
 Every claim needs the control, and every addition has to read it after its items are durable. All processes
 read the same item, and a partition serves 3,000 read units a second (AWS), however much is paid. So the more
@@ -39,7 +39,7 @@ class ControlReads:
         return self._membership.count / _READS_PER_SECOND
 
     def forget(self) -> None:
-        """Forgets what was read. It is called after this process has changed the control."""
+        """Forgets the control that was read. It is called after this process has changed it."""
         self._recent_at = -math.inf
         self._forgotten_at = asyncio.get_running_loop().time()
 

@@ -67,7 +67,7 @@ class ControlStore:
         return None
 
     def forget(self) -> None:
-        """Forgets what is known of the control, after it was deleted."""
+        """Forgets the control, after it was deleted."""
         self.buckets, self._knows_buckets = self._first.buckets, False
         self._is_checked = False
 
@@ -133,7 +133,7 @@ class ControlStore:
         self._rules.check(control)
         self._is_checked = True
         if control.state is RunState.CANCELLED:
-            raise FrontierCancelledError
+            raise cancelled(control.run)
         return control
 
     async def _check_id_order(self) -> None:
@@ -190,7 +190,7 @@ class ControlStore:
         try:
             await self._update({"state": {"S": state}}, allowed)
         except ConditionFailedError:
-            raise FrontierCancelledError from None
+            raise cancelled(self.run_id) from None
 
     async def begin_verification(self, now: datetime) -> WriteToken | None:
         """Starts the proof that the run is finished; returns its token, None if another process does it."""
@@ -257,6 +257,14 @@ class ControlStore:
                 raise
             await self.make()
             await self._gateway.call("UpdateItem", request)
+
+
+def cancelled(run_id: str) -> FrontierCancelledError:
+    """Returns the error of a call that needs a run that is not cancelled."""
+    return FrontierCancelledError(
+        f"run {run_id!r} was cancelled: nothing can be claimed from its frontier, and it cannot be resumed; "
+        f"begin a new run"
+    )
 
 
 def _moment(moment: datetime) -> Value:

@@ -1,4 +1,4 @@
-"""Counts a run's items by state, for the run and for each host, so that nobody has to read the items.
+"""Counts a run's items by state, for the run and for each host, so that no call has to read the items.
 
 A process adds up in memory how its own writes move items between states, and stores the sums once a second.
 If it is killed, its last sums are lost, and `recount` corrects the counts. The counts of a run are spread
@@ -156,7 +156,7 @@ class Counters:
         return counter_key(self._hosts.run_id, self._shard)
 
     async def _make_shard(self, total: Counter[str]) -> Counter[str]:
-        """Stores the shard of this process and adds to it; returns what was not added."""
+        """Stores the shard of this process and adds to it; returns the amounts that were not added."""
         token = WriteToken.new("made_by")
         zeros: Item = {name: {"N": "0"} for name in NAMES}
         site: Item = {"site_id": {"S": self._hosts.site_id}, **token.attributes}

@@ -43,7 +43,8 @@ SET_BY_QUEUE = {
 _LINKS_PER_BATCH = 1000
 _BATCHES_AHEAD = 3
 
-# A batch of so many links does not look for known ones first, if so many were new in the batch before.
+# A batch of at least this number of links is added without a read of known ones, if at least this share of
+# the batch before was new.
 _MANY_LINKS = 100
 _MOSTLY_NEW = 0.9
 
@@ -105,7 +106,7 @@ class Enqueuer:
     async def _try_batch(
         self, links: list[str | FrontierItem], common: dict[str, Any], base_url: str | None
     ) -> list[AddResult] | PartialBatchError:
-        """Adds a batch of links. The other batches go on if some of its links fail."""
+        """Adds a batch of links. If some of them fail, the other batches are still added."""
         try:
             return await self._add_batch(links, common, base_url)
         except PartialBatchError as error:
@@ -223,7 +224,7 @@ class Enqueuer:
         for item_id, item in list(new.items()):
             left[item.domain] -= 1
             if left[item.domain] < 0:
-                reason = f"host {item.domain!r} has the {limit:,} links that host_max_items allows"
+                reason = f"host {item.domain!r} has {limit:,} links already, as many as host_max_items allows"
                 error = HostBudgetError("url", reason)
                 results[item_id] = AddResult(item.url, None, added=False, error=error)
                 del new[item_id]
@@ -239,7 +240,9 @@ class Enqueuer:
         if isinstance(link, FrontierItem):
             if (link.run_id, link.site_id) != (run.run_id, run.site_id):
                 raise InvalidArgumentError(
-                    "run_id", "the item belongs to another run or site: add it to the frontier of that run"
+                    "run_id",
+                    f"the item is of run {link.run_id!r} of site {link.site_id!r}, and this frontier of run "
+                    f"{run.run_id!r} of site {run.site_id!r}: add the item to the frontier of its run",
                 )
             fields = link.model_dump(exclude=SET_BY_QUEUE)
             if "discovered_at" not in link.model_fields_set:

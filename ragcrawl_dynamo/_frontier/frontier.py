@@ -288,7 +288,7 @@ class Frontier:
             worker_id: The name of the worker, stored with the items; up to 256 characters.
             grace_seconds: How many seconds handlers may run after SIGTERM. Then their items are released and
                 the process exits. None does not handle the signal.
-            outage_seconds: For how many seconds DynamoDB may not serve it before `run` raises the last error.
+            outage_seconds: After an outage of this many seconds, `run` raises the last error.
         """
         lease = lease_settings(lease_seconds, self._max_skew)
         settings = WorkerSettings.checked(concurrency, lease, worker_id, grace_seconds, outage_seconds)

@@ -40,10 +40,15 @@ class Frontiers:
         """Returns the queue of a run, for other parts of this package."""
         return self._get(site_id, run_id, HostLimits(), LinkRules())[0]
 
-    def clear(self, run_id: str) -> None:
-        """Clears what this process remembers of a run, after the run's items were deleted."""
-        for (_, open_run_id), (queue, _) in self._open.items():
-            if open_run_id == run_id:
+    def clear(self, run_id: str, site_id: str | None = None) -> None:
+        """Clears the local view of a run, after the run's items were deleted.
+
+        Args:
+            run_id: The run.
+            site_id: The site whose items of the run were deleted; None for all sites.
+        """
+        for (open_site_id, open_run_id), (queue, _) in self._open.items():
+            if open_run_id == run_id and site_id in (None, open_site_id):
                 queue.clear()
 
     async def close_run(self, site_id: str, run_id: str) -> None:

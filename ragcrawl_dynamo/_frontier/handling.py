@@ -1,4 +1,4 @@
-"""Defines the settings of a worker, what handlers raise to tell it something, and its summary."""
+"""Defines the settings of a worker, the exceptions by which handlers settle an item, and the summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DoNotRetry(Exception):  # noqa: N818 # it is an instruction
 
 @dataclass(frozen=True, slots=True)
 class WorkSummary:
-    """Counts what a worker has done.
+    """Counts the items that a worker has handled, by their outcome.
 
     Attributes:
         completed: How many items were completed.
@@ -72,7 +72,7 @@ class WorkerSettings:
         lease: How long leases last.
         worker_id: The name of the worker, stored with the items.
         grace_seconds: How many seconds handlers may run after SIGTERM; None does not handle the signal.
-        outage_seconds: After how many seconds in which DynamoDB did not serve it the worker gives up.
+        outage_seconds: The worker gives up after an outage of this many seconds.
     """
 
     concurrency: int
@@ -93,7 +93,7 @@ class WorkerSettings:
         """Returns the settings.
 
         Raises:
-            InvalidArgumentError: One is outside its limits.
+            InvalidArgumentError: A setting is outside its limits.
         """
         check_count("concurrency", concurrency, MAX_CLAIMED)
         check_name("worker_id", worker_id)

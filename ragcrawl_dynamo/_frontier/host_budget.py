@@ -58,7 +58,7 @@ class HostBudget:
             How many links of each host may be added.
 
         Raises:
-            ServiceError: A budget could not be read or written; what was reserved is given back.
+            ServiceError: A budget could not be read or written; the parts already reserved are given back.
         """
         if max(len(self._stored), len(self._used_up)) > _HOSTS_REMEMBERED:
             self.clear()
@@ -86,7 +86,7 @@ class HostBudget:
         )
 
     async def give_back(self, unused: Mapping[str, int]) -> None:
-        """Gives back what was reserved and is not used. If that fails, a host gets fewer links."""
+        """Gives back reserved parts that are not used. If that fails, a host gets fewer links."""
         writes = [self._addition(host, -count) for host, count in unused.items() if count]
         if not writes:
             return
@@ -105,7 +105,7 @@ class HostBudget:
             )
 
     async def _try(self, missing: dict[str, int], limit: int, granted: dict[str, int]) -> dict[str, int]:
-        """Tries to reserve once; returns what was refused. Adds to `granted` what was reserved.
+        """Tries to reserve once; returns the refused parts, and adds the reserved ones to `granted`.
 
         Raises:
             ServiceError: A write failed.
@@ -142,8 +142,8 @@ class HostBudget:
                 # The run's items were deleted.
                 self._stored.discard(host)
                 left[host] = count
-            elif (rest := limit - int(stored[host][_ADMITTED]["N"])) > 0:
-                left[host] = min(count, rest)
+            elif (room := limit - int(stored[host][_ADMITTED]["N"])) > 0:
+                left[host] = min(count, room)
             else:
                 self._used_up[host] = self._run.clock.monotonic() + _SECONDS_REMEMBERED
         return left

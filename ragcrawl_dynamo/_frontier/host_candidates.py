@@ -1,4 +1,4 @@
-"""Holds what one process knows of the items of one host: which can be claimed, and which have to wait."""
+"""Keeps the items of one host that a process knows: those to claim now, and those that have to wait."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LONGEST_PAUSE = 60.0
 # The shortest one for a drained host. Counts are stored every second.
 _DRAINED_PAUSE = 5.0
 
-# Seconds for which what this process has written or read by key is trusted more than an index, which may lag
-# (AWS gives no bound, but says "usually well under a second").
+# Seconds for which records that this process has written or read by key are trusted more than an index, which
+# may lag (AWS gives no bound, but says "usually well under a second").
 INDEX_LAG_SECONDS = 15.0
 
 # How many ids of items that this process has ended are remembered for each host.
@@ -67,11 +67,11 @@ class HostCandidates:
         ready: The items that can be claimed, in priority order.
         waiting: The items that cannot be claimed yet, by id.
         ended: The ids of items that this process has ended. The index may still show them.
-        doubtful: The ids of items of which this process knew something else than the index shows. They are
-            read by key before they are tried.
+        doubtful: The ids of items whose state on the workbench differed from the index. They are read by key
+            before they are tried.
         is_all: Whether `ready` and `waiting` are all open items, as far as this process knows.
         looked_at: When the queue was last read, in seconds of the monotonic clock; None before.
-        must_check: Whether the record has to be read, even if the list of hosts shows no limits.
+        must_check: Whether the record must be read, even if the list of hosts shows no limits.
         record: The record of a host that has limits, as it was last read or written.
         turn: The number of the turn in which this process has served the host last; 0 before.
         last_turn: The turn before the claim that is under way.
@@ -91,8 +91,8 @@ class HostCandidates:
         past_orders: The sort keys that `order` had before, each with the moment at which it was replaced by
             such a read or write. The list may still show them.
         pace: How fast this process claims items of the host.
-        paused_until: Nothing is claimed before, since DynamoDB throttles what is written about the host; None
-            if it does not.
+        paused_until: Nothing is claimed before this moment, since DynamoDB throttles writes for the host;
+            None if it does not.
         held_up: How many claims in a row were held up by throttling, or got no answer in time.
     """
 
@@ -132,8 +132,8 @@ class HostCandidates:
     def forget(self) -> None:
         """Forgets the items, after another process has changed them."""
         self.forget_ready()
-        own = (item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
-        for item_id in (*self.ended, *own):
+        own_ids = (item_id for item_id, waiting in self.waiting.items() if waiting.is_own)
+        for item_id in (*self.ended, *own_ids):
             _remember(self.doubtful, item_id)
         self.waiting.clear()
         self.ended.clear()
@@ -189,7 +189,7 @@ class HostCandidates:
         self.is_all = False
 
     def is_before_last(self, candidate: Candidate) -> bool:
-        """Returns whether a candidate comes before one that is known, so that nothing unknown precedes it."""
+        """Returns whether a candidate comes before a known one, so that no unknown item precedes it."""
         return bool(self.ready) and candidate.claim_order < self.ready[-1].claim_order
 
     def wait(self, candidate: Candidate, until: datetime, *, is_own: bool = False) -> None:
@@ -359,6 +359,6 @@ def _remember(ids: dict[str, None], item_id: str) -> None:
 
 
 def pause_after(times: int) -> float:
-    """Returns how many seconds to wait after something has failed so many times: 1, 2, 4, ... up to 60."""
+    """Returns the seconds to wait after a number of failures in a row: 1, 2, 4, ... up to 60."""
     # The bound keeps the power from overflowing.
     return min(LONGEST_PAUSE, 2.0 ** max(0, min(times - 1, 10)))

@@ -72,10 +72,10 @@ class HostLists:
         """
         self._claim += 1
         share = self._run.share
-        own = [part for part in self._all() if part.bucket in share]
-        others = [part for part in self._all() if part.bucket not in share]
+        own_parts = [part for part in self._all() if part.bucket in share]
+        other_parts = [part for part in self._all() if part.bucket not in share]
         await self._refresh([part for part in self._all() if self._is_old(part)], now)
-        for parts in (own, others):
+        for parts in (own_parts, other_parts):
             while self._run.view.bench.supply(wanted, now) < wanted:
                 if not (further := self._further(parts)):
                     break

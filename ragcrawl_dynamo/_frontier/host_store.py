@@ -49,7 +49,8 @@ from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo._utils.concurrency import gather
 from ragcrawl_dynamo.errors import ThrottledError
 
-# An announcement of so many hosts does not read them first, if so many were new in the one before.
+# An announcement of at least this number of hosts does not read them first, if at least this share of the
+# announcement before was new.
 _MANY_HOSTS = 100
 _MOSTLY_NEW = 0.9
 
@@ -68,8 +69,8 @@ class Updated:
     """A host that was updated.
 
     Attributes:
-        order_before: Its sort key in the list before the update; None if it was not listed.
-        record: Its record after the update.
+        order_before: The sort key of the host in the list before the update; None if it was not listed.
+        record: The record of the host after the update.
     """
 
     order_before: str | None
@@ -232,15 +233,15 @@ class HostStore:
             writes[host] = self._write(before, updated[host])
         is_once = on_held_up is not None
         outcomes = await self._writes.run(list(writes.values()), once=is_once, seconds=seconds)
-        others: list[Outcome] = []
+        waited_for: list[Outcome] = []
         for host, outcome in zip(writes, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 del updated[host]
             if on_held_up is not None and is_held_up(outcome):
                 on_held_up(host)
             else:
-                others.append(outcome)
-        raise_if_all_failed(others)
+                waited_for.append(outcome)
+        raise_if_all_failed(waited_for)
         return updated
 
     async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
@@ -268,7 +269,8 @@ class HostStore:
             await asyncio.sleep(full_jitter(config, min(failures, 4)))
         names = ", ".join(list(remaining)[:3])
         raise ThrottledError(
-            f"{len(remaining)} hosts were changed by other processes each time, such as {names}: try again",
+            f"other processes changed {len(remaining)} hosts at each of {_UPDATE_ATTEMPTS} attempts, such as "
+            f"{names}: try again",
             code="Contention",
             operation="UpdateItem",
             table=self._table.name,

@@ -53,7 +53,7 @@ class IssuedLease:
 
     Attributes:
         item: The item that was claimed.
-        lease: Its lease.
+        lease: The lease of the item.
         has_slot: Whether the lease takes an in-flight slot of the host.
     """
 
@@ -122,8 +122,8 @@ class LeaseIssuer:
     ) -> tuple[dict[str, HostRecord], set[str]]:
         """Reserves leases with limited hosts; returns their new records, and hosts that allow no leases now.
 
-        What is known of a host may have changed since the candidates were chosen: this process may have read
-        its record anew, or noticed that it has to.
+        A host may have changed on the workbench since the candidates were chosen: this process may have read
+        its record again, or noticed that it has to.
         """
         bench = self._run.view.bench
         lost = {host for host, chosen in indexes.items() if not bench.allows(host, len(chosen), now)}
@@ -138,7 +138,7 @@ class LeaseIssuer:
             records, updates, on_held_up=held_up.add, seconds=self._left(end)
         )
         for host in (records.keys() & bench.hosts.keys()) - held_up:
-            # A host that has refused has to be read again.
+            # The record of a host that has refused must be read again.
             bench.hosts[host].record = reserved.get(host)
         for host in held_up:
             self._run.hold_up(host)
@@ -206,7 +206,7 @@ class LeaseIssuer:
             item = run.items.decode(outcome.item)
         except CorruptItemError as error:
             # No worker can decode the item. Its leases will expire until it becomes a dead letter.
-            logger.warning("an item was claimed but cannot be decoded, so no worker gets it: %s", error)
+            logger.warning("a claimed item cannot be decoded, so it will become a dead letter: %s", error)
             return None
         run.counters.move(candidate.host, candidate.state, "in_progress")
         return item

@@ -40,7 +40,7 @@ class LeaseSettings:
 
 
 def lease_settings(seconds: float, max_clock_skew: float) -> LeaseSettings:
-    """Checks how long leases last. A lease is given up `max_clock_skew` before its end.
+    """Checks how long leases last. A lease counts as lost `max_clock_skew` before its end.
 
     Raises:
         InvalidArgumentError: A lease is too short to be renewed, or too long.
@@ -145,8 +145,8 @@ class LeaseKeeper:
         """Renews leases, and drops those that could not be renewed in time."""
         try:
             await self._renew(claims)
-        except Exception:  # an error that nobody expects must not end the renewals
-            logger.exception("%d leases could not be renewed; it is tried again", len(claims))
+        except Exception:  # an unexpected error must not end the renewals
+            logger.exception("%d leases could not be renewed; this is tried again", len(claims))
         finally:
             self._renewing.difference_update(claim.token for claim in claims)
         self._drop_ended()

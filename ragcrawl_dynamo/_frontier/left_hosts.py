@@ -1,4 +1,4 @@
-"""Remembers hosts that this process has forgotten lately, to tell late entries of the index."""
+"""Remembers the hosts that the workbench dropped lately, to recognize late entries of the index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LeftHosts(dict[str, tuple[float, HostCandidates]]):
         return host in self and self[host][1].is_past(order, monotonic)
 
     def take(self, host: str) -> HostCandidates | None:
-        """Takes a host that has work again, with what is known of its past; None if it is not remembered."""
+        """Takes out a host that has work again, with its past places; None if it is not remembered."""
         _, known = self.pop(host, (0.0, None))
         if known is not None:
             known.record, known.is_own, known.paused_until = None, True, None

@@ -34,8 +34,8 @@ class LinkRules:
 
     Attributes:
         normalize: Returns the normal form of a link. Links with one normal form are one link.
-        politeness_key: Returns the host to which a link belongs, or what takes its place. It gets the link in
-            the form of `normalize_url`.
+        politeness_key: Returns the host of a link, or the key that replaces it. It gets the link in the form
+            of `normalize_url`.
     """
 
     normalize: UrlFunction = normalize_url
@@ -65,13 +65,13 @@ class LinkRules:
         Raises:
             InvalidArgumentError: It uses other ones.
         """
-        for argument, own in self.names().items():
+        for argument, name in self.names().items():
             recorded = getattr(control, argument)
-            if recorded not in (None, own):
+            if recorded not in (None, name):
                 raise InvalidArgumentError(
                     argument,
-                    f"run {control.run!r} uses {recorded!r}, this process {own!r}: pass the same function to "
-                    f"backend.frontier() in every process",
+                    f"run {control.run!r} uses {recorded!r}, and this process {name!r}: pass the same "
+                    f"function to backend.frontier() in every process",
                 )
 
     def apply(self, url: str) -> tuple[str, str]:
@@ -130,10 +130,10 @@ def _name_of(argument: str, function: Any) -> str:
         return _OWN_NAMES[function]
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     name = getattr(function, "__qualname__", "")
-    found: Any = module
+    named: Any = module
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if module is None or found != function:
+        named = getattr(named, part, None)
+    if module is None or named != function:
         raise InvalidArgumentError(
             argument,
             f"must be a function of a module, so that all processes of the run can compare its name, not a "

@@ -1,4 +1,4 @@
-"""Remembers what one process knows of a run's queue. It may be out of date; the tables decide."""
+"""Holds the knowledge of one process about a run's queue. It may be out of date; the tables decide."""
 
 from __future__ import annotations
 

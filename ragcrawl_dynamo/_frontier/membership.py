@@ -81,8 +81,8 @@ class Membership:
         return 1 + self._number(item_id)
 
     def _number(self, item_id: str) -> int:
-        others = zlib.crc32(item_id.encode("utf-8", "surrogatepass")) - self._ids.index(self.me)
-        return others % len(self._ids)
+        number = zlib.crc32(item_id.encode("utf-8", "surrogatepass")) - self._ids.index(self.me)
+        return number % len(self._ids)
 
     async def refresh(self, now: datetime, monotonic: float) -> bool:
         """Gives a sign of life and reads the other processes, if it is time for that.

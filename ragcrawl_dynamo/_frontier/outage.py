@@ -49,7 +49,7 @@ class Outage:
 
     Args:
         clock: Measures the time.
-        longest: After how many seconds the worker gives up.
+        longest: The seconds after which the worker gives up.
     """
 
     def __init__(self, clock: Clock, longest: float) -> None:

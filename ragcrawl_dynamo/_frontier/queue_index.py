@@ -1,4 +1,4 @@
-"""Reads the queues of hosts: what by_queue shows of them, and by key which of their items are leased.
+"""Reads the queues of hosts: their items by the index by_queue, and by key which of these are leased.
 
 by_queue lists the open items of a shard under `{run_id}#{host}#{shard}`, leased or not. An item leaves it
 when it becomes final.

@@ -32,7 +32,7 @@ class QueueReader:
         self._run = run
 
     async def look(self, hosts: Sequence[HostCandidates], wanted: int, now: datetime) -> None:
-        """Reads what is not known of hosts: their limits first, and the queues of those that are open.
+        """Reads the unknown limits of hosts, and then the queues of the hosts that are open.
 
         A host whose queue DynamoDB does not let it read now is paused.
 

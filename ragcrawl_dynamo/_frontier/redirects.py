@@ -40,12 +40,12 @@ class Redirects:
             InvalidInputError: A URL is no absolute http(s) URL, or its item cannot be stored.
         """
         run = self._run
-        own = {claim.item.item_id for claim in claims}
+        claimed_ids = {claim.item.item_id for claim in claims}
         items: dict[str, FrontierItem] = {}
         for url in check_several("also", urls, str):
             normalized, host = run.rules.apply(url)
             item_id = link_id(normalized)
-            if item_id in own or item_id in items:
+            if item_id in claimed_ids or item_id in items:
                 continue
             item = FrontierItem(
                 item_id=item_id,
@@ -126,7 +126,7 @@ class Redirects:
         return ConditionalInsert(to_item(self._table, completed, extra), token)
 
     def _completion(self, item: FrontierItem, state: Item, now: datetime) -> ConditionalUpdate:
-        """Builds the write that completes a stored item as it was read, if nobody has leased it."""
+        """Builds the write that completes a stored item, if it is unchanged and not leased."""
         run = self._run
         as_read: list[Condition] = [Compare("status", "=", state["status"])]
         if "queue_order" in state:

@@ -151,7 +151,7 @@ class RunQueue:
         return self._redirects.items(also, claims)
 
     async def end_redirected(self, items: Mapping[str, FrontierItem]) -> None:
-        """Completes items that nobody has leased, and adds those that are not stored.
+        """Completes items that are not leased, and adds those that are not stored.
 
         Raises:
             PartialBatchError: Some items were not completed.
@@ -347,7 +347,7 @@ class RunQueue:
             self._notifier.flush_if_due()
 
     def clear(self) -> None:
-        """Clears what this process remembers of the run, after the run's items were deleted."""
+        """Clears the local view of the run, after the run's items were deleted."""
         self.run.clear()
         self.scheduler.clear()
         self._budget.clear()
@@ -363,7 +363,7 @@ class RunQueue:
                 await self.run.membership.leave()
         except (RagcrawlDynamoError, TimeoutError) as error:
             logger.warning(
-                "run %r: the last counts or the end of the membership were not stored: %s",
+                "run %r: the last counts were not stored, or others take this process for alive a while: %s",
                 self.run.run_id,
                 str(error) or "DynamoDB did not answer within health_timeout",
             )

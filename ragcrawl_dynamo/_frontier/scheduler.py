@@ -15,6 +15,7 @@ from datetime import datetime
 
 from ragcrawl_dynamo._frontier.candidates import Candidate
 from ragcrawl_dynamo._frontier.context import RunContext
+from ragcrawl_dynamo._frontier.control_store import cancelled
 from ragcrawl_dynamo._frontier.host_lists import HostLists
 from ragcrawl_dynamo._frontier.idle_hosts import IdleHosts
 from ragcrawl_dynamo._frontier.lease_issuer import IssuedLeases, LeaseIssuer, LeaseTerms
@@ -22,12 +23,12 @@ from ragcrawl_dynamo._frontier.queue_reader import QueueReader
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._utils.concurrency import gather
-from ragcrawl_dynamo.errors import FrontierCancelledError, RagcrawlDynamoError, ThrottledError
+from ragcrawl_dynamo.errors import RagcrawlDynamoError, ThrottledError
 
 logger = logging.getLogger(__name__)
 
-# How many times one claim chooses at most. It chooses again if other processes were faster at what it chose,
-# or if it has found more when it looked at hosts again that seemed to have nothing.
+# How many times one claim chooses candidates at most. It chooses again if other processes claimed them first,
+# or if a second look at idle hosts has shown more items.
 _ATTEMPTS = 40
 
 # How many items are read by key after other processes were faster, so that those are tried that are free.
@@ -67,8 +68,8 @@ class Scheduler:
 
         Args:
             terms: The terms of the leases.
-            is_thorough: Whether to look again at what seemed to have nothing, before the claim returns no
-                lease. Otherwise, and before it returns fewer leases than wanted, that is done once a second.
+            is_thorough: Whether to look again at idle hosts before the claim returns no lease. Otherwise, and
+                before it returns fewer leases than wanted, that is done once a second.
 
         Raises:
             FrontierCancelledError: The run was cancelled.
@@ -162,7 +163,7 @@ class Scheduler:
             self._limits = control.limits_changed_by
             self._run.view.bench.recheck_limits(self._run.clock.monotonic())
         if control.state is RunState.CANCELLED:
-            raise FrontierCancelledError
+            raise cancelled(control.run)
         return control
 
 

@@ -32,7 +32,7 @@ class _Written:
         done: The write was applied.
         already: The same method had been applied before.
         lost: The lease was lost.
-        over: The lease was to be renewed, but has been settled.
+        over: A renewal came after the claim was settled.
         unknown: The write failed, with the error; it is not known whether it was applied.
     """
 
@@ -274,8 +274,8 @@ class Settlement:
 def _renewed_end(claim: Claim, lease_seconds: float, now: datetime, monotonic: float) -> datetime:
     """Returns when a lease ends that is renewed now.
 
-    If this machine's clock was set back since the claim, the lease goes on by the clock as it was: other
-    processes compare its end with clocks that were not set.
+    If this machine's clock was set back since the claim, the lease is measured by the clock as it was before:
+    other processes compare its end with clocks that were not set.
     """
     now_by_claim = claim.expires_at - timedelta(seconds=claim.deadline - monotonic)
     return max(claim.expires_at, max(now, now_by_claim) + timedelta(seconds=lease_seconds))

@@ -198,7 +198,7 @@ class Termination:
         total.subtract(asdict(stored))
         self._run.counters.correct(total, ())
         differences = tally.differences()
-        while some := list(islice(differences, _HOSTS_AT_ONCE)):
-            self._run.counters.correct(Counter(), some)
+        while batch := list(islice(differences, _HOSTS_AT_ONCE)):
+            self._run.counters.correct(Counter(), batch)
             await self._notifier.flush()
         return exact

@@ -48,7 +48,7 @@ class UnusedLeases:
             self._tasks.spawn(self._check(tried))
 
     async def close(self) -> None:
-        """Tries once more to give back what is left."""
+        """Tries once more to give back the leases that are left."""
         self._closing.set()
         await self._tasks.join()
         self._closing.clear()
@@ -62,7 +62,7 @@ class UnusedLeases:
             except RagcrawlDynamoError as error:
                 failures += 1
                 logger.warning(
-                    "%d unused leases could not be given back, until they expire or at the next attempt: %s",
+                    "%d unused leases could not be given back; this is tried again until they expire: %s",
                     *(len(left), error),
                 )
             # Other processes may claim the items of those that are over.
@@ -84,7 +84,9 @@ class UnusedLeases:
             items = await run.items.read(list({candidate.item_id for candidate, _ in tried}))
         except RagcrawlDynamoError as error:
             logger.warning(
-                "%d claims failed, and it could not be read whether they were applied: %s", len(tried), error
+                "%d claims failed, and their items could not be read; if a claim was applied, its item waits "
+                "until the lease expires: %s",
+                *(len(tried), error),
             )
             return list(tried)
         claims: list[Claim] = []

@@ -34,7 +34,7 @@ class Listed:
 
     Attributes:
         host: The name of the host.
-        order: Its sort key in the list.
+        order: The sort key of the host in the list.
     """
 
     host: str

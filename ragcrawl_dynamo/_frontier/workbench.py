@@ -1,4 +1,4 @@
-"""Keeps what one process knows of the hosts of a run, and chooses which host and which item comes next.
+"""Keeps the hosts of a run that one process knows, and chooses which host and which item comes next.
 
 It sends no request. A host is served by the priority of its best item; among hosts of one priority, those in
 the share of this process come first, and of these the one that was served longest ago.
@@ -20,7 +20,7 @@ from ragcrawl_dynamo._frontier.work import Listed
 from ragcrawl_dynamo._schema.queue_order import PRIORITY_LENGTH, split_order
 from ragcrawl_dynamo._schema.records import HostRecord
 
-# Heaps with more entries than this for each host are built anew, since most of the entries are out of date.
+# Heaps with more entries than this for each host are rebuilt, since most of the entries are out of date.
 _ENTRIES_PER_HOST = 4
 
 
@@ -43,7 +43,7 @@ class Workbench:
     Attributes:
         hosts: The hosts by name.
         idle: The hosts that are listed as having work now, and have nothing that could be claimed.
-        paused: The hosts that wait because DynamoDB throttles what is written about them.
+        paused: The hosts that wait because DynamoDB throttles writes for them.
     """
 
     def __init__(self, process: str) -> None:
@@ -66,7 +66,7 @@ class Workbench:
         self._later: list[tuple[datetime, int, str]] = []
 
     def see(self, host: str, order: str, bucket: int, monotonic: float, *, is_own: bool) -> None:
-        """Notes that the list of hosts shows a host; if its entry changed, forgets what it knew of items.
+        """Notes that the list of hosts shows a host; if its entry changed, forgets its items.
 
         If the entry names the only item of a host in the share of this process, that is known then. An entry
         that this process has replaced itself, or has taken out of the list, is ignored.
@@ -101,7 +101,7 @@ class Workbench:
         Args:
             record: The record as it is now.
             order_before: The sort key of the host in the list before the update. If it is not the known one,
-                another process has changed the host, and what was known of it is forgotten.
+                another process has changed the host, and its items are forgotten.
             monotonic: The present moment in seconds of the monotonic clock.
             is_own: Whether the host is in the share of this process. Other hosts are only noted if known.
         """
@@ -111,7 +111,7 @@ class Workbench:
                 return
             known = self._left.take(record.host) or HostCandidates(record.host, None, record.bucket)
             self.hosts[record.host] = known
-            # Nothing is in the queue of a host that was not listed, except what this process has added now.
+            # The queue of a host that was not listed has only items that this process has added now.
             known.is_all = order_before is None
         elif known.order != order_before:
             known.forget()
@@ -122,7 +122,7 @@ class Workbench:
         self.settle(known)
 
     def remove(self, host: str, monotonic: float, *, has_left: bool = True) -> None:
-        """Forgets a host, except what tells entries of the index that are late.
+        """Forgets a host, but remembers for a while that it was forgotten, to recognize late index entries.
 
         Args:
             host: The host.
@@ -161,7 +161,7 @@ class Workbench:
         if not host.ready:
             at = next_moment
             if is_idle:
-                # The list does not show what other processes add to it.
+                # The list does not show items that other processes add to it.
                 pause = self._now + host.pause
                 at = pause if at is None else min(at, pause)
             elif host.order is None:
@@ -192,8 +192,8 @@ class Workbench:
             monotonic: The present moment in seconds of the monotonic clock.
 
         Returns:
-            The candidates; and hosts that have to be looked into first. `settle` has to be called for each of
-            them afterwards. Nothing is chosen that could come after what the looks may show.
+            The candidates, and the hosts whose queues must be read first; call `settle` for each of these
+            hosts afterwards. No candidate is chosen that could come after an item that a look may show.
         """
         self._wake(now)
         chosen: list[Candidate] = []
@@ -210,7 +210,7 @@ class Workbench:
                 break
             heapq.heappop(self._ready)
             if host.picked and not host.has_room(now):
-                # The end of another lease, or a new item, has put it here. A look would leave it as it is.
+                # The end of another lease, or a new item, has put it here. A look would not change it.
                 continue
             if host.needs_look(monotonic):
                 best_look = priority
@@ -236,7 +236,7 @@ class Workbench:
         return Choice(chosen, looks)
 
     def allows(self, host: str, leases: int, now: datetime) -> bool:
-        """Returns whether a host's limits are known, as far as it has any, and allow so many leases now."""
+        """Returns whether a host has no limits, or known ones that allow this number of leases now."""
         known = self.hosts.get(host)
         if known is None or known.lacks_record:
             return False
@@ -296,7 +296,7 @@ class Workbench:
         self.end_claim(hosts)
 
     def pause(self, host: str, until: datetime) -> None:
-        """Lets a host wait, because DynamoDB throttles what is written about it."""
+        """Lets a host wait, because DynamoDB throttles writes for it."""
         known = self.hosts.get(host)
         if known is not None and (known.paused_until is None or known.paused_until < until):
             known.paused_until = until

@@ -168,7 +168,7 @@ class Worker:
                 the lease was lost, and as the handler has settled it, if it has. Its errors are logged.
 
         Returns:
-            What the worker has done.
+            How many items the worker has handled, by their outcome.
 
         Raises:
             ServiceError: DynamoDB refused a request, or has not served the worker for `outage_seconds`.
@@ -254,11 +254,11 @@ class Worker:
 
     async def _any_of(self, tasks: Iterable[asyncio.Future[Any]], or_else: Coroutine[Any, Any, Any]) -> None:
         """Waits until one of the tasks or another coroutine ends. The tasks continue."""
-        other = asyncio.ensure_future(or_else)
+        or_task = asyncio.ensure_future(or_else)
         try:
-            await asyncio.wait({*tasks, other}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*tasks, or_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            other.cancel()
+            or_task.cancel()
 
     async def _cancel_handlers(self) -> None:
         for task in self._running:

@@ -39,9 +39,9 @@ class ChunkRecord:
         page_id: The page.
         counts: By version_id, how many of the version's chunks may be in the index: those at the positions
             from 0 on. Empty if the index has none of the page.
-        complete: The version of which the index has all chunks, and no other chunks of the page; None while
+        complete: The version whose chunks the index has, all of them and no others of the page; None while
             that is not known.
-        generation: The generation of the index of which `complete` tells.
+        generation: The generation of the index for which `complete` holds.
         fence: The number of the lease under which the record was written.
         revision: The random name of its latest write; None if it is not stored.
     """

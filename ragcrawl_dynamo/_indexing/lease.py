@@ -42,7 +42,7 @@ class IndexState:
 
     Attributes:
         cursor: How far the consumer has come in the change feed; None if it begins with all pages.
-        generation: Grows when the index is to be filled anew.
+        generation: Grows when the index is to be filled again.
         fence: The number of the latest lease.
         holder: The value of the token of that lease; None if there was none.
         held_until: When that lease ends; None if it was ended.
@@ -68,7 +68,7 @@ class IndexState:
 
     @property
     def is_unchanged(self) -> Condition:
-        """The condition that nobody has taken, renewed or ended a lease since the state was read."""
+        """The condition that no lease was taken, renewed or ended since the state was read."""
         if self.holder is None:
             return Missing("site_id")
         is_same_holder = Compare("holder", "=", {"S": self.holder})
@@ -186,7 +186,11 @@ class IndexLease:
                 logger.warning("%s", error)
                 return
             except RagcrawlDynamoError as error:
-                logger.warning("the lease of index %r was not renewed: %s", self._consumer, error)
+                logger.warning(
+                    "the lease of index %r could not be renewed; this is tried again: %s",
+                    self._consumer,
+                    error,
+                )
 
     async def end(self) -> None:
         """Lets other processes take the lease at once."""
@@ -195,11 +199,13 @@ class IndexLease:
                 ended = replace(self.state, held_until=None)
                 await self._leases.put(self._site_id, self._consumer, ended, self._is_held)
         except RagcrawlDynamoError as error:
-            # Another process takes it when it has expired.
-            logger.debug("the lease of index %r was not ended: %s", self._consumer, error)
+            logger.debug(
+                "the lease of index %r could not be ended; another process waits until it expires: %s",
+                *(self._consumer, error),
+            )
 
     def lost(self) -> ConflictError:
-        """Returns the error that says so."""
+        """Returns the error of a lost lease."""
         return ConflictError(
             f"another process changes index {self._consumer!r} of site {self._site_id!r}: it took the lease "
             f"over, because this process did not renew it for {LEASE_SECONDS:g} s, or the site was deleted; "

@@ -120,8 +120,9 @@ class FrontierItemStore:
             query = Query(self._table, partition, filter=of_site)
             deleted += await delete_partition(self._gateway, query)
         # The control last: it says how many buckets there are.
-        control = await self._gateway.call("GetItem", requests.get_request(self._table, control_key(run_id)))
-        buckets = int(control.get("Item", {}).get("buckets", {"N": "0"})["N"])
+        response = await self._gateway.call("GetItem", requests.get_request(self._table, control_key(run_id)))
+        # The hosts of a run of schema version 1, whose control does not say so, have one bucket.
+        buckets = int(response["Item"].get("buckets", {"N": "1"})["N"]) if "Item" in response else 0
         hosts = [hosts_partition(run_id, bucket) for bucket in range(buckets)]
         for partition in (*hosts, members_partition(run_id), records_partition(run_id)):
             await delete_partition(self._gateway, Query(self._table, partition, filter=of_site))

@@ -74,7 +74,7 @@ class StoredPage:
         page: The page; None if it is not stored.
         revision: The random name of its latest update; None if `save_page` wrote it.
         order: The order of its latest logged change; None if there is none, or if `save_page` wrote it.
-        item: Its item; empty if it is not stored.
+        item: The item of the page; empty if the page is not stored.
     """
 
     page: Page | None = None
@@ -219,7 +219,7 @@ class PageStore:
             site_id: The site.
             moment: The moment.
             limit: The largest number of pages to return.
-            wanted: Tells which of some URLs are those of pages to return.
+            wanted: Returns those of some URLs whose pages are to be returned.
         """
         return await self._oldest(site_id, "last_seen", moment, limit, wanted)
 
@@ -231,18 +231,18 @@ class PageStore:
         """Sets `last_seen` of pages to now; returns how many pages the URLs have."""
         site = site_partition(site_id)
         hashes = {url_key(url) for url in check_several("urls", urls, str)}
-        found: list[tuple[str, Key]] = []
+        keys: list[tuple[str, Key]] = []
 
         async def find(url_hash: str) -> None:
             query = Query(self._table, url_hash, index="by_url", sort=Compare("site_id", "=", {"S": site}))
             response = await self._gateway.call("Query", requests.query_request(query))
             for item in response["Items"]:
-                found.append((url_hash, {name: item[name] for name in self._table.primary_key}))
+                keys.append((url_hash, {name: item[name] for name in self._table.primary_key}))
 
         await gather_bounded(find, hashes, _LOOK_UPS_IN_FLIGHT)
         last_seen = encode_value(self._clock.now(), model="Page", field="last_seen")
         updates = []
-        for url_hash, key in found:
+        for url_hash, key in keys:
             token = WriteToken.new(_SEEN_BY)
             update = Update(put={"last_seen": last_seen, **token.assignment})
             # The index lags: the page may have got another URL since. If another worker has stored a later
@@ -252,13 +252,11 @@ class PageStore:
             updates.append(ConditionalUpdate(key, update, condition, token))
         outcomes = await self._writes.run(updates)
         raise_if_failed(outcomes)
-        refused = [
-            pair for pair, outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Refused)
-        ]
+        refused = [pair for pair, outcome in zip(keys, outcomes, strict=True) if isinstance(outcome, Refused)]
         items = await read_all(self._gateway, self._table, [key for _, key in refused], ("url_key",))
         urls_now = {item["page_id"]["S"]: item["url_key"]["S"] for item in items}
         moved = sum(urls_now.get(key["page_id"]["S"]) != url_hash for url_hash, key in refused)
-        return len(found) - moved
+        return len(keys) - moved
 
     async def delete_of_site(self, site_id: str) -> int:
         """Deletes all pages of a site; returns how many."""

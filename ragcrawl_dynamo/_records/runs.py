@@ -127,7 +127,10 @@ class RunStore:
         except ConditionFailedError as error:
             # Another process was faster, or deleted the run.
             if not error.item:
-                raise NotFoundError(f"run {run.run_id!r} of site {run.site_id!r} was deleted") from None
+                raise NotFoundError(
+                    f"run {run.run_id!r} of site {run.site_id!r} was deleted by another process while it was "
+                    f"started: start it again, if it is still wanted"
+                ) from None
             return self._decode(error.item)
         return self._decode(response["Attributes"])
 
@@ -164,7 +167,7 @@ class RunStore:
         """
         run = await self.get(site_id, run_id)
         if run is None:
-            raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist")
+            raise NotFoundError(f"run {run_id!r} of site {site_id!r} does not exist: check both ids")
         if run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             raise InvalidArgumentError(
                 "run_id",
@@ -217,7 +220,7 @@ class RunStore:
         put: dict[Path, Value] = {
             name: encoded[name] for name in ("status", "stats", *fields) if name in encoded
         }
-        # The tokens of all that have added to the stats, also of killed ones.
+        # Drops the tokens of all writers that have added to the stats, also of killed ones.
         put[_WRITERS] = {"M": {}}
         request = requests.update_request(
             self._table, run_key(site_id, run_id), Update(put=put), Exists(self._table.partition_key)

@@ -40,8 +40,8 @@ class ScaledCapacity:
     """The read or write capacity of a table or an index, and how it is scaled.
 
     Attributes:
-        resource: Its resource id, such as "table/ragcrawl_pages/index/by_url".
-        dimension: Its scalable dimension, such as "dynamodb:index:ReadCapacityUnits".
+        resource: The resource id, such as "table/ragcrawl_pages/index/by_url".
+        dimension: The scalable dimension, such as "dynamodb:index:ReadCapacityUnits".
         smallest: The smallest capacity.
         largest: The largest capacity.
         target: How much of it should be in use, in percent; None if no policy says so.
@@ -106,7 +106,7 @@ class Autoscaling:
                 await gather(self._ensure(gateway, table) for table in tables.all())
         except TimeoutError:
             raise DeadlineExceededError(
-                f"capacities not registered within table_timeout = {timeout} s: call initialize() again",
+                f"no capacity limits were set within table_timeout = {timeout} s: call initialize() again",
                 code="ScalingNotRegistered",
                 operation="RegisterScalableTarget",
                 table=None,
@@ -118,14 +118,14 @@ class Autoscaling:
             return None
         async with self._open() as gateway:
             try:
-                found = await gather(_read(gateway, table) for table in tables.all())
+                by_table = await gather(_read(gateway, table) for table in tables.all())
             except AccessDeniedError:
                 return None
             except ServiceError as error:
                 if error.code not in _NO_SUCH_SERVICE:
                     raise
                 return None
-        return {key: capacity for scaling in found for key, capacity in scaling.items()}
+        return {key: capacity for scaling in by_table for key, capacity in scaling.items()}
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Gateway]:
@@ -140,7 +140,7 @@ class Autoscaling:
 
     async def _ensure(self, gateway: Gateway, table: Table[Any]) -> None:
         try:
-            found = await _read(gateway, table)
+            scaling = await _read(gateway, table)
         except AccessDeniedError as error:
             # The process that created the tables has registered them. A worker needs no right to read it.
             logger.warning(
@@ -151,21 +151,23 @@ class Autoscaling:
             # DynamoDB Local has no auto scaling. A configuration for AWS must work with it all the same.
             if error.code not in _NO_SUCH_SERVICE:
                 raise
-            logger.warning("%s: its capacity is not scaled: this endpoint has no auto scaling", table.name)
+            logger.warning(
+                "%s: its capacity is not scaled, because this endpoint has no auto scaling", table.name
+            )
             return
         for capacity in scaled_capacities(table, self._config):
-            known = found.get(capacity.key)
+            known = scaling.get(capacity.key)
             if known is None:
                 register = partial(gateway.call, "RegisterScalableTarget", target_request(capacity))
                 await until_free(partial(register, table=table.name), *_BUSY)
-                logger.info("%s of %s is scaled", capacity.dimension, capacity.resource)
+                logger.info("switched on auto scaling of %s of %s", capacity.dimension, capacity.resource)
             if known is None or known.target is None:
                 put = partial(gateway.call, "PutScalingPolicy", policy_request(capacity))
                 await until_free(partial(put, table=table.name), *_BUSY)
 
 
 def target_request(capacity: ScaledCapacity) -> dict[str, Any]:
-    """Lets a capacity be scaled between its limits."""
+    """Builds the request that lets a capacity be scaled between its limits."""
     return {
         **_NAMESPACE,
         "ResourceId": capacity.resource,
@@ -176,7 +178,7 @@ def target_request(capacity: ScaledCapacity) -> dict[str, Any]:
 
 
 def policy_request(capacity: ScaledCapacity) -> dict[str, Any]:
-    """Says how much of a capacity should be in use."""
+    """Builds the request that sets how much of a capacity should be in use."""
     return {
         **_NAMESPACE,
         "PolicyName": POLICY_NAME,

@@ -43,33 +43,33 @@ class FoundTable:
         return self.description.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED")
 
 
-def differences(table: Table[Any], config: DynamoDBConfig, found: FoundTable) -> Iterator[str]:
+def differences(table: Table[Any], config: DynamoDBConfig, existing: FoundTable) -> Iterator[str]:
     """Yields the differences between a table and the settings, one line for each."""
-    for sentence in schema_differences(table, found.description):
+    for sentence in schema_differences(table, existing.description):
         yield f"{table.name}: {sentence}"
-    yield from _lines(table.name, _table_options(table, config, found))
-    yield from _lines(table.name, _throughput_options(found.description, config, found.billing_mode))
-    for index in found.description.get("GlobalSecondaryIndexes", []):
+    yield from _lines(table.name, _table_options(table, config, existing))
+    yield from _lines(table.name, _throughput_options(existing.description, config, existing.billing_mode))
+    for index in existing.description.get("GlobalSecondaryIndexes", []):
         if index["IndexName"] in {known.name for known in table.indexes}:
             where = f"{table.name}, index {index['IndexName']}"
-            yield from _lines(where, _throughput_options(index, config, found.billing_mode))
-    if found.scaling is not None:
+            yield from _lines(where, _throughput_options(index, config, existing.billing_mode))
+    if existing.scaling is not None:
         for capacity in scaled_capacities(table, config):
-            scaled = found.scaling.get(capacity.key)
+            scaled = existing.scaling.get(capacity.key)
             actual = None if scaled is None else _scaling_text(scaled)
             option = f"auto scaling of {capacity.dimension.rpartition(':')[2]}"
             yield from _lines(_where(capacity), [(option, actual, _scaling_text(capacity))])
 
 
-def _table_options(table: Table[Any], config: DynamoDBConfig, found: FoundTable) -> Iterator[_Option]:
+def _table_options(table: Table[Any], config: DynamoDBConfig, existing: FoundTable) -> Iterator[_Option]:
     """Yields the options that a table has once."""
-    description, options = found.description, config.tables
-    existing = index_names(description)
+    description, options = existing.description, config.tables
+    present = index_names(description)
     needed = {index.name for index in table.indexes if index.is_global}
-    for name in sorted(existing ^ needed):
-        is_there = name in existing
+    for name in sorted(present ^ needed):
+        is_there = name in present
         yield f"index {name}", "there" if is_there else "missing", f"it is {'not ' if is_there else ''}needed"
-    yield "billing_mode", found.billing_mode, config.billing_mode
+    yield "billing_mode", existing.billing_mode, config.billing_mode
     yield "tables.kms_key", *_keys(description, options.kms_key)
     table_class = description.get("TableClassSummary", {}).get("TableClass", "STANDARD")
     yield "tables.table_class", table_class, options.table_class
@@ -78,11 +78,11 @@ def _table_options(table: Table[Any], config: DynamoDBConfig, found: FoundTable)
     yield "tables.stream_view", view, options.stream_view
     is_protected = description.get("DeletionProtectionEnabled", False)
     yield "deletion_protection", is_protected, config.deletion_protection
-    if found.has_recovery is not None:
-        yield "point_in_time_recovery", found.has_recovery, config.point_in_time_recovery
-    if found.time_to_live is not None:
-        is_on = found.time_to_live.get("TimeToLiveStatus") in _ON
-        attribute = found.time_to_live.get("AttributeName") if is_on else None
+    if existing.has_recovery is not None:
+        yield "point_in_time_recovery", existing.has_recovery, config.point_in_time_recovery
+    if existing.time_to_live is not None:
+        is_on = existing.time_to_live.get("TimeToLiveStatus") in _ON
+        attribute = existing.time_to_live.get("AttributeName") if is_on else None
         wanted = table.expires_by(config)
         yield f"time to live ({table.ttl_setting})", _expiry_text(attribute), _expiry_text(wanted)
 
@@ -93,7 +93,7 @@ def _keys(description: TableDescriptionTypeDef, wanted: str | None) -> tuple[str
     actual = encryption.get("KMSMasterKeyArn", "KMS") if encryption.get("Status") in _ON else None
     if wanted is None or actual is None:
         return actual, wanted
-    # DynamoDB gives the ARN of the key, and only KMS knows of which key an alias is the name.
+    # DynamoDB gives the ARN of the key. Only KMS knows which key an alias names.
     is_alias = "alias/" in wanted
     if is_alias or actual.rpartition("/")[2] == wanted.rpartition("/")[2]:
         return wanted, wanted

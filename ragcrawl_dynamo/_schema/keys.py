@@ -185,7 +185,7 @@ def version_key(page_id: str, version_id: str, site_id: str) -> Key:
     if len(sort_key.encode()) > MAX_ID_BYTES - _BODY_BYTES:
         raise InvalidKeyError(
             "version_id",
-            f"takes {len(sort_key.encode()) - 2:,} bytes together with site_id, they can take "
+            f"takes {len(sort_key.encode()) - 2:,} bytes together with site_id, and both may take "
             f"{MAX_ID_BYTES - _BODY_BYTES - 2:,}: use a hash of it",
             model="PageVersion",
         )

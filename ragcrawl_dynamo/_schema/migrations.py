@@ -170,8 +170,11 @@ class SchemaStore:
             try:
                 await self._write(SchemaRecord(version=SCHEMA_VERSION), Missing("version"))
             except (ConditionFailedError, AccessDeniedError) as error:
-                # Another process stored it first, or only another role may write it.
-                logger.debug("the schema version was not stored: %s", error)
+                logger.debug(
+                    "the schema version was not stored, because another process stored it first, or only "
+                    "another role may write it: %s",
+                    error,
+                )
 
     async def _read_later(self) -> SchemaRecord | None:
         """Reads the schema record again and again: another process may have just created the tables."""

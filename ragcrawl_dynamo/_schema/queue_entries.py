@@ -53,7 +53,7 @@ class QueueEntries:
         if decided:
             async with aclosing(self._pages()) as pages:
                 async for entries in pages:
-                    # A run that was opened meanwhile has entries that nobody has decided on.
+                    # A run that was opened meanwhile has entries that were not checked.
                     known = [
                         entry
                         for entry in entries
@@ -63,7 +63,7 @@ class QueueEntries:
         return removed
 
     async def _is_open(self, run_id: str, is_host: bool) -> bool:
-        """Returns whether a run of which the index lists a host or an item is open."""
+        """Returns whether a run is open. The index lists a host or an item of it."""
         request = requests.get_request(self._table, control_key(run_id))
         control = (await self._gateway.call("GetItem", request)).get("Item", {})
         if control.get("state") == {"S": RunState.CANCELLED} or (is_host and "finished_by" in control):

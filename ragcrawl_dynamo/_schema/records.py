@@ -47,7 +47,7 @@ class RunControl(Entity, use_attribute_docstrings=False):
         limits_changed_by: A random name for the latest change of a host's limits.
         host_max_items: How many links a host may have in all; None for any number.
         normalize: The name of the function by which links are compared; None if none was recorded.
-        politeness_key: The name of the function by which links belong to hosts; likewise.
+        politeness_key: The name of the function that assigns links to hosts; None if none was recorded.
     """
 
     run: str

@@ -100,4 +100,4 @@ async def _enable_recovery(gateway: Gateway, table: Table[Any]) -> None:
         # DynamoDB Local has no backups. A configuration for AWS must work with it all the same.
         if error.code != "UnknownOperationException":
             raise
-        logger.warning("%s has no backups: this endpoint has no point-in-time recovery", table.name)
+        logger.warning("%s has no backups, because this endpoint has no point-in-time recovery", table.name)

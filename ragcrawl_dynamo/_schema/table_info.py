@@ -87,15 +87,15 @@ async def _info(gateway: Gateway, table: Table[Any], scaling: Scaling | None) ->
         time_to_live = await _known(read_time_to_live(gateway, table))
     if is_serving:
         recovery = await _known(has_recovery(gateway, table))
-    found = FoundTable(description, time_to_live, recovery, scaling)
+    existing = FoundTable(description, time_to_live, recovery, scaling)
     return TableInfo(
         table.name,
         description["TableStatus"],
         description.get("ItemCount", 0),
         description.get("TableSizeBytes", 0),
-        found.billing_mode,
+        existing.billing_mode,
         None if table.ttl_attribute is None else _time_to_live_status(time_to_live),
-        tuple(differences(table, gateway.config, found)),
+        tuple(differences(table, gateway.config, existing)),
     )
 
 
@@ -104,7 +104,7 @@ def _time_to_live_status(description: TimeToLiveDescriptionTypeDef | None) -> st
 
 
 async def _known(reading: Awaitable[T]) -> T | None:
-    """Returns what is read; None if the credentials do not allow it, or the endpoint does not have it."""
+    """Awaits a read; returns None if the credentials do not allow it, or the endpoint does not have it."""
     try:
         return await reading
     except ServiceError as error:

@@ -68,17 +68,17 @@ class _Form:
                 # None would be taken for a call without a site.
                 check_kind(self._ids[0], args[0], str)
             return args, kwargs
-        given = dict(zip(self._former, args, strict=False))
-        if len(args) > len(self._former) or given.keys() & kwargs.keys():
+        arguments = dict(zip(self._former, args, strict=False))
+        if len(args) > len(self._former) or arguments.keys() & kwargs.keys():
             return args, kwargs
-        given |= kwargs
-        instead = f"{self._name}({self._written(given)})"
-        if "site_id" in self._ids and given.get("site_id") is None:
+        arguments |= kwargs
+        instead = f"{self._name}({self._written(arguments)})"
+        if "site_id" in self._ids and arguments.get("site_id") is None:
             if self._without_site is None:
                 return args, kwargs
             instead = self._without_site
-            given["site_id"] = None
-        if not given.keys() >= set(self._ids):
+            arguments["site_id"] = None
+        if not arguments.keys() >= set(self._ids):
             return args, kwargs
         # The caller: the frames of this method and of the wrapper lie between.
         warnings.warn(
@@ -86,7 +86,7 @@ class _Form:
             DeprecationWarning,
             stacklevel=3,
         )
-        return (), given
+        return (), arguments
 
     def _is_present(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if len(args) > len(self._ids):
@@ -94,8 +94,8 @@ class _Form:
         if self._former[: len(self._ids)] == self._ids:
             # Only what follows the ids has changed.
             return True
-        given = set(self._ids[: len(args)])
-        if given & kwargs.keys() or not given | kwargs.keys() >= set(self._ids):
+        positional = set(self._ids[: len(args)])
+        if positional & kwargs.keys() or not positional | kwargs.keys() >= set(self._ids):
             return False
         former = dict(zip(self._former, args, strict=False)) | kwargs
         if former.get("site_id", "") is None:
@@ -104,6 +104,6 @@ class _Form:
         former_options = zip(args, self._former, strict=False)
         return not any(isinstance(value, int) and name not in self._ids for value, name in former_options)
 
-    def _written(self, given: dict[str, Any]) -> str:
-        options = (f"{name}=..." for name in given if name not in self._ids)
+    def _written(self, arguments: dict[str, Any]) -> str:
+        options = (f"{name}=..." for name in arguments if name not in self._ids)
         return ", ".join([*self._ids, *options])

@@ -20,8 +20,9 @@ def registrable_domain(url: str) -> str:
     """Returns the registrable domain of a URL: "example.co.uk" for "https://www.example.co.uk:8080/a".
 
     Pass it as `politeness_key` to `backend.frontier`, so that all hosts of a domain share their delay and
-    their limits. Domains of which users get parts, such as "github.io", count as public suffixes. For a host
-    without a registrable domain, such as an IP address, the host is returned. The port is left out.
+    their limits. Domains below which users get their own ones, such as "github.io", count as public suffixes.
+    For a host without a registrable domain, such as an IP address, the host is returned. The port is left
+    out.
 
     It needs `publicsuffixlist`: pip install 'ragcrawl-dynamo[domains]'. Its list changes: install the same
     version for all processes of a run.

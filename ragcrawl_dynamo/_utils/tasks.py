@@ -48,9 +48,9 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        # If the caller was cancelled, nobody else sees the error.
+        # If the caller was cancelled, the error is raised nowhere else.
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("a task failed: %r", error)
+            logger.debug("a background task failed: %r", error)
 
 
 class DueWork:
@@ -78,7 +78,7 @@ class DueWork:
         self._running: asyncio.Task[None] | None = None
 
     def start_in(self, seconds: float, interval: float) -> None:
-        """Starts the work after some seconds, or now; if it runs already, decides anew after an interval."""
+        """Starts the work after some seconds, or now; if it runs already, decides again after an interval."""
         if self._running is not None and not self._running.done():
             seconds = interval
         if seconds <= 0:

@@ -1,4 +1,4 @@
-"""Normalizes and hashes URLs, so that different spellings of a URL count as one, and of a host likewise.
+"""Normalizes and hashes URLs, so that different spellings of a URL, or of a host, count as one.
 
 ada-url parses hosts, ports, dot segments and relative links by the URL standard of the WHATWG. The escapes of
 paths and queries follow RFC 3986.

@@ -58,12 +58,14 @@ def check_callable(name: str, value: Any) -> None:
     """Checks that a value can be called, or is None.
 
     Raises:
-        InvalidArgumentError: It cannot, or it is an async function, whose result nobody would wait for.
+        InvalidArgumentError: It cannot, or it is an async function, whose result would not be awaited.
     """
     if value is not None and not callable(value):
         raise InvalidArgumentError(name, f"must be a function or None, not {type(value).__name__}")
     if iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
-        raise InvalidArgumentError(name, "must be a plain function, not an async one: it is not awaited")
+        raise InvalidArgumentError(
+            name, "must be a plain function, not an async one, because its result is not awaited"
+        )
 
 
 def check_several(name: str, values: Any, *kinds: type) -> list[Any]:
@@ -115,9 +117,9 @@ def check_name(name: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARACTERS:
-        given = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
+        actual = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
         raise InvalidArgumentError(
-            name, f"must be text of at most {MAX_NAME_CHARACTERS} characters, not {given}"
+            name, f"must be text of at most {MAX_NAME_CHARACTERS} characters, not {actual}"
         )
     try:
         value.encode()

@@ -1,1 +1,1 @@
-"""Adapters: existing crawlers store their data in DynamoDB. Each has an extra of its name."""
+"""Connects existing crawlers to DynamoDB. Each adapter needs the extra of its name."""

@@ -1,4 +1,4 @@
-"""Runs of other crawlers: a run is created when a crawl first opens it, and completed when the crawl ends."""
+"""Creates the run of another crawler when a crawl first opens it, and completes it when the crawl ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_name(site_id: str, run_id: str) -> str:
-    """Makes `{site_id}/{run_id}`, because the ids of runs are unique over all sites."""
+    """Returns the id of a run, `{site_id}/{run_id}`, which no other site uses."""
     return f"{site_id}/{run_id}"
 
 
@@ -48,4 +48,8 @@ async def close_run(backend: DynamoDBBackend, site_id: str, run_id: str) -> None
             status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
             await backend.complete_run(site_id, run_id, status=status)
     except RagcrawlDynamoError as error:
-        logger.warning("run %r has ended, but its end is not recorded: %s", run_id, error)
+        logger.warning(
+            "run %r has ended, but its end could not be recorded; the next process that uses the run records "
+            "it: %s",
+            *(run_id, error),
+        )

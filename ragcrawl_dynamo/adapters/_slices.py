@@ -1,4 +1,4 @@
-"""Listings: closes them, cuts them by offset and limit, and follows the cursors of their slices."""
+"""Reads listings: closes them, applies offset and limit, and follows the cursors of their slices."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Manages the tables and records of a crawler in DynamoDB.",
-    epilog="Environment variables can set every setting: RAGCRAWL_DYNAMO_TABLE_PREFIX, and so on.",
+    epilog="An environment variable can set each setting, such as RAGCRAWL_DYNAMO_TABLE_PREFIX.",
 )
 tables.add_to(app)
 content.add_to(app)
@@ -38,7 +38,7 @@ def choose(
         typer.Option(help="AWS region.", show_default="AWS_REGION, the profile's, or us-east-1"),
     ] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(help="URL of another endpoint than that of AWS, such as DynamoDB Local.")
+        str | None, typer.Option(help="URL of an endpoint other than that of AWS, such as DynamoDB Local's.")
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="Profile in the shared AWS configuration files.")

@@ -35,10 +35,10 @@ from ragcrawl_dynamo.cli.session import (
 )
 from ragcrawl_dynamo.cli.transfer import Exporter, Importer, OnRecord
 
-_MASS = "Allow deleting more of the site than max_deleted_share."
+_MASS = "Allow deleting a larger share of the site than max_deleted_share."
 AllowMass = Annotated[bool, typer.Option("--allow-mass-deletion", help=_MASS)]
 FilePath = Annotated[
-    Path, typer.Argument(metavar="FILE", help="File of JSON lines; or *.parquet, a folder of Parquet files.")
+    Path, typer.Argument(metavar="FILE", help="File of JSON lines, or a folder *.parquet of Parquet files.")
 ]
 
 page_commands: typer.Typer = typer.Typer(no_args_is_help=True, help="Shows one page.")
@@ -121,10 +121,13 @@ def diff(
     url: Url,
     old: Annotated[
         str | None,
-        typer.Option("--from", metavar="VERSION", help="The version before the newest by default."),
+        typer.Option(
+            "--from", metavar="VERSION", help="Id of the older version; by default the one before the newest."
+        ),
     ] = None,
     new: Annotated[
-        str | None, typer.Option("--to", metavar="VERSION", help="The newest version by default.")
+        str | None,
+        typer.Option("--to", metavar="VERSION", help="Id of the newer version; by default the newest."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +139,9 @@ def diff(
         ids = [version.version_id for version in newest]
         if len(ids) < 2 and not (old and new):
             count = "one version" if ids else "no version"
-            raise InvalidArgumentError("url", f"{url} has {count}, and a comparison needs two")
+            raise InvalidArgumentError(
+                "url", f"{url} has {count}, and a comparison needs two: choose another page"
+            )
         pair = []
         for version_id in (old or ids[1], new or ids[0]):
             version = await backend.get_version(site_id, page.page_id, version_id)
@@ -189,10 +194,10 @@ def prune(
     context: typer.Context,
     site_id: SiteId,
     keep_last: Annotated[
-        int | None, typer.Option(min=1, help="Keep that many versions of each page.")
+        int | None, typer.Option(min=1, help="Keep this many versions of each page, the newest ones.")
     ] = None,
     max_age_days: Annotated[
-        float | None, typer.Option(help="Keep versions that were crawled within that many days.")
+        float | None, typer.Option(help="Keep versions that were crawled within this many days.")
     ] = None,
     allow_mass_deletion: AllowMass = False,
     yes: Yes = False,
@@ -217,7 +222,7 @@ def gc(
     context: typer.Context,
     site_id: SiteId,
     grace_hours: Annotated[
-        float, typer.Option(help="Keep bodies that were written within that many hours.")
+        float, typer.Option(help="Keep bodies that were written within this many hours.")
     ] = 24.0,
     allow_mass_deletion: AllowMass = False,
     yes: Yes = False,

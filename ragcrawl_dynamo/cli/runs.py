@@ -82,7 +82,7 @@ def show(
     run_id: RunId,
     watch: Annotated[
         float | None,
-        typer.Option(min=0.2, metavar="SECONDS", help="Refresh after that many seconds, until the run ends."),
+        typer.Option(min=0.2, metavar="SECONDS", help="Refresh at this interval, until the run ends."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -186,7 +186,7 @@ def requeue(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Puts dead letters back into the queue, with all their attempts."""
+    """Puts dead letters back into the queue. Each gets all its attempts again."""
 
     async def work(frontier: Frontier) -> int:
         return (await frontier.stats()).failed if dry_run else await frontier.requeue_failed()

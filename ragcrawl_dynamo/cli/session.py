@@ -29,7 +29,7 @@ Url = Annotated[
 def config_of(context: typer.Context) -> DynamoDBConfig:
     """Returns the settings from the options before the command and the environment.
 
-    Somebody waits for the answer: retries end after some seconds, not after `call_timeout`.
+    A user waits for the answer: retries end after some seconds, not after `call_timeout`.
     """
     config = settings_of(context)
     if config.retry_attempts is None:
@@ -67,12 +67,12 @@ def confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def required(record: T | None, what: str) -> T:
+def required(record: T | None, name: str) -> T:
     """Returns a record that must exist.
 
     Raises:
         NotFoundError: It does not exist.
     """
     if record is None:
-        raise NotFoundError(f"there is no {what}")
+        raise NotFoundError(f"there is no {name}")
     return record

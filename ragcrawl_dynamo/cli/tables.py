@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     create_missing_indexes: Annotated[
-        bool, typer.Option(help="Add missing global indexes. DynamoDB reads such a table whole.")
+        bool, typer.Option(help="Add missing global indexes. DynamoDB reads the whole table to build one.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +93,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 def migrate(
     context: typer.Context, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    """Upgrades tables of an older schema version. No run may be open. If it is interrupted, call it again."""
+    """Upgrades tables of an older schema version. No run may be open. If it is interrupted, run it again."""
     backend = DynamoDBBackend(config_of(context))
     _, version = asyncio.run(backend.describe_tables())
     wanted = backend.schema_version
@@ -140,7 +140,7 @@ def iam_policy(
 def template(
     context: typer.Context,
     kind: Annotated[
-        Format, typer.Argument(help="Format. Save the output for Terraform as a file *.tf.json.")
+        Format, typer.Argument(help="Format of the code. Save that of Terraform as a file *.tf.json.")
     ],
 ) -> None:
     """Prints infrastructure code for the tables that `init` would create."""

@@ -36,7 +36,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "version": PageVersion,
 }
 
-# An export can resume after each step of so many pages.
+# The pages of one step of an export, after which it can resume.
 _PAGES_PER_STEP = 50
 
 # How many pages have their versions read concurrently, and how many versions one call reads.

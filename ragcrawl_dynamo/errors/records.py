@@ -24,9 +24,9 @@ class LeaseLostError(RagcrawlDynamoError):
     def __init__(self, claims: Sequence[Any]) -> None:
         self.claims: tuple[Any, ...] = tuple(claims)
         first = self.claims[0].item
-        others = f", and those of {len(claims) - 1} other items" if len(claims) > 1 else ""
+        more = f", and those of {len(claims) - 1} other items" if len(claims) > 1 else ""
         super().__init__(
-            f"the lease of item {first.item_id!r} ({first.url[:200]!r}) was lost{others}: the item was "
+            f"the lease of item {first.item_id!r} ({first.url[:200]!r}) was lost{more}: the item was "
             f"finished, or its lease expired and another worker claimed it; drop this claim"
         )
 
@@ -98,15 +98,15 @@ class SchemaVersionError(RagcrawlDynamoError):
     """The tables belong to another version of this package.
 
     Attributes:
-        found: The schema version of the tables.
+        stored: The schema version of the tables.
         wanted: The schema version of this package.
     """
 
-    def __init__(self, found: int, wanted: int) -> None:
-        self.found = found
+    def __init__(self, stored: int, wanted: int) -> None:
+        self.stored = stored
         self.wanted = wanted
-        advice = "upgrade ragcrawl-dynamo" if found > wanted else "upgrade the tables with migrate()"
-        super().__init__(f"the tables have schema version {found}, this package has {wanted}: {advice}")
+        advice = "upgrade ragcrawl-dynamo" if stored > wanted else "upgrade the tables with migrate()"
+        super().__init__(f"the tables have schema version {stored}, this package has {wanted}: {advice}")
 
 
 class MassDeletionError(RagcrawlDynamoError):
@@ -117,11 +117,11 @@ class MassDeletionError(RagcrawlDynamoError):
         total: How many records there are.
     """
 
-    def __init__(self, what: str, deleted: int, total: int, share: float) -> None:
+    def __init__(self, kind: str, deleted: int, total: int, share: float) -> None:
         self.deleted = deleted
         self.total = total
         super().__init__(
-            f"the call would delete {deleted:,} of {total:,} {what}, more than max_deleted_share = "
+            f"the call would delete {deleted:,} of {total:,} {kind}, more than max_deleted_share = "
             f"{share:g}; nothing was deleted: if the deletion is intended, pass allow_mass_deletion=True; "
             f"with dry_run=True, prune_versions and collect_garbage show what they would delete"
         )

@@ -34,7 +34,7 @@ class SyncReport:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """The chunks that the index shall have of a page, and those that it may have.
+    """Names the chunks of a page that the index shall have, and those that it may have now.
 
     Attributes:
         record: The page's chunk record, as it is stored.
@@ -47,7 +47,7 @@ class Replacement:
     chunks: Sequence[Chunk] = ()
 
     def intent(self, fence: int) -> ChunkRecord:
-        """Returns the record to write before the index changes: what may be there, and what will be."""
+        """Returns the record to write before the index changes: chunks that may be there, and new ones."""
         counts = dict(self.record.counts)
         if self.version_id is not None:
             counts[self.version_id] = max(counts.get(self.version_id, 0), len(self.chunks))
@@ -59,7 +59,7 @@ class Replacement:
         return replace(self.record, counts=counts, complete=self.version_id, generation=generation)
 
     def stale_ids(self, site_id: str) -> list[str]:
-        """Returns the ids of the chunks that may be in the index and are not of the version."""
+        """Returns the ids of chunks that may be in the index and are not chunks of the version."""
         return [
             chunk_id(site_id, self.record.page_id, version_id, position)
             for version_id, count in self.record.counts.items()
@@ -73,7 +73,7 @@ class IndexWriter:
     Attributes:
         site_id: The site.
         consumer: The name of the index.
-        report: What was done so far.
+        report: The result so far.
         batch_size: The largest number of chunks in one call of the index.
     """
 
@@ -122,14 +122,14 @@ class IndexWriter:
             written, refused = await self._records.put_all(self.site_id, self.consumer, intents)
             for record in written:
                 intended[record.page_id] = replace(pending.pop(record.page_id), record=record)
-            # A write of an earlier sync came late: what it recorded may be in the index too.
+            # A write of an earlier sync came late: the chunks that it recorded may be in the index too.
             pending = {record.page_id: replace(pending[record.page_id], record=record) for record in refused}
         return [intended[replacement.record.page_id] for replacement in replacements]
 
     async def _write_results(
         self, lease: IndexLease, replacements: Sequence[Replacement]
     ) -> list[Replacement]:
-        """Records which chunks are in the index; returns what is to be done again, with stored records."""
+        """Records which chunks are in the index; returns the replacements to repeat, with stored records."""
         results = [replacement.result(lease.state.generation) for replacement in replacements]
         written, refused = await self._records.put_all(self.site_id, self.consumer, results)
         self.report.indexed += sum(record.complete is not None for record in written)
@@ -144,7 +144,7 @@ class IndexWriter:
     async def _to_its_end(self, method: Callable[[Any], Any], argument: Sequence[Any]) -> None:
         """Calls the index. If the caller is cancelled, it waits until the call has ended.
 
-        What an interrupted call would store later, nobody would know of.
+        Otherwise the call could store chunks later that no record has.
         """
         try:
             await self._tasks.uninterrupted(call(method, argument))

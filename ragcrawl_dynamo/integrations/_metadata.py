@@ -1,4 +1,4 @@
-"""The metadata of pages and chunks, with the same names in all frameworks."""
+"""Builds the metadata of pages and chunks, with the same names in all frameworks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ragcrawl_dynamo.models import PageVersion
 
 
 def page_metadata(version: PageVersion) -> dict[str, Any]:
-    """Returns the metadata of a document that is a whole page; what is not known is left out."""
+    """Returns the metadata of a document that is a whole page, without values that are not known."""
     headings = "\n".join(f"{'#' * heading.level} {heading.text}" for heading in headings_of(version))
     return _known(
         {
@@ -27,10 +27,10 @@ def page_metadata(version: PageVersion) -> dict[str, Any]:
 
 
 def chunk_metadata(chunk: Chunk) -> dict[str, Any]:
-    """Returns the metadata of a chunk, with what the splitter said of it; what is not known is left out."""
+    """Returns the metadata of a chunk and those of its splitter, without values that are not known."""
     return _known(
         {
-            # With what the splitter adds, such as the texts of headers.
+            # The splitter can add metadata, such as the texts of headers.
             **chunk.metadata,
             "source": chunk.anchor_url,
             "url": chunk.url,
@@ -48,5 +48,5 @@ def chunk_metadata(chunk: Chunk) -> dict[str, Any]:
 
 
 def _known(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns what has a value: some stores refuse None."""
+    """Returns metadata without None, which some stores refuse."""
     return {name: value for name, value in metadata.items() if value is not None}

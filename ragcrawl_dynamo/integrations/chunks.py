@@ -39,7 +39,7 @@ _MARKUP = re.compile(
 )
 _MARKS = re.compile(r"[*_`\\¶]")
 
-# The characters of a heading that are read: links are searched for in quadratic time.
+# The most characters of a heading that are read, since the search for links takes quadratic time.
 _LONGEST_HEADING = 1000
 
 # The names that outlines have for the anchor of a heading.
@@ -52,8 +52,8 @@ class Passage:
 
     Attributes:
         text: The text to embed.
-        start: Its position in the text of the version, in characters; None to look for it.
-        metadata: What the splitter says of it.
+        start: The position of the passage in the text of the version, in characters; None to search for it.
+        metadata: The metadata that the splitter gives it.
     """
 
     text: str
@@ -66,10 +66,10 @@ class Heading:
     """A heading of a version.
 
     Attributes:
-        start: Its position in the text of the version, in characters.
+        start: The position of the heading in the text of the version, in characters.
         level: From 1 to 6.
-        text: Its text, without markup.
-        anchor: What follows "#" in a link to it; None if it is not known.
+        text: The text of the heading, without markup.
+        anchor: The text after "#" in a link to it; None if it is not known.
     """
 
     start: int
@@ -96,7 +96,7 @@ class Chunk:
         section: The headings above the beginning of the chunk, from the outermost one to its own.
         language: The language of the page.
         crawled_at: When the version was fetched.
-        metadata: What the splitter said of it.
+        metadata: The metadata that the splitter gave it.
     """
 
     id: str
@@ -157,11 +157,11 @@ def chunks_of(version: PageVersion, passages: Iterable[str | Passage]) -> list[C
     text, headings = text_of(version), headings_of(version)
     chunks: list[Chunk] = []
     start = -1
-    for each in passages:
-        passage = Passage(each) if isinstance(each, str) else each
+    for text_or_passage in passages:
+        passage = Passage(text_or_passage) if isinstance(text_or_passage, str) else text_or_passage
         if not passage.text.strip():
             continue
-        # A passage that is not found, because the splitter changed it, counts as where the one before is.
+        # A passage that is not found, because the splitter changed it, gets the position of the one before.
         start = max(_locate(text, passage, start), start)
         path = _path(headings, start)
         anchor = next((heading.anchor for heading in reversed(path) if heading.anchor), None)

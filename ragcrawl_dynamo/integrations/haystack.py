@@ -9,7 +9,7 @@ of your choice:
     splitter = DocumentSplitter(split_by="word", split_length=200)
     await sync_document_store(store, "docs", "search", document_store, splitter, embedder)
 
-The metadata of documents are of types that all document stores take; what is not known of a page is left out:
+The metadata of documents have types that all document stores take. Values that are not known are left out:
 
 | name | value |
 |---|---|
@@ -99,7 +99,7 @@ class RagcrawlFetcher:
 
     @component.output_types(documents=list[Document])
     async def run_async(self, changed_since: datetime | None = None) -> dict[str, list[Document]]:
-        """Fetches with an open `source` as it is; see `run`."""
+        """Fetches with the open `source` itself; see `run`."""
         async with aclosing(self._reader(changed_since).versions()) as versions:
             return {"documents": [_document(version) async for version in versions]}
 
@@ -167,7 +167,7 @@ async def sync_document_store(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
-    """Brings a document store up to date with a site; see `sync_index`, which says what it guarantees.
+    """Brings a document store up to date with a site, with the guarantees of `sync_index`.
 
     Args:
         store: The open store or backend.
@@ -183,10 +183,10 @@ async def sync_document_store(
         on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
-        What was done.
+        A report of the pages and chunks that were changed.
 
     Raises:
-        InvalidArgumentError: See `sync_index`, which also says what else is raised.
+        InvalidArgumentError: As by `sync_index`, like all other errors.
     """
 
     def split(version: PageVersion) -> Iterator[Passage]:

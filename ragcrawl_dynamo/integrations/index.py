@@ -1,4 +1,4 @@
-"""The protocol of an index of chunks, and of splitters."""
+"""Defines the protocols of an index of chunks and of a splitter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ChunkIndex(Protocol):
 
     Its methods may be async functions, or plain ones, which run in a thread of their own: one call at a
     time, but not always in the same thread. Such a call is never cancelled, and a sync that is cancelled
-    waits for it. When a method returns, what it did has to be durable.
+    waits for it. When a method returns, its changes have to be durable.
     """
 
     def upsert(self, chunks: Sequence[Chunk]) -> Awaitable[None] | None:

@@ -9,7 +9,7 @@ your choice:
     splitter = RecursiveCharacterTextSplitter.from_language(Language.MARKDOWN, chunk_size=1000)
     await sync_vectorstore(store, "docs", "search", vectorstore, splitter)
 
-The metadata of a document are of types that all vector stores take; what is not known of a page is left out:
+The metadata of a document have types that all vector stores take. Values that are not known are left out:
 
 | name | value |
 |---|---|
@@ -60,7 +60,7 @@ class RagcrawlLoader(BaseLoader):
     at a time.
 
     `lazy_load` and `load` are for synchronous programs: they open a backend of their own, with the settings
-    of `source`, in another thread. `alazy_load` and `aload` use an open `source` as it is.
+    of `source`, in another thread. `alazy_load` and `aload` use an open `source` itself.
 
     Args:
         source: An open store or backend, or settings.
@@ -113,7 +113,10 @@ class VectorStoreIndex:
         """Removes chunks; see ChunkIndex."""
         if await self._vectorstore.adelete(list(ids)) is False:
             # Some stores return it for ids that they do not have.
-            logger.warning("%s.delete returned False", type(self._vectorstore).__name__)
+            logger.warning(
+                "%s.delete returned False: it may not have deleted all of %d chunks",
+                *(type(self._vectorstore).__name__, len(ids)),
+            )
 
 
 async def sync_vectorstore(
@@ -129,7 +132,7 @@ async def sync_vectorstore(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
-    """Brings a vector store up to date with a site; see `sync_index`, which says what it guarantees.
+    """Brings a vector store up to date with a site, with the guarantees of `sync_index`.
 
     Args:
         store: The open store or backend.
@@ -144,10 +147,10 @@ async def sync_vectorstore(
         on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
-        What was done.
+        A report of the pages and chunks that were changed.
 
     Raises:
-        InvalidArgumentError: See `sync_index`, which also says what else is raised.
+        InvalidArgumentError: As by `sync_index`, like all other errors.
     """
 
     def split(version: PageVersion) -> Iterator[Passage]:

@@ -9,8 +9,8 @@ vector stores are those of your choice:
     parsers = [MarkdownNodeParser(), SentenceSplitter(chunk_size=512)]
     await sync_vector_store(store, "docs", "search", vector_store, parsers, embed_model)
 
-The metadata of documents and nodes are of types that all vector stores take; what is not known of a page is
-left out:
+The metadata of documents and nodes have types that all vector stores take. Values that are not known are left
+out:
 
 | name | value |
 |---|---|
@@ -62,15 +62,15 @@ if TYPE_CHECKING:
 __all__ = ["NodeIndex", "RagcrawlReader", "Transformation", "sync_vector_store"]
 
 Transformation: TypeAlias = Callable[[Sequence[BaseNode]], Sequence[BaseNode]]
-"""A node parser or metadata extractor of LlamaIndex, or a function that makes nodes of nodes."""
+"""A node parser or metadata extractor of LlamaIndex, or a function that converts nodes to nodes."""
 
-# What an embedding model and a language model shall not get.
+# The metadata that an embedding model and a language model shall not get.
 _NOT_FOR_LLMS = frozenset(
     {"url", "site", "page_id", "version_id", "crawled_at", "language", "headings", "position"}
 )
 _NOT_TO_EMBED = _NOT_FOR_LLMS | {"source"}
 
-# Where a passage keeps the node that it was made of, among what the splitter says of it.
+# The key in the metadata of a passage under which it keeps its node.
 _NODE = "_node"
 
 
@@ -80,7 +80,7 @@ class RagcrawlReader(BaseReader):
     The id of a document is the page_id. Its text is the Markdown of the page, or else its plain text.
 
     `lazy_load_data` and `load_data` are for synchronous programs: they open a backend of their own, with the
-    settings of `source`, in another thread. `alazy_load_data` and `aload_data` use an open `source` as it is.
+    settings of `source`, in another thread. `alazy_load_data` and `aload_data` use an open `source` itself.
 
     Args:
         source: An open store or backend, or settings.
@@ -143,8 +143,8 @@ class NodeIndex:
         if methods == [BasePydanticVectorStore.delete_nodes, BasePydanticVectorStore.adelete_nodes]:
             raise InvalidArgumentError(
                 "vector_store",
-                "must have delete_nodes, because nodes are deleted by their ids; "
-                f"{type(vector_store).__name__} has not",
+                f"{type(vector_store).__name__} has no delete_nodes, which deletes nodes by their ids: use a "
+                f"vector store that has it",
             )
         self._vector_store = vector_store
         self._embed_model = embed_model
@@ -154,7 +154,7 @@ class NodeIndex:
         """Embeds and stores chunks; see ChunkIndex."""
         nodes = [_node(chunk) for chunk in chunks]
         ids = [node.node_id for node in nodes]
-        # First, so that a model that fails leaves the nodes that are there.
+        # Embedded first, so that the stored nodes stay if the model fails.
         await self._embed(nodes)
         try:
             await self.delete(ids)
@@ -202,7 +202,7 @@ async def sync_vector_store(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[SyncReport], object] | None = None,
 ) -> SyncReport:
-    """Brings a vector store up to date with a site; see `sync_index`, which says what it guarantees.
+    """Brings a vector store up to date with a site, with the guarantees of `sync_index`.
 
     The id of a node is that of its chunk, and its source (`ref_doc_id`) is the page_id.
 
@@ -222,7 +222,7 @@ async def sync_vector_store(
         on_progress: Called after each batch, as by `sync_index`.
 
     Returns:
-        What was done.
+        A report of the pages and chunks that were changed.
 
     Raises:
         InvalidArgumentError: The vector store cannot delete nodes by their ids; or as by `sync_index`, which
@@ -261,7 +261,7 @@ def _document(version: PageVersion) -> Document:
 
 
 def _node(chunk: Chunk) -> BaseNode:
-    """Returns a chunk as a node: the one that a node parser made, as far as it has not to be replaced."""
+    """Returns the node of a chunk, as the node parser made it, with the id and the metadata of the chunk."""
     metadata = dict(chunk.metadata)
     made: BaseNode = metadata.pop(_NODE, None) or TextNode(text=chunk.text, metadata=metadata)
     node = made.model_copy()

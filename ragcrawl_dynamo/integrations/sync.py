@@ -69,7 +69,7 @@ async def sync_index(
     its content take (see `list_changes`).
 
     If the cursor is older than the changes that are kept, all pages are compared with the index, and those
-    that are gone are deleted from it. What is unchanged is not embedded again.
+    that are gone are deleted from it. Unchanged pages are not embedded again.
 
     Args:
         backend: The open backend or store.
@@ -77,16 +77,16 @@ async def sync_index(
         consumer: The name of the index. Each index needs its own. It is independent of the consumers of
             `iter_changes`.
         index: The index.
-        split: Splits a version; see Splitter. What it raises ends the sync.
+        split: Splits a version; see Splitter. An error of it ends the sync.
         batch_size: The largest number of chunks that are embedded and stored at once.
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
         stop: Ends the sync once it is set, after at most 100 more changes.
-        on_progress: Called after each batch, with what was done so far. It is called in the event loop. What
-            it raises ends the sync.
+        on_progress: Called after each batch with the result so far, in the event loop. An error of it ends
+            the sync.
 
     Returns:
-        What was done. With `follow`, since the call began.
+        A report of the pages and chunks that were changed since the call began.
 
     Raises:
         InvalidArgumentError: `batch_size` is not from 1 to 10,000, or `on_progress` is no plain function; or
@@ -136,12 +136,12 @@ async def clear_index(
         batch_size: The largest number of ids in one call of `delete`.
 
     Returns:
-        What was done.
+        A report of the chunks that were deleted.
     """
     writer = _writer(backend, site_id, consumer, index, batch_size)
     rooms = backend._rooms
     async with rooms.index_leases.held(site_id, consumer) as lease:
-        # First, so that a call that is interrupted leaves no page of which it seems to be there.
+        # The new generation comes first: if the call is interrupted, no page counts as complete.
         await lease.save(cursor=None)
         async with aclosing(rooms.chunk_records.iterate(site_id, consumer)) as parts:
             async for records in parts:
@@ -184,12 +184,16 @@ class _Sync:
                 try:
                     part = await self._rooms.changes.read(self._site_id, _CHANGES_PER_SLICE, position)
                 except ChangesExpiredError as error:
-                    logger.warning("index %r is compared with all pages: %s", self._consumer, error)
+                    logger.warning(
+                        "the cursor of index %r has expired, so the index is compared with all pages: %s",
+                        self._consumer,
+                        error,
+                    )
                     position = None
                     continue
                 await self._apply(lease, part.changes)
                 if (position is None or position.listing is not None) and part.cursor.listing is None:
-                    # All pages that have content were listed. What else is in the index is gone.
+                    # All pages that have content were listed. Other pages in the index are gone.
                     await self._remove_gone_pages(lease)
                 position = part.cursor
                 if is_worth_saving(saved, position):
@@ -200,7 +204,7 @@ class _Sync:
         return True
 
     async def _has_changes(self) -> bool:
-        """Whether there is anything to do, to be found out before a lease is written."""
+        """Returns whether there is anything to do, so that a sync without changes writes no lease."""
         state = await self._rooms.index_leases.read(self._site_id, self._consumer)
         if (position := self._position(state.cursor)) is None or position.listing is not None:
             return True
@@ -233,7 +237,7 @@ class _Sync:
                 if change.version is None and not record.counts:
                     continue
                 pending.append(await self._replacement(record, change.version))
-                if sum(len(each.chunks) for each in pending) >= self.writer.batch_size:
+                if sum(len(replacement.chunks) for replacement in pending) >= self.writer.batch_size:
                     await self._replace(lease, pending)
                     pending = []
         await self._replace(lease, pending)
@@ -265,5 +269,5 @@ class _Sync:
 
 
 def _version_id(page: Page) -> str | None:
-    """Returns the version of a page that belongs into an index."""
+    """Returns the id of the version of a page that an index shall have; None for none."""
     return None if page.is_tombstone else page.current_version_id

@@ -302,16 +302,16 @@ class StorageBackendConformance:
         """The consumer's cursor is then behind all changes that it has handled."""
         await backend.commit_page(_page(status_code=200), _version("v1", markdown="a"))
         stop = asyncio.Event()
-        found = []
+        handled = []
         async for change in backend.iter_changes(
             "site", "indexer", include_content=True, follow=True, poll_seconds=0.1, stop=stop
         ):
-            found.append((change.kind, change.version and change.version.markdown))
-            if len(found) == 1:
+            handled.append((change.kind, change.version and change.version.markdown))
+            if len(handled) == 1:
                 await backend.commit_page(_page(status_code=410))
             elif change.kind is ChangeKind.DELETED:
                 stop.set()
-        assert (found[0], found[-1]) == ((ChangeKind.CREATED, "a"), (ChangeKind.DELETED, None))
+        assert (handled[0], handled[-1]) == ((ChangeKind.CREATED, "a"), (ChangeKind.DELETED, None))
         assert [change async for change in backend.iter_changes("site", "indexer")] == []
 
     async def test_invalid_arguments_are_refused(self, backend: StorageBackend) -> None:

@@ -2,7 +2,7 @@
 
 moto copies every table of a transaction before it writes, to undo a failed one. It sorts all items of a table
 for each query. It looks for each attribute of an answer under a dozen names. Here a transaction keeps the
-items that it names, a query gets the items of its partition key, and an answer is written as it is.
+items that it names, a query gets the items of its partition key, and an answer is written without a search.
 
 moto's own methods still write, check and compare. If a version of moto does not have what this module
 overrides, they do all of it: `tests/integration/test_moto.py` then says what has become slow.
@@ -152,7 +152,7 @@ class _Kept:
     item: Any
 
     def restore(self) -> None:
-        """Makes the item what it was."""
+        """Restores the item as it was before the transaction."""
         if self.item is None:
             self.table.delete_item(self.hash_key, self.range_key)
         elif self.range_key is None:

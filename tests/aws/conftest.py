@@ -26,7 +26,7 @@ def engine(dynamodb_local_endpoint: str) -> str:
 
 @pytest.fixture
 def aws_settings() -> Settings:
-    """A bad day: all that a caller must not notice, often enough for short tests to see some of it."""
+    """A bad day: faults that a caller must not notice, often enough to occur in short tests."""
     return Settings(
         seed=1,
         read_lag=Lag(),
@@ -52,7 +52,7 @@ async def aws(engine: str, aws_settings: Settings, aws_clock: Clock) -> AsyncIte
 
 @pytest.fixture
 def dynamodb_endpoint(engine: str) -> str:
-    """Where the tables are that tests use one after the other."""
+    """The endpoint of the tables that tests use one after the other."""
     return engine
 
 

@@ -28,8 +28,8 @@ from tests.support.aws import Lag, Settings
 # In place of theirs, which choose engines.
 pytestmark = pytest.mark.aws
 
-# They claim what another process added or released, what was saved as a record, or what was added before the
-# first claim of a run: only the index tells of that.
+# They claim items that another process added or released, that were saved as records, or that were added
+# before the first claim of a run: only the index shows these items.
 NEED_THE_INDEX = {
     "test_clock_that_is_set_back_takes_no_time_from_leases",
     "test_commit_page_of_unchanged_content_writes_no_body",
@@ -43,7 +43,7 @@ NEED_THE_INDEX = {
     "test_recount_restores_counts_that_a_killed_process_lost",
     "test_settlement_refuses_claims_of_another_run",
     "test_worker_handles_every_item_and_ends",
-    "test_worker_summary_counts_each_item_by_what_its_handler_did",
+    "test_worker_summary_counts_each_item_by_the_result_of_its_handler",
 }
 
 
@@ -55,7 +55,7 @@ def aws_settings(aws_settings: Settings, request: pytest.FixtureRequest) -> Sett
 
 @pytest_asyncio.fixture
 async def frontier(backend: DynamoDBBackend) -> Frontier:
-    """A process that has claimed before, and so offers what it adds to its own claims."""
+    """A process that has claimed before, so that its additions are offered to its own claims."""
     frontier = backend.frontier("site", "run")
     assert await frontier.claim() == []
     return frontier

@@ -27,7 +27,7 @@ async def limited(engine: str) -> AsyncIterator[tuple[SimulatedAWS, RawTable, Ti
 
 
 async def heat(aws: SimulatedAWS, table: RawTable, p: str = "hot") -> None:
-    """Takes all that a key has."""
+    """Uses up all units of a key."""
     for i in range(10):
         await table.put(p, f"{i}")
     assert not aws.events["ThrottlingError"]
@@ -138,7 +138,7 @@ async def test_transaction_with_a_hot_key_is_cancelled_with_reasons(engine: str)
         assert await table.get("cold", "t") is None
 
 
-async def test_queries_are_limited_by_what_they_read(engine: str) -> None:
+async def test_queries_are_limited_by_the_units_that_they_read(engine: str) -> None:
     async with limited(engine) as (_, table, time):
         for i in range(10):
             await table.put("p", f"{i}", place="busy", rank=f"{i}", text="x" * 900)

@@ -1,4 +1,4 @@
-"""The queue's model where the index is late: what hypothesis chooses, in virtual time, lag included."""
+"""The queue's model where the index is late, in virtual time. Hypothesis chooses the steps and the lags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAG = Lag(0.1, 10.0)
 # Seconds between two claims of a process that found nothing.
 WAIT = 2.0
 
-# After so many seconds without a claim something is lost: no index is that late, and nobody sleeps that long.
+# After so many seconds without a claim, a link is lost: no index is that late, and no process waits so long.
 MOST_WAITED = GONE_SECONDS + 2 * LAG.most
 
 

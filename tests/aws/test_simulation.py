@@ -1,4 +1,4 @@
-"""The simulation itself: that it does what it says of AWS."""
+"""The simulation of AWS follows its settings."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_index_shows_an_entry_at_its_old_place_until_the_move_arrives(engi
         time.now += 5
         await table.move("p", "new", "b")
         text = 'UPDATE "{}" SET "rank" = ? WHERE "p" = ? AND "s" = ? AND ("place" = ?) RETURNING ALL NEW *'
-        parameters = [{"S": each} for each in ("2", "p", "new", "b")]
+        parameters = [{"S": text_value} for text_value in ("2", "p", "new", "b")]
         await table.client.batch_execute_statement(
             Statements=[{"Statement": text.format(table.name), "Parameters": parameters}]
         )
@@ -81,7 +81,7 @@ async def test_index_shows_an_entry_at_its_old_place_until_the_move_arrives(engi
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-async def test_index_shows_what_is_gone_until_that_arrives(engine: str, is_removed: bool) -> None:
+async def test_index_shows_a_deleted_item_until_the_deletion_arrives(engine: str, is_removed: bool) -> None:
     time = Time()
     async with simulation(engine, Settings(index_lag=LATE), time) as (_, table):
         await put(table)
@@ -96,7 +96,7 @@ async def test_index_shows_what_is_gone_until_that_arrives(engine: str, is_remov
         assert await table.listed("a") == []
 
 
-async def test_index_copies_what_was_there_before_the_simulation(engine: str) -> None:
+async def test_index_copies_items_that_were_there_before_the_simulation(engine: str) -> None:
     async with raw_table(engine) as table:
         await put(table)
         async with (
@@ -219,11 +219,11 @@ async def test_eventually_consistent_reads_show_the_past_at_times(engine: str) -
             assert await read(True) == [new] * 4
         seen = [await read(False) for _ in range(20)]
         for kind in range(4):
-            answers = [each[kind] for each in seen]
+            answers = [row[kind] for row in seen]
             assert old in answers
             assert new in answers
         time.now += 5
-        assert [each for _ in range(10) for each in await read(False)] == [new] * 40
+        assert [answer for _ in range(10) for answer in await read(False)] == [new] * 40
 
 
 @pytest.mark.parametrize(("fault", "is_written"), [("errors_before", False), ("errors_after", True)])
@@ -257,11 +257,11 @@ async def test_transactions_that_meet_on_an_item_are_cancelled(engine: str) -> N
     async with simulation(engine, Settings()) as (aws, table):
         calls = [transact(table, token=f"{i}") for i in range(10)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        errors = [each for each in answers if isinstance(each, ClientError)]
+        errors = [answer for answer in answers if isinstance(answer, ClientError)]
         assert 1 <= len(errors) <= 9
-        for each in errors:
-            assert each.response["Error"]["Code"] == "TransactionCanceledException"
-            reasons: Any = each.response["CancellationReasons"]
+        for error in errors:
+            assert error.response["Error"]["Code"] == "TransactionCanceledException"
+            reasons: Any = error.response["CancellationReasons"]
             assert [reason["Code"] for reason in reasons] == ["TransactionConflict"]
         assert aws.events["TransactionConflict"] == len(errors)
 
@@ -270,7 +270,7 @@ async def test_single_write_that_meets_a_transaction_is_refused(engine: str) -> 
     async with simulation(engine, Settings()) as (_, table):
         calls = [call for i in range(10) for call in (transact(table, token=f"{i}"), put(table))]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        codes = {each.response["Error"]["Code"] for each in answers if isinstance(each, ClientError)}
+        codes = {answer.response["Error"]["Code"] for answer in answers if isinstance(answer, ClientError)}
         assert codes == {"TransactionCanceledException", "TransactionConflictException"}
 
 

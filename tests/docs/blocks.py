@@ -14,8 +14,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 async def run_block(block: str, endpoint: str, folder: Path) -> str:
-    """Its output, against a local engine, though it is written for AWS; fails where it does."""
-    # Some libraries read the source of what they run.
+    """Returns the output of a block that is written for AWS, against a local engine. Fails if it fails."""
+    # Some libraries read the source of the code that they run.
     file = folder / "block.py"
     file.write_text(block)
     code, output, errors = await run_command(

@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 
-# Code may have Markdown with links that are none of the page.
+# Code may have Markdown with links that do not belong to the page.
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 # Text of the code that names a page.
@@ -34,7 +34,7 @@ async def test_docs_block_runs(name: str, code: str, dynamodb_local_endpoint: st
     await run_block(code, dynamodb_local_endpoint, tmp_path)
 
 
-async def test_docs_cost_table_is_what_the_calculator_prints(
+async def test_docs_cost_table_is_the_output_of_the_calculator(
     dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs" / "cost.md").read_text()

@@ -1,4 +1,4 @@
-"""The table of statuses on the page about crawls says what the code does."""
+"""The table of statuses on the page about crawls agrees with the code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_table_of_statuses_has_a_row_for_each_kind() -> None:
 
 
 @pytest.mark.parametrize("status", range(100, 600))
-def test_table_of_statuses_says_what_each_status_means(status: int) -> None:
+def test_table_of_statuses_has_the_response_kind_of_each_status(status: int) -> None:
     named = [
         kind
         for name, kind in ROWS.items()

@@ -36,9 +36,9 @@ def test_decisions_index_lists_each_record_once() -> None:
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
 def test_decision_has_its_number_and_all_sections(record: Path) -> None:
     assert record.read_text().startswith(f"# {record.name[:4]} ")
-    found = sections(record)
-    assert list(found) in (SECTIONS, [*SECTIONS, "Figures"])
-    assert all(found.values())
+    by_title = sections(record)
+    assert list(by_title) in (SECTIONS, [*SECTIONS, "Figures"])
+    assert all(by_title.values())
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)

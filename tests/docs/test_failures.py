@@ -1,4 +1,4 @@
-"""docs/failures.md says of each error code what the code does."""
+"""docs/failures.md agrees with the code about each error code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_failures_page_names_all_codes_that_are_retried(kind: str, wanted: set[s
     "code",
     sorted(codes("throttled") | codes("a conflict") | codes("a fault")),
 )
-def test_failures_page_says_yes_of_what_is_retried(code: str) -> None:
+def test_failures_page_says_yes_for_errors_that_are_retried(code: str) -> None:
     if code in THROTTLING_REASONS | {CONFLICT_REASON}:
         reasons = [{"Code": "None"}, {"Code": code}]
         assert is_retryable(client_error("TransactionCanceledException", CancellationReasons=reasons))
@@ -55,7 +55,7 @@ def test_failures_page_says_yes_of_what_is_retried(code: str) -> None:
 @pytest.mark.parametrize(
     "code", sorted(codes("the condition did not hold") | codes("it would be refused again"))
 )
-def test_failures_page_says_no_of_what_is_not_retried(code: str) -> None:
+def test_failures_page_says_no_for_errors_that_are_not_retried(code: str) -> None:
     assert not is_retryable(client_error(code))
     reasons = [{"Code": "ThrottlingError"}, {"Code": code}]
     assert not is_retryable(client_error("TransactionCanceledException", CancellationReasons=reasons))

@@ -1,4 +1,4 @@
-"""The program on the page about search indexes prints what the page says."""
+"""The program on the page about search indexes prints the output that the page shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.docs.blocks import BLOCK, run_block
 PAGE = Path(__file__).parents[2] / "docs" / "rag.md"
 
 
-async def test_program_of_a_search_index_prints_what_the_page_says(
+async def test_program_of_a_search_index_prints_the_output_on_the_page(
     dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
     text = PAGE.read_text()

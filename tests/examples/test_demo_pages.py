@@ -97,6 +97,6 @@ def test_demo_pages_loses_no_text_and_makes_no_passage_too_long(text: str) -> No
 
 
 def test_demo_questions_are_thirty_and_others_than_those_for_tuning() -> None:
-    measured = {each["question"] for each in QUESTIONS["measured"]}
+    measured = {question["question"] for question in QUESTIONS["measured"]}
     assert len(measured) == len(QUESTIONS["measured"]) == 30
-    assert measured.isdisjoint(each["question"] for each in QUESTIONS["tuning"])
+    assert measured.isdisjoint(question["question"] for question in QUESTIONS["tuning"])

@@ -70,7 +70,7 @@ async def test_example_crawl_docs_stores_a_real_site_and_keeps_it_up_to_date(
     (first,) = passes(output)
     assert first[3:] == [f"{pages}", "0", "0", f"{pages}", f"{pages} created"]
     assert float(first[2]) == pytest.approx(pages / float(first[1]), rel=0.1)
-    # What docs/cost.md says, and the additions of links.
+    # The units of docs/cost.md, and those of adding links.
     writes, reads, cents = costs(output, "1")
     assert 24_000 < writes < 29_000
     assert cents == pytest.approx(100 * dollars(reads, writes), abs=0.01)
@@ -158,7 +158,7 @@ async def test_example_incremental_sync_follows_the_changes() -> None:
     output = await run_example("incremental_sync.py")
     assert "nothing new:    nothing to do" in output
     changed = {"changed https://example.com/install", "deleted https://example.com/home"}
-    (line,) = [each for each in output.splitlines() if each.startswith("site changed:")]
+    (line,) = [text for text in output.splitlines() if text.startswith("site changed:")]
     assert set(line.removeprefix("site changed:").strip().split(", ")) == {
         *changed,
         "created https://example.com/faq",
@@ -237,10 +237,13 @@ async def test_example_crawler_in_40_lines_resumes_and_finds_changes(tmp_path: P
 
 
 def test_example_files_are_all_tested() -> None:
-    own = Path(__file__).parent
-    for folder, tests in ((EXAMPLES, own), (EXAMPLES / "adapters", own.parent / "adapters")):
-        source = "".join(each.read_text() for each in tests.rglob("test_*.py"))
-        names = [each.stem for each in folder.glob("[!_]*") if each.name != "adapters"]
+    folder_of_tests = Path(__file__).parent
+    for folder, tests in (
+        (EXAMPLES, folder_of_tests),
+        (EXAMPLES / "adapters", folder_of_tests.parent / "adapters"),
+    ):
+        source = "".join(path.read_text() for path in tests.rglob("test_*.py"))
+        names = [path.stem for path in folder.glob("[!_]*") if path.name != "adapters"]
         assert [name for name in names if name not in source] == []
 
 

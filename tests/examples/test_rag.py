@@ -44,7 +44,7 @@ def steps(output: str) -> dict[str, list[int]]:
 
 
 @pytest.mark.timeout(300)
-async def test_example_rag_embeds_only_what_was_edited_and_finds_the_right_pages(tmp_path: Path) -> None:
+async def test_example_rag_embeds_only_edited_pages_and_finds_the_right_pages(tmp_path: Path) -> None:
     output = await run_rag(tmp_path / "rag.sqlite", "--engine", "moto")
     first, nothing, edited = steps(output).values()
     pages, chunks = first[0], first[2]
@@ -152,9 +152,9 @@ def test_demo_search_of_a_rare_word_counts_more_than_that_of_a_frequent_one(tmp_
 
 
 def test_demo_search_terms_are_words_of_names_too() -> None:
-    found = terms("The JSONDecodeError of sha_256")
-    assert found[:5] == ["json", "decode", "error", "sha", "256"]
-    assert "<err" in found
+    words = terms("The JSONDecodeError of sha_256")
+    assert words[:5] == ["json", "decode", "error", "sha", "256"]
+    assert "<err" in words
 
 
 def test_demo_search_with_a_sentence_model_begins_a_new_index(

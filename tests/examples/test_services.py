@@ -20,21 +20,21 @@ SAMPLE = Path(__file__).parents[2] / "examples" / "sample_project"
 @pytest.fixture
 def config(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBConfig]:
     """Settings of tables that are there; a process finds them in its environment."""
-    found = local_config(dynamodb_local_endpoint)
+    settings = local_config(dynamodb_local_endpoint)
     monkeypatch.setenv("RAGCRAWL_DYNAMO_ENDPOINT_URL", dynamodb_local_endpoint)
-    monkeypatch.setenv("RAGCRAWL_DYNAMO_TABLE_PREFIX", found.table_prefix)
+    monkeypatch.setenv("RAGCRAWL_DYNAMO_TABLE_PREFIX", settings.table_prefix)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
 
     async def make() -> None:
-        async with DynamoDBBackend(found) as backend:
+        async with DynamoDBBackend(settings) as backend:
             for i in range(5):
                 page, version = make_page(f"p{i}"), make_version("v1", f"p{i}", markdown=f"# {i}")
                 await backend.commit_page(page, version)
 
     asyncio.run(make())
-    yield found
-    asyncio.run(drop_tables(found))
+    yield settings
+    asyncio.run(drop_tables(settings))
 
 
 def test_example_service_describes_the_fields_of_a_page_in_its_openapi() -> None:
@@ -51,7 +51,7 @@ def test_example_service_answers_from_the_stored_pages(config: DynamoDBConfig) -
         while slices == 0 or cursor is not None:
             params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
             answer = client.get("/sites/site/pages", params=params).json()
-            urls += [each["url"] for each in answer["pages"]]
+            urls += [page["url"] for page in answer["pages"]]
             cursor = answer["cursor"]
             slices += 1
         assert (len(urls), slices) == (5, 3)

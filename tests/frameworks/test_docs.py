@@ -55,6 +55,6 @@ async def test_framework_docs_block_finds_the_section(
     # All blocks use one database, and each begins with an index that nobody has filled.
     program = (CRAWLED + code).replace('"docs_"', f'"{framework}_"')
     output = await run_block(program, dynamodb_local_endpoint, tmp_path)
-    report, found = output.splitlines()
+    report, answer = output.splitlines()
     assert "indexed=2" in report
-    assert found == "json > Basic Usage https://docs.example.org/json#basic-usage"
+    assert answer == "json > Basic Usage https://docs.example.org/json#basic-usage"

@@ -114,7 +114,7 @@ async def test_backend_logs_no_secret(config: DynamoDBConfig, caplog: pytest.Log
 async def test_backend_close_under_load_finishes_or_refuses_every_call(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    """Saves, gets and commits by many tasks, each until it is refused; what was acknowledged is there."""
+    """Many tasks save, get and commit until they are refused. All acknowledged writes are stored."""
     other = DynamoDBBackend(dynamodb_config)
     await other.initialize()
     saved: dict[str, int] = {}
@@ -136,7 +136,7 @@ async def test_backend_close_under_load_finishes_or_refuses_every_call(
     tasks += [asyncio.create_task(commit(f"committed {i}")) for i in range(10)]
     await asyncio.sleep(1)
     await other.close()
-    # Nobody waits any longer.
+    # No call waits any longer.
     ended, waiting = await asyncio.wait(tasks, timeout=10)
     assert not waiting
     assert {type(task.exception()) for task in ended} == {BackendClosedError}
@@ -144,7 +144,7 @@ async def test_backend_close_under_load_finishes_or_refuses_every_call(
     for name, depth in saved.items():
         page = await backend.get_page("site", name)
         assert page is not None
-        # The last call may have been done though its caller was not told.
+        # The last call may have been done although its caller got an error.
         assert page.depth in (depth, depth + 1)
     for name, version_id in committed.items():
         page = await backend.get_page("site", name)

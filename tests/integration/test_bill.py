@@ -18,7 +18,7 @@ pytestmark = on_dynamodb_local
 
 
 def requests(backend: DynamoDBBackend) -> int:
-    return sum(each.requests for each in backend.metrics().values())
+    return sum(counted.requests for counted in backend.metrics().values())
 
 
 async def units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> tuple[float, float]:
@@ -26,7 +26,9 @@ async def units(backend: DynamoDBBackend, operation: Awaitable[Any]) -> tuple[fl
 
     def total() -> tuple[float, float]:
         counters = backend.metrics().values()
-        return sum(each.read_units for each in counters), sum(each.write_units for each in counters)
+        return sum(counted.read_units for counted in counters), sum(
+            counted.write_units for counted in counters
+        )
 
     reads, writes = total()
     await operation
@@ -63,7 +65,7 @@ async def test_capacity_units_of_save_version(backend: DynamoDBBackend) -> None:
     small = make_version(page_id="small", markdown=dense_text(1)[:1800])
     assert await units(backend, backend.save_version(small)) == (0, 3)
     other = make_version("v2", html=dense_text(20), markdown="")
-    # To find an equal body, the page's other heads are read.
+    # The other heads of the page are read, to find an equal body.
     assert await units(backend, backend.save_version(other)) == (1, 23)
 
 
@@ -186,7 +188,7 @@ async def test_capacity_units_of_a_change(
             assert paid == (of_the_log + changes * of_a_change, 1), consumer
 
 
-async def test_capacity_units_of_following_while_nothing_changes(dynamodb_config: DynamoDBConfig) -> None:
+async def test_capacity_units_of_following_without_changes(dynamodb_config: DynamoDBConfig) -> None:
     """A read for the shards' records, and one for each shard that a process holds, which finds nothing."""
     clock = ManualClock()
     async with (

@@ -1,4 +1,4 @@
-"""The command, as its users call it, on DynamoDB Local: what it prints, and the codes that it ends with."""
+"""The output and the exit codes of the command, as its users call it, on DynamoDB Local."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def config(dynamodb_local_endpoint: str) -> Iterator[DynamoDBConfig]:
-    found = local_config(
+    settings = local_config(
         dynamodb_local_endpoint, table_prefix=f"cli_{uuid4().hex[:8]}_", frontier_max_attempts=1
     )
-    yield found
-    asyncio.run(drop_tables(found))
+    yield settings
+    asyncio.run(drop_tables(settings))
 
 
 @pytest.fixture
@@ -120,19 +120,19 @@ async def fill(backend: DynamoDBBackend, pages: int = PAGES) -> None:
 
 async def content(backend: DynamoDBBackend) -> dict[str, Any]:
     """All that an export has."""
-    pages = [each async for each in backend.iter_pages(SITE, include_tombstones=True)]
+    pages = [page async for page in backend.iter_pages(SITE, include_tombstones=True)]
     versions: list[PageVersion] = []
     for page in pages:
         versions += await backend.list_versions(SITE, page.page_id)
     return {
         "site": await backend.get_site(SITE),
-        "runs": [each async for each in backend.iter_runs(SITE)],
+        "runs": [run async for run in backend.iter_runs(SITE)],
         "pages": pages,
         "versions": versions,
     }
 
 
-def test_cli_status_tells_the_endpoint_and_the_region_and_who_chose_them(
+def test_cli_status_shows_the_endpoint_and_the_region_and_which_settings_chose_them(
     call: Call, config: DynamoDBConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAGCRAWL_DYNAMO_ENDPOINT_URL")
@@ -144,10 +144,10 @@ def test_cli_status_tells_the_endpoint_and_the_region_and_who_chose_them(
         f"endpoint {config.endpoint_url} (AWS_ENDPOINT_URL_DYNAMODB), region 'eu-central-1' (AWS_REGION)"
         in told
     )
-    (found,) = call("--region", "eu-west-1", "status", "--json").records
-    assert (found["region"], found["region_source"]) == ("eu-west-1", "setting region")
-    assert found["endpoint_url"] == config.endpoint_url
-    assert found["endpoint_source"] == "AWS_ENDPOINT_URL_DYNAMODB"
+    (status,) = call("--region", "eu-west-1", "status", "--json").records
+    assert (status["region"], status["region_source"]) == ("eu-west-1", "setting region")
+    assert status["endpoint_url"] == config.endpoint_url
+    assert status["endpoint_source"] == "AWS_ENDPOINT_URL_DYNAMODB"
 
 
 def test_cli_init_alone_creates_tables(call: Call) -> None:
@@ -158,8 +158,8 @@ def test_cli_init_alone_creates_tables(call: Call) -> None:
     assert (status.code, status.records[0]["healthy"]) == (1, False)
     assert len(call("init", "--json").records[0]["created"]) == 5
     assert call("init").err == "all tables exist already\n"
-    (found,) = call("status", "--json").records
-    assert (found["healthy"], found["schema_version"], len(found["tables"])) == (True, 2, 5)
+    (status,) = call("status", "--json").records
+    assert (status["healthy"], status["schema_version"], len(status["tables"])) == (True, 2, 5)
     assert "healthy" in call("status").out
     assert "there are no sites" in call("sites").err
 
@@ -174,21 +174,21 @@ def test_cli_status_shows_where_tables_differ_from_the_settings(
     shown = call("status")
     assert shown.code == 0
     assert pages in shown.out.splitlines()
-    (found,) = call("status", "--json").records
-    assert [pages] in [table["differences"] for table in found["tables"]]
+    (status,) = call("status", "--json").records
+    assert [pages] in [table["differences"] for table in status["tables"]]
 
 
-def test_cli_shows_what_is_stored(call: Call, config: DynamoDBConfig) -> None:
+def test_cli_shows_stored_records(call: Call, config: DynamoDBConfig) -> None:
     using(config, fill)
-    assert [each["site_id"] for each in call("sites", "--json").records] == [SITE]
-    assert {each["run_id"] for each in call("runs", SITE, "--json").records} == {"r1", "r2"}
+    assert [site["site_id"] for site in call("sites", "--json").records] == [SITE]
+    assert {run["run_id"] for run in call("runs", SITE, "--json").records} == {"r1", "r2"}
     assert len(call("pages", SITE, "--json", "--limit", "7").records) == 7
     assert "https://docs.example" in call("pages", SITE, "--limit", "3").out
     (page,) = call("page", "show", SITE, url(10) + "#fragment", "--json").records
     assert page["page_id"] == "p10"
     assert call("page", "show", SITE, url(10), "--content").out.startswith("# Page 10\n")
-    found = call("versions", SITE, url(10), "--json").records
-    assert [each["version_id"] for each in found] == ["v1", "v0"]
+    versions = call("versions", SITE, url(10), "--json").records
+    assert [version["version_id"] for version in versions] == ["v1", "v0"]
     changes = [line for line in call("diff", SITE, url(10)).out.splitlines() if line[0] in "+-"]
     assert changes[2:] == ["-old text", "+new text"]
     back = call("diff", SITE, url(10), "--from", "v1", "--to", "v0", "--json").records[0]
@@ -245,7 +245,7 @@ def test_cli_pauses_ends_and_repairs_a_run(call: Call, config: DynamoDBConfig) -
     assert (counts["pending"], counts["completed"], counts["failed"]) == (3, 1, 1)
     assert call("frontier", "stats", SITE, "r1", "--hosts", "--json").records[0]["host"] == "docs.example"
     assert "docs.example" in call("frontier", "stats", SITE, "r1", "--hosts").out
-    assert [each["last_error"] for each in call("frontier", "failed", SITE, "r1", "--json").records] == [
+    assert [item["last_error"] for item in call("frontier", "failed", SITE, "r1", "--json").records] == [
         "gone for good"
     ]
     assert "would put 1" in call("frontier", "requeue", SITE, "r1", "--dry-run").err
@@ -277,7 +277,7 @@ def test_cli_asks_before_it_deletes(
         ("run", "cancel", SITE, "r1"),
     ):
         assert call(*args, "--dry-run").code == 0
-        # Nobody there to ask.
+        # There is no terminal to ask on.
         with open(os.devnull) as nobody:
             monkeypatch.setattr(sys, "stdin", nobody)
             assert call(*args).code == 1
@@ -298,7 +298,7 @@ def test_cli_export_can_be_imported(call: Call, config: DynamoDBConfig, tmp_path
     file = str(tmp_path / name)
     total = 1 + 2 + PAGES + PAGES + PAGES // 10
     assert f"{total} records are in" in call("export", SITE, file).err.replace("\n", " ")
-    # What is there is not written over by accident.
+    # An existing file is not overwritten by accident.
     assert "exists already: choose another file, or pass --overwrite" in call(
         "export", SITE, file
     ).err.replace("\n", " ")
@@ -306,7 +306,7 @@ def test_cli_export_can_be_imported(call: Call, config: DynamoDBConfig, tmp_path
     call("delete-site", SITE, "--yes")
     assert call("import", file, "--json").records == [{"records": total}]
     assert using(config, content) == before
-    assert not [each for each in tmp_path.iterdir() if each.name != name]
+    assert not [path for path in tmp_path.iterdir() if path.name != name]
 
 
 class EndedError(Exception):
@@ -338,10 +338,10 @@ def test_cli_export_resumes(call: Call, config: DynamoDBConfig, tmp_path: Path, 
     assert call("export", "other", str(file)).code == 1
     assert call("export", SITE, str(file)).code == 0
     if file.is_dir():
-        assert sorted(each.name for each in file.iterdir()) == sorted(
-            each.name for each in expected.iterdir()
+        assert sorted(part.name for part in file.iterdir()) == sorted(
+            part.name for part in expected.iterdir()
         )
-        assert all(each.read_bytes() == (expected / each.name).read_bytes() for each in file.iterdir())
+        assert all(part.read_bytes() == (expected / part.name).read_bytes() for part in file.iterdir())
     else:
         assert file.read_bytes() == expected.read_bytes()
 
@@ -365,7 +365,7 @@ def test_cli_import_resumes_after_a_kill(call: Call, config: DynamoDBConfig, tmp
     left = call("import", str(file))
     assert left.code == 0
     if process.returncode == -signal.SIGKILL:
-        # Not all of it anew.
+        # Only a part of the records is imported again.
         assert int(left.err.split()[0]) < 1 + 2 + PAGES + PAGES + PAGES // 10
     assert using(config, content) == before
 
@@ -422,15 +422,15 @@ def test_cli_prints_policies_and_templates(call: Call, config: DynamoDBConfig) -
 def test_cli_without_its_extra_names_the_extra(tmp_path: Path) -> None:
     """With a typer that cannot be imported, as if it were not installed."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "ragcrawl_dynamo", "--help"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 1
-    assert found.stderr == (
+    assert process.returncode == 1
+    assert process.stderr == (
         "ragcrawl-dynamo: the command needs an extra: pip install 'ragcrawl-dynamo[cli]'\n"
     )
 
@@ -443,7 +443,7 @@ def test_cli_ragcrawl_without_its_crawler_names_the_extras(call: Call) -> None:
 
 
 @pytest.mark.parametrize("attempts", [None, 3])
-def test_cli_gives_up_after_some_attempts_since_somebody_waits_for_it(
+def test_cli_gives_up_after_some_attempts(
     call: Call, monkeypatch: pytest.MonkeyPatch, attempts: int | None
 ) -> None:
     asked: Counter[str] = Counter()
@@ -458,7 +458,7 @@ def test_cli_gives_up_after_some_attempts_since_somebody_waits_for_it(
             """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
-    # The command hangs up while others of its requests are answered.
+    # The command closes connections on which other requests are still answered.
     monkeypatch.setattr(server, "handle_error", lambda request, client_address: None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("RAGCRAWL_DYNAMO_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")

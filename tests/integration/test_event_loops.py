@@ -29,9 +29,9 @@ def backend(dynamodb_config: DynamoDBConfig) -> Iterator[DynamoDBBackend]:
     """A backend that is not open. Afterwards no connection may be open."""
     yield DynamoDBBackend(dynamodb_config)
     asyncio.run(drop_tables(dynamodb_config))
-    # What is forgotten and still open is a ResourceWarning, and so an error.
+    # A connection that is forgotten while it is open causes a ResourceWarning, and so an error.
     gc.collect()
-    assert [each for each in connections._sockets if each.fileno() >= 0] == []
+    assert [sock for sock in connections._sockets if sock.fileno() >= 0] == []
 
 
 async def use(backend: DynamoDBBackend, name: str) -> None:

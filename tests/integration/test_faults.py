@@ -1,4 +1,4 @@
-"""Faults between backend and engine: what they do to an answer, and a short soak of all methods."""
+"""Faults between backend and engine: damaged answers, and a short soak of all methods."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def settings_for(fault: str) -> dict[str, float]:
 async def test_faults_damaged_answer_of_get_item_is_retried(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, fault: str
 ) -> None:
-    """Above all an item that is there never seems absent."""
+    """A damaged answer never makes a stored item seem absent."""
     await backend.save_page(make_page(depth=7))
     once = Once(str(dynamodb_config.endpoint_url), "GetItem", fault)
     async with faulty(once) as proxy:
@@ -75,7 +75,9 @@ async def test_faults_damaged_answer_of_get_item_is_retried(
             page = await other.get_page("site", "page")
             assert page is not None
             assert page.depth == 7
-            retries = sum(each.retries for (name, _), each in other.metrics().items() if name == "GetItem")
+            retries = sum(
+                counters.retries for (name, _), counters in other.metrics().items() if name == "GetItem"
+            )
             assert (once.is_done, retries) == (True, 1)
 
 

@@ -1,4 +1,4 @@
-"""Hostile arguments for every public method: a typed error or a result, and nobody else harmed."""
+"""Hostile arguments for every public method: a typed error or a result, and no effect on other records."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ arguments = st.one_of(hostile, hostile, records, st.lists(records, max_size=2))
 # More for a long run.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1500"))
 
-# What opens and closes, or takes no arguments.
+# Methods that open and close, or take no arguments.
 LEFT_OUT = {"initialize", "close", "config", "metrics"}
-# Objects that are made or entered, not awaited; and what is no verb.
+# Methods that return objects to enter instead of awaitables, and attributes that are no verbs.
 FRONTIER_VERBS = (
     *("add", "claim", "renew", "complete", "fail", "skip", "release", "stats", "set_host_delay"),
     *("set_host_max_in_flight", "block_host", "worker", "iter_hosts"),
@@ -89,7 +89,7 @@ def public(of: type) -> list[str]:
 
 
 async def call(target: Any, name: str, args: list[Any], options: dict[str, Any]) -> None:
-    """Calls a method to its end; what it raises must be typed."""
+    """Calls a method to its end. Its errors must be typed."""
     method = getattr(target, name)
     result = method(*args, **options)
     if inspect.isawaitable(result):
@@ -117,15 +117,15 @@ async def test_fuzz_hostile_arguments_get_a_typed_error_or_a_result(dynamodb_con
         kind, name = which
         target = backend if kind == "backend" else backend.frontier("site", "fuzz")
         parameters = inspect.signature(getattr(target, name)).parameters.values()
-        plain = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        needed = sum(each.default is each.empty for each in plain)
+        plain = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        needed = sum(parameter.default is parameter.empty for parameter in plain)
         args = data.draw(st.lists(arguments, min_size=needed, max_size=len(plain)))
         options = {
-            each.name: data.draw(arguments)
-            for each in parameters
-            # Those that are left out really wait.
-            if each.kind is each.KEYWORD_ONLY
-            and each.name not in ("wait_seconds", "follow")
+            parameter.name: data.draw(arguments)
+            for parameter in parameters
+            # With these two, the calls really wait.
+            if parameter.kind is parameter.KEYWORD_ONLY
+            and parameter.name not in ("wait_seconds", "follow")
             and data.draw(st.booleans())
         }
         tried[name] += 1

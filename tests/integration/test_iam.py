@@ -1,4 +1,4 @@
-"""The policies of ragcrawl_dynamo.iam against what each role sends."""
+"""The policies of ragcrawl_dynamo.iam against the requests of each role."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ EVERYTHING = DynamoDBConfig(
     tables=SCALED.model_copy(update={"kms_key": KEY}),
 )
 
-# What makes tables, or nothing at all.
+# Methods that make tables or send no request.
 LIFECYCLE = {"initialize", "close", "config", "metrics"}
 
 
@@ -74,7 +74,7 @@ class Calls:
         self.names.add(name)
         result = getattr(self.target, name)(*args, **options)
         if hasattr(result, "__aiter__"):
-            return [each async for each in result]
+            return [element async for element in result]
         return await result if inspect.isawaitable(result) else result
 
 
@@ -99,8 +99,8 @@ async def write_everything(backend: DynamoDBBackend, clock: ManualClock) -> set[
     # One whose body is damaged, so that a reader looks again.
     await call("save_version", make_version("damaged", "damaged", markdown=dense_text(20)))
     head = version_key("damaged", "damaged", "site")
-    found = await backend._rooms.gateway.call("GetItem", get_request(backend._rooms.tables.versions, head))
-    manifest = Manifest.from_attribute(found["Item"]["body"])
+    response = await backend._rooms.gateway.call("GetItem", get_request(backend._rooms.tables.versions, head))
+    manifest = Manifest.from_attribute(response["Item"]["body"])
     await backend._rooms.versions.bodies.delete(StoredBody.of_head(head, manifest))
     await call("mark_seen", "site", ["https://example.com/page"])
     await call("prune_versions", "site", keep_last=1, allow_mass_deletion=True)
@@ -152,7 +152,7 @@ async def use_queue(frontier: Frontier, clock: ManualClock) -> set[str]:
     return call.names
 
 
-# What sends no request.
+# Methods that send no request.
 NO_REQUEST = {"link", "run_id", "site_id"}
 
 
@@ -223,7 +223,7 @@ async def test_iam_worker_policy_allows_what_a_worker_does_and_no_more(
             names = await write_everything(backend, clock)
             names |= await read_everything(backend)
             assert await backend.delete_site("site")
-    # Of what others wrote, it takes over and repairs.
+    # A worker also takes over and repairs records of other workers.
     assert names | {"delete_site"} == methods(StorageBackend) - LIFECYCLE
     assert needed == allowed(policy(config, "worker"))
 
@@ -264,9 +264,11 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
                 request["KeySchema"],
                 *(i["KeySchema"] for i in request.get("LocalSecondaryIndexes", [])),
             ]
-            used = {each["AttributeName"] for schema in schemas for each in schema}
+            used = {element["AttributeName"] for schema in schemas for element in schema}
             request["AttributeDefinitions"] = [
-                each for each in request["AttributeDefinitions"] if each["AttributeName"] in used
+                attribute
+                for attribute in request["AttributeDefinitions"]
+                if attribute["AttributeName"] in used
             ]
         return await call(**request)
 
@@ -287,7 +289,7 @@ async def test_iam_admin_and_migrator_policies_allow_what_they_do_and_no_more(
             for _ in range(2):
                 await old.migrate()
     if role == "migrator":
-        # What it would rewrite and move, and how it would find open runs; these tables are empty.
+        # Permissions to rewrite and move items and to find open runs. These tables are empty.
         needed |= {("dynamodb:UpdateItem", config.table_prefix + name) for name in tables}
         of_runs = ("GetItem", "Query", "PutItem", "DeleteItem")
         needed |= {(f"dynamodb:{action}", f"{config.table_prefix}frontier") for action in of_runs}
@@ -330,15 +332,15 @@ def test_iam_matrix_in_the_docs_matches_the_policies() -> None:
 
 def test_iam_policy_names_its_resources_and_is_valid_json() -> None:
     config = DynamoDBConfig(table_prefix="crawl_", region="eu-central-1", content_bucket="bodies")
-    found = policy(config, "reader", account="123456789012", partition="aws-cn")
-    assert json.loads(json.dumps(found)) == found
-    resources = {each for statement in found["Statement"] for each in statement["Resource"]}
+    document = policy(config, "reader", account="123456789012", partition="aws-cn")
+    assert json.loads(json.dumps(document)) == document
+    resources = {resource for statement in document["Statement"] for resource in statement["Resource"]}
     assert "arn:aws-cn:dynamodb:eu-central-1:123456789012:table/crawl_pages/index/by_url" in resources
     assert "arn:aws-cn:s3:::bodies/*" in resources
-    assert len({each["Sid"] for each in found["Statement"]}) == len(found["Statement"])
-    assert all(each["Sid"].isalnum() for each in found["Statement"])
+    assert len({statement["Sid"] for statement in document["Statement"]}) == len(document["Statement"])
+    assert all(statement["Sid"].isalnum() for statement in document["Statement"])
     # A reader writes nothing but the log of changes.
-    (log,) = [each for each in found["Statement"] if "dynamodb:PutItem" in each["Action"]]
+    (log,) = [statement for statement in document["Statement"] if "dynamodb:PutItem" in statement["Action"]]
     assert log["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["#*"]}}
     with pytest.raises(InvalidArgumentError, match="role: must be one of admin, migrator, worker, reader"):
         policy(config, "root")  # type: ignore[arg-type] # on purpose
@@ -363,20 +365,20 @@ def test_iam_policy_allows_a_key_by_way_of_dynamodb_only(
     config = DynamoDBConfig(region="eu-central-1", tables=TableOptions(kms_key=key))
     for role in ROLES:
         statements = policy(config, role, account="123456789012")["Statement"]
-        (found,) = [each for each in statements if each["Sid"] == "Key"]
-        assert found["Resource"] == [resource]
-        condition = found["Condition"]
+        (key_statement,) = [statement for statement in statements if statement["Sid"] == "Key"]
+        assert key_statement["Resource"] == [resource]
+        condition = key_statement["Condition"]
         assert condition["StringLike"] == {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com*"}
         assert condition.get("ForAnyValue:StringEquals", {}).get("kms:ResourceAliases") == aliases
-        assert "kms:Decrypt" in found["Action"]
+        assert "kms:Decrypt" in key_statement["Action"]
         # DynamoDB asks for a grant when a table is created.
-        assert ("kms:CreateGrant" in found["Action"]) == (role in ("admin", "migrator"))
+        assert ("kms:CreateGrant" in key_statement["Action"]) == (role in ("admin", "migrator"))
 
 
 @pytest.mark.parametrize("key", [None, "alias/aws/dynamodb"])
 def test_iam_policy_has_no_statement_on_keys_of_aws(key: str | None) -> None:
     document = policy(DynamoDBConfig(tables=TableOptions(kms_key=key)), "admin")
-    assert not [each for each in document["Statement"] if each["Sid"] == "Key"]
+    assert not [statement for statement in document["Statement"] if statement["Sid"] == "Key"]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -1,4 +1,4 @@
-"""The embedded engine is moto, made fast by overriding what is slow; its answers stay moto's own.
+"""The embedded engine is moto with faster functions in place of slow ones. Its answers stay those of moto.
 
 Where a test of this file fails with another version of moto, this version does in another way what
 `ragcrawl_dynamo/testing/moto_tables.py` overrides.
@@ -145,7 +145,7 @@ updates = st.one_of(
 
 
 def merged(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.builds(lambda *each: {name: value for part in each for name, value in part.items()}, *parts)
+    return st.builds(lambda *drawn: {name: value for part in drawn for name, value in part.items()}, *parts)
 
 
 puts = merged(st.builds(lambda item: {"Item": item}, items), conditions, reasons)
@@ -287,7 +287,7 @@ def test_run_moto_undoes_a_failed_transaction(fast: Call) -> None:
         "ConditionalCheckFailed"
     ]
     assert scan(fast, table) == before
-    # Afterwards the table is copied again where moto means a copy, such as a backup.
+    # Afterwards moto copies the table again where it needs a copy, such as for a backup.
     _, backup = fast("CreateBackup", {"TableName": table, "BackupName": "before"})
     assert fast("PutItem", {"TableName": table, "Item": key("later", "1")})[0] == 200
     restored = {"TargetTableName": f"{table}_restored", "BackupArn": backup["BackupDetails"]["BackupArn"]}
@@ -410,7 +410,7 @@ async def test_run_moto_serves_s3_too(moto_endpoint: str) -> None:
         head = await s3.head_object(Bucket=bucket, Key=name)
         assert head["ContentLength"] == len(body)
         assert "with_underscore" in head["Metadata"]
-        assert [each["Key"] for each in (await s3.list_objects_v2(Bucket=bucket))["Contents"]] == [name]
+        assert [entry["Key"] for entry in (await s3.list_objects_v2(Bucket=bucket))["Contents"]] == [name]
         answer = await s3.get_object(Bucket=bucket, Key=name)
         assert await answer["Body"].read() == body
         await s3.delete_object(Bucket=bucket, Key=name)

@@ -49,7 +49,7 @@ async def crawl(config: DynamoDBConfig, mode: str) -> tuple[PartitionUnits, list
 
 async def test_partition_units_are_those_that_the_engine_reports(dynamodb_config: DynamoDBConfig) -> None:
     _, compared = await crawl(dynamodb_config, "item")
-    assert [each for each in compared if each[2] != each[3]] == []
+    assert [row for row in compared if row[2] != row[3]] == []
     assert {operation for operation, *_ in compared} >= REPORTED - {"DeleteItem"}
 
 

@@ -1,4 +1,4 @@
-"""Logs and errors tell no secret."""
+"""Logs and errors contain no secrets."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ async def test_endpoint_url_without_encryption_is_warned_of(
     backend = DynamoDBBackend(config)
     await backend._rooms.gateway.open()
     await backend.close()
-    assert ("neither encrypted nor on this machine" in caplog.text) is warns
+    assert ("are not encrypted and leave this machine" in caplog.text) is warns
 
 
-def test_command_tells_what_is_wrong_with_settings_and_shows_no_value(
+def test_command_names_the_error_in_settings_and_shows_no_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAGCRAWL_DYNAMO_SECRET_ACCESS_KEY", SECRETS["secret_access_key"])

@@ -83,20 +83,20 @@ async def test_telemetry_observer_records_a_span_and_metrics_of_each_request(
     assert span.start_time is not None
     assert span.end_time is not None
     assert 0 < span.end_time - span.start_time < 60e9
-    found = points(reader)
+    metrics = points(reader)
     sizes = [
-        each
-        for each in found["ragcrawl_dynamo.request.items"]
-        if each.attributes["db.operation.name"] == "BatchWriteItem"
+        point
+        for point in metrics["ragcrawl_dynamo.request.items"]
+        if point.attributes["db.operation.name"] == "BatchWriteItem"
     ]
-    assert [(each.sum, each.count) for each in sizes] == [(20, 1)]
+    assert [(point.sum, point.count) for point in sizes] == [(20, 1)]
     units = {
-        each.attributes["db.operation.name"]: each.value for each in found["ragcrawl_dynamo.write_units"]
+        point.attributes["db.operation.name"]: point.value for point in metrics["ragcrawl_dynamo.write_units"]
     }
     assert units["BatchWriteItem"] == 40
-    assert sum(each.value for each in found["ragcrawl_dynamo.read_units"]) > 0
-    assert sum(each.count for each in found["db.client.operation.duration"]) == sum(
-        each.value for each in found["ragcrawl_dynamo.requests"]
+    assert sum(point.value for point in metrics["ragcrawl_dynamo.read_units"]) > 0
+    assert sum(point.count for point in metrics["db.client.operation.duration"]) == sum(
+        point.value for point in metrics["ragcrawl_dynamo.requests"]
     )
 
 
@@ -126,8 +126,8 @@ def test_import_of_the_package_loads_nothing_optional() -> None:
         "optional = {'opentelemetry', 'typer', 'rich', 'pyarrow', 'moto', 'fastapi', 'pytest', 'flask'}\n"
         "print(sorted(optional & {name.partition('.')[0] for name in sys.modules}))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "[]\n"
 
 
 async def test_telemetry_lease_observer_counts_each_lost_lease_once(

@@ -1,4 +1,4 @@
-"""Templates against what initialize() makes: deployed by moto's CloudFormation, or read as Terraform does."""
+"""Templates create the tables of initialize(): deployed by moto's CloudFormation, or read like Terraform."""
 
 from __future__ import annotations
 
@@ -45,30 +45,31 @@ SCALED: dict[str, Any] = {
 
 
 async def made(client: Any, config: DynamoDBConfig) -> dict[str, Any]:
-    """Describes each table, without what depends on the moment or on the name."""
-    found = {}
+    """Describes each table, without values that depend on the moment or on the name."""
+    tables = {}
     for table in Tables.of(config.table_prefix).all():
         description = (await client.describe_table(TableName=table.name))["Table"]
         ttl = await client.describe_time_to_live(TableName=table.name)
         backups = await client.describe_continuous_backups(TableName=table.name)
         tags = await client.list_tags_of_resource(ResourceArn=description["TableArn"])
 
-        def keyed(each: dict[str, Any]) -> Any:
+        def keyed(table_or_index: dict[str, Any]) -> Any:
             return (
-                each.get("IndexName"),
-                each["KeySchema"],
-                each.get("Projection"),
+                table_or_index.get("IndexName"),
+                table_or_index["KeySchema"],
+                table_or_index.get("Projection"),
                 *(
-                    each.get("ProvisionedThroughput", {}).get(f"{kind}CapacityUnits")
+                    table_or_index.get("ProvisionedThroughput", {}).get(f"{kind}CapacityUnits")
                     for kind in ("Read", "Write")
                 ),
-                each.get("WarmThroughput"),
+                table_or_index.get("WarmThroughput"),
             )
 
-        found[table.name.removeprefix(config.table_prefix)] = {
+        tables[table.name.removeprefix(config.table_prefix)] = {
             "table": keyed(description),
             "attributes": sorted(
-                (each["AttributeName"], each["AttributeType"]) for each in description["AttributeDefinitions"]
+                (attribute["AttributeName"], attribute["AttributeType"])
+                for attribute in description["AttributeDefinitions"]
             ),
             "indexes": sorted(map(str, map(keyed, description.get("GlobalSecondaryIndexes", [])))),
             "local": sorted(map(str, map(keyed, description.get("LocalSecondaryIndexes", [])))),
@@ -80,9 +81,9 @@ async def made(client: Any, config: DynamoDBConfig) -> dict[str, Any]:
             "backups": backups["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"][
                 "PointInTimeRecoveryStatus"
             ],
-            "tags": [each for each in tags["Tags"] if not each["Key"].startswith("aws:")],
+            "tags": [tag for tag in tags["Tags"] if not tag["Key"].startswith("aws:")],
         }
-    return found
+    return tables
 
 
 async def unprotect(client: Any, config: DynamoDBConfig) -> None:
@@ -92,7 +93,7 @@ async def unprotect(client: Any, config: DynamoDBConfig) -> None:
 
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS])
-async def test_templates_cloudformation_creates_what_initialize_creates(
+async def test_templates_cloudformation_creates_the_tables_of_initialize(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
     by_hand = local_config(moto_endpoint, **settings)
@@ -105,25 +106,25 @@ async def test_templates_cloudformation_creates_what_initialize_creates(
         async with session.client("cloudformation", endpoint_url=moto_endpoint) as stacks:
             template = cloudformation(by_stack)
             await stacks.create_stack(StackName=f"tables-{uuid4().hex}", TemplateBody=json.dumps(template))
-        found = await made(client, by_stack)
+        created = await made(client, by_stack)
         # moto's CloudFormation leaves these three out.
         for name, table in expected.items():
             resource = template["Resources"][f"{name.title()}Table"]["Properties"]
             ttl = resource.get("TimeToLiveSpecification", {"Enabled": False})
-            found[name]["ttl"] = {
+            created[name]["ttl"] = {
                 "TimeToLiveStatus": "ENABLED" if ttl["Enabled"] else "DISABLED",
                 **{key: ttl[key] for key in ("AttributeName",) if key in ttl},
             }
             recovery = resource["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
-            found[name]["backups"] = "ENABLED" if recovery else "DISABLED"
+            created[name]["backups"] = "ENABLED" if recovery else "DISABLED"
             if (encryption := resource.get("SSESpecification")) is not None:
-                found[name]["encryption"] = {
+                created[name]["encryption"] = {
                     "Status": "ENABLED" if encryption["SSEEnabled"] else "DISABLED",
                     "SSEType": encryption["SSEType"],
                     "KMSMasterKeyArn": encryption["KMSMasterKeyId"],
                 }
-            assert found[name] == table
-        # It is what a backend takes for its own, too, once it has a version.
+            assert created[name] == table
+        # A backend accepts these tables, once they have a version.
         with pytest.raises(SchemaVersionError, match=r"upgrade the tables with migrate\(\)"):
             await DynamoDBBackend(by_stack).initialize()
         assert await DynamoDBBackend(by_stack).migrate() == 0
@@ -136,42 +137,43 @@ async def test_templates_cloudformation_creates_what_initialize_creates(
 def as_request(resource: dict[str, Any]) -> dict[str, Any]:
     """The CreateTable request that Terraform's provider makes of a resource."""
 
-    def schema(each: dict[str, Any], hash_key: str | None = None) -> list[dict[str, str]]:
-        names = (("HASH", hash_key or each["hash_key"]), ("RANGE", each.get("range_key")))
+    def schema(block: dict[str, Any], hash_key: str | None = None) -> list[dict[str, str]]:
+        names = (("HASH", hash_key or block["hash_key"]), ("RANGE", block.get("range_key")))
         return [{"AttributeName": name, "KeyType": kind} for kind, name in names if name]
 
-    def throughput(each: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if "read_capacity" in each:
-            found["ProvisionedThroughput"] = {
-                "ReadCapacityUnits": each["read_capacity"],
-                "WriteCapacityUnits": each["write_capacity"],
+    def throughput(block: dict[str, Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if "read_capacity" in block:
+            options["ProvisionedThroughput"] = {
+                "ReadCapacityUnits": block["read_capacity"],
+                "WriteCapacityUnits": block["write_capacity"],
             }
-        for limits in each.get("on_demand_throughput", []):
-            found["OnDemandThroughput"] = {
+        for limits in block.get("on_demand_throughput", []):
+            options["OnDemandThroughput"] = {
                 "MaxReadRequestUnits": limits["max_read_request_units"],
                 "MaxWriteRequestUnits": limits["max_write_request_units"],
             }
-        for limits in each.get("warm_throughput", []):
-            found["WarmThroughput"] = {
+        for limits in block.get("warm_throughput", []):
+            options["WarmThroughput"] = {
                 "ReadUnitsPerSecond": limits["read_units_per_second"],
                 "WriteUnitsPerSecond": limits["write_units_per_second"],
             }
-        return found
+        return options
 
-    def index(each: dict[str, Any], hash_key: str | None = None) -> dict[str, Any]:
+    def index(block: dict[str, Any], hash_key: str | None = None) -> dict[str, Any]:
         return {
-            "IndexName": each["name"],
-            "KeySchema": schema(each, hash_key),
-            "Projection": {"ProjectionType": each["projection_type"]},
-            **throughput(each),
+            "IndexName": block["name"],
+            "KeySchema": schema(block, hash_key),
+            "Projection": {"ProjectionType": block["projection_type"]},
+            **throughput(block),
         }
 
     request = {
         "TableName": resource["name"],
         "KeySchema": schema(resource),
         "AttributeDefinitions": [
-            {"AttributeName": each["name"], "AttributeType": each["type"]} for each in resource["attribute"]
+            {"AttributeName": attribute["name"], "AttributeType": attribute["type"]}
+            for attribute in resource["attribute"]
         ],
         "BillingMode": resource["billing_mode"],
         "DeletionProtectionEnabled": resource["deletion_protection_enabled"],
@@ -192,12 +194,12 @@ def as_request(resource: dict[str, Any]) -> dict[str, Any]:
     if indexes := resource.get("global_secondary_index"):
         request["GlobalSecondaryIndexes"] = list(map(index, indexes))
     if indexes := resource.get("local_secondary_index"):
-        request["LocalSecondaryIndexes"] = [index(each, resource["hash_key"]) for each in indexes]
+        request["LocalSecondaryIndexes"] = [index(block, resource["hash_key"]) for block in indexes]
     return request
 
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS])
-async def test_templates_terraform_creates_what_initialize_creates(
+async def test_templates_terraform_creates_the_tables_of_initialize(
     moto_endpoint: str, settings: dict[str, Any]
 ) -> None:
     by_hand = local_config(moto_endpoint, **settings)
@@ -210,12 +212,12 @@ async def test_templates_terraform_creates_what_initialize_creates(
         for resource in resources.values():
             request: Any = as_request(resource)
             await client.create_table(**request)
-            for each in resource.get("ttl", []):
+            for ttl in resource.get("ttl", []):
                 await client.update_time_to_live(
                     TableName=resource["name"],
                     TimeToLiveSpecification={
-                        "Enabled": each["enabled"],
-                        "AttributeName": each["attribute_name"],
+                        "Enabled": ttl["enabled"],
+                        "AttributeName": ttl["attribute_name"],
                     },
                 )
             if resource["point_in_time_recovery"][0]["enabled"]:
@@ -230,7 +232,7 @@ async def test_templates_terraform_creates_what_initialize_creates(
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL, OPTIONS, SCALED])
 def test_templates_terraform_has_the_tables_that_initialize_requests(settings: dict[str, Any]) -> None:
-    """The requests themselves, with what moto does not know."""
+    """The requests, with the options that moto does not know."""
     config = DynamoDBConfig(**settings)
     resources = terraform(config)["resource"]["aws_dynamodb_table"]
     for table in Tables.of(config.table_prefix).all():
@@ -251,13 +253,13 @@ def test_templates_cloudformation_names_options_as_cloudformation_does() -> None
         assert keyed["WarmThroughput"] == {"ReadUnitsPerSecond": 15_000, "WriteUnitsPerSecond": 5_000}
 
 
-def test_templates_scale_what_initialize_scales() -> None:
+def test_templates_scale_the_capacities_that_initialize_scales() -> None:
     config = DynamoDBConfig(**SCALED)
     tables = Tables.of(config.table_prefix).all()
     wanted = [capacity for table in tables for capacity in scaled_capacities(table, config)]
     resources = cloudformation(config)["Resources"]
-    targets = [each for each in resources.values() if each["Type"].endswith("::ScalableTarget")]
-    policies = [each for each in resources.values() if each["Type"].endswith("::ScalingPolicy")]
+    targets = [resource for resource in resources.values() if resource["Type"].endswith("::ScalableTarget")]
+    policies = [resource for resource in resources.values() if resource["Type"].endswith("::ScalingPolicy")]
     assert [target["Properties"] for target in targets] == list(map(target_request, wanted))
     for target, policy, capacity in zip(targets, policies, wanted, strict=True):
         assert resources[target["DependsOn"]]["Properties"]["TableName"] in capacity.resource
@@ -267,10 +269,10 @@ def test_templates_scale_what_initialize_scales() -> None:
         named = {key: target["Properties"][key] for key in _NAMES}
         assert {**properties, **named} == policy_request(capacity)
 
-    found = terraform(config)["resource"]
-    assert len(found["aws_appautoscaling_target"]) == len(found["aws_appautoscaling_policy"]) == len(wanted)
+    blocks = terraform(config)["resource"]
+    assert len(blocks["aws_appautoscaling_target"]) == len(blocks["aws_appautoscaling_policy"]) == len(wanted)
     by_url = "pages_by_url_write"
-    assert found["aws_appautoscaling_target"][by_url] == {
+    assert blocks["aws_appautoscaling_target"][by_url] == {
         "service_namespace": "dynamodb",
         "resource_id": "table/ragcrawl_pages/index/by_url",
         "scalable_dimension": "dynamodb:index:WriteCapacityUnits",
@@ -278,7 +280,7 @@ def test_templates_scale_what_initialize_scales() -> None:
         "max_capacity": 20,
         "depends_on": ["aws_dynamodb_table.pages"],
     }
-    assert found["aws_appautoscaling_policy"][by_url] == {
+    assert blocks["aws_appautoscaling_policy"][by_url] == {
         "name": "ragcrawl-dynamo",
         "policy_type": "TargetTrackingScaling",
         "service_namespace": f"${{aws_appautoscaling_target.{by_url}.service_namespace}}",
@@ -293,8 +295,8 @@ def test_templates_scale_what_initialize_scales() -> None:
             }
         ],
     }
-    # Terraform leaves alone what is scaled.
-    ignored = found["aws_dynamodb_table"]["pages"]["lifecycle"]["ignore_changes"]
+    # Terraform does not change scaled capacities.
+    ignored = blocks["aws_dynamodb_table"]["pages"]["lifecycle"]["ignore_changes"]
     assert ignored == ["read_capacity", "write_capacity", "global_secondary_index"]
 
 

@@ -112,7 +112,7 @@ def test_plugin_fails_if_the_engine_does_not_answer(tmp_path: Path) -> None:
     assert "check endpoint_url" in result.stdout
 
 
-async def test_mock_aws_around_a_backend_is_refused_with_what_to_do_instead() -> None:
+async def test_mock_aws_around_a_backend_is_refused_and_the_error_names_the_alternative() -> None:
     with mock_aws(), pytest.raises(RequestRejectedError, match="use the pytest fixture dynamodb_backend"):
         await DynamoDBBackend(DynamoDBConfig()).initialize()
     async with local_dynamodb() as endpoint, DynamoDBBackend(local_config(endpoint)) as backend:

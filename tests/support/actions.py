@@ -12,7 +12,7 @@ from ragcrawl_dynamo._dynamodb.gateway import Gateway
 if TYPE_CHECKING:
     import pytest
 
-# An action, and the name of a table, of a table's index, of a bucket or what is in it, or of something else.
+# An action, and the name of a table, of a table's index, of a bucket or its objects, or of something else.
 Need: TypeAlias = tuple[str, str]
 
 _ELEMENTS = {
@@ -32,10 +32,10 @@ def needs(operation: str, request: dict[str, Any]) -> Iterator[Need]:
                 ((kind, inner),) = element.items()
                 yield f"dynamodb:{_ELEMENTS[kind]}", inner["TableName"]
         case "BatchExecuteStatement":
-            for each in request["Statements"]:
-                found = re.match(r'(INSERT INTO|UPDATE) "([^"]+)"', each["Statement"])
-                assert found is not None, each
-                yield f"dynamodb:{_STATEMENTS[found[1].split()[0]]}", found[2]
+            for statement in request["Statements"]:
+                target = re.match(r'(INSERT INTO|UPDATE) "([^"]+)"', statement["Statement"])
+                assert target is not None, statement
+                yield f"dynamodb:{_STATEMENTS[target[1].split()[0]]}", target[2]
         case "BatchGetItem" | "BatchWriteItem":
             for table in request["RequestItems"]:
                 yield f"dynamodb:{operation}", table
@@ -80,13 +80,13 @@ def allowed(policy: dict[str, Any]) -> set[Need]:
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Need]]:
     """Records all permissions that requests need while the context lasts."""
-    found: set[Need] = set()
+    needed: set[Need] = set()
     send = Gateway._await_client
 
     async def recording(self: Gateway, client: Any, operation: str, request: Any) -> Any:
-        found.update(needs(operation, request))
+        needed.update(needs(operation, request))
         return await send(self, client, operation, request)
 
     with monkeypatch.context() as patch:
         patch.setattr(Gateway, "_await_client", recording)
-        yield found
+        yield needed

@@ -21,7 +21,7 @@ def url(number: int) -> str:
 
 
 def links(number: int) -> list[str]:
-    return [url(each) for each in (2 * number + 1, 2 * number + 2) if each < PAGES]
+    return [url(linked) for linked in (2 * number + 1, 2 * number + 2) if linked < PAGES]
 
 
 def settings(endpoint: str, prefix: str) -> Any:
@@ -52,7 +52,7 @@ async def crawl(endpoint: str, prefix: str, step: int | None, after: bool, run_i
     async def around(operation: str, request: dict[str, Any], call: Any) -> Any:
         nonlocal sent
         sent += counting
-        # Requests can overlap: this one's number is what counts when its answer comes.
+        # Requests can overlap, so the number of this request counts when its answer comes.
         is_last = counting and sent == step
         if is_last and not after:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -88,10 +88,10 @@ def scripted(*answers: Any) -> Answer:
     left = list(answers)
 
     def answer(operation: str, request: dict[str, Any]) -> Any:
-        each = left.pop(0)
-        if isinstance(each, BaseException):
-            raise each
-        return each
+        response = left.pop(0)
+        if isinstance(response, BaseException):
+            raise response
+        return response
 
     return answer
 

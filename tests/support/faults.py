@@ -120,7 +120,7 @@ class Faults:
         status, headers, content = await self._forward(request, body)
         headers.setdefault("x-amz-crc32", f"{crc32(content)}")
         # One letter or digit is another one: still JSON, perhaps, but not what was sent.
-        places = [i for i, each in enumerate(content) if chr(each).isalnum()]
+        places = [i for i, byte in enumerate(content) if chr(byte).isalnum()]
         if places:
             place = self._chance.choice(places)
             content = content[:place] + (b"7" if content[place] != ord("7") else b"8") + content[place + 1 :]
@@ -195,8 +195,8 @@ class Faults:
     def _split(self, items: Any) -> tuple[list[Any], list[Any]]:
         kept: list[Any] = []
         left: list[Any] = []
-        for each in items:
-            (kept if self._chance.random() < 0.5 else left).append(each)
+        for element in items:
+            (kept if self._chance.random() < 0.5 else left).append(element)
         return kept, left
 
     def _fault_of_the_server(self) -> web.StreamResponse:

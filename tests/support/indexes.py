@@ -64,7 +64,7 @@ class SqliteIndex:
 
     def delete(self, ids: Sequence[str]) -> None:
         with self.connection:
-            self.connection.executemany("DELETE FROM chunks WHERE id = ?", [(each,) for each in ids])
+            self.connection.executemany("DELETE FROM chunks WHERE id = ?", [(chunk_id,) for chunk_id in ids])
 
     def texts(self) -> dict[str, str]:
         return dict(self.connection.execute("SELECT id, text FROM chunks"))

@@ -43,7 +43,7 @@ class Measurement:
         self._twins: set[str] = set()
         if self._coverage is not None:
             for name in module_names():
-                if not any(f"{name}.".startswith(f"{each}.") for each in NOT_IMPORTED):
+                if not any(f"{name}.".startswith(f"{prefix}.") for prefix in NOT_IMPORTED):
                     import_module(f"ragcrawl_dynamo.{name}".removesuffix(".__init__"))
             self._coverage.stop()
 

@@ -58,8 +58,9 @@ class Entry:
 class Host:
     """The limits of a host in the model.
 
-    Limits that change while leases run leave open what counts: what must not be claimed is computed from
-    what counts for certain, and what must be claimable from all that may count.
+    If limits change while leases run, it is not certain which leases count. The most that may be claimed is
+    computed from the leases that count for certain; the least that must be claimable, from all that may
+    count.
 
     Attributes:
         spaced_lease: When the latest lease began for which a delay counts for certain.

@@ -42,10 +42,10 @@ async def items(backend: DynamoDBBackend, run_id: str = "run") -> dict[str, Fron
 async def claim_all(frontier: Frontier, **options: Any) -> list[Claim]:
     """Claims everything that can be claimed now."""
     claims: list[Claim] = []
-    while found := await frontier.claim(50, **options):
-        claims += found
+    while part := await frontier.claim(50, **options):
+        claims += part
     return claims
 
 
 def requests(backend: DynamoDBBackend) -> int:
-    return sum(each.requests for each in backend.metrics().values())
+    return sum(counted.requests for counted in backend.metrics().values())

@@ -1,4 +1,4 @@
-"""Provides a queue that hands out claims as a test wants, and a worker on it, in virtual time."""
+"""Provides a queue that hands out the claims of a test, and a worker on it, in virtual time."""
 
 from __future__ import annotations
 

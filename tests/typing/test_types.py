@@ -80,7 +80,7 @@ async def what_each_method_returns(backend: StorageBackend) -> None:
     assert_type(changes[0], PageChange)
     assert_type(changes[0].kind, ChangeKind)
     assert_type(changes[0].version, PageVersion | None)
-    assert_type([each async for each in backend.iter_changes("s", "indexer")], list[PageChange])
+    assert_type([change async for change in backend.iter_changes("s", "indexer")], list[PageChange])
     frontier = backend.frontier("s", "r")
     assert_type(frontier, Frontier)
     assert_type(await frontier.add(["https://example.com/"]), list[AddResult])

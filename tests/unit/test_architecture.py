@@ -138,7 +138,7 @@ def test_backend_overrides_the_contract_without_docstrings() -> None:
     assert abstract <= overrides.keys()
     assert [name for name, method in overrides.items() if "override" not in decorators(method)] == []
     assert [name for name, method in overrides.items() if ast.get_docstring(method) is not None] == []
-    # The contract has each promise once: every method of it says what it does.
+    # The docstrings are in the contract only, on every method.
     assert [name for name, method in promised.items() if ast.get_docstring(method) is None] == []
 
 

@@ -31,7 +31,7 @@ def test_create_storage_backend_takes_the_settings_of_the_backend_alone() -> Non
     assert backend.metrics() == {}
 
 
-def test_create_storage_backend_refuses_what_is_no_configuration() -> None:
+def test_create_storage_backend_refuses_other_values_than_configurations() -> None:
     settings: Any = {"table_prefix": "x_"}
     with pytest.raises(InvalidArgumentError, match="config: must be a StorageConfig or a DynamoDBConfig"):
         create_storage_backend(settings)
@@ -78,7 +78,7 @@ def test_config_shows_no_secret_in_reprs_or_errors() -> None:
     secrets = {"access_key_id": "AKIA-visible", "secret_access_key": "hidden", "session_token": "t0k3n"}
     config = StorageConfig(backend=DynamoDBConfig.model_validate(secrets))
     assert not [
-        each for each in secrets.values() if each in f"{config!r} {config} {config.model_dump_json()}"
+        secret for secret in secrets.values() if secret in f"{config!r} {config} {config.model_dump_json()}"
     ]
     with pytest.raises(ValidationError) as caught:
         DynamoDBConfig.model_validate({**secrets, "region": "x y"})

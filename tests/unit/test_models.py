@@ -109,7 +109,7 @@ def test_model_checks_an_assignment() -> None:
 
 
 def test_frontier_status_is_final() -> None:
-    assert [each for each in FrontierStatus if each.is_final] == ["completed", "failed", "skipped"]
+    assert [status for status in FrontierStatus if status.is_final] == ["completed", "failed", "skipped"]
 
 
 def is_now(moment: datetime | None) -> bool:

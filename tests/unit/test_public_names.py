@@ -59,7 +59,7 @@ def test_public_names_are_these() -> None:
 
 def test_public_names_include_every_error_and_the_tree_shows_it() -> None:
     classes = [
-        name for name, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)
+        name for name, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, Exception)
     ]
     assert sorted(classes) == sorted(errors.__all__)
     assert errors.__doc__ is not None
@@ -68,7 +68,7 @@ def test_public_names_include_every_error_and_the_tree_shows_it() -> None:
 
 def modules() -> list[str]:
     files = PACKAGE.rglob("*.py")
-    names = [".".join(each.relative_to(PACKAGE).with_suffix("").parts) for each in files]
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
     return sorted(names)
 
 
@@ -77,7 +77,7 @@ CRAWLERS = ("adapters.ragcrawl.", "adapters.crawlee.", "adapters.scrapy.")
 FRAMEWORKS = ("integrations.langchain", "integrations.llama_index", "integrations.haystack")
 
 
-@pytest.mark.parametrize("name", [each for each in modules() if not each.startswith(CRAWLERS + FRAMEWORKS)])
+@pytest.mark.parametrize("name", [name for name in modules() if not name.startswith(CRAWLERS + FRAMEWORKS)])
 def test_every_module_can_be_imported_alone(name: str) -> None:
     importlib.import_module(f"ragcrawl_dynamo.{name.removesuffix('.__init__')}".removesuffix(".__init__"))
 

@@ -17,14 +17,15 @@ stay handled, so a restarted process resumes the crawl. A new `run_id` starts a 
 | default and alias storages | part of the run |
 | named storages | part of the site, shared by all its runs |
 
-What differs from Crawlee's other storages:
+Differences from Crawlee's other storages:
 
 - **`purge_on_start`** is ignored: the second process would delete the data of the first one. A second `run()`
   of one crawler purges the queue as always, for all processes; `purge_request_queue=False` does not.
 - **State of a crawler**: `use_state`, other auto-saved values, statistics and the session pool are kept in
-  memory by each process, and saved under the same keys. Nobody can merge them. So a process does not
-  overwrite what another one has saved since it read the value; it logs an error. Give the crawlers of several
-  processes different `id`s. Two that save within the same milliseconds can still overwrite each other.
+  memory by each process, and saved under the same keys. They cannot be merged. So a process does not
+  overwrite a value that another one has saved since it read the value; it logs an error. Give the crawlers
+  of several processes different `id`s. Two that save within the same milliseconds can still overwrite each
+  other.
 - **`host_delay` and `host_max_in_flight`**: the queue waits up to two seconds for a host that is due before
   it says that it is empty. It does not claim ahead with a `host_delay`.
 - **Leases** can be lost while a handler runs, if its process is suspended. A storage client cannot cancel the
@@ -43,7 +44,7 @@ What differs from Crawlee's other storages:
 - **Items and values** are JSON: a tuple comes back as a list, and a datetime as text.
 - **Times in metadata** are those of this process, except `created_at`.
 - **Deleted values** leave a tombstone until their store is dropped.
-- **Dropped storages** are empty. One that is still open makes its record anew when it is written to.
+- **Dropped storages** are empty. One that is still open makes a new record when it is written to.
 - **Event loops**: the storage client can be used in one `asyncio.run` after the other, in `async with` each
   time. Storages that were opened before have to be opened again.
 - **Public URLs** are not supported.

@@ -16,7 +16,7 @@ Results: TypeAlias = "list[AddResult | None]"
 
 
 class RequestAdder:
-    """Adds items. What is added while a batch is in flight is sent in the next batch."""
+    """Adds items to the frontier. Items that come while a batch is in flight go into the next batch."""
 
     def __init__(self, frontier: Frontier) -> None:
         self._frontier = frontier

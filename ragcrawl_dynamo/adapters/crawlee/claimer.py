@@ -1,4 +1,4 @@
-"""Claims the next requests of a queue: when somebody asks for one, and in the background."""
+"""Claims the next requests of a queue: when Crawlee asks for one, and in the background."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 # waits for it if hosts have limits.
 _WAIT_SECONDS = 2.0
 
-# Crawlee asks twice a second. That nothing could be claimed is known for so many seconds, if no claim waits.
+# Seconds for which a claim that got nothing is not repeated, if no claim waits: Crawlee asks twice a second.
 _ANSWER_SECONDS = 0.5
 
 
@@ -27,8 +27,8 @@ class RequestClaimer:
     """Fills `memory.ready` with requests that are claimed from the frontier.
 
     While nothing can be claimed, one claim waits in the background. The frontier knows when a host is due, so
-    the claim gets its request then, and nobody else has to ask DynamoDB. A process that has never fetched a
-    request does not wait: it might only add requests, and hold those that it claims forever.
+    this claim gets its request then, and no other call has to ask DynamoDB. A process that has never fetched
+    a request does not wait: it may only add requests, and would hold those that it claims forever.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class RequestClaimer:
         """Waits until requests are ready, some seconds at most, or until `wake` is called.
 
         Args:
-            is_finished: Tells whether there is nothing to wait for.
+            is_finished: Returns whether all requests are handled, so that there is nothing to wait for.
         """
         if self._memory.ready or not self._memory.has_fetched:
             return
-        # Before the question: its answer may be old when it comes.
+        # Cleared before `is_finished` is called, since requests may become ready during the call.
         self._woken.clear()
         if await is_finished():
             return
@@ -78,7 +78,7 @@ class RequestClaimer:
                 await self._woken.wait()
 
     def refill(self) -> None:
-        """Claims the next requests in the background, if few are ready and that is not being done.
+        """Claims the next requests in the background, if few are ready and no such claim is running.
 
         With a host delay it does not: requests that wait here would later be fetched without a delay.
         """
@@ -88,11 +88,11 @@ class RequestClaimer:
             self._refilling = asyncio.create_task(self._claim_ahead())
 
     def wake(self) -> None:
-        """Lets nobody wait any longer: something is claimed, or this process has nothing left to do."""
+        """Ends all waiting calls: requests were claimed, or this process has nothing left to do."""
         self._woken.set()
 
     async def stop(self) -> None:
-        """Ends what runs in the background. Requests that it has just claimed are given back."""
+        """Cancels the claims in the background. Requests that they have just claimed are given back."""
         if self._waiting is not None:
             self._waiting.cancel()
         running = [task for task in (self._waiting, self._refilling) if task is not None]
@@ -107,8 +107,10 @@ class RequestClaimer:
                 if self._has_room():
                     await self._claim()
         except RagcrawlDynamoError as error:
-            # Whoever needs a request claims again, and gets the error.
-            logger.warning("no requests could be claimed ahead: %s", error)
+            # The next call that needs a request claims again, and raises the error.
+            logger.warning(
+                "no requests could be claimed ahead; they are claimed when Crawlee asks for one: %s", error
+            )
 
     async def _wait_for_claims(self) -> None:
         settings = self._settings
@@ -116,28 +118,28 @@ class RequestClaimer:
             claims = await self._frontier.claim(
                 settings.prefetch, lease_seconds=settings.lease_seconds, wait_seconds=_WAIT_SECONDS
             )
-            # From here to the end of `_hold` nothing is awaited that lets a claim at the same time, which
-            # got nothing because of this one, return earlier.
+            # Nothing else is awaited before `_hold` has made the requests ready: another claim that got
+            # nothing because of this one must not return earlier.
             await self._hold(claims)
         except RagcrawlDynamoError as error:
-            logger.warning("no requests could be claimed while the queue was empty: %s", error)
+            logger.warning("no requests could be claimed in the background; this is tried again: %s", error)
         finally:
             self._memory.forget_empty()
 
     async def _claim(self) -> None:
-        """Claims the next requests: those in the front of the queue, or else those after the ready ones."""
+        """Claims the next requests: those in the front of the queue, or those after the ready ones."""
         memory = self._memory
         in_front, changes = memory.in_front, memory.changes
         count = in_front or self._settings.prefetch - len(memory.ready)
         claims = await self._frontier.claim(count, lease_seconds=self._settings.lease_seconds)
         memory.in_front -= in_front
-        # What was added in the meantime may not have been seen.
+        # The claim may not have seen requests that were added in the meantime.
         if not claims and not memory.ready and memory.changes == changes:
             memory.note_empty(_ANSWER_SECONDS)
         await self._hold(claims)
 
     async def _hold(self, claims: Sequence[Claim]) -> None:
-        """Makes claimed requests ready. Gives up claims whose items are no requests."""
+        """Makes claimed requests ready. Items that are no requests become dead letters."""
         memory = self._memory
         claimed: list[ClaimedRequest] = []
         invalid: list[tuple[Claim, str]] = []

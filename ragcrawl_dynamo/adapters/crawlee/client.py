@@ -1,4 +1,4 @@
-"""The storage client: it opens the request queues, datasets and key-value stores of a crawl."""
+"""Opens the request queues, datasets and key-value stores of a crawl: Crawlee's storage client."""
 
 from __future__ import annotations
 
@@ -189,19 +189,19 @@ class DynamoDBStorageClient(StorageClient):
             raise WrongEventLoopError
 
     def _leave_closed_loop(self) -> None:
-        """Forgets what was left open in an event loop that is closed, as by an earlier `asyncio.run`."""
+        """Forgets the storages that an earlier `asyncio.run` left open in its event loop, which is closed."""
         if not self._is_open or self._loop is None or not self._loop.is_closed():
             return
         logger.warning(
             "the storage client was left open in an event loop that is closed; requests that it held come "
             "back when their leases end: use it in 'async with'"
         )
-        # Nothing of that loop can be awaited any more. The backend closes its connections itself.
+        # No task of that loop can be awaited any more. The backend closes its connections itself.
         self._stack.pop_all()
         self._forget()
 
     def _forget(self) -> None:
-        """Forgets what is open, and the storages that Crawlee has cached."""
+        """Forgets the open storages, those that Crawlee has cached too."""
         self._is_open = False
         self._opening = asyncio.Lock()
         self._cache_key = object()

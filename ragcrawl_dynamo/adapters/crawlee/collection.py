@@ -1,4 +1,4 @@
-"""Collections: a dataset or a key-value store is a site, and its records are the pages of this site."""
+"""Stores a dataset or a key-value store as a site, and its records as the pages of this site."""
 
 from __future__ import annotations
 

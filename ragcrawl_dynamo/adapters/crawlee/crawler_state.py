@@ -1,4 +1,4 @@
-"""Keeps the processes of a crawl from overwriting each other's state of a crawler in a key-value store."""
+"""Prevents a process from overwriting the crawler state that another one saved in a key-value store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PREFIXES = ("__CRAWLER_STATISTICS_", "CRAWLEE_STATE_", "CRAWLEE_SESSION_POOL_ST
 
 
 class CrawlerState:
-    """Knows the values that Crawlee reads once, keeps in memory, and saves again and again.
+    """Remembers the values that Crawlee reads once, keeps in memory, and saves again and again.
 
-    Two processes that do so under one key would undo each other's changes, and nobody could merge them.
+    If two processes did this under one key, each would undo the changes of the other, which cannot be merged.
     """
 
     def __init__(self, store_id: str) -> None:
@@ -35,7 +35,7 @@ class CrawlerState:
             self._hashes[key] = content_hash
 
     def is_own(self, key: str, content_hash: str) -> bool:
-        """Returns whether a stored value is the one that this process knows. Logs if it is not, once a key.
+        """Returns whether a stored value is the one that this process knows; if not, logs it once a key.
 
         A process that has never read the value knows none, and may store its own.
         """

@@ -1,4 +1,4 @@
-"""Datasets: each item is a page of the dataset's site, and its fields are the version of this page."""
+"""Stores datasets: each item is a page of the dataset's site, and its fields are the version of this page."""
 
 from __future__ import annotations
 
@@ -198,7 +198,9 @@ class DynamoDBDatasetClient(DatasetClient):
             return f"{self._latest_push:016x}-{secrets.token_hex(4)}", _ONLY_VERSION
         key = item.get(self._item_key)
         if key is None:
-            raise InvalidArgumentError("data", f"an item lacks its item_key {self._item_key!r}")
+            raise InvalidArgumentError(
+                "data", f"an item has no {self._item_key!r}, the item_key of this dataset: set it"
+            )
         return hashlib.sha256(to_bytes(to_json("data", key))).hexdigest()[:32], content_hash[:32]
 
 
@@ -213,4 +215,4 @@ def _item_of(version: PageVersion) -> dict[str, Any]:
 def _warn_unsupported(**options: object) -> None:
     names = [name for name, value in options.items() if value not in (False, None)]
     if names:
-        logger.warning("these options of a dataset are not supported: %s", ", ".join(names))
+        logger.warning("these options are not supported and were ignored: %s", ", ".join(names))

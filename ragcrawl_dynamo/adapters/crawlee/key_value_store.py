@@ -1,4 +1,4 @@
-"""Key-value stores: each key is the id of a page of the store's site, and its value is the page's version."""
+"""Stores key-value stores: a key is the id of a page of the store's site, its value is the page's version."""
 
 from __future__ import annotations
 
@@ -165,10 +165,10 @@ class _EncodedValue:
     """A value as text.
 
     Attributes:
-        kind: What the text is: the value itself, its JSON, or its bytes in base64.
+        kind: Whether the text is the value itself, its JSON, or its bytes in base64.
         text: The text.
         size: Bytes of the value.
-        content_type: Its media type.
+        content_type: The media type of the value.
     """
 
     kind: Literal["bytes", "text", "json"]

@@ -12,8 +12,8 @@ from ragcrawl_dynamo._frontier.seen_links import SeenLinks
 if TYPE_CHECKING:
     from crawlee import Request
 
-# Crawlee asks many times a second whether a queue is finished. That it is not is used again for so many
-# seconds, unless this process changes the queue.
+# Seconds for which the answer is reused that a queue is not finished, unless this process changes the queue:
+# Crawlee asks many times a second.
 _ANSWER_SECONDS = 0.5
 
 
@@ -25,7 +25,7 @@ class ClaimedRequest(NamedTuple):
 
 
 class QueueMemory:
-    """Everything that one process remembers of a request queue. DynamoDB has the truth.
+    """Holds all that one process remembers of a request queue. It may be out of date; the tables decide.
 
     Attributes:
         claims: Claims of the requests in progress, by unique key.
@@ -57,7 +57,7 @@ class QueueMemory:
 
     def forget_claim(self, claim: Claim) -> None:
         """Forgets a claim whose lease was lost."""
-        self.claims = {key: other for key, other in self.claims.items() if other is not claim}
+        self.claims = {key: kept for key, kept in self.claims.items() if kept is not claim}
         self.ready = [claimed for claimed in self.ready if claimed.claim is not claim]
 
     def forget_answers(self) -> None:
@@ -66,7 +66,7 @@ class QueueMemory:
         self._empty_until = self._unfinished_until = 0.0
 
     def note_handled(self, unique_key: str) -> None:
-        """Remembers that a request is handled. Forgets the one that was asked for the longest time ago."""
+        """Remembers that a request is handled, and forgets the least recently used one."""
         self._handled[unique_key] = None
         self._handled.move_to_end(unique_key)
         if len(self._handled) > self._handled_limit:
@@ -90,7 +90,7 @@ class QueueMemory:
         self._empty_until = 0.0
 
     def is_empty(self) -> bool:
-        """Returns whether nothing could be claimed a moment ago."""
+        """Returns whether the last claim, a moment ago, got nothing."""
         return time.monotonic() < self._empty_until
 
     def note_unfinished(self) -> None:

@@ -1,4 +1,4 @@
-"""Metadata of storages: their names, and when they were created, read and changed."""
+"""Keeps the metadata of storages: their names, and when they were created, read and changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StorageTimes:
         self.accessed_at = self.modified_at = datetime.now(UTC)
 
     def fields(self) -> dict[str, datetime]:
-        """Returns the times as fields of Crawlee's metadata."""
+        """Returns the times, as fields of Crawlee's metadata."""
         return {
             "created_at": self.created_at,
             "accessed_at": self.accessed_at,

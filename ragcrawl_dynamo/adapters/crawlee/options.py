@@ -1,4 +1,4 @@
-"""Options of a request queue: how its requests are leased, and how many of them a host gets."""
+"""Defines the options of a request queue: how its requests are leased, and how many of them a host gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request queues: each one is the frontier of a run."""
+"""Stores request queues: each one is the frontier of a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _JOIN_SECONDS = 5.0
 # Ends a claim; takes a new payload for its item.
 _End: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
 
-# Earlier versions of Crawlee have only `is_empty`, which tells whether a queue is finished too.
+# In earlier versions of Crawlee, which have no `is_finished`, `is_empty` tells whether a queue is finished.
 _HAS_IS_FINISHED = hasattr(RequestQueueClient, "is_finished")
 
 
@@ -92,7 +92,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         try:
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as failure:
-            logger.warning("some requests are not released, and come back when their leases end: %s", failure)
+            logger.warning(
+                "some requests could not be released; other processes get them when their leases end: %s",
+                failure,
+            )
         if not self._is_dropped:
             await close_run(self._backend, self._run.site_id, self._run.run_id)
 
@@ -229,10 +232,10 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
 
     @override
     async def is_empty(self) -> bool:
-        """Returns whether no request can be fetched now. To find out, it claims the next requests.
+        """Returns whether no request can be fetched now; claims the next requests to find out.
 
-        If hosts have limits, it waits a moment for a host that is due. Crawlee would ask again only half a
-        second after it was told that the queue is empty, and be late at each request.
+        If hosts have limits, it waits a moment for a host that is due. Otherwise Crawlee would ask again half
+        a second after the answer that the queue is empty, and each request would be late.
         """
         self._times.note_access()
         await self._claimer.claim_if_none_ready()
@@ -247,7 +250,8 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         """Returns whether all requests are handled, those in progress in other processes included."""
         if self._memory.is_unfinished():
             return False
-        # To claim a request costs less than to prove that there is none. Who only adds requests keeps none.
+        # A claim costs less than the proof that the run is finished. A process that only adds requests must
+        # not claim any.
         if self._memory.has_fetched:
             await self._claimer.claim_if_none_ready()
         if self._memory.is_unfinished() or not await self._settler.join(_JOIN_SECONDS):
@@ -258,12 +262,12 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         return finished
 
     async def _end(self, claim: Claim, end: _End, payload: str) -> None:
-        """Ends the claim of a handled request: stores the request as it is now, if that is possible."""
+        """Ends the claim of a handled request, and stores the request as it is now if that is possible."""
         try:
             await end(payload=payload)
         except InvalidInputError as error:
             # The handler has run: its request must not be handled again.
-            logger.error("request %s is handled, but stored as it was before: %s", claim.item.url, error)
+            logger.error("request %s is handled, but its changes cannot be stored: %s", claim.item.url, error)
             await end()
 
     def _open_claim(self, request: Request) -> Claim | None:
@@ -279,7 +283,7 @@ class DynamoDBRequestQueueClient(RequestQueueClient):
         except LeaseLostError as error:
             logger.warning("%s", error)
             is_settled = False
-        # Not earlier: after any other error Crawlee repeats the call. The request may be claimed again now.
+        # The claim is kept until here, since Crawlee repeats the call after any other error.
         self._memory.forget_claim(claim)
         return is_settled
 

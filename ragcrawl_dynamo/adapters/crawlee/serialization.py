@@ -11,8 +11,8 @@ from crawlee import Request
 
 from ragcrawl_dynamo import FrontierItem, InvalidArgumentError
 
-# A payload from so many bytes on is compressed: a DynamoDB item takes 400 KB. The text of a request begins
-# with a brace, and never like this.
+# The size in bytes from which a payload is compressed: a DynamoDB item takes 400 KB. The prefix marks it: the
+# text of a request begins with a brace.
 _COMPRESS_FROM = 100_000
 _COMPRESSED = "zlib:"
 
@@ -52,7 +52,7 @@ def request_of(item: FrontierItem) -> Request:
 
 
 def to_json(field: str, value: Any) -> str:
-    """Returns a value as JSON. What JSON does not have, such as a datetime, becomes text, as in Crawlee.
+    """Returns a value as JSON. Types that JSON does not have, such as datetime, become text, as in Crawlee.
 
     Args:
         field: Name of the value in the error.

@@ -1,4 +1,4 @@
-"""Settles the claims of handled requests beside the crawl, so that no handler waits for it."""
+"""Settles the claims of handled requests in the background, so that no handler waits for it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Settle: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
 
 class Settler:
-    """Settles claims in the background, and tries again until their leases are lost or it is closed.
+    """Settles claims in the background, and repeats failed settlements until the lease is lost or `close`.
 
-    If its process is killed before, the leases end, and other processes handle the requests again.
+    If the process is killed before, the leases end, and other processes handle the requests again.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Settler:
         task.add_done_callback(self._running.discard)
 
     async def join(self, seconds: float | None = None) -> bool:
-        """Waits until all claims are settled, up to a number of seconds. Returns whether they are."""
+        """Waits some seconds until all claims are settled; returns whether they are."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
         return all(task.done() for task in self._running)
 
     async def close(self) -> None:
-        """Waits until all claims are settled, or have failed once more."""
+        """Waits until each claim is settled, or its settlement has failed once more."""
         self._is_closing.set()
         await self.join()
 
@@ -65,10 +65,14 @@ class Settler:
             except RagcrawlDynamoError as error:
                 if self._is_closing.is_set():
                     logger.error(
-                        "request %s is not settled, so that it is handled again: %s", claim.item.url, error
+                        "request %s could not be settled, so it will be handled again: %s",
+                        claim.item.url,
+                        error,
                     )
                     return
-                logger.error("request %s cannot be settled, it is tried again: %s", claim.item.url, error)
+                logger.error(
+                    "request %s could not be settled; this is tried again: %s", claim.item.url, error
+                )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY_SECONDS):
                         await self._is_closing.wait()

@@ -13,7 +13,7 @@ where ragcrawl's own backend adds a `-`, so that the tables of both exist side b
 
 `ragcrawl-dynamo ragcrawl` runs ragcrawl's own command line on these tables (extra `cli`).
 
-What differs most from ragcrawl's own backends; docs/adapters/ragcrawl-differences.md has all:
+The largest differences from ragcrawl's own backends; docs/adapters/ragcrawl-differences.md has all:
 
 - **Ids without a site.** `get_page(page_id)` and similar methods look in the sites for which this backend has
   saved something, the latest one first. Only a backend that has saved no run looks in all other sites too. So

@@ -1,4 +1,4 @@
-"""The backend: ragcrawl's synchronous storage interface over the asynchronous backend of this package."""
+"""Implements ragcrawl's synchronous storage interface with the asynchronous backend of this package."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class RagcrawlBackend(StorageBackend):
     ) -> list[FrontierItem]:
         """Returns items of a run: those with the highest priority first, and of these the oldest.
 
-        It reads all items of the run. No item has a status that is unknown, and "" is no filter.
+        It reads all items of the run. An unknown status returns no items, and "" returns all.
         """
         check_range(0, limit)
         if limit == 0 or (status and status not in _STATUSES):

@@ -1,4 +1,4 @@
-"""Runs ragcrawl's own command line on DynamoDB. ragcrawl 0.0.2 knows nothing but DuckDB there."""
+"""Runs ragcrawl's own command line on DynamoDB. In ragcrawl 0.0.2 it works on DuckDB only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragcrawl.cli.main import app
 from ragcrawl.config import storage_config
 from ragcrawl.config.user_config import UserConfig
 
-# They name the classes of `storage_config` in their fields and imports: before these are replaced.
+# Imported before the classes of `storage_config` are replaced, since these modules name them.
 from ragcrawl.core import crawl_job, sync_job  # noqa: F401
 from typing_extensions import override
 
@@ -44,7 +44,7 @@ def run(config: DynamoDBConfig, args: list[str]) -> None:
 
 
 class _CommandBackend(RagcrawlBackend):
-    """A backend on the tables of the command, whatever ragcrawl's settings say."""
+    """Stores in the tables of the command, and ignores ragcrawl's settings."""
 
     def __init__(self, config: DynamoDBConfig, settings: object, *, creates_tables: bool) -> None:
         super().__init__(config, create_tables=creates_tables)
@@ -57,7 +57,7 @@ class _CommandBackend(RagcrawlBackend):
 
 
 class _Tables:
-    """Takes the place of the path of DuckDB's file. The commands print it, and make its folder."""
+    """Replaces the path of DuckDB's file: the commands print it, and create its folder."""
 
     def __init__(self, config: DynamoDBConfig) -> None:
         self._text = (
@@ -79,7 +79,7 @@ class _Tables:
 
 
 def _use_dynamodb(config: DynamoDBConfig) -> None:
-    """Replaces what the commands of ragcrawl make of DuckDB, for the rest of the process."""
+    """Makes the commands of ragcrawl use DynamoDB instead of DuckDB, for the rest of the process."""
     tables = _Tables(config)
     settings = storage_config.DynamoDBConfig(
         table_prefix=config.table_prefix.removesuffix("_"), endpoint_url=config.endpoint_url

@@ -1,4 +1,4 @@
-"""Listings as ragcrawl has them: their orders, and their first records by an order."""
+"""Sorts listings in the orders of ragcrawl, and selects their first records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_range(offset: int, limit: int | None) -> None:
     """
     for name, count in (("offset", offset), ("limit", limit)):
         if count is not None and count < 0:
-            raise InvalidArgumentError(name, f"must not be negative, and is {count}")
+            raise InvalidArgumentError(name, f"must be at least 0, not {count}")
 
 
 async def first_by(
@@ -32,7 +32,7 @@ async def first_by(
 ) -> list[T]:
     """Reads all records; returns up to `limit` of them, all if None, from position `offset` of the order on.
 
-    It keeps no more in memory than it may return, and those before them.
+    Only the first `offset + limit` records of the order are kept in memory.
     """
     first: list[T] = []
     more: list[T] = []

@@ -1,10 +1,10 @@
-"""Remembers the sites of a backend: those for which it has saved something."""
+"""Remembers the sites of a backend, for which it has saved records."""
 
 from __future__ import annotations
 
 
 class SiteMemory:
-    """The sites in which records are looked for by an id alone.
+    """Lists the sites in which a record is searched if only its id is given.
 
     Attributes:
         has_run: Whether a run was saved, so that the backend belongs to a crawl of these sites.
@@ -19,7 +19,7 @@ class SiteMemory:
         return site_id in self._site_ids
 
     def note(self, *site_ids: str) -> None:
-        """Remembers sites for which something is saved."""
+        """Remembers sites for which records are saved."""
         for site_id in site_ids:
             self._site_ids.pop(site_id, None)
             self._site_ids[site_id] = None

@@ -15,7 +15,7 @@ from ragcrawl_dynamo.models import MAX_NAMED
 
 M = TypeVar("M", bound=BaseModel)
 
-# Fields of ragcrawl's settings that must not be stored with a site or a run, and HTTP headers likewise.
+# Fields of ragcrawl's settings, and HTTP headers, that must not be stored with a site or a run.
 _CREDENTIALS = {
     *("aws_access_key_id", "aws_secret_access_key", "aws_profile", "cookies", "proxy"),
     *("authorization", "cookie", "proxy-authorization", "x-api-key"),

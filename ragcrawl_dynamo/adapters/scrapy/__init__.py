@@ -23,7 +23,7 @@ restarted process resumes the crawl. A new run id starts a new crawl.
 | RAGCRAWL_DYNAMO_HOST_MAX_IN_FLIGHT | requests to a host at a time, by all processes | no limit |
 | RAGCRAWL_DYNAMO_PREFETCH | requests that are claimed ahead | twice CONCURRENT_REQUESTS |
 
-Settings may be text, as `scrapy crawl -s` passes them. What the project sets itself stays: with
+Settings may be text, as `scrapy crawl -s` passes them. Settings of the project itself stay: with
 `ITEM_PIPELINES = {"ragcrawl_dynamo.adapters.scrapy.PagePipeline": None}` no item is stored, and with another
 number the pipeline has another place. The commands `scrapy shell`, `fetch`, `parse`, `check` and `bench` do
 not use DynamoDB.
@@ -42,7 +42,7 @@ process keeps its delay too, for retries, and does not vary it at random, unless
 DOWNLOAD_DELAY_JITTER. The two delays are not added. AutoThrottle, CONCURRENT_REQUESTS_PER_DOMAIN, the
 concurrency of a slot, and slots that `download_slot` names work in each process, as in Scrapy.
 
-What differs from Scrapy's own scheduler:
+Differences from Scrapy's own scheduler:
 
 - **Order.** Of one priority, the oldest request comes first, over several hosts. Scrapy's default is the
   youngest one.
@@ -55,9 +55,9 @@ What differs from Scrapy's own scheduler:
 - **Redirects** are requests of their own: the frontier filters them, so that a page to which many links
   redirect is fetched once. Retries, and redirects of requests that are not filtered, stay under the lease of
   their request, in its process.
-- **DUPEFILTER_CLASS**: a filter that the project sets is asked first; what it lets pass is filtered by the
-  frontier too. `BaseDupeFilter` itself turns filtering off, except for start requests. The frontier knows of
-  a duplicate only after a moment: `request_dropped`, the log and `dupefilter/filtered` come then.
+- **DUPEFILTER_CLASS**: a filter that the project sets is asked first; requests that pass it are filtered by
+  the frontier too. `BaseDupeFilter` itself turns filtering off, except for start requests. The frontier knows
+  of a duplicate only after a moment: `request_dropped`, the log and `dupefilter/filtered` come then.
 - **JOBDIR** keeps the state of the spider, and no requests.
 - **Debug logs** of the client of DynamoDB are off unless the level of their loggers is set.
 - **Leases** can be lost while a request is crawled, if its process is suspended. Another process crawls the

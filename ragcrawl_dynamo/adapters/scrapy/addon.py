@@ -1,4 +1,4 @@
-"""The add-on: it installs all components of the adapter in a project's settings."""
+"""Installs all components of the adapter in a project's settings, as an add-on of Scrapy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Nearest to the engine: there a middleware sees what all others made of a request and of its output.
+# Nearest to the engine, where a middleware sees requests and their output after all other middlewares.
 _NEAREST_TO_ENGINE = 1
 
 # After the pipelines of most projects: they may change or drop an item before it is committed.
@@ -30,9 +30,9 @@ _LATE_PIPELINE = 900
 class Addon:
     """Installs the components: `ADDONS = {"ragcrawl_dynamo.adapters.scrapy.Addon": 500}`.
 
-    What the project or the spider sets itself stays: another scheduler or duplicate filter, and another
-    order, or None, for the middlewares and the pipeline. The commands `scrapy shell`, `fetch`, `parse`,
-    `check` and `bench` run without the components: they look at single pages, and must not crawl the run.
+    Settings of the project or the spider stay: another scheduler or duplicate filter, and another order, or
+    None, for the middlewares and the pipeline. The commands `scrapy shell`, `fetch`, `parse`, `check` and
+    `bench` run without the components: they look at single pages, and must not crawl the run.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -49,7 +49,7 @@ class Addon:
             return
         settings.set("SCHEDULER", FrontierScheduler, "addon")
         settings.set("DUPEFILTER_CLASS", FrontierDupeFilter, "addon")
-        # To issubclass, each class with the methods of a scheduler is a subclass of it.
+        # Not issubclass: it is true for each class that has the methods of a scheduler.
         if FrontierScheduler not in load_object(settings["SCHEDULER"]).__mro__:
             logger.warning(
                 "SCHEDULER is %s, so that DynamoDB gets only the items. Remove this setting, and it gets the "
@@ -57,7 +57,7 @@ class Addon:
                 settings["SCHEDULER"],
             )
         elif keeps_host_delay(settings):
-            # Otherwise the downloader would spread at random what the frontier has spaced already.
+            # Otherwise the downloader would add random delays to requests that the frontier spaces already.
             jitter = (
                 "DOWNLOAD_DELAY_JITTER" if "DOWNLOAD_DELAY_JITTER" in settings else "RANDOMIZE_DOWNLOAD_DELAY"
             )

@@ -1,4 +1,4 @@
-"""The crawl of one crawler: its components share its settings, its backend and its memory."""
+"""Holds the settings, the backend and the memory that the components of one crawler share."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _CLIENT_LOGGERS = ("aiobotocore", "botocore", "ragcrawl_dynamo._dynamodb")
 
 
 class Crawl:
-    """The state that the components of one crawler share.
+    """Holds the state that the components of one crawler share.
 
     Attributes:
         settings: The settings of the crawl.
-        memory: What this process remembers of its requests.
+        memory: The requests that this process holds, and their outcomes.
         backend: The backend; `open` opens it.
     """
 
-    # A crawl must not refer to its crawler when it has ended: then the crawler would never be forgotten here.
+    # A crawl must not refer to its crawler, or this dictionary would keep the crawler in memory forever.
     _crawls: ClassVar[WeakKeyDictionary[Crawler, Crawl]] = WeakKeyDictionary()
 
     def __init__(self, crawler: Crawler) -> None:

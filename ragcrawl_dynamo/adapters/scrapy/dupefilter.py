@@ -1,4 +1,4 @@
-"""The duplicate filter: it filters nothing, because the frontier filters duplicates of all processes."""
+"""Turns off Scrapy's own duplicate filter, because the frontier filters duplicates of all processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of Scrapy's engine that the adapter needs and that have no public interface."""
+"""Gives access to the parts of Scrapy's engine that have no public interface."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Engine:
 
     @property
     def filters_duplicates(self) -> bool:
-        """Whether duplicates are filtered. By BaseDupeFilter itself, users say that they are not."""
+        """Whether duplicates are filtered. A project turns this off by setting BaseDupeFilter itself."""
         return type(self.dupefilter) is not BaseDupeFilter
 
     def requests_in_progress(self) -> Container[Request] | None:
         """Returns the requests that the engine is crawling; None before it crawls.
 
-        A request is in progress until the pipelines have processed its items. No signal tells when this is.
+        A request is in progress until the pipelines have processed its items, for which Scrapy has no signal.
         """
         requests: Container[Request] | None = getattr(self._slot, "inprogress", None)
         return requests

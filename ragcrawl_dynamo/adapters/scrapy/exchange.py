@@ -1,4 +1,4 @@
-"""The exchange: background tasks that move requests between the memory of a process and the frontier."""
+"""Moves requests between the memory of a process and the frontier, in background tasks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FrontierExchange:
         self._tasks = [asyncio.create_task(self._write_always()), asyncio.create_task(self._claim_always())]
 
     async def stop(self) -> None:
-        """Stops the tasks, writes what is left to write, and releases requests that were not crawled."""
+        """Stops the tasks, writes requests and settlements that are left, and releases all other requests."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -75,8 +75,12 @@ class FrontierExchange:
             await self._write()
             await self._frontier.release(self._keeper.held)
         except RagcrawlDynamoError as error:
-            # Leases end, and whoever crawls these requests again yields again what was not added.
-            logger.error("not everything was written at the end of the crawl: %s", error)
+            # A request that is not settled is crawled again, and then yields its new requests again.
+            logger.error(
+                "some requests could not be written at the end of the crawl; requests that were crawled are "
+                "crawled again after their leases have ended: %s",
+                error,
+            )
         await self._keeper.__aexit__(None, None, None)
 
     def note_output(self) -> None:
@@ -121,7 +125,7 @@ class FrontierExchange:
                         await self._has_room.wait()
 
     async def _attempt(self, exchange: Coroutine[Any, Any, object]) -> bool:
-        """Returns whether an exchange has succeeded; otherwise it must be tried again."""
+        """Runs an exchange; returns whether it succeeded. If not, it must be repeated."""
         try:
             await exchange
         except FrontierCancelledError as error:
@@ -129,9 +133,9 @@ class FrontierExchange:
             self._memory.cancel()
             self._engine.wake()
         except RagcrawlDynamoError as error:
-            logger.error("requests cannot be exchanged with DynamoDB, it is tried again: %s", error)
+            logger.error("requests could not be exchanged with DynamoDB; this is tried again: %s", error)
         except Exception:  # without its task the spider would wait forever
-            logger.exception("requests cannot be exchanged with DynamoDB, it is tried again")
+            logger.exception("requests could not be exchanged with DynamoDB; this is tried again")
         else:
             return True
         return False
@@ -173,7 +177,7 @@ class FrontierExchange:
         try:
             results = await self._frontier.add([request.item for request in new])
         except BaseException:
-            # All of them are added again. Whether a request was a duplicate is then no longer known.
+            # All of them are added again. It is not known then whether a request is a duplicate.
             self._memory.to_add[: len(new)] = [request._replace(is_repeated=True) for request in new]
             raise
         for (item, request, is_repeated), result in zip(new, results, strict=True):
@@ -194,7 +198,7 @@ class FrontierExchange:
                     self._engine.signal_dropped(request)
 
     def keep_in_memory(self, request: Request, unique_key: str, error: Exception) -> None:
-        """Keeps a request that cannot be stored in the memory of this process, which filters it too."""
+        """Keeps a request that cannot be stored in the memory of this process, unless it is a duplicate."""
         if not request.dont_filter:
             if unique_key in self._memory.kept_keys:
                 self._engine.log_duplicate(request)
@@ -234,7 +238,7 @@ class FrontierExchange:
                 raise error
 
     def _fail(self, claim: Claim, outcome: Outcome) -> Awaitable[object]:
-        """Fails a claim, for good unless its request may be crawled again."""
+        """Fails a claim. Its request becomes a dead letter, unless it may be crawled again."""
         if outcome.kind == "interrupted":
             return self._frontier.fail(claim, outcome.reason)
         errors = errors_of(claim.item) + 1
@@ -268,7 +272,7 @@ class FrontierExchange:
         for claim in claims:
             try:
                 request = self._serializer.request_of(claim.item)
-            except Exception as error:  # whatever a request class or the spider raises
+            except Exception as error:  # a request class or the spider may raise anything
                 invalid.append((claim, f"is not a request: {error}"))
                 continue
             request.meta[CLAIM_TOKEN] = claim.token
@@ -282,7 +286,7 @@ class FrontierExchange:
             await self._frontier.fail(claim, reason, retry=False)
 
     async def _wait_for_claims(self, limit: int) -> list[Claim]:
-        """Claims requests as soon as there are any. Ends early when the crawl is finished."""
+        """Waits for requests and claims them; returns early when the crawl is finished."""
         self._is_over.clear()
         claim = self._frontier.claim(
             limit,

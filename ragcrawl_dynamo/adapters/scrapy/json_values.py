@@ -20,7 +20,7 @@ _LEAST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
 
 
 def json_value(value: Any) -> Any:
-    """Returns a value as JSON has it.
+    """Returns a value that JSON can store.
 
     Dates and times become ISO 8601 text; durations seconds; Decimal, UUID and paths text; bytes their UTF-8
     text, or base64 if they are none; sets sorted lists; tuples lists; an Enum its value; infinite numbers and

@@ -1,4 +1,4 @@
-"""Remembers a crawl for one process: the requests that it holds, their outcomes, and what it must write."""
+"""Remembers a crawl for one process: requests that it holds, their outcomes, and writes that are left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BY_WEIGHT: tuple[OutcomeKind, ...] = ("interrupted", "failed", "invalid", "skip
 
 
 class Outcome(NamedTuple):
-    """Why a request is not completed.
+    """Says why a request is not completed.
 
     Attributes:
         kind: "interrupted" if DynamoDB did not take an item: the request is crawled again. "failed" for an
@@ -63,9 +63,9 @@ class Settlement(NamedTuple):
 
 
 class CrawlMemory:
-    """Everything that one process remembers of the requests of a crawl. DynamoDB has the truth.
+    """Holds all that one process remembers of the requests of a crawl; the tables decide.
 
-    A claim is known by its token, which stands in the `meta` of its request.
+    A claim is identified by its token, which is in the `meta` of its request.
 
     Attributes:
         held: Requests that are claimed and not crawled yet, by token.
@@ -119,7 +119,7 @@ class CrawlMemory:
         self.waiting.append(claim.token)
 
     def is_held(self, token: str | None, request: Request) -> bool:
-        """Returns whether a request is the one of a claim, and not another one with a copy of its meta."""
+        """Returns whether a request is that of a claim, and not another request with a copy of its meta."""
         return token in self.held and self.held[token].request is request
 
     def is_downloading(self, token: str | None) -> bool:
@@ -127,7 +127,7 @@ class CrawlMemory:
         return token in self.held and token not in self._downloaded and token not in self._outcomes
 
     def note_downloaded(self, token: str) -> None:
-        """Remembers that the request of a claim has its response: no middleware replaces it any more."""
+        """Remembers that the request of a claim has its response, so no middleware replaces it any more."""
         self._downloaded.add(token)
 
     def replace(self, token: str, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""The middleware: it notes which requests have failed or were refused."""
+"""Notes which requests have failed or were refused, as a middleware."""
 
 from __future__ import annotations
 

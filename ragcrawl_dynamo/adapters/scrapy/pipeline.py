@@ -1,4 +1,4 @@
-"""The item pipeline: it commits items as pages."""
+"""Commits items as pages, as an item pipeline."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PagePipeline:
         return cls(Crawl.of(crawler))
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
-        """Commits an item, and returns it. Whatever is no item, such as None, is returned as it is.
+        """Commits an item, and returns it. Other values, such as None, are returned unchanged.
 
         Raises:
             InvalidInputError: The item cannot be stored.
@@ -121,7 +121,7 @@ def _models_of(
 
     Args:
         known: The fields of the item that they have too.
-        extra: Its other fields.
+        extra: The other fields of the item.
         plain: All of its fields.
         ids: Site and run.
 
@@ -171,7 +171,7 @@ def _json_field(name: Any, value: Any) -> Any:
 
 
 def _joined(name: str, value: Any) -> Any:
-    """Returns one value, if a list stands for it: item loaders put all values into lists.
+    """Returns the value that a list stands for: item loaders put all values into lists.
 
     A list of texts is joined; the only member of a list is taken out of it; an empty list is no value.
     """

@@ -1,4 +1,4 @@
-"""The scheduler: it keeps the requests of a spider in the frontier of a run."""
+"""Keeps the requests of a spider in the frontier of a run, as Scrapy's scheduler."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FrontierScheduler(BaseScheduler):
 
     @override
     def close(self, reason: str) -> Deferred[None]:
-        """Writes what is left to write, and releases requests that were not crawled."""
+        """Writes requests and settlements that are left, and releases requests that were not crawled."""
         return deferred_from_coro(self._close(reason))
 
     @override
@@ -68,7 +68,7 @@ class FrontierScheduler(BaseScheduler):
 
     @override
     def enqueue_request(self, request: Request) -> bool:
-        """Takes a request. Returns False for a duplicate, if this process knows already that it is one."""
+        """Accepts a request; returns False for a duplicate, if this process already knows that it is one."""
         if self._stays_claimed(request):
             return True
         if not request.dont_filter and self._engine.dupefilter.request_seen(request):
@@ -98,7 +98,7 @@ class FrontierScheduler(BaseScheduler):
         return request
 
     def _stays_claimed(self, request: Request) -> bool:
-        """Returns whether a downloader middleware made a request of a claimed one; it then replaces it."""
+        """Replaces the claimed request of which a middleware made this one; returns whether there is one."""
         # An errback, or the spider, may have copied the meta of a claimed request.
         token = request.meta.pop(CLAIM_TOKEN, None)
         if not self._memory.is_downloading(token):
@@ -153,7 +153,7 @@ class FrontierScheduler(BaseScheduler):
 
 
 def _kind_of(error: BaseException | None) -> OutcomeKind:
-    """Returns what an error means for its request."""
+    """Returns the kind of outcome that a request has after an error."""
     if isinstance(error, InvalidInputError):
         return "invalid"
     return "interrupted" if isinstance(error, RagcrawlDynamoError) else "failed"

@@ -41,11 +41,11 @@ class RequestSerializer:
         return secrets.token_hex(16) if self._is_never_filtered(request) else self._fingerprint(request)
 
     def is_same_work(self, request: Request, other: Request) -> bool:
-        """Returns whether another request, made of a claimed one by a middleware, is crawled under its claim.
+        """Returns whether a request that a middleware made of a claimed one is crawled under the same claim.
 
-        It is if Scrapy would not filter it: retries, and redirects of requests with `dont_filter`. All others
-        are new links, so that a page to which many redirect is fetched once. A start request is filtered in
-        spite of its `dont_filter`, unless it is the same one again.
+        This is so if Scrapy would not filter it: for retries, and for redirects of requests with
+        `dont_filter`. All others are new links, so a page to which many links redirect is fetched once. A
+        start request is filtered although it has `dont_filter`, unless it is the same request again.
         """
         if self._is_never_filtered(other):
             return True
@@ -56,7 +56,7 @@ class RequestSerializer:
 
         Args:
             request: The request.
-            unique_key: Its key by `key_of`.
+            unique_key: The key of the request, by `key_of`.
 
         Raises:
             TypeError: It holds a value that cannot be stored.
@@ -76,14 +76,14 @@ class RequestSerializer:
         An item without a payload was not added by Scrapy. Its request has only a URL and a depth.
 
         Raises:
-            Exception: The payload is not a request; the request's class and the spider raise what they like.
+            Exception: The payload is not a request. The request's class and the spider may raise any error.
         """
         if item.payload is None:
             return Request(item.url, meta={"depth": item.depth})
         fields = loads(item.payload)
         class_name = fields.get("_class")
         if class_name is not None and not issubclass(load_object(class_name), Request):
-            raise ValueError(f"{class_name} is not a class of requests")
+            raise ValueError(f"its class {class_name} is not a subclass of scrapy.Request")
         return request_from_dict(fields, spider=self._spider)
 
     def _is_never_filtered(self, request: Request) -> bool:
@@ -126,7 +126,7 @@ def loads(text: str) -> Any:
 
 
 def _to_plain(value: Any) -> Any:
-    """Returns a value as JSON has it. Other types become a dict with one key, which begins with `$`."""
+    """Returns a value that JSON can store. Other types become a dict with one key, which begins with `$`."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -145,7 +145,10 @@ def _to_plain(value: Any) -> Any:
             if all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {key: _to_plain(member) for key, member in value.items()}
             return {"$dict": [[_to_plain(key), _to_plain(member)] for key, member in value.items()]}
-    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+    raise TypeError(
+        f"a value of type {type(value).__name__} cannot be stored: use None, bools, numbers, text, bytes, "
+        f"datetimes, lists, tuples, sets and dicts"
+    )
 
 
 def _from_plain(value: Any) -> Any:

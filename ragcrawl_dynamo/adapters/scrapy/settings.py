@@ -1,4 +1,4 @@
-"""Settings of a crawl, read from Scrapy's settings."""
+"""Reads the settings of a crawl from Scrapy's settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PREFIX = "RAGCRAWL_DYNAMO_"
 # Requests that are claimed ahead if CONCURRENT_REQUESTS sets no limit.
 _PREFETCH_WITHOUT_LIMIT = 64
 
-# Attempts after errors: so many that only `frontier_max_attempts` ends them.
+# More attempts after errors than `frontier_max_attempts` can allow, so that this setting alone ends them.
 _MAX_ERROR_ATTEMPTS = 1_000_000
 
 
@@ -122,7 +122,7 @@ def _count(settings: BaseSettings, name: str, default: Any, most: int) -> Any:
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> Any:
-    """Returns text as a number; anything else, which may be no number, as it is."""
+    """Converts text to a number; returns other values unchanged, even if they are not numbers."""
     if not isinstance(value, str):
         return value
     try:

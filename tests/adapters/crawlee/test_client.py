@@ -112,7 +112,7 @@ async def test_crawlee_storage_client_finds_nothing_of_a_dropped_storage(
         await kind.open(id=storage.id, storage_client=other_client)
     assert [run async for run in client.backend.iter_runs("site")] == []
     assert [site.site_id async for site in client.backend.iter_sites()] in ([], ["site"])
-    # The open storage makes it anew when something is stored.
+    # The open storage creates itself again when something is stored.
     await _write(storage)
     again = await kind.open(id=storage.id, storage_client=other_client)
     assert again.name == "a-name"

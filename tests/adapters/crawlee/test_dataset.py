@@ -47,7 +47,7 @@ async def test_crawlee_dataset_stores_items_of_any_kind_and_size(
     assert (await dataset.get_data()).items == items
     assert (await dataset.get_data(skip_empty=True)).items == items[1:]
     await dataset.get_data(clean=True)
-    assert "not supported: clean" in caplog.text
+    assert "not supported and were ignored: clean" in caplog.text
     with pytest.raises(InvalidArgumentError, match="data: cannot be encoded as JSON"):
         await dataset.push_data({("a", "b"): "no key of JSON"})  # type: ignore[dict-item] # tested
     with pytest.raises(InvalidArgumentError, match="data: an item must be a mapping"):
@@ -80,5 +80,5 @@ async def test_crawlee_dataset_with_an_item_key_replaces_items_and_logs_changes(
         assert page.version_count == 2
         changes = await client.backend.list_changes(dataset.id)
         assert {change.page.url for change in changes} == {url(i) for i in range(3)}
-        with pytest.raises(InvalidArgumentError, match="item_key 'url'"):
+        with pytest.raises(InvalidArgumentError, match="no 'url', the item_key"):
             await dataset.push_data({"title": "no url"})

@@ -79,7 +79,7 @@ async def test_crawlee_key_value_store_is_purged_and_dropped(
     assert await (await KeyValueStore.open(storage_client=client)).get_value("key") is None
 
 
-async def test_crawlee_key_value_store_refuses_what_cannot_be_stored(store: KeyValueStore) -> None:
+async def test_crawlee_key_value_store_refuses_values_that_cannot_be_stored(store: KeyValueStore) -> None:
     with pytest.raises(InvalidKeyError, match="page_id"):
         await store.set_value("k" * 2000, "value")
     circular: list[Any] = []
@@ -111,7 +111,7 @@ async def test_crawlee_key_value_store_does_not_overwrite_the_state_that_another
             await other_store.set_value(key, {"other": number})
         assert await store.get_value(key) == {"number": 2}
         assert caplog.text.count(f"'{key}' of key-value store") == 1
-        # Whoever has read it goes on with it, as a restarted process does.
+        # A process that has read the state continues with it, as after a restart.
         assert await other_store.get_value(key) == {"number": 2}
         await other_store.set_value(key, {"other": 3})
         assert await store.get_value(key) == {"other": 3}

@@ -32,7 +32,7 @@ def test_crawlee_queue_memory_keeps_the_latest_handled_requests() -> None:
     memory = QueueMemory(handled_limit=2)
     memory.note_handled("a")
     memory.note_handled("b")
-    # Asked for, it is remembered longer than the other one.
+    # The first request was asked for, so it is remembered longer than the other one.
     assert memory.is_handled("a")
     memory.note_handled("c")
     assert [memory.is_handled(key) for key in ("a", "b", "c")] == [True, False, True]

@@ -38,7 +38,7 @@ async def test_crawlee_request_queue_adds_a_request_once(queue: RequestQueue) ->
     assert (metadata.handled_request_count, metadata.pending_request_count) == (1, 0)
 
 
-async def test_crawlee_request_queue_tells_other_processes_what_is_handled(
+async def test_crawlee_request_queue_shows_other_processes_the_handled_requests(
     queue: RequestQueue, other_client: DynamoDBStorageClient
 ) -> None:
     await queue.add_requests([url(1), url(2)])
@@ -156,7 +156,7 @@ async def test_crawlee_request_queue_keeps_the_claim_of_a_request_that_is_fetche
     monkeypatch.setattr(frontier, "put_back", put_back_and_fetch)
     assert await queue.reclaim_request(first) is not None
     (second,) = again
-    # Otherwise nobody could settle it, and its lease would be renewed forever.
+    # Otherwise it could not be settled, and its lease would be renewed forever.
     assert await queue.mark_request_as_handled(second) is not None
     assert await queue.is_finished()
 
@@ -186,7 +186,7 @@ async def test_crawlee_request_queue_is_empty_and_finished(
     request = await queue.fetch_next_request()
     assert request is not None
     assert (await queue.is_empty(), await queue.is_finished()) == (True, False)
-    # What one process handles keeps the others from ending.
+    # A request that one process handles keeps the queues of others from being finished.
     assert (await other_queue.is_empty(), await other_queue.is_finished()) == (True, False)
     await queue.mark_request_as_handled(request)
     assert await queue.is_finished()
@@ -309,7 +309,7 @@ async def test_crawlee_request_queue_adds_the_requests_of_concurrent_calls_toget
     assert sum(batches) == len(names)
 
 
-async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_stored(
+async def test_crawlee_request_queue_settles_a_request_without_data_that_cannot_be_stored(
     queue: RequestQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     await queue.add_request(url(1))
@@ -318,4 +318,4 @@ async def test_crawlee_request_queue_settles_a_request_without_what_cannot_be_st
     request.user_data["x"] = token_hex(400_000)
     await queue.mark_request_as_handled(request)
     assert await queue.is_finished()
-    assert f"request {url(1)} is handled, but stored as it was before" in caplog.text
+    assert f"request {url(1)} is handled, but its changes cannot be stored" in caplog.text

@@ -44,7 +44,7 @@ def options(client: StorageClient, concurrency: int = 4) -> Any:
 
 
 class Visits:
-    """A handler that counts its calls, and raises what a test wants."""
+    """A handler that counts its calls, and raises the errors of a test."""
 
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors
@@ -157,7 +157,7 @@ async def test_crawlee_crawler_rotates_sessions_and_gives_up(either_client: Stor
     assert statistics.requests_failed == 1
 
 
-async def test_crawlee_crawler_keeps_what_a_handler_changes_in_a_request_that_is_retried(
+async def test_crawlee_crawler_keeps_the_changes_of_a_handler_to_a_request_that_is_retried(
     either_client: StorageClient,
 ) -> None:
     crawler = BasicCrawler(**options(either_client), max_request_retries=3)
@@ -306,8 +306,8 @@ async def test_crawlee_crawler_shares_its_state_between_handlers_and_keeps_it(
     assert (stored["count"], len(stored["urls"])) == (5, 5)
     other: Any = await BasicCrawler(**options(either_client), id=7).use_state()
     assert other["count"] == 5
-    own: Any = await BasicCrawler(**options(either_client), id=8).use_state({"count": 1})
-    assert own == {"count": 1}
+    other_state: Any = await BasicCrawler(**options(either_client), id=8).use_state({"count": 1})
+    assert other_state == {"count": 1}
 
 
 async def test_crawlee_crawler_keeps_its_statistics(either_client: StorageClient) -> None:
@@ -337,7 +337,7 @@ async def test_crawlee_crawler_stores_the_data_and_values_of_its_handlers(
         store = await context.get_key_value_store(alias="own")
         await store.set_value(name, {"attempt": attempts[name]})
         if name == "bad" and attempts[name] == 1:
-            # What a failed handler has pushed is not stored.
+            # Data that a failed handler has pushed are not stored.
             raise ValueError("again")
 
     await crawler.run([url("a"), url("bad")])
@@ -447,7 +447,7 @@ async def test_crawlee_crawler_gives_up_pages_that_fail(either_client: StorageCl
         await context.enqueue_links()
 
     statistics = await crawler.run([site.url])
-    # Page 2 links to 5 and 6, which nobody finds.
+    # Page 2 links to 5 and 6, which are therefore not found.
     assert (statistics.requests_finished, statistics.requests_failed) == (3, 2)
     assert site.hits == {"/p/0": 1, "/p/1": 1, "/p/2": 1, "/p/3": 3, "/p/4": 1}
 

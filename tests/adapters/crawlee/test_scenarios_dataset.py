@@ -175,7 +175,7 @@ async def test_crawlee_datasets_are_opened_by_default_name_alias_or_id(either_cl
     await datasets[1].drop()
 
 
-async def test_crawlee_dataset_metadata_has_times_that_follow_what_is_done(either_dataset: Dataset) -> None:
+async def test_crawlee_dataset_metadata_has_the_times_of_reads_and_writes(either_dataset: Dataset) -> None:
     first = (await either_dataset.get_metadata()).model_copy()
     await asyncio.sleep(0.02)
     await either_dataset.get_data()

@@ -72,7 +72,7 @@ async def test_crawlee_request_that_is_in_progress_or_handled_is_not_added_again
     assert await counts(either_queue) == (1, 0, 1)
 
 
-async def test_crawlee_request_that_is_added_again_keeps_what_was_added_first(
+async def test_crawlee_request_that_is_added_again_keeps_its_first_data(
     either_queue: RequestQueue,
 ) -> None:
     await either_queue.add_request(Request.from_url(url(1), label="first", user_data={"n": 1}))
@@ -139,7 +139,7 @@ async def test_crawlee_forefront_goes_first_and_the_latest_of_it_before_all(
     assert await handle_all(either_queue) == ["first", "y", "x", "a", "b", "c"]
 
 
-async def test_crawlee_request_is_stored_with_all_that_its_user_has_set(either_queue: RequestQueue) -> None:
+async def test_crawlee_request_is_stored_with_all_fields_of_its_user(either_queue: RequestQueue) -> None:
     request = Request.from_url(
         url("form"),
         method="POST",
@@ -238,7 +238,9 @@ async def test_crawlee_request_is_read_by_its_unique_key_in_every_state(either_q
     assert datetime.now(UTC) - stored.handled_at < timedelta(minutes=1)
 
 
-async def test_crawlee_handled_request_keeps_what_its_handler_has_set(either_queue: RequestQueue) -> None:
+async def test_crawlee_handled_request_keeps_the_fields_that_its_handler_has_set(
+    either_queue: RequestQueue,
+) -> None:
     await either_queue.add_request(url(1))
     request = await fetched(either_queue)
     request.user_data["result"] = {"ok": True}
@@ -301,7 +303,9 @@ async def test_crawlee_request_is_reclaimed_to_the_end_or_to_the_front(
     assert await handle_all(either_queue) == order
 
 
-async def test_crawlee_reclaimed_request_keeps_what_its_handler_has_set(either_queue: RequestQueue) -> None:
+async def test_crawlee_reclaimed_request_keeps_the_fields_that_its_handler_has_set(
+    either_queue: RequestQueue,
+) -> None:
     await either_queue.add_request(Request.from_url(url(1), user_data={"kept": 1}))
     for number in range(1, 4):
         request = await fetched(either_queue)
@@ -371,7 +375,7 @@ async def test_crawlee_queue_that_is_opened_after_a_drop_is_new(either_client: S
     await again.drop()
 
 
-async def test_crawlee_metadata_has_times_that_follow_what_is_done(either_queue: RequestQueue) -> None:
+async def test_crawlee_metadata_has_the_times_of_reads_and_writes(either_queue: RequestQueue) -> None:
     # Crawlee's own client returns the object that it changes.
     first = (await either_queue.get_metadata()).model_copy()
     await asyncio.sleep(0.02)

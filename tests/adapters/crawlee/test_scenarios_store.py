@@ -174,7 +174,7 @@ async def test_crawlee_stores_are_opened_by_default_name_alias_or_id(either_clie
     await again.drop()
 
 
-async def test_crawlee_store_metadata_has_times_that_follow_what_is_done(either_store: KeyValueStore) -> None:
+async def test_crawlee_store_metadata_has_the_times_of_reads_and_writes(either_store: KeyValueStore) -> None:
     first = (await either_store.get_metadata()).model_copy()
     await asyncio.sleep(0.02)
     await either_store.get_value("key")
@@ -200,7 +200,7 @@ async def test_crawlee_auto_saved_values_are_saved_and_read_again(either_client:
     assert await store.get_auto_saved_value("state") is value
     await store.persist_autosaved_values()
     assert await store.get_value("state") == {"count": 5}
-    # What a restarted process reads.
+    # A restarted process reads the saved values.
     KeyValueStore._autosaved_values.clear()
     assert await store.get_auto_saved_value("state", {"count": 0}) == {"count": 5}
     await store.drop()

@@ -37,7 +37,7 @@ async def test_crawlee_settler_tries_again_until_a_claim_is_settled(
     assert settle.calls == 0
     assert await running.join(5)
     assert settle.calls == 3
-    assert caplog.text.count("it is tried again") == 2
+    assert caplog.text.count("this is tried again") == 2
 
 
 async def test_crawlee_settler_tries_once_more_when_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,7 +46,7 @@ async def test_crawlee_settler_tries_once_more_when_it_is_closed(caplog: pytest.
     assert not await running.join(0.05)
     await running.close()
     assert settle.calls == 2
-    assert "is not settled, so that it is handled again" in caplog.text
+    assert "could not be settled, so it will be handled again" in caplog.text
 
 
 async def test_crawlee_settler_gives_up_a_lost_lease(caplog: pytest.LogCaptureFixture) -> None:

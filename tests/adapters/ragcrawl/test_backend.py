@@ -157,10 +157,10 @@ def test_ragcrawl_backend_takes_a_limit_of_zero_and_refuses_negative_ones(
 ) -> None:
     for listing in listings:
         assert (len(listing(limit=1)), listing(limit=0)) == (1, [])
-        with pytest.raises(InvalidArgumentError, match="limit: must not be negative, and is -1"):
+        with pytest.raises(InvalidArgumentError, match="limit: must be at least 0, not -1"):
             listing(limit=-1)
     for page in (store.list_pages, store.list_runs):
-        with pytest.raises(InvalidArgumentError, match="offset: must not be negative, and is -1"):
+        with pytest.raises(InvalidArgumentError, match="offset: must be at least 0, not -1"):
             page("site", offset=-1)
 
 
@@ -302,9 +302,9 @@ else:
 def test_ragcrawl_backend_is_opened_again_after_a_fork(storage: StorageConfig) -> None:
     config = ragcrawl_config(storage)
     command = (sys.executable, "-c", _FORK, str(config.endpoint_url), f"{config.table_prefix}_")
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout == "the backend was opened before this process was forked: call initialize()\n"
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "the backend was opened before this process was forked: call initialize()\n"
 
 
 def test_ragcrawl_backend_stores_thousands_of_seeds(store: RagcrawlBackend) -> None:

@@ -92,10 +92,10 @@ async def test_ragcrawl_command_crawls_lists_and_syncs(
 @on_dynamodb_local
 async def test_ragcrawl_command_creates_tables_for_a_crawl_only(call: Call, config: DynamoDBConfig) -> None:
     for command in (("sites",), ("list",), ("runs", "docs"), ("sync", "docs")):
-        found = call(*command)
-        assert found.returncode == 1, command
-        assert f"{config.table_prefix}sites" in found.stdout + found.stderr
-        assert "Traceback" not in found.stderr
+        process = call(*command)
+        assert process.returncode == 1, command
+        assert f"{config.table_prefix}sites" in process.stdout + process.stderr
+        assert "Traceback" not in process.stderr
     tables, _ = await DynamoDBBackend(config).describe_tables()
     assert {table.status for table in tables} == {"MISSING"}
 
@@ -116,8 +116,8 @@ def test_ragcrawl_command_names_the_reason_if_dynamodb_does_not_answer(
     command = (sys.executable, "-m", "ragcrawl_dynamo", "--endpoint-url", "http://127.0.0.1:9", "ragcrawl")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    found = subprocess.run([*command, "sites"], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert "error: DescribeTable" in found.stderr
-    assert "http://127.0.0.1:9" in found.stderr
-    assert "Traceback" not in found.stderr
+    process = subprocess.run([*command, "sites"], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "error: DescribeTable" in process.stderr
+    assert "http://127.0.0.1:9" in process.stderr
+    assert "Traceback" not in process.stderr

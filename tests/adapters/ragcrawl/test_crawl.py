@@ -143,7 +143,7 @@ async def test_ragcrawl_jobs_of_two_processes_crawl_one_site_at_once(
 
 
 def to_document(page: Page, version: PageVersion) -> Document:
-    """Makes of what is stored what ragcrawl's publishers and exporters take."""
+    """Converts stored pages and versions into the documents of ragcrawl's publishers and exporters."""
     shared = Document.model_fields.keys() & (PageVersion.model_fields.keys() | Page.model_fields.keys())
     fields = {name: value for record in (page, version) for name, value in record if name in shared}
     return Document(doc_id=page.page_id, source_url=page.url, normalized_url=page.url, **fields)

@@ -23,9 +23,9 @@ async def shuffled(count: int) -> AsyncIterator[int]:
 async def test_first_by_returns_a_part_of_all_records_by_their_order(
     count: int, offset: int, limit: int | None
 ) -> None:
-    found = await first_by(lambda number: -number, shuffled(count), offset, limit)
+    part = await first_by(lambda number: -number, shuffled(count), offset, limit)
     in_order = sorted(range(count), reverse=True)
-    assert found == (in_order[offset:] if limit is None else in_order[offset : offset + limit])
+    assert part == (in_order[offset:] if limit is None else in_order[offset : offset + limit])
 
 
 def test_check_range_refuses_negative_numbers() -> None:

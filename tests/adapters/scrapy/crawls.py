@@ -1,4 +1,4 @@
-"""Crawls of the tests: a spider in a process of its own, and what became of its requests."""
+"""Crawls of the tests: a spider in a process of its own, and the outcomes of its requests."""
 
 from __future__ import annotations
 

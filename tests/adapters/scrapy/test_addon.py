@@ -67,14 +67,17 @@ def test_scrapy_addon_leaves_components_where_the_project_has_put_them(
 
 def test_scrapy_addon_leaves_another_scheduler_and_warns(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    own = "scrapy.core.scheduler.Scheduler"
-    settings = with_addon({"SCHEDULER": own, "DUPEFILTER_CLASS": "scrapy.dupefilters.RFPDupeFilter"})
-    assert (settings["SCHEDULER"], settings["DUPEFILTER_CLASS"]) == (own, "scrapy.dupefilters.RFPDupeFilter")
-    assert f"SCHEDULER is {own}, so that DynamoDB gets only the items" in caplog.text
+    scheduler = "scrapy.core.scheduler.Scheduler"
+    settings = with_addon({"SCHEDULER": scheduler, "DUPEFILTER_CLASS": "scrapy.dupefilters.RFPDupeFilter"})
+    assert (settings["SCHEDULER"], settings["DUPEFILTER_CLASS"]) == (
+        scheduler,
+        "scrapy.dupefilters.RFPDupeFilter",
+    )
+    assert f"SCHEDULER is {scheduler}, so that DynamoDB gets only the items" in caplog.text
 
 
 def test_scrapy_addon_leaves_commands_that_look_at_single_pages_alone() -> None:
-    """`scrapy fetch` would crawl what waits in the run."""
+    """`scrapy fetch` would crawl the requests that wait in the run."""
 
     class Fetched(Spider):
         async def start(self) -> AsyncIterator[Any]:
@@ -103,7 +106,7 @@ def jitter(settings: Settings) -> float:
         ({"DOWNLOAD_DELAY": 1, "DOWNLOAD_DELAY_JITTER": 0.2}, 0.2),
     ],
 )
-def test_scrapy_addon_lets_the_downloader_not_randomize_what_the_frontier_spaces(
+def test_scrapy_addon_stops_the_downloader_from_randomizing_delays_of_the_frontier(
     values: dict[str, Any], expected: float
 ) -> None:
     assert jitter(with_addon(values)) == expected
@@ -111,7 +114,7 @@ def test_scrapy_addon_lets_the_downloader_not_randomize_what_the_frontier_spaces
 
 @on_dynamodb_local
 @pytest.mark.parametrize("command", [("fetch",), ("shell", "-c", "print(response.text)")])
-async def test_scrapy_addon_lets_commands_fetch_a_page_and_not_what_waits_in_the_run(
+async def test_scrapy_addon_lets_commands_fetch_a_page_and_no_request_of_the_run(
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, command: tuple[str, ...]
 ) -> None:
     await dynamodb_backend.frontier("default", "default/run").add([f"{site.url}?waits"])

@@ -101,7 +101,7 @@ class Exchanging:
         serializer = SimpleNamespace(request_of=lambda item: Request(item.url))
         crawl = SimpleNamespace(settings=settings, memory=self.memory)
         self.exchange = FrontierExchange(
-            *(cast("Any", each) for each in (crawl, self.frontier, serializer, engine))
+            *(cast("Any", part) for part in (crawl, self.frontier, serializer, engine))
         )
 
     @property
@@ -162,7 +162,7 @@ async def test_exchange_asks_whether_the_crawl_is_finished_as_soon_as_its_last_r
     await exchanging.exchange.stop()
 
 
-async def test_exchange_goes_on_waiting_in_its_claim_when_a_request_is_settled() -> None:
+async def test_exchange_continues_to_wait_in_its_claim_when_a_request_is_settled() -> None:
     exchanging, claim = Exchanging(), claim_of("item")
     await exchanging.settle_last_request(claim)
     while not exchanging.frontier.asked:  # noqa: ASYNC110 # no event tells
@@ -197,7 +197,7 @@ async def test_exchange_adds_requests_again_and_then_calls_none_of_them_a_duplic
     assert exchanging.noted == [("duplicate", second), ("dropped", second)]
 
 
-async def test_exchange_keeps_what_the_frontier_cannot_store_and_drops_what_a_budget_forbids() -> None:
+async def test_exchange_keeps_requests_that_cannot_be_stored_and_drops_those_beyond_a_budget() -> None:
     exchanging = Exchanging()
     large, budget = exchanging.yield_request("large"), exchanging.yield_request("budget")
     too_large = ItemTooLargeError(

@@ -80,6 +80,6 @@ def test_scrapy_json_values_of_sets_do_not_depend_on_their_order() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), Selector("<p/>"), [lambda: 0], {"a": type}])
-def test_scrapy_json_values_refuse_what_is_not_data(value: Any) -> None:
+def test_scrapy_json_values_refuse_objects_that_are_not_data(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be stored as JSON"):
         json_value(value)

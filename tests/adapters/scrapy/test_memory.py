@@ -65,7 +65,7 @@ def test_scrapy_crawl_memory_settles_a_claim_with_its_outcome() -> None:
     memory.note_outcome(claim.token, outcome)
     assert not memory.is_downloading(claim.token)
     memory.settle(claim.token)
-    # A lease that is lost now changes nothing of what is to be written.
+    # A lease that is lost now does not change the outcome that is written.
     memory.forget(claim.token)
     assert memory.to_settle == [Settlement(claim, outcome)]
     assert memory.held == {}
@@ -99,7 +99,7 @@ def test_scrapy_crawl_memory_forgets_everything_at_once() -> None:
     assert memory.next_request() is None
 
 
-def test_scrapy_crawl_memory_of_a_cancelled_run_keeps_what_others_can_crawl() -> None:
+def test_scrapy_crawl_memory_of_a_cancelled_run_keeps_requests_that_others_can_crawl() -> None:
     memory = CrawlMemory()
     claim, request = hold(memory, "first")
     memory.keep(Request("https://a.example/unstorable"))

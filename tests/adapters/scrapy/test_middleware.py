@@ -61,7 +61,7 @@ async def test_scrapy_middleware_makes_failed_requests_be_tried_again_later_if_t
 
 
 @on_dynamodb_local
-async def test_scrapy_middleware_skips_what_robots_txt_forbids(
+async def test_scrapy_middleware_skips_requests_that_robots_txt_forbids(
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     site.pages = 7

@@ -85,7 +85,7 @@ def test_scrapy_pipeline_version_ids_stand_for_one_content_hash() -> None:
     """An id that is in use for another content_hash is refused by `commit_page`."""
     item = {"url": "https://a.example/", "markdown": "a"}
     others = [{**item, "markdown": "b"}, {**item, "content_hash": "1"}, {**item, "content_hash": "2"}]
-    versions = [record_of(each, "site", "run")[1] for each in (item, *others)]
+    versions = [record_of(fields, "site", "run")[1] for fields in (item, *others)]
     assert len({version.version_id for version in versions}) == len({v.content_hash for v in versions}) == 4
     assert record_of(dict(item), "site", "run")[1].version_id == versions[0].version_id
 
@@ -108,11 +108,11 @@ async def test_scrapy_pipeline_goes_by_the_status_of_an_item(
         record = record_of({"url": "https://a.example/", "markdown": text, **more}, "site", "run")
         await dynamodb_backend.commit_page(*record)
     pages = await dynamodb_backend.list_changes("site")
-    current = [await dynamodb_backend.get_current_version("site", each.page.page_id) for each in pages]
+    current = [await dynamodb_backend.get_current_version("site", change.page.page_id) for change in pages]
     assert [version.markdown for version in current if version] == ([] if kept is None else [kept])
 
 
-async def test_scrapy_pipeline_passes_on_what_is_no_item() -> None:
+async def test_scrapy_pipeline_passes_on_values_that_are_no_items() -> None:
     pipeline = PagePipeline(cast("Any", None))
     for output in (None, "text", 5, ["list"]):
         assert await pipeline.process_item(output) is output

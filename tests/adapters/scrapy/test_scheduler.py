@@ -100,7 +100,7 @@ async def test_scrapy_scheduler_keeps_the_debug_logs_of_the_dynamodb_client_away
 
 
 @on_dynamodb_local
-async def test_scrapy_scheduler_crawls_links_of_others_and_gives_up_what_is_not_a_request(
+async def test_scrapy_scheduler_crawls_links_of_others_and_gives_up_items_that_are_no_requests(
     site: Site, dynamodb_backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     site.pages = 3

@@ -37,7 +37,7 @@ def test_scrapy_serialization_returns_values_as_they_were(value: Any) -> None:
     assert repr(again) == repr(value) or isinstance(value, set | dict | list | tuple)
 
 
-def test_scrapy_serialization_refuses_what_is_not_data() -> None:
+def test_scrapy_serialization_refuses_objects_that_are_not_data() -> None:
     for value in (object(), {"a": [lambda: 0]}, {"a": type}):
         with pytest.raises(TypeError, match="cannot be stored"):
             dumps(value)

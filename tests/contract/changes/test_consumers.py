@@ -46,7 +46,7 @@ async def commit(backend: DynamoDBBackend, *page_ids: str, content: str = "1") -
 
 
 async def begin(backend: DynamoDBBackend, consumer: str = "indexer") -> None:
-    """Lets a consumer begin now, and not with all pages."""
+    """Lets a consumer begin with the changes from now on, without all pages."""
     cursor = await backend.get_change_cursor("site")
     assert cursor is not None
     await backend.save_change_cursor("site", consumer, cursor)
@@ -67,7 +67,7 @@ class Follower:
         self.task = asyncio.create_task(self._run())
 
     async def wait_for(self, *page_ids: str) -> None:
-        """Waits until it has got exactly these."""
+        """Waits for these changes, and checks that there are no others."""
         async with self._got:
             await asyncio.wait_for(self._got.wait_for(lambda: len(self.changes) >= len(page_ids)), 30)
         assert [change.page.page_id for change in self.changes] == list(page_ids)
@@ -136,7 +136,7 @@ async def test_follow_saves_the_cursor_before_it_waits(
     follower = Follower(backend)
     await clock.wait_for_sleeper()
     await follower.wait_for("a", "b")
-    # As after a kill: another process has only what is stored.
+    # As after a kill: another process knows only the stored cursor.
     async with DynamoDBBackend(dynamodb_config) as other:
         assert await read(other) == []
         await commit(other, "c")
@@ -155,7 +155,7 @@ async def test_follow_saves_nothing_while_nothing_changes(
         clock.advance(60)
         await clock.wait_for_sleeper()
     assert await backend.get_change_cursor("site", "indexer") == saved
-    # But the cursor does not grow old.
+    # The cursor is renewed before it grows old.
     clock.advance(6 * 3600)
     await clock.wait_for_sleeper()
     assert await backend.get_change_cursor("site", "indexer") != saved
@@ -181,16 +181,16 @@ async def test_stop_within_a_slice_saves_how_far_the_consumer_has_come(
     await commit(backend, *names)
 
     async def read_one_by_one() -> list[str]:
-        found: list[str] = []
+        page_ids: list[str] = []
         while True:
-            stop, count = asyncio.Event(), len(found)
+            stop, count = asyncio.Event(), len(page_ids)
             async for change in backend.iter_changes(
                 "site", "indexer", include_content=include_content, stop=stop
             ):
-                found.append(change.page.page_id)
+                page_ids.append(change.page.page_id)
                 stop.set()
-            if len(found) == count:
-                return found
+            if len(page_ids) == count:
+                return page_ids
 
     assert await read_one_by_one() == names
     # In two shards, some pages twice.
@@ -214,12 +214,12 @@ async def test_stop_that_is_set_before_gets_nothing_and_saves_nothing(backend: D
 async def test_stop_while_the_consumer_handles_the_last_change_saves_it(backend: DynamoDBBackend) -> None:
     await commit(backend, "a", "b")
     stop = asyncio.Event()
-    found = []
+    page_ids = []
     async for change in backend.iter_changes("site", "indexer", follow=True, stop=stop):
-        found.append(change.page.page_id)
-        if len(found) == 2:
+        page_ids.append(change.page.page_id)
+        if len(page_ids) == 2:
             stop.set()
-    assert found == ["a", "b"]
+    assert page_ids == ["a", "b"]
     assert await read(backend) == []
 
 

@@ -84,11 +84,11 @@ async def test_iter_changes_with_content_reads_bodies_of_every_size(backend: Dyn
     texts["large"] = "".join(f"{i:09}" for i in range(200_000))
     for page_id, text in texts.items():
         await commit(backend, page_id, f"v{page_id}", markdown=text, html=f"<p>{text}</p>")
-    found: dict[str, PageVersion | None] = {}
+    versions: dict[str, PageVersion | None] = {}
     async for change in backend.iter_changes("site", "indexer", include_content=True, limit=30):
-        found[change.page.page_id] = change.version
-    assert {page_id: version and version.markdown for page_id, version in found.items()} == texts
-    assert all(version and version.html == f"<p>{version.markdown}</p>" for version in found.values())
+        versions[change.page.page_id] = change.version
+    assert {page_id: version and version.markdown for page_id, version in versions.items()} == texts
+    assert all(version and version.html == f"<p>{version.markdown}</p>" for version in versions.values())
 
 
 async def test_list_changes_with_content(backend: DynamoDBBackend) -> None:
@@ -112,17 +112,17 @@ async def test_iter_changes_with_content_while_pages_change_ends_with_the_latest
     await read(backend)
     for page_id in "abcdef":
         await commit(backend, page_id, "2")
-    found: list[Seen] = []
+    changes_seen: list[Seen] = []
     # Slices of two, and a page before and one behind the reader change with each change that it gets.
     changes = backend.iter_changes("site", "indexer", include_content=True, limit=2)
     async for change in changes:
-        found.append(seen(change))
-        if len(found) <= 6:
+        changes_seen.append(seen(change))
+        if len(changes_seen) <= 6:
             for page_id in ("a", "f"):
-                await commit(backend, page_id, f"{len(found)} of {page_id}")
-    # What came while the last slice was handled.
-    found += await read(backend)
-    last = {page_id: text for page_id, _, text in found}
+                await commit(backend, page_id, f"{len(changes_seen)} of {page_id}")
+    # The changes that were committed while the last slice was handled.
+    changes_seen += await read(backend)
+    last = {page_id: text for page_id, _, text in changes_seen}
     assert last == {"a": "text 6 of a", "f": "text 6 of f", **dict.fromkeys("bcde", "text 2")}
 
 
@@ -151,10 +151,10 @@ async def test_iter_changes_with_content_reads_a_page_again_whose_version_was_pr
 
     factory = before_the_first("versions", change_and_prune)
     async with DynamoDBBackend(dynamodb_config, client_factory=factory) as reader:
-        found = await read(reader)
+        changes = await read(reader)
     # The body of "b" is still there, as that of the page that was read.
-    assert found[:3] == [("a", CREATED, "text 2"), ("b", CREATED, "text 1"), ("c", CREATED, "text 1")]
-    assert found[3:] == [("a", CHANGED, "text 2"), ("b", DELETED, None)]
+    assert changes[:3] == [("a", CREATED, "text 2"), ("b", CREATED, "text 1"), ("c", CREATED, "text 1")]
+    assert changes[3:] == [("a", CHANGED, "text 2"), ("b", DELETED, None)]
 
 
 async def test_iter_changes_with_content_reads_a_page_again_that_is_deleted_by_now(

@@ -46,15 +46,15 @@ async def present(backend: DynamoDBBackend, site_id: str = "site") -> str:
 async def read(
     backend: DynamoDBBackend, cursor: str | None, limit: int = 100
 ) -> tuple[list[tuple[str, ChangeKind]], str]:
-    """All changes up to the present, and where to go on."""
-    found = []
+    """All changes up to the present, and the cursor behind them."""
+    changes = []
     while True:
         part = await backend.list_changes("site", limit=limit, cursor=cursor)
         assert len(part) <= limit
-        found += [(each.page.page_id, each.kind) for each in part]
+        changes += [(change.page.page_id, change.kind) for change in part]
         cursor = part.cursor
         if part.is_end:
-            return found, cursor
+            return changes, cursor
 
 
 async def test_list_changes_since_a_cursor_with_their_kinds(backend: DynamoDBBackend) -> None:
@@ -62,17 +62,17 @@ async def test_list_changes_since_a_cursor_with_their_kinds(backend: DynamoDBBac
     assert await read(backend, cursor) == ([], (await backend.list_changes("site", cursor=cursor)).cursor)
     await commit(backend, "a", "1")
     await commit(backend, "b", "1")
-    found, cursor = await read(backend, cursor)
-    assert found == [("a", CREATED), ("b", CREATED)]
+    changes, cursor = await read(backend, cursor)
+    assert changes == [("a", CREATED), ("b", CREATED)]
     await commit(backend, "a", "2")
     await commit(backend, "b", None)
     await commit(backend, "c", "1")
-    found, cursor = await read(backend, cursor)
-    assert found == [("a", CHANGED), ("b", DELETED), ("c", CREATED)]
+    changes, cursor = await read(backend, cursor)
+    assert changes == [("a", CHANGED), ("b", DELETED), ("c", CREATED)]
     await commit(backend, "b", "1")
     await backend.tombstone_pages("site", ["a"])
-    found, cursor = await read(backend, cursor)
-    assert found == [("b", CREATED), ("a", DELETED)]
+    changes, cursor = await read(backend, cursor)
+    assert changes == [("b", CREATED), ("a", DELETED)]
     assert (await read(backend, cursor))[0] == []
 
 
@@ -96,10 +96,10 @@ async def test_list_changes_has_the_latest_change_of_a_page_and_the_page_as_it_i
     for content in ("1", "2", "3"):
         await commit(backend, "a", content)
         await commit(backend, content, "x")
-    found, _ = await read(backend, cursor, limit=2)
-    assert found == [("1", CREATED), ("2", CREATED), ("a", CHANGED), ("3", CREATED)]
+    changes, _ = await read(backend, cursor, limit=2)
+    assert changes == [("1", CREATED), ("2", CREATED), ("a", CHANGED), ("3", CREATED)]
     part = await backend.list_changes("site", cursor=cursor)
-    assert {each.page.page_id: each.page.current_version_id for each in part}["a"] == "3"
+    assert {change.page.page_id: change.page.current_version_id for change in part}["a"] == "3"
 
 
 async def test_list_changes_keeps_the_commit_order_of_a_page_across_processes(
@@ -113,7 +113,7 @@ async def test_list_changes_keeps_the_commit_order_of_a_page_across_processes(
             await commit((backend, other)[i % 2], "a", f"{i}")
             if i % 3 == 2:
                 part = await backend.list_changes("site", cursor=cursor)
-                seen += [each.page.current_version_id for each in part]
+                seen += [change.page.current_version_id for change in part]
                 cursor = part.cursor
     assert seen == ["2", "5"]
 
@@ -125,17 +125,17 @@ async def test_list_changes_without_a_cursor_begins_with_all_pages_that_have_con
         await commit(backend, f"p{i}", "1")
     await commit(backend, "p0", None)
     await backend.save_page(make_page("recorded"))
-    # Saved by themselves, they were never logged.
+    # These two were saved outside of a commit, so they are not in the change log.
     await backend.save_version(make_version("v1", "saved"))
     await backend.save_page(make_page("saved", current_version_id="v1"))
     first = await backend.list_changes("site", limit=2)
     assert (len(first), first.is_end) == (2, False)
     await commit(backend, "new", "1")
     await commit(backend, "p2", None)
-    found, cursor = await read(backend, first.cursor, limit=2)
-    pages = [each.page.page_id for each in first] + [name for name, kind in found if kind is CREATED]
+    changes, cursor = await read(backend, first.cursor, limit=2)
+    pages = [change.page.page_id for change in first] + [name for name, kind in changes if kind is CREATED]
     assert sorted(pages) == ["new", "p1", "p2", "p3", "p4", "saved"]
-    assert found[-1] == ("p2", DELETED)
+    assert changes[-1] == ("p2", DELETED)
     assert (await read(backend, cursor))[0] == []
 
 
@@ -143,36 +143,36 @@ async def test_iter_changes_resumes_a_consumer(backend: DynamoDBBackend) -> None
     assert await backend.get_change_cursor("site", "indexer") is None
     for i in range(5):
         await commit(backend, f"p{i}", "1")
-    seen = [each.page.page_id async for each in backend.iter_changes("site", "indexer", limit=2)]
+    seen = [change.page.page_id async for change in backend.iter_changes("site", "indexer", limit=2)]
     assert sorted(set(seen)) == [f"p{i}" for i in range(5)]
-    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    assert [change async for change in backend.iter_changes("site", "indexer")] == []
     for i in range(5):
         await commit(backend, f"p{i}", "2")
-    # It is killed at the second change of its second slice: that slice comes again.
+    # The consumer is killed at the second change of its second slice, and gets that slice again.
     handled = []
-    async for each in backend.iter_changes("site", "indexer", limit=2):
-        handled.append(each.page.page_id)
+    async for change in backend.iter_changes("site", "indexer", limit=2):
+        handled.append(change.page.page_id)
         if len(handled) == 4:
             break
     assert handled == ["p0", "p1", "p2", "p3"]
-    again = [each.page.page_id async for each in backend.iter_changes("site", "indexer", limit=2)]
+    again = [change.page.page_id async for change in backend.iter_changes("site", "indexer", limit=2)]
     assert again == ["p2", "p3", "p4"]
     # Another one has a cursor of its own.
-    assert len([each async for each in backend.iter_changes("site", "other")]) == 5
+    assert len([change async for change in backend.iter_changes("site", "other")]) == 5
 
 
 async def test_iter_changes_saves_the_cursor_only_if_it_moved(
     backend: DynamoDBBackend, clock: ManualClock
 ) -> None:
     await commit(backend, "a", "1")
-    assert len([each async for each in backend.iter_changes("site", "indexer")]) == 1
+    assert len([change async for change in backend.iter_changes("site", "indexer")]) == 1
     saved = await backend.get_change_cursor("site", "indexer")
     clock.advance(3600)
-    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    assert [change async for change in backend.iter_changes("site", "indexer")] == []
     assert await backend.get_change_cursor("site", "indexer") == saved
-    # But it does not grow old though nothing changes.
+    # The cursor is renewed before it grows old, even if nothing changes.
     clock.advance(6 * 3600)
-    assert [each async for each in backend.iter_changes("site", "indexer")] == []
+    assert [change async for change in backend.iter_changes("site", "indexer")] == []
     assert await backend.get_change_cursor("site", "indexer") != saved
 
 
@@ -217,7 +217,7 @@ async def test_iter_changes_tells_a_slow_consumer_that_changes_have_expired(
         await anext(changes)
     clock.advance(timedelta(days=2).total_seconds())
     with pytest.raises(ChangesExpiredError):
-        assert [each async for each in backend.iter_changes("site", "indexer")]
+        assert [change async for change in backend.iter_changes("site", "indexer")]
 
 
 @asynccontextmanager
@@ -231,13 +231,13 @@ async def keeping(
         yield backend
 
 
-@pytest.mark.parametrize("own", [30, None])
+@pytest.mark.parametrize("reader_days", [30, None])
 async def test_list_changes_judges_a_cursor_by_the_retention_of_the_writer_not_by_a_longer_one(
-    dynamodb_config: DynamoDBConfig, clock: ManualClock, own: int | None
+    dynamodb_config: DynamoDBConfig, clock: ManualClock, reader_days: int | None
 ) -> None:
     async with (
         keeping(dynamodb_config, clock, 1) as writer,
-        keeping(dynamodb_config, clock, own) as reader,
+        keeping(dynamodb_config, clock, reader_days) as reader,
     ):
         cursor = await present(reader)
         await commit(writer, "a", "1")
@@ -277,8 +277,8 @@ async def test_list_changes_judges_a_cursor_by_the_shortest_retention_of_shards_
         await backend.list_changes("site", cursor=cursor)
     # Nobody holds that shard any more, and there was nothing left to read in it.
     await commit(backend, "long", "2")
-    found, _ = await read(backend, read_both)
-    assert found == [("long", CHANGED)]
+    changes, _ = await read(backend, read_both)
+    assert changes == [("long", CHANGED)]
 
 
 async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDBBackend) -> None:
@@ -291,7 +291,7 @@ async def test_list_changes_refuses_a_cursor_of_a_deleted_site(backend: DynamoDB
     with pytest.raises(ChangesExpiredError, match="were deleted since this cursor"):
         await backend.list_changes("site", cursor=part.cursor)
     assert await backend.get_change_cursor("site", "indexer") is None
-    # The process that deleted it can go on.
+    # The process that deleted the site can commit again.
     cursor = await present(backend)
     await commit(backend, "b", "1")
     assert (await read(backend, cursor))[0] == [("b", CREATED)]
@@ -301,13 +301,13 @@ async def test_list_changes_of_one_site_only(backend: DynamoDBBackend) -> None:
     cursors = {site: await present(backend, site) for site in ("site", "a#b", "a")}
     await commit(backend, "p#1~", "1", "a#b")
     await commit(backend, "p", "1", "a")
-    found = await backend.list_changes("a#b", cursor=cursors["a#b"])
-    assert [(each.page.page_id, each.page.site_id) for each in found] == [("p#1~", "a#b")]
-    assert [each.page.page_id for each in await backend.list_changes("a", cursor=cursors["a"])] == ["p"]
+    part = await backend.list_changes("a#b", cursor=cursors["a#b"])
+    assert [(change.page.page_id, change.page.site_id) for change in part] == [("p#1~", "a#b")]
+    assert [change.page.page_id for change in await backend.list_changes("a", cursor=cursors["a"])] == ["p"]
     assert await backend.list_changes("site", cursor=cursors["site"]) == ChangeSlice([], "", is_end=True)
     with pytest.raises(InvalidCursorError, match="belongs to another site"):
         await backend.list_changes("a", cursor=cursors["a#b"])
-    # Nothing of the log is a page.
+    # Log entries do not count as pages.
     assert await backend.count_pages("a#b") == 1
 
 
@@ -341,8 +341,8 @@ async def test_list_changes_still_has_a_page_that_save_page_replaced(backend: Dy
     page = await backend.get_page("site", "a")
     assert page is not None
     await backend.save_page(page)
-    found, cursor = await read(backend, cursor)
-    assert found == [("a", CHANGED)]
+    changes, cursor = await read(backend, cursor)
+    assert changes == [("a", CHANGED)]
     await commit(backend, "a", "3")
     assert (await read(backend, cursor))[0] == [("a", CHANGED)]
 
@@ -365,7 +365,7 @@ async def test_change_feed_switched_off_logs_nothing(
 async def test_change_log_shard_is_handed_to_the_next_process(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
-    """Many processes, one after the other, need one shard; so a reader's cursor does not grow."""
+    """Many processes, one after the other, use one shard, so the cursor of a reader does not grow."""
     cursor = await present(backend)
     for i in range(4):
         async with DynamoDBBackend(dynamodb_config, clock=clock) as other:
@@ -373,7 +373,7 @@ async def test_change_log_shard_is_handed_to_the_next_process(
     sizes = []
     for i in range(4):
         part = await backend.list_changes("site", limit=1, cursor=cursor)
-        assert [each.page.page_id for each in part] == [f"p{i}"]
+        assert [change.page.page_id for change in part] == [f"p{i}"]
         cursor = part.cursor
         sizes.append(len(cursor))
     assert max(sizes) == min(sizes)
@@ -388,8 +388,8 @@ async def test_change_log_shard_of_a_killed_process_is_taken_over(
         clock.advance(wait)
         async with DynamoDBBackend(dynamodb_config, clock=clock) as other:
             await commit(other, name, "1")
-    found, cursor = await read(backend, cursor)
-    assert sorted(found) == [("a", CREATED), ("b", CREATED), ("c", CREATED)]
+    changes, cursor = await read(backend, cursor)
+    assert sorted(changes) == [("a", CREATED), ("b", CREATED), ("c", CREATED)]
     # The first process was not dead after all.
     await commit(backend, "d", "1")
     assert (await read(backend, cursor))[0] == [("d", CREATED)]

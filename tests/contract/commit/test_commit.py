@@ -55,9 +55,9 @@ async def test_commit_page_saves_page_and_version_and_completes_the_claim(
     current = await backend.get_current_version("site", "page")
     assert current is not None
     assert current.markdown == body
-    found = await items(backend)
-    assert found[url(1)].status == "completed"
-    assert (found[url(2)].depth, found[url(2)].referrer_url) == (1, "https://example.com/page")
+    stored_items = await items(backend)
+    assert stored_items[url(1)].status == "completed"
+    assert (stored_items[url(2)].depth, stored_items[url(2)].referrer_url) == (1, "https://example.com/page")
     assert claim.ended
     assert await frontier.stats() == FrontierStats(pending=2, completed=1)
 
@@ -95,7 +95,7 @@ async def test_commit_page_returns_the_outcome_of_each_fetch(
     assert stored is not None
     assert (stored.version_count, stored.is_tombstone, stored.status_code) == (2, False, 200)
     assert stored.last_changed == stored.last_crawled == moments[-1]
-    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v4"}
+    assert {version.version_id for version in await backend.list_versions("site", "page")} == {"v1", "v4"}
 
 
 async def test_commit_page_computes_the_history_fields_of_the_page(
@@ -241,7 +241,7 @@ async def test_commit_page_refuses_a_version_id_that_is_in_use_for_other_content
     assert stored is not None
     assert (stored.content_hash, stored.markdown) == ("first", old)
     versions = await backend.list_versions(site_id="site", page_id="page")
-    assert {each.version_id for each in versions} == {"v1", "v2"}
+    assert {version.version_id for version in versions} == {"v1", "v2"}
     # The item is leased as before, and can be committed under another id.
     assert not claim.ended
     assert {key: item.status for key, item in (await items(backend)).items()} == {url(1): "in_progress"}

@@ -46,8 +46,8 @@ async def test_complete_run_stores_the_stats_of_the_items(
         assert (run.status, run.completed_at, run.frontier_size) == ("partial", clock.now(), 6)
         assert (stats.pages_discovered, stats.pages_crawled) == (6, 4)
         assert (stats.pages_failed, stats.pages_skipped) == (1, 1)
-        found = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
-        assert found == (1, 1, 1, 1)
+        counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
+        assert counts == (1, 1, 1, 1)
         assert (stats.total_bytes_downloaded, stats.total_fetch_time_ms) == (200, 41.0)
         assert stats.status_codes == {200: 2, 304: 1, 404: 1}
         assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
@@ -63,7 +63,7 @@ async def test_complete_run_of_an_unfinished_run_is_partial(
 ) -> None:
     await backend.save_run(make_run())
     assert (await backend.complete_run("site", "run")).status == "completed"
-    # It can still be used, by those who have it and by others.
+    # The frontier of a completed run can still be used.
     await frontier.add(urls(1))
     assert await frontier.stats() == FrontierStats(pending=1)
     assert (await backend.complete_run("site", "run")).status == "partial"
@@ -104,7 +104,7 @@ async def test_run_stats_follow_the_commits_of_an_open_run(
     await commit(3)
     completed = await backend.complete_run("site", "run")
     assert completed.stats.pages_crawled == 4
-    # What was noted and not added yet comes too late.
+    # The statistics of a completed run do not change, even if a commit follows.
     clock.advance(5)
     await frontier.add(urls(1, first=9))
     await backend.commit_page(

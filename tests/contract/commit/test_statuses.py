@@ -84,7 +84,7 @@ ANSWERS = [
 # One answer of each kind.
 SOME_ANSWERS = list({answer.kind: answer for answer in reversed(ANSWERS)}.values())
 
-# By kind of an answer and state of the page: the outcome, what a reader of the changes gets, and whether a
+# By kind of an answer and state of the page: the outcome, the changes that a reader gets, and whether a
 # new reader gets the page.
 EXPECTED = {
     (CONTENT, "new"): (CommitOutcome.CREATED, [CREATED], True),
@@ -172,16 +172,16 @@ class Crawl:
         return await items(self.backend)
 
     async def changes(self) -> list[ChangeKind]:
-        """Returns the changes that a reader gets who began before the commit."""
-        found = await self.backend.list_changes("site", cursor=self.cursor)
-        assert found.is_end
-        return [each.kind for each in found]
+        """Returns the changes for a reader that began before the commit."""
+        part = await self.backend.list_changes("site", cursor=self.cursor)
+        assert part.is_end
+        return [change.kind for change in part]
 
     async def is_listed(self) -> bool:
         """Whether a reader that begins now gets the page."""
-        found = await self.backend.list_changes("site")
-        assert {each.kind for each in found} <= {CREATED}
-        return [each.page.page_id for each in found] == ["page"]
+        part = await self.backend.list_changes("site")
+        assert {change.kind for change in part} <= {CREATED}
+        return [change.page.page_id for change in part] == ["page"]
 
     async def check_unchanged(self) -> None:
         """Page, changes and queue are as they were when the item was claimed."""
@@ -214,7 +214,7 @@ async def test_commit_page_by_status(begin: Any, state: str, answer: Answer) -> 
     crawl = await begin(state)
     expected = EXPECTED.get((answer.kind, state))
     if expected is None:
-        with pytest.raises(InvalidArgumentError, match="status 304, but 'page' has no stored content"):
+        with pytest.raises(InvalidArgumentError, match="status 304, but no content of page 'page' is stored"):
             await crawl.commit(answer)
         await crawl.check_unchanged()
         return
@@ -248,7 +248,7 @@ async def test_commit_page_by_status(begin: Any, state: str, answer: Answer) -> 
         assert item.scheduled_at is None
     targets = {TARGET: FrontierStatus.PENDING} if answer.kind in (MOVED, REDIRECTED) else {}
     others = {ALSO: FrontierStatus.COMPLETED, LINK: FrontierStatus.PENDING} if is_answered else {}
-    assert {each: other.status for each, other in stored.items()} == {**others, **targets}
+    assert {link: other.status for link, other in stored.items()} == {**others, **targets}
     if TARGET in stored:
         assert (stored[TARGET].referrer_url, stored[TARGET].depth) == (URL, 1)
     assert crawl.claim.ended
@@ -313,18 +313,18 @@ async def test_commit_page_by_status_without_a_claim(begin: Any, state: str, ans
         await check_page(crawl, answer, await crawl.page())
         assert await crawl.changes() == changes
         assert await crawl.is_listed() == is_listed
-    assert {each: item.status for each, item in (await crawl.items()).items()} == {
+    assert {link: item.status for link, item in (await crawl.items()).items()} == {
         URL: FrontierStatus.IN_PROGRESS
     }
 
 
 # Fields of a page without content that no commit accepts.
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"status_code": 400}, "status_code: 400 says nothing that can be stored"),
-    ({"status_code": 418}, "status_code: 418 says nothing that can be stored"),
-    ({"status_code": 300}, "status_code: 300 says nothing that can be stored"),
-    ({"status_code": 200}, "version: is None, but status 200 comes with content"),
-    ({"status_code": 204}, "version: is None, but status 204 comes with content"),
+    ({"status_code": 400}, "status_code: 400 has no meaning for a page"),
+    ({"status_code": 418}, "status_code: 418 has no meaning for a page"),
+    ({"status_code": 300}, "status_code: 300 has no meaning for a page"),
+    ({"status_code": 200}, "version: is None, but status 200 needs content"),
+    ({"status_code": 204}, "version: is None, but status 204 needs content"),
     ({"status_code": 301}, "page: has no redirect_url, but status 301"),
     ({"status_code": 302}, "page: has no redirect_url, but status 302"),
     ({}, "page: has neither status_code nor last_error"),
@@ -338,7 +338,7 @@ async def test_commit_page_of_a_status_that_is_refused_changes_nothing(begin: An
         with pytest.raises(InvalidArgumentError, match=message):
             await crawl.backend.commit_page(page(**fields), claim=crawl.claim, discovered=[LINK], also=[ALSO])
         await crawl.check_unchanged()
-    # The lease goes on.
+    # The lease continues.
     assert not crawl.claim.ended
     await crawl.frontier.skip(crawl.claim, "HTTP 400")
 
@@ -372,7 +372,7 @@ async def test_commit_page_kind_content_stores_the_content_of_any_status(begin: 
     assert result == CommitResult(CommitOutcome.CHANGED, "v2")
 
 
-async def test_commit_page_refuses_a_kind_that_is_none(begin: Any) -> None:
+async def test_commit_page_refuses_an_unknown_kind(begin: Any) -> None:
     crawl = await begin("new")
     with pytest.raises(InvalidArgumentError, match="kind"):
         await crawl.commit(Answer(404, GONE), kind="gone")
@@ -521,8 +521,8 @@ async def test_commit_page_repeated_under_the_same_claim_changes_nothing_more(
     assert await crawl.changes() == changes
     repeated = await crawl.items()
     assert repeated[URL] == stored[URL]
-    assert {each: item.status for each, item in repeated.items()} == {
-        each: item.status for each, item in stored.items()
+    assert {link: item.status for link, item in repeated.items()} == {
+        link: item.status for link, item in stored.items()
     }
     assert await crawl.frontier.stats() == counts
     assert not crawl.claim.lost
@@ -577,16 +577,16 @@ async def test_commit_page_that_is_no_change_leaves_the_page_its_latest_change(
     await crawl.commit(answer)
     kinds, cursor = [], crawl.cursor
     while True:
-        found = await crawl.backend.list_changes("site", limit=1, cursor=cursor)
-        kinds += [each.kind for each in found]
-        cursor = found.cursor
-        if found.is_end:
+        part = await crawl.backend.list_changes("site", limit=1, cursor=cursor)
+        kinds += [change.kind for change in part]
+        cursor = part.cursor
+        if part.is_end:
             break
     # The entry of the first change is not of interest any more.
     assert kinds == [CHANGED]
 
 
-async def test_commit_page_of_a_redirect_resolves_its_target_and_stores_what_was_sent(begin: Any) -> None:
+async def test_commit_page_of_a_redirect_queues_the_resolved_target_and_stores_it_as_sent(begin: Any) -> None:
     crawl = await begin("new")
     await crawl.backend.commit_page(page(status_code=308, redirect_url="/moved"), claim=crawl.claim)
     stored = await crawl.page()
@@ -595,14 +595,14 @@ async def test_commit_page_of_a_redirect_resolves_its_target_and_stores_what_was
     assert url(0).replace("/0", "/moved") in await crawl.items()
 
 
-async def test_commit_page_of_a_redirect_to_what_is_no_link_still_stores_it(begin: Any) -> None:
+async def test_commit_page_of_a_redirect_to_a_target_that_is_no_link_stores_the_redirect(begin: Any) -> None:
     crawl = await begin("content")
     result = await crawl.backend.commit_page(
         page(status_code=301, redirect_url="mailto:a@b.example"), claim=crawl.claim
     )
     assert result.outcome is CommitOutcome.REDIRECTED
     assert await crawl.changes() == [DELETED]
-    assert {each: item.status for each, item in (await crawl.items()).items()} == {
+    assert {link: item.status for link, item in (await crawl.items()).items()} == {
         URL: FrontierStatus.COMPLETED
     }
 

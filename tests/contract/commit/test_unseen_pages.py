@@ -26,9 +26,9 @@ async def test_get_unseen_pages_lists_pages_that_a_completed_run_did_not_see(
         await backend.get_unseen_pages("site", "run")
     await backend.complete_run("site", "run")
     unseen = await backend.get_unseen_pages("site", "run")
-    assert [each.page_id for each in unseen] == ["p3", "p4"]
-    assert [each.page_id for each in await backend.get_unseen_pages("site", "run", limit=1)] == ["p3"]
-    assert await backend.tombstone_pages("site", [each.page_id for each in unseen]) == 2
+    assert [page.page_id for page in unseen] == ["p3", "p4"]
+    assert [page.page_id for page in await backend.get_unseen_pages("site", "run", limit=1)] == ["p3"]
+    assert await backend.tombstone_pages("site", [page.page_id for page in unseen]) == 2
     assert await backend.get_unseen_pages("site", "run") == []
 
 

@@ -91,8 +91,8 @@ async def test_version_of_many_parts_is_read_in_answers_that_are_quickly_decoded
     sizes = AnswerSizes([])
     async with DynamoDBBackend(dynamodb_config, client_factory=intercepting(sizes.around)) as reader:
         assert await reader.get_version("site", "page", "v1") == version
-    assert sum(sizes.found) > 3_000_000
-    assert max(sizes.found) < 2_000_000
+    assert sum(sizes.body_bytes) > 3_000_000
+    assert max(sizes.body_bytes) < 2_000_000
 
 
 async def test_iter_versions_reads_large_bodies_fewer_at_a_time(
@@ -106,21 +106,21 @@ async def test_iter_versions_reads_large_bodies_fewer_at_a_time(
     async with DynamoDBBackend(dynamodb_config, client_factory=intercepting(sizes.around)) as reader:
         read = [version.page_id async for version in reader.iter_versions("site")]
     assert read == page_ids
-    assert sum(sizes.found) > 12 * 600_000
-    assert max(sizes.found) < 2_000_000
+    assert sum(sizes.body_bytes) > 12 * 600_000
+    assert max(sizes.body_bytes) < 2_000_000
 
 
 @dataclass
 class AnswerSizes:
     """The bytes of bodies in each answer of a BatchGetItem."""
 
-    found: list[int]
+    body_bytes: list[int]
 
     async def around(self, operation: str, request: Any, call: Any) -> Any:
         answer = await call(**request)
         if operation == "batch_get_item":
             items = [item for items in answer["Responses"].values() for item in items]
-            self.found.append(sum(len(item["data"]["B"]) for item in items if "data" in item))
+            self.body_bytes.append(sum(len(item["data"]["B"]) for item in items if "data" in item))
         return answer
 
 
@@ -141,7 +141,7 @@ async def test_save_version_of_unchanged_content_stores_no_version(backend: Dyna
     again = make_version("v2", content_hash="same")
     assert await backend.save_version(again) == "v1"
     assert await backend.save_versions_bulk([again, make_version("v3", content_hash="other")]) == 1
-    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v3"}
+    assert {version.version_id for version in await backend.list_versions("site", "page")} == {"v1", "v3"}
     assert await backend.save_version(again, keep_unchanged=True) == "v2"
     assert await backend.get_version("site", "page", "v2") == again
 
@@ -201,7 +201,7 @@ async def test_iter_versions_has_current_bodies_in_page_order(backend: DynamoDBB
     await backend.save_page(make_page("p07", current_version_id="new", is_tombstone=True))
     await backend.save_version(make_version("new", "p00", "other-site"))
     del expected[5:8]
-    assert [each async for each in backend.iter_versions("site")] == expected
+    assert [version async for version in backend.iter_versions("site")] == expected
 
 
 async def test_save_versions_bulk_stores_the_others_beside_an_invalid_body(backend: DynamoDBBackend) -> None:

@@ -28,8 +28,8 @@ async def save_history(backend: DynamoDBBackend, pages: int = 3, count: int = 6)
 
 async def ages(backend: DynamoDBBackend, page_id: str) -> list[int]:
     return [
-        int(each.version_id[1:])
-        for each in await backend.list_versions("site", page_id, include_content=False)
+        int(version.version_id[1:])
+        for version in await backend.list_versions("site", page_id, include_content=False)
     ]
 
 
@@ -57,8 +57,8 @@ async def test_retention_keeps_the_newest_the_young_and_the_current_versions(
     for page_id in ("p1", "p2"):
         assert await ages(backend, page_id) == left
     versions = await backend.list_versions("site", "p0")
-    assert [int(each.version_id[1:]) for each in versions] == left
-    assert all(each.markdown for each in versions)
+    assert [int(version.version_id[1:]) for version in versions] == left
+    assert all(version.markdown for version in versions)
     assert (await backend.collect_garbage("site", grace_hours=0)).bodies_removed == 0
     assert await backend.get_version("other-site", "p0", "v9") is not None
 
@@ -68,7 +68,7 @@ async def test_retention_includes_versions_without_a_page(backend: DynamoDBBacke
         await backend.save_version(make_version(f"v{i}", "#odd ~page", crawled_at=START + hours(i)))
     report = await backend.prune_versions("site", keep_last=3)
     assert report.versions_removed == 1
-    assert [each.version_id for each in await backend.list_versions("site", "#odd ~page")] == [
+    assert [version.version_id for version in await backend.list_versions("site", "#odd ~page")] == [
         "v3",
         "v2",
         "v1",

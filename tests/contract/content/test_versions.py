@@ -51,7 +51,7 @@ async def test_get_current_version_is_the_one_that_the_page_of_that_site_names(
     for site_id, current in (("one", "v1"), ("two", "v2")):
         await backend.save_page(make_page(site_id=site_id, current_version_id=current))
         await backend.save_versions_bulk(
-            make_version(each, site_id=site_id, title=site_id) for each in ("v1", "v2")
+            make_version(version_id, site_id=site_id, title=site_id) for version_id in ("v1", "v2")
         )
     await backend.save_page(make_page("bare"))
     for site_id, current in (("one", "v1"), ("two", "v2")):
@@ -67,10 +67,10 @@ async def test_list_versions_newest_first(backend: DynamoDBBackend) -> None:
     )
     await backend.save_version(make_version("other", "other-page"))
     newest_first = ["v5", "v6", "v7", "v8", "v9"]
-    assert [each.version_id for each in await backend.list_versions("site", "page")] == newest_first
+    assert [version.version_id for version in await backend.list_versions("site", "page")] == newest_first
     first = await backend.list_versions("site", "page", limit=3)
     rest = await backend.list_versions("site", "page", limit=3, cursor=first.cursor)
-    assert [each.version_id for each in [*first, *rest]] == newest_first
+    assert [version.version_id for version in [*first, *rest]] == newest_first
     assert rest.cursor is None
 
 
@@ -93,14 +93,14 @@ async def test_save_versions_bulk_stores_the_others_beside_an_invalid_version(
     with pytest.raises(PartialBatchError) as caught:
         await backend.save_versions_bulk([make_version("v1"), bad, make_version("v2")])
     assert [record for record, _ in caught.value.failures] == [bad]
-    assert {each.version_id for each in await backend.list_versions("site", "page")} == {"v1", "v2"}
+    assert {version.version_id for version in await backend.list_versions("site", "page")} == {"v1", "v2"}
 
 
 async def test_get_version_by_version_id_alone(backend: DynamoDBBackend) -> None:
     small, large = make_version("v1", "one"), make_version("v10", "two", markdown=dense_text(200))
     other = make_version("v1", "three", site_id="other")
-    for each in (small, large, other):
-        await backend.save_version(each)
+    for version in (small, large, other):
+        await backend.save_version(version)
     assert await backend.find_version("site", "v1") == small
     assert await backend.find_version("site", "v10") == large
     assert await backend.find_version("other", "v1") == other

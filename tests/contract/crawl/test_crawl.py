@@ -1,4 +1,4 @@
-"""A crawl by the high-level way, on both engines: what handlers save is what is stored."""
+"""A crawl by `store.crawl`, on both engines, with handlers that save what they fetch."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_second_crawl_is_a_sync_that_fetches_known_pages_conditionally(sto
     stats = second.run.stats
     assert (stats.pages_unchanged, stats.pages_changed, stats.pages_deleted) == (2, 1, 1)
     assert await changes(store) == {HOME + "c": "changed", HOME + "b": "deleted"}
-    # What the site's crawls have stored stays.
+    # The site keeps its creation time and its counts.
     assert (second.site.created_at, second.site.total_pages) == (created_at, 4)
     # White space does not count as a change.
     server.pages[HOME + "c"] = Answer(text=" new\n", headers={"ETag": "c3"})
@@ -279,7 +279,7 @@ async def test_retry_after_blocks_the_host_and_the_fetch_is_repeated(store: Stor
     assert (page.error_count, page.last_error) == (0, None)
 
 
-async def test_save_refuses_what_does_not_go_together(store: Store) -> None:
+async def test_save_refuses_arguments_that_contradict_each_other(store: Store) -> None:
     errors: list[str] = []
 
     async def handle(task: Task) -> None:
@@ -326,7 +326,7 @@ async def test_handler_that_saves_nothing_skips_the_item_and_its_page_is_not_del
         summary = await run.work(handle)
     assert (summary.completed, summary.skipped, run.unseen) == (3, 1, [])
     assert await store.count_pages("docs") == 4
-    assert f"{HOME}c has not called task.save()" in caplog.text
+    assert f"{HOME}c returned without calling task.save()" in caplog.text
 
 
 async def test_save_refuses_a_task_that_is_saved_already(store: Store) -> None:
@@ -430,7 +430,7 @@ async def test_urls_of_a_sitemap_that_are_refused_are_logged(
     server = site()
     await crawl(store, server, sitemap=["/relative", HOME + "a"])
     assert sum(server.requests.values()) == 4
-    assert "/relative is not crawled: " in caplog.text
+    assert "/relative cannot be crawled: " in caplog.text
 
 
 async def test_crawl_deletes_nothing_if_it_does_not_know_how_much_is_unseen(

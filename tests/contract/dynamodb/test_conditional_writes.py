@@ -88,7 +88,7 @@ async def setting(backend: DynamoDBBackend, way: str) -> AsyncIterator[Setting]:
 
 
 def kinds(outcomes: list[Outcome]) -> list[type[Outcome]]:
-    return [type(each) for each in outcomes]
+    return [type(outcome) for outcome in outcomes]
 
 
 async def test_conditional_insert_never_overwrites_an_item(setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""Steps of a run of the queue, which hypothesis chooses, and what must hold after each of them."""
+"""Steps of a run of the queue, which hypothesis chooses, and the invariants after each step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.queues import url
 
 T = TypeVar("T")
 
-# Seconds after which the others reckon no more with a process that was killed.
+# Seconds after which other processes regard a killed process as gone.
 GONE_SECONDS = 60.0
 
 # Seconds within which all processes learn that a run is paused or resumed.
@@ -134,10 +134,10 @@ class QueueMachine(RuleBasedStateMachine):
         for link, host in sorted(pairs, key=lambda pair: pair[1]) if grouped else pairs:
             priority = priorities[(len(added) + link) % len(priorities)]
             # No two links have the same age.
-            found = timedelta(microseconds=len(self.model.entries) + len(added) + 1) - timedelta(seconds=age)
+            offset = timedelta(microseconds=len(self.model.entries) + len(added) + 1) - timedelta(seconds=age)
             state = "pending" if not_before is None else "delayed"
             number = max(0, numbers[host] - 1) + link
-            discovered_at = self.clock.now() + found
+            discovered_at = self.clock.now() + offset
             added.append(Entry(url(number, host), host, priority, discovered_at, state, not_before))
         del added[max(0, self.most_links - len(self.model.entries)) :]
         items = [
@@ -223,7 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
             by_host[claim.item.domain].append(claim)
         return [by_host[claim.item.domain].pop(0) for claim in claims]
 
-    # What is drawn must not depend on what was claimed, in which the queue is free.
+    # The drawn numbers must not depend on the claims: the queue may choose among several items.
     @rule(
         number=st.integers(0, 1000),
         count=st.sampled_from([1, 5, 20]),
@@ -374,7 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
             if not claims and not any(entry.state == "failed" for entry in dead):
                 self.find_nothing(dead)
         for crawler in self.crawlers:
-            # Writes what it has noted.
+            # `stats` stores the counts that the process has noted.
             self.do(crawler.frontier.stats())
         assert self.do(self.frontier(1).is_finished())
         assert self.do(self.frontier(1).stats()) == FrontierStats(**self.model.counts)

@@ -25,7 +25,7 @@ async def test_frontier_stats_follow_every_verb(frontier: Frontier, clock: Manua
     assert await frontier.stats("b.example") == FrontierStats(delayed=1)
     assert await frontier.stats("absent.example") == FrontierStats()
     assert await frontier.recount() == expected
-    hosts = {each.host: each.stats async for each in frontier.iter_hosts()}
+    hosts = {host.host: host.stats async for host in frontier.iter_hosts()}
     assert hosts["b.example"] == FrontierStats(delayed=1)
     assert hosts["a.example"].total == 6
 

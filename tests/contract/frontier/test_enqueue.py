@@ -27,9 +27,9 @@ async def test_frontier_add_adds_a_link_once_in_any_spelling(
     backend: DynamoDBBackend, frontier: Frontier
 ) -> None:
     results = await frontier.add(["https://A.example/?b=2&a=1#top", "https://a.example/?a=1&b=2", url(1)])
-    assert [each.added for each in results] == [True, False, True]
+    assert [result.added for result in results] == [True, False, True]
     assert results[0].item_id == results[1].item_id
-    assert [each.added for each in await frontier.add(urls(3))] == [True, False, True]
+    assert [result.added for result in await frontier.add(urls(3))] == [True, False, True]
     stored = await items(backend)
     assert len(stored) == 4
     first = stored["https://A.example/?b=2&a=1#top"]
@@ -55,11 +55,11 @@ async def test_frontier_add_reports_invalid_links_and_adds_the_others(
     odd: Any = 5
     links = [url(1), "http://[bad", "https://" + "h" * 600 + "/", odd, "https://x.example/\ud800", url(2)]
     results = await frontier.add(links)
-    assert [each.added for each in results] == [True, False, False, False, False, True]
+    assert [result.added for result in results] == [True, False, False, False, False, True]
     assert isinstance(results[1].error, InvalidArgumentError)
     assert isinstance(results[2].error, InvalidKeyError)
     assert results[2].error.field == "domain"
-    assert all(each.error is not None for each in results[1:5])
+    assert all(result.error is not None for result in results[1:5])
     assert set(await items(backend)) == {url(1), url(2)}
 
 
@@ -70,7 +70,7 @@ async def test_frontier_add_again_never_resets_progress(backend: DynamoDBBackend
     await frontier.skip(two, "robots.txt")
     before = await items(backend)
     frontier._queue.run.view.clear()
-    assert not any(each.added for each in await frontier.add(urls(3)))
+    assert not any(result.added for result in await frontier.add(urls(3)))
     assert await items(backend) == before
 
 
@@ -105,16 +105,16 @@ async def test_frontier_add_takes_links_with_one_unique_key_as_one(
         frontier.link("https://a.example/form", unique_key=f"POST {number}", payload=f"a={number}")
         for number in (1, 2)
     )
-    assert [each.added for each in await frontier.add([one, other, one])] == [True, True, False]
-    assert [each.added for each in await frontier.add(["https://a.example/form"])] == [True]
+    assert [result.added for result in await frontier.add([one, other, one])] == [True, True, False]
+    assert [result.added for result in await frontier.add(["https://a.example/form"])] == [True]
     claims = await frontier.claim(5)
-    found = [(each.item.unique_key, each.item.payload, each.item.url) for each in claims]
-    assert found == [
+    claimed = [(claim.item.unique_key, claim.item.payload, claim.item.url) for claim in claims]
+    assert claimed == [
         ("POST 1", "a=1", "https://a.example/form"),
         ("POST 2", "a=2", "https://a.example/form"),
         (None, None, "https://a.example/form"),
     ]
-    assert {each.item.domain for each in claims} == {"a.example"}
+    assert {claim.item.domain for claim in claims} == {"a.example"}
     with pytest.raises(InvalidInputError, match="item"):
         await frontier.put_back(claims[0], payload="x" * 500_000)
     for fields in ({"payload": 5}, {"unique_key": ""}, {"pay": "a"}, {"depth": -1}):
@@ -127,9 +127,9 @@ async def test_frontier_add_takes_links_with_one_unique_key_as_one(
     await frontier.put_back(claims[2])
     await frontier.put_back(claims[1], priority=1)
     again = await frontier.claim(5)
-    assert [each.item.payload for each in again] == ["a=2", None, "a=3"]
+    assert [claim.item.payload for claim in again] == ["a=2", None, "a=3"]
     await frontier.complete(again[2], payload="a=4")
-    assert {each.payload for each in await backend.get_frontier_items("run")} == {"a=2", None, "a=4"}
+    assert {item.payload for item in await backend.get_frontier_items("run")} == {"a=2", None, "a=4"}
 
 
 async def test_frontier_add_again_returns_the_status_of_the_link(
@@ -140,4 +140,4 @@ async def test_frontier_add_again_returns_the_status_of_the_link(
     await frontier.complete(claim)
     async with DynamoDBBackend(config) as other:
         results = await other.frontier("site", "run").add(urls(3))
-    assert [each.status for each in results] == [FrontierStatus.COMPLETED, FrontierStatus.PENDING, None]
+    assert [result.status for result in results] == [FrontierStatus.COMPLETED, FrontierStatus.PENDING, None]

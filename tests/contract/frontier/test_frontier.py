@@ -46,8 +46,8 @@ async def test_cancelled_run_is_finished_when_nothing_is_leased(
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
         other = elsewhere.frontier("site", "run")
         await other.cancel()
-        for each in (frontier, other):
-            assert not await each.is_finished()
+        for queue in (frontier, other):
+            assert not await queue.is_finished()
         await frontier.complete(one)
         await frontier.fail(two, "x")
         assert not await other.is_finished()
@@ -55,8 +55,8 @@ async def test_cancelled_run_is_finished_when_nothing_is_leased(
         clock.advance(10.5)
         assert not await other.is_finished()
         clock.advance(0.6)
-        for each in (other, frontier):
-            assert await each.is_finished()
+        for queue in (other, frontier):
+            assert await queue.is_finished()
     assert (await frontier.stats()).completed == 1
 
 
@@ -92,13 +92,13 @@ async def test_pause_is_seen_by_the_next_claim_of_another_process(
     backend: DynamoDBBackend, config: DynamoDBConfig, clock: ManualClock
 ) -> None:
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        own, other = backend.frontier("site", "run"), elsewhere.frontier("site", "run")
-        await own.add(urls(20))
+        here, other = backend.frontier("site", "run"), elsewhere.frontier("site", "run")
+        await here.add(urls(20))
         assert len(await other.claim(2)) == 2
-        await own.pause()
+        await here.pause()
         assert await other.claim(2) == []
         await other.resume()
-        assert len(await own.claim(2)) == 2
+        assert len(await here.claim(2)) == 2
 
 
 async def test_clear_frontier_removes_items_hosts_and_counts_of_a_run(
@@ -111,9 +111,9 @@ async def test_clear_frontier_removes_items_hosts_and_counts_of_a_run(
     assert await items(backend) == {}
     assert await frontier.state() is RunState.RUNNING
     assert await frontier.stats() == FrontierStats()
-    assert [each async for each in frontier.iter_hosts()] == []
+    assert [host async for host in frontier.iter_hosts()] == []
     assert await frontier.is_finished()
-    assert all(each.added for each in await frontier.add(urls(3)))
+    assert all(result.added for result in await frontier.add(urls(3)))
     assert len(await frontier.claim()) == 3
 
 
@@ -132,7 +132,20 @@ async def test_delete_site_deletes_its_frontiers(backend: DynamoDBBackend, front
     await frontier.add(urls(3))
     assert await backend.delete_site("site")
     assert await items(backend) == {}
-    assert [each async for each in frontier.iter_hosts()] == []
+    assert [host async for host in frontier.iter_hosts()] == []
+
+
+async def test_delete_site_lets_its_links_be_added_again(
+    backend: DynamoDBBackend, frontier: Frontier
+) -> None:
+    for _ in range(2):
+        await backend.save_site(make_site())
+        await backend.save_run(make_run())
+        added = await frontier.add(urls(3))
+        assert [result.added for result in added] == [True, True, True]
+        assert len(await frontier.claim()) == 3
+        assert await frontier.stats() == FrontierStats(in_progress=3)
+        assert await backend.delete_site("site")
 
 
 async def test_frontier_ttl_expires_final_items(

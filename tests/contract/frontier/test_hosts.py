@@ -36,7 +36,7 @@ async def test_host_max_in_flight_holds_until_leases_end(frontier: Frontier, clo
     (three,) = await frontier.claim(10, lease_seconds=10)
     await frontier.release(three)
     (three,) = await frontier.claim(10, lease_seconds=30)
-    assert [each.in_flight async for each in frontier.iter_hosts()] == [2]
+    assert [host.in_flight async for host in frontier.iter_hosts()] == [2]
     # The second one's worker died: its place is free once its item may be taken over.
     clock.advance(11.5)
     assert len(await frontier.claim(10, lease_seconds=30)) == 1
@@ -89,12 +89,12 @@ async def test_host_limits_begin_with_those_of_the_run(
     polite = backend.frontier("site", "polite", host_delay=2.0, host_max_in_flight=3)
     await polite.add(urls(3))
     async with DynamoDBBackend(config, clock=clock) as elsewhere:
-        # A process that comes later need not know them.
+        # A process that comes later gets the limits from the run.
         other = elsewhere.frontier("site", "polite")
         await other.add(urls(3, "b.example"))
         claims = await other.claim(10)
         assert sorted(claim.item.domain for claim in claims) == ["a.example", "b.example"]
-        assert {(each.delay, each.max_in_flight) async for each in other.iter_hosts()} == {(2.0, 3)}
+        assert {(host.delay, host.max_in_flight) async for host in other.iter_hosts()} == {(2.0, 3)}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ async def test_spellings_of_a_host_are_one_host(frontier: Frontier) -> None:
     results = await frontier.add([f"http://{host}/{i}" for i, host in enumerate(hosts)])
     assert all(result.added for result in results)
     await frontier.add(["http://fa\u00df.de/", "http://fass.de/", "https://[0:0::1]:8080/", "http://127.1/"])
-    assert [(each.host, each.stats.pending) async for each in frontier.iter_hosts()] == [
+    assert [(host.host, host.stats.pending) async for host in frontier.iter_hosts()] == [
         ("127.0.0.1", 1),
         ("[::1]:8080", 1),
         ("example.org", 5),
@@ -73,7 +73,7 @@ async def test_links_that_differ_in_reserved_characters_are_different_links(fron
 @pytest.mark.parametrize(
     "link", ["mailto:a@a.example", "javascript:void(0)", "/about", "", "http:/x", "ftp://x/", "http://a b/"]
 )
-async def test_frontier_add_refuses_what_is_no_absolute_http_url(frontier: Frontier, link: str) -> None:
+async def test_frontier_add_refuses_text_that_is_no_absolute_http_url(frontier: Frontier, link: str) -> None:
     one, odd, two = await frontier.add(["http://a.example/1", link, "http://a.example/2"])
     assert (one.added, odd.added, two.added) == (True, False, True)
     assert (odd.url, odd.item_id) == (link, None)
@@ -106,9 +106,9 @@ async def test_frontier_get_takes_any_spelling(frontier: Frontier) -> None:
     await frontier.add(
         ["http://a.example/AT%26T?b&a", frontier.link("http://a.example/", unique_key="POST 1")]
     )
-    found = await frontier.get("http://A.example.:80/%41T%26T?a&b=#x")
-    assert found is not None
-    assert found.url == "http://a.example/AT%26T?b&a"
+    item = await frontier.get("http://A.example.:80/%41T%26T?a&b=#x")
+    assert item is not None
+    assert item.url == "http://a.example/AT%26T?b&a"
     assert await frontier.get("http://a.example/AT&T?b&a") is None
     by_key = await frontier.get("POST 1")
     assert by_key is not None
@@ -123,7 +123,7 @@ async def test_limits_of_hosts_take_any_spelling(frontier: Frontier, clock: Manu
         await frontier.set_host_max_in_flight(spelling, 3)
         await frontier.block_host(spelling, clock.now())
     await frontier.set_host_delay("xn--bcher-kva.example:8080", 7)
-    hosts = {each.host: each async for each in frontier.iter_hosts()}
+    hosts = {host.host: host async for host in frontier.iter_hosts()}
     assert hosts.keys() == {"example.org", "xn--bcher-kva.example:8080"}
     assert (hosts["example.org"].delay, hosts["example.org"].max_in_flight) == (5, 3)
     assert hosts["xn--bcher-kva.example:8080"].delay == 7
@@ -131,7 +131,7 @@ async def test_limits_of_hosts_take_any_spelling(frontier: Frontier, clock: Manu
 
 
 @pytest.mark.parametrize("host", ["", "/about", "mailto:a@b", "a b", "http:/x", "[::1", 5])
-async def test_limits_refuse_what_is_no_host(frontier: Frontier, clock: ManualClock, host: str) -> None:
+async def test_limits_refuse_text_that_is_no_host(frontier: Frontier, clock: ManualClock, host: str) -> None:
     for call in (
         frontier.set_host_delay(host, 1),
         frontier.set_host_max_in_flight(host, 1),
@@ -140,7 +140,7 @@ async def test_limits_refuse_what_is_no_host(frontier: Frontier, clock: ManualCl
     ):
         with pytest.raises(InvalidArgumentError, match="host: must be"):
             await call
-    assert [each async for each in frontier.iter_hosts()] == []
+    assert [host async for host in frontier.iter_hosts()] == []
 
 
 async def test_frontier_with_normalize_compares_links_by_it(backend: DynamoDBBackend) -> None:
@@ -172,7 +172,7 @@ async def test_process_with_another_normalize_is_refused(
     ):
         with pytest.raises(InvalidArgumentError, match=r"normalize: run 'run' uses '.*:keeping_fragments'"):
             await call
-    # What compares no links needs no rules.
+    # Calls that compare no links work without the rules of the run.
     (claim,) = await other.claim()
     await other.complete(claim)
     assert (await other.stats()).total == 1
@@ -217,7 +217,7 @@ async def test_politeness_key_takes_the_place_of_the_host(
     await frontier.add([f"http://{name}.example.co.uk:80/" for name in ("www", "a.b", "c")])
     await frontier.add(["http://one.github.io/", "http://two.github.io/", "http://10.0.0.1/"])
     await frontier.set_host_delay("http://c.Example.co.uk/any", 10)
-    hosts = {each.host: each async for each in frontier.iter_hosts()}
+    hosts = {host.host: host async for host in frontier.iter_hosts()}
     assert hosts.keys() == {"example.co.uk", "one.github.io", "two.github.io", "10.0.0.1"}
     assert (hosts["example.co.uk"].delay, hosts["example.co.uk"].stats.pending) == (10, 3)
     assert sorted(claim.item.domain for claim in await frontier.claim(10)) == sorted(hosts)
@@ -235,7 +235,7 @@ async def test_politeness_key_of_the_user_names_its_keys(backend: DynamoDBBacken
     )
     await frontier.set_host_delay("shop one", 5)
     await frontier.set_host_delay("http://MALL.example/two/3", 6)
-    assert [(each.host, each.delay) async for each in frontier.iter_hosts()] == [
+    assert [(host.host, host.delay) async for host in frontier.iter_hosts()] == [
         ("shop one", 5),
         ("shop two", 6),
     ]
@@ -248,12 +248,14 @@ async def test_host_max_items_ends_a_host(backend: DynamoDBBackend, elsewhere: D
         ["http://a.example/1", "http://a.example/2", "http://b.example/1", "http://a.example/1#x"]
     )
     assert [result.added for result in results] == [True, True, True, False]
-    # Who comes later need not know the budget.
+    # A process that comes later gets the budget from the run.
     other = elsewhere.frontier("site", "run")
     results = await other.add([f"http://a.example/{i}" for i in (1, 2, 3, 4, 5)] + ["http://a.example/5#x"])
     assert [result.added for result in results] == [False, False, True, False, False, False]
     assert [result.error is None for result in results] == [True, True, True, False, False, False]
-    assert str(results[3].error) == "url: host 'a.example' has the 3 links that host_max_items allows"
+    assert (
+        str(results[3].error) == "url: host 'a.example' has 3 links already, as many as host_max_items allows"
+    )
     assert results[5].url == "http://a.example/5#x"
     results = await frontier.add(["http://a.example/3", "http://a.example/6", "http://b.example/2"])
     assert [(result.added, result.error is None) for result in results] == [

@@ -30,7 +30,7 @@ STEPS = int(os.environ.get("QUEUE_STEPS", "30"))
 def test_frontier_behaves_like_the_model(
     dynamodb_endpoint: str, way: str, request: pytest.FixtureRequest
 ) -> None:
-    # moto takes five times as long, and is not what anybody runs a queue on.
+    # moto takes five times as long, and nobody runs a queue on it.
     is_moto = request.node.callspec.params["dynamodb_endpoint"] == "moto"
     config = local_config(dynamodb_endpoint, conditional_batches=way, **QUICK)
     with asyncio.Runner() as runner:

@@ -117,19 +117,19 @@ async def test_clock_that_is_set_back_takes_no_time_from_leases(
         def now(self) -> datetime:
             return super().now() - timedelta(seconds=self.seconds)
 
-    own = SetBack(clock.now())
-    async with DynamoDBBackend(config, clock=own) as holder:
+    set_back = SetBack(clock.now())
+    async with DynamoDBBackend(config, clock=set_back) as holder:
         queue = holder.frontier("site", "run")
         await queue.add([url(1)])
         (claim,) = await queue.claim(1, lease_seconds=10)
-        own.seconds = 8
+        set_back.seconds = 8
         for _ in range(3):
-            for each in (clock, own):
-                each.advance(5)
+            for either_clock in (clock, set_back):
+                either_clock.advance(5)
             await queue.renew(claim, 10)
-            assert claim.deadline - own.monotonic() == pytest.approx(10)
-        for each in (clock, own):
-            each.advance(9.9)
+            assert claim.deadline - set_back.monotonic() == pytest.approx(10)
+        for either_clock in (clock, set_back):
+            either_clock.advance(9.9)
         assert await frontier.claim() == []
         await queue.complete(claim)
 

@@ -51,7 +51,7 @@ async def test_worker_handles_every_item_and_ends(backend: DynamoDBBackend, conf
         assert (summary.skipped, summary.lost) == (1, 0)
 
 
-async def test_worker_summary_counts_each_item_by_what_its_handler_did(
+async def test_worker_summary_counts_each_item_by_the_result_of_its_handler(
     backend: DynamoDBBackend, config: DynamoDBConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with DynamoDBBackend(config.model_copy(update={"frontier_retry_delay": 0.1})) as timed:
@@ -102,7 +102,7 @@ async def test_worker_summary_counts_each_item_by_what_its_handler_did(
         assert summary.retried == 5
         assert await frontier.stats() == FrontierStats(completed=4, skipped=3, failed=2)
         assert failures == [(url(1), FrontierStatus.FAILED)]
-    dead = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    dead = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert dead == [
         f"the handler of {url(1)} has failed in attempt 1, it is given up: DoNotRetry('no HTML')",
         f"{url(7)} is given up after attempt 3",
@@ -133,7 +133,7 @@ async def test_worker_that_is_cancelled_releases_its_claims(
 
 
 async def renewed(keeper: LeaseKeeper, clock: ManualClock) -> None:
-    """Waits until a keeper has renewed what is due: its clock does not stand still for that."""
+    """Waits until a keeper has renewed the leases that are due, since the clock does not wait for it."""
     await clock.wait_for_sleeper()
     while keeper._renewing:  # noqa: ASYNC110 # no event tells
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The index of a site: whatever happens, it ends with the chunks of all current versions, and no others."""
+"""The index of a site ends with the chunks of all current versions and no others, after any history."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_sync_index_embeds_nothing_of_unchanged_pages(backend: DynamoDBBac
 
 
 async def test_sync_index_of_a_page_that_was_changed_back_embeds_nothing(backend: DynamoDBBackend) -> None:
-    """The index has the version already of which the change tells."""
+    """The index already has the version of the change."""
     index = MemoryIndex()
     await write(backend, "a", paragraphs("a", 3))
     await sync(backend, index)
@@ -159,7 +159,7 @@ async def test_sync_index_of_a_page_that_was_changed_back_embeds_nothing(backend
     assert await sync(backend, index) == SyncReport(unchanged=1)
 
 
-async def test_sync_index_deletes_what_another_splitter_leaves(backend: DynamoDBBackend) -> None:
+async def test_sync_index_deletes_chunks_that_another_splitter_has_left(backend: DynamoDBBackend) -> None:
     """The number of chunks is recorded, not computed anew."""
     index = MemoryIndex()
     await fill(backend)
@@ -270,7 +270,7 @@ async def test_clear_index_deletes_all_chunks_and_a_sync_brings_them_back(
     assert index.texts() == await chunks_of_site(backend)
 
 
-async def test_delete_site_deletes_what_is_stored_of_its_indexes(backend: DynamoDBBackend) -> None:
+async def test_delete_site_deletes_the_records_of_its_indexes(backend: DynamoDBBackend) -> None:
     await fill(backend)
     await sync(backend, MemoryIndex())
     await backend.delete_site("site")
@@ -284,7 +284,7 @@ async def test_delete_site_deletes_what_is_stored_of_its_indexes(backend: Dynamo
 async def test_sync_index_after_its_changes_have_expired_compares_all_pages(
     dynamodb_config: DynamoDBConfig, clock: ManualClock
 ) -> None:
-    """A page that is gone meanwhile is in no listing; what is unchanged is not embedded again."""
+    """A page that is gone meanwhile is in no listing. Unchanged pages are not embedded again."""
     config = dynamodb_config.model_copy(update={"change_retention_days": 2})
     index = MemoryIndex()
     async with DynamoDBBackend(config, clock=clock) as backend:
@@ -385,7 +385,7 @@ async def test_sync_index_that_is_cancelled_waits_for_the_index(backend: DynamoD
 
 
 @pytest.mark.parametrize("failing", ["upsert", "delete", "split"])
-async def test_sync_index_raises_what_the_index_or_the_splitter_raises(
+async def test_sync_index_raises_errors_of_the_index_and_the_splitter(
     backend: DynamoDBBackend, failing: str
 ) -> None:
     index = MemoryIndex()

@@ -48,8 +48,8 @@ async def test_get_pages_bulk_keeps_the_order_of_the_ids(backend: DynamoDBBacken
     pages = {f"p{i}": make_page(f"p{i}") for i in range(230)}
     await backend.save_pages_bulk([*pages.values(), make_page("other", "other")])
     ids = [f"p{i}" for i in range(229, -1, -2)]
-    found = await backend.get_pages_bulk("site", iter([*ids, "absent", "other", ids[0]]))
-    assert found == [pages[each] for each in ids]
+    stored = await backend.get_pages_bulk("site", iter([*ids, "absent", "other", ids[0]]))
+    assert stored == [pages[page_id] for page_id in ids]
     assert await backend.get_pages_bulk("site", []) == []
     with pytest.raises(InvalidKeyError, match="page_id"):
         await backend.get_pages_bulk("site", ["p1", ""])
@@ -139,8 +139,8 @@ async def test_save_page_with_the_same_page_id_in_two_sites(backend: DynamoDBBac
 async def test_save_pages_bulk_keeps_the_last_of_each_key_and_counts_keys(backend: DynamoDBBackend) -> None:
     pages = [make_page(f"p{i % 40}", depth=i) for i in range(70)]
     assert await backend.save_pages_bulk(iter(pages)) == 40
-    found = {page.page_id: page.depth for page in await backend.list_pages("site")}
-    assert found == {page.page_id: page.depth for page in pages}
+    depths = {page.page_id: page.depth for page in await backend.list_pages("site")}
+    assert depths == {page.page_id: page.depth for page in pages}
     assert await backend.save_pages_bulk([]) == 0
 
 

@@ -30,8 +30,8 @@ async def test_crawl_run_round_trip(backend: DynamoDBBackend, record: Any) -> No
 async def test_page_round_trip(backend: DynamoDBBackend, record: Any) -> None:
     await backend.save_page(record)
     assert await backend.get_page(record.site_id, record.page_id) == record
-    found = await backend.get_page_by_url(record.site_id, record.url)
-    assert found is not None
+    by_url = await backend.get_page_by_url(record.site_id, record.url)
+    assert by_url is not None
 
 
 @given(factories.versions)

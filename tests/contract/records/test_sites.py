@@ -37,11 +37,11 @@ async def test_list_sites_in_slices(backend: DynamoDBBackend) -> None:
     for site in sites.values():
         await backend.save_site(site)
     slices = await all_slices(lambda cursor: backend.list_sites(limit=3, cursor=cursor))
-    found = [site for part in slices for site in part]
+    listed = [site for part in slices for site in part]
     assert all(len(part) <= 3 for part in slices)
-    assert {each.site_id: each for each in found} == sites
-    assert len(found) == 10
-    assert sorted([each.site_id async for each in backend.iter_sites()]) == sorted(sites)
+    assert {site.site_id: site for site in listed} == sites
+    assert len(listed) == 10
+    assert sorted([site.site_id async for site in backend.iter_sites()]) == sorted(sites)
 
 
 async def test_list_sites_refuses_a_wrong_limit_or_cursor(backend: DynamoDBBackend) -> None:
@@ -111,7 +111,7 @@ async def test_delete_site_keeps_items_of_another_site_with_the_same_run_id(back
         await backend.save_run(make_run("same", site_id))
         await backend.save_frontier_item(make_item(f"item-{site_id}", "same", site_id))
     await backend.delete_site("one")
-    assert [each.item_id for each in await backend.get_frontier_items("same")] == ["item-two"]
+    assert [item.item_id for item in await backend.get_frontier_items("same")] == ["item-two"]
 
 
 async def test_save_site_stores_thousands_of_seeds(backend: DynamoDBBackend) -> None:

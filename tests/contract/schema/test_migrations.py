@@ -83,7 +83,7 @@ async def test_initialize_refuses_tables_of_a_newer_schema_version(
         older = DynamoDBBackend(dynamodb_config)
         with pytest.raises(SchemaVersionError, match=r"version 4, this package has 2: upgrade") as caught:
             await getattr(older, call)()
-        assert (caught.value.found, caught.value.wanted) == (4, 2)
+        assert (caught.value.stored, caught.value.wanted) == (4, 2)
         await older.close()
 
 
@@ -97,10 +97,10 @@ async def test_initialize_refuses_tables_of_an_older_schema_version_until_migrat
     seen: list[MigrationProgress] = []
     # Each page by the first step; those whose depth was set by the second had it below seven, all of them.
     assert await later.migrate(seen.append) == 2 * PAGES
-    assert sum(each.rewritten for each in seen) == 2 * PAGES
+    assert sum(progress.rewritten for progress in seen) == 2 * PAGES
     # A second look, that finds nothing, for each step.
-    assert sum(each.seen for each in seen) >= 4 * PAGES
-    assert {each.version for each in seen} == {3}
+    assert sum(progress.seen for progress in seen) >= 4 * PAGES
+    assert {progress.version for progress in seen} == {3}
     await check(dynamodb_config)
     assert await later.migrate() == 0
 

@@ -172,8 +172,8 @@ async def put(config: DynamoDBConfig, name: str, *items: Any) -> None:
 
 async def raw(config: DynamoDBConfig, name: str, **options: Any) -> list[Any]:
     async with open_client(config) as client:
-        found = await client.scan(TableName=config.table_prefix + name, **options)
-        return list(found["Items"])
+        response = await client.scan(TableName=config.table_prefix + name, **options)
+        return list(response["Items"])
 
 
 async def version_of(config: DynamoDBConfig) -> int:
@@ -201,7 +201,7 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
     # The items of a run that is proven finished are not read.
     assert ("Query", f"{old.table_prefix}frontier") not in migrating.metrics()
     assert await version_of(old) == 2
-    assert {(each.version, each.table) for each in seen} == {
+    assert {(progress.version, progress.table) for progress in seen} == {
         (2, f"{old.table_prefix}pages"),
         (2, f"{old.table_prefix}runs"),
         (2, f"{old.table_prefix}frontier"),
@@ -222,9 +222,9 @@ async def test_migrate_to_version_2_keeps_all_that_can_be_read(old: DynamoDBConf
             "kept": "https://example.org/a",
         }
         for page_id, page in pages.items():
-            found = await backend.get_page_by_url("site", page.url)
-            assert found is not None
-            assert found.page_id == page_id
+            by_url = await backend.get_page_by_url("site", page.url)
+            assert by_url is not None
+            assert by_url.page_id == page_id
         assert await backend.mark_seen("site", [URL]) == 1
         version = await backend.get_current_version("site", "moved")
         assert version is not None
@@ -281,7 +281,7 @@ async def test_migrate_to_version_2_keeps_the_number_of_the_hosts_of_a_run(old: 
 
 async def test_migrate_to_version_2_moves_the_items_of_runs_as_they_are(old: DynamoDBConfig) -> None:
     await put(old, "frontier", *(item("a~1b", f"i{i}", "failed", **text(payload="x")) for i in range(40)))
-    before = {each["item_id"]["S"]: each for each in await raw(old, "frontier")}
+    before = {stored["item_id"]["S"]: stored for stored in await raw(old, "frontier")}
     changed: list[Any] = []
 
     async def changes(operation: str, request: dict[str, Any], call: Any) -> Any:
@@ -293,17 +293,33 @@ async def test_migrate_to_version_2_moves_the_items_of_runs_as_they_are(old: Dyn
 
     await DynamoDBBackend(old, client_factory=intercepting(changes)).migrate()
     after = await raw(old, "frontier")
-    assert not [each for each in after if each["run_id"]["S"] in ("done", "a~1b")]
-    moved = {each["item_id"]["S"]: each for each in after if each["run_id"]["S"].endswith(("#done", "#a~1b"))}
+    assert not [stored for stored in after if stored["run_id"]["S"] in ("done", "a~1b")]
+    moved = {
+        stored["item_id"]["S"]: stored
+        for stored in after
+        if stored["run_id"]["S"].endswith(("#done", "#a~1b"))
+    }
     of_item = changed[0]["item_id"]["S"]
     before[of_item] |= text(last_error="late")
     for item_id in ("one", "two", *(f"i{i}" for i in range(40))):
         assert moved[item_id] == {**before[item_id], "run_id": moved[item_id]["run_id"]}
     async with DynamoDBBackend(old) as backend:
         items = await backend.get_frontier_items("a#b")
-        assert {each.item_id for each in items} == {f"i{i}" for i in range(40)}
-        assert {each.run_id for each in items} == {"a#b"}
+        assert {item.item_id for item in items} == {f"i{i}" for i in range(40)}
+        assert {item.run_id for item in items} == {"a#b"}
         assert await backend.clear_frontier("a#b") == 40
+
+
+async def test_delete_site_after_migrate_to_version_2_leaves_nothing_of_a_run_that_got_links(
+    old: DynamoDBConfig,
+) -> None:
+    await DynamoDBBackend(old).migrate()
+    async with DynamoDBBackend(old) as backend:
+        # These two hosts get records in the layout of version 2.
+        await backend.frontier("site", "done").add(["https://example.org/new", "https://new.example.org/"])
+    async with DynamoDBBackend(old) as backend:
+        assert await backend.delete_site("site")
+    assert await raw(old, "frontier") == []
 
 
 async def test_migrate_to_version_2_refuses_while_runs_are_open_and_names_them(old: DynamoDBConfig) -> None:
@@ -435,9 +451,9 @@ async def test_migrate_to_version_2_resumes_after_an_interruption(
     assert ends >= count
     async with DynamoDBBackend(old) as backend:
         for i in range(count):
-            found = await backend.get_page_by_url("site", f"https://example.org/{i}")
-            assert found is not None
-            assert found.page_id == f"p{i}"
+            by_url = await backend.get_page_by_url("site", f"https://example.org/{i}")
+            assert by_url is not None
+            assert by_url.page_id == f"p{i}"
     # Nothing was rewritten twice: of the other records, a page, two runs and two frontier items.
     assert sum(rewritten) == count + 5
 

@@ -27,7 +27,11 @@ class HashEmbedder:
     def run(self, documents: list[Document]) -> dict[str, list[Document]]:
         assert self._is_warm
         self.embedded += len(documents)
-        return {"documents": [replace(each, embedding=vector(each.content or "")) for each in documents]}
+        return {
+            "documents": [
+                replace(document, embedding=vector(document.content or "")) for document in documents
+            ]
+        }
 
 
 def vector(text: str) -> list[float]:
@@ -35,7 +39,7 @@ def vector(text: str) -> list[float]:
 
 
 class StrictDocumentStore(InMemoryDocumentStore):
-    """Does what the protocol of Haystack says: a document that is not there cannot be deleted."""
+    """Follows the protocol of Haystack: deleting a document that is not there raises."""
 
     def delete_documents(self, document_ids: list[str]) -> None:
         for document_id in document_ids:

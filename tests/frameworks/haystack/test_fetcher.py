@@ -40,7 +40,7 @@ async def test_fetcher_makes_a_document_of_each_page(backend: DynamoDBBackend) -
     }
 
 
-async def test_fetcher_leaves_out_what_is_not_known_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
+async def test_fetcher_leaves_out_unknown_metadata_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
     await commit(backend, "a", markdown="", plain_text="Text.")
     await commit(backend, "b")
     await backend.commit_page(make_page("b", status_code=404))

@@ -44,7 +44,7 @@ async def test_loader_makes_a_document_of_each_page(backend: DynamoDBBackend) ->
     assert await asyncio.to_thread(loader.load) == [document]
 
 
-async def test_loader_leaves_out_what_is_not_known_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
+async def test_loader_leaves_out_unknown_metadata_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
     await commit(backend, "a", markdown="", plain_text="Text.")
     await commit(backend, "b")
     await backend.commit_page(make_page("b", status_code=404))
@@ -85,7 +85,7 @@ async def test_lazy_load_that_is_not_exhausted_leaves_no_thread(backend: DynamoD
         return first
 
     assert await asyncio.to_thread(load_one) == "p00"
-    assert [each.name for each in threading.enumerate() if each.name == "ragcrawl_dynamo"] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name == "ragcrawl_dynamo"] == []
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,11 @@ async def test_sync_vectorstore_follows_the_site(backend: DynamoDBBackend) -> No
                 async for version in backend.iter_versions("site")
             ]
         )
-        return counted((each.metadata["page"], each.page_content) for each in documents)
+        return counted((document.metadata["page"], document.page_content) for document in documents)
 
     def stored() -> dict[tuple[str, str], int]:
         documents = index.vectorstore.similarity_search("", k=1000)
-        return counted((each.metadata["page_id"], each.page_content) for each in documents)
+        return counted((document.metadata["page_id"], document.page_content) for document in documents)
 
     await fill(backend)
     await sync_vectorstore(backend, "site", "search", index.vectorstore, splitter)

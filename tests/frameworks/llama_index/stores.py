@@ -41,7 +41,7 @@ class HashEmbedding(BaseEmbedding):
 
 
 class TableVectorStore(BasePydanticVectorStore):
-    """Does what those of LanceDB and Postgres do.
+    """Behaves as the stores of LanceDB and Postgres do.
 
     A node that is added twice is there twice, and nothing can be deleted before the first node has created
     the table.
@@ -95,7 +95,7 @@ class LlamaIndexIndex(NodeIndex):
 
 
 class SimpleIndex(LlamaIndexIndex):
-    """The store of LlamaIndex's core, which keeps no text: the vectors say what they were made of."""
+    """The store of LlamaIndex's core, which keeps no text. The vectors show the texts they were made of."""
 
     def __init__(self) -> None:
         self.simple = SimpleVectorStore()

@@ -53,7 +53,7 @@ async def test_reader_embeds_the_title_and_lets_a_language_model_cite(backend: D
     assert shown == "source: https://example.com/json\ntitle: json"
 
 
-async def test_reader_leaves_out_what_is_not_known_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
+async def test_reader_leaves_out_unknown_metadata_and_pages_that_are_gone(backend: DynamoDBBackend) -> None:
     await commit(backend, "a", markdown="", plain_text="Text.")
     await commit(backend, "b")
     await backend.commit_page(make_page("b", status_code=404))
@@ -95,7 +95,7 @@ async def test_lazy_load_data_that_is_not_exhausted_leaves_no_thread(backend: Dy
         return first
 
     assert await asyncio.to_thread(load_one) == "p00"
-    assert [each.name for each in threading.enumerate() if each.name == "ragcrawl_dynamo"] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name == "ragcrawl_dynamo"] == []
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from tests.support.indexes import chunks_of_site, edit, fill, paragraphs, remove
 
 __all__ = ["clock"]
 
-# Of the store on this machine; a server has them.
+# Only the store on this machine gives these warnings.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
 URL = "https://example.com/guide"
@@ -83,7 +83,7 @@ async def test_sync_vector_store_cites_the_section_of_each_node(
         assert {"url", "site", "page_id", "version_id", "crawled_at", "position"} <= node.metadata.keys()
 
 
-async def test_sync_vector_store_embeds_title_and_section_and_keeps_what_the_parser_made(
+async def test_sync_vector_store_embeds_title_and_section_and_keeps_the_text_of_the_parser(
     backend: DynamoDBBackend,
 ) -> None:
     index = TableIndex()
@@ -107,9 +107,9 @@ async def test_sync_vector_store_answers_queries_of_llama_index(backend: DynamoD
     )
     searched = VectorStoreIndex.from_vector_store(index.vector_store, embed_model=index.model)
     (text,) = [text for text in index.model.texts if "run()" in text]
-    (found,) = searched.as_retriever(similarity_top_k=1).retrieve(text)
-    assert found.node.metadata["section"] == "Guide > Usage"
-    assert found.node.ref_doc_id == "guide"
+    (result,) = searched.as_retriever(similarity_top_k=1).retrieve(text)
+    assert result.node.metadata["section"] == "Guide > Usage"
+    assert result.node.ref_doc_id == "guide"
     answer = searched.as_query_engine(llm=MockLLM(), similarity_top_k=1).query(text)
     assert f"source: {URL}#guide" in str(answer)
 
@@ -196,7 +196,7 @@ async def test_sync_vector_store_keeps_its_nodes_if_the_model_fails(backend: Dyn
 
 @on_moto
 async def test_sync_vector_store_with_async_clients(backend: DynamoDBBackend) -> None:
-    """They may have no other methods."""
+    """The clients may have no other methods."""
 
     class AsyncStore(TableVectorStore):
         async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -240,7 +240,7 @@ async def test_sync_vector_store_refuses_a_store_that_cannot_delete_nodes(backen
 
     for name in ("delete_nodes", "adelete_nodes"):
         setattr(WithoutDelete, name, getattr(TableVectorStore.__base__, name))
-    with pytest.raises(InvalidArgumentError, match="WithoutDelete has not"):
+    with pytest.raises(InvalidArgumentError, match="WithoutDelete has no delete_nodes"):
         await sync_vector_store(backend, "site", "search", WithoutDelete(), [], HashEmbedding())
 
 
@@ -262,7 +262,7 @@ async def test_sync_vector_store_that_is_killed_at_any_step_is_completed_by_the_
 
 
 class FlakyStore(TableVectorStore):
-    """Fails now and then, before or after it has done what was asked."""
+    """Fails now and then, before or after the call takes effect."""
 
     _chance: random.Random | None = PrivateAttr(default=None)
 

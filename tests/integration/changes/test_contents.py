@@ -43,7 +43,7 @@ async def test_iter_changes_looks_again_for_a_version_that_its_transaction_has_n
     await commit(backend, "a")
     config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
     async with DynamoDBBackend(config, client_factory=intercepting(around)) as reader:
-        (change,) = [each async for each in reader.iter_changes("site", "indexer", include_content=True)]
+        (change,) = [change async for change in reader.iter_changes("site", "indexer", include_content=True)]
     assert change.page.current_version_id == "1"
     assert (change.version and change.version.markdown) == markdown
     assert reads == min(torn_reads + 1, 5)
@@ -63,8 +63,12 @@ async def test_iter_changes_with_content_raises_at_a_damaged_body_and_gets_past_
     with pytest.raises(CorruptContentError) as caught:
         await anext(changes)
     assert caught.value.page_id == "b"
-    assert [each.page.page_id async for each in backend.iter_changes("site", "indexer")] == ["a", "b", "c"]
-    assert [each async for each in backend.iter_changes("site", "indexer", include_content=True)] == []
+    assert [change.page.page_id async for change in backend.iter_changes("site", "indexer")] == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert [change async for change in backend.iter_changes("site", "indexer", include_content=True)] == []
 
 
 async def peak(iterator: Any) -> int:
@@ -72,8 +76,8 @@ async def peak(iterator: Any) -> int:
     count = 0
     tracemalloc.start()
     try:
-        async for each in iterator:
-            version: PageVersion | None = each.version if isinstance(each, PageChange) else each
+        async for record in iterator:
+            version: PageVersion | None = record.version if isinstance(record, PageChange) else record
             assert version is not None
             assert version.html is not None
             count += 1

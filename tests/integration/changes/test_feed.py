@@ -24,7 +24,7 @@ pytestmark = on_dynamodb_local
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers that use up every number that is open below one that is not, at once."""
+    """Readers that give up open numbers at once, if a later number is used."""
     monkeypatch.setattr(_changes, "SETTLE_SECONDS", -3600.0)
 
 
@@ -59,13 +59,13 @@ class Gate:
 
 
 async def names(backend: DynamoDBBackend, cursor: str) -> tuple[list[str], str]:
-    found = []
+    page_ids = []
     while True:
         part = await backend.list_changes("site", limit=1, cursor=cursor)
-        found += [each.page.page_id for each in part]
+        page_ids += [change.page.page_id for change in part]
         cursor = part.cursor
         if part.is_end:
-            return found, cursor
+            return page_ids, cursor
 
 
 async def test_list_changes_waits_for_a_commit_that_is_under_way(
@@ -78,9 +78,9 @@ async def test_list_changes_waits_for_a_commit_that_is_under_way(
         late = asyncio.create_task(commit(writer, "late"))
         await gate.reached.wait()
         await commit(writer, "beyond")
-        found, cursor = await names(backend, cursor)
-        assert found == ["first"]
-        # A reader that begins now begins below it.
+        page_ids, cursor = await names(backend, cursor)
+        assert page_ids == ["first"]
+        # A reader that begins now begins before the open commit.
         newer = await present(backend)
         gate.open.set()
         await late
@@ -90,7 +90,7 @@ async def test_list_changes_waits_for_a_commit_that_is_under_way(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_list_changes_has_a_late_commit_further_on(
+async def test_list_changes_returns_a_late_commit_under_a_later_number(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     gate = Gate("late")
@@ -99,13 +99,13 @@ async def test_list_changes_has_a_late_commit_further_on(
         late = asyncio.create_task(commit(writer, "late"))
         await gate.reached.wait()
         await commit(writer, "beyond")
-        found, cursor = await names(backend, cursor)
-        assert found == ["beyond"]
+        page_ids, cursor = await names(backend, cursor)
+        assert page_ids == ["beyond"]
         gate.open.set()
         await late
-        found, cursor = await names(backend, cursor)
-        assert found == ["late"]
-        # It kept its shard.
+        page_ids, cursor = await names(backend, cursor)
+        assert page_ids == ["late"]
+        # The process has kept its shard.
         await commit(writer, "next")
     assert (await names(backend, cursor))[0] == ["next"]
     assert gate.sent["late"] == 2
@@ -123,9 +123,9 @@ async def test_change_log_shard_held_by_two_processes_loses_nothing(
         held, others = one._rooms.change_log._held["site"], two._rooms.change_log._held
         await commit(two, "b")
         others["site"].name, others["site"].next_number = held.name, held.next_number
-        await asyncio.gather(*(commit(each, f"{i}") for i, each in enumerate((one, two) * 8)))
-    found, _ = await names(backend, cursor)
-    assert sorted(found) == sorted(["a", "b", *(f"{i}" for i in range(16))])
+        await asyncio.gather(*(commit(process, f"{i}") for i, process in enumerate((one, two) * 8)))
+    page_ids, _ = await names(backend, cursor)
+    assert sorted(page_ids) == sorted(["a", "b", *(f"{i}" for i in range(16))])
 
 
 async def test_list_changes_reads_a_page_again_that_was_read_inside_its_transaction(
@@ -150,15 +150,17 @@ async def test_list_changes_reads_a_page_again_that_was_read_inside_its_transact
 
     config = dynamodb_config.model_copy(update={"retry_base_delay": 0.0})
     async with DynamoDBBackend(config, client_factory=intercepting(around)) as reader:
-        async for each in reader.iter_changes("site", "warm up"):
-            assert each.page.current_version_id == "1"
+        async for change in reader.iter_changes("site", "warm up"):
+            assert change.page.current_version_id == "1"
         old.clear()
         reads = 0
         page = await reader.get_pages_bulk("site", ["a"])
         assert page[0].current_version_id == "1"
         await commit(backend, "a", "2")
         part = await reader.list_changes("site", cursor=cursor)
-        assert [(each.kind, each.page.current_version_id) for each in part] == [(ChangeKind.CHANGED, "2")]
+        assert [(change.kind, change.page.current_version_id) for change in part] == [
+            (ChangeKind.CHANGED, "2")
+        ]
         assert reads == 3
 
 
@@ -190,7 +192,7 @@ async def test_change_log_entries_expire_and_shards_do_not(
 
 
 class Reader:
-    """Follows the feed and keeps an index of it, as a consumer would."""
+    """Follows the feed, and keeps an index of the pages, as a consumer does."""
 
     def __init__(self, backend: DynamoDBBackend, chance: random.Random) -> None:
         self.backend = backend
@@ -201,8 +203,8 @@ class Reader:
 
     async def read(self, cursor: str | None) -> str:
         part = await self.backend.list_changes("site", limit=self.chance.randrange(1, 9), cursor=cursor)
-        for each in part:
-            self.note(each)
+        for change in part:
+            self.note(change)
         self.is_end = part.is_end
         return part.cursor
 
@@ -227,7 +229,7 @@ class Reader:
 
 
 class Follower(Reader):
-    """Likewise as a consumer that reads the content and is killed now and then."""
+    """Does the same as a consumer that reads the content and is killed now and then."""
 
     async def follow(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -265,7 +267,7 @@ async def until_pages(backend: DynamoDBBackend, count: int) -> None:
 async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    """Readers that wait for nobody, and writers that are late, lose answers and are killed.
+    """Readers that wait for no commit, and writers that are late, lose answers and are killed.
 
     In the end each reader's index equals the pages, whenever it began.
     """
@@ -292,15 +294,15 @@ async def test_list_changes_misses_nothing_when_writers_race_and_are_killed(
             await processes.kill(writers[killed])
             writers[killed] = start()
     finally:
-        for each in writers:
-            await processes.kill(each)
-        # What the engine had received it has applied by then.
+        for writer in writers:
+            await processes.kill(writer)
+        # By then the engine has applied all requests that it had received.
         await asyncio.sleep(1)
         stop.set()
         await asyncio.gather(*following)
     pages = [page async for page in backend.iter_pages("site", include_tombstones=True)]
     assert len(pages) > 10 * change_worker.SHARED_PAGES
-    expected = {each.page_id: None if each.is_tombstone else each.current_version_id for each in pages}
+    expected = {page.page_id: None if page.is_tombstone else page.current_version_id for page in pages}
     for reader in readers:
         alive = {page_id: version for page_id, version in reader.index.items() if version is not None}
         assert alive == {page_id: version for page_id, version in expected.items() if version is not None}

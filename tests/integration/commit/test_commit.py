@@ -49,7 +49,7 @@ async def check_whole(backend: DynamoDBBackend) -> None:
     for page in pages:
         number = int(page.url.rpartition("/")[2])
         versions = await backend.list_versions(page.site_id, page.page_id)
-        assert [(each.version_id, each.markdown) for each in versions] == [
+        assert [(version.version_id, version.markdown) for version in versions] == [
             (f"v{number}", dense_text(20, f"{number}"))
         ]
 
@@ -115,23 +115,23 @@ async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
     monkeypatch.setattr(_changes, "SETTLE_SECONDS", -3600.0)
 
     async def crawl(step: int, moment: str) -> int:
-        own = dynamodb_config.model_copy(
+        step_config = dynamodb_config.model_copy(
             update={"table_prefix": f"{dynamodb_config.table_prefix}{step}{moment}_"}
         )
-        config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
-        async with DynamoDBBackend(config) as backend:
-            assert [each async for each in backend.iter_changes("site", "reader")] == []
+        worker_config = commit_worker.settings(str(step_config.endpoint_url), step_config.table_prefix)
+        async with DynamoDBBackend(worker_config) as backend:
+            assert [change async for change in backend.iter_changes("site", "reader")] == []
             await backend.frontier("site", "run").add([url(0)])
-            code = await run_worker(own, step, moment)
+            code = await run_worker(step_config, step, moment)
             assert code in (0, -signal.SIGKILL)
             # No torn page is visible.
             async for page in backend.iter_pages("site"):
                 version = await backend.get_current_version("site", page.page_id)
                 assert version is not None
-            assert await run_worker(own) == 0
+            assert await run_worker(step_config) == 0
             await check_whole(backend)
-            # A reader of changes that began before all of it gets each page, once it counts nothing as late.
-            changed = [each.page.page_id async for each in backend.iter_changes("site", "reader")]
+            # A reader of changes that began before the crawl gets each page, once it gives up open numbers.
+            changed = [change.page.page_id async for change in backend.iter_changes("site", "reader")]
             assert len(set(changed)) == len(changed) == commit_worker.PAGES
         return code
 
@@ -141,7 +141,7 @@ async def test_commit_page_once_though_the_worker_is_killed_at_any_step(
     codes = []
     # Most of the time they wait for the lease of the killed worker to end.
     for i in range(0, len(steps), 4):
-        codes += await asyncio.gather(*(crawl(*each) for each in steps[i : i + 4]))
+        codes += await asyncio.gather(*(crawl(*kill) for kill in steps[i : i + 4]))
     assert codes == [-signal.SIGKILL] * len(steps)
 
 
@@ -202,8 +202,11 @@ async def test_commit_page_of_different_pages_does_not_conflict(backend: DynamoD
             for claim in claims
         )
     )
-    commits = [each for (name, _), each in backend.metrics().items() if name == "TransactWriteItems"]
-    assert (sum(each.requests for each in commits), sum(each.retries for each in commits)) == (64, 0)
+    commits = [counters for (name, _), counters in backend.metrics().items() if name == "TransactWriteItems"]
+    assert (
+        sum(counters.requests for counters in commits),
+        sum(counters.retries for counters in commits),
+    ) == (64, 0)
     assert await frontier.is_finished()
 
 
@@ -234,7 +237,7 @@ async def test_commit_page_whose_answer_was_lost_is_done_once(
         if operation != "transact_write_items":
             return await call(**request)
         tokens.append(request["ClientRequestToken"])
-        # As if the engine had forgotten the token: the second attempt meets what the first one did.
+        # As if the engine had forgotten the token: the second attempt finds the writes of the first one.
         answer = await call(
             **{**request, "ClientRequestToken": f"{request['ClientRequestToken']}{len(tokens)}"}
         )

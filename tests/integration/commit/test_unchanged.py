@@ -166,7 +166,7 @@ async def test_commit_page_unchanged_repeated_after_a_lost_end_returns_the_recor
         assert await other.commit_page(page(), make_version("v2"), claim=claim) == UNCHANGED
         assert claim.ended
         assert not claim.lost
-        # What changed the page since does not change the result.
+        # A later change of the page does not change the result.
         await backend.commit_page(page(), make_version("v3", content_hash="other"))
         assert await other.commit_page(page(), make_version("v2"), claim=claim) == UNCHANGED
     run = await backend.complete_run("site", "run")
@@ -226,7 +226,7 @@ async def test_commit_page_unchanged_by_a_superseded_worker_raises_and_writes_fr
 
 
 class StillClock(ManualClock):
-    """One of its two times does not pass: the machine sleeps, or its time of day is set back."""
+    """A clock of which one time stands still: the machine sleeps, or its time of day is set back."""
 
     def __init__(self, start: datetime, still: str) -> None:
         super().__init__(start)
@@ -388,17 +388,17 @@ async def test_commit_page_unchanged_once_though_the_worker_is_killed_at_any_ste
             process.kill()
 
     async def crawl(step: int, moment: str) -> int:
-        own = dynamodb_config.model_copy(
+        step_config = dynamodb_config.model_copy(
             update={"table_prefix": f"{dynamodb_config.table_prefix}{step}{moment}_"}
         )
-        config = commit_worker.settings(str(own.endpoint_url), own.table_prefix)
-        async with DynamoDBBackend(config) as backend:
+        worker_config = commit_worker.settings(str(step_config.endpoint_url), step_config.table_prefix)
+        async with DynamoDBBackend(worker_config) as backend:
             await backend.frontier("site", "run").add([commit_worker.url(0)])
-            assert await work(own) == 0
+            assert await work(step_config) == 0
             started_at = max([page.last_crawled or datetime.min async for page in backend.iter_pages("site")])
             frontier = backend.frontier("site", "again")
             await frontier.add([commit_worker.url(0)])
-            code = await work(own, step, moment, "again")
+            code = await work(step_config, step, moment, "again")
             completed = {
                 item.item_id
                 for item in await backend.get_frontier_items("again")
@@ -408,7 +408,7 @@ async def test_commit_page_unchanged_once_though_the_worker_is_killed_at_any_ste
                 assert page.last_crawled is not None
                 # No item is completed before its page is fresh.
                 assert page.page_id not in completed or page.last_crawled > started_at
-            assert await work(own, None, "before", "again") == 0
+            assert await work(step_config, None, "before", "again") == 0
             assert await frontier.is_finished()
             await backend.save_run(make_run("again", status="running", started_at=started_at))
             run = await backend.complete_run("site", "again")
@@ -420,5 +420,5 @@ async def test_commit_page_unchanged_once_though_the_worker_is_killed_at_any_ste
     steps = [(step, moment) for step in range(1, 9) for moment in ("before", "after")]
     codes = []
     for i in range(0, len(steps), 4):
-        codes += await asyncio.gather(*(crawl(*each) for each in steps[i : i + 4]))
+        codes += await asyncio.gather(*(crawl(*kill) for kill in steps[i : i + 4]))
     assert codes == [-signal.SIGKILL] * len(steps)

@@ -29,7 +29,7 @@ LARGE = dense_text(500)
 
 
 async def body_items(config: DynamoDBConfig) -> list[Any]:
-    """The keys of everything in the versions table that is no head."""
+    """The keys of all items in the versions table except heads."""
     async with open_client(config) as client:
         pages = client.get_paginator("scan").paginate(TableName=f"{config.table_prefix}versions")
         items = [item async for page in pages for item in page["Items"]]
@@ -76,12 +76,12 @@ async def test_collect_garbage_removes_the_invisible_parts_of_a_killed_worker(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
     await kill_a_worker(dynamodb_config)
-    assert [each.version_id for each in await backend.list_versions("site", "page")] == ["saved"]
+    assert [version.version_id for version in await backend.list_versions("site", "page")] == ["saved"]
     assert await backend.get_version("site", "page", "killed") is None
     before = await body_items(dynamodb_config)
     left = [item for item in before if item["version_key"]["S"].startswith("killed#")]
     assert len(left) >= 3
-    # Too young: its worker may be alive.
+    # The body is too young to be collected: its worker may be alive.
     assert (await backend.collect_garbage("site")).bodies_removed == 0
     planned = await backend.collect_garbage("site", grace_hours=0, dry_run=True)
     assert (planned.bodies_total, planned.bodies_removed, planned.parts_removed) == (2, 1, len(left))
@@ -159,7 +159,7 @@ async def test_get_version_of_a_torn_body_raises_and_names_the_version(
 
 @pytest.mark.parametrize("applied", [True, False], ids=["answer lost", "request lost"])
 @pytest.mark.parametrize("kilobytes", [8, 500], ids=["in a batch", "alone"])
-async def test_save_version_writes_a_body_once_whatever_was_lost(
+async def test_save_version_writes_a_body_once_although_requests_and_answers_are_lost(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, applied: bool, kilobytes: int
 ) -> None:
     async def lossy(operation: str, request: Any, call: Any) -> Any:
@@ -217,7 +217,7 @@ async def test_body_that_is_saved_anew_beside_others_does_not_replace_the_one_th
 
 
 class Pause:
-    """Stands before one request until it is resumed."""
+    """Holds back one request until the test resumes it."""
 
     def __init__(self, operation: str, attribute: str) -> None:
         self.reached = asyncio.Event()
@@ -262,7 +262,7 @@ async def test_save_version_that_joins_a_body_during_its_deletion_keeps_a_body(
         DynamoDBBackend(dynamodb_config, client_factory=intercepting(joining)) as saver,
         DynamoDBBackend(dynamodb_config, client_factory=intercepting(closing)) as deleter,
     ):
-        # The joining request itself names "closed" too, but the deleter does not join.
+        # The joining request contains "closed" too, but only the saver sends it.
         saving = asyncio.create_task(saver.save_version(new))
         await joining.reached.wait()
         deleting = asyncio.create_task(deleter.prune_versions("site", keep_last=0, allow_mass_deletion=True))
@@ -283,7 +283,7 @@ async def test_retention_keeps_a_body_that_another_version_joined(
     new = make_version("new", markdown=LARGE)
     await backend.save_version(new)
     await backend.prune_versions("site", keep_last=1)
-    assert [each.version_id for each in await backend.list_versions("site", "page")] == ["new"]
+    assert [version.version_id for version in await backend.list_versions("site", "page")] == ["new"]
     assert await backend.get_version("site", "page", "new") == new
     left = {item["version_key"]["S"].split("#")[0] for item in await body_items(dynamodb_config)}
     assert left == {"old"}
@@ -312,14 +312,14 @@ async def test_body_survives_concurrent_savers_and_deleters(
     for _ in range(2):
         for turn in range(6):
             versions = await backend.list_versions("site", f"page{turn}")
-            assert [each.markdown == LARGE for each in versions] == [True] * 6
+            assert [version.markdown == LARGE for version in versions] == [True] * 6
         await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
 
 
 async def test_save_version_repeated_after_a_lost_answer_keeps_head_and_body_together(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig
 ) -> None:
-    first, second = (make_version(markdown=dense_text(20, each)) for each in "ab")
+    first, second = (make_version(markdown=dense_text(20, seed)) for seed in "ab")
 
     async def lose_and_let_the_other_save(operation: str, request: Any, call: Any) -> Any:
         answer = await call(**request)
@@ -342,7 +342,9 @@ async def test_save_version_by_two_savers_leaves_one_whole_version(
 ) -> None:
     async with DynamoDBBackend(dynamodb_config) as other:
         versions = [make_version("v1", markdown=dense_text(500, f"{i}")) for i in range(4)]
-        await asyncio.gather(*((backend, other)[i % 2].save_version(each) for i, each in enumerate(versions)))
+        await asyncio.gather(
+            *((backend, other)[i % 2].save_version(version) for i, version in enumerate(versions))
+        )
     assert await backend.get_version("site", "page", "v1") in versions
     report = await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert report.bodies_total - report.bodies_removed == 1
@@ -404,5 +406,5 @@ async def test_max_content_bytes_of_a_reader_refuses_a_larger_body(
         max_content_bytes=100_000,
     )
     async with DynamoDBBackend(small) as reader:
-        with pytest.raises(CorruptContentError, match="over max_content_bytes = 100,000"):
+        with pytest.raises(CorruptContentError, match="more than max_content_bytes = 100,000"):
             await reader.get_version("site", "page", "v1")

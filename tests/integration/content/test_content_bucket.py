@@ -32,7 +32,7 @@ class Bucket:
 
     async def keys(self) -> list[str]:
         answer = await self.client.list_objects_v2(Bucket=self.name)
-        return [each["Key"] for each in answer.get("Contents", [])]
+        return [entry["Key"] for entry in answer.get("Contents", [])]
 
 
 @pytest_asyncio.fixture
@@ -72,7 +72,7 @@ async def test_content_bucket_holds_only_bodies_above_the_threshold(
     assert await backend.get_version("site", "page", "small") == small
     assert await backend.get_version("site", "page", "large") == large
     assert await backend.get_current_version("site", "page") == large
-    assert [each async for each in backend.iter_versions("site")] == [large]
+    assert [version async for version in backend.iter_versions("site")] == [large]
     usage = await backend.get_content_usage("site")
     assert (usage.versions, usage.write_units < 450) == (2, True)
 
@@ -84,7 +84,7 @@ async def test_content_bucket_object_goes_with_its_last_version(
         await backend.save_version(make_version(f"v{i}", markdown=LARGE, crawled_at=START + hours(i)))
     assert len(await bucket.keys()) == 1
     await backend.prune_versions("site", keep_last=1, allow_mass_deletion=True)
-    assert [each.markdown == LARGE for each in await backend.list_versions("site", "page")] == [True]
+    assert [version.markdown == LARGE for version in await backend.list_versions("site", "page")] == [True]
     await backend.save_version(make_version("v2", markdown="small now"))
     await backend.collect_garbage("site", grace_hours=0, allow_mass_deletion=True)
     assert await bucket.keys() == []

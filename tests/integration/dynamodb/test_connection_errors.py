@@ -29,7 +29,7 @@ from tests.support.tracebacks import assert_ends_at_our_error
 QUICK = {"retry_base_delay": 0.001, "retry_attempts": 3, "call_timeout": 5}
 
 
-async def test_endpoint_url_that_is_wrong_is_named_with_what_to_check() -> None:
+async def test_endpoint_url_that_is_wrong_is_named_with_the_settings_to_check() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     backend = DynamoDBBackend(local_config(url, **QUICK))
     with pytest.raises(
@@ -71,7 +71,7 @@ async def test_region_that_is_wrong_is_an_endpoint_that_does_not_exist(
         ("InvalidSignatureException", "The request signature we calculated does not match ..."),
     ],
 )  # fmt: skip
-async def test_access_denied_is_not_retried_and_says_what_is_missing(code: str, message: str) -> None:
+async def test_access_denied_is_not_retried_and_names_the_missing_action(code: str, message: str) -> None:
     async with http_server(refusing(code, message)) as url:
         backend = DynamoDBBackend(local_config(url, **QUICK))
         with pytest.raises(

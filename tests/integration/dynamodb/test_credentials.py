@@ -219,7 +219,7 @@ async def test_credentials_error_of_a_container_that_throttles_to_the_end(
     assert caught.value.is_transient
 
 
-async def test_credentials_error_is_what_a_deadline_tells_of_a_container_that_throttles(
+async def test_credentials_error_is_the_error_at_the_deadline_if_a_container_throttles(
     aws_environment: AwsEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient: dict[str, Any] = {"call_timeout": 0.5, "retry_base_delay": 60.0, "retry_max_delay": 60.0}
@@ -285,7 +285,9 @@ async def test_expired_token_that_stays_expired_is_a_credentials_error(
     aws_environment.set_keys("KEY")
     server = Server(lambda key: EXPIRED)
     async with opened(server) as gateway:
-        with pytest.raises(CredentialsError, match="also when read again: renew the credentials") as caught:
+        with pytest.raises(
+            CredentialsError, match="even after it was read again: renew the credentials"
+        ) as caught:
             await gateway.call("GetItem", GET)
     assert (caught.value.code, caught.value.status_code) == ("ExpiredTokenException", 400)
     assert server.keys == ["KEY"] * 2
@@ -302,7 +304,7 @@ async def test_signature_that_expired_is_made_anew() -> None:
 async def test_signature_that_expires_each_time_is_blamed_on_the_clock() -> None:
     server = Server(lambda key: LATE)
     async with opened(server, **STATIC) as gateway:
-        with pytest.raises(AccessDeniedError, match="also when signed anew: set the clock"):
+        with pytest.raises(AccessDeniedError, match="even with a new signature: correct the clock"):
             await gateway.call("GetItem", GET)
     assert server.keys == ["KEY"] * 2
 

@@ -1,4 +1,4 @@
-"""The tuned client beside the plain one: the same answers and errors, and other hooks see what they saw."""
+"""The tuned client gives the same answers, errors and events as the plain one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def without_metadata(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 async def all_operations(opening: AbstractAsyncContextManager[Any], table: str) -> list[Any]:
-    """Every data operation, and what came of it."""
+    """Sends every data operation, and returns the results."""
     answers: list[Any] = []
     requests: list[tuple[str, dict[str, Any]]]
     async with opening as client:
@@ -214,15 +214,15 @@ async def test_fast_path_lets_hooks_see_and_change_the_request(
         events.register("before-send.dynamodb.PutItem", note_request)
         events.register("after-call.dynamodb.PutItem", note_answer)
         await client.put_item(TableName=table, Item=ITEM)
-        found = await client.get_item(TableName=table, Key=KEY)
-    assert found["Item"]["hooked"] == {"BOOL": True}
+        response = await client.get_item(TableName=table, Key=KEY)
+    assert response["Item"]["hooked"] == {"BOOL": True}
     assert seen["params"] == {"TableName": table}
     assert b'"hooked":{"BOOL":true}' in seen["body"]
     assert seen["sent"] == seen["body"]
     assert seen["answer"]["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-# All that botocore emits about a call, as far as it depends on how the call is sent.
+# The events of botocore about a call that depend on how the call is sent.
 EVENTS = (
     *("provide-client-params", "before-parameter-build", "before-endpoint-resolution", "before-call"),
     *("request-created", "choose-signer", "before-sign", "before-send", "before-parse", "response-received"),
@@ -231,7 +231,7 @@ EVENTS = (
 
 
 async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list[Any]:
-    """The events of an answer, an error and a call without an answer, with what each is told."""
+    """The events of an answer, an error and a call without an answer, with their arguments."""
     seen: list[Any] = []
 
     def note(event_name: str, **told: Any) -> None:
@@ -255,7 +255,7 @@ async def emitted(opening: AbstractAsyncContextManager[Any], table: str) -> list
         with pytest.raises(BotoCoreError):
             await client.get_item(TableName=table, Key=KEY)
         client.meta.events.unregister("before-send", refuse)
-        # Neither what cannot be signed nor what cannot be read is an answer to be told of.
+        # A request that cannot be signed and an answer that cannot be read cause no event of an answer.
         for event, hook in (("before-parse", fail), ("before-sign", fail)):
             client.meta.events.register_first(event, hook)
             with pytest.raises(FailingHookError):
@@ -323,11 +323,14 @@ async def test_fast_path_lets_a_hook_answer_instead_of_dynamodb() -> None:
 
     async with open_client(local_config("http://127.0.0.1:1")) as client:
         client.meta.events.register("before-send.dynamodb", answer)
-        found = await client.get_item(TableName="pages", Key=KEY)
-        assert (found["Item"], found["ResponseMetadata"]["RequestId"]) == ({"page_id": {"S": "given"}}, "one")
+        response = await client.get_item(TableName="pages", Key=KEY)
+        assert (response["Item"], response["ResponseMetadata"]["RequestId"]) == (
+            {"page_id": {"S": "given"}},
+            "one",
+        )
         client.meta.events.register("before-call.dynamodb", stub)
-        found = await client.get_item(TableName="pages", Key=KEY)
-        assert found["Item"] == {"page_id": {"S": "stubbed"}}
+        response = await client.get_item(TableName="pages", Key=KEY)
+        assert response["Item"] == {"page_id": {"S": "stubbed"}}
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -378,7 +381,7 @@ async def serving(serve: Serve) -> AsyncIterator[int]:
 async def test_fast_path_connection_errors_equal_those_of_the_plain_client(
     serve: Serve, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that fails so, and, with TLS, one that speaks none."""
+    """A server that fails in this way, and, with TLS, a server that does not speak TLS."""
     raised = []
     async with serving(serve) as port:
         config = local_config(f"{scheme}://127.0.0.1:{port}", read_timeout=0.3, connect_timeout=0.3)

@@ -1,4 +1,4 @@
-"""Certificates and proxies: whom a client talks to, and by which way."""
+"""Certificates and proxies: which servers a client trusts, and how it reaches them."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_default_client_config_of_a_session_is_used_too(aws_environment: A
         ({"connector_args": {"ssl_context": ssl.create_default_context()}}, "AWS_CA_BUNDLE"),
     ],
 )
-def test_client_config_cannot_choose_what_a_setting_chooses(options: dict[str, Any], advice: str) -> None:
+def test_client_config_cannot_override_a_setting(options: dict[str, Any], advice: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"client_config: .*{advice}"):
         DynamoDBBackend(DynamoDBConfig(), client_config=AioConfig(**options))
     wrong: Any = {"proxies": {}}

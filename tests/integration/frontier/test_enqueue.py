@@ -60,20 +60,20 @@ async def test_frontier_add_of_known_links_takes_few_requests(
         frontier = other.frontier("site", "run")
         before = requests(other)
         results = await frontier.add(urls(100))
-        assert sum(each.added for each in results) == 10
+        assert sum(result.added for result in results) == 10
         assert requests(other) - before <= 6
         before = requests(other)
         await asyncio.sleep(1.1)
-        assert not any(each.added for each in await frontier.add(urls(100)))
+        assert not any(result.added for result in await frontier.add(urls(100)))
         # The counts of before, which are written a second later, to places that may have to be made.
         assert requests(other) - before <= 3
         before = requests(other)
-        assert not any(each.added for each in await frontier.add(urls(100)))
+        assert not any(result.added for result in await frontier.add(urls(100)))
         assert requests(other) == before
     # The cache is bounded, and its loss changes nothing.
     async with opened(config.model_copy(update={"frontier_seen_cache": 3})) as forgetful:
         for _ in range(2):
-            assert not any(each.added for each in await forgetful.add(urls(100)))
+            assert not any(result.added for result in await forgetful.add(urls(100)))
     assert len(await items(backend)) == 100
 
 
@@ -82,9 +82,9 @@ async def test_frontier_add_by_many_at_once_adds_links_once(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with opened(config) as one, opened(config) as two:
-        results = await asyncio.gather(*(each.add(urls(60)) for each in (one, two) for _ in range(3)))
-        assert sum(each.added for part in results for each in part) == 60
-        # A recount takes what another process has only noted for missing.
+        results = await asyncio.gather(*(queue.add(urls(60)) for queue in (one, two) for _ in range(3)))
+        assert sum(result.added for part in results for result in part) == 60
+        # A recount does not see counts that another process has not stored yet.
         await two.stats()
         assert await one.recount() == FrontierStats(pending=60)
         assert await one.stats() == FrontierStats(pending=60)
@@ -96,12 +96,12 @@ async def test_host_max_items_is_exact_over_processes_that_add_at_once(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
-        frontiers = [each.frontier("site", "run", host_max_items=50) for each in (one, two)]
+        frontiers = [process.frontier("site", "run", host_max_items=50) for process in (one, two)]
         calls = [frontiers[i % 2].add(urls(20, first=20 * i)) for i in range(8)]
         results = [result for part in await asyncio.gather(*calls) for result in part]
         assert sum(result.added for result in results) == 50
         assert all(isinstance(result.error, HostBudgetError) for result in results if not result.added)
-        # Further links take one request, the read of what is stored, once the budget is known to be used up.
+        # Once the budget is known to be used up, further links take one request, which reads stored links.
         before = requests(one)
         assert not any(result.added for result in await frontiers[0].add(urls(20, first=1000)))
         assert requests(one) - before <= 3
@@ -113,8 +113,8 @@ async def test_host_max_items_counts_links_that_are_added_twice_at_once_once(
     config: DynamoDBConfig, backend: DynamoDBBackend
 ) -> None:
     async with DynamoDBBackend(config) as one, DynamoDBBackend(config) as two:
-        frontiers = [each.frontier("site", "run", host_max_items=100) for each in (one, two)]
-        await asyncio.gather(*(each.add(urls(50)) for each in frontiers))
+        frontiers = [process.frontier("site", "run", host_max_items=100) for process in (one, two)]
+        await asyncio.gather(*(queue.add(urls(50)) for queue in frontiers))
         results = await frontiers[0].add(urls(60, first=50))
         assert sum(result.added for result in results) == 50
     assert len(await items(backend)) == 100
@@ -151,7 +151,7 @@ async def test_frontier_add_that_fails_names_the_links_and_can_be_repeated(
             await frontier.add(urls(3))
         assert [item.url for item, _ in caught.value.failures] == urls(3)
         broken = False
-        assert all(each.added for each in await frontier.add(urls(3)))
+        assert all(result.added for result in await frontier.add(urls(3)))
         assert len(await frontier.claim()) == 3
 
 
@@ -176,8 +176,8 @@ async def test_frontier_add_that_fails_to_wake_the_host_loses_no_link(config: Dy
 
 
 @on_dynamodb_local
-async def test_frontier_add_again_repairs_what_a_killed_process_left(config: DynamoDBConfig) -> None:
-    """It was killed after its link was durable, and before it could make that known."""
+async def test_frontier_add_again_repairs_the_link_of_a_killed_process(config: DynamoDBConfig) -> None:
+    """The process was killed after it had stored its link, and before it could list the host."""
     killed = False
 
     async def dies(operation: str, request: dict[str, Any], call: Any) -> Any:
@@ -195,7 +195,7 @@ async def test_frontier_add_again_repairs_what_a_killed_process_left(config: Dyn
                 await dying.add([url(1)])
             dying._queue.run.view.clear()
         assert not await frontier.is_finished()
-        assert [each.added for each in await frontier.add([url(1)])] == [False]
+        assert [result.added for result in await frontier.add([url(1)])] == [False]
         assert not await frontier.is_finished()
         assert names(await frontier.claim()) == [url(1)]
 
@@ -213,7 +213,7 @@ async def test_frontier_add_takes_an_iterator_in_batches_and_reports_progress(co
 
     def note(count: int) -> None:
         progress.append(count)
-        # An iterator may be longer than what fits into memory.
+        # The links of an iterator may not all fit into memory.
         assert taken <= count + 4000
 
     async with opened(config) as frontier:
@@ -225,7 +225,7 @@ async def test_frontier_add_takes_an_iterator_in_batches_and_reports_progress(co
 
 
 @on_dynamodb_local
-async def test_frontier_add_goes_on_after_a_batch_in_which_links_failed(config: DynamoDBConfig) -> None:
+async def test_frontier_add_continues_after_a_batch_in_which_links_failed(config: DynamoDBConfig) -> None:
     failures = 0
 
     async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:

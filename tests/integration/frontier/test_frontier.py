@@ -1,4 +1,4 @@
-"""The frontier's queue where many meet and things go wrong, on DynamoDB Local."""
+"""The frontier's queue under concurrent processes and lost answers, on DynamoDB Local."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_capacity_units_of_a_link_from_add_to_complete(
         await frontier.add(urls(100))
 
         def units() -> float:
-            return sum(each.write_units for each in counted.metrics().values())
+            return sum(counters.write_units for counters in counted.metrics().values())
 
         before = units()
         await frontier.add(urls(10, first=100))
@@ -73,10 +73,10 @@ async def test_frontier_is_unaffected_by_lost_answers(
 
     async with opened(single, loses_every_third) as frontier:
         await frontier.set_host_max_in_flight("a.example", 4)
-        assert all(each.added for each in await frontier.add(urls(60)))
+        assert all(result.added for result in await frontier.add(urls(60)))
         done = 0
         while claims := await frontier.claim(3):
-            assert {each.item.attempt for each in claims} == {1}
+            assert {claim.item.attempt for claim in claims} == {1}
             await frontier.renew(claims, 60)
             await frontier.complete(claims)
             done += len(claims)
@@ -84,7 +84,7 @@ async def test_frontier_is_unaffected_by_lost_answers(
         assert await frontier.is_finished()
         stats = await frontier.stats()
         assert stats == FrontierStats(completed=60) == await frontier.recount()
-        assert [each.in_flight async for each in frontier.iter_hosts()] == [0]
+        assert [host.in_flight async for host in frontier.iter_hosts()] == [0]
     assert {item.attempt for item in (await items(backend)).values()} == {1}
 
 
@@ -94,7 +94,7 @@ async def test_frontier_on_an_engine_without_partiql_uses_single_requests(
 ) -> None:
     automatic = {"conditional_batches": "auto", "retry_attempts": 2, "retry_base_delay": 0.0}
     async with opened(dynamodb_config.model_copy(update=automatic)) as frontier:
-        assert all(each.added for each in await frontier.add(urls(3)))
+        assert all(result.added for result in await frontier.add(urls(3)))
         await frontier.complete(await frontier.claim())
         assert await frontier.is_finished()
     assert caplog.text.count("PartiQL batches are denied or unsupported here") == 1

@@ -77,7 +77,7 @@ async def test_claim_finds_an_expired_lease_of_a_killed_process(config: DynamoDB
 
 
 async def test_claim_finds_an_expired_lease_that_was_renewed_by_its_holder(config: DynamoDBConfig) -> None:
-    """The others know only of the first end, and that is over before the second one."""
+    """Other processes know only the first end of the lease, which comes before the second one."""
     clock = ManualClock()
     async with opened(config, clock=clock) as holder, opened(config, clock=clock) as other:
         await holder.add([url(0)])
@@ -92,7 +92,7 @@ async def test_claim_finds_an_expired_lease_that_was_renewed_by_its_holder(confi
 
 
 async def test_claim_finds_items_whose_leases_expire_again_and_again(config: DynamoDBConfig) -> None:
-    """Each process dies with all that it holds; the last attempt makes dead letters."""
+    """Each process is killed with all its leases; the last attempt makes dead letters."""
     clock = ManualClock()
     async with opened(config, clock=clock) as other:
         await other.add(url(0, f"h{i}.example") for i in range(40))

@@ -30,13 +30,13 @@ async def crawl(frontier: Frontier, limit: int) -> list[Claim]:
     return claims
 
 
-async def test_claim_gets_all_that_it_asks_for_from_hosts_with_one_link(config: DynamoDBConfig) -> None:
+async def test_claim_gets_all_wanted_items_from_hosts_with_one_link(config: DynamoDBConfig) -> None:
     async with opened(config) as frontier:
         await frontier.add(links(100, 1))
         assert [len(await frontier.claim(50)) for _ in range(3)] == [50, 50, 0]
 
 
-async def test_claim_gets_all_that_it_asks_for_from_more_hosts_than_one_read_lists(
+async def test_claim_gets_all_wanted_items_from_more_hosts_than_one_read_lists(
     config: DynamoDBConfig,
 ) -> None:
     async with opened(config) as frontier, opened(config) as other:
@@ -55,7 +55,7 @@ async def test_links_of_hosts_that_have_no_other_take_no_query_each(config: Dyna
     async with opened(config) as adding, opened(config, count) as frontier:
         await adding.add(links(200, 1))
         assert [len(await crawl(frontier, 50)) for _ in range(4)] == [50] * 4
-        # Those of the lists, which are read again after a second, and of the members.
+        # The queries of the lists, which are read again after a second, and of the members.
         assert queries <= 3 * config.frontier_buckets + 5
         # A second link is not overlooked, and the queue is read for it.
         await adding.add(links(30, 3))
@@ -65,7 +65,7 @@ async def test_links_of_hosts_that_have_no_other_take_no_query_each(config: Dyna
 
 async def test_entry_of_a_host_names_its_item_as_long_as_there_is_no_other(config: DynamoDBConfig) -> None:
     async def named(frontier: Frontier) -> str | None:
-        # Nobody waits for the counts, and storing the last ones takes the host out of the list.
+        # No call waits for the counts. Storing the last ones takes the host out of the list.
         await frontier._queue.run.tasks.join()
         hosts = frontier._queue.run.hosts
         records = await hosts.read(["h0.example"])
@@ -169,7 +169,7 @@ async def test_is_finished_takes_few_requests_however_many_hosts_were_drained(
         while len(claims) < 300:
             claims += await frontier.claim(100, lease_seconds=3600)
             clock.advance(1)
-        # Nobody has looked into their queues since.
+        # No process has read their queues since.
         await frontier.complete(claims)
         before = requests(backend)
         assert await frontier.is_finished()
@@ -184,7 +184,7 @@ async def test_worker_takes_few_requests_and_units_for_a_page_of_a_small_host(co
 
         async def handle(claim: Claim) -> None:
             if frontier_worker.completed + 1 >= pages - 50:
-                # The last pages, and the proof of the end, are not what is measured.
+                # The last pages and the proof of the end are not measured.
                 frontier_worker.stop()
 
         async with frontier.worker(concurrency=50) as frontier_worker:
@@ -193,6 +193,6 @@ async def test_worker_takes_few_requests_and_units_for_a_page_of_a_small_host(co
         used = list(backend.metrics().values())
         assert crawled >= pages - 51
         # 1.3 on an idle machine. The lists of hosts are read once a second, however few pages that is.
-        assert sum(each.requests for each in used) / crawled <= 2
-        assert sum(each.write_units for each in used) / crawled <= 9
-        assert sum(each.read_units for each in used) / crawled <= 1
+        assert sum(counters.requests for counters in used) / crawled <= 2
+        assert sum(counters.write_units for counters in used) / crawled <= 9
+        assert sum(counters.read_units for counters in used) / crawled <= 1

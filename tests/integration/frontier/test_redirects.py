@@ -43,7 +43,7 @@ async def test_complete_also_leaves_a_link_that_is_claimed_meanwhile(
 
         between.work = take
         await frontier.complete(claim, also=[url(1)])
-        assert [each.item.url for each in taken] == [url(1)]
+        assert [claim.item.url for claim in taken] == [url(1)]
         assert (await items(backend))[url(1)].status == "in_progress"
         await other.complete(taken)
         assert await frontier.is_finished()
@@ -84,9 +84,9 @@ async def test_complete_also_keeps_the_counts_of_a_run_that_is_proven_finished_m
 
         between.work = prove
         await frontier.complete(claim, also=[url(1), url(1, "b.example")])
-        for each in (frontier, other):
-            assert await each.is_finished()
-            assert await each.stats() == FrontierStats(completed=3)
+        for queue in (frontier, other):
+            assert await queue.is_finished()
+            assert await queue.stats() == FrontierStats(completed=3)
 
 
 async def test_complete_also_takes_few_requests(config: DynamoDBConfig) -> None:

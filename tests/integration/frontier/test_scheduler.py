@@ -32,7 +32,7 @@ async def test_claim_never_leases_an_item_twice_under_concurrency(config: Dynamo
             await frontier.complete(claims)
 
     async with opened(config) as one, opened(config) as two, opened(config) as three:
-        await asyncio.gather(*(work(each) for each in (one, two, three) for _ in range(4)))
+        await asyncio.gather(*(work(queue) for queue in (one, two, three) for _ in range(4)))
         assert (len(held), set(held.values())) == (400, {1})
         assert await one.is_finished()
         assert await two.stats() == FrontierStats(completed=400)
@@ -44,9 +44,9 @@ async def test_claim_with_a_stale_index_leases_nothing_twice(config: DynamoDBCon
     clock = ManualClock()
     async with opened(config, clock=clock) as frontier, opened(config, index, clock) as behind:
         await frontier.add(urls(10))
-        # It has seen them all as pending.
-        (own,) = await behind.claim(1)
-        await behind.release(own)
+        # The process has seen all items as pending.
+        (seen,) = await behind.claim(1)
+        await behind.release(seen)
         claims = await frontier.claim(10, lease_seconds=60)
         assert len(claims) == 10
         index.shows = "the past"
@@ -82,8 +82,8 @@ async def test_claim_that_is_cancelled_harms_no_other_caller(config: DynamoDBCon
         for task in tasks[::2]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        kept = [each for each in results[1::2] if isinstance(each, list)]
-        assert [len(each) for each in kept] == [2] * 5
+        kept = [claims for claims in results[1::2] if isinstance(claims, list)]
+        assert [len(claims) for claims in kept] == [2] * 5
         await frontier._queue.run.tasks.join()
         assert len(await claim_all(frontier)) == 30
 
@@ -97,8 +97,8 @@ async def test_claim_calls_at_once_share_their_requests(
         await frontier.add(urls(64))
         before = requests(counted)
         results = await asyncio.gather(*(frontier.claim(1, worker_id=f"w{i}") for i in range(25)))
-        assert [len(each) for each in results] == [1] * 25
-        assert [each[0].worker_id for each in results] == [f"w{i}" for i in range(25)]
+        assert [len(claims) for claims in results] == [1] * 25
+        assert [claims[0].worker_id for claims in results] == [f"w{i}" for i in range(25)]
         # One for each list of hosts, and a few for the queue and the leases.
         assert requests(counted) - before <= config.frontier_buckets + 8
 
@@ -136,13 +136,13 @@ async def test_worker_whose_clock_is_off_by_more_than_half_the_bound_neither_add
                     await verb()
             else:
                 await verb()
-        # What is done can be settled.
+        # Finished items can still be settled.
         await frontier.complete(claim)
 
 
 @on_dynamodb_local
-async def test_claim_returns_its_leases_if_what_it_reads_afterwards_fails(config: DynamoDBConfig) -> None:
-    """Another process was faster at some of the items, and what became of them cannot be read."""
+async def test_claim_returns_its_leases_if_a_later_read_fails(config: DynamoDBConfig) -> None:
+    """Another process has claimed some of the items first, and their new state cannot be read."""
     is_broken = False
 
     async def fails(operation: str, request: dict[str, Any], call: Any) -> Any:
@@ -151,11 +151,11 @@ async def test_claim_returns_its_leases_if_what_it_reads_afterwards_fails(config
         return await call(**request)
 
     quick = config.model_copy(update={"retry_attempts": 1})
-    # It stands still, so that neither learns of the other one.
+    # The clock stands still, so that neither process learns of the other one.
     clock = ManualClock()
     async with opened(config, clock=clock) as faster, opened(quick, fails, clock) as frontier:
         await frontier.add(urls(20))
-        # It knows all items.
+        # The process knows all items.
         (first,) = await frontier.claim(1)
         assert len(await faster.claim(5)) == 5
         is_broken = True

@@ -32,18 +32,18 @@ async def test_settlement_by_two_holders_succeeds_for_one(config: DynamoDBConfig
         new = await two.claim(20, lease_seconds=5)
         assert len(new) == 20
         outcomes = await asyncio.gather(
-            *(one.complete(each) for each in old),
-            *(two.fail(each, "x", retry=False) for each in new),
+            *(one.complete(claim) for claim in old),
+            *(two.fail(claim, "x", retry=False) for claim in new),
             return_exceptions=True,
         )
-        assert all(isinstance(each, LeaseLostError) for each in outcomes[:20])
+        assert all(isinstance(outcome, LeaseLostError) for outcome in outcomes[:20])
         assert outcomes[20:] == [False] * 20
         assert await two.recount() == FrontierStats(failed=20)
 
 
 @on_dynamodb_local
 async def test_frontier_put_back_that_fails_leaves_the_claim_as_it_was(config: DynamoDBConfig) -> None:
-    """So that a later release stores the item's old priority and age, and nothing that was never stored."""
+    """A later release stores the item's old priority and age, and no value that was never stored."""
     is_broken = False
 
     async def around(operation: str, request: dict[str, Any], call: Any) -> Any:

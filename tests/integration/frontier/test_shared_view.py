@@ -35,7 +35,7 @@ async def look(frontier: Frontier, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("hosts", [1, 40])
 @pytest.mark.parametrize("verb", ENDS.values(), ids=ENDS.keys())
-async def test_claim_sees_at_once_what_another_process_gives_back(
+async def test_claim_sees_at_once_items_that_another_process_gives_back(
     config: DynamoDBConfig, verb: Verb, hosts: int
 ) -> None:
     clock = ManualClock()
@@ -153,12 +153,12 @@ async def test_claim_of_a_busy_process_finds_a_link_that_another_one_has_added(
         first = next(claim for claim in claims if claim.item.domain == HOST)
         await adding.add([url(9, HOST)])
         if is_killed:
-            # What it has not stored by now is lost.
+            # The counts that the process has not stored by now are lost.
             adding._queue.run.view.clear()
         await busy.complete(first)
-        found: list[str] = []
+        claimed: list[str] = []
         for _ in range(5):
             clock.advance(1.1)
-            found += names(await busy.claim(2))
-        assert url(9, HOST) in found
-        assert len(found) == 10
+            claimed += names(await busy.claim(2))
+        assert url(9, HOST) in claimed
+        assert len(claimed) == 10

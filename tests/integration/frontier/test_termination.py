@@ -1,4 +1,4 @@
-"""Whether a run is finished, where the index shows less than there is."""
+"""Whether a run is finished, where the index does not show all items."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_is_finished_is_false_while_an_item_is_open_that_the_index_hides(
         # The list would name the item of a host that has only one.
         await frontier.add(urls(2), not_before=later)
         claims = await frontier.claim(lease_seconds=20) if state == "in_progress" else []
-        # It looks again and again, and finds nothing.
+        # The process looks again and again, and finds nothing.
         for _ in range(3):
             assert await blind.claim() == []
             assert not await blind.is_finished()
@@ -68,7 +68,7 @@ async def test_is_finished_reads_the_whole_run_once_not_at_every_poll(config: Dy
         index.shows = "nothing"
         for _ in range(5):
             assert not await poller.is_finished()
-        # It remembers what was open, and asks for that.
+        # The process remembers open items, and reads only those.
         assert scans == 0
         (first, *claims) = await claim_all(frontier)
         await frontier.complete(claims)
@@ -193,7 +193,7 @@ async def test_is_finished_of_two_processes_at_once_agrees(config: DynamoDBConfi
         await one.add(urls(5))
         await one.complete(await one.claim(5))
         for _ in range(20):
-            answers = await asyncio.gather(*(each.is_finished() for each in (one, two) for _ in range(3)))
+            answers = await asyncio.gather(*(queue.is_finished() for queue in (one, two) for _ in range(3)))
             if all(answers):
                 break
         assert all(answers)
@@ -210,7 +210,7 @@ async def test_recount_of_a_finished_run_queues_the_link_of_a_process_that_was_k
         await frontier.complete(await frontier.claim())
         adder = processes.start(killed_adder.add, config, url(2, "b.example"))
         assert await processes.ended(adder) == -signal.SIGKILL
-        # Nobody knows of the link: `add` has not returned.
+        # No process knows the link, since `add` has not returned.
         assert await frontier.is_finished()
         assert await frontier.claim() == []
         assert (await frontier.recount()).pending == 1

@@ -16,7 +16,7 @@ QUICK = {"retry_base_delay": 0.001, "retry_attempts": 3, "call_timeout": 5}
 
 @on_dynamodb_local
 @pytest.mark.parametrize("applied", [True, False], ids=["answer lost", "request lost"])
-async def test_add_run_stats_adds_once_whatever_was_lost(
+async def test_add_run_stats_adds_once_although_requests_and_answers_are_lost(
     backend: DynamoDBBackend, dynamodb_config: DynamoDBConfig, applied: bool
 ) -> None:
     async def lossy(operation: str, request: Any, call: Any) -> Any:

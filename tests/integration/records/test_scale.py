@@ -26,13 +26,13 @@ def page_id(number: int) -> str:
 async def save_pages(backend: DynamoDBBackend, count: int, **fields: Any) -> list[str]:
     """Pages with hashes as ids, as crawlers make them; returns the ids in order."""
     ids = [page_id(i) for i in range(count)]
-    await backend.save_pages_bulk(make_page(each, last_error=PADDING, **fields) for each in ids)
+    await backend.save_pages_bulk(make_page(id_, last_error=PADDING, **fields) for id_ in ids)
     return sorted(ids)
 
 
 def queries(backend: DynamoDBBackend) -> int:
     counters = backend.metrics()
-    return sum(each.requests for (operation, _), each in counters.items() if operation == "Query")
+    return sum(counted.requests for (operation, _), counted in counters.items() if operation == "Query")
 
 
 async def test_list_pages_lists_3000_pages_exactly_once(backend: DynamoDBBackend) -> None:
@@ -47,9 +47,9 @@ async def test_list_pages_lists_3000_pages_exactly_once(backend: DynamoDBBackend
 async def test_iter_pages_and_count_pages_of_3000_pages(backend: DynamoDBBackend, spread: bool) -> None:
     ids = sorted(page_id(i) if spread else f"page-{i:05}" for i in range(3000))
     await backend.save_pages_bulk(
-        make_page(each, last_error=PADDING, is_tombstone=i % 5 == 0) for i, each in enumerate(ids)
+        make_page(id_, last_error=PADDING, is_tombstone=i % 5 == 0) for i, id_ in enumerate(ids)
     )
-    alive = [each for i, each in enumerate(ids) if i % 5]
+    alive = [id_ for i, id_ in enumerate(ids) if i % 5]
     assert [page.page_id async for page in backend.iter_pages("site")] == alive
     assert [page.page_id async for page in backend.iter_pages("site", include_tombstones=True)] == ids
     assert await backend.count_pages("site") == 2400
@@ -74,8 +74,8 @@ async def test_iter_pages_reads_only_a_few_query_pages_ahead(backend: DynamoDBBa
 async def test_get_pages_needing_recrawl_of_3000_pages(backend: DynamoDBBackend) -> None:
     ids = [page_id(i) for i in range(3000)]
     await backend.save_pages_bulk(
-        make_page(each, last_error=PADDING, last_crawled=None if i < 5 else START + hours(3000 - i))
-        for i, each in enumerate(ids)
+        make_page(id_, last_error=PADDING, last_crawled=None if i < 5 else START + hours(3000 - i))
+        for i, id_ in enumerate(ids)
     )
     due = await backend.get_pages_needing_recrawl("site", limit=150)
     assert [page.page_id for page in due] == [*sorted(ids[:5]), *reversed(ids[-145:])]
@@ -124,7 +124,7 @@ async def test_delete_site_that_is_interrupted_repeatedly_ends_complete(
                 break
             except PartialBatchError:
                 cuts += 1
-                # The site's own record goes last: while it is there, there may be something left.
+                # The record of the site is deleted last: it is there as long as anything else may be left.
                 assert await backend.get_site("one") is not None
     assert cuts >= 4
     assert await left(backend, "one") == (0, 0, 0, 0)

@@ -29,13 +29,13 @@ async def test_initialize_lets_capacities_be_scaled(config: DynamoDBConfig) -> N
     of_pages = [f"table/{config.table_prefix}pages", f"table/{config.table_prefix}pages/index/by_url"]
     async with open_scaling_client(config) as client:
         scaling: Any = client
-        found = await scaling.describe_scalable_targets(ServiceNamespace="dynamodb", ResourceIds=of_pages)
+        response = await scaling.describe_scalable_targets(ServiceNamespace="dynamodb", ResourceIds=of_pages)
         targets = {
-            (each["ResourceId"], each["ScalableDimension"].rpartition(":")[2]): (
-                each["MinCapacity"],
-                each["MaxCapacity"],
+            (target["ResourceId"], target["ScalableDimension"].rpartition(":")[2]): (
+                target["MinCapacity"],
+                target["MaxCapacity"],
             )
-            for each in found["ScalableTargets"]
+            for target in response["ScalableTargets"]
         }
         assert targets == {
             (resource, f"{way}CapacityUnits"): (5, largest)

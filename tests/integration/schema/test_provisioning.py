@@ -44,14 +44,17 @@ async def describe(config: DynamoDBConfig, name: str) -> Any:
 
 async def create(config: DynamoDBConfig, name: str, change: Callable[[Any], Any]) -> None:
     """Makes one of the five tables, its definition changed before."""
-    table = next(each for each in Tables.of(config.table_prefix).all() if each.name.endswith(name))
+    table = next(
+        definition for definition in Tables.of(config.table_prefix).all() if definition.name.endswith(name)
+    )
     request: Any = requests.create_table_request(table, config)
     change(request)
     keyed = [request, *request.get("GlobalSecondaryIndexes", []), *request.get("LocalSecondaryIndexes", [])]
-    used = {key["AttributeName"] for each in keyed for key in each["KeySchema"]}
-    types = {each["AttributeName"]: each for each in request["AttributeDefinitions"]}
+    used = {key["AttributeName"] for table_or_index in keyed for key in table_or_index["KeySchema"]}
+    types = {attribute["AttributeName"]: attribute for attribute in request["AttributeDefinitions"]}
     request["AttributeDefinitions"] = [
-        types.get(each, {"AttributeName": each, "AttributeType": "S"}) for each in sorted(used)
+        types.get(attribute_name, {"AttributeName": attribute_name, "AttributeType": "S"})
+        for attribute_name in sorted(used)
     ]
     async with open_client(config) as client:
         await client.create_table(**request)
@@ -60,18 +63,18 @@ async def create(config: DynamoDBConfig, name: str, change: Callable[[Any], Any]
 async def test_initialize_creates_the_five_tables_with_keys_and_indexes(config: DynamoDBConfig) -> None:
     async with DynamoDBBackend(config):
         pass
-    found = {}
+    schemas = {}
     for name in NAMES:
         table = await describe(config, name)
         assert table["TableStatus"] == "ACTIVE"
         assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
         indexes = [*table.get("GlobalSecondaryIndexes", []), *table.get("LocalSecondaryIndexes", [])]
-        assert all(each["Projection"]["ProjectionType"] == "KEYS_ONLY" for each in indexes)
-        found[name] = [
+        assert all(index["Projection"]["ProjectionType"] == "KEYS_ONLY" for index in indexes)
+        schemas[name] = [
             [key["AttributeName"] for key in table["KeySchema"]],
-            {each["IndexName"]: [key["AttributeName"] for key in each["KeySchema"]] for each in indexes},
+            {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in indexes},
         ]
-    assert found == {
+    assert schemas == {
         "sites": [["site_id"], {}],
         "runs": [
             ["site_id", "run_id"],
@@ -99,9 +102,9 @@ async def test_initialize_sets_provisioned_capacity_of_tables_and_indexes(config
     async with DynamoDBBackend(config.model_copy(update=changes)):
         pass
     table = await describe(config, "pages")
-    for each in (table, table["GlobalSecondaryIndexes"][0]):
-        assert each["ProvisionedThroughput"]["ReadCapacityUnits"] == 3
-        assert each["ProvisionedThroughput"]["WriteCapacityUnits"] == 4
+    for provisioned in (table, table["GlobalSecondaryIndexes"][0]):
+        assert provisioned["ProvisionedThroughput"]["ReadCapacityUnits"] == 3
+        assert provisioned["ProvisionedThroughput"]["WriteCapacityUnits"] == 4
 
 
 @on_dynamodb_local

@@ -1,4 +1,4 @@
-"""Draws numbers that depend on the seed and on their purpose, not on the order in which requests come."""
+"""Draws numbers that depend on the seed and on their purpose, not on the order of requests."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class Chance:
         return int.from_bytes(digest) / 2.0**64
 
     def hits(self, share: float, name: str) -> bool:
-        """Returns whether an event happens whose share of cases this is."""
+        """Returns whether an event happens that has this share of all cases."""
         return share > 0 and self.draw(name) < share

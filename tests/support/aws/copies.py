@@ -53,13 +53,16 @@ class Schema:
         indexes = description.get("GlobalSecondaryIndexes", [])
         projections = {index["Projection"]["ProjectionType"] for index in indexes}
         assert projections <= {"KEYS_ONLY"}, f"these projections are not simulated: {projections}"
-        types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
+        types = {
+            attribute["AttributeName"]: attribute["AttributeType"]
+            for attribute in description["AttributeDefinitions"]
+        }
         by_name = {index["IndexName"]: names(index) for index in indexes}
         return cls(description["TableName"], names(description), by_name, types)
 
 
 class LateWrites:
-    """Writes to a table of the engine, each of which is done when it is due."""
+    """Writes to a table of the engine. Each write is done when it is due."""
 
     def __init__(self, engine: Engine, table: str, clock: Clock) -> None:
         self.engine = engine
@@ -189,8 +192,8 @@ class IndexCopy:
         await self._late.catch_up()
         request = {**request, "TableName": self._late.table}
         if start := request.get("ExclusiveStartKey"):
-            own = {name: start[name] for name in self.keys}
-            request["ExclusiveStartKey"] = {ENTRY: {"S": self._entry(start)}, **own}
+            of_table = {name: start[name] for name in self.keys}
+            request["ExclusiveStartKey"] = {ENTRY: {"S": self._entry(start)}, **of_table}
         answer = await self._late.engine.call(operation, request)
         for item in answer.body.get("Items", []):
             item.pop(ENTRY, None)

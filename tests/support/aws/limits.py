@@ -20,7 +20,7 @@ class _Bucket:
 class Buckets:
     """The units that each key has left: a bucket that fills at the rate of the limit.
 
-    A request is let through while its bucket is not empty, and is charged what it took. So a bucket can be in
+    A request is let through while its bucket is not empty, and is charged its units. So a bucket can be in
     debt: the units of a read are known when it is done.
 
     Args:

@@ -33,7 +33,7 @@ from tests.support.aws.writes import (
 # The path of requests to the simulation itself: GET the events, POST new settings.
 CONTROL = "/simulation"
 
-# Seconds between two looks at what is due on copies that nobody reads.
+# Seconds between two checks for due writes on copies that nobody reads.
 _CATCH_UP = 0.1
 
 
@@ -125,9 +125,9 @@ class SimulatedAWS:
             if operation in ("DeleteTable", "UpdateTable") and answer.is_done:
                 await self._tables.forget(request["TableName"])
             return answer
-        found = {name: await self._tables.of(name, self.settings) for name in tables_of(operation, request)}
-        tables = {name: table for name, table in found.items() if table is not None}
-        if len(tables) < len(found):
+        named = {name: await self._tables.of(name, self.settings) for name in tables_of(operation, request)}
+        tables = {name: table for name, table in named.items() if table is not None}
+        if len(tables) < len(named):
             return await self._engine.call(operation, request)
         if operation in WRITES:
             return await self._write(operation, request, tables)
@@ -164,8 +164,8 @@ class SimulatedAWS:
         if not answer.is_done:
             return answer
         left = _by_table([elements[i] for i in refused])
-        for table, own in answer.body.get("UnprocessedItems", {}).items():
-            left.setdefault(table, []).extend(own)
+        for table, unprocessed in answer.body.get("UnprocessedItems", {}).items():
+            left.setdefault(table, []).extend(unprocessed)
         answer.body["UnprocessedItems"] = left
         return answer
 

@@ -40,7 +40,7 @@ class RawTable:
     async def listed(self, place: str, **options: Any) -> list[str]:
         """Returns the sort keys of the items that the index shows at a place."""
         answer = await self.query_index(place, **options)
-        return [each["s"]["S"] for each in answer["Items"]]
+        return [entry["s"]["S"] for entry in answer["Items"]]
 
     async def query_index(self, place: str, **options: Any) -> Any:
         return await self.client.query(
@@ -54,8 +54,8 @@ class RawTable:
 
     async def get(self, p: str, s: str, *, consistent: bool = True) -> Item | None:
         answer = await self.client.get_item(TableName=self.name, Key=item(p, s), ConsistentRead=consistent)
-        found: Item | None = answer.get("Item")
-        return found
+        stored: Item | None = answer.get("Item")
+        return stored
 
 
 def item(p: str, s: str, **attributes: str) -> Item:
@@ -75,7 +75,8 @@ async def raw_table(endpoint: str) -> AsyncIterator[RawTable]:
                 {"AttributeName": "s", "KeyType": "RANGE"},
             ],
             AttributeDefinitions=[
-                {"AttributeName": each, "AttributeType": "S"} for each in ("p", "s", "place", "rank")
+                {"AttributeName": attribute, "AttributeType": "S"}
+                for attribute in ("p", "s", "place", "rank")
             ],
             BillingMode="PAY_PER_REQUEST",
             GlobalSecondaryIndexes=[

@@ -58,7 +58,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a simulated AWS. By default it does what the engine does.
+    """Settings of a simulated AWS. By default it behaves as the engine does.
 
     Attributes:
         seed: The seed of all random numbers.

@@ -1,4 +1,4 @@
-"""Knows of each table its keys, its late copies, and which items are being written."""
+"""Keeps the keys of each table, its late copies, and the items that are being written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads requests: the items that they write or read, and what an answer tells of these items.
+"""Reads requests: the items that they write or read, and the parts of an answer about these items.
 
 PartiQL is read as `ragcrawl_dynamo._dynamodb.partiql` writes it: INSERT and UPDATE by full key, all values as
 parameters.

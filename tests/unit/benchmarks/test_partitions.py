@@ -87,7 +87,7 @@ def test_units_of_reads() -> None:
     units.observe(put(large))
     name = FRONTIER.name
     keys_ = [ITEM, {**ITEM, "item_id": {"S": "absent"}}]
-    # A part of an item costs what the item does; what is not there costs the least.
+    # A read of some attributes costs as much as the whole item. A read of an absent item costs the least.
     get = {"RequestItems": {name: {"Keys": keys_, "ConsistentRead": True}}}
     assert units.observe(event("BatchGetItem", get, {"Responses": {name: [ITEM]}})) == (3, 0)
     left = {"Responses": {}, "UnprocessedKeys": {name: {"Keys": keys_}}}
@@ -101,7 +101,7 @@ def test_units_of_reads() -> None:
 @pytest.mark.parametrize(
     ("reads", "writes", "expected"), [(0, 4, 250), (6, 0, 500), (6, 1, 500), (0, 0, float("inf"))]
 )
-def test_ceiling_is_what_one_partition_gives(reads: float, writes: float, expected: float) -> None:
+def test_ceiling_is_the_throughput_of_one_partition(reads: float, writes: float, expected: float) -> None:
     assert ceiling(reads, writes) == expected
 
 

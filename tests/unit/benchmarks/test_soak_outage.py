@@ -1,4 +1,4 @@
-"""The ledger of the soak in outages finds what must not happen."""
+"""The ledger of the soak in outages finds lost and doubled pages."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def ledger(*events: dict[str, Any]) -> Ledger:
     return Ledger(list(events), [], [0, 0], dict.fromkeys(stored, "completed"), stored, crawled=2)
 
 
-def found(of: Ledger) -> list[str]:
+def violations(of: Ledger) -> list[str]:
     return [kind for kind, what in of.violations(PAGES).items() if what]
 
 
 def test_ledger_of_a_crawl_without_violations() -> None:
-    assert found(ledger(*fetch("a", "t1", 0, 60), *fetch("b", "t2", 1, 61))) == []
+    assert violations(ledger(*fetch("a", "t1", 0, 60), *fetch("b", "t2", 1, 61))) == []
 
 
 def test_ledger_finds_lost_pages() -> None:
@@ -39,7 +39,7 @@ def test_ledger_finds_lost_pages() -> None:
     del missing.versions[FIRST]
     uncounted = ledger()
     uncounted.crawled = 1
-    assert [found(each) for each in (left, missing, uncounted)] == [["lost"]] * 3
+    assert [violations(crawl) for crawl in (left, missing, uncounted)] == [["lost"]] * 3
 
 
 def test_ledger_finds_doubled_pages() -> None:
@@ -48,16 +48,16 @@ def test_ledger_finds_doubled_pages() -> None:
     counted = ledger()
     counted.crawled = 3
     committed = ledger(*fetch("a", "t1", 0, 5), *fetch("a", "t2", 10, 60))
-    assert [found(each) for each in (versions, counted, committed)] == [["doubled"]] * 3
+    assert [violations(crawl) for crawl in (versions, counted, committed)] == [["doubled"]] * 3
 
 
 def test_ledger_finds_pages_that_were_fetched_again_while_their_lease_ran() -> None:
     begin, _, end = fetch("a", "t1", 0, 30)
     # The lease was renewed before the handler ended.
     again = ledger(begin, {**end, "expires_at": 50}, *fetch("a", "t2", 40, 100))
-    assert found(again) == ["fetched twice"]
+    assert violations(again) == ["fetched twice"]
     after = ledger(begin, {**end, "expires_at": 39}, *fetch("a", "t2", 40, 100))
-    assert found(after) == []
+    assert violations(after) == []
     assert after.ended_leases == 1
 
 
@@ -65,4 +65,4 @@ def test_ledger_finds_workers_that_gave_up() -> None:
     gave_up, killed = ledger(), ledger()
     gave_up.errors, gave_up.exit_codes = ["ThrottledError: busy"], [0, 1]
     killed.exit_codes = [0, None]
-    assert [found(each) for each in (gave_up, killed)] == [["workers that gave up"]] * 2
+    assert [violations(crawl) for crawl in (gave_up, killed)] == [["workers that gave up"]] * 2

@@ -31,18 +31,18 @@ def entry(
 
 
 def numbers(entries: list[LogEntry]) -> list[int]:
-    return [each.position.sequence_number for each in entries]
+    return [log_entry.position.sequence_number for log_entry in entries]
 
 
 @given(st.sets(st.integers(5, 40)), st.booleans())
 def test_settled_reads_nothing_beyond_an_open_number(used: set[int], are_old: bool) -> None:
-    entries = [entry(each, SETTLE_SECONDS if are_old else 0) for each in sorted(used)]
-    found = settled_entries(5, entries, START)
+    entries = [entry(number, SETTLE_SECONDS if are_old else 0) for number in sorted(used)]
+    settled = settled_entries(5, entries, START)
     whole = next(n for n in range(5, 42) if n not in used)
-    assert numbers(found.entries) == list(range(5, whole))
+    assert numbers(settled.entries) == list(range(5, whole))
     beyond = [n for n in used if n > whole]
     expected = set(range(whole, min(beyond))) if beyond and are_old else set()
-    assert set(found.gap) == expected
+    assert set(settled.gap) == expected
 
 
 def test_show_has_only_the_latest_change_of_a_page() -> None:
@@ -57,7 +57,7 @@ def test_show_has_only_the_latest_change_of_a_page() -> None:
         entry(7, page_id="absent", order=9),
     ]
     shown = latest_changes(entries, pages, accept_stale=False)
-    assert [(each.page.page_id, each.kind) for each in shown.changes] == [
+    assert [(change.page.page_id, change.kind) for change in shown.changes] == [
         ("b", ChangeKind.CREATED),
         ("a", ChangeKind.CHANGED),
         ("plain", ChangeKind.CHANGED),
@@ -85,9 +85,9 @@ def test_reader_that_stops_after_some_changes_has_the_others_left(
     for count, entries_read in enumerate([0, *latest.entries_read]):
         cursor = begin.after(entries[:entries_read])
         left = [
-            each
-            for each in entries
-            if each.position.sequence_number >= cursor.next_numbers.get(each.position.shard, 1)
+            log_entry
+            for log_entry in entries
+            if log_entry.position.sequence_number >= cursor.next_numbers.get(log_entry.position.shard, 1)
         ]
         assert latest_changes(left, pages, accept_stale=True).changes == latest.changes[count:]
         assert cursor.taken_at == START
@@ -130,7 +130,7 @@ def test_tip_is_below_every_number_that_can_be_open(used: set[int], old: int, fi
     assert begin == min(can_be_open)
 
 
-def test_next_order_grows_whatever_the_clock_does() -> None:
+def test_next_order_grows_even_if_the_clock_is_set_back() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     first = next_order(None, now)
     assert next_order(first, now - timedelta(days=1)) == first + 1

@@ -70,7 +70,7 @@ def refusal(reason: str, kind: str | None = None) -> Refusal:
 async def test_append_gives_out_numbers_without_a_gap() -> None:
     async with opened(Shards(), ManualClock()) as (log, client):
         assert await numbers(log, 4) == [1, 2, 3, 4]
-        # One look for shards, and one that is made.
+        # The first request lists the shards, the second one creates one.
         assert [operation for operation, _ in client.requests] == ["query", "put_item"]
 
 
@@ -132,7 +132,7 @@ async def test_a_shard_that_another_process_uses_is_given_up_for_another() -> No
         following = await append(log)
         assert following.position.sequence_number == 1
         assert following.position.shard != entry.position.shard
-        # What is heard of the former shard later says nothing about this one.
+        # A late refusal of the former shard does not concern the new one.
         log.note_refusal("site", late, refusal("None"))
         assert await numbers(log, 1) == [2]
 

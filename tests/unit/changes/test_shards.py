@@ -56,9 +56,9 @@ def test_a_record_is_read_from_its_item() -> None:
     assert ShardRecord.of(record(retention={"NULL": True}), 7).retention_days is None
 
 
-def test_a_record_of_an_older_version_counts_with_the_retention_of_whoever_reads_it() -> None:
-    for own in (7, None):
-        assert ShardRecord.of(record(retention=None), own).retention_days == own
+def test_a_record_of_an_older_version_has_the_retention_of_its_reader() -> None:
+    for reader_retention in (7, None):
+        assert ShardRecord.of(record(retention=None), reader_retention).retention_days == reader_retention
 
 
 async def test_take_stores_the_retention_with_a_shard_that_an_older_version_made() -> None:
@@ -70,7 +70,7 @@ async def test_take_stores_the_retention_with_a_shard_that_an_older_version_made
     assert RETENTION in update["ExpressionAttributeValues"].values()
 
 
-async def test_take_goes_on_with_a_shard_that_was_left() -> None:
+async def test_take_continues_a_shard_that_was_left() -> None:
     token = holder_token()
     async with open_gateway(scripted(listing(record("s1", next_number=7)), {})) as (gateway, client):
         assert await ShardStore(gateway, PAGES).take("site", token, START) == ("s1", 7)
@@ -80,7 +80,7 @@ async def test_take_goes_on_with_a_shard_that_was_left() -> None:
     assert all(value in values for value in ({"S": "somebody"}, {"N": "7"}, token.value))
 
 
-async def test_take_goes_on_with_a_shard_that_was_not_used_for_long() -> None:
+async def test_take_continues_a_shard_that_was_not_used_for_long() -> None:
     old = record(age=LATEST_HOURS + 1)
     answers: tuple[Any, ...] = (listing(old), listing(entry(41, LATEST_HOURS)), {})
     async with open_gateway(scripted(*answers)) as (gateway, _):
@@ -105,7 +105,7 @@ async def test_take_goes_on_with_a_shard_that_was_not_used_for_long() -> None:
     ],
     ids=["none", "new", "in use", "expired", "taken", "shorter retention", "no expiry"],
 )
-async def test_take_makes_a_shard_if_it_can_take_over_none(answers: tuple[Any, ...]) -> None:
+async def test_take_creates_a_shard_if_it_can_take_over_none(answers: tuple[Any, ...]) -> None:
     token = holder_token()
     async with open_gateway(scripted(*answers, {})) as (gateway, client):
         shard, first = await ShardStore(gateway, PAGES).take("site", token, START)

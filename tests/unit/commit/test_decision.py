@@ -50,9 +50,9 @@ STORED: dict[str, Page | None] = {
     "alias": make_page("page", **_CRAWLED, status_code=302, is_tombstone=True, redirect_url=OLD_TARGET),
     "redirected": make_page("page", **_CRAWLED, **_CONTENT, status_code=302, redirect_url=OLD_TARGET),
 }
-# Those of which readers of the change feed have content.
+# States in which readers of the change feed have content of the page.
 ALIVE = {"content", "with errors", "redirected"}
-# Those with content that a 304 can mean.
+# States in which a 304 can confirm the stored content.
 WITH_CONTENT = {*ALIVE, "gone", "moved"}
 
 # A status of each kind.
@@ -157,7 +157,9 @@ def test_decide_not_modified(state: str, with_version: bool) -> None:
     # A text that comes with a 304 is not the content of the page.
     version = make_version("v2", content_hash="two", status_code=304) if with_version else None
     if state not in WITH_CONTENT:
-        with pytest.raises(InvalidArgumentError, match="page: has status 304, but 'page' has no stored"):
+        with pytest.raises(
+            InvalidArgumentError, match="page: has status 304, but no content of page 'page' is stored"
+        ):
             decided(state, NOT_MODIFIED, version)
         return
     decision, stored = decided(state, NOT_MODIFIED, version, last_modified="today")
@@ -168,7 +170,7 @@ def test_decide_not_modified(state: str, with_version: bool) -> None:
     assert not decision.writes_version
     assert kept(decision.page) == kept(stored)
     assert (decision.page.is_tombstone, decision.page.redirect_url) == (False, None)
-    # The answer said nothing of the etag: that of the content holds.
+    # The answer has no etag: the page keeps the etag of its content.
     assert (decision.page.etag, decision.page.last_modified) == ("old etag", "today")
     assert decision.item_status is FrontierStatus.COMPLETED
 
@@ -206,7 +208,7 @@ def test_decide_redirect(state: str, kind: ResponseKind, with_version: bool) -> 
     assert page.redirect_url == TARGET
     # Only content that the redirect leaves for now keeps a page alive.
     assert page.is_tombstone == (not (kind is REDIRECTED and state in ALIVE))
-    # What is stored of a page says more than a redirect does.
+    # A redirect does not replace the depth of a stored page.
     assert page.depth == (stored.depth if stored else 5)
     assert decision.result == CommitResult(CommitOutcome.REDIRECTED, page.current_version_id)
     assert decision.item_status is FrontierStatus.COMPLETED
@@ -214,7 +216,7 @@ def test_decide_redirect(state: str, kind: ResponseKind, with_version: bool) -> 
 
 @pytest.mark.parametrize("kind", [DENIED, FAILED])
 @states
-def test_decide_without_an_answer_that_says_something_of_the_content(state: str, kind: ResponseKind) -> None:
+def test_decide_denied_and_failed_keep_the_content(state: str, kind: ResponseKind) -> None:
     version = make_version("v2", content_hash="two", status_code=STATUSES[kind] or 0)
     decision, stored = decided(state, kind, version)
     is_denied = kind is DENIED
@@ -225,7 +227,7 @@ def test_decide_without_an_answer_that_says_something_of_the_content(state: str,
     assert decision.item_status is (FrontierStatus.SKIPPED if is_denied else FrontierStatus.FAILED)
     if stored is None:
         assert not decision.is_stored
-        # Nobody may believe that it has content.
+        # The result names no version, since none is stored.
         assert decision.result == CommitResult(outcome, None)
         assert decision.page.status_code == STATUSES[kind]
         return
@@ -302,17 +304,17 @@ def test_kind_of_an_error_without_a_status_is_failed() -> None:
     ("page", "kind", "message"),
     [
         (make_page(), None, "page: has neither status_code nor last_error"),
-        (make_page(status_code=400), None, "status_code: 400 says nothing that can be stored"),
-        (make_page(status_code=418, last_error="tea"), None, "status_code: 418 says nothing"),
-        (make_page(status_code=200), None, "version: is None, but status 200 comes with content"),
-        (make_page(status_code=204), None, "version: is None, but status 204 comes with content"),
-        (make_page(status_code=503), CONTENT, "version: is None, but status 503 comes with content"),
+        (make_page(status_code=400), None, "status_code: 400 has no meaning for a page"),
+        (make_page(status_code=418, last_error="tea"), None, "status_code: 418 has no meaning"),
+        (make_page(status_code=200), None, "version: is None, but status 200 needs content"),
+        (make_page(status_code=204), None, "version: is None, but status 204 needs content"),
+        (make_page(status_code=503), CONTENT, "version: is None, but status 503 needs content"),
         (make_page(status_code=301), None, "page: has no redirect_url, but status 301"),
         (make_page(status_code=307, redirect_url=""), None, "page: has no redirect_url, but status 307"),
         (make_page(status_code=200), MOVED, "page: has no redirect_url"),
     ],
 )
-def test_kind_of_refuses_what_does_not_go_together(
+def test_kind_of_refuses_arguments_that_contradict_each_other(
     page: Page, kind: ResponseKind | None, message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):

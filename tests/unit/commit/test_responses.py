@@ -1,4 +1,4 @@
-"""Which HTTP status says what of a page."""
+"""The response kind of each HTTP status."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_response_kind_of_every_status_is_that_of_the_table() -> None:
     }
 
 
-@pytest.mark.parametrize("status", [each for each in range(100, 600) if each not in STORABLE])
+@pytest.mark.parametrize("status", [status for status in range(100, 600) if status not in STORABLE])
 def test_response_kind_of_any_other_status_is_refused(status: int) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"status_code: {status} says nothing .* pass `kind`"):
+    with pytest.raises(InvalidArgumentError, match=f"status_code: {status} has no meaning .* pass `kind`"):
         ResponseKind.of(status)
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 600, 999])
-def test_response_kind_of_what_is_no_status_is_refused(status: int) -> None:
+def test_response_kind_of_an_invalid_status_is_refused(status: int) -> None:
     with pytest.raises(InvalidArgumentError, match="status_code"):
         ResponseKind.of(status)
 

@@ -1,4 +1,4 @@
-"""The items of bodies, and what they cost."""
+"""The items of bodies, and their cost."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def test_stored_body_of_a_first_part_is_that_of_its_head() -> None:
 
 
 def test_used_location_is_that_of_the_body_that_a_head_uses() -> None:
-    own = {"body": manifest(5, parts=1).to_attribute()}
+    unshared = {"body": manifest(5, parts=1).to_attribute()}
     shared = {"body": manifest(5, parts=1, location=BODY.location).to_attribute()}
     inline = {"body": manifest(5).to_attribute()}
-    assert used_location(HEAD, own) == used_location(OTHER, shared) == BODY.location
-    assert used_location(OTHER, own) == BodyId.first_of(OTHER).location != BODY.location
+    assert used_location(HEAD, unshared) == used_location(OTHER, shared) == BODY.location
+    assert used_location(OTHER, unshared) == BodyId.first_of(OTHER).location != BODY.location
     assert used_location(HEAD, inline) is None
 
 

@@ -1,4 +1,4 @@
-"""Packing bodies, and refusing to unpack what is none."""
+"""Packs bodies, and refuses to unpack other bytes."""
 
 import tracemalloc
 from dataclasses import replace
@@ -85,11 +85,11 @@ def test_unpack_refuses_any_other_bytes(data: bytes) -> None:
 def test_unpack_notices_a_wrong_declared_size() -> None:
     manifest, data = packed(make_version(markdown="x" * 1000))
     for size in (0, 1, manifest.raw_bytes - 1, manifest.raw_bytes + 1, MB):
-        with pytest.raises(ContentError, match=r"than the|checksum"):
+        with pytest.raises(ContentError, match=r"after decompression|checksum"):
             unpack(replace(manifest, raw_bytes=size), data, max_bytes=MB)
-    with pytest.raises(ContentError, match="1,048,577 bytes, over max_content_bytes = 1,048,576"):
+    with pytest.raises(ContentError, match="1,048,577 bytes, more than max_content_bytes = 1,048,576"):
         unpack(replace(manifest, raw_bytes=MB + 1), data, max_bytes=MB)
-    with pytest.raises(ContentError, match="of 5 bytes are there"):
+    with pytest.raises(ContentError, match="bytes, and 5 were saved"):
         unpack(replace(manifest, stored_bytes=5), data, max_bytes=MB)
 
 
@@ -108,7 +108,7 @@ def test_unpack_of_a_decompression_bomb_takes_no_memory(declare: bool) -> None:
     manifest = Manifest(raw_bytes=MB, stored_bytes=len(data), digest=bytes(32))
     tracemalloc.start()
     try:
-        with pytest.raises(ContentError, match="more than the 1,048,576 bytes"):
+        with pytest.raises(ContentError, match="more than 1,048,576 bytes after decompression"):
             unpack(manifest, data, max_bytes=64 * MB)
         assert tracemalloc.get_traced_memory()[1] < 8 * MB
     finally:
@@ -148,5 +148,5 @@ def test_manifest_that_is_damaged_is_refused(attribute: Any) -> None:
 def test_manifest_of_an_unknown_codec_names_the_codec() -> None:
     attribute: Any = packed(make_version())[0].to_attribute()
     attribute["M"]["codec"] = {"S": "brotli"}
-    with pytest.raises(ContentError, match="its codec is brotli 1, which this version does not know"):
+    with pytest.raises(ContentError, match="its codec brotli 1 is unknown here"):
         Manifest.from_attribute(attribute)

@@ -47,7 +47,7 @@ def test_retention_rule_keeps_the_newest_the_young_and_the_current(
     assert not rule.keeps_all_of(len(ages)) or not removable
 
 
-def test_retention_rule_that_no_version_is_old_enough_for_keeps_all() -> None:
+def test_retention_rule_keeps_all_versions_if_none_is_old_enough() -> None:
     rule = RetentionRule.of(None, 1e12, START)
     assert rule.removable(heads([0, 400, 4000]), None) == []
     ancient = RetentionRule.of(None, 366 * 2100, datetime(2026, 1, 1, tzinfo=UTC))

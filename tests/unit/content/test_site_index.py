@@ -22,9 +22,9 @@ async def listing(names: list[str]) -> AsyncGenerator[str, None]:
 
 @given(st.lists(texts, max_size=9), st.lists(texts, max_size=9))
 async def test_merged_counts_counts_each_text_once_in_order(one: list[str], two: list[str]) -> None:
-    found = [pair async for pair in merged_counts(listing(one), listing(two))]
-    assert [text.encode() for text, _ in found] == sorted({text.encode() for text in one + two})
-    assert dict(found) == Counter(one + two)
+    counts = [pair async for pair in merged_counts(listing(one), listing(two))]
+    assert [text.encode() for text, _ in counts] == sorted({text.encode() for text in one + two})
+    assert dict(counts) == Counter(one + two)
 
 
 async def test_merged_counts_left_early_closes_its_listings() -> None:
@@ -32,8 +32,8 @@ async def test_merged_counts_left_early_closes_its_listings() -> None:
     counts = merged_counts(*listings)
     assert await anext(counts) == ("a", 2)
     await counts.aclose()
-    for each in listings:
-        assert await anext(each, None) is None
+    for names in listings:
+        assert await anext(names, None) is None
 
 
 def test_listed_versions_names_a_version_once_that_is_listed_twice() -> None:

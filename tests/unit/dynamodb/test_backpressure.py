@@ -22,7 +22,7 @@ async def acquired(window: PermitWindow, count: int) -> list[asyncio.Task[None]]
 
 
 def throttled(window: PermitWindow) -> None:
-    """Lets most of the latest requests have been throttled; they were sent before any cut."""
+    """Notes that most of the latest requests were throttled. They were sent before any cut."""
     for _ in range(100):
         window.note_throttled(sent=-1.0, now=0.0)
 
@@ -37,7 +37,7 @@ async def test_backpressure_halves_the_window_when_most_requests_are_throttled()
 
 
 async def test_backpressure_keeps_the_window_when_fewer_requests_are_throttled_than_served() -> None:
-    # One hot partition among others that take what they are sent.
+    # One partition is hot; the others accept all requests.
     window = PermitWindow(45)
     await acquired(window, 40)
     for i in range(1000):
@@ -77,14 +77,14 @@ async def test_backpressure_permits_are_given_in_turn_and_passed_on_by_cancelled
     window = PermitWindow(2)
     await acquired(window, 2)
     waiting = await acquired(window, 3)
-    assert [each.done() for each in waiting] == [False] * 3
+    assert [task.done() for task in waiting] == [False] * 3
     waiting[0].cancel()
     window.release()
     window.release()
     # Given to the second and the third, one of which is cancelled in the same moment.
     waiting[1].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert [each.cancelled() for each in waiting] == [True, True, False]
+    assert [task.cancelled() for task in waiting] == [True, True, False]
     assert not window.is_full
     await acquired(window, 1)
     assert window.is_full
@@ -145,7 +145,7 @@ async def test_backpressure_of_one_table_does_not_limit_another() -> None:
         refused = await asyncio.gather(
             *(gateway.call("GetItem", busy) for _ in range(50)), return_exceptions=True
         )
-        assert {type(each) for each in refused} == {ThrottledError}
+        assert {type(error) for error in refused} == {ThrottledError}
         await asyncio.gather(*(gateway.call("GetItem", GET) for _ in range(100)))
     assert most == 45
 
@@ -174,7 +174,7 @@ async def stuck(operation: str, request: Any) -> Any:
     raise THROTTLED
 
 
-async def test_backpressure_call_that_gets_no_permit_in_time_says_so() -> None:
+async def test_backpressure_call_without_a_permit_in_time_raises_an_error_that_says_so() -> None:
     slow = FAST.model_copy(update={"retry_base_delay": 1e6, "retry_max_delay": 1e6, "call_timeout": 0.05})
     async with open_gateway(stuck, slow) as (gateway, client), gateway.permit("BatchGetItem", "t") as budget:
         budget.deadline += 1e6
@@ -203,5 +203,5 @@ async def test_backpressure_close_refuses_calls_that_wait_for_a_permit() -> None
         sent = len(client.requests)
         await gateway.close()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(each) for each in results} == {BackendClosedError}
+        assert {type(result) for result in results} == {BackendClosedError}
         assert len(client.requests) == sent

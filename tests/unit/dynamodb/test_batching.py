@@ -37,8 +37,8 @@ class Leftovers:
         entries = request["RequestItems"]["pages"]
         if operation == "batch_write_item":
             self.batches.append(len(entries))
-            for each in entries[: self.takes]:
-                item = each["PutRequest"]["Item"]
+            for entry in entries[: self.takes]:
+                item = entry["PutRequest"]["Item"]
                 key = key_values(PAGES, item)
                 assert key not in self.stored, "sent again though it was taken"
                 self.stored[key] = item
@@ -46,14 +46,14 @@ class Leftovers:
             return {"UnprocessedItems": {"pages": rest} if rest else {}}
         keys = entries["Keys"]
         self.batches.append(len(keys))
-        found = [
+        items = [
             self.stored[key]
-            for key in (key_values(PAGES, each) for each in keys[: self.takes])
+            for key in (key_values(PAGES, sent_key) for sent_key in keys[: self.takes])
             if key in self.stored
         ]
         rest = keys[self.takes :]
         return {
-            "Responses": {"pages": found},
+            "Responses": {"pages": items},
             "UnprocessedKeys": {"pages": {**entries, "Keys": rest}} if rest else {},
         }
 
@@ -92,7 +92,7 @@ async def test_save_all_continues_while_there_is_progress() -> None:
 async def test_save_all_names_the_items_that_stay_left_over() -> None:
     def stuck(operation: str, request: Any) -> Any:
         entries = request["RequestItems"]["pages"]
-        rest = [each for each in entries if each["PutRequest"]["Item"]["page_id"]["S"] in ("p003", "p040")]
+        rest = [entry for entry in entries if entry["PutRequest"]["Item"]["page_id"]["S"] in ("p003", "p040")]
         return {"UnprocessedItems": {"pages": rest} if rest else {}}
 
     async with open_gateway(stuck) as (gateway, client):
@@ -103,7 +103,7 @@ async def test_save_all_names_the_items_that_stay_left_over() -> None:
     assert caught.value.saved == 58
     assert {page.page_id for page, _ in caught.value.failures} == {"p003", "p040"}
     assert all(isinstance(error, ThrottledError) for _, error in caught.value.failures)
-    assert "left unprocessed 4 times in a row" in str(caught.value)
+    assert "unprocessed 4 times in a row" in str(caught.value)
 
 
 @pytest.mark.parametrize("operation", ["BatchWriteItem", "BatchGetItem"])
@@ -133,7 +133,7 @@ async def test_batching_attempts_for_left_overs_and_for_errors_do_not_multiply(o
 async def test_save_all_stores_the_others_beside_a_failed_batch() -> None:
     def refuse_one(operation: str, request: Any) -> Any:
         entries = request["RequestItems"]["pages"]
-        if any(each["PutRequest"]["Item"]["page_id"]["S"] == "p030" for each in entries):
+        if any(entry["PutRequest"]["Item"]["page_id"]["S"] == "p030" for entry in entries):
             raise client_error("ValidationException")
         return {}
 
@@ -230,23 +230,23 @@ async def test_read_all_sends_100_keys_a_request_and_keeps_their_order() -> None
         engine.batches.clear()
         engine.takes = 33
         wanted = [*range(249, 100, -1), 999, *range(100)]
-        found = await read_all(gateway, PAGES, keys(wanted))
-    assert [item["page_id"]["S"] for item in found] == [f"p{i:03}" for i in wanted if i != 999]
+        items = await read_all(gateway, PAGES, keys(wanted))
+    assert [item["page_id"]["S"] for item in items] == [f"p{i:03}" for i in wanted if i != 999]
     assert max(engine.batches) == 100
 
 
 async def test_keys_that_are_given_twice_are_sent_once() -> None:
     def refusing(operation: str, request: Any) -> Any:
         entries = request["RequestItems"]["pages"]
-        sent = entries["Keys"] if "Keys" in entries else [each["DeleteRequest"]["Key"] for each in entries]
+        sent = entries["Keys"] if "Keys" in entries else [entry["DeleteRequest"]["Key"] for entry in entries]
         # As DynamoDB does.
         if len({key_values(PAGES, key) for key in sent}) < len(sent):
             raise client_error("ValidationException")
         return {"Responses": {"pages": sent}}
 
     async with open_gateway(refusing) as (gateway, _):
-        found = await read_all(gateway, PAGES, keys([2, 1, 2, 3, 1]))
-        assert [item["page_id"]["S"] for item in found] == ["p002", "p001", "p003"]
+        items = await read_all(gateway, PAGES, keys([2, 1, 2, 3, 1]))
+        assert [item["page_id"]["S"] for item in items] == ["p002", "p001", "p003"]
         assert await delete_all(gateway, PAGES, keys([2, 1, 2])) == 2
 
 
@@ -255,5 +255,5 @@ async def test_read_all_raises_for_keys_that_stay_unread() -> None:
         return {"Responses": {}, "UnprocessedKeys": request["RequestItems"]}
 
     async with open_gateway(stuck) as (gateway, _):
-        with pytest.raises(ThrottledError, match="2 items were left unprocessed 4 times in a row"):
+        with pytest.raises(ThrottledError, match="DynamoDB left 2 items unprocessed 4 times in a row"):
             await read_all(gateway, PAGES, keys(range(2)))

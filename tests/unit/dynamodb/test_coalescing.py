@@ -27,7 +27,7 @@ from tests.support.tracebacks import assert_ends_at_our_error
 
 
 class Engine:
-    """Keeps items, takes `delay` seconds for a request, and refuses what is listed as bad."""
+    """Keeps items, takes `delay` seconds for a request, and refuses the ids in `bad`."""
 
     def __init__(self, delay: float = 0.0, bad: frozenset[str] = frozenset()) -> None:
         self.delay = delay
@@ -42,12 +42,12 @@ class Engine:
 
     async def __call__(self, operation: str, request: Any) -> Any:
         if operation in ("put_item", "get_item"):
-            found = [request["Item"] if operation == "put_item" else request["Key"]]
+            sent = [request["Item"] if operation == "put_item" else request["Key"]]
         else:
             entries = request["RequestItems"]["pages"]
             is_write = operation == "batch_write_item"
-            found = [each["PutRequest"]["Item"] for each in entries] if is_write else entries["Keys"]
-        names = [each["page_id"]["S"] for each in found]
+            sent = [entry["PutRequest"]["Item"] for entry in entries] if is_write else entries["Keys"]
+        names = [item_or_key["page_id"]["S"] for item_or_key in sent]
         assert len(set(names)) == len(names) <= (100 if "get" in operation else 25)
         self.requests.append(names)
         if "get" not in operation:
@@ -65,7 +65,7 @@ class Engine:
             case "batch_get_item":
                 return {"Responses": {"pages": [self.items[name] for name in names if name in self.items]}}
             case _:
-                self.items |= dict(zip(names, found, strict=True))
+                self.items |= dict(zip(names, sent, strict=True))
                 return {}
 
 
@@ -93,7 +93,7 @@ async def test_puts_at_the_same_time_are_sent_in_full_batches() -> None:
     engine = Engine()
     async with puts_on(engine) as puts:
         await asyncio.gather(*(put(puts, f"p{i}") for i in range(64)))
-    assert [len(each) for each in engine.requests] == [25, 25, 14]
+    assert [len(names) for names in engine.requests] == [25, 25, 14]
     assert len(engine.items) == 64
 
 
@@ -109,7 +109,7 @@ async def test_puts_sends_a_single_write_as_put_item_at_once() -> None:
 
 
 async def test_puts_with_few_callers_do_not_wait_for_others() -> None:
-    """Each comes while others are under way, on a table that takes its time."""
+    """Each put is called while others are in flight."""
     engine = Engine()
     engine.gate.clear()
     async with puts_on(engine) as puts:
@@ -117,14 +117,14 @@ async def test_puts_with_few_callers_do_not_wait_for_others() -> None:
         for i in range(5):
             tasks.append(put(puts, f"p{i}"))
             await settle()
-            # Sent, though none of those before has its answer.
+            # The put is sent, although none of the earlier puts has been answered.
             assert len(engine.requests) == i + 1
         engine.gate.set()
         await asyncio.gather(*tasks)
 
 
 async def test_puts_with_many_callers_send_few_requests() -> None:
-    """A thousand that come one by one, each while others are under way."""
+    """A thousand puts are called one by one, each while others are in flight."""
     engine = Engine(delay=0.02)
     loop = asyncio.get_running_loop()
     async with puts_on(engine) as puts:
@@ -135,8 +135,8 @@ async def test_puts_with_many_callers_send_few_requests() -> None:
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         seconds = loop.time() - started
-    partial = [each for each in engine.requests if len(each) < 25]
-    # A burst, and then one in 20 ms.
+    partial = [names for names in engine.requests if len(names) < 25]
+    # A burst of batches that are not full, and then one in 20 ms.
     assert len(partial) <= 8 + seconds / 0.02 + 1
     assert len(engine.requests) < 60 + seconds / 0.02
     assert len(engine.items) == 1000
@@ -148,11 +148,11 @@ async def test_puts_sends_a_batch_as_soon_as_it_is_full(monkeypatch: pytest.Monk
     engine.gate.clear()
     async with puts_on(engine) as puts:
         tasks: list[asyncio.Task[None]] = []
-        # Until one is not sent at once.
+        # Until a put is not sent at once.
         while len(tasks) == len(engine.requests):
             tasks.append(put(puts, f"first {len(tasks)}"))
             await settle()
-        # The burst is spent: the last waits for the next moment, and gets company.
+        # The burst is used up: the last put waits. 24 others fill its batch.
         sent = len(engine.requests)
         tasks += [put(puts, f"p{i}") for i in range(24)]
         await settle()
@@ -168,7 +168,7 @@ async def test_puts_raises_unexpected_errors_to_every_caller() -> None:
 
     async with puts_on(broken) as puts:
         results = await asyncio.gather(*(put(puts, f"p{i}") for i in range(3)), return_exceptions=True)
-    assert {type(each) for each in results} == {KeyError}
+    assert {type(error) for error in results} == {KeyError}
 
 
 async def test_puts_of_one_key_are_done_in_their_order() -> None:
@@ -183,8 +183,8 @@ async def test_puts_of_one_key_are_done_in_their_order() -> None:
         await asyncio.gather(*(write(i) for i in range(30)))
     # The engine itself refuses two of one key at a time.
     for key in range(3):
-        own = [i for i in done if i % 3 == key]
-        assert own == sorted(own)
+        order = [i for i in done if i % 3 == key]
+        assert order == sorted(order)
         assert engine.items[f"p{key}"]["depth"] == {"N": str(27 + key)}
 
 
@@ -192,7 +192,7 @@ async def test_puts_that_are_refused_fail_alone_with_their_own_error() -> None:
     engine = Engine(bad=frozenset({"p3", "p7"}))
     async with puts_on(engine) as puts:
         results = await asyncio.gather(*(put(puts, f"p{i}") for i in range(20)), return_exceptions=True)
-    failed = {i for i, each in enumerate(results) if each is not None}
+    failed = {i for i, error in enumerate(results) if error is not None}
     assert failed == {3, 7}
     assert isinstance(results[3], RequestRejectedError)
     assert results[3] is not results[7]
@@ -206,8 +206,8 @@ async def test_puts_that_all_fail_raise_one_error_each() -> None:
 
     async with puts_on(throttled) as puts:
         results = await asyncio.gather(*(put(puts, f"p{i}") for i in range(20)), return_exceptions=True)
-    assert {type(each) for each in results} == {ThrottledError}
-    assert len({id(each) for each in results}) == 20
+    assert {type(error) for error in results} == {ThrottledError}
+    assert len({id(error) for error in results}) == 20
     first: Any = results[0]
     assert (first.code, first.operation) == ("ThrottlingException", "BatchWriteItem")
     assert first.cause_type == "botocore.exceptions.ClientError"
@@ -219,11 +219,11 @@ async def test_puts_that_are_cancelled_harm_no_other_and_are_not_sent_if_they_wa
     async with puts_on(engine) as puts:
         tasks = [put(puts, f"p{i}") for i in range(25 * 32 + 10)]
         await asyncio.sleep(0.01)
-        # All batches that may be are under way; of the others nothing is sent yet.
+        # As many batches as allowed are in flight. The other puts are not sent yet.
         tasks[3].cancel()
         tasks[803].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [i for i, each in enumerate(results) if each is not None] == [3, 803]
+    assert [i for i, error in enumerate(results) if error is not None] == [3, 803]
     assert engine.items.keys() == {f"p{i}" for i in range(810) if i != 803}
 
 
@@ -231,10 +231,10 @@ async def test_puts_batch_is_limited_to_half_a_megabyte() -> None:
     engine = Engine()
     async with puts_on(engine) as puts:
         await asyncio.gather(*(put(puts, f"p{i}", last_error="x" * 200_000) for i in range(5)))
-    assert [len(each) for each in engine.requests] == [2, 2, 1]
+    assert [len(names) for names in engine.requests] == [2, 2, 1]
 
 
-async def test_puts_close_sends_what_waits_and_refuses_what_comes() -> None:
+async def test_puts_close_sends_waiting_puts_and_refuses_new_ones() -> None:
     engine = Engine(delay=0.01)
     async with puts_on(engine) as puts:
         tasks = [put(puts, f"p{i}") for i in range(300)]
@@ -291,9 +291,9 @@ async def test_gets_at_the_same_time_are_batched_and_read_a_key_once() -> None:
         await asyncio.gather(*(put(puts, f"p{i}") for i in range(150)))
         engine.requests.clear()
         wanted = [f"p{i}" for i in range(40)] * 2 + ["absent"]
-        found = await asyncio.gather(*(gets.get(page_key("site", each)) for each in wanted))
+        items = await asyncio.gather(*(gets.get(page_key("site", page_id)) for page_id in wanted))
         await asyncio.gather(puts.close(), gets.close())
-    assert [None if each is None else each["page_id"]["S"] for each in found] == [*wanted[:-1], None]
+    assert [None if item is None else item["page_id"]["S"] for item in items] == [*wanted[:-1], None]
     assert list(map(len, engine.requests)) == [41]
 
 
@@ -301,11 +301,11 @@ async def test_gets_of_a_refused_key_fails_alone() -> None:
     engine = Engine(bad=frozenset({"p1"}))
     async with open_gateway(engine, FAST) as (gateway, _):
         gets = Gets(gateway, PAGES)
-        found = await asyncio.gather(
+        results = await asyncio.gather(
             *(gets.get(page_key("site", f"p{i}")) for i in range(4)), return_exceptions=True
         )
         await gets.close()
-    assert [type(each) for each in found] == [type(None), RequestRejectedError, type(None), type(None)]
+    assert [type(result) for result in results] == [type(None), RequestRejectedError, type(None), type(None)]
 
 
 async def test_puts_and_gets_that_are_left_over_do_not_hold_the_others() -> None:
@@ -321,11 +321,11 @@ async def test_puts_and_gets_that_are_left_over_do_not_hold_the_others() -> None
             return await engine(operation, request)
         is_write = operation == "batch_write_item"
         entries = request["RequestItems"]["pages"] if is_write else request["RequestItems"]["pages"]["Keys"]
-        hot = [each for each in entries if "'hot'" in str(each)]
+        hot = [entry for entry in entries if "'hot'" in str(entry)]
         if not hot or left_over["hot"] <= 0:
             return await engine(operation, request)
         left_over["hot"] -= 1
-        cold = [each for each in entries if each not in hot]
+        cold = [entry for entry in entries if entry not in hot]
         part = cold if is_write else {**request["RequestItems"]["pages"], "Keys": cold}
         answer = await engine(operation, {"RequestItems": {"pages": part}})
         name, left = ("UnprocessedItems", hot) if is_write else ("UnprocessedKeys", {"Keys": hot})

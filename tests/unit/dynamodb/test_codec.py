@@ -35,8 +35,8 @@ def normalized(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"N"} and isinstance(value["N"], str):
             return {"N": plain_number(value["N"])}
-        return {name: normalized(each) for name, each in value.items()}
-    return [normalized(each) for each in value] if isinstance(value, list) else value
+        return {name: normalized(part) for name, part in value.items()}
+    return [normalized(part) for part in value] if isinstance(value, list) else value
 
 
 def plain_number(text: str) -> str:
@@ -98,7 +98,7 @@ def test_encode_value_of_datetimes_sorts_as_text() -> None:
         datetime(2026, 1, 1),
         datetime(2026, 1, 1, 0, 0, 0, 1),
     ]
-    texts = [encode_value(each, model="M", field="f")["S"] for each in moments]
+    texts = [encode_value(moment, model="M", field="f")["S"] for moment in moments]
     assert texts == sorted(texts)
     assert texts[-1] == "2026-01-01T00:00:00.000001Z"
 
@@ -151,7 +151,7 @@ def test_codec_stores_the_deepest_allowed_nesting() -> None:
 
 
 def test_to_item_refuses_a_value_of_unknown_type() -> None:
-    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a object cannot be stored"):
+    with pytest.raises(InvalidValueError, match=r"Site\.config\.a: a value of type object cannot be stored"):
         to_item(SITES, make_site().model_copy(update={"config": {"a": object()}}))
 
 
@@ -194,7 +194,7 @@ def test_to_item_over_the_limit_says_that_its_largest_field_is_compressed() -> N
     assert (caught.value.model, caught.value.field, caught.value.limit) == ("Site", "config", 409_600)
 
 
-def test_to_item_does_not_pack_what_could_not_be_unpacked() -> None:
+def test_to_item_does_not_pack_a_value_that_cannot_be_unpacked() -> None:
     with pytest.raises(ItemTooLargeError, match=r"takes 5,\d{3},\d{3} bytes.* bytes: shorten"):
         to_item(SITES, make_site(config={"text": "x" * 5_000_000}))
 

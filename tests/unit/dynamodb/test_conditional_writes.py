@@ -58,7 +58,7 @@ def item_id(statement: Any) -> str:
 
 def sent(client: FakeClient) -> list[list[str]]:
     return [
-        [item_id(each) for each in request["Statements"]]
+        [item_id(statement) for statement in request["Statements"]]
         for operation, request in client.requests
         if operation == "batch_execute_statement"
     ]
@@ -87,8 +87,8 @@ async def test_conditional_writes_retry_only_transient_errors(code: str) -> None
         return {"Responses": answers if first else [{}]}
 
     async with open_gateway(answer, PARTIQL) as (gateway, client):
-        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(each) for each in "abcd"])
-    assert [type(each) for each in outcomes] == [Applied, Applied, Refused, Failed]
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(name) for name in "abcd"])
+    assert [type(outcome) for outcome in outcomes] == [Applied, Applied, Refused, Failed]
     assert sent(client) == [["a", "b", "c", "d"], ["b"]]
     failed = outcomes[3]
     assert isinstance(failed, Failed)
@@ -103,12 +103,12 @@ async def test_conditional_writes_that_stay_throttled_or_in_conflict_fail_alone(
     code: str, kind: type[RagcrawlDynamoError]
 ) -> None:
     def answer(operation: str, request: Any) -> Any:
-        stuck = [error(code) if item_id(each) == "b" else {} for each in request["Statements"]]
+        stuck = [error(code) if item_id(statement) == "b" else {} for statement in request["Statements"]]
         return {"Responses": stuck}
 
     async with open_gateway(answer, PARTIQL) as (gateway, client):
-        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(each) for each in "abc"])
-    assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
+        outcomes = await conditional_writes(gateway, FRONTIER).run([insert(name) for name in "abc"])
+    assert [type(outcome) for outcome in outcomes] == [Applied, Failed, Applied]
     assert isinstance(outcomes[1], Failed)
     assert isinstance(outcomes[1].error, kind)
     assert len(sent(client)) == 1 + ATTEMPTS
@@ -121,7 +121,10 @@ async def test_conditional_writes_that_are_sent_once_do_not_wait_for_throttled_o
             if request["Item"]["item_id"]["S"] == "b":
                 raise client_error("ProvisionedThroughputExceededException")
             return {}
-        stuck = [error("ThrottlingError") if item_id(each) == "b" else {} for each in request["Statements"]]
+        stuck = [
+            error("ThrottlingError") if item_id(statement) == "b" else {}
+            for statement in request["Statements"]
+        ]
         return {"Responses": stuck}
 
     slow = FAST.model_copy(
@@ -129,9 +132,9 @@ async def test_conditional_writes_that_are_sent_once_do_not_wait_for_throttled_o
     )
     async with open_gateway(answer, slow) as (gateway, _):
         outcomes = await conditional_writes(gateway, FRONTIER).run(
-            [insert(each) for each in "abc"], once=True
+            [insert(name) for name in "abc"], once=True
         )
-    assert [type(each) for each in outcomes] == [Applied, Failed, Applied]
+    assert [type(outcome) for outcome in outcomes] == [Applied, Failed, Applied]
     assert is_throttled(outcomes[1])
     assert not outcomes[1].may_be_applied
 
@@ -258,9 +261,9 @@ async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> Non
 
     def answer(operation: str, request: Any) -> Any:
         if operation == "batch_get_item":
-            keys = [each["item_id"]["S"] for each in request["RequestItems"]["frontier"]["Keys"]]
-            found = [{**frontier_key("run", each), "writer": {"S": stored[each]}} for each in keys]
-            return {"Responses": {"frontier": found}}
+            names = [key["item_id"]["S"] for key in request["RequestItems"]["frontier"]["Keys"]]
+            items = [{**frontier_key("run", name), "writer": {"S": stored[name]}} for name in names]
+            return {"Responses": {"frontier": items}}
         if not calls:
             calls.append(operation)
             raise EndpointConnectionError(endpoint_url="lost")
@@ -269,10 +272,11 @@ async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> Non
     calls: list[str] = []
     async with open_gateway(answer, PARTIQL) as (gateway, _):
         changes = [
-            ConditionalUpdate(each.key, each.update, each.condition, each.token) for each in map(claim, "ab")
+            ConditionalUpdate(change.key, change.update, change.condition, change.token)
+            for change in map(claim, "ab")
         ]
         outcomes = await conditional_writes(gateway, FRONTIER).run(changes)
-    assert [type(each) for each in outcomes] == [Applied, Refused]
+    assert [type(outcome) for outcome in outcomes] == [Applied, Refused]
     assert isinstance(outcomes[0], Applied)
     assert outcomes[0].item is not None
     assert outcomes[0].item["writer"] == {"S": "mine"}
@@ -280,13 +284,13 @@ async def test_write_token_recognizes_a_statement_whose_answer_was_lost() -> Non
 
 async def test_write_token_recognizes_a_single_write_whose_answer_was_lost() -> None:
     def answer(operation: str, request: Any) -> Any:
-        own = request.get("Item", {"writer": {"S": "another's"}})
-        raise client_error("ConditionalCheckFailedException", Item=own)
+        stored = request.get("Item", {"writer": {"S": "another's"}})
+        raise client_error("ConditionalCheckFailedException", Item=stored)
 
     single = FAST.model_copy(update={"conditional_batches": "item"})
     async with open_gateway(answer, single) as (gateway, _):
         outcomes = await conditional_writes(gateway, FRONTIER).run([insert("a"), claim("b")])
-    assert [type(each) for each in outcomes] == [Applied, Refused]
+    assert [type(outcome) for outcome in outcomes] == [Applied, Refused]
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole call", "statement"])
@@ -304,7 +308,7 @@ async def test_conditional_batches_auto_falls_back_to_single_requests_and_warns_
         async with open_gateway(answer, AUTO) as (gateway, client):
             writes = conditional_writes(gateway, FRONTIER)
             for _ in range(3):
-                assert await writes.run([insert(each) for each in "ab"]) == [Applied(), Applied()]
+                assert await writes.run([insert(name) for name in "ab"]) == [Applied(), Applied()]
     assert len(sent(client)) == 1
     assert len(caplog.records) == 1
     assert "Allow dynamodb:PartiQLInsert" in caplog.text
@@ -322,7 +326,7 @@ async def test_conditional_batches_auto_falls_back_at_once_where_partiql_seems_u
     async with open_gateway(answer, slow) as (gateway, client):
         writes = conditional_writes(gateway, FRONTIER)
         async with asyncio.timeout(1):
-            assert await writes.run([insert(each) for each in "ab"]) == [Applied(), Applied()]
+            assert await writes.run([insert(name) for name in "ab"]) == [Applied(), Applied()]
             assert await writes.run([insert("c")]) == [Applied()]
     assert len(sent(client)) == 1
 

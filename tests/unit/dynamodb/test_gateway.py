@@ -90,7 +90,7 @@ async def test_gateway_retries_as_often_as_configured() -> None:
         assert await gateway.call("GetItem", GET) == ANSWER
         assert len(client.requests) == 4
     async with open_gateway(scripted(*[THROTTLED] * 9)) as (gateway, client):
-        with pytest.raises(ThrottledError, match="still throttled when the retries ended"):
+        with pytest.raises(ThrottledError, match="throttled at every attempt"):
             await gateway.call("GetItem", GET)
         assert len(client.requests) == 4
         counters = gateway.metrics.snapshot()["GetItem", "t"]
@@ -101,7 +101,7 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
     with caplog.at_level(logging.DEBUG, "ragcrawl_dynamo"):
         async with open_gateway(scripted(THROTTLED, {})) as (gateway, _):
             await gateway.call("GetItem", GET)
-    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1; retry in 0.000 s"]
     assert "secret-id" not in caplog.text
 
@@ -215,7 +215,7 @@ async def test_gateway_call_that_has_no_time_for_another_attempt_ends_at_once() 
     config = DynamoDBConfig(call_timeout=5, retry_base_delay=1e6, retry_max_delay=1e6)
     async with open_gateway(scripted(THROTTLED), config) as (gateway, _):
         async with asyncio.timeout(1):
-            with pytest.raises(ThrottledError, match="still throttled when the retries ended"):
+            with pytest.raises(ThrottledError, match="throttled at every attempt"):
                 await gateway.call("GetItem", GET)
 
 
@@ -286,7 +286,7 @@ async def test_gateway_close_finishes_requests_in_flight_and_refuses_waiting_one
         await closing
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[:5] == [ANSWER] * 5
-    assert [type(each) for each in results[5:]] == [BackendClosedError] * 3
+    assert [type(result) for result in results[5:]] == [BackendClosedError] * 3
     assert client.closed == 1
 
 

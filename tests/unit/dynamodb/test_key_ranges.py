@@ -13,7 +13,7 @@ hashes = sorted(sha256(str(i).encode()).hexdigest() for i in range(5000))
 def test_split_points_of_hashes_are_about_as_many_as_pages_remain() -> None:
     points = split_points(hashes[:500])
     assert 7 <= len(points) <= 11
-    sizes = [sum(low < each <= high for each in hashes) for low, high in pairwise(points)]
+    sizes = [sum(low < digest <= high for digest in hashes) for low, high in pairwise(points)]
     assert min(sizes) > 350
     assert max(sizes) < 650
 
@@ -29,7 +29,7 @@ def test_split_points_of_hashes_are_about_as_many_as_pages_remain() -> None:
         [f"{i}" for i in range(1000)],
         [f"{20260000 + i // 20}-{i}" for i in range(1000)],
         [f"page-{i}" for i in range(1000)],
-        [each.upper() for each in hashes[:500]],
+        [digest.upper() for digest in hashes[:500]],
     ],
     ids=["none", "one", "few", "decimals", "hexadecimals", "numbers", "dates", "words", "upper case"],
 )

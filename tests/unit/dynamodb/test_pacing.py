@@ -16,7 +16,7 @@ def test_a_burst_goes_at_once_and_then_one_batch_in_each_interval() -> None:
     assert pacer.pause(100.0 + SECONDS_PER_BATCH * 1.01) > 0.0
 
 
-def test_whoever_waits_takes_no_token() -> None:
+def test_a_pause_takes_no_token() -> None:
     pacer = Pacer()
     while not pacer.pause(100.0):
         pass

@@ -34,9 +34,9 @@ def engine(count: int, page: int, matches: int = 1) -> Any:
     def answer(operation: str, request: Any) -> Any:
         start = int(request["ExclusiveStartKey"]["page_id"]["S"]) + 1 if "ExclusiveStartKey" in request else 0
         end = min(count, start + min(page, request["Limit"]))
-        found = [key(i) for i in range(start, end) if i % matches == 0 or "FilterExpression" not in request]
+        items = [key(i) for i in range(start, end) if i % matches == 0 or "FilterExpression" not in request]
         # Like DynamoDB, it only notices the end when nothing was left to read.
-        return {"Items": found, "Count": len(found)} | (
+        return {"Items": items, "Count": len(items)} | (
             {"LastEvaluatedKey": key(end - 1)} if end < count else {}
         )
 
@@ -53,20 +53,20 @@ def whole(item: Any) -> tuple[str, int]:
 
 @pytest.mark.parametrize("limit", [1, 7, 99, 100, 101, 5000])
 @pytest.mark.parametrize("query", [QUERY, FILTERED], ids=["all", "filtered"])
-async def test_read_slice_has_every_item_once_whatever_the_sizes(query: Query, limit: int) -> None:
+async def test_read_slice_has_every_item_once_for_all_sizes(query: Query, limit: int) -> None:
     async with open_gateway(engine(count=500, page=30, matches=3)) as (gateway, _):
         slices = await all_slices(
             lambda cursor: read_slice(gateway, query, number, limit=limit, cursor=cursor)
         )
     expected = [i for i in range(500) if i % 3 == 0 or query is QUERY]
-    assert [each for part in slices for each in part] == expected
+    assert [item for part in slices for item in part] == expected
     assert all(len(part) == limit for part in slices[:-1])
 
 
 async def test_read_slice_without_matches_is_one_empty_slice() -> None:
     async with open_gateway(engine(count=500, page=30, matches=10_000)) as (gateway, _):
-        found = await read_slice(gateway, Query(PAGES, "s", filter=Exists("x")), number, limit=5)
-    assert (list(found), found.cursor) == ([0], None)
+        part = await read_slice(gateway, Query(PAGES, "s", filter=Exists("x")), number, limit=5)
+    assert (list(part), part.cursor) == ([0], None)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 7, 100])
@@ -78,8 +78,8 @@ async def test_read_slice_reads_several_partitions_one_after_the_other(query: Qu
         values = request["ExpressionAttributeValues"].values()
         partition = next(value["S"] for value in values if value.get("S") in counts)
         assert request.get("ExclusiveStartKey", {"site_id": {"S": partition}})["site_id"] == {"S": partition}
-        found = engine(counts[partition], page=2, matches=3)(operation, request)
-        text = orjson.dumps(found).replace(b'"site"', orjson.dumps(partition))
+        response = engine(counts[partition], page=2, matches=3)(operation, request)
+        text = orjson.dumps(response).replace(b'"site"', orjson.dumps(partition))
         return orjson.loads(text)
 
     more = [replace(query, partition=partition) for partition in ("empty", "other", "last")]
@@ -93,7 +93,7 @@ async def test_read_slice_reads_several_partitions_one_after_the_other(query: Qu
         for i in range(count)
         if i % 3 == 0 or query is QUERY
     ]
-    assert [each for part in slices for each in part] == expected
+    assert [item for part in slices for item in part] == expected
     assert all(len(part) == limit for part in slices[:-1])
 
 
@@ -109,29 +109,31 @@ async def test_read_pages_keeps_no_page_that_was_handed_out() -> None:
 
     def answer(operation: str, request: Any) -> Any:
         text = request["KeyConditionExpression"]
-        low, high = (request["ExpressionAttributeValues"].get(each, {}).get("S") for each in (":1", ":2"))
-        found = [
-            each
-            for each in keys
-            if ("BETWEEN" not in text or low <= each <= high)
-            and (" > " not in text or each > low)
-            and each > request.get("ExclusiveStartKey", {"page_id": {"S": ""}})["page_id"]["S"]
+        low, high = (
+            request["ExpressionAttributeValues"].get(placeholder, {}).get("S") for placeholder in (":1", ":2")
+        )
+        remaining = [
+            page_id
+            for page_id in keys
+            if ("BETWEEN" not in text or low <= page_id <= high)
+            and (" > " not in text or page_id > low)
+            and page_id > request.get("ExclusiveStartKey", {"page_id": {"S": ""}})["page_id"]["S"]
         ]
-        items = OnePage({"site_id": {"S": "site"}, "page_id": {"S": each}} for each in found[:50])
+        items = OnePage({"site_id": {"S": "site"}, "page_id": {"S": page_id}} for page_id in remaining[:50])
         alive.add(items)
         return {"Items": items, "Count": len(items)} | (
-            {"LastEvaluatedKey": items[-1]} if len(found) > 50 else {}
+            {"LastEvaluatedKey": items[-1]} if len(remaining) > 50 else {}
         )
 
     seen: list[str] = []
     most = 0
     async with open_gateway(answer) as (gateway, client), aclosing(read_pages(gateway, QUERY)) as pages:
         async for _, items in pages:
-            seen += [each["page_id"]["S"] for each in items]
+            seen += [item["page_id"]["S"] for item in items]
             most = max(most, len(alive))
     assert seen == keys
     assert len(client.requests) >= 100
-    # Four ranges are read ahead, each at most a page ahead of what was handed out.
+    # Four ranges are read ahead, each at most a page ahead of the last page that was handed out.
     assert most <= 10
 
 

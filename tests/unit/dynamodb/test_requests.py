@@ -1,4 +1,4 @@
-"""Builders are pure: what a user gives never becomes part of an expression."""
+"""Request builders are pure, and never put a user's value into an expression."""
 
 import re
 from typing import Any
@@ -78,7 +78,7 @@ def test_create_table_request_projects_only_keys_into_indexes() -> None:
         request = requests.create_table_request(table, DynamoDBConfig())
         for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
             indexes: Any = request.get(kind, [])
-            assert all(each["Projection"] == {"ProjectionType": "KEYS_ONLY"} for each in indexes)
+            assert all(index["Projection"] == {"ProjectionType": "KEYS_ONLY"} for index in indexes)
 
 
 def test_create_table_request_follows_the_config() -> None:

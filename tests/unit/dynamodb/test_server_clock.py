@@ -28,7 +28,7 @@ def metadata(moment: datetime = START) -> dict[str, Any]:
         (SERVER - 5.0, SERVER - 4.5, -4.5),
     ],
 )
-def test_server_clock_offset_is_only_what_is_certain(sent: float, received: float, offset: float) -> None:
+def test_server_clock_offset_is_only_its_certain_part(sent: float, received: float, offset: float) -> None:
     clock = ServerClock()
     clock.observe(sent, received, metadata())
     assert clock.offset == pytest.approx(offset)
@@ -41,7 +41,7 @@ def test_server_clock_ignores_an_answer_without_a_date(headers: dict[str, Any]) 
     assert clock.offset == 0.0
 
 
-def test_server_clock_forgets_what_it_knew_of_a_clock_that_was_set() -> None:
+def test_server_clock_forgets_earlier_answers_when_the_clock_is_set() -> None:
     clock = ServerClock()
     clock.observe(SERVER + 100, SERVER + 101, metadata())
     clock.observe(SERVER + 0.1, SERVER + 0.2, metadata())
@@ -51,7 +51,7 @@ def test_server_clock_forgets_what_it_knew_of_a_clock_that_was_set() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1.4, -0.3, 0.0, 0.6, 1.9])
-def test_server_clock_knows_the_offset_by_many_answers_to_the_duration_of_a_request(offset: float) -> None:
+def test_server_clock_offset_by_many_answers_is_as_exact_as_a_request_is_short(offset: float) -> None:
     clock, now = ServerClock(), SERVER
     for i in range(300):
         now += 0.73
@@ -61,11 +61,11 @@ def test_server_clock_knows_the_offset_by_many_answers_to_the_duration_of_a_requ
             assert clock.offset == pytest.approx(offset, abs=0.03)
 
 
-def test_server_clock_forgets_what_is_two_minutes_old() -> None:
+def test_server_clock_forgets_answers_after_two_minutes() -> None:
     clock = ServerClock()
     clock.observe(SERVER + 2.5, SERVER + 2.6, metadata())
     assert clock.offset == pytest.approx(1.5)
-    # It was a second ahead at least, and is as far as it can be told by these.
+    # The first answer proves 1.5 seconds; the later ones prove 0.7 seconds only.
     for seconds, known in ((59, 1.5), (61, 1.5), (119, 1.5), (122, 0.7)):
         later = SERVER + seconds
         clock.observe(later + 1.7, later + 1.8, metadata(START + timedelta(seconds=seconds)))

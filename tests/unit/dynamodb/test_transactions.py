@@ -69,7 +69,7 @@ async def test_transaction_without_an_answer_raises() -> None:
 async def test_transaction_whose_conflicts_do_not_end_raises_a_conflict() -> None:
     conflict = cancelled({"Code": "TransactionConflict"}, {"Code": "None"})
     async with open_gateway(scripted(*[conflict] * ATTEMPTS)) as (gateway, _):
-        with pytest.raises(ConflictError, match="TransactWriteItems: others changed the same items"):
+        with pytest.raises(ConflictError, match="TransactWriteItems: other writers changed the same items"):
             await transaction().run(gateway)
 
 

@@ -154,9 +154,9 @@ async def test_upgrade_aiobotocore_before_call_may_answer() -> None:
 
     async with open_plain() as client:
         client.meta.events.register_last("before-call", shortcut)
-        found = await client.get_item(TableName="t", Key=KEY)
+        response = await client.get_item(TableName="t", Key=KEY)
     needed = {"method", "url", "headers", "body", "context"}
-    assert found == {"Item": "shortened"}, changed(
+    assert response == {"Item": "shortened"}, changed(
         "the answer of a handler of before-call is not the answer of the call", "fast_path.py, shorten_way"
     )
     assert seen[0] >= needed, changed(
@@ -166,7 +166,7 @@ async def test_upgrade_aiobotocore_before_call_may_answer() -> None:
 
 
 async def test_upgrade_aiobotocore_request_objects() -> None:
-    """A request is made of what before-call gets, and prepared for the HTTP session."""
+    """A request is made of the arguments of before-call, and prepared for the HTTP session."""
     prepared: list[Any] = []
 
     def shortcut(params: dict[str, Any], **_: Any) -> Any:
@@ -215,7 +215,7 @@ async def test_upgrade_aiobotocore_before_parse() -> None:
 
 
 async def test_upgrade_botocore_data_loader() -> None:
-    """All clients of a process may share what reads the service models."""
+    """All clients of a process may share the loader of the service models."""
     loader = create_loader(AioSession().get_config_variable("data_path"))
     session = AioSession()
     session.register_component("data_loader", loader)
@@ -246,11 +246,11 @@ async def test_upgrade_aiobotocore_http_session() -> None:
 
     async with open_plain(http_session_cls=make) as client:
         client.meta.events.unregister("before-send.dynamodb", answer)
-        found = await client.get_item(TableName="t", Key=KEY)
+        response = await client.get_item(TableName="t", Key=KEY)
     assert len(made) == 1, changed(
         f"http_session_cls is called {len(made)} times for a client", "connections.py, SessionMaker"
     )
-    assert found["Item"] == {"id": {"S": "answered"}}, changed(
+    assert response["Item"] == {"id": {"S": "answered"}}, changed(
         "a request is not sent by send() of the HTTP session", "transport.py, Shortcut"
     )
 
@@ -280,9 +280,9 @@ REPLACED: dict[str, tuple[Callable[..., Any], set[str]]] = {
 @pytest.mark.parametrize("name", REPLACED)
 def test_upgrade_aiobotocore_source_that_the_short_way_replaces(name: str) -> None:
     function, checksums = REPLACED[name]
-    found = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
-    assert found in checksums, changed(
+    checksum = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
+    assert checksum in checksums, changed(
         f"{name} has changed. Compare it with the version before: the short way may have to do what is new "
-        f"there. Then add {found!r} to this test",
+        f"there. Then add {checksum!r} to this test",
         "transport.py, Shortcut",
     )

@@ -11,7 +11,7 @@ from ragcrawl_dynamo._utils.tasks import Tasks
 
 
 class Store:
-    """A control whose reads take a moment; each read returns what was stored when it began."""
+    """A control whose reads take a moment; each read returns the value that was stored when it began."""
 
     def __init__(self, processes: int) -> None:
         self.count = processes
@@ -89,7 +89,7 @@ async def test_recent_control_is_read_again_after_this_process_has_changed_it() 
     reading = asyncio.ensure_future(store.control_reads.recent())
     await asyncio.sleep(0.001)
     store.stored = 1
-    # What a read that is under way returns is old.
+    # A read that began before the change returns the old control.
     store.control_reads.forget()
     await asyncio.gather(under_way, reading)
     assert value(await store.control_reads.recent()) == 1

@@ -146,7 +146,7 @@ async def test_flush_stores_the_shard_of_the_run_if_there_is_none() -> None:
     assert not unwritten.total
 
 
-async def test_flush_keeps_what_could_not_be_stored() -> None:
+async def test_flush_keeps_counts_that_could_not_be_stored() -> None:
     writes = Writes(a=[FAILED], b=[LISTED], count=[FAILED])
     counters, unwritten = counters_on(writes)
     counters.move("a", None, "pending")

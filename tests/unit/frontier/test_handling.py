@@ -38,7 +38,7 @@ def raising(error: BaseException) -> Any:
 
 
 def worker_logs(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [each for each in caplog.records if each.name == "ragcrawl_dynamo._frontier.worker"]
+    return [record for record in caplog.records if record.name == "ragcrawl_dynamo._frontier.worker"]
 
 
 async def run_one(
@@ -65,7 +65,7 @@ async def test_worker_skips_the_item_of_a_handler_that_raises_skip(
     assert counts(summary) == (0, 0, 0, 1, 0)
     # It is no error.
     assert seen == []
-    assert [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING] == []
+    assert [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING] == []
 
 
 async def test_worker_stores_a_reason_for_a_skip_without_one(clock: ManualClock) -> None:
@@ -86,13 +86,13 @@ async def test_worker_gives_up_the_item_of_a_handler_that_raises_do_not_retry(
     assert queue.done == [("i0", f"given up: {stored}")]
     assert counts(summary) == (0, 0, 1, 0, 0)
     assert fates == [(FrontierStatus.FAILED, error)]
-    (record,) = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    (record,) = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert record.levelno == logging.ERROR
 
 
 async def test_worker_gives_up_an_item_that_is_refused_at_every_attempt(clock: ManualClock) -> None:
-    queue, summary = await run_one(clock, InvalidArgumentError("status_code", "418 says nothing"))
-    assert queue.done == [("i0", "given up: status_code: 418 says nothing")]
+    queue, summary = await run_one(clock, InvalidArgumentError("status_code", "418 has no meaning"))
+    assert queue.done == [("i0", "given up: status_code: 418 has no meaning")]
     assert counts(summary) == (0, 0, 1, 0, 0)
 
 
@@ -112,7 +112,7 @@ async def test_worker_logs_the_error_of_a_handler_with_its_url_and_traceback(
     async with working(queue) as worker:
         summary = await run_to_end(worker, handle, clock)
     assert counts(summary) == (0, 1, 0, 0, 0)
-    (record,) = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    (record,) = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
         f"the handler of {URL} has failed in attempt 1, it will be tried again: "
@@ -128,7 +128,7 @@ async def test_worker_logs_the_last_attempt_of_an_item_as_an_error(
     queue, summary = await run_one(clock, ValueError("broken"), is_last_attempt=True)
     assert queue.done == [("i0", "given up: broken")]
     assert counts(summary) == (0, 0, 1, 0, 0)
-    (record,) = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    (record,) = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
         f"the handler of {URL} has failed in attempt 1, it is given up: ValueError('broken')"
@@ -147,7 +147,7 @@ async def test_worker_logs_a_dead_letter_of_a_handler_that_returns(
     async with working(queue) as worker:
         summary = await run_to_end(worker, handle, clock)
     assert counts(summary) == (0, 0, 1, 0, 0)
-    (record,) = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    (record,) = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert (record.levelno, record.getMessage()) == (logging.ERROR, f"{URL} is given up after attempt 1")
 
 
@@ -173,7 +173,7 @@ async def test_worker_says_that_a_handler_had_settled_its_claim_before_it_raised
     assert fates == [status]
     is_completed = status is FrontierStatus.COMPLETED
     assert counts(summary) == (is_completed, 0, 0, not is_completed, 0)
-    (record,) = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    (record,) = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert record.levelno == logging.WARNING
     assert f"failed in attempt 1, {fate}: ValueError" in record.getMessage()
 
@@ -196,7 +196,7 @@ async def test_worker_reports_the_error_of_a_handler_whose_claim_cannot_be_settl
         )
     assert (queue.done, fates) == ([], [None])
     assert counts(summary) == (0, 0, 0, 0, is_lost)
-    _, record = [each for each in worker_logs(caplog) if each.levelno >= logging.WARNING]
+    _, record = [record for record in worker_logs(caplog) if record.levelno >= logging.WARNING]
     assert record.levelno == logging.WARNING
     assert "it will be claimed again when its lease has ended: ValueError" in record.getMessage()
 
@@ -212,7 +212,7 @@ async def test_worker_calls_on_error_after_the_claim_is_settled(clock: ManualClo
     assert seen == [(URL, True, FrontierStatus.PENDING, error)]
 
 
-async def test_worker_logs_what_on_error_raises_and_goes_on(
+async def test_worker_logs_an_error_of_on_error_and_continues(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def on_error(claim: Claim, error: Exception) -> None:
@@ -222,8 +222,8 @@ async def test_worker_logs_what_on_error_raises_and_goes_on(
     async with working(queue, 1) as worker:
         summary = await run_to_end(worker, raising(ValueError("broken")), clock, on_error=on_error)
     assert counts(summary) == (0, 3, 0, 0, 0)
-    errors = [each for each in worker_logs(caplog) if each.levelno == logging.ERROR]
-    assert [each.getMessage() for each in errors] == [
+    errors = [record for record in worker_logs(caplog) if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == [
         f"on_error raised an error for https://example.com/i{i}" for i in range(3)
     ]
     assert "RuntimeError: no e-mail server" in caplog.text
@@ -267,7 +267,7 @@ async def test_worker_returns_and_logs_a_summary_that_counts_how_each_item_was_s
     assert (worker.completed, worker.retried, worker.failed, worker.skipped, worker.lost) == (2, 2, 2, 2, 0)
     assert 10 <= summary.seconds < 20
     assert summary.pages_per_second == 4 / summary.seconds
-    assert [each.getMessage() for each in worker_logs(caplog) if each.levelno == logging.INFO] == [
+    assert [record.getMessage() for record in worker_logs(caplog) if record.levelno == logging.INFO] == [
         f"the worker has ended: {summary}"
     ]
 
@@ -307,5 +307,5 @@ async def test_worker_logs_its_summary_on_sigterm_too(
             await worker.run(handle)
         await terminating
     assert queue.done == [("i0", "completed"), ("i1", "completed"), ("i2", "released")]
-    (ended,) = [each for each in worker_logs(caplog) if each.levelno == logging.INFO]
+    (ended,) = [record for record in worker_logs(caplog) if record.levelno == logging.INFO]
     assert ended.getMessage().startswith("the worker has ended: 2 completed, 1 retried, 0 failed, 0 skipped")

@@ -143,7 +143,7 @@ def test_pause_of_a_drained_host_is_long_enough_for_it_to_leave_the_list() -> No
     assert pauses == [5, 5, 5, 5, 8, 16, 32, 60, 60]
 
 
-def test_host_is_due_to_leave_a_second_after_it_was_first_asked_and_then_ever_more_seldom() -> None:
+def test_host_is_due_to_leave_a_second_after_it_was_first_asked_and_then_less_and_less_often() -> None:
     host = known()
     due = [tenth / 10 for tenth in range(1900) if host.is_due_to_leave(tenth / 10)]
     assert due == [1, 3, 7, 15, 31, 63, 123, 183]
@@ -168,7 +168,7 @@ def test_has_room_as_long_as_the_record_allows_more_than_was_picked() -> None:
     assert (host.has_room(at(8)), host.has_room(at(9))) == (False, True)
 
 
-def test_end_claim_forgets_what_was_tried() -> None:
+def test_end_claim_forgets_tried_items() -> None:
     host = known(candidate("a"))
     host.take()
     look(host, [candidate("a")])
@@ -178,7 +178,7 @@ def test_end_claim_forgets_what_was_tried() -> None:
     assert names(host.ready) == ["a"]
 
 
-def test_forget_keeps_nothing_that_another_process_may_have_changed() -> None:
+def test_forget_drops_everything_that_another_process_may_have_changed() -> None:
     host = known(candidate("a"))
     host.wait(candidate("b"), at(9))
     host.end("c")
@@ -193,7 +193,7 @@ def test_forget_keeps_nothing_that_another_process_may_have_changed() -> None:
     assert names(host.ready) == ["a"]
 
 
-def test_forget_doubts_what_this_process_has_leased_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forget_doubts_items_that_this_process_has_leased_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ENDED_REMEMBERED", 3)
     host = known()
     for name in ("a", "b", "c"):
@@ -208,7 +208,7 @@ def test_host_that_has_changed_is_looked_at_as_if_it_had_never_been_empty() -> N
     host = known(empty_looks=7, distrusted=7)
     host.forget()
     look(host, [])
-    # What its change announces may not be in the index yet.
+    # The index may not show the announced change yet.
     assert (host.pause.total_seconds(), host.distrusted) == (5, 0)
 
 
@@ -225,7 +225,7 @@ def test_pace_is_measured_over_a_second_or_longer() -> None:
     assert host.pace.per_second == 0.25
 
 
-def test_look_replaces_what_was_known() -> None:
+def test_look_replaces_the_known_items() -> None:
     host = known(candidate("gone"), is_used=True)
     look(host, [candidate("b"), candidate("a", priority=1), candidate("d", ready_at=at(9))])
     assert names(host.ready) == ["a", "b"]
@@ -253,7 +253,7 @@ def test_look_gives_each_item_its_distance() -> None:
 
 
 @pytest.mark.parametrize("is_all", [True, False])
-def test_look_does_not_offer_what_this_process_knows_better(is_all: bool) -> None:
+def test_look_does_not_offer_items_that_this_process_has_tried_leased_or_ended(is_all: bool) -> None:
     host = known(candidate("tried"))
     host.take()
     host.end("ended")

@@ -98,7 +98,7 @@ async def test_list_of_several_pages_is_read_again_later_the_longer_it_is() -> N
         assert len(taken_reads(run)) == count
 
 
-async def test_list_that_is_being_read_goes_on_where_it_was() -> None:
+async def test_list_that_is_being_read_is_continued() -> None:
     run, lists = run_with(7)
     await lists.refill(1, START)
     taken_reads(run)
@@ -143,7 +143,7 @@ async def test_host_that_this_process_has_listed_is_kept_until_its_list_shows_it
         assert ("new" in run.view.bench.hosts) == is_known
 
 
-async def test_refresh_reads_lists_of_one_page_to_their_end_whoever_has_them() -> None:
+async def test_refresh_reads_lists_of_one_page_to_their_end_in_all_shares() -> None:
     run, lists = run_with(2, 4, 3, share=(0,))
     await lists.refill(1, START)
     assert taken_reads(run) == [(0, 3, None), (1, 2, None), (2, 2, None)]
@@ -212,7 +212,7 @@ async def test_lists_are_continued_by_their_next_host_not_by_their_number() -> N
     assert [bucket for bucket, _, _ in taken_reads(run)] == [5, 4, 3, 2]
 
 
-async def test_list_of_one_page_is_read_once_a_second_whatever_is_missing() -> None:
+async def test_list_of_one_page_is_read_once_a_second_however_many_hosts_are_missing() -> None:
     run, lists = run_with(2)
     await lists.refill(99, START)
     taken_reads(run)

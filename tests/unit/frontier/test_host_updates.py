@@ -25,7 +25,7 @@ from tests.support.hosts import at, record
 BETTER, SAME, WORSE = (queue_order(rank(priority, START)) for priority in (2, 1, 0))
 
 
-def test_host_record_without_limits_allows_what_is_asked() -> None:
+def test_host_record_without_limits_allows_all_requested_leases() -> None:
     assert not record().is_limited
     assert not record().has_limits
     assert record().open_at is None
@@ -69,7 +69,7 @@ def test_host_record_block_overrides_other_limits() -> None:
     assert (blocked.is_limited, blocked.has_limits) == (False, True)
 
 
-def test_host_record_delay_that_was_removed_holds_nobody_up() -> None:
+def test_host_record_delay_that_was_removed_has_no_effect() -> None:
     assert record(delay=0, next_at=at(60)).open_at is None
 
 
@@ -211,5 +211,5 @@ def test_shards_for_is_a_power_of_two_above_the_rate() -> None:
     assert [shards_for(rate) for rate in rates] == [1, 1, 1, 2, 2, 4, 4, 8, 32, MAX_SHARDS, MAX_SHARDS]
 
 
-def test_host_update_shows_what_it_does_in_a_log() -> None:
+def test_host_update_shows_its_changes_in_a_log() -> None:
     assert repr(EndLeases(("a",))) == "EndLeases(tokens=('a',))"

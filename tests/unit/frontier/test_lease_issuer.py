@@ -200,7 +200,7 @@ async def test_claim_raises_if_all_writes_failed_and_forgets_nothing() -> None:
         await issuing.issue()
     host = issuing.bench.hosts["a"]
     assert (names(host.ready), host.picked) == (["a0", "a1"], 0)
-    # Nobody holds the reserved leases.
+    # The reserved leases are not in use.
     assert host.record is not None
     assert host.record.slots == {}
 
@@ -303,7 +303,7 @@ async def test_throttled_reservation_lets_the_host_wait_and_keeps_its_record() -
     assert (host.record, names(host.ready), list(issuing.bench.paused)) == (known_record, ["a0"], ["a"])
 
 
-async def test_claims_of_which_nobody_knows_whether_they_were_applied_are_checked() -> None:
+async def test_claims_that_may_have_been_applied_are_checked() -> None:
     issuing = Issuing(a=(("a0", "a1"), None))
     issuing.run.fake_items.outcomes = {"claim a0": DOWN}
     assert len(await issuing.issue()) == 1

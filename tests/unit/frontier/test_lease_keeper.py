@@ -60,7 +60,7 @@ async def pass_seconds(clock: ManualClock, seconds: int) -> None:
         clock.advance(1)
 
 
-async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lease_keeper_continues_after_on_lost_raises(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     renewals = Renewals(clock, lost=["i0", "i1"])
     reported: list[str] = []
@@ -81,7 +81,7 @@ async def test_lease_keeper_goes_on_after_on_lost_raises(caplog: pytest.LogCaptu
     assert "the user's own bug" in caplog.text
 
 
-async def test_lease_keeper_goes_on_after_an_error_that_nobody_expects() -> None:
+async def test_lease_keeper_continues_after_an_unexpected_error() -> None:
     clock = ManualClock()
     renewals = Renewals(clock)
     renewals.error = ZeroDivisionError("a bug of this package")
@@ -117,7 +117,7 @@ async def test_lease_keeper_reports_a_lost_lease_in_time() -> None:
 
 @pytest.mark.parametrize("partial", [True, False], ids=["others failed", "late answer"])
 async def test_lease_keeper_reports_leases_that_turn_out_to_be_lost_after_the_renewal(partial: bool) -> None:
-    """A renewal that got no answer in time goes on, and notes what it finds. Others may have the item."""
+    """A renewal without an answer in time continues. It may find that others have leased the item."""
     clock = ManualClock()
     lost: list[str] = []
 
@@ -137,7 +137,7 @@ async def test_lease_keeper_reports_leases_that_turn_out_to_be_lost_after_the_re
         assert not keeper._held
 
 
-async def test_lease_keeper_says_why_leases_could_not_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lease_keeper_reports_why_leases_could_not_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
 
     class Hanging:

@@ -137,4 +137,6 @@ async def test_membership_distances_of_one_item_differ_in_each_process(count: in
         for item in ("a", "b", "c", "\ud800"):
             distances = [process.distance(item) for process in processes]
             assert sorted(distances) == list(range(1, count + 1))
-            assert [process.owns_part(item) for process in processes] == [each == 1 for each in distances]
+            assert [process.owns_part(item) for process in processes] == [
+                distance == 1 for distance in distances
+            ]

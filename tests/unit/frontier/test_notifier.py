@@ -87,7 +87,7 @@ async def test_host_that_got_an_item_while_it_left_the_list_is_announced() -> No
     assert list(flushing.bench.hosts) == ["a"]
 
 
-async def test_host_that_is_announced_again_keeps_what_this_process_knows_of_it() -> None:
+async def test_host_that_is_announced_again_keeps_its_known_items() -> None:
     flushing = Flushing("a")
     flushing.flushed.asleep = ["a"]
     flushing.during_flush = lambda: flushing.add("a")

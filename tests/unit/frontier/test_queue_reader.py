@@ -65,7 +65,7 @@ async def test_look_reads_more_the_more_is_wanted_and_the_more_processes_there_a
         assert (len(host.ready), host.is_all) == (count, False)
 
 
-async def test_look_reads_past_what_is_known_to_be_leased_tried_or_ended() -> None:
+async def test_look_reads_past_items_known_to_be_leased_tried_or_ended() -> None:
     host = unread()
     host.wait(candidate("i0", age=999), at(9), is_own=True)
     host.end("i1")
@@ -76,11 +76,11 @@ async def test_look_reads_past_what_is_known_to_be_leased_tried_or_ended() -> No
     assert names(host.ready) == [f"i{i}" for i in range(3, 53)]
 
 
-async def test_look_into_several_shards_keeps_only_what_nothing_unread_can_precede() -> None:
+async def test_look_into_several_shards_keeps_only_items_that_no_unread_item_can_precede() -> None:
     host = unread(order=listed(shards=3))
     run, reader = run_with(host)
     shards = run.fake_queues.shards
-    # The first shard is deep and old, so that what the second one shows at its end comes after unread items.
+    # The first shard is deep and old, so that the last items of the second one come after unread items.
     shards[HOST, 0] = [candidate(f"a{i}", age=999 - i) for i in range(60)]
     shards[HOST, 1] = [candidate(f"b{i}", age=990.5 - 2 * i) for i in range(60)]
     shards[HOST, 2] = [candidate("c0", age=970), candidate("c1", age=20), candidate("later", ready_at=at(9))]
@@ -158,10 +158,10 @@ async def test_look_reads_a_few_items_of_other_shares_by_key() -> None:
         if name in run.fake_queues.known:
             assert (name in names(host.ready)) == is_ready
     # Those in the share of this process are not read.
-    own = unread(host="own")
-    run.view.bench.hosts["own"] = own
+    host_in_share = unread(host="own")
+    run.view.bench.hosts["own"] = host_in_share
     run.fake_queues.shards["own", 0] = [candidate("o", host="own")]
-    await reader.look([own], 2, START)
+    await reader.look([host_in_share], 2, START)
     assert "o" not in run.fake_queues.known
 
 
@@ -261,7 +261,7 @@ async def test_item_that_this_process_has_ended_is_not_tried_after_its_host_has_
     assert names(host.ready) == ["a"]
 
 
-async def test_learn_notes_what_became_of_items() -> None:
+async def test_learn_notes_the_new_state_of_items() -> None:
     host = known(
         *(candidate(name) for name in ("free", "leased", "over", "moved", "gone")), turn=5, last_turn=4
     )

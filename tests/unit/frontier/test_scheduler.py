@@ -57,7 +57,7 @@ async def test_claim_takes_the_best_of_all_hosts_in_turns() -> None:
     assert (result.leases, result.next_at) == ({}, at(4))
 
 
-async def test_claim_shares_what_it_wants_among_the_hosts_that_it_looks_at(
+async def test_claim_divides_the_wanted_items_among_the_hosts_that_it_looks_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted: list[tuple[int, int]] = []
@@ -139,14 +139,14 @@ async def test_claim_chooses_again_if_other_processes_were_faster() -> None:
         claiming.writes.outcomes[f"claim a{i:02}"] = Refused()
         claiming.queues.leases[f"a{i:02}"] = ("token", at(20))
     assert await claiming.claim(2) == ["a30", "a31"]
-    # It has read by key what it had not tried yet.
+    # It has read by key the items that it had not tried yet.
     assert len(claiming.writes.claims) < 10
 
 
-async def test_claim_chooses_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_claim_chooses_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ATTEMPTS", 3)
     claiming = Claiming(a="a0")
-    # A lease that nobody has, and that is refused all the same.
+    # The claim is refused, although nobody has leased the item.
     claiming.writes.outcomes["claim a0"] = Refused()
     assert await claiming.claim(1) == []
     assert claiming.writes.claims == ["a0"] * 3
@@ -168,7 +168,7 @@ async def test_candidates_are_given_back_if_a_look_fails(monkeypatch: pytest.Mon
     assert await claiming.claim(1) == ["a1"]
 
 
-async def test_claim_returns_what_it_has_if_a_later_request_fails() -> None:
+async def test_claim_returns_its_items_if_a_later_request_fails() -> None:
     claiming = Claiming(a="a0 a1")
     claiming.writes.outcomes["claim a1"] = Failed(DOWN)
     assert await claiming.claim(2) == ["a0"]
@@ -274,7 +274,7 @@ async def test_change_of_limits_is_noticed_once(monkeypatch: pytest.MonkeyPatch)
     assert len(changes) == 2
 
 
-async def test_claim_that_gets_nothing_because_of_throttling_says_so_and_when_to_try_again() -> None:
+async def test_claim_that_gets_nothing_because_of_throttling_raises_an_error_with_a_pause() -> None:
     claiming = Claiming(a="a0", b="b0")
     claiming.writes.outcomes = {"claim a0": Failed(BUSY, may_be_applied=False)}
     result = await claiming.result(2)

@@ -16,7 +16,7 @@ stored_counts = st.dictionaries(hosts, st.dictionaries(st.sampled_from(NAMES), s
 
 
 @given(st.lists(st.lists(items, max_size=6), max_size=4), stored_counts)
-def test_tally_differs_by_what_was_counted_and_is_not_stored(
+def test_tally_differences_are_counts_that_are_not_stored(
     pages: list[list[tuple[str, str]]], stored: dict[str, dict[str, int]]
 ) -> None:
     with Tally() as tally:
@@ -34,8 +34,8 @@ def test_tally_differs_by_what_was_counted_and_is_not_stored(
     assert tally.total == Counter(state for page in pages for _, state in page)
 
 
-def test_tally_is_the_same_whatever_comes_first() -> None:
-    found = []
+def test_tally_is_the_same_in_any_order() -> None:
+    results = []
     for is_stored_first in (True, False):
         with Tally() as tally:
             if is_stored_first:
@@ -43,11 +43,11 @@ def test_tally_is_the_same_whatever_comes_first() -> None:
             tally.count([("a.example", "completed"), ("new.example", "pending")])
             if not is_stored_first:
                 tally.subtract_stored({"a.example": Counter(pending=1)})
-            found.append(dict(tally.differences()))
+            results.append(dict(tally.differences()))
     # A host without a record has no stored counts to correct.
-    assert found[0].keys() == {"a.example"}
-    assert found[0] == found[1]
-    assert {name: amount for name, amount in found[0]["a.example"].items() if amount} == {
+    assert results[0].keys() == {"a.example"}
+    assert results[0] == results[1]
+    assert {name: amount for name, amount in results[0]["a.example"].items() if amount} == {
         "pending": -1,
         "completed": 1,
     }

@@ -1,4 +1,4 @@
-"""How leases are given back that no caller has received; with items in memory, in virtual time."""
+"""Gives back leases that no caller has received; with items in memory, in virtual time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_claim_that_is_applied_late_is_released() -> None:
     unused.store("a", "mine")
     await unused.pass_seconds(2)
     assert unused.released == ["a"]
-    # It is not read forever.
+    # It is not read again and again.
     unused.unused.check([(candidate("b"), lease("mine"))])
     for _ in range(3):
         await unused.pass_seconds(2)

@@ -276,8 +276,8 @@ def test_deep_queue_is_looked_at_again_before_items_of_other_shares() -> None:
     both = known(foreign, replace(candidate("foreign, too"), distance=1), is_all=False)
     choice = choose(workbench(both))
     assert (names(choice.candidates), looks(choice)) == (["foreign"], [both.host])
-    own = known(candidate("own"), is_all=False, is_used=True)
-    assert names(choose(workbench(own), 1).candidates) == ["own"]
+    host = known(candidate("own"), is_all=False, is_used=True)
+    assert names(choose(workbench(host), 1).candidates) == ["own"]
 
 
 def test_host_that_is_not_listed_any_more_is_only_served_from_memory() -> None:
@@ -286,7 +286,7 @@ def test_host_that_is_not_listed_any_more_is_only_served_from_memory() -> None:
     assert choose(workbench(empty)) == Choice([], [])
 
 
-# Nothing is chosen that could come after what a look may show.
+# A choice ends before a host that has to be looked at.
 
 
 def test_nothing_is_chosen_past_a_host_that_has_to_be_looked_at() -> None:
@@ -584,7 +584,7 @@ def test_see_ignores_the_entry_of_a_host_that_this_process_has_taken_out_of_the_
         assert (bench.hosts == {}) == is_ignored
 
 
-def test_host_that_is_listed_again_is_known_with_what_this_process_has_ended() -> None:
+def test_host_that_is_listed_again_is_known_with_the_items_that_this_process_has_ended() -> None:
     bench = workbench(host_with("a0", host="a"), host_with("b0", host="b"))
     for name in "ab":
         bench.hosts[name].end(f"{name}0")
@@ -652,12 +652,12 @@ def test_queue_of_a_host_with_an_only_item_is_read_in_other_shares_and_after_a_l
     bench = workbench()
     bench.see("a", listed(only_item="a0"), 0, 7.0, is_own=False)
     assert looks(choose(bench)) == ["a"]
-    own = host_with("b0", host="b", order=listed(mark="1"))
-    bench = workbench(own)
+    host = host_with("b0", host="b", order=listed(mark="1"))
+    bench = workbench(host)
     (item,) = choose(bench).candidates
     bench.end_claim(["b"])
-    own.wait(item, at(30), is_own=True)
-    bench.settle(own)
+    host.wait(item, at(30), is_own=True)
+    bench.settle(host)
     # Another process has changed the host.
     bench.see("b", listed(only_item="b0"), 0, 7.0, is_own=True)
     assert looks(choose(bench)) == ["b"]
@@ -673,7 +673,7 @@ def test_limits_of_a_host_with_an_only_item_are_read_first() -> None:
     assert names(choose(bench).candidates) == ["a0"]
 
 
-def test_note_update_keeps_what_is_known_if_nobody_else_has_changed_the_host() -> None:
+def test_note_update_keeps_the_known_items_if_nobody_else_has_changed_the_host() -> None:
     place = split_place(listed())
     bench = workbench(host_with("a0", host="a", order=listed(9), must_check=True))
     after = record("a", place=place)
@@ -706,7 +706,7 @@ def test_note_update_notes_own_listed_hosts_only() -> None:
     new, old = record("c", place=split_place(listed()), bucket=5), record("d", place=split_place(listed()))
     bench.note_update(new, None, 7.0, is_own=True)
     bench.note_update(old, old.order, 7.0, is_own=True)
-    # Nothing but what this process adds is in the queue of a host that was not listed.
+    # The queue of a host that was not listed has only the items that this process adds.
     assert [(host.host, host.is_all, host.bucket) for host in bench.hosts.values()] == [
         ("c", True, 5),
         ("d", False, 0),
@@ -746,7 +746,7 @@ def test_host_keeps_its_turn_if_none_of_its_candidates_was_claimed(claimed: list
     latest = host.turn
     for _ in claimed:
         host.note_claimed(0.0)
-    bench.give_back(each for each in chosen if each.item_id not in claimed)
+    bench.give_back(item for item in chosen if item.item_id not in claimed)
     assert host.turn == (latest if claimed else 7)
     assert (host.is_served, host.picked, host.tried) == (False, 0, set())
 

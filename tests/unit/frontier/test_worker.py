@@ -416,7 +416,7 @@ async def test_worker_ends_at_once_with_an_error_that_does_not_pass(
 
 
 @pytest.mark.parametrize("can_release", [True, False])
-async def test_worker_gives_up_after_outage_seconds_with_the_last_error_and_releases_what_it_holds(
+async def test_worker_gives_up_after_outage_seconds_with_the_last_error_and_releases_its_claims(
     clock: ManualClock, can_release: bool
 ) -> None:
     queue = ScriptedQueue(clock, 1)

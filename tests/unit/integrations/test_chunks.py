@@ -160,11 +160,11 @@ def test_chunk_id_is_a_uuid_and_differs_for_different_chunks(
 ) -> None:
     made = [chunk_id(*name) for name in names]
     assert len(set(made)) == len(names)
-    assert all(str(UUID(each)) == each for each in made)
+    assert all(str(UUID(made_id)) == made_id for made_id in made)
     assert made == [chunk_id(*name) for name in names]
 
 
-def test_chunk_id_stays_what_it_is() -> None:
+def test_chunk_id_does_not_change() -> None:
     """Indexes keep it."""
     assert chunk_id("site", "page", "v1", 0) == "8552ab15-8e82-5fc0-a806-8bef3dd05084"
 

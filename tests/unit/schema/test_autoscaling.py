@@ -1,4 +1,4 @@
-"""Application Auto Scaling, as far as no local engine has it: who is asked, and what it refuses."""
+"""Requests to Application Auto Scaling, and its refusals, which no local engine has."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ SCALED = PROVISIONED.model_copy(
 
 
 class FakeScaling:
-    """Application Auto Scaling: remembers targets and policies, and refuses what a test wants refused."""
+    """Application Auto Scaling: remembers targets and policies, and refuses the operations of `refusals`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.targets: dict[tuple[str, str], Any] = {}
@@ -56,13 +56,15 @@ class FakeScaling:
             case "put_scaling_policy":
                 self.policies[key] = request
             case "describe_scalable_targets":
-                found = [
-                    each for each in self.targets.values() if each["ResourceId"] in request["ResourceIds"]
+                targets = [
+                    target
+                    for target in self.targets.values()
+                    if target["ResourceId"] in request["ResourceIds"]
                 ]
                 # A page has one entry.
                 first = int(request.get("NextToken", 0))
-                more = {"NextToken": str(first + 1)} if first + 1 < len(found) else {}
-                return {"ScalableTargets": found[first : first + 1], **more}
+                more = {"NextToken": str(first + 1)} if first + 1 < len(targets) else {}
+                return {"ScalableTargets": targets[first : first + 1], **more}
             case "describe_scaling_policies":
                 return {
                     "ScalingPolicies": [
@@ -87,18 +89,18 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> FakeScaling:
 
 def test_scaled_capacities_are_those_of_tables_and_global_indexes() -> None:
     runs = list(scaled_capacities(Tables.of("p_").runs, SCALED))
-    assert [each.key for each in runs] == [
+    assert [capacity.key for capacity in runs] == [
         ("table/p_runs", "dynamodb:table:ReadCapacityUnits"),
         ("table/p_runs", "dynamodb:table:WriteCapacityUnits"),
         ("table/p_runs/index/by_run_id", "dynamodb:index:ReadCapacityUnits"),
         ("table/p_runs/index/by_run_id", "dynamodb:index:WriteCapacityUnits"),
     ]
-    assert [each.metric for each in runs[:2]] == [
+    assert [capacity.metric for capacity in runs[:2]] == [
         "DynamoDBReadCapacityUtilization",
         "DynamoDBWriteCapacityUtilization",
     ]
     only_writes = PROVISIONED.model_copy(update={"tables": TableOptions(autoscaling_max_write=20)})
-    assert [each.dimension for each in scaled_capacities(Tables.of("p_").sites, only_writes)] == [
+    assert [capacity.dimension for capacity in scaled_capacities(Tables.of("p_").sites, only_writes)] == [
         "dynamodb:table:WriteCapacityUnits"
     ]
 
@@ -114,7 +116,9 @@ async def test_initialize_registers_every_capacity_once(scaling: FakeScaling) ->
     await initialize(SCALED)
     assert (scaling.client.opened, scaling.client.closed) == (1, 1)
     wanted = {
-        each.key: each for table in Tables.of("ragcrawl_").all() for each in scaled_capacities(table, SCALED)
+        capacity.key: capacity
+        for table in Tables.of("ragcrawl_").all()
+        for capacity in scaled_capacities(table, SCALED)
     }
     assert len(wanted) == 18
     assert scaling.targets.keys() == scaling.policies.keys() == wanted.keys()
@@ -148,7 +152,7 @@ async def test_initialize_changes_no_target_that_exists_and_adds_a_missing_polic
     assert len(scaling.sent("register_scalable_target")) == 18
 
 
-async def test_initialize_repeats_what_auto_scaling_is_too_busy_for(scaling: FakeScaling) -> None:
+async def test_initialize_repeats_requests_for_which_auto_scaling_is_too_busy(scaling: FakeScaling) -> None:
     scaling.refusals = [
         ("register_scalable_target", "ConcurrentUpdateException"),
         ("put_scaling_policy", "ObjectNotFoundException"),
@@ -161,12 +165,13 @@ async def test_initialize_repeats_what_auto_scaling_is_too_busy_for(scaling: Fak
 async def test_initialize_ends_at_table_timeout_if_auto_scaling_stays_busy(scaling: FakeScaling) -> None:
     scaling.refusals = [("put_scaling_policy", "ObjectNotFoundException")] * 100_000
     with pytest.raises(
-        DeadlineExceededError, match=r"RegisterScalableTarget: capacities not registered within table_timeout"
+        DeadlineExceededError,
+        match=r"RegisterScalableTarget: no capacity limits were set within table_timeout",
     ):
         await initialize(SCALED.model_copy(update={"table_timeout": 0.3}))
 
 
-async def test_initialize_raises_what_auto_scaling_refuses(scaling: FakeScaling) -> None:
+async def test_initialize_raises_a_refusal_of_auto_scaling(scaling: FakeScaling) -> None:
     scaling.refusals = [("register_scalable_target", "ValidationException")]
     with pytest.raises(RequestRejectedError, match="Application Auto Scaling says"):
         await initialize(SCALED)
@@ -203,7 +208,7 @@ async def test_initialize_without_create_tables_asks_auto_scaling_nothing(scalin
 
 
 @pytest.mark.parametrize(
-    ("url", "found"),
+    ("url", "scaling_url"),
     [
         (None, None),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
@@ -213,14 +218,14 @@ async def test_initialize_without_create_tables_asks_auto_scaling_nothing(scalin
     ],
 )
 def test_scaling_endpoint_is_that_of_a_simulated_aws_only(
-    monkeypatch: pytest.MonkeyPatch, url: str | None, found: str | None
+    monkeypatch: pytest.MonkeyPatch, url: str | None, scaling_url: str | None
 ) -> None:
     def endpoint_of(config: DynamoDBConfig) -> str | None:
         return Access().find_destination(config, "Application Auto Scaling").endpoint_url
 
-    assert endpoint_of(DynamoDBConfig(endpoint_url=url)) == found
+    assert endpoint_of(DynamoDBConfig(endpoint_url=url)) == scaling_url
     if url is not None:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-        assert endpoint_of(DynamoDBConfig()) == found
+        assert endpoint_of(DynamoDBConfig()) == scaling_url
     monkeypatch.setenv("AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING", "https://scaling.example")
     assert endpoint_of(DynamoDBConfig(endpoint_url=url)) == "https://scaling.example"

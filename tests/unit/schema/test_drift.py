@@ -180,10 +180,10 @@ async def test_describe_tables_shows_an_option_that_differs(
 async def test_describe_tables_takes_any_key_for_an_alias_and_the_same_key_by_its_id(name: str) -> None:
     tables = TableOptions(kms_key=name)
     config = FAST.model_copy(update={**UNEXPIRING, "tables": tables})
-    found = fake_tables(config)
-    for description in found.descriptions.values():
+    fakes = fake_tables(config)
+    for description in fakes.descriptions.values():
         description["SSEDescription"]["KMSMasterKeyArn"] = KEY
-    assert await drift(found, config) == []
+    assert await drift(fakes, config) == []
 
 
 async def test_describe_tables_shows_features_that_differ() -> None:
@@ -204,7 +204,7 @@ async def test_describe_tables_shows_features_that_differ() -> None:
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException"])
-async def test_describe_tables_leaves_out_what_cannot_be_read(code: str) -> None:
+async def test_describe_tables_leaves_out_options_that_cannot_be_read(code: str) -> None:
     tables = fake_tables(FAST)
 
     def refuse(operation: str, request: Any) -> None:
@@ -217,7 +217,7 @@ async def test_describe_tables_leaves_out_what_cannot_be_read(code: str) -> None
     assert [table.time_to_live for table in described] == [None, None, "not known", None, "not known"]
 
 
-async def test_describe_tables_asks_a_table_without_hope_for_nothing_more() -> None:
+async def test_describe_tables_sends_no_more_requests_about_a_hopeless_table() -> None:
     tables = fake_tables(FAST)
     tables.descriptions["pages"]["TableStatus"] = "ARCHIVED"
     await drift(tables, FAST)
@@ -227,7 +227,7 @@ async def test_describe_tables_asks_a_table_without_hope_for_nothing_more() -> N
 
 
 def scaled_lines(change: Callable[[dict[Any, ScaledCapacity]], object], read_capacity: int = 5) -> list[str]:
-    """The lines of the pages table whose capacities are scaled, after a change of what is registered."""
+    """The lines of the pages table whose capacities are scaled, after a change of the registered ones."""
     pages = Tables.of("").pages
     scaling = {capacity.key: capacity for capacity in scaled_capacities(pages, SCALED)}
     change(scaling)

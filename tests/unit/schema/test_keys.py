@@ -48,7 +48,7 @@ def test_site_key_refuses_a_lone_surrogate() -> None:
 
 def test_version_key_limits_version_id_and_site_id_together() -> None:
     assert keys.version_key("p", "v" * 976, "s" * 22)
-    with pytest.raises(InvalidKeyError, match="takes 999 bytes together with site_id, they can take 998"):
+    with pytest.raises(InvalidKeyError, match="takes 999 bytes together with site_id, and both may take 998"):
         keys.version_key("p", "v" * 976, "s" * 23)
 
 

@@ -1,4 +1,4 @@
-"""Tables that are busy, and tables for which there is no hope: what initialize() waits for."""
+"""initialize() waits for tables that are busy, and refuses tables that cannot become usable."""
 
 import asyncio
 from typing import Any
@@ -122,7 +122,7 @@ async def test_initialize_adds_a_missing_index_after_the_change_of_somebody_else
     tables.on_request = in_turn
     await initialize(tables, create_missing_indexes=True)
     updates = tables.sent("update_table")
-    assert [each["GlobalSecondaryIndexUpdates"][0]["Create"]["IndexName"] for each in updates] == [
+    assert [update["GlobalSecondaryIndexUpdates"][0]["Create"]["IndexName"] for update in updates] == [
         "by_url"
     ] * 2
     assert looks >= 4

@@ -40,8 +40,10 @@ def test_rank_sorts_the_highest_priority_first_then_the_oldest(
 
 
 @given(storable_floats, storable_floats, moments, moments)
-def test_rank_begins_with_the_priority(one: float, other: float, found: datetime, later: datetime) -> None:
-    both = rank(one, found), rank(other, later)
+def test_rank_begins_with_the_priority(
+    one: float, other: float, moment: datetime, other_moment: datetime
+) -> None:
+    both = rank(one, moment), rank(other, other_moment)
     assert [len(text) for text in both] == [RANK_LENGTH, RANK_LENGTH]
     assert (both[0][:PRIORITY_LENGTH] == both[1][:PRIORITY_LENGTH]) == (one == other)
 
@@ -62,7 +64,9 @@ def test_queue_order_sorts_ready_items_first_then_those_that_wait_by_moment(
 
 
 @given(places, moments)
-def test_due_bound_is_behind_what_can_be_claimed_at_the_moment_only(place: str, moment: datetime) -> None:
+def test_due_bound_comes_after_the_items_that_are_due_and_before_the_others(
+    place: str, moment: datetime
+) -> None:
     waits_until, _ = split_order(place)
     assert (place < due_bound(moment)) == (waits_until is None or waits_until <= moment)
 

@@ -15,7 +15,7 @@ async def test_manual_clock_moves_by_advance_only() -> None:
     clock.advance(2)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert [each.done() for each in sleeping] == [True, False]
+    assert [task.done() for task in sleeping] == [True, False]
     assert (clock.now() - START).total_seconds() == clock.monotonic() == 2
     sleeping[1].cancel()
     await asyncio.gather(*sleeping, return_exceptions=True)

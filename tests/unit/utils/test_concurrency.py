@@ -112,7 +112,7 @@ async def test_run_until_returns_the_result_of_work_unless_the_event_is_set_befo
     assert cancelled.is_set()
 
 
-async def test_run_until_raises_what_work_raises() -> None:
+async def test_run_until_raises_the_error_of_work() -> None:
     async def work() -> None:
         raise ValueError("broken")
 

@@ -83,7 +83,7 @@ FORMER = [
 
 
 @pytest.mark.parametrize(("method", "args", "kwargs", "result", "instead"), FORMER)
-async def test_a_former_form_works_and_the_warning_says_what_to_write(
+async def test_a_former_form_works_and_the_warning_names_the_present_form(
     method: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: tuple[Any, ...], instead: str
 ) -> None:
     with pytest.warns(DeprecationWarning, match=re.escape(instead)):

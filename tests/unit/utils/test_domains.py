@@ -26,6 +26,6 @@ def test_registrable_domain_follows_the_public_suffix_list(url: str, domain: str
     assert registrable_domain(url) == domain
 
 
-def test_registrable_domain_refuses_what_is_no_url() -> None:
+def test_registrable_domain_refuses_text_that_is_no_url() -> None:
     with pytest.raises(InvalidArgumentError, match="must be an absolute http or https URL"):
         registrable_domain("www.example.org")

@@ -35,7 +35,7 @@ def test_normalize_url_returns_the_normal_form(url: str, normal: str) -> None:
 
 
 @pytest.mark.parametrize("text", NO_URLS)
-def test_normalize_url_refuses_what_is_no_absolute_http_url(text: str) -> None:
+def test_normalize_url_refuses_text_that_is_no_absolute_http_url(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^url: ") as refused:
         normalize_url(text)
     assert refused.value.field == "url"
@@ -54,7 +54,7 @@ def test_normalize_url_keeps_fragment_and_order_on_request() -> None:
     assert normalize_url("http://h/a#", keep_fragment=True) == "http://h/a"
 
 
-# Text in which what the rules are about is frequent.
+# Text with many of the characters that the rules concern.
 _PIECES = st.sampled_from(
     list(RESERVED + UNRESERVED + "%\\|^{} \t\n\"<>'`\u00e9\u00df\u3002")
 ) | st.sampled_from(

@@ -54,7 +54,7 @@ SKIPPED = {
 
 
 class Suite:
-    """A plugin of pytest: puts the storage in, skips what is listed, and counts.
+    """A plugin of pytest: puts the storage in, skips the listed tests, and counts.
 
     Attributes:
         outcomes: How many tests passed, failed and were skipped.
