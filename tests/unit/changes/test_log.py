@@ -174,6 +174,16 @@ async def test_a_number_of_the_former_shard_that_is_freed_meanwhile_is_not_used_
         assert await numbers(log, 1) == [2]
 
 
+async def test_a_number_that_was_freed_in_the_former_shard_is_not_used_in_the_next() -> None:
+    clock, shards = ManualClock(), Shards()
+    async with opened(shards, clock) as (log, _):
+        former = [await append(log) for _ in range(5)]
+        clock.advance(61)
+        log.note_refusal("site", former[4], refusal("None"))
+        shards.records.clear()
+        assert await numbers(log, 3) == [1, 2, 3]
+
+
 async def test_close_leaves_each_shard_with_its_next_number() -> None:
     async with opened(Shards(), ManualClock()) as (log, client):
         await numbers(log, 3)

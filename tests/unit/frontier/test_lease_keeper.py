@@ -205,3 +205,32 @@ async def test_lease_keeper_renews_after_an_outage_shorter_than_the_lease() -> N
         await pass_seconds(clock, 28)
         assert len(keeper.held) == 3
     assert (len(renewals.renewed), lost) == (3, [])
+
+
+async def test_renewal_that_hangs_is_given_up_before_the_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock()
+    time_outs: list[float] = []
+    timeout = asyncio.timeout
+
+    def passed(seconds: float) -> asyncio.Timeout:
+        time_outs.append(seconds)
+        # It is in real time.
+        return timeout(0)
+
+    class Hanging:
+        async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
+            await asyncio.Event().wait()
+
+    lost: list[tuple[float, str]] = []
+    async with LeaseKeeper(
+        Hanging(), clock, LEASE, lambda claim, why: lost.append((clock.monotonic(), why))
+    ) as keeper:
+        monkeypatch.setattr(asyncio, "timeout", passed)
+        keeper.hold(Renewals(clock).claims(1))
+        await pass_seconds(clock, 30)
+    # The lease ends after 30 s, and counts as over 2 s before.
+    assert time_outs[0] == 17.0
+    assert time_outs[-1] == 0.05
+    assert lost == [(28.0, "its lease could not be renewed in time")]
