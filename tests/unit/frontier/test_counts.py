@@ -27,9 +27,17 @@ def test_unwritten_counts_of_some_hosts_are_taken_without_those_of_the_run() -> 
     unwritten = UnwrittenCounts()
     unwritten.put_back({"a": Counter(pending=1), "b": Counter(failed=2)}, Counter(pending=3))
     assert unwritten.take({"a", "c"}) == ({"a": Counter(pending=1)}, Counter())
-    unwritten.since = 5.0
     assert unwritten.take(None) == ({"b": Counter(failed=2)}, Counter(pending=3))
-    assert (unwritten.is_empty, unwritten.since) == (True, None)
+    assert unwritten.is_empty
+
+
+def test_unwritten_counts_that_come_after_all_were_taken_are_new() -> None:
+    unwritten = UnwrittenCounts()
+    unwritten.since = 5.0
+    unwritten.take({"a"})
+    assert unwritten.since == 5.0
+    unwritten.take(None)
+    assert unwritten.since is None
 
 
 def test_unwritten_counts_that_were_put_back_are_added() -> None:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ragcrawl_dynamo._frontier.host_limits import HostLimiter
-from ragcrawl_dynamo._frontier.host_updates import BlockHost, SetLimits
+from ragcrawl_dynamo._frontier.host_store import Updated
+from ragcrawl_dynamo._frontier.host_updates import BlockHost, HostUpdate, SetLimits
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo.errors import InvalidKeyError
-from tests.support.fake_run import FakeRun
+from tests.support.fake_run import FakeHosts, FakeRun
 from tests.support.hosts import HOST, at, known, record
+
+
+class Hosts(FakeHosts):
+    """Hosts that note in which order they are called, in a list of calls."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__(4)
+        self.calls = calls
+
+    async def ensure(self, host: str) -> None:
+        self.calls.append(f"ensure {host}")
+
+    async def update(self, updates: Mapping[str, HostUpdate]) -> list[Updated]:
+        self.calls.append("update")
+        await super().update(updates)
+        return [Updated(None, record(host, delay=9.0)) for host in updates]
 
 
 class Limiting(FakeRun):
@@ -22,32 +40,24 @@ class Limiting(FakeRun):
         super().__init__()
         self.calls: list[str] = []
         self.rules = LinkRules()
-        self.control = cast(
-            "Any",
-            SimpleNamespace(
-                check_rules=self._noting("check rules"), note_new_limits=self._noting("note new limits")
-            ),
-        )
+        self.fake_hosts = Hosts(self.calls)
+        self.hosts = cast("Any", self.fake_hosts)
+        control = SimpleNamespace(check_rules=self._check, note_new_limits=self._note_new_limits)
+        self.control = cast("Any", control)
         self.control_reads = cast("Any", SimpleNamespace(forget=lambda: self.calls.append("forget control")))
-        self.hosts.ensure = self._noting("ensure")
-        self.update = self.fake_hosts.update
-        self.hosts.update = self._update
         self.limiter = HostLimiter(self)
         self.view.changed.clear()
 
-    def _noting(self, call: str) -> Any:
-        async def note(*arguments: object) -> None:
-            self.calls.append(" ".join([call, *map(str, arguments)]))
+    async def _check(self) -> None:
+        self.calls.append("check rules")
 
-        return note
-
-    async def _update(self, updates: Any) -> Any:
-        self.calls.append("update")
-        return await self.update(updates)
+    async def _note_new_limits(self) -> None:
+        self.calls.append("note new limits")
 
 
 async def test_limits_are_stored_before_other_processes_read_them_again() -> None:
     run = Limiting()
+    host = run.view.bench.hosts[HOST] = known()
     await run.limiter.set("HTTP://A.example:80/path", {"delay": 2.0})
     assert run.calls == [
         "check rules",
@@ -57,8 +67,10 @@ async def test_limits_are_stored_before_other_processes_read_them_again() -> Non
         "forget control",
     ]
     assert run.fake_hosts.updates == [{HOST: SetLimits({"delay": 2.0})}]
-    # Claims that wait try again.
+    # Claims that wait try again, by the new limits.
     assert run.view.changed.is_set()
+    assert host.record is not None
+    assert host.record.delay == 9.0
 
 
 async def test_host_that_is_too_long_is_refused_before_anything_is_read() -> None:

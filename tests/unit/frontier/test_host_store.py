@@ -313,7 +313,7 @@ LISTED = Listed("a", listed(shards=4, mark="ff", only_item="item"))
 
 
 def at_place(order: str = LISTED.order, **counts: int) -> Item:
-    facts = {"place": PLACE, "only_item": "item", "shards": 4, "mark": "ff"}
+    facts: dict[str, Any] = {"place": PLACE, "only_item": "item", "shards": 4, "mark": "ff"}
     item = stored("a", counts=counts, **facts)
     return {**item, "queue": {"S": "#run"}, "queue_order": {"S": order}}
 
@@ -343,7 +343,7 @@ async def test_host_without_open_items_leaves_the_list() -> None:
 
 @pytest.mark.parametrize("state", ["pending", "delayed", "in_progress"])
 async def test_host_with_open_items_stays_in_the_list(state: str) -> None:
-    async with opened(at_place(**{state: 1})) as hosts:
+    async with opened(at_place(LISTED.order, **{state: 1})) as hosts:
         assert await hosts.store.move([(LISTED, None)]) == [Refused()]
 
 
@@ -404,8 +404,7 @@ async def test_announcement_stores_the_control_if_there_is_none(*, may_read: boo
 
 async def test_announcement_moves_known_hosts_only_if_the_work_changes_them() -> None:
     better = queue_order(rank(5.0, START))
-    known = {"place": PLACE, "only_item": None}
-    items = [stored(host, **known) for host in "ab"]
+    items = [stored(host, place=PLACE) for host in "ab"]
     async with opened(to_item(CONTROLS, CONTROL), *items) as hosts:
         orders = [hosts.record(host).order for host in "ab"]
         work = {"a": Work(better), "b": Work(PLACE)}
