@@ -105,7 +105,7 @@ class Counters:
         It is called after each move.
         """
         unwritten = self._unwritten
-        if not unwritten.by_host:
+        if unwritten.is_empty:
             return None
         if unwritten.since is None:
             unwritten.since = monotonic

@@ -75,6 +75,14 @@ class UnwrittenCounts:
         self.total: Counter[str] = Counter()
         self.since: float | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no amount has to be stored.
+
+        The amounts of the run can remain alone: new hosts are stored with theirs.
+        """
+        return not self.by_host and not any(self.total.values())
+
     def take(self, only: Container[str] | None) -> tuple[dict[str, Counter[str]], Counter[str]]:
         """Takes the amounts of some hosts, or all amounts with those of the run."""
         if only is not None:

@@ -48,6 +48,7 @@ class FakeHosts:
         self.updates: list[dict[str, HostUpdate]] = []
         self.changed: set[str] = set()
         self.throttled: set[str] = set()
+        self.seconds: list[float | None] = []
         self.during_update: Callable[[], None] | None = None
         self.announced: list[Mapping[str, Work]] = []
 
@@ -81,6 +82,7 @@ class FakeHosts:
         seconds: float | None = None,
     ) -> dict[str, HostRecord]:
         self.updates.append(dict(updates))
+        self.seconds.append(seconds)
         if self.during_update is not None:
             self.during_update()
         for host in self.throttled & updates.keys():
@@ -147,6 +149,7 @@ class FakeItems:
         self.outcomes: dict[str, Outcome] = {}
         self.claims: list[str] = []
         self.seconds: list[float | None] = []
+        self.once: list[bool] = []
         self.during_run: Callable[[], None] | None = None
         self.given_up: list[str] = []
 
@@ -162,6 +165,7 @@ class FakeItems:
         self, writes: Sequence[tuple[str, Candidate, str]], *, once: bool, seconds: float | None = None
     ) -> list[Outcome]:
         self.seconds.append(seconds)
+        self.once.append(once)
         if self.during_run is not None:
             self.during_run()
         outcomes: list[Outcome] = []

@@ -59,3 +59,15 @@ async def test_counts_of_a_process_that_does_nothing_else_are_stored_a_second_la
         async with asyncio.timeout(10):
             while (await frontier.stats()).completed < 2:  # noqa: ASYNC110 # it polls a database
                 await asyncio.sleep(0.01)
+
+
+async def test_counts_of_a_process_that_only_adds_links_are_stored_a_second_later(
+    frontier: Frontier, config: DynamoDBConfig, clock: ManualClock
+) -> None:
+    async with DynamoDBBackend(config, clock=clock) as adding:
+        await adding.frontier("site", "run").add(urls(3))
+        async with asyncio.timeout(10):
+            await clock.wait_for_sleeper()
+            clock.advance(1.0)
+            while (await frontier.stats()).pending < 3:  # noqa: ASYNC110 # it polls a database
+                await asyncio.sleep(0.01)

@@ -88,6 +88,22 @@ def test_counts_are_due_a_second_after_the_first_move() -> None:
     assert [counters.seconds_until_due(seconds) for seconds in (5.0, 5.5, 6.0)] == [1.0, 0.5, 0.0]
 
 
+def test_counts_of_the_run_are_due_if_the_hosts_were_stored_with_theirs() -> None:
+    counters, unwritten = counters_on(Writes())
+    counters.move("a", None, "pending")
+    # An announcement stores the new host.
+    del unwritten.by_host["a"]
+    assert [counters.seconds_until_due(seconds) for seconds in (5.0, 6.0)] == [1.0, 0.0]
+
+
+def test_counts_of_the_run_that_add_up_to_nothing_are_not_due() -> None:
+    counters, unwritten = counters_on(Writes())
+    counters.move("a", None, "pending")
+    counters.move("a", "pending", None)
+    unwritten.by_host.clear()
+    assert counters.seconds_until_due(0.0) is None
+
+
 def test_corrections_are_stored_with_the_next_counts() -> None:
     counters, unwritten = counters_on(Writes())
     counters.move("a", None, "pending")

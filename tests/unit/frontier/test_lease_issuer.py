@@ -61,6 +61,7 @@ async def test_issued_leases_are_noted_on_the_workbench_and_counted() -> None:
     waits = host.waiting["a0"]
     assert (waits.until, waits.is_own, waits.candidate.expired_token) == (at(32), True, lease.token)
     assert issuing.run.fake_counters.moves == [("a", "pending", "in_progress")] * 2
+    assert lease.deadline == 30.0
     assert (issuing.issuer.tried, issuing.issuer.granted, host.tried, host.picked) == (2, 2, set(), 0)
     assert not issued[0].has_slot
     assert host.pace is not None
@@ -315,4 +316,78 @@ async def test_claims_take_no_longer_than_half_of_the_useful_time_of_a_lease() -
     issuing.run.fake_hosts.during_update = lambda: issuing.run.clock.advance(6)
     await issuing.issue(seconds=30)
     # Half of 28 seconds, of which the reservation has taken six.
-    assert issuing.run.fake_items.seconds == [8]
+    assert (issuing.run.fake_hosts.seconds, issuing.run.fake_items.seconds) == ([14], [8])
+
+
+async def test_claims_that_begin_late_still_have_a_moment() -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}))
+    issuing.run.fake_hosts.during_update = lambda: issuing.run.clock.advance(14)
+    await issuing.issue(seconds=30)
+    assert issuing.run.fake_items.seconds == [0.05]
+
+
+async def test_nothing_is_issued_for_no_candidates() -> None:
+    assert await Issuing().issue_to([]) == {}
+
+
+async def test_throttled_claims_and_dead_letters_are_not_tried_again() -> None:
+    issuing = Issuing(a=((), None))
+    issuing.bench.hosts["a"].offer(leased(candidate("dead", host="a")))
+    issuing.bench.settle(issuing.bench.hosts["a"])
+    issuing.run.fake_items.outcomes = {"claim dead": Refused()}
+    await issuing.issue()
+    assert issuing.run.fake_items.given_up == ["dead"]
+    assert issuing.run.fake_items.once == [True, True]
+
+
+async def test_writes_of_all_claims_are_counted() -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    await issuing.issue(1)
+    await issuing.issue(1)
+    assert (issuing.issuer.tried, issuing.issuer.granted) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "throttled", "refused", "is_beaten"),
+    [
+        ([], [], [], False),
+        (["a"], [], [], True),
+        # A host that is held up was not lost to another process.
+        ([], ["a"], [], False),
+        (["b"], ["a"], [], True),
+        ([], [], ["claim b0"], True),
+        (["a"], [], ["claim b0"], True),
+    ],
+)
+async def test_process_is_beaten_if_others_were_faster(
+    changed: list[str], throttled: list[str], refused: list[str], *, is_beaten: bool
+) -> None:
+    issuing = Issuing(a=(("a0",), {"delay": 3}), b=(("b0",), {"delay": 3}), c=(("c0",), None))
+    issuing.run.fake_hosts.changed |= set(changed)
+    issuing.run.fake_hosts.throttled |= set(throttled)
+    issuing.run.fake_items.outcomes |= dict.fromkeys(refused, Refused())
+    await issuing.issue()
+    assert issuing.issuer.is_beaten is is_beaten
+
+
+async def test_failed_claims_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    issuing = Issuing(a=(("a0", "a1"), None))
+    issuing.run.fake_items.outcomes = {"claim a0": DOWN}
+    await issuing.issue()
+    assert "1 of 2 claims failed, the first with: " in caplog.text
+
+
+async def test_unused_leases_of_a_throttled_host_are_returned_later() -> None:
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}), b=(("b0",), {"max_in_flight": 5}))
+    hosts = issuing.run.fake_hosts
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_items.during_run = lambda: hosts.throttled.add("a")
+    assert len(await issuing.issue()) == 1
+    await issuing.run.tasks.join()
+    _, tried, returned = hosts.updates
+    assert tried == returned
+    assert tried.keys() == {"a"}
+    # The record of the other host is still known.
+    other = issuing.bench.hosts["b"].record
+    assert other is not None
+    assert len(other.slots) == 1

@@ -12,11 +12,12 @@ import pytest
 from ragcrawl_dynamo import (
     Claim,
     EndpointUnreachableError,
+    InvalidArgumentError,
     LeaseKeeper,
     LeaseLostError,
     PartialBatchError,
 )
-from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings
+from ragcrawl_dynamo._frontier.lease_keeper import LeaseSettings, lease_settings
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.factories import make_item
 
@@ -207,30 +208,87 @@ async def test_lease_keeper_renews_after_an_outage_shorter_than_the_lease() -> N
     assert (len(renewals.renewed), lost) == (3, [])
 
 
-async def test_renewal_that_hangs_is_given_up_before_the_lease_is_over(
+async def test_renewal_may_take_until_the_first_of_its_leases_counts_as_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A request that hangs must not hide that a lease is lost."""
     clock = ManualClock()
-    time_outs: list[float] = []
+    timeouts: list[float] = []
+    lost: list[tuple[str, str, float]] = []
     timeout = asyncio.timeout
 
-    def passed(seconds: float) -> asyncio.Timeout:
-        time_outs.append(seconds)
-        # It is in real time.
+    def at_once(seconds: float) -> asyncio.Timeout:
+        timeouts.append(seconds)
         return timeout(0)
 
     class Hanging:
         async def renew(self, claims: Sequence[Claim], lease_seconds: float) -> None:
             await asyncio.Event().wait()
 
-    lost: list[tuple[float, str]] = []
-    async with LeaseKeeper(
-        Hanging(), clock, LEASE, lambda claim, why: lost.append((clock.monotonic(), why))
-    ) as keeper:
-        monkeypatch.setattr(asyncio, "timeout", passed)
-        keeper.hold(Renewals(clock).claims(1))
-        await pass_seconds(clock, 30)
-    # The lease ends after 30 s, and counts as over 2 s before.
-    assert time_outs[0] == 17.0
-    assert time_outs[-1] == 0.05
-    assert lost == [(28.0, "its lease could not be renewed in time")]
+    def on_lost(claim: Claim, why: str) -> None:
+        lost.append((claim.item.item_id, why, clock.monotonic()))
+
+    first, second = Renewals(clock).claims(2)
+    second.deadline += 9
+    async with LeaseKeeper(Hanging(), clock, LEASE, on_lost) as keeper:
+        keeper.hold([first, second])
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "timeout", at_once)
+            await pass_seconds(clock, 29)
+        assert keeper.held == [second]
+    # A lease is renewed once more than a third of it is over. The last renewal has a moment too.
+    assert timeouts[:18] == [*range(17, 0, -1), 0.05]
+    assert lost == [("i0", "its lease could not be renewed in time", 28.0)]
+
+
+@pytest.mark.parametrize(
+    ("renewed_after", "left", "pause"),
+    [
+        # Never longer than a second, nor than half of the time after which leases are renewed.
+        (10.0, None, 1.0),
+        (1.0, None, 0.5),
+        # The first lease counts as lost then.
+        (10.0, 0.25, 0.25),
+        (10.0, -1.0, 0.01),
+    ],
+)
+def test_lease_keeper_looks_at_leases_before_the_first_one_counts_as_lost(
+    renewed_after: float, left: float | None, pause: float
+) -> None:
+    clock = ManualClock()
+    clock.advance(5)
+    keeper = LeaseKeeper(Renewals(clock), clock, LEASE, lambda claim, why: None)
+    if left is not None:
+        claims = Renewals(clock).claims(2)
+        claims[1].deadline = clock.monotonic() + LEASE.margin + left
+        keeper.hold(claims)
+    assert keeper._pause(renewed_after) == pause
+
+
+async def test_lease_keeper_that_is_left_does_nothing_more() -> None:
+    clock = ManualClock()
+    async with LeaseKeeper(Renewals(clock), clock, LEASE, lambda claim, why: None) as keeper:
+        task = keeper._task
+    assert task is not None
+    assert task.done()
+
+
+def test_lease_keeper_ignores_a_claim_that_it_does_not_hold() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    keeper = LeaseKeeper(renewals, clock, LEASE, lambda claim, why: None)
+    one, other = renewals.claims(2)
+    keeper.hold([one])
+    keeper.let_go(other)
+    assert keeper.held == [one]
+    keeper.let_go(one)
+    assert keeper.held == []
+
+
+def test_lease_counts_as_lost_the_clock_skew_before_its_end() -> None:
+    assert lease_settings(30, 2.0) == LeaseSettings(seconds=30, margin=2.0)
+
+
+def test_lease_that_is_too_short_for_the_clock_skew_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="lease_seconds"):
+        lease_settings(2.0, 2.0)

@@ -243,3 +243,29 @@ async def test_close_stores_the_counts_at_once_and_leaves_no_reminder() -> None:
     flushing.run.clock.advance(1.0)
     await asyncio.sleep(0)
     assert len(flushing.calls) == 1
+
+
+async def test_flush_that_a_caller_waits_for_stores_throttled_counts_too() -> None:
+    flushing = Flushing()
+    flushing.run.view.unwritten_counts.by_host["a"] = Counter(pending=1)
+    await flushing.notifier.flush()
+    await flushing.notifier.flush_of({"a"})
+    assert flushing.once == [False, False]
+
+
+async def test_waiting_ends_when_this_process_learns_of_work_or_after_some_seconds() -> None:
+    flushing = Flushing()
+    changed = flushing.run.view.changed
+    changed.clear()
+    waiting = asyncio.create_task(flushing.notifier.wait_for_change(5.0))
+    await flushing.run.clock.wait_for_sleeper()
+    flushing.run.clock.advance(4.9)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    flushing.run.clock.advance(0.1)
+    await waiting
+    waiting = asyncio.create_task(flushing.notifier.wait_for_change(5.0))
+    await flushing.run.clock.wait_for_sleeper()
+    changed.set()
+    await waiting
