@@ -194,7 +194,7 @@ class FakeAccess(Access):
 class Content(Assembly):
     """The rooms of a backend, on fake tables and with a clock that stands still."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, clock: ManualClock | None, **settings: Any) -> None:
         self.stored = StoredItems()
         access = FakeAccess()
         object.__setattr__(access, "client", self.stored.client)
@@ -205,7 +205,7 @@ class Content(Assembly):
             "max_connections": 10,
             "conditional_batches": "partiql",
         }
-        self.manual_clock = ManualClock(START)
+        self.manual_clock = clock or ManualClock(START)
         super().__init__(DynamoDBConfig(**{**defaults, **settings}), access, self.manual_clock, None, None)
 
     def store_page(self, page: Page) -> None:
@@ -229,9 +229,9 @@ class Content(Assembly):
 
 
 @asynccontextmanager
-async def open_content(**settings: Any) -> AsyncIterator[Content]:
+async def open_content(clock: ManualClock | None = None, **settings: Any) -> AsyncIterator[Content]:
     """Opens the rooms of a backend on fake tables, with some settings."""
-    content = Content(**settings)
+    content = Content(clock, **settings)
     await content.gateway.open()
     await content.bucket.open()
     content.stored.client.requests.clear()
