@@ -83,6 +83,12 @@ class StoredItems:
         """Sets what the next query answers, after those that were set before."""
         self.answers.append((items, start))
 
+    def will_list_site(self, keys: Sequence[Any], most: int = 100) -> None:
+        """Sets the keys that the next listing of the site's index answers, at most so many a request."""
+        for i in range(0, max(1, len(keys)), most):
+            entries = [{**key, "indexed_site": {"S": "site"}} for key in keys[i : i + most]]
+            self.will_list(entries, start=entries[-1] if i + most < len(keys) else None)
+
     def of(self, table: str) -> list[dict[str, Any]]:
         """Returns the items of a table."""
         return [item for (name, *_), item in self.items.items() if name == table]

@@ -355,10 +355,9 @@ async def test_find_goes_through_the_versions_of_a_site_by_heads_and_bodies(cont
     await content.store(small)
     (part,) = content.bodies
     gone = version_key("gone", "v1", "site")
-    content.stored.will_list([gone, version_key("small", "v1", "site")])
+    content.stored.will_list_site([gone, version_key("small", "v1", "site")])
     assert await content.versions.find("site", "v1") == small
-    content.stored.will_list([gone], start={**gone, "indexed_site": {"S": "site"}})
-    content.stored.will_list([part])
+    content.stored.will_list_site([gone, part], most=1)
     assert await content.versions.find("site", "v1") == large
     assert await content.versions.find("site", "v1") is None
     query = content.stored.sent[0]
