@@ -106,10 +106,11 @@ async def test_body_is_closed_after_its_dead_users_have_left(content: Content) -
 
 async def test_body_that_a_version_joins_meanwhile_is_no_garbage(content: Content) -> None:
     put_body(content)
-    looks = []
+    looks: list[str] = []
 
     def join(operation: str, request: Any) -> None:
-        if operation == "get_item" and looks.append(operation) is None and len(looks) == 2:
+        looks.append(operation)
+        if looks.count("get_item") == 2:
             put_users(content, ["v2#site#"], joined_at={"N": str(NOW + 1)})
 
     content.stored.on_request = join
