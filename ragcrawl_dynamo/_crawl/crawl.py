@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from math import isfinite
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
 from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
 from ragcrawl_dynamo.errors import InvalidArgumentError
-from ragcrawl_dynamo.models import CrawlRun, Page, RunStatus, Site
+from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["Crawl"]
@@ -45,6 +46,7 @@ class CrawlSettings:
     run_id: str | None = None
     follow: Callable[[str], bool] | None = None
     max_depth: int | None = None
+    priority: Callable[[str], float] | None = None
     delete_unseen: bool = False
     kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of
     limits: dict[str, Any] = field(default_factory=dict)
@@ -163,7 +165,7 @@ class Crawl:
 
     def follows(self, url: str, depth: int) -> bool:
         """Returns whether the crawl follows a link: http(s), in its scope, and not too deep."""
-        if self._settings.max_depth is not None and depth > self._settings.max_depth:
+        if not self.reaches(depth):
             return False
         try:
             host = host_of_url(normalize_url(url))
@@ -174,6 +176,16 @@ class Crawl:
         return host in self._hosts or (
             self.site.allowed_subdomains and any(host.endswith(f".{domain}") for domain in self._hosts)
         )
+
+    def reaches(self, depth: int) -> bool:
+        """Returns whether the crawl follows links at a depth at all."""
+        return self._settings.max_depth is None or depth <= self._settings.max_depth
+
+    def to_add(self, urls: Sequence[str], depth: int, referrer_url: str) -> Sequence[str | FrontierItem]:
+        """Returns links to add to the frontier: URLs, or items with their priorities."""
+        if self._settings.priority is None:
+            return urls
+        return [self._link(url, depth, referrer_url) for url in urls]
 
     def kind_of(self, status: int | None) -> ResponseKind:
         """Returns what a status says of a page."""
@@ -208,7 +220,8 @@ class Crawl:
 
     async def _begin(self, run: CrawlRun) -> None:
         """Adds the seeds, the URLs of the sitemap, and in a sync all known pages."""
-        for result in await self.frontier.add([*self._settings.seeds, *self._settings.sitemap]):
+        first = [*self._settings.seeds, *self._settings.sitemap]
+        for result in await self.frontier.add([self._link(url) for url in first]):
             if result.error is not None:
                 logger.warning("%s is not crawled: %s", result.url, result.error)
         if self._settings.sitemap:
@@ -225,12 +238,27 @@ class Crawl:
 
     async def _add(self, pages: Iterable[Page]) -> None:
         links = [
-            self.frontier.link(page.url, depth=page.depth, referrer_url=page.referrer_url)
+            self._link(page.url, page.depth, page.referrer_url)
             for page in pages
             if self.follows(page.url, page.depth)
         ]
         if links:
             await self.frontier.add(links)
+
+    def _link(self, url: str, depth: int = 0, referrer_url: str | None = None) -> FrontierItem:
+        """Builds the item of a link, with its priority.
+
+        Raises:
+            InvalidArgumentError: `priority` returned no finite number.
+        """
+        priority: Any = 0.0
+        if self._settings.priority is not None:
+            priority = self._settings.priority(url)
+            if not isinstance(priority, int | float) or not isfinite(priority):
+                raise InvalidArgumentError(
+                    "priority", f"must return a finite number, but returned {priority!r} for {url}"
+                )
+        return self.frontier.link(url, depth=depth, referrer_url=referrer_url, priority=float(priority))
 
     async def _complete(self) -> None:
         site_id, run_id = self.site.site_id, self.run.run_id

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,59 +23,11 @@ from ragcrawl_dynamo import (
     page_id,
 )
 from ragcrawl_dynamo._crawl.headers import retry_after
-
-HOME = "https://docs.example/"
-
-
-@dataclass
-class Answer:
-    """An answer of the server: status, text, links and headers."""
-
-    status: int = 200
-    text: str = ""
-    links: list[str] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class Server:
-    """A site in memory, which counts the requests of each path."""
-
-    def __init__(self, **pages: Answer) -> None:
-        self.pages = {HOME + ("" if name == "home" else name): answer for name, answer in pages.items()}
-        self.requests: Counter[str] = Counter()
-        self.conditional: Counter[str] = Counter()
-
-    async def handle(self, task: Task) -> None:
-        """Fetches and saves a task, as a user's handler does."""
-        url = task.url.partition("#")[0]
-        self.requests[url] += 1
-        answer = self.pages.get(url, Answer(404))
-        if task.conditional_headers.get("If-None-Match") == answer.headers.get("ETag", object()):
-            self.conditional[task.url] += 1
-            answer = Answer(304)
-        await task.save(
-            answer.status,
-            headers=answer.headers,
-            markdown=answer.text,
-            title=answer.text,
-            links=answer.links,
-        )
-
-
-@pytest.fixture
-async def store(config: DynamoDBConfig) -> AsyncIterator[Store]:
-    async with connect(config) as opened:
-        yield opened
+from tests.contract.crawl.server import HOME, Answer, Server, crawl
 
 
 async def changes(store: Store) -> dict[str, str]:
     return {change.page.url: change.kind async for change in store.iter_changes("docs", "index")}
-
-
-async def crawl(store: Store, server: Server, **options: Any) -> Any:
-    async with store.crawl("docs", seeds=[HOME], **options) as run:
-        summary = await run.work(server.handle)
-    return run, summary
 
 
 def site() -> Server:
@@ -396,6 +345,7 @@ async def test_allowed_domains_may_have_any_spelling(store: Store, domain: str) 
         ("follow", "docs"),
         ("follow", asyncio.sleep),
         ("kind_of", 404),
+        ("priority", 7),
         ("max_depth", -1),
         ("name", 7),
         ("config", [1]),
