@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import NoneType
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,13 @@ from ragcrawl_dynamo._dynamodb.metrics import Observer
 from ragcrawl_dynamo._dynamodb.session import AwsSession, ClientConfig
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._utils.urls import host_of, host_of_url, normalize_url
-from ragcrawl_dynamo._utils.validation import check_amount, check_callable, check_several, first_of
+from ragcrawl_dynamo._utils.validation import (
+    check_amount,
+    check_callable,
+    check_kind,
+    check_several,
+    first_of,
+)
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
@@ -166,8 +173,10 @@ def connect(
 
     Raises:
         pydantic.ValidationError: A setting is unknown or not allowed.
-        InvalidArgumentError: `session` or `client_config` contradicts the settings, or is something else.
+        InvalidArgumentError: `config` is no DynamoDBConfig; or `session` or `client_config` contradicts the
+            settings, or is something else.
     """
+    check_kind("config", config, DynamoDBConfig, NoneType)
     if config is None:
         config = DynamoDBConfig.from_env(**settings)
     elif settings:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from inspect import isawaitable
 from math import isfinite
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.task import Task
@@ -20,11 +21,13 @@ from ragcrawl_dynamo._frontier.outage import while_leased
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
 from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
-from ragcrawl_dynamo.errors import InvalidArgumentError
+from ragcrawl_dynamo.errors import BackendStateError, InvalidArgumentError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["Crawl"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +65,8 @@ class Crawl:
     Attributes:
         backend: The backend.
         site: The site.
-        run: The run; after the block, as it was completed.
-        frontier: The queue of the run.
         unseen: After the block, in a sync that was completed: the pages that the run has not seen.
     """
-
-    site: Site
-    run: CrawlRun
-    frontier: Frontier
 
     def __init__(self, backend: StorageBackend, site: Site, settings: CrawlSettings) -> None:
         self.backend = backend
@@ -78,6 +75,18 @@ class Crawl:
         self._settings = settings
         self._hosts = frozenset(site.allowed_domains)
         self._workers: set[Worker] = set()
+        self._run: CrawlRun | None = None
+        self._frontier: Frontier | None = None
+
+    @property
+    def run(self) -> CrawlRun:
+        """The run; after the block, as it was completed."""
+        return _begun(self._run)
+
+    @property
+    def frontier(self) -> Frontier:
+        """The queue of the run."""
+        return _begun(self._frontier)
 
     async def __aenter__(self) -> Self:
         """Begins or resumes the run, and adds what it begins with to its frontier."""
@@ -92,7 +101,7 @@ class Crawl:
             run_id = stored.run_id
         elif run_id is None:
             run_id, latest, stored = await self._next_run(latest)
-        self.frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
+        self._frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
         run = stored or CrawlRun(
             run_id=run_id,
             site_id=site_id,
@@ -104,7 +113,7 @@ class Crawl:
         # adds it again.
         if stored is None or stored.status is RunStatus.PENDING:
             await self._begin(run)
-        self.run = await self.backend.start_run(run)
+        self._run = await self.backend.start_run(run)
         how = "begins" if stored is None else "is resumed" if self.run.status in _OPEN else "has ended before"
         logger.info("run %r of site %r %s", run_id, site_id, how)
         return self
@@ -139,19 +148,47 @@ class Crawl:
 
         Returns:
             What the worker has done.
+
+        Raises:
+            BackendStateError: The crawl is not used in `async with`.
+            InvalidArgumentError: The handler is no async function, or another argument is outside its limits.
         """
+        if not callable(handler):
+            raise InvalidArgumentError("handler", f"must be an async function, not {type(handler).__name__}")
         worker = self.frontier.worker(
             concurrency=concurrency,
             lease_seconds=lease_seconds,
             worker_id=worker_id,
             outage_seconds=outage_seconds,
         )
+        refusals: list[InvalidArgumentError] = []
+
+        async def handle(claim: Claim) -> None:
+            result: Any = handler(await self._task(claim))
+            if not isawaitable(result):
+                # It would fail for all items: they stay in the queue, for a handler that works.
+                what = f"must be an async function: it returned a value of type {type(result).__name__}"
+                refusals.append(InvalidArgumentError("handler", f"{what}, which cannot be awaited"))
+                worker.stop()
+                await self.frontier.release(claim)
+                return
+            await result
+            if not claim.ended:
+                # A completed item says that the run has seen the page, so the page would count as unseen.
+                logger.warning(
+                    "the handler of %s has not called task.save(): the item is skipped", claim.item.url
+                )
+                raise Skip("the handler has not called task.save()")
+
         self._workers.add(worker)
         try:
             async with worker:
-                return await worker.run(partial(self._handle, handler), on_error=on_error)
+                summary = await worker.run(handle, on_error=on_error)
         finally:
             self._workers.discard(worker)
+        if refusals:
+            raise refusals[0]
+        return summary
 
     def stop(self) -> None:
         """Lets `work` return after the handlers that run. The run stays open, to be resumed."""
@@ -191,18 +228,13 @@ class Crawl:
         """Returns what a status says of a page."""
         return self._settings.kind_of(status)
 
-    async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:
+    async def _task(self, claim: Claim) -> Task:
+        """Returns the task of a claim, in a sync with the page."""
         page = None
         if self.run.parent_run_id is not None:
             get_page = partial(self.backend.get_page, claim.item.site_id, claim.item.item_id)
             page = await while_leased([claim], SystemClock(), 0.0, get_page)
-        await handler(Task(self, claim, page))
-        if not claim.ended:
-            # A completed item says that the run has seen the page, so the page would count as unseen.
-            logger.warning(
-                "the handler of %s has not called task.save(): the item is skipped", claim.item.url
-            )
-            raise Skip("the handler has not called task.save()")
+        return Task(self, claim, page)
 
     async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
         """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
@@ -265,9 +297,9 @@ class Crawl:
         stored = await self.backend.get_run(site_id, run_id)
         if stored is not None and stored.status not in _OPEN:
             # Another process has completed it.
-            self.run = stored
+            self._run = stored
         else:
-            self.run = await self.backend.complete_run(site_id, run_id)
+            self._run = await self.backend.complete_run(site_id, run_id)
         logger.info("run %r of site %r is %s", run_id, site_id, self.run.status)
         if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             return
@@ -284,6 +316,17 @@ class Crawl:
             )
         elif self.unseen and self._settings.delete_unseen:
             await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
+
+
+def _begun(value: T | None) -> T:
+    """Returns what a crawl has once it has begun its run.
+
+    Raises:
+        BackendStateError: It has not.
+    """
+    if value is None:
+        raise BackendStateError("the crawl has not begun: use it in 'async with store.crawl(...) as run'")
+    return value
 
 
 def _next_run_id(site_id: str, latest: CrawlRun | None) -> str:

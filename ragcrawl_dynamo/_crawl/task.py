@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _PERMANENT = frozenset({301, 308})
 
+# RFC 9110, section 15.3.5: the answer has no content.
+_NO_CONTENT = 204
+
 
 class Scope(Protocol):
     """The part of a crawl that its tasks use."""
@@ -100,7 +103,7 @@ class Task:
         url: str | None = None,
         redirects: Sequence[int] = (),
         html: str | None = None,
-        markdown: str = "",
+        markdown: str | None = None,
         text: str | None = None,
         title: str | None = None,
         links: Iterable[str] = (),
@@ -126,7 +129,8 @@ class Task:
                 stored as the page of this URL.
             redirects: The statuses of the redirects that the client has followed. If all of them are
                 permanent (301, 308), the page of the task's URL is gone.
-            html: The content as HTML.
+            html: The content as HTML. After 2xx, one of this, `markdown` and `text` is needed. An empty text
+                is content: the page is empty. After 204, none means that.
             markdown: The content as markdown.
             text: The content as text.
             title: The title of the page.
@@ -137,12 +141,15 @@ class Task:
             **fields: More fields of PageVersion, such as `language`, `description` and `extra`.
 
         Raises:
-            InvalidArgumentError: The status says nothing that can be stored, or does not go with the content;
-                or a field is not one of PageVersion, or has a wrong type; or the task is saved already.
+            InvalidArgumentError: The status is no whole number, says nothing that can be stored, or does not
+                go with the content; or a field is not one of PageVersion, or has a wrong type; or the task is
+                saved already.
             LeaseLostError: The lease was lost; the page was not changed.
             CorruptContentError: The links of an unchanged page cannot be read. Pass `links` to do without.
         """
         headers = {} if headers is None else headers
+        if isinstance(status, bool) or not isinstance(status, int | None):
+            raise InvalidArgumentError("status", f"must be a whole number or None, not {status!r:.100}")
         kind = self._crawl.kind_of(status)
         links = check_several("links", links, str)
         if self.claim.lost:
@@ -164,7 +171,7 @@ class Task:
         backend = self._crawl.backend
         match kind:
             case ResponseKind.CONTENT:
-                if not (markdown or text or html):
+                if html is None and markdown is None and text is None and status != _NO_CONTENT:
                     raise InvalidArgumentError(
                         "html", f"is missing, but status {status} needs content: pass html, markdown or text"
                     )
@@ -175,7 +182,7 @@ class Task:
                     headers,
                     links,
                     fetch_seconds,
-                    markdown=markdown,
+                    markdown=markdown or "",
                     html=html,
                     plain_text=text,
                     title=title,
