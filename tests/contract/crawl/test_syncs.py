@@ -168,3 +168,31 @@ async def test_save_after_304_at_the_depth_of_the_crawl_reads_no_links(
     assert read == []
     await crawl(store, server, max_depth=1)
     assert read == [page_id(HOME)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_depth": 0}, {"follow": lambda url: url == HOME}, {"host_max_items": 1}]
+)
+async def test_sync_has_not_seen_the_pages_that_its_settings_leave_out(
+    store: Store, options: dict[str, Any]
+) -> None:
+    server = unchanged_site(a=Answer(text="a"))
+    await crawl(store, server)
+    run, _ = await crawl(store, server, **options)
+    assert [page.url for page in run.unseen] == [HOME + "a"]
+    assert server.requests == {HOME: 2, HOME + "a": 1}
+
+
+async def test_sync_has_not_seen_a_page_whose_item_is_completed_without_save(store: Store) -> None:
+    server = unchanged_site(a=Answer(text="a"))
+    await crawl(store, server)
+
+    async def handle(task: Task) -> None:
+        if task.url == HOME:
+            await server.handle(task)
+        else:
+            await run.frontier.complete(task.claim)
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        await run.work(handle)
+    assert [page.url for page in run.unseen] == [HOME + "a"]
