@@ -141,8 +141,6 @@ def noticed_of(counts: Counter[str]) -> int:
     return sum(counts[status] for status in NOTICED)
 
 
-ROOMS = ("_changes", "_commit", "_content", "_frontier")
-
 PARTS: dict[str, Part] = {"modules": table}
 
 

@@ -28,7 +28,7 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "frontier": frontier.PARTS,
     "growth": growth.PARTS,
     "hooks": hooks.PARTS,
-    **dict.fromkeys((f"mutants{room}" for room in mutants.ROOMS), mutants.PARTS),
+    **dict.fromkeys(sorted(path.stem for path in report.DATA.glob("mutants_*.json")), mutants.PARTS),
     "partitions": scale.PARTS,
     "soak-adapters": soak_adapters.PARTS,
     "speed": speed.PARTS,

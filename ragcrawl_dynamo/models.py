@@ -140,7 +140,7 @@ class CrawlStats(Entity):
     pages_new: int = 0
     """How many commits found a new page."""
     pages_deleted: int = 0
-    """How many commits found that a page is gone."""
+    """How many commits found that a page is gone which was there before."""
     total_bytes_downloaded: int = 0
     """The size of the committed content in bytes: of `html`, or of `markdown` if there is no `html`."""
     total_fetch_time_ms: float = 0.0
@@ -148,7 +148,10 @@ class CrawlStats(Entity):
     total_extraction_time_ms: float = 0.0
     """The sum of `extraction_latency_ms` of all commits, in milliseconds."""
     avg_fetch_latency_ms: float = 0.0
-    """`total_fetch_time_ms` divided by `pages_crawled`, in milliseconds. Only `complete_run` sets it."""
+    """The average `fetch_latency_ms` of the commits that have one, in milliseconds: those with content.
+
+    It is 0 if none has. Only `complete_run` sets it.
+    """
     errors_by_type: dict[str, int] = Field(default_factory=dict)
     """Failed items by type of error: the 100 most frequent types. Only `complete_run` counts them."""
     errors_by_domain: dict[str, int] = Field(default_factory=dict)

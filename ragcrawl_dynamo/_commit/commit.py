@@ -244,7 +244,7 @@ class Committer:
             fetched.head = await self._versions.prepare(
                 fetched.version, in_transaction=True, is_first=is_first
             )
-        outcome = outcome_attributes(decision.result, decision.page.status_code, fetched.version)
+        outcome = outcome_attributes(decision, fetched.version, stored.page)
         end = None
         if queue is not None:
             depth = 1 + (page.depth if claim is None else claim.item.depth)
