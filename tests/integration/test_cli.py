@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -23,6 +25,7 @@ from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo.cli.app import run
 from ragcrawl_dynamo.cli.transfer import Exporter
 from ragcrawl_dynamo.testing import drop_tables, local_config
+from tests.conftest import DYNAMODB_LOCAL
 from tests.support.factories import dense_text, hours, make_page, make_run, make_site, make_version
 
 if TYPE_CHECKING:
@@ -148,6 +151,45 @@ def test_cli_status_tells_the_endpoint_and_the_region_and_who_chose_them(
     assert (found["region"], found["region_source"]) == ("eu-west-1", "setting region")
     assert found["endpoint_url"] == config.endpoint_url
     assert found["endpoint_source"] == "AWS_ENDPOINT_URL_DYNAMODB"
+
+
+@pytest.mark.parametrize(
+    "engine", [(), ("--dynamodb-local", str(DYNAMODB_LOCAL))], ids=["moto", "dynamodb-local"]
+)
+def test_cli_local_runs_an_engine_until_it_is_ended(engine: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "ragcrawl_dynamo", "local", "--port", "0", *engine]
+    variables = {}
+    # Without a terminal, in which Ctrl-C would reach DynamoDB Local too.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            for _ in range(2):
+                for variable in process.stdout.readline().split()[1:]:
+                    name, _, value = variable.partition("=")
+                    variables[name] = value
+            used = subprocess.run(
+                [sys.executable, "-m", "ragcrawl_dynamo", "init", "--json"],
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert len(json.loads(used.stdout)["created"]) == 5
+    address = ("127.0.0.1", urlsplit(variables["RAGCRAWL_DYNAMO_ENDPOINT_URL"]).port)
+    with socket.socket() as probe:
+        assert probe.connect_ex(address) != 0
+
+
+def test_cli_local_refuses_a_port_that_is_in_use(call: Call) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = call("local", "--port", port)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"error: port {port} is in use: ")
 
 
 def test_cli_init_alone_creates_tables(call: Call) -> None:
