@@ -276,7 +276,9 @@ class Page(Entity):
     referrer_url: str | None = None
     """The URL of the page that links to it."""
     status_code: int | None = None
-    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one."""
+    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one. After 304 it
+    is the status of the stored content, such as 200.
+    """
     is_tombstone: bool = False
     """Whether the page is gone. `commit_page` and `tombstone_pages` set it."""
     error_count: int = 0
