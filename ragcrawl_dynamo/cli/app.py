@@ -67,5 +67,7 @@ def run(args: list[str] | None = None) -> None:
     except ValidationError as error:
         field, why = first_of(error, with_value=False)
         fail(f"{field or 'settings'}: {why}")
-    except (RagcrawlDynamoError, OSError) as error:
+    except RagcrawlDynamoError as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -86,6 +86,11 @@ def say(text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Writes a remark about the output to stderr."""
+    err.print(text, style="dim", markup=False, soft_wrap=True)
+
+
 def fail(reason: str) -> NoReturn:
     """Writes an error to stderr, and ends the process with exit code 1."""
     err.print("[bold red]error:[/]", end=" ")
