@@ -247,9 +247,8 @@ stress-frontier: install fetch-dynamodb-local  ## Kill workers again and again d
 	.venv-peers/bin/pip install --quiet 'ragcrawl[dynamodb]==0.0.2' pynamodb==6.1.0
 	touch $@
 
-dynamodb-local: fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
-	cd $(DYNAMODB_LOCAL) && java -Djava.library.path=./DynamoDBLocal_lib -jar DynamoDBLocal.jar \
-		-inMemory -sharedDb -disableTelemetry -port $(PORT)
+dynamodb-local: install fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
+	$(BIN)/ragcrawl-dynamo local --dynamodb-local $(DYNAMODB_LOCAL) --port $(PORT)
 
 fetch-dynamodb-local:
 	@bash tools/fetch_dynamodb_local.sh $(DYNAMODB_LOCAL)

@@ -63,6 +63,11 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     PARTIAL = "partial"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether a run with this status has ended."""
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
 
 class FrontierStatus(StrEnum):
     """The status of a frontier item. COMPLETED, FAILED and SKIPPED are final."""
@@ -279,7 +284,9 @@ class Page(Entity):
     referrer_url: str | None = None
     """The URL of the page that links to it."""
     status_code: int | None = None
-    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one."""
+    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one. After a 304
+    it is that of the stored content, such as 200.
+    """
     is_tombstone: bool = False
     """Whether the page is gone. `commit_page` and `tombstone_pages` set it."""
     error_count: int = 0

@@ -336,8 +336,8 @@ class Committer:
             if not await self._pages.rewrite(stored, item, revision):
                 return None
         if claim is not None and queue is not None:
-            error = error_of(fetched.page, decision.page.status_code)
-            outcome = status_attribute(decision.page.status_code)
+            error = error_of(fetched.page, decision.status)
+            outcome = status_attribute(decision.status)
             # By itself: repeating all of it would count the error of the page twice.
             if decision.item_status is FrontierStatus.SKIPPED:
                 end = partial(queue.end, [claim], decision.item_status, error, outcome=outcome)

@@ -56,7 +56,7 @@ def outcome_attributes(decision: Decision, version: PageVersion | None, stored: 
         stored: The page before the commit; None if it is new.
     """
     result, page = decision.result, decision.page
-    attributes: Item = {OUTCOME: {"S": result.outcome}, **status_attribute(page.status_code)}
+    attributes: Item = {OUTCOME: {"S": result.outcome}, **status_attribute(decision.status)}
     if page.is_tombstone and (stored is None or stored.is_tombstone):
         attributes[_ABSENT] = {"BOOL": True}
     if result.version_id is not None:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, scale
+from benchmarks import mutants, report, scale
 from benchmarks.machine import ROOT
 from benchmarks.partitions.crawls import READS_A_SECOND, WRITES_A_SECOND
 from ragcrawl_dynamo import DynamoDBConfig
@@ -118,6 +118,7 @@ SOURCES: dict[str, dict[str, str]] = {
         f"{ATTEMPTS} times": CONSTANT,
         f"{ALIVE:.0f} to {ALIVE + BEAT:.0f} seconds": CONSTANT,
         f"{LONGEST_PAUSE:.0f} seconds": CONSTANT,
+        f"{2 * default('connect_timeout'):.0f} s": CONSTANT,
         f"{LEASE_PARTS / (LEASE_PARTS - 1):g} times": CONSTANT,
     },
     "docs/frontier.md": {
@@ -142,6 +143,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "{} to {} requests".format(*(figures[0] for figures in CRAWLED)): DATA,
         "{} to {} writes".format(*(figures[2] for figures in CRAWLED)): DATA,
     },
+    "docs/mutants.md": {f"{mutants.FLOOR:.0%}".replace("%", " %"): CONSTANT},
     "docs/rag.md": {
         **dict.fromkeys(
             (

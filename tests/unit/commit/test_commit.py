@@ -638,7 +638,7 @@ async def test_commit_page_stores_content_whose_version_was_never_saved(
 
 async def test_commit_page_of_a_304_for_content_that_was_never_saved_is_refused(commits: FakeCommits) -> None:
     commits.pages.stored = as_stored(STORED, revision=None)
-    with pytest.raises(InvalidArgumentError, match="has status 304, but 'page' has no stored content"):
+    with pytest.raises(InvalidArgumentError, match="has status 304, but no content of page 'page' is stored"):
         await commit(commits, make_page(status_code=304))
 
 
@@ -701,12 +701,12 @@ async def test_commit_page_goes_by_the_kind_that_the_caller_passes(
         ({"also": [3]}, "^also"),
         ({"kind": "gone"}, "^kind: "),
         ({"retry_after": -1}, "^retry_after: "),
-        ({"version": make_version(page_id="other")}, "^version: is of page 'other' of 'site'"),
-        ({"version": make_version(site_id="other")}, "^version: is of page 'page' of 'other'"),
-        ({"claim": make_claim(site_id="other")}, "^claim: is of site 'other', not of the page's"),
+        ({"version": make_version(page_id="other")}, "^version: is of page 'other' of site 'site'"),
+        ({"version": make_version(site_id="other")}, "^version: is of page 'page' of site 'other'"),
+        ({"claim": make_claim(site_id="other")}, "^claim: is of site 'other', and the page of site 'site'"),
         (
             {"version": make_version(run_id="other"), "claim": make_claim()},
-            "^version: is of run 'other', not of the claim's",
+            "^version: is of run 'other', and the claim of run 'run'",
         ),
         ({"links": [TARGET]}, "^discovered: needs a claim or a version"),
         ({"also": [TARGET]}, "^also: needs a claim or a version"),

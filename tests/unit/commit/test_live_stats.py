@@ -233,7 +233,7 @@ async def test_live_stats_that_are_not_written_are_logged(caplog: pytest.LogCapt
         await live.stats.flush()
     # The commits that are lost are counted when the run is completed. Those of other runs are written.
     assert [run_id for run_id, _, _ in live.runs.added] == ["first", "second"]
-    assert "run 'first': its stats were not updated" in caplog.text
+    assert "run 'first': its stats could not be updated" in caplog.text
 
 
 async def test_close_writes_what_is_left() -> None:

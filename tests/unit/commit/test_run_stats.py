@@ -7,15 +7,22 @@ from typing import Any
 import pytest
 
 from ragcrawl_dynamo import CommitOutcome, CommitResult, CrawlStats
+from ragcrawl_dynamo._commit.decision import Decision
 from ragcrawl_dynamo._commit.run_stats import (
     RunTotals,
     outcome_attributes,
     recorded_result,
     status_attribute,
 )
-from tests.support.factories import make_version
+from tests.support.factories import make_page, make_version
 
-CREATED = CommitResult(CommitOutcome.CREATED, "v1")
+
+def decision(outcome: CommitOutcome, version_id: str | None, status: int | None = 200) -> Decision:
+    is_gone = outcome is CommitOutcome.TOMBSTONED
+    return Decision(outcome, make_page(current_version_id=version_id, is_tombstone=is_gone), status)
+
+
+CREATED = decision(CommitOutcome.CREATED, "v1")
 
 
 def failed(error: str) -> Any:
@@ -94,7 +101,8 @@ def test_run_totals_add_up_sizes_and_times() -> None:
     stats = totals.stats()
     assert stats.total_bytes_downloaded == 111
     assert (stats.total_fetch_time_ms, stats.total_extraction_time_ms) == (42, 6.5)
-    assert stats.avg_fetch_latency_ms == 42 / 4
+    # Of the two fetches that have a time.
+    assert stats.avg_fetch_latency_ms == 42 / 2
 
 
 def test_run_totals_keep_the_greatest_depth() -> None:
@@ -138,7 +146,7 @@ def test_run_totals_count_a_known_type_of_error_after_the_limit() -> None:
 
 def test_outcome_attributes_of_content_have_its_version_size_and_times() -> None:
     version = make_version(markdown="grüße", html=None, fetch_latency_ms=30, extraction_latency_ms=0.5)
-    assert outcome_attributes(CREATED, 200, version) == {
+    assert outcome_attributes(CREATED, version, None) == {
         "outcome": {"S": "created"},
         "outcome_version": {"S": "v1"},
         "outcome_status": {"N": "200"},
@@ -151,26 +159,26 @@ def test_outcome_attributes_of_content_have_its_version_size_and_times() -> None
 
 def test_outcome_attributes_count_the_bytes_of_the_html_if_there_is_any() -> None:
     version = make_version(markdown="text", html="<p>text</p>")
-    assert outcome_attributes(CREATED, 200, version)["outcome_bytes"] == {"N": "11"}
+    assert outcome_attributes(CREATED, version, None)["outcome_bytes"] == {"N": "11"}
     empty = make_version(markdown="text", html="")
-    assert outcome_attributes(CREATED, 200, empty)["outcome_bytes"] == {"N": "0"}
+    assert outcome_attributes(CREATED, empty, None)["outcome_bytes"] == {"N": "0"}
 
 
 def test_outcome_attributes_count_text_that_is_no_utf_8() -> None:
     version = make_version().model_copy(update={"markdown": "\ud800"})
-    assert outcome_attributes(CREATED, 200, version)["outcome_bytes"] == {"N": "3"}
+    assert outcome_attributes(CREATED, version, None)["outcome_bytes"] == {"N": "3"}
 
 
 def test_outcome_attributes_have_no_times_that_are_not_known() -> None:
     version = make_version(fetch_latency_ms=0)
-    attributes = outcome_attributes(CREATED, 200, version)
+    attributes = outcome_attributes(CREATED, version, None)
     assert attributes["outcome_fetch_ms"] == {"N": "0.0"}
     assert "outcome_extraction_ms" not in attributes
 
 
 def test_outcome_attributes_without_content_are_the_outcome_only() -> None:
-    result = CommitResult(CommitOutcome.TOMBSTONED, None)
-    assert outcome_attributes(result, None, None) == {"outcome": {"S": "tombstoned"}}
+    gone = decision(CommitOutcome.TOMBSTONED, None, None)
+    assert outcome_attributes(gone, None, make_page()) == {"outcome": {"S": "tombstoned"}}
 
 
 def test_status_attribute_of_a_fetch_without_an_answer_is_none() -> None:
@@ -178,9 +186,27 @@ def test_status_attribute_of_a_fetch_without_an_answer_is_none() -> None:
     assert status_attribute(503) == {"outcome_status": {"N": "503"}}
 
 
-@pytest.mark.parametrize("result", [CREATED, CommitResult(CommitOutcome.TOMBSTONED, None)])
-def test_recorded_result_is_the_one_that_was_stored(result: CommitResult) -> None:
-    assert recorded_result(outcome_attributes(result, 200, None)) == result
+@pytest.mark.parametrize(
+    ("outcome", "version_id"), [(CommitOutcome.CREATED, "v1"), (CommitOutcome.TOMBSTONED, None)]
+)
+def test_recorded_result_is_the_one_that_was_stored(outcome: CommitOutcome, version_id: str | None) -> None:
+    attributes = outcome_attributes(decision(outcome, version_id), None, None)
+    assert recorded_result(attributes) == CommitResult(outcome, version_id)
+
+
+def test_outcome_attributes_have_the_status_of_the_answer_not_that_of_the_page() -> None:
+    """A page that answers 304 keeps the status of its content."""
+    unchanged = Decision(CommitOutcome.UNCHANGED, make_page(status_code=200), 304)
+    assert outcome_attributes(unchanged, None, make_page())["outcome_status"] == {"N": "304"}
+
+
+@pytest.mark.parametrize(("was_tombstone", "is_absent"), [(None, True), (True, True), (False, False)])
+def test_outcome_attributes_say_whether_a_page_that_is_gone_was_there(
+    was_tombstone: bool | None, is_absent: bool
+) -> None:
+    before = None if was_tombstone is None else make_page(is_tombstone=was_tombstone)
+    attributes = outcome_attributes(decision(CommitOutcome.TOMBSTONED, None, 404), None, before)
+    assert ("outcome_absent" in attributes) == is_absent
 
 
 def test_recorded_result_of_an_item_that_no_commit_completed_is_none() -> None:

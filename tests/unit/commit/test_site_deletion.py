@@ -23,6 +23,16 @@ class FakeStore:
         return self._deleted
 
 
+class FakeFrontiers:
+    """The open queues of a process: notes which are cleared."""
+
+    def __init__(self, deletions: list[Any]) -> None:
+        self._deletions = deletions
+
+    def clear(self, run_id: str, site_id: str) -> None:
+        self._deletions.append(("queue", run_id, site_id))
+
+
 class FakeSite:
     """A site with its records: `runs` are its runs by pages of their listing, `items` their items."""
 
@@ -56,7 +66,7 @@ class FakeSite:
         return 0 if is_site or not self._are_runs_left else len(what)
 
     async def delete_all(self) -> bool:
-        stores: list[Any] = [self, self, self, self._parts]
+        stores: list[Any] = [self, self, self, FakeFrontiers(self.deletions), self._parts]
         return await SiteDeletion(*stores).delete("site")
 
 
@@ -66,10 +76,13 @@ async def test_delete_site_deletes_a_run_after_its_items_and_the_site_last() -> 
     assert await site.delete_all()
     assert site.deletions == [
         ("items", "first"),
+        ("queue", "first", "site"),
         # The id of the run, as it is escaped in its key.
         ("items", "a#b"),
+        ("queue", "a#b", "site"),
         ("runs", ["first", "a~1b"]),
         ("items", "third"),
+        ("queue", "third", "site"),
         ("runs", ["third"]),
         ("pages", "site"),
         ("versions", "site"),
