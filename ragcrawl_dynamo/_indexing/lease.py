@@ -125,11 +125,19 @@ class IndexLeases:
         token = WriteToken.new("holder")
         skew = timedelta(seconds=self._gateway.config.frontier_max_clock_skew)
         pause = _FIRST_PAUSE
+        has_waited = False
         while True:
             stored = await self.read(site_id, consumer)
             now = self.clock.now()
             if stored.held_until is not None and now < stored.held_until + skew:
                 left = (stored.held_until + skew - now).total_seconds()
+                if not has_waited:
+                    logger.info(
+                        "index %r of site %r waits for the lease of another process until %s: that process "
+                        "renews it while it works; if it was killed, its lease ends then",
+                        *(consumer, site_id, stored.held_until + skew),
+                    )
+                has_waited = True
                 await self.clock.sleep(min(left, pause))
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
@@ -142,6 +150,8 @@ class IndexLeases:
                 # Another process was first, unless an earlier attempt of this write was applied.
                 if not token.is_in(error.item):
                     continue
+            if has_waited:
+                logger.info("index %r of site %r has the lease now", consumer, site_id)
             return state
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ragcrawl_dynamo._indexing.chunk_records import ChunkRecord, ChunkRecords
 from ragcrawl_dynamo._indexing.lease import IndexLease
 from ragcrawl_dynamo._utils.tasks import Tasks
+from ragcrawl_dynamo.integrations._user_code import named_pages, noted
 from ragcrawl_dynamo.integrations.chunks import Chunk, chunk_id
 from ragcrawl_dynamo.integrations.index import ChunkIndex, batches, call
 
@@ -100,12 +101,17 @@ class IndexWriter:
             chunks = [chunk for replacement in intended for chunk in replacement.chunks]
             for batch in batches(chunks, self.batch_size):
                 await lease.check()
-                await self._to_its_end(self._index.upsert, batch)
+                urls: dict[str, str | None] = {chunk.page_id: chunk.url for chunk in batch}
+                await self._to_its_end("upsert", batch, urls)
                 self.report.embedded_chunks += len(batch)
-            stale = [id_ for replacement in intended for id_ in replacement.stale_ids(self.site_id)]
-            for ids in batches(stale, self.batch_size):
+            stale = {
+                id_: replacement.record.page_id
+                for replacement in intended
+                for id_ in replacement.stale_ids(self.site_id)
+            }
+            for ids in batches(list(stale), self.batch_size):
                 await lease.check()
-                await self._to_its_end(self._index.delete, ids)
+                await self._to_its_end("delete", ids, dict.fromkeys(stale[id_] for id_ in ids))
                 self.report.deleted_chunks += len(ids)
             pending = await self._write_results(lease, intended)
 
@@ -141,13 +147,17 @@ class IndexWriter:
             if replacement.record.page_id in stored
         ]
 
-    async def _to_its_end(self, method: Callable[[Any], Any], argument: Sequence[Any]) -> None:
+    async def _to_its_end(
+        self, method: str, argument: Sequence[Any], pages: Mapping[str, str | None]
+    ) -> None:
         """Calls the index. If the caller is cancelled, it waits until the call has ended.
 
-        Otherwise the call could store chunks later that no record has.
+        Otherwise the call could store chunks later that no record has. An error gets a note with the pages.
         """
+        name = f"{type(self._index).__name__}.{method}"
         try:
-            await self._tasks.uninterrupted(call(method, argument))
+            with noted(f"raised by {name} for {len(argument)} chunks of {named_pages(pages)}"):
+                await self._tasks.uninterrupted(call(getattr(self._index, method), argument))
         finally:
             await self._tasks.join()
 

@@ -15,7 +15,9 @@ __all__ = ["ChunkIndex", "Splitter"]
 T = TypeVar("T")
 
 Splitter: TypeAlias = Callable[[PageVersion], Iterable[str | Passage]]
-"""Splits the text of a version, `text_of(version)`, into passages. It runs in a thread."""
+"""Splits the text of a version, `text_of(version)`, into a list of texts or Passages.
+
+It is a plain function, and runs in a thread."""
 
 
 class ChunkIndex(Protocol):

@@ -14,11 +14,11 @@ from ragcrawl_dynamo._indexing.chunk_records import ChunkRecord
 from ragcrawl_dynamo._indexing.lease import IndexLease
 from ragcrawl_dynamo._schema.keys import page_key
 from ragcrawl_dynamo._utils.concurrency import wait_for_event
-from ragcrawl_dynamo._utils.validation import check_callable, check_count
+from ragcrawl_dynamo._utils.validation import check_callable, check_count, check_kind
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.errors import ChangesExpiredError
 from ragcrawl_dynamo.integrations._index_writer import IndexWriter, Replacement, SyncReport, check_fence
-from ragcrawl_dynamo.integrations.chunks import chunks_of
+from ragcrawl_dynamo.integrations._user_code import check_index, check_splitter, split_version
 from ragcrawl_dynamo.integrations.index import ChunkIndex, Splitter
 from ragcrawl_dynamo.models import Page, PageVersion
 
@@ -62,22 +62,24 @@ async def sync_index(
 
     One process at a time changes an index: another one waits for it. If the first is killed, the other one
     waits until its lease of 60 s has ended. The end of a lease does not stop a process that is suspended in
-    a call of the index, and resumes in it later.
+    a call of the index, and resumes in it later. The wait is logged at level info.
 
     A sync with nothing to do takes two read units, and one for each process that commits to the site. A page
     that changed takes two write units and one read unit for its chunk record, besides what its change and
     its content take (see `list_changes`).
+
+    An error of the splitter or the index ends the sync. A note of it (`__notes__`) names the pages.
 
     If the cursor is older than the changes that are kept, all pages are compared with the index, and those
     that are gone are deleted from it. Unchanged pages are not embedded again.
 
     Args:
         backend: The open backend or store.
-        site_id: The site.
+        site_id: The site. If there is neither the site nor a page of it, a warning is logged.
         consumer: The name of the index. Each index needs its own. It is independent of the consumers of
             `iter_changes`.
         index: The index.
-        split: Splits a version; see Splitter. An error of it ends the sync.
+        split: Splits a version; see Splitter.
         batch_size: The largest number of chunks that are embedded and stored at once.
         follow: Continues with each further change, until `stop` is set.
         poll_seconds: The longest pause between two reads while nothing changes, in seconds.
@@ -90,17 +92,22 @@ async def sync_index(
 
     Raises:
         InvalidArgumentError: `batch_size` is not from 1 to 10,000, or `on_progress` is no plain function; or
-            as by `iter_changes`.
+            as by `iter_changes`. Also if the splitter returns something else than texts or Passages, or if
+            `index` has no `upsert` or `delete`.
         InvalidKeyError: The name is empty or too long.
         ConflictError: Another process took the lease, because this process was suspended for long.
         CorruptContentError: A stored body is incomplete or differs from what was saved.
     """
     following = Following.checked(follow, poll_seconds, stop)
     check_callable("on_progress", on_progress)
+    check_splitter(split)
     sync = _Sync(backend, split, _writer(backend, site_id, consumer, index, batch_size), on_progress)
-    clock, pause = backend._rooms.clock, _FIRST_PAUSE
+    clock, pause, is_checked = backend._rooms.clock, _FIRST_PAUSE, False
     while not following.stop.is_set():
         had_changes = await sync.run(following.stop)
+        if sync.is_without_commits and not is_checked:
+            await _warn_of_unknown_site(backend, site_id)
+        is_checked = True
         if not follow:
             break
         pause = min(_FIRST_PAUSE if had_changes else pause, following.longest_pause)
@@ -119,6 +126,8 @@ async def reset_index(backend: DynamoDBBackend, site_id: str, consumer: str) -> 
         site_id: The site.
         consumer: The name of the index.
     """
+    _check_target(backend, site_id, consumer)
+    await _warn_of_unknown_site(backend, site_id)
     async with backend._rooms.index_leases.held(site_id, consumer) as lease:
         await lease.save(cursor=None, generation=lease.state.generation + 1)
 
@@ -139,6 +148,7 @@ async def clear_index(
         A report of the chunks that were deleted.
     """
     writer = _writer(backend, site_id, consumer, index, batch_size)
+    await _warn_of_unknown_site(backend, site_id)
     rooms = backend._rooms
     async with rooms.index_leases.held(site_id, consumer) as lease:
         # The new generation comes first: if the call is interrupted, no page counts as complete.
@@ -149,9 +159,27 @@ async def clear_index(
     return writer.report
 
 
+def _check_target(backend: DynamoDBBackend, site_id: str, consumer: str) -> None:
+    check_kind("backend", backend, DynamoDBBackend)
+    check_kind("site_id", site_id, str)
+    check_kind("consumer", consumer, str)
+
+
+async def _warn_of_unknown_site(backend: DynamoDBBackend, site_id: str) -> None:
+    """Logs a warning if there is neither a site with this id nor a page of it, such as of a mistyped id."""
+    if await backend.get_site(site_id) is None and not await backend.list_pages(site_id, limit=1):
+        logger.warning(
+            "there is no site %r and no page of it, so there is nothing to index: check the site_id and "
+            "table_prefix %r, unless the first crawl is still to come",
+            *(site_id, backend.config.table_prefix),
+        )
+
+
 def _writer(
     backend: DynamoDBBackend, site_id: str, consumer: str, index: ChunkIndex, batch_size: int
 ) -> IndexWriter:
+    _check_target(backend, site_id, consumer)
+    check_index(index)
     check_count("batch_size", batch_size, _MOST_CHUNKS)
     return IndexWriter(backend._rooms.chunk_records, site_id, consumer, index, batch_size)
 
@@ -173,6 +201,8 @@ class _Sync:
         self._split = split
         self._on_progress = on_progress
         self._reported = SyncReport()
+        # Whether no process has committed to the site, as far as its changes are kept.
+        self.is_without_commits = False
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Handles the changes up to now, or until an event is set; returns whether there were any."""
@@ -199,6 +229,7 @@ class _Sync:
                 if is_worth_saving(saved, position):
                     await lease.save(cursor=self._rooms.changes.encode(self._site_id, position))
                     saved = position
+                self.is_without_commits = not position.next_numbers
                 if part.is_end:
                     break
         return True
@@ -212,6 +243,7 @@ class _Sync:
             part = await self._rooms.changes.read(self._site_id, 1, position)
         except ChangesExpiredError:
             return True
+        self.is_without_commits = not part.cursor.next_numbers
         return bool(part.changes) or is_worth_saving(position, part.cursor)
 
     def _position(self, cursor: str | None) -> FeedCursor | None:
@@ -245,7 +277,7 @@ class _Sync:
     async def _replacement(self, record: ChunkRecord, version: PageVersion | None) -> Replacement:
         if version is None:
             return Replacement(record, None)
-        chunks = await asyncio.to_thread(lambda: chunks_of(version, self._split(version)))
+        chunks = await asyncio.to_thread(lambda: split_version(self._split, version))
         return Replacement(record, version.version_id, chunks)
 
     async def _remove_gone_pages(self, lease: IndexLease) -> None:

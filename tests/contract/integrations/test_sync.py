@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from ragcrawl_dynamo import (
     InvalidKeyError,
     PageVersion,
 )
-from ragcrawl_dynamo.integrations import Chunk, SyncReport, clear_index, reset_index, sync_index
+from ragcrawl_dynamo.integrations import Chunk, Passage, SyncReport, clear_index, reset_index, sync_index
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.clocked import backend, clock
 from tests.support.deaths import (
@@ -29,6 +29,7 @@ from tests.support.deaths import (
     killed_at_every_step,
     mortal,
 )
+from tests.support.factories import make_page, make_site
 from tests.support.indexes import (
     MemoryIndex,
     ReadableIndex,
@@ -423,8 +424,16 @@ async def test_sync_index_raises_errors_of_the_index_and_the_splitter(
             raise OSError("the index is full")
         return split(version)
 
-    with pytest.raises(OSError, match="the index is full"):
+    with pytest.raises(OSError, match="the index is full") as raised:
         await sync_index(backend, "site", "search", FailingIndex(), failing_split)
+    assert raised.value.__notes__ == [
+        {
+            "upsert": "raised by FailingIndex.upsert for 8 chunks of 'a' (https://example.com/a), "
+            "'c' (https://example.com/c), 'new' (https://example.com/new)",
+            "delete": "raised by FailingIndex.delete for 6 chunks of 'a', 'c', 'b'",
+            "split": f"raised by splitter {failing_split.__qualname__!r} for page 'a' (https://example.com/a)",
+        }[failing]
+    ]
     await asyncio.wait_for(sync(backend, index), 30)
     assert index.texts() == await chunks_of_site(backend)
 
@@ -506,3 +515,162 @@ async def test_sync_index_refuses_arguments_that_are_not_valid(backend: DynamoDB
         with pytest.raises(InvalidKeyError, match="consumer"):
             await sync_index(backend, "site", consumer, index, split)
     await sync_index(backend, "site", "x" * 952, index, split)
+
+
+async def coroutine(version: PageVersion) -> list[str]:
+    return [version.markdown]
+
+
+@pytest.mark.parametrize(
+    ("returned", "mistake"),
+    [
+        ("text", "a str"),
+        (b"text", "a bytes"),
+        (None, "None"),
+        (7, "a int"),
+        (Passage("text"), "a Passage"),
+        (["text", None], "a list with a NoneType"),
+        ([("text", 0)], "a list with a tuple"),
+        ([Passage(None)], "a Passage whose text is a NoneType"),  # type: ignore[arg-type]
+        ([Passage("text", "0")], "a Passage whose start is a str"),  # type: ignore[arg-type]
+    ],
+)
+async def test_sync_index_refuses_what_a_splitter_returns_that_is_no_list_of_passages(
+    backend: DynamoDBBackend, returned: Any, mistake: str
+) -> None:
+    index = MemoryIndex()
+    await write(backend, "a", "text")
+
+    def careless(version: PageVersion) -> Any:
+        return returned
+
+    with pytest.raises(InvalidArgumentError) as raised:
+        await sync_index(backend, "site", "search", index, careless)
+    name = careless.__qualname__
+    assert str(raised.value) == (
+        f"split: must return a list of texts or Passages, not {mistake}: splitter {name!r} did so for "
+        f"page 'a' (https://example.com/a)"
+    )
+    assert index.texts() == {}
+
+
+async def test_sync_index_refuses_a_splitter_that_returns_a_coroutine(backend: DynamoDBBackend) -> None:
+    await write(backend, "a", "text")
+
+    def careless(version: PageVersion) -> Any:
+        return coroutine(version)
+
+    with pytest.raises(InvalidArgumentError, match=r"not a coroutine: splitter '.*careless' did so"):
+        await sync_index(backend, "site", "search", MemoryIndex(), careless)
+
+
+async def test_sync_index_takes_a_generator_and_names_the_page_of_its_error(backend: DynamoDBBackend) -> None:
+    await write(backend, "a", "text")
+
+    def broken(version: PageVersion) -> Iterator[str]:
+        yield version.markdown
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more") as raised:
+        await sync_index(backend, "site", "search", MemoryIndex(), broken)
+    assert "for page 'a' (https://example.com/a)" in raised.value.__notes__[0]
+
+
+class WriteOnlyIndex:
+    def upsert(self, chunks: Sequence[Chunk]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "match"),
+    [
+        (0, "site", "^backend: must be a DynamoDBBackend, not str"),
+        (1, MemoryIndex(), "^site_id: must be a str, not MemoryIndex"),
+        (2, split, "^consumer: must be a str, not function"),
+        (3, None, "^index: .*NoneType has no upsert"),
+        (3, split, "^index: .*function has no upsert"),
+        (3, MemoryIndex, "^index: must be an object, not the class MemoryIndex"),
+        (3, WriteOnlyIndex(), "^index: .*WriteOnlyIndex has no delete"),
+        (4, None, "^split: must be a function, not NoneType"),
+        (4, MemoryIndex(), "^split: must be a function, not MemoryIndex"),
+        (4, coroutine, "^split: must be a plain function"),
+    ],
+)
+async def test_sync_index_names_an_argument_of_a_wrong_type_although_there_is_nothing_to_do(
+    backend: DynamoDBBackend, position: int, value: Any, match: str
+) -> None:
+    arguments: list[Any] = [backend, "site", "search", MemoryIndex(), split]
+    await sync_index(*arguments)
+    arguments[position] = value
+    with pytest.raises(InvalidArgumentError, match=match):
+        await sync_index(*arguments)
+    if position < 4:
+        with pytest.raises(InvalidArgumentError, match=match):
+            await clear_index(*arguments[:4])
+    if position < 3:
+        with pytest.raises(InvalidArgumentError, match=match):
+            await reset_index(*arguments[:3])
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    caplog.clear()
+    return found
+
+
+async def test_sync_index_of_an_unknown_site_warns_once_in_each_call(
+    backend: DynamoDBBackend, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, stop = MemoryIndex(), asyncio.Event()
+    for _ in range(2):
+        await sync(backend, index, "stie")
+        (warning,) = warnings_of(caplog)
+        assert warning.startswith("there is no site 'stie' and no page of it")
+    await reset_index(backend, "stie", "search")
+    assert len(warnings_of(caplog)) == 1
+    await clear_index(backend, "stie", "search", index)
+    assert len(warnings_of(caplog)) == 1
+    following = asyncio.create_task(sync(backend, index, "stie", follow=True, stop=stop))
+    for _ in range(5):
+        await clock.wait_for_sleeper()
+        clock.advance(10)
+    stop.set()
+    await following
+    assert len(warnings_of(caplog)) == 1
+
+
+async def test_sync_index_does_not_warn_of_a_site_that_is_stored_or_has_pages(
+    backend: DynamoDBBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = MemoryIndex()
+    await backend.save_site(make_site("new"))
+    await backend.save_page(make_page("a", "old"))
+    await write(backend, "a", "text", "current")
+    for site_id in ("new", "old", "current"):
+        await reset_index(backend, site_id, "search")
+        await sync(backend, index, site_id)
+        await sync(backend, index, site_id)
+        await clear_index(backend, site_id, "search", index)
+    assert warnings_of(caplog) == []
+
+
+async def test_sync_index_logs_that_it_waits_for_a_process_that_was_killed(
+    backend: DynamoDBBackend,
+    dynamodb_config: DynamoDBConfig,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "ragcrawl_dynamo._indexing.lease")
+    await write(backend, "a", "text")
+    death = Death(12)
+    async with mortal(dynamodb_config, clock, death) as dying:
+        with pytest.raises(KilledError):
+            await sync(dying, MortalIndex(MemoryIndex(), death))
+    caplog.clear()
+    waiting = asyncio.create_task(sync(backend, MemoryIndex()))
+    while not waiting.done():
+        clock.advance(1)
+        await asyncio.sleep(0.01)
+    await waiting
+    waits, has = [record.getMessage() for record in caplog.records]
+    assert waits.startswith("index 'search' of site 'site' waits for the lease of another process until ")
+    assert has == "index 'search' of site 'site' has the lease now"
