@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.handler_errors import HandlerErrors
 from ragcrawl_dynamo._frontier.handling import DoNotRetry, Skip, WorkerSettings, WorkSummary
 from ragcrawl_dynamo._frontier.lease_keeper import LeaseKeeper, RenewsLeases
 from ragcrawl_dynamo._frontier.outage import PAUSE_SECONDS, Outage, may_pass
@@ -38,15 +39,6 @@ _LONGEST_WAIT_SECONDS = 10.0
 
 # The exit status of a process that SIGTERM ended, by the convention of shells.
 _TERMINATED = 128 + signal.SIGTERM
-
-# The next state of an item whose handler has failed, by how its claim is settled.
-_FATES = {
-    FrontierStatus.PENDING: "it will be tried again",
-    FrontierStatus.FAILED: "it is given up",
-    FrontierStatus.COMPLETED: "after it was completed",
-    FrontierStatus.SKIPPED: "after it was skipped",
-    None: "it will be claimed again when its lease has ended",
-}
 
 ErrorObserver: TypeAlias = Callable[[Claim, Exception], object]
 
@@ -94,8 +86,9 @@ class Worker:
     returns, fails it when the handler raises, and releases it when the handler is cancelled. A handler that
     raises `Skip` skips its item. One that raises `DoNotRetry` or `InvalidInputError` makes it a dead letter.
     A handler may settle its claim itself by any method of the frontier. Errors of handlers are logged at
-    level warning with their traceback, dead letters at level error. If a lease is lost, or cannot be renewed
-    until `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
+    level warning, dead letters at level error. The traceback is logged with each dead letter, and once for
+    each type of error and line that raised it. If a lease is lost, or cannot be renewed until
+    `frontier_max_clock_skew` seconds before its end, the worker cancels the handler.
 
     While DynamoDB cannot be reached, fails or throttles, the worker tries again: to claim for
     `outage_seconds`, and to settle an item as long as its lease runs.
@@ -127,6 +120,7 @@ class Worker:
         self._terminated = asyncio.Event()
         self._has_signal = False
         self._on_error: ErrorObserver | None = None
+        self._errors = HandlerErrors()
         self.completed: int = 0
         self.retried: int = 0
         self.failed: int = 0
@@ -323,12 +317,7 @@ class Worker:
 
     def _report(self, claim: Claim, error: Exception) -> None:
         """Logs the error of a handler, and calls the observer of errors."""
-        logger.log(
-            logging.ERROR if claim.settled_as is FrontierStatus.FAILED else logging.WARNING,
-            "the handler of %s has failed in attempt %d, %s: %r",
-            *(claim.item.url, claim.item.attempt, _FATES[claim.settled_as], error),
-            exc_info=error,
-        )
+        self._errors.log(claim, error)
         if self._on_error is None:
             return
         try:

@@ -38,7 +38,8 @@ def raising(error: BaseException) -> Any:
 
 
 def worker_logs(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "ragcrawl_dynamo._frontier.worker"]
+    names = {f"ragcrawl_dynamo._frontier.{module}" for module in ("worker", "handler_errors")}
+    return [record for record in caplog.records if record.name in names]
 
 
 async def run_one(
@@ -120,6 +121,15 @@ async def test_worker_logs_the_error_of_a_handler_with_its_url_and_traceback(
     )
     assert "in handle\n" in caplog.text
     assert "NameError: name 'undefined' is not defined" in caplog.text
+
+
+async def test_worker_logs_one_traceback_of_an_error_that_several_items_have(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(ScriptedQueue(clock, 3)) as worker:
+        await run_to_end(worker, raising(OSError("refused")), clock)
+    warnings = [record for record in worker_logs(caplog) if record.levelno == logging.WARNING]
+    assert [record.exc_info is not None for record in warnings] == [True, False, False]
 
 
 async def test_worker_logs_the_last_attempt_of_an_item_as_an_error(
