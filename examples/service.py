@@ -25,8 +25,11 @@ from ragcrawl_dynamo import (
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Opens the backend in the event loop of the server when it starts, and closes it when it stops."""
-    async with connect() as backend:
+    """Opens the backend in the event loop of the server when it starts, and closes it when it stops.
+
+    The default time-outs are made for crawlers: while DynamoDB is down, a request would wait for a minute.
+    """
+    async with connect(call_timeout=3.0, connect_timeout=1.0, read_timeout=2.0) as backend:
         app.state.backend = backend
         yield
 

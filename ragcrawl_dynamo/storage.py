@@ -77,6 +77,9 @@ class StorageBackend(ABC):
         """Returns whether all tables and the content bucket serve requests, within `health_timeout`.
 
         The reason for False is logged at level warning.
+
+        Raises:
+            BackendStateError: The backend is not open, or was opened in another event loop or process.
         """
 
     @abstractmethod
@@ -820,7 +823,8 @@ class StorageBackend(ABC):
             site_id: The site.
             limit: The largest number of changes in the slice.
             cursor: The `cursor` of the previous slice, of today or of an earlier day. Without a cursor, all
-                pages that have content come first, as created.
+                pages that have content come first, as created. The method stores no cursor: store it
+                yourself, or by `save_change_cursor` under the name of a consumer.
             include_content: Returns each change with its `version`, as `iter_changes` does. All bodies of the
                 slice are then in memory at once: choose `limit` by their size.
 
@@ -889,12 +893,13 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def get_change_cursor(self, site_id: str, consumer: str | None = None) -> str | None:
-        """Returns the cursor of a consumer, or None if it has none.
+        """Returns the cursor of a consumer, or None if it has none. Without a consumer, the end of the feed.
 
         Args:
             site_id: The site.
-            consumer: The name of the consumer. If None, the method returns a cursor that is beyond all
-                changes so far.
+            consumer: The name of the consumer, as for `iter_changes` and `save_change_cursor`. If None, the
+                method returns a cursor beyond all changes so far: `list_changes` with it returns only later
+                changes. To read all pages from the start, call `list_changes` without a cursor.
         """
 
     @abstractmethod

@@ -172,14 +172,18 @@ def connect(
         **settings: Fields of DynamoDBConfig, which replace those of `config` or of the environment.
 
     Raises:
-        pydantic.ValidationError: A setting is unknown or not allowed.
-        InvalidArgumentError: `config` is no DynamoDBConfig; or `session` or `client_config` contradicts the
-            settings, or is something else.
+        InvalidArgumentError: A setting is unknown or not allowed; or `config` is no DynamoDBConfig; or
+            `session` or `client_config` contradicts the settings, or is something else.
     """
     check_kind("config", config, DynamoDBConfig, NoneType)
-    if config is None:
-        config = DynamoDBConfig.from_env(**settings)
-    elif settings:
-        config = DynamoDBConfig.model_validate({**dict(config), **settings})
+    try:
+        if config is None:
+            config = DynamoDBConfig.from_env(**settings)
+        elif settings:
+            config = DynamoDBConfig.model_validate({**dict(config), **settings})
+    except ValidationError as error:
+        # A value can be a secret.
+        field, reason = first_of(error, with_value=False)
+        raise InvalidArgumentError(field or "settings", reason) from None
     clients = ClientOptions(session=session, client_config=client_config)
     return Store(config, on_request=on_request, on_lease_lost=on_lease_lost, **clients)

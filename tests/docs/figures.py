@@ -176,6 +176,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "50 ms": "an example",
         "300 seconds": 'AWS: "DynamoDB burst and adaptive capacity"',
     },
+    "docs/services.md": {f"{default('call_timeout'):.0f} seconds": CONSTANT},
     "docs/settings.md": {
         ITEM: CONSTANT,
         f"{MAX_ID_BYTES:,} bytes": CONSTANT,

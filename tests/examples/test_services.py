@@ -45,6 +45,7 @@ def test_example_service_describes_the_fields_of_a_page_in_its_openapi() -> None
 def test_example_service_answers_from_the_stored_pages(config: DynamoDBConfig) -> None:
     with TestClient(service.app) as client:
         assert client.get("/health").json() == {"healthy": True}
+        assert service.app.state.backend.config.call_timeout == 3.0
         urls: list[str] = []
         cursor = None
         slices = 0
