@@ -32,13 +32,13 @@ It raises JSONDecodeError if the text is not valid.
 """
 
 
-async def crawled():
+async def crawled(kind="markdown"):
     async with connect(table_prefix="docs_") as store:
         pages = {"https://docs.example.org/json": JSON, "https://docs.example.org/csv": "# csv\\n\\nTables."}
         async with store.crawl("docs", seeds=list(pages), host_delay=0) as run:
 
             async def handle(task):
-                await task.save(200, markdown=pages[task.url])
+                await task.save(200, **{kind: pages[task.url]})
 
             await run.work(handle)
 
@@ -46,15 +46,37 @@ async def crawled():
 asyncio.run(crawled())
 '''
 
+# As the crawler on the page about crawls stores pages: without Markdown, and so without headings.
+CRAWLED_AS_TEXT = CRAWLED.replace('kind="markdown"', 'kind="text"').replace("#", "")
 
-@pytest.mark.parametrize("framework", [name for name, package in PACKAGES.items() if find_spec(package)])
+
+FRAMEWORKS = pytest.mark.parametrize(
+    "framework", [name for name, package in PACKAGES.items() if find_spec(package)]
+)
+
+
+async def run_framework(framework: str, crawl: str, endpoint: str, folder: Path) -> str:
+    """Returns the output of the block of a framework after a crawl."""
+    (code,) = BLOCK.findall((DOCS / f"{framework.replace('_', '-')}.md").read_text())
+    # All blocks use one database, and each begins with an index that nobody has filled.
+    return await run_block((crawl + code).replace('"docs_"', f'"{framework}_"'), endpoint, folder)
+
+
+@FRAMEWORKS
 async def test_framework_docs_block_finds_the_section(
     framework: str, dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
-    (code,) = BLOCK.findall((DOCS / f"{framework.replace('_', '-')}.md").read_text())
-    # All blocks use one database, and each begins with an index that nobody has filled.
-    program = (CRAWLED + code).replace('"docs_"', f'"{framework}_"')
-    output = await run_block(program, dynamodb_local_endpoint, tmp_path)
+    output = await run_framework(framework, CRAWLED, dynamodb_local_endpoint, tmp_path)
     report, answer = output.splitlines()
     assert "indexed=2" in report
     assert answer == "json > Basic Usage https://docs.example.org/json#basic-usage"
+
+
+@FRAMEWORKS
+async def test_framework_docs_block_takes_pages_without_markdown(
+    framework: str, dynamodb_local_endpoint: str, tmp_path: Path
+) -> None:
+    output = await run_framework(framework, CRAWLED_AS_TEXT, dynamodb_local_endpoint, tmp_path)
+    report, answer = output.splitlines()
+    assert "indexed=2" in report
+    assert answer == "None https://docs.example.org/json"
