@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from ragcrawl_dynamo._utils.validation import check_callable
 from ragcrawl_dynamo.errors import InvalidArgumentError
-from ragcrawl_dynamo.integrations.chunks import Chunk, Passage, chunks_of
+from ragcrawl_dynamo.integrations.chunks import Chunk, chunks_of, listed, mistake_in
 from ragcrawl_dynamo.integrations.index import ChunkIndex, Splitter
 from ragcrawl_dynamo.models import PageVersion
 
@@ -54,8 +53,8 @@ def split_version(split: Splitter, version: PageVersion) -> list[Chunk]:
     splitter = f"splitter {getattr(split, '__qualname__', type(split).__qualname__)!r}"
     page = f"page {version.page_id!r} ({version.url})"
     with noted(f"raised by {splitter} for {page}"):
-        passages = _listed(split(version))
-    if mistake := _mistake(passages):
+        passages = listed(split(version))
+    if mistake := mistake_in(passages):
         raise InvalidArgumentError(
             "split", f"must return a list of texts or Passages, not {mistake}: {splitter} did so for {page}"
         )
@@ -77,26 +76,3 @@ def noted(note: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(note)
         raise
-
-
-def _listed(passages: Any) -> Any:
-    """Returns passages as a list; other values as they are. A generator runs here."""
-    if isinstance(passages, Coroutine):
-        # Otherwise Python warns that it was never awaited.
-        passages.close()
-    is_one = isinstance(passages, str | bytes) or not isinstance(passages, Iterable)
-    return passages if is_one else list(passages)
-
-
-def _mistake(passages: Any) -> str | None:
-    """Returns which value is no list of texts or Passages; None if there is none."""
-    if not isinstance(passages, list):
-        return "None" if passages is None else f"a {type(passages).__name__}"
-    for passage in passages:
-        if not isinstance(passage, str | Passage):
-            return f"a list with a {type(passage).__name__}"
-        if isinstance(passage, Passage) and not isinstance(passage.text, str):
-            return f"a Passage whose text is a {type(passage.text).__name__}"
-        if isinstance(passage, Passage) and not isinstance(passage.start, int | None):
-            return f"a Passage whose start is a {type(passage.start).__name__}"
-    return None

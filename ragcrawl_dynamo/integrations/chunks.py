@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from ragcrawl_dynamo._dynamodb.values import escape
+from ragcrawl_dynamo.errors import InvalidArgumentError
 from ragcrawl_dynamo.models import PageVersion
 
 __all__ = ["Chunk", "Heading", "Passage", "chunk_id", "chunks_of", "headings_of", "text_of"]
@@ -153,7 +154,14 @@ def headings_of(version: PageVersion) -> list[Heading]:
 
 
 def chunks_of(version: PageVersion, passages: Iterable[str | Passage]) -> list[Chunk]:
-    """Returns the chunks of a version, one for each passage that is not blank, in their order."""
+    """Returns the chunks of a version, one for each passage that is not blank, in their order.
+
+    Raises:
+        InvalidArgumentError: The passages are something else than texts or Passages, such as one text.
+    """
+    passages = listed(passages)
+    if mistake := mistake_in(passages):
+        raise InvalidArgumentError("passages", f"must be a list of texts or Passages, not {mistake}")
     text, headings = text_of(version), headings_of(version)
     chunks: list[Chunk] = []
     start = -1
@@ -183,6 +191,29 @@ def chunks_of(version: PageVersion, passages: Iterable[str | Passage]) -> list[C
             )
         )
     return chunks
+
+
+def listed(passages: Any) -> Any:
+    """Returns passages as a list; other values as they are. A generator runs here."""
+    if isinstance(passages, Coroutine):
+        # Otherwise Python warns that it was never awaited.
+        passages.close()
+    is_one = isinstance(passages, str | bytes | Mapping) or not isinstance(passages, Iterable)
+    return passages if is_one else list(passages)
+
+
+def mistake_in(passages: Any) -> str | None:
+    """Returns which value is no list of texts or Passages; None if there is none."""
+    if not isinstance(passages, list):
+        return "None" if passages is None else f"a {type(passages).__name__}"
+    for passage in passages:
+        if not isinstance(passage, str | Passage):
+            return f"a list with a {type(passage).__name__}"
+        if isinstance(passage, Passage) and not isinstance(passage.text, str):
+            return f"a Passage whose text is a {type(passage.text).__name__}"
+        if isinstance(passage, Passage) and not isinstance(passage.start, int | None):
+            return f"a Passage whose start is a {type(passage.start).__name__}"
+    return None
 
 
 def _outline(version: PageVersion) -> Iterable[tuple[str, str | None]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcrawl_dynamo import PageVersion
+from ragcrawl_dynamo import InvalidArgumentError, PageVersion
 from ragcrawl_dynamo.integrations import Passage, chunk_id, chunks_of, headings_of, text_of
 from tests.support.factories import ids, make_version
 
@@ -185,3 +185,17 @@ def test_headings_of_takes_little_time_for_any_text(text: str) -> None:
     began = time.process_time()
     headings(text)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("passages", "mistake"), [("text", "a str"), ({"text": 1}, "a dict"), (["text", 1], "a list with a int")]
+)
+def test_chunks_of_refuses_passages_that_are_no_list_of_texts(passages: Any, mistake: str) -> None:
+    """A single text would become a chunk for each character."""
+    with pytest.raises(InvalidArgumentError) as raised:
+        chunks_of(make_version(markdown="text"), passages)
+    assert str(raised.value) == f"passages: must be a list of texts or Passages, not {mistake}"
+
+
+def test_chunks_of_takes_a_generator() -> None:
+    assert [chunk.text for chunk in chunks_of(make_version(), (text for text in ("a", "b")))] == ["a", "b"]
