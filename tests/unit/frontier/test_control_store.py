@@ -381,9 +381,9 @@ async def test_run_is_not_finished_if_an_item_was_added_meanwhile() -> None:
 
 
 async def test_run_is_finished_if_the_answer_to_its_own_proof_was_lost() -> None:
-    own = {"finished_by": {"S": "proof"}}
-    assert await end(Script(update_item=[refused(STORED, **own)]), {"completed": 3}) is True
-    assert await end(Script(update_item=[refused(STORED, **own)]), None) is False
+    own_proof = {"finished_by": {"S": "proof"}}
+    assert await end(Script(update_item=[refused(STORED, **own_proof)]), {"completed": 3}) is True
+    assert await end(Script(update_item=[refused(STORED, **own_proof)]), None) is False
 
 
 @pytest.mark.parametrize("proof", [{"verifying": "proof"}, {"finished_by": "proof"}])
