@@ -434,13 +434,13 @@ async def test_commit_page_succeeds_at_the_sixth_attempt(commits: FakeCommits) -
     assert (await commit(commits, version=CHANGED)).outcome is CommitOutcome.CREATED
 
 
-@pytest.mark.parametrize("claim", [None, make_claim()])
+@pytest.mark.parametrize("has_claim", [False, True])
 async def test_commit_page_refuses_a_version_id_that_stands_for_other_content(
-    commits: FakeCommits, claim: Any
+    commits: FakeCommits, has_claim: bool
 ) -> None:
     commits.answers = [refused(version={"content_hash": {"S": "three"}})]
     with pytest.raises(InvalidArgumentError, match=r"^version: has the version_id 'v2', which is"):
-        await commit(commits, version=CHANGED, claim=claim)
+        await commit(commits, version=CHANGED, claim=make_claim() if has_claim else None)
 
 
 async def test_commit_page_whose_lease_and_version_are_refused_says_that_the_lease_was_lost(
