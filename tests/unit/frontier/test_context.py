@@ -1,4 +1,4 @@
-"""What the parts of a run's queue share: what this process notes of its own writes, and what it owns."""
+"""The shared parts of a run's queue: the notes of this process on its own writes, and its share of the hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the control of a run allows, and which writes it takes; on a client that answers from a script."""
+"""The control of a run: what it allows, and which writes it takes; on a client that answers from a script."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_control_that_is_not_stored_is_none_and_leaves_the_buckets_open() 
     calls: list[Call] = [lambda store: store.read(), lambda store: store.know_buckets()]
     assert await script.run(*calls) is None
     assert script.store.buckets == 16
-    # Its own two reads, and once those of the ids the other way round.
+    # Its own two reads, and once those of the swapped ids.
     assert [request["Key"] for request in script.sent("get_item")] == [
         control_key("run"),
         run_key("run", "site"),

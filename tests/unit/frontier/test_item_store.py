@@ -1,4 +1,4 @@
-"""What the conditional writes of queue items decide, and what they leave; with items in memory."""
+"""The conditional writes of queue items: their decisions and their results; with items in memory."""
 
 from __future__ import annotations
 

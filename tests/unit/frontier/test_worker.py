@@ -126,13 +126,17 @@ async def test_worker_cancels_a_handler_before_its_lease_ends(
     assert (queue.done, worker.lost) == ([], 1)
 
 
-async def test_worker_cancels_a_handler_whose_lease_was_taken_over(clock: ManualClock) -> None:
+async def test_worker_cancels_a_handler_whose_lease_was_taken_over(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     queue = ScriptedQueue(clock, 2)
     cancelled: list[str] = []
+    urls: list[str] = []
 
     async def handle(claim: Claim) -> None:
         if claim.item.item_id == "i0":
             queue.renewal = LeaseLostError([claim])
+            urls.append(claim.item.url)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -150,6 +154,8 @@ async def test_worker_cancels_a_handler_whose_lease_was_taken_over(clock: Manual
         await asyncio.gather(running, return_exceptions=True)
     assert queue.done == [("i1", "released")]
     assert worker.lost == 1
+    (logged,) = [text for text in caplog.messages if text.endswith("; its handler is cancelled")]
+    assert logged.startswith(f"{urls[0]}: ")
 
 
 async def test_worker_releases_running_claims_when_cancelled(clock: ManualClock) -> None:
