@@ -54,13 +54,17 @@ def test_retention_rule_keeps_all_versions_if_none_is_old_enough() -> None:
     assert rule.removable(heads([0, 400, 4000]), None) == []
     ancient = RetentionRule.of(None, 366 * 2100, datetime(2026, 1, 1, tzinfo=UTC))
     assert ancient.removable(heads([0, 400, 4000]), None) == []
+    assert RetentionRule.of(2, 1e12, START).keep_last == 2
 
 
-@pytest.mark.parametrize(("keep_last", "max_age_days"), [(None, None), (-1, None), (None, -0.5), (3, -1.0)])
+@pytest.mark.parametrize(
+    ("keep_last", "max_age_days", "name"),
+    [(-1, None, "keep_last"), (None, -0.5, "max_age_days"), (3, -1.0, "max_age_days")],
+)
 def test_retention_rule_refuses_limits_that_make_no_sense(
-    keep_last: int | None, max_age_days: float | None
+    keep_last: int | None, max_age_days: float | None, name: str
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"keep_last|max_age_days"):
+    with pytest.raises(InvalidArgumentError, match=f"^{name}: "):
         RetentionRule.of(keep_last, max_age_days, START)
 
 
@@ -81,7 +85,7 @@ def test_retention_rule_by_number_alone_needs_no_ages_of_few_versions(
 
 def test_retention_rule_without_limits_says_which_ones_there_are() -> None:
     with pytest.raises(
-        InvalidArgumentError, match=r"keep_last: is missing, and so is max_age_days"
+        InvalidArgumentError, match=r"^keep_last: is missing, and so is max_age_days: "
     ) as caught:
         RetentionRule.of(None, None, START)
     assert caught.value.field == "keep_last"
