@@ -1,4 +1,4 @@
-"""The shared parts of a run's queue: the notes of this process on its own writes, and its share of the hosts."""
+"""The shared parts of a run's queue: the notes of this process on its writes, and its share of the hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control of a run: what it allows, and which writes it takes; on a client that answers from a script."""
+"""The control of a run: what it allows, and which writes it takes; on a client that follows a script."""
 
 from __future__ import annotations
 
