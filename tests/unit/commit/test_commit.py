@@ -20,6 +20,7 @@ from ragcrawl_dynamo import (
     ServerFaultError,
 )
 from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
+from ragcrawl_dynamo._records.pages import StoredPage
 from tests.support.factories import START, make_item, make_page, make_version
 from tests.support.fake_commits import (
     FakeCommits,
@@ -650,6 +651,18 @@ async def test_commit_page_does_not_keep_the_hash_of_content_that_was_never_save
     item = transaction(commits)["page"]["Item"]
     assert "content_hash" not in item
     assert "current_version_id" not in item
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_absent"), [(StoredPage(), True), (as_stored(STORED), False)], ids=["new", "stored"]
+)
+async def test_commit_page_of_a_404_says_whether_the_page_was_there(
+    commits: FakeCommits, stored: StoredPage, is_absent: bool
+) -> None:
+    commits.pages.stored = stored
+    await commit(commits, make_page(status_code=404), claim=make_claim())
+    (_, outcome, *_) = queue_of(commits).prepared[-1]
+    assert ("outcome_absent" in outcome) == is_absent
 
 
 async def test_commit_page_trusts_the_version_of_a_commit(commits: FakeCommits) -> None:
