@@ -141,6 +141,14 @@ async def test_run_of_another_site_with_the_id_of_this_site_is_no_swap() -> None
     assert await script.run(lambda store: store.read()) is None
 
 
+async def test_run_with_the_id_of_its_site_cannot_be_swapped() -> None:
+    script = Script()
+    async with open_gateway(script._answer) as (gateway, client):
+        first = RunControl(run="same", site_id="same")
+        assert await ControlStore(gateway, Tables.of(""), first, LinkRules()).read() is None
+    assert [request["Key"] for _, request in client.requests] == [control_key("same")]
+
+
 # The first control
 
 

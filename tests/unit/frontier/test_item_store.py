@@ -506,6 +506,17 @@ async def test_coalesced_writes_are_run_with_those_of_concurrent_calls(
     assert calls == [(writes, on_throttled)]
 
 
+async def test_closed_store_has_sent_the_writes_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, closed = Store(), list[bool]()
+
+    async def close() -> None:
+        closed.append(True)
+
+    monkeypatch.setattr(store._coalesced, "close", close)
+    await store.close()
+    assert closed
+
+
 # Stored items
 
 

@@ -322,3 +322,23 @@ async def test_look_that_is_throttled_lets_the_host_wait_and_reads_the_others(
     monkeypatch.setattr(run.fake_queues, "look", throttled)
     await reader.look([hot, cold], 1, START)
     assert (names(cold.ready), list(run.view.bench.paused), hot.looked_at) == (["a"], ["hot"], None)
+
+
+async def test_look_at_a_host_that_left_the_list_while_its_limits_were_read_reads_no_queue() -> None:
+    host = unread(order=None, must_check=True)
+    run, reader = run_with(host)
+    run.fake_hosts.records = {HOST: record()}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.looks == []
+
+
+async def test_host_whose_place_was_not_replaced_is_not_read_again() -> None:
+    # Another process has moved it meanwhile.
+    host = unread(order=listed(priority=5), is_own=True)
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("a", priority=1)]
+    await reader.look([host], 1, START)
+    assert [(move.host, place) for move, place in run.fake_hosts.moves] == [
+        (HOST, candidate("a", priority=1).order)
+    ]
+    assert run.fake_queues.looks == [HOST]
