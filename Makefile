@@ -43,8 +43,9 @@ test: install fetch-dynamodb-local  ## Run all tests, on moto and on DynamoDB Lo
 test-unit: install  ## Run the tests that need no engine, in some seconds.
 	$(BIN)/python -m pytest tests/unit -n 2 -q $(ARGS)
 
-mutants: .venv-mutants/.installed  ## Change a room, one thing at a time, and see which changes its tests notice (ROOM=_commit, a quarter of an hour).
-	.venv-mutants/bin/python tools/mutants.py $(ROOM) $(ARGS)
+mutants: install .venv-mutants/.installed  ## Change one thing in a room at a time, and see which changes its tests notice, in a quarter of an hour (ROOM=_commit).
+	.venv-mutants/bin/python -m benchmarks.mutants $(ROOM) $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 ROOM ?= _commit
 
@@ -246,9 +247,8 @@ stress-frontier: install fetch-dynamodb-local  ## Kill workers again and again d
 	.venv-peers/bin/pip install --quiet 'ragcrawl[dynamodb]==0.0.2' pynamodb==6.1.0
 	touch $@
 
-dynamodb-local: fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
-	cd $(DYNAMODB_LOCAL) && java -Djava.library.path=./DynamoDBLocal_lib -jar DynamoDBLocal.jar \
-		-inMemory -sharedDb -disableTelemetry -port $(PORT)
+dynamodb-local: install fetch-dynamodb-local  ## Start DynamoDB Local, AWS's own engine, on PORT (8000); Ctrl-C ends it.
+	$(BIN)/ragcrawl-dynamo local --dynamodb-local $(DYNAMODB_LOCAL) --port $(PORT)
 
 fetch-dynamodb-local:
 	@bash tools/fetch_dynamodb_local.sh $(DYNAMODB_LOCAL)

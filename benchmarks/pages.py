@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bodies, cycle, report, scale
+from benchmarks import bodies, cycle, mutants, report, scale
 from benchmarks.adapters import run as adapters
 from benchmarks.adapters import soak as soak_adapters
 from benchmarks.frontier import page as frontier
@@ -28,6 +28,7 @@ PARTS: dict[str, Mapping[str, Part]] = {
     "frontier": frontier.PARTS,
     "growth": growth.PARTS,
     "hooks": hooks.PARTS,
+    **dict.fromkeys(sorted(path.stem for path in report.DATA.glob("mutants_*.json")), mutants.PARTS),
     "partitions": scale.PARTS,
     "soak-adapters": soak_adapters.PARTS,
     "speed": speed.PARTS,

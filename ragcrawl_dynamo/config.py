@@ -3,12 +3,12 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from ragcrawl_dynamo.table_options import TableOptions
+from ragcrawl_dynamo.table_options import TableOptions, matching
 
 __all__ = ["DynamoDBConfig", "StorageConfig"]
 
@@ -16,6 +16,17 @@ ENV_PREFIX = "RAGCRAWL_DYNAMO_"
 
 # AWS allows 255 characters for a table name; "versions" is the longest suffix of this package.
 _MAX_PREFIX = 255 - len("versions")
+
+_PREFIX = r"^[A-Za-z0-9_.-]*$"
+_Prefix = Annotated[
+    str, Field(pattern=_PREFIX), matching(_PREFIX, "made of letters A-Z and a-z, digits, '_', '-' and '.'")
+]
+_REGION = r"^[A-Za-z0-9-]+$"
+_Region = Annotated[str, Field(pattern=_REGION), matching(_REGION, "an AWS region such as us-east-1")]
+_URL = r"^https?://[^/\s]+"
+_Url = Annotated[
+    str, Field(pattern=_URL), matching(_URL, "http(s)://host[:port], such as http://127.0.0.1:8000")
+]
 
 
 class DynamoDBConfig(BaseModel):
@@ -29,15 +40,15 @@ class DynamoDBConfig(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
-    table_prefix: str = Field(default="ragcrawl_", pattern=r"^[A-Za-z0-9_.-]*$", max_length=_MAX_PREFIX)
+    table_prefix: _Prefix = Field(default="ragcrawl_", max_length=_MAX_PREFIX)
     """Text before the table names "sites", "runs", "pages", "versions" and "frontier", of at most 247
     characters.
     """
-    region: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$", max_length=63)
+    region: _Region | None = Field(default=None, max_length=63)
     """The AWS region. By default that of AWS_REGION, else of AWS_DEFAULT_REGION, else of the profile, else
     us-east-1. With `endpoint_url` any name works; only the request signature uses it.
     """
-    endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
+    endpoint_url: _Url | None = None
     """The URL of DynamoDB Local, moto or a VPC endpoint. By default that of AWS_ENDPOINT_URL_DYNAMODB, else
     of AWS_ENDPOINT_URL, else of the profile, else the endpoint of AWS.
     AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true leaves out the environment and the profile.
@@ -98,7 +109,7 @@ class DynamoDBConfig(BaseModel):
     """The S3 bucket for large bodies. It must exist. None keeps all bodies in DynamoDB."""
     content_bucket_threshold: int = Field(default=1024 * 1024, ge=4096)
     """The size in bytes after compression from which a body goes to the bucket."""
-    content_bucket_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
+    content_bucket_endpoint_url: _Url | None = None
     """The URL of an S3 service outside of AWS. By default as for `endpoint_url`, with AWS_ENDPOINT_URL_S3."""
     max_deleted_share: float = Field(default=0.5, ge=0, le=1)
     """The largest share of a site's pages, versions or bodies that one call marks as gone or deletes, unless

@@ -63,6 +63,11 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     PARTIAL = "partial"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether a run with this status has ended."""
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
 
 class FrontierStatus(StrEnum):
     """The status of a frontier item. COMPLETED, FAILED and SKIPPED are final."""
@@ -140,7 +145,7 @@ class CrawlStats(Entity):
     pages_new: int = 0
     """How many commits found a new page."""
     pages_deleted: int = 0
-    """How many commits found that a page is gone."""
+    """How many commits found that a page is gone which was there before."""
     total_bytes_downloaded: int = 0
     """The size of the committed content in bytes: of `html`, or of `markdown` if there is no `html`."""
     total_fetch_time_ms: float = 0.0
@@ -148,7 +153,10 @@ class CrawlStats(Entity):
     total_extraction_time_ms: float = 0.0
     """The sum of `extraction_latency_ms` of all commits, in milliseconds."""
     avg_fetch_latency_ms: float = 0.0
-    """`total_fetch_time_ms` divided by `pages_crawled`, in milliseconds. Only `complete_run` sets it."""
+    """The average `fetch_latency_ms` of the commits that have one, in milliseconds: those with content.
+
+    It is 0 if none has. Only `complete_run` sets it.
+    """
     errors_by_type: dict[str, int] = Field(default_factory=dict)
     """Failed items by type of error: the 100 most frequent types. Only `complete_run` counts them."""
     errors_by_domain: dict[str, int] = Field(default_factory=dict)
@@ -276,7 +284,9 @@ class Page(Entity):
     referrer_url: str | None = None
     """The URL of the page that links to it."""
     status_code: int | None = None
-    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one."""
+    """The HTTP status of the last fetch. `commit_page` takes that of the version, if it gets one. After a 304
+    it is that of the stored content, such as 200.
+    """
     is_tombstone: bool = False
     """Whether the page is gone. `commit_page` and `tombstone_pages` set it."""
     error_count: int = 0

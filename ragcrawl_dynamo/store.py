@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import NoneType
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,13 @@ from ragcrawl_dynamo._dynamodb.metrics import Observer
 from ragcrawl_dynamo._dynamodb.session import AwsSession, ClientConfig
 from ragcrawl_dynamo._frontier.claim import LeaseObserver
 from ragcrawl_dynamo._utils.urls import host_of, host_of_url, normalize_url
-from ragcrawl_dynamo._utils.validation import check_amount, check_callable, check_several, first_of
+from ragcrawl_dynamo._utils.validation import (
+    check_amount,
+    check_callable,
+    check_kind,
+    check_several,
+    first_of,
+)
 from ragcrawl_dynamo.backend import DynamoDBBackend
 from ragcrawl_dynamo.config import DynamoDBConfig
 from ragcrawl_dynamo.errors import InvalidArgumentError
@@ -39,6 +46,7 @@ class Store(DynamoDBBackend):
         allowed_subdomains: bool = True,
         follow: Callable[[str], bool] | None = None,
         max_depth: int | None = None,
+        priority: Callable[[str], float] | None = None,
         delete_unseen: bool = False,
         kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of,
         host_delay: float = 0.0,
@@ -67,6 +75,9 @@ class Store(DynamoDBBackend):
             allowed_subdomains: Whether to follow links to subdomains of these hosts too.
             follow: Returns whether to follow the absolute URL of a link. It replaces `allowed_domains`.
             max_depth: How many links may lie between a seed and a page; None for any number.
+            priority: Returns the priority of an absolute URL; URLs with a higher one are fetched sooner. It
+                holds for seeds, the sitemap, known pages and links; without it, all have priority 0. Give
+                all processes of a run the same function.
             delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
                 `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
                 deleted, and an error is logged.
@@ -89,6 +100,7 @@ class Store(DynamoDBBackend):
             )
         check_amount("max_depth", max_depth)
         check_callable("follow", follow)
+        check_callable("priority", priority)
         check_callable("kind_of", kind_of)
         hosts = _hosts(urls, allowed_domains)
         try:
@@ -108,6 +120,7 @@ class Store(DynamoDBBackend):
             run_id=run_id,
             follow=follow,
             max_depth=max_depth,
+            priority=priority,
             delete_unseen=delete_unseen,
             kind_of=kind_of,
             limits={
@@ -160,8 +173,10 @@ def connect(
 
     Raises:
         pydantic.ValidationError: A setting is unknown or not allowed.
-        InvalidArgumentError: `session` or `client_config` contradicts the settings, or is something else.
+        InvalidArgumentError: `config` is no DynamoDBConfig; or `session` or `client_config` contradicts the
+            settings, or is something else.
     """
+    check_kind("config", config, DynamoDBConfig, NoneType)
     if config is None:
         config = DynamoDBConfig.from_env(**settings)
     elif settings:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 __all__ = ["TableOptions"]
 
@@ -24,6 +26,25 @@ _KEY = (
 )
 
 
+def matching(pattern: str, allowed: str) -> BeforeValidator:
+    """Returns a check of text by a pattern, whose error says in words what is allowed.
+
+    pydantic's error would show the pattern. Neither shows the value: a setting may be a secret.
+    """
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and re.search(pattern, value) is None:
+            raise PydanticCustomError("not_allowed", "must be {allowed}", {"allowed": allowed})
+        return value
+
+    return BeforeValidator(check)
+
+
+_KmsKey = Annotated[
+    str, Field(pattern=_KEY), matching(_KEY, "the id, the ARN or the alias of a KMS key, such as alias/crawl")
+]
+
+
 class TableOptions(BaseModel):
     """The options of all five tables, set when the tables are created. `status` shows where a table differs.
 
@@ -34,7 +55,7 @@ class TableOptions(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
-    kms_key: str | None = Field(default=None, pattern=_KEY, max_length=2048)
+    kms_key: _KmsKey | None = Field(default=None, max_length=2048)
     """The KMS key that encrypts the tables: the id, the ARN or the alias of a key of yours, or
     "alias/aws/dynamodb" for the one that AWS manages in the account. None for a key that DynamoDB owns, which
     costs nothing.

@@ -244,7 +244,7 @@ class Committer:
             fetched.head = await self._versions.prepare(
                 fetched.version, in_transaction=True, is_first=is_first
             )
-        outcome = outcome_attributes(decision.result, decision.page.status_code, fetched.version)
+        outcome = outcome_attributes(decision, fetched.version, stored.page)
         end = None
         if queue is not None:
             depth = 1 + (page.depth if claim is None else claim.item.depth)
@@ -336,8 +336,8 @@ class Committer:
             if not await self._pages.rewrite(stored, item, revision):
                 return None
         if claim is not None and queue is not None:
-            error = error_of(fetched.page, decision.page.status_code)
-            outcome = status_attribute(decision.page.status_code)
+            error = error_of(fetched.page, decision.status)
+            outcome = status_attribute(decision.status)
             # By itself: repeating all of it would count the error of the page twice.
             if decision.item_status is FrontierStatus.SKIPPED:
                 end = partial(queue.end, [claim], decision.item_status, error, outcome=outcome)

@@ -75,6 +75,7 @@ class Decision:
     Attributes:
         outcome: How the commit changes the page.
         page: The page to store. A page that is not stored stays so after a failed fetch: `is_stored` tells.
+        status: The HTTP status of the answer, which the run counts; None if no answer came.
         change: The kind of the change for the change feed; None if nothing changed.
         writes_version: Whether the fetched version is stored as the new current version.
         is_stored: Whether to store the page.
@@ -82,6 +83,7 @@ class Decision:
 
     outcome: CommitOutcome
     page: Page
+    status: int | None
     change: ChangeKind | None = None
     writes_version: bool = False
     is_stored: bool = True
@@ -179,7 +181,7 @@ def decide(
             if not was_gone:
                 fields["last_changed"] = now
             outcome = CommitOutcome.UNCHANGED if was_gone else CommitOutcome.TOMBSTONED
-            return Decision(outcome, page.model_copy(update=fields), _CHANGES.get(outcome))
+            return Decision(outcome, page.model_copy(update=fields), status, _CHANGES.get(outcome))
     has_content = stored is not None and stored.current_version_id is not None
     if kind is ResponseKind.NOT_MODIFIED:
         version = None
@@ -194,6 +196,7 @@ def decide(
     if stored is not None and kind is ResponseKind.NOT_MODIFIED:
         # An answer without content need not repeat the headers of the stored content.
         fields |= {name: getattr(page, name) or getattr(stored, name) for name in ("etag", "last_modified")}
+        fields["status_code"] = _status_of_content(stored)
     if not is_same and version is not None:
         fields |= {
             "current_version_id": version.version_id,
@@ -204,7 +207,7 @@ def decide(
     if outcome is not CommitOutcome.UNCHANGED:
         fields["last_changed"] = now
     return Decision(
-        outcome, page.model_copy(update=fields), _CHANGES.get(outcome), writes_version=not is_same
+        outcome, page.model_copy(update=fields), status, _CHANGES.get(outcome), writes_version=not is_same
     )
 
 
@@ -215,7 +218,7 @@ def _without_content(
     outcome = CommitOutcome.FAILED if kind is ResponseKind.FAILED else CommitOutcome.DENIED
     if stored is None:
         unknown = page.model_copy(update={**_kept(None, page), "status_code": status})
-        return Decision(outcome, unknown, is_stored=False)
+        return Decision(outcome, unknown, status, is_stored=False)
     fields: dict[str, Any] = {
         "status_code": status,
         "error_count": stored.error_count + 1,
@@ -224,7 +227,7 @@ def _without_content(
     if kind is ResponseKind.DENIED:
         # The server knows the page: it is not gone.
         fields["last_seen"] = now
-    return Decision(outcome, stored.model_copy(update=fields))
+    return Decision(outcome, stored.model_copy(update=fields), status)
 
 
 def _redirected(
@@ -241,7 +244,17 @@ def _redirected(
     if change is not None:
         fields["last_changed"] = now
     fields["is_tombstone"] = not has_content or change is not None
-    return Decision(CommitOutcome.REDIRECTED, (stored or page).model_copy(update=fields), change)
+    return Decision(CommitOutcome.REDIRECTED, (stored or page).model_copy(update=fields), status, change)
+
+
+def _status_of_content(stored: Page) -> int:
+    """Returns the status of a page that was not modified: that of its content.
+
+    RFC 9110, section 15.4.5: without the condition, the server would have answered 200. The status of an
+    error or of a tombstone is over.
+    """
+    status = stored.status_code
+    return status if status is not None and 200 <= status <= 299 else 200
 
 
 def error_of(page: Page, status: int | None) -> str:
@@ -257,7 +270,6 @@ def _kept(stored: Page | None, page: Page) -> dict[str, Any]:
         "current_version_id": stored.current_version_id if stored else None,
         "content_hash": stored.content_hash if stored else None,
         "last_changed": stored.last_changed if stored else None,
-        "is_tombstone": stored.is_tombstone if stored else False,
     }
 
 

@@ -48,11 +48,7 @@ class LiveStats:
             outcome: The attributes that store the outcome of the commit.
             queue: The queue of the run.
         """
-        completed: Item = {
-            "status": {"S": FrontierStatus.COMPLETED},
-            "depth": {"N": str(item.depth)},
-            **outcome,
-        }
+        completed: Item = {"status": {"S": FrontierStatus.COMPLETED}, **outcome}
         totals, _ = self._totals.setdefault((item.site_id, item.run_id), (RunTotals(), queue))
         totals.add([completed])
         if self._kept_since is None:

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult
+from ragcrawl_dynamo._commit.decision import CommitOutcome, CommitResult, Decision
 from ragcrawl_dynamo._dynamodb.values import Item, decode_value
 from ragcrawl_dynamo._schema.attributes import OUTCOME_STATUS
-from ragcrawl_dynamo.models import MAX_NAMED, CrawlStats, FrontierStatus, PageVersion
+from ragcrawl_dynamo.models import MAX_NAMED, CrawlStats, FrontierStatus, Page, PageVersion
 
 # The attributes of a frontier item that store the outcome of its commit, and the size and times of its fetch.
 OUTCOME, OUTCOME_VERSION = "outcome", "outcome_version"
 _BYTES = "outcome_bytes"
 _FETCH_MS, _EXTRACTION_MS = "outcome_fetch_ms", "outcome_extraction_ms"
+
+# Says that a page is gone, and was not there before the commit either.
+_ABSENT = "outcome_absent"
 
 # The attributes of a frontier item from which the stats are counted.
 STATS_ATTRIBUTES = (
@@ -23,6 +26,7 @@ STATS_ATTRIBUTES = (
     "last_error",
     OUTCOME,
     OUTCOME_STATUS,
+    _ABSENT,
     _BYTES,
     _FETCH_MS,
     _EXTRACTION_MS,
@@ -43,9 +47,18 @@ _COUNTED_AS: dict[str, str] = {
 }
 
 
-def outcome_attributes(result: CommitResult, status_code: int | None, version: PageVersion | None) -> Item:
-    """Returns the attributes that store the outcome of a commit in its frontier item."""
-    attributes: Item = {OUTCOME: {"S": result.outcome}, **status_attribute(status_code)}
+def outcome_attributes(decision: Decision, version: PageVersion | None, stored: Page | None) -> Item:
+    """Returns the attributes that store the outcome of a commit in its frontier item.
+
+    Args:
+        decision: The decision of the commit.
+        version: The content of the page; None if there is none.
+        stored: The page before the commit; None if it is new.
+    """
+    result, page = decision.result, decision.page
+    attributes: Item = {OUTCOME: {"S": result.outcome}, **status_attribute(decision.status)}
+    if page.is_tombstone and (stored is None or stored.is_tombstone):
+        attributes[_ABSENT] = {"BOOL": True}
     if result.version_id is not None:
         attributes[OUTCOME_VERSION] = {"S": result.version_id}
     if version is not None:
@@ -83,6 +96,7 @@ class RunTotals:
         self.open = 0
         self._sums: Counter[str] = Counter()
         self._times: Counter[str] = Counter()
+        self._timed_fetches = 0
         self._errors_by_type: Counter[str] = Counter()
         self._status_codes: Counter[int] = Counter()
 
@@ -93,14 +107,13 @@ class RunTotals:
 
     def stats(self) -> CrawlStats:
         """Returns the stats of the items that were added."""
-        fetched = self._sums["pages_crawled"]
         total_fetch = self._times[_FETCH_MS]
         sums: dict[str, Any] = dict(self._sums)
         return CrawlStats(
             **sums,
             total_fetch_time_ms=total_fetch,
             total_extraction_time_ms=self._times[_EXTRACTION_MS],
-            avg_fetch_latency_ms=total_fetch / fetched if fetched else 0.0,
+            avg_fetch_latency_ms=total_fetch / self._timed_fetches if self._timed_fetches else 0.0,
             errors_by_type=dict(self._errors_by_type.most_common(MAX_NAMED)),
             status_codes=dict(self._status_codes),
         )
@@ -119,8 +132,10 @@ class RunTotals:
             case _:
                 self.open += 1
         if OUTCOME in item:
-            if (counter := _COUNTED_AS.get(item[OUTCOME])) is not None:
+            counter = _COUNTED_AS.get(item[OUTCOME])
+            if counter is not None and _ABSENT not in item:
                 self._sums[counter] += 1
+            self._timed_fetches += _FETCH_MS in item
             self._sums["total_bytes_downloaded"] += item.get(_BYTES, 0)
             self._times.update({name: item.get(name, 0.0) for name in (_FETCH_MS, _EXTRACTION_MS)})
         if OUTCOME_STATUS in item and FrontierStatus(item["status"]).is_final:

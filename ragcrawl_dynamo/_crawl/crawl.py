@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from inspect import isawaitable
+from math import isfinite
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.task import Task
@@ -19,11 +21,13 @@ from ragcrawl_dynamo._frontier.outage import while_leased
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
 from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
-from ragcrawl_dynamo.errors import InvalidArgumentError
-from ragcrawl_dynamo.models import CrawlRun, Page, RunStatus, Site
+from ragcrawl_dynamo.errors import BackendStateError, InvalidArgumentError
+from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["Crawl"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class CrawlSettings:
     run_id: str | None = None
     follow: Callable[[str], bool] | None = None
     max_depth: int | None = None
+    priority: Callable[[str], float] | None = None
     delete_unseen: bool = False
     kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of
     limits: dict[str, Any] = field(default_factory=dict)
@@ -60,14 +65,8 @@ class Crawl:
     Attributes:
         backend: The backend.
         site: The site.
-        run: The run; after the block, as it was completed.
-        frontier: The queue of the run.
         unseen: After the block, in a sync that was completed: the pages that the run has not seen.
     """
-
-    site: Site
-    run: CrawlRun
-    frontier: Frontier
 
     def __init__(self, backend: StorageBackend, site: Site, settings: CrawlSettings) -> None:
         self.backend = backend
@@ -76,6 +75,18 @@ class Crawl:
         self._settings = settings
         self._hosts = frozenset(site.allowed_domains)
         self._workers: set[Worker] = set()
+        self._run: CrawlRun | None = None
+        self._frontier: Frontier | None = None
+
+    @property
+    def run(self) -> CrawlRun:
+        """The run; after the block, as it was completed."""
+        return _begun(self._run)
+
+    @property
+    def frontier(self) -> Frontier:
+        """The queue of the run."""
+        return _begun(self._frontier)
 
     async def __aenter__(self) -> Self:
         """Begins or resumes the run; a new run gets its first links."""
@@ -90,7 +101,7 @@ class Crawl:
             run_id = stored.run_id
         elif run_id is None:
             run_id, latest, stored = await self._next_run(latest)
-        self.frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
+        self._frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
         run = stored or CrawlRun(
             run_id=run_id,
             site_id=site_id,
@@ -102,7 +113,7 @@ class Crawl:
         # adds it again.
         if stored is None or stored.status is RunStatus.PENDING:
             await self._begin(run)
-        self.run = await self.backend.start_run(run)
+        self._run = await self.backend.start_run(run)
         how = "begins" if stored is None else "resumes" if self.run.status in _OPEN else "has ended already"
         logger.info("run %r of site %r %s", run_id, site_id, how)
         return self
@@ -137,19 +148,48 @@ class Crawl:
 
         Returns:
             How many items the worker has handled, by their outcome.
+
+        Raises:
+            BackendStateError: The crawl is not used in `async with`.
+            InvalidArgumentError: The handler is no async function, or another argument is outside its limits.
         """
+        if not callable(handler):
+            raise InvalidArgumentError("handler", f"must be an async function, not {type(handler).__name__}")
         worker = self.frontier.worker(
             concurrency=concurrency,
             lease_seconds=lease_seconds,
             worker_id=worker_id,
             outage_seconds=outage_seconds,
         )
+        refusals: list[InvalidArgumentError] = []
+
+        async def handle(claim: Claim) -> None:
+            result: Any = handler(await self._task(claim))
+            if not isawaitable(result):
+                # It would fail for all items: they stay in the queue, for a handler that works.
+                what = f"must be an async function: it returned a value of type {type(result).__name__}"
+                refusals.append(InvalidArgumentError("handler", f"{what}, which cannot be awaited"))
+                worker.stop()
+                await self.frontier.release(claim)
+                return
+            await result
+            if not claim.ended:
+                # A completed item says that the run has seen the page, so the page would count as unseen.
+                logger.warning(
+                    "the handler of %s returned without calling task.save(): the item is skipped",
+                    claim.item.url,
+                )
+                raise Skip("the handler returned without calling task.save()")
+
         self._workers.add(worker)
         try:
             async with worker:
-                return await worker.run(partial(self._handle, handler), on_error=on_error)
+                summary = await worker.run(handle, on_error=on_error)
         finally:
             self._workers.discard(worker)
+        if refusals:
+            raise refusals[0]
+        return summary
 
     def stop(self) -> None:
         """Lets `work` return after the handlers that run. The run stays open, to be resumed."""
@@ -163,7 +203,7 @@ class Crawl:
 
     def follows(self, url: str, depth: int) -> bool:
         """Returns whether the crawl follows a link: http(s), in its scope, and not too deep."""
-        if self._settings.max_depth is not None and depth > self._settings.max_depth:
+        if not self.reaches(depth):
             return False
         try:
             host = host_of_url(normalize_url(url))
@@ -175,22 +215,27 @@ class Crawl:
             self.site.allowed_subdomains and any(host.endswith(f".{domain}") for domain in self._hosts)
         )
 
+    def reaches(self, depth: int) -> bool:
+        """Returns whether the crawl follows links at a depth at all."""
+        return self._settings.max_depth is None or depth <= self._settings.max_depth
+
+    def to_add(self, urls: Sequence[str], depth: int, referrer_url: str) -> Sequence[str | FrontierItem]:
+        """Returns links to add to the frontier: URLs, or items with their priorities."""
+        if self._settings.priority is None:
+            return urls
+        return [self._link(url, depth, referrer_url) for url in urls]
+
     def kind_of(self, status: int | None) -> ResponseKind:
         """Returns the meaning of an HTTP status for a page."""
         return self._settings.kind_of(status)
 
-    async def _handle(self, handler: Callable[[Task], Awaitable[object]], claim: Claim) -> None:
+    async def _task(self, claim: Claim) -> Task:
+        """Returns the task of a claim, in a sync with the page."""
         page = None
         if self.run.parent_run_id is not None:
             get_page = partial(self.backend.get_page, claim.item.site_id, claim.item.item_id)
             page = await while_leased([claim], SystemClock(), 0.0, get_page)
-        await handler(Task(self, claim, page))
-        if not claim.ended:
-            # A completed item says that the run has seen the page, so the page would count as unseen.
-            logger.warning(
-                "the handler of %s returned without calling task.save(): the item is skipped", claim.item.url
-            )
-            raise Skip("the handler returned without calling task.save()")
+        return Task(self, claim, page)
 
     async def _next_run(self, latest: CrawlRun | None) -> tuple[str, CrawlRun | None, CrawlRun | None]:
         """Returns the id of the run to begin, the run before it, and the run itself if it is stored.
@@ -208,7 +253,8 @@ class Crawl:
 
     async def _begin(self, run: CrawlRun) -> None:
         """Adds the seeds, the URLs of the sitemap, and in a sync all known pages."""
-        for result in await self.frontier.add([*self._settings.seeds, *self._settings.sitemap]):
+        first = [*self._settings.seeds, *self._settings.sitemap]
+        for result in await self.frontier.add([self._link(url) for url in first]):
             if result.error is not None:
                 logger.warning("%s cannot be crawled: %s", result.url, result.error)
         if self._settings.sitemap:
@@ -225,21 +271,36 @@ class Crawl:
 
     async def _add(self, pages: Iterable[Page]) -> None:
         links = [
-            self.frontier.link(page.url, depth=page.depth, referrer_url=page.referrer_url)
+            self._link(page.url, page.depth, page.referrer_url)
             for page in pages
             if self.follows(page.url, page.depth)
         ]
         if links:
             await self.frontier.add(links)
 
+    def _link(self, url: str, depth: int = 0, referrer_url: str | None = None) -> FrontierItem:
+        """Builds the item of a link, with its priority.
+
+        Raises:
+            InvalidArgumentError: `priority` returned no finite number.
+        """
+        priority: Any = 0.0
+        if self._settings.priority is not None:
+            priority = self._settings.priority(url)
+            if not isinstance(priority, int | float) or not isfinite(priority):
+                raise InvalidArgumentError(
+                    "priority", f"must return a finite number, but returned {priority!r} for {url}"
+                )
+        return self.frontier.link(url, depth=depth, referrer_url=referrer_url, priority=float(priority))
+
     async def _complete(self) -> None:
         site_id, run_id = self.site.site_id, self.run.run_id
         stored = await self.backend.get_run(site_id, run_id)
         if stored is not None and stored.status not in _OPEN:
             # Another process has completed it.
-            self.run = stored
+            self._run = stored
         else:
-            self.run = await self.backend.complete_run(site_id, run_id)
+            self._run = await self.backend.complete_run(site_id, run_id)
         logger.info("run %r of site %r has ended with status %s", run_id, site_id, self.run.status)
         if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             return
@@ -256,6 +317,17 @@ class Crawl:
             )
         elif self.unseen and self._settings.delete_unseen:
             await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
+
+
+def _begun(value: T | None) -> T:
+    """Returns what a crawl has once it has begun its run.
+
+    Raises:
+        BackendStateError: It has not.
+    """
+    if value is None:
+        raise BackendStateError("the crawl has not begun: use it in 'async with store.crawl(...) as run'")
+    return value
 
 
 def _next_run_id(site_id: str, latest: CrawlRun | None) -> str:

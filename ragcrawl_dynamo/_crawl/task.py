@@ -20,7 +20,7 @@ from ragcrawl_dynamo._utils.clock import SystemClock
 from ragcrawl_dynamo._utils.urls import is_encodable, join_url, link_id
 from ragcrawl_dynamo._utils.validation import check_several, first_of
 from ragcrawl_dynamo.errors import InvalidArgumentError, LeaseLostError
-from ragcrawl_dynamo.models import FrontierStatus, Page, PageVersion, utc_now
+from ragcrawl_dynamo.models import FrontierItem, FrontierStatus, Page, PageVersion, utc_now
 from ragcrawl_dynamo.storage import StorageBackend
 
 __all__ = ["Task"]
@@ -28,6 +28,9 @@ __all__ = ["Task"]
 logger = logging.getLogger(__name__)
 
 _PERMANENT = frozenset({301, 308})
+
+# RFC 9110, section 15.3.5: the answer has no content.
+_NO_CONTENT = 204
 
 
 class Scope(Protocol):
@@ -44,6 +47,14 @@ class Scope(Protocol):
 
     def follows(self, url: str, depth: int) -> bool:
         """Returns whether the crawl follows a link at a depth."""
+        ...
+
+    def reaches(self, depth: int) -> bool:
+        """Returns whether the crawl follows links at a depth at all."""
+        ...
+
+    def to_add(self, urls: Sequence[str], depth: int, referrer_url: str) -> Sequence[str | FrontierItem]:
+        """Returns links to add to the frontier, with their priorities."""
         ...
 
     def kind_of(self, status: int | None) -> ResponseKind:
@@ -92,7 +103,7 @@ class Task:
         url: str | None = None,
         redirects: Sequence[int] = (),
         html: str | None = None,
-        markdown: str = "",
+        markdown: str | None = None,
         text: str | None = None,
         title: str | None = None,
         links: Iterable[str] = (),
@@ -103,9 +114,10 @@ class Task:
         """Stores the result of a fetch, and settles the claim; see `StorageBackend.commit_page`.
 
         The status decides what is stored. After 2xx the content is stored if its hash has changed. After
-        304 the page is fresh. After 404 and 410 it is a tombstone. After a redirect the target is added to
-        the queue. After 401, 403 and 451 the item is skipped. After 408, 425, 429, 5xx and errors it is
-        tried again, and the header Retry-After blocks its host.
+        304 the page is fresh, and the links of its stored version are followed as those of new content are.
+        After 404 and 410 it is a tombstone. After a redirect the target is added to the queue. After 401, 403
+        and 451 the item is skipped. After 408, 425, 429, 5xx and errors it is tried again, and the header
+        Retry-After blocks its host.
 
         `PageVersion.of` derives the ids, the hash of the content and the counts.
 
@@ -117,21 +129,27 @@ class Task:
                 stored as the page of this URL.
             redirects: The statuses of the redirects that the client has followed. If all of them are
                 permanent (301, 308), the page of the task's URL is gone.
-            html: The content as HTML.
+            html: The content as HTML. After 2xx, one of this, `markdown` and `text` is needed. An empty text
+                is content: the page is empty. After 204, none means that.
             markdown: The content as markdown.
             text: The content as text.
             title: The title of the page.
-            links: The links of the page, absolute or relative. The crawl follows those in its scope.
+            links: The links of the page, absolute or relative. The crawl follows those in its scope. After
+                304, none means those of the stored version; passing them saves the read of its body.
             error: Why no answer came, or why the answer cannot be used.
             fetch_seconds: How long the fetch took. By default the time since the handler was called.
             **fields: More fields of PageVersion, such as `language`, `description` and `extra`.
 
         Raises:
-            InvalidArgumentError: The status says nothing that can be stored, or does not go with the content;
-                or a field is not one of PageVersion, or has a wrong type; or the task is saved already.
+            InvalidArgumentError: The status is no whole number, says nothing that can be stored, or does not
+                go with the content; or a field is not one of PageVersion, or has a wrong type; or the task is
+                saved already.
             LeaseLostError: The lease was lost; the page was not changed.
+            CorruptContentError: The links of an unchanged page cannot be read. Pass `links` to do without.
         """
         headers = {} if headers is None else headers
+        if isinstance(status, bool) or not isinstance(status, int | None):
+            raise InvalidArgumentError("status", f"must be a whole number or None, not {status!r:.100}")
         kind = self._crawl.kind_of(status)
         links = check_several("links", links, str)
         if self.claim.lost:
@@ -153,7 +171,7 @@ class Task:
         backend = self._crawl.backend
         match kind:
             case ResponseKind.CONTENT:
-                if not (markdown or text or html):
+                if html is None and markdown is None and text is None and status != _NO_CONTENT:
                     raise InvalidArgumentError(
                         "html", f"is missing, but status {status} needs content: pass html, markdown or text"
                     )
@@ -164,7 +182,7 @@ class Task:
                     headers,
                     links,
                     fetch_seconds,
-                    markdown=markdown,
+                    markdown=markdown or "",
                     html=html,
                     plain_text=text,
                     title=title,
@@ -178,10 +196,16 @@ class Task:
                         f"have no Location, but status {status} needs one: pass all headers of the answer",
                     )
                 page.redirect_url = join_url(url or item.url, location)
-                is_followed = self._is_in_scope(page.redirect_url, item.depth + 1)
+                depth = item.depth + 1
+                targets = [page.redirect_url] if self._is_in_scope(page.redirect_url, depth) else []
+                discovered = self._crawl.to_add(targets, depth, page.url)
                 return await backend.commit_page(
-                    page, claim=self.claim, kind=kind, follow_redirect=is_followed
+                    page, claim=self.claim, discovered=discovered, kind=kind, follow_redirect=False
                 )
+            case ResponseKind.NOT_MODIFIED:
+                given = _absolute(url or item.url, links)
+                discovered = self._followed(given or await self._stored_links(), page.url)
+                return await backend.commit_page(page, claim=self.claim, discovered=discovered, kind=kind)
             case _:
                 result = await backend.commit_page(
                     page, claim=self.claim, kind=kind, retry_after=retry_after(headers, utc_now())
@@ -227,9 +251,7 @@ class Task:
             await while_leased([self.claim], SystemClock(), 0.0, commit_alias)
             page = page.model_copy(update={"page_id": link_id(target), "url": target})
             also.append(target)
-        # Text that UTF-8 cannot encode is no URL, and could not be stored.
-        joined = (join_url(url, link) for link in links)
-        outlinks = list(dict.fromkeys(link for link in joined if is_encodable(link)))
+        outlinks = _absolute(url, links)
         seconds = time.perf_counter() - self._started if fetch_seconds is None else fetch_seconds
         derived = {
             "outlinks": outlinks,
@@ -240,13 +262,43 @@ class Task:
             version = PageVersion.of(page, item.run_id, **{**derived, **content})
         except ValidationError as error:
             raise InvalidArgumentError(*first_of(error, with_value=False)) from None
-        discovered = [link for link in outlinks if crawl.follows(link, item.depth + 1)]
-        if also:
-            # A link of the target to itself would be fetched before its item is completed.
-            discovered = [link for link in discovered if crawl.normalized(link) != target]
+        discovered = self._followed(outlinks, page.url, but=target if also else None)
         return await backend.commit_page(
             page, version, claim=self.claim, discovered=discovered, also=also, kind=ResponseKind.CONTENT
         )
+
+    async def _stored_links(self) -> list[str]:
+        """Returns the links of the page's current version; none if retention has removed it."""
+        item, backend = self.claim.item, self._crawl.backend
+        if not self._crawl.reaches(item.depth + 1):
+            return []
+
+        async def read() -> PageVersion | None:
+            # A run that is no sync has not read the page.
+            page = self.page or await backend.get_page(item.site_id, item.item_id)
+            if page is None or page.current_version_id is None:
+                return None
+            return await backend.get_version(item.site_id, item.item_id, page.current_version_id)
+
+        version = await while_leased([self.claim], SystemClock(), 0.0, read)
+        return [] if version is None else _absolute(version.url, version.outlinks)
+
+    def _followed(
+        self, links: Sequence[str], page_url: str, *, but: str | None = None
+    ) -> Sequence[str | FrontierItem]:
+        """Returns those links of the page to add that the crawl follows.
+
+        Args:
+            links: The links, absolute.
+            page_url: The URL of the page.
+            but: The normal form of a link to leave out. A link of a redirect's target to itself would be
+                fetched before its item is completed.
+        """
+        crawl, depth = self._crawl, self.claim.item.depth + 1
+        followed = [link for link in links if crawl.follows(link, depth)]
+        if but is not None:
+            followed = [link for link in followed if crawl.normalized(link) != but]
+        return crawl.to_add(followed, depth, page_url)
 
     def _is_in_scope(self, target: str, depth: int) -> bool:
         """Returns whether the crawl follows the target of a redirect; logs if it does not."""
@@ -257,3 +309,10 @@ class Task:
             reason = "which is not in the scope of the crawl: see allowed_domains and follow"
             logger.log(level, "%s redirects to %s, %s", self.url, target, reason)
         return is_followed
+
+
+def _absolute(base_url: str, links: Iterable[str]) -> list[str]:
+    """Returns the absolute forms of links, without duplicates."""
+    joined = (join_url(base_url, link) for link in links)
+    # Text that UTF-8 cannot encode is no URL, and could not be stored.
+    return list(dict.fromkeys(link for link in joined if is_encodable(link)))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from botocore.loaders import create_loader
 
-from ragcrawl_dynamo.config import DynamoDBConfig
+from ragcrawl_dynamo.config import ENV_PREFIX, DynamoDBConfig
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
@@ -92,7 +92,7 @@ def partition_of(region: str) -> str:
 
 
 def _regions(config: DynamoDBConfig, session: AioSession) -> Iterator[tuple[str | None, str]]:
-    yield config.region, "setting region"
+    yield config.region, _setting(config, "region")
     yield session.instance_variables().get("region"), "session"
     for name in _REGION_VARIABLES:
         yield os.environ.get(name), name
@@ -105,7 +105,7 @@ def _endpoints(
 ) -> Iterator[tuple[str | None, str]]:
     """Yields the endpoints that are configured, each with its source, in botocore's order."""
     if setting := _SETTINGS.get(service):
-        yield getattr(config, setting), f"setting {setting}"
+        yield getattr(config, setting), _setting(config, setting)
     profile = session.get_scoped_config()
     if not ignores_configured:
         name = service.replace(" ", "_")
@@ -118,6 +118,12 @@ def _endpoints(
         # A simulated AWS has all services at one URL. An endpoint of AWS has one service only.
         for url, source in _endpoints(config, "DynamoDB", session, ignores_configured=ignores_configured):
             yield None if _is_of_aws(url) else url, source
+
+
+def _setting(config: DynamoDBConfig, name: str) -> str:
+    """Names who chose a setting: the variable of the setting if it has the same value, or the setting."""
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    return variable if os.environ.get(variable) == getattr(config, name) else f"setting {name}"
 
 
 def _is_of_aws(url: str | None) -> bool:

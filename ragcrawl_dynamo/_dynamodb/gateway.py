@@ -25,6 +25,7 @@ from ragcrawl_dynamo._dynamodb.destination import Destination, Service
 from ragcrawl_dynamo._dynamodb.error_mapping import ErrorMapper
 from ragcrawl_dynamo._dynamodb.metrics import OBJECTS, READS, WRITES, Metrics
 from ragcrawl_dynamo._dynamodb.operations import Call
+from ragcrawl_dynamo._dynamodb.reachability import Reachability
 from ragcrawl_dynamo._dynamodb.retry import (
     TRANSPORT_ERRORS,
     Budget,
@@ -32,6 +33,7 @@ from ragcrawl_dynamo._dynamodb.retry import (
     is_conflict,
     is_stale,
     is_throttling,
+    is_transport_error,
     retrying,
 )
 from ragcrawl_dynamo._dynamodb.server_clock import ServerClock
@@ -73,6 +75,8 @@ class Gateway:
         self.server_clock: ServerClock = ServerClock()
         self._service = service
         self._error_mapper = ErrorMapper(config, service)
+        # An endpoint that has never answered gets time for two attempts to connect, and what comes between.
+        self._reachability = Reachability(service, 2 * config.connect_timeout)
         self._windows: dict[str, PermitWindow] = {}
         self._access = access or Access()
         self._client_factory = client_factory or self._access.factory(service)
@@ -230,8 +234,11 @@ class Gateway:
             table = _table_of(request)
         if operation in READS or operation in WRITES:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
-        if budget is not None or not _is_data(operation):
-            return await self._retry(operation, table, request, budget or Budget(self.config))
+        if budget is None and not _is_data(operation):
+            budget = Budget(self.config)
+            budget.is_given_up = self._reachability.is_given_up
+        if budget is not None:
+            return await self._retry(operation, table, request, budget)
         async with self.permit(operation, table) as permitted:
             return await self._retry(operation, table, request, permitted)
 
@@ -248,7 +255,8 @@ class Gateway:
                     budget.on_throttled(pause)
             elif not is_conflict(error) and not isinstance(error, CredentialsUnavailableError):
                 budget.may_be_applied = True
-            logger.warning(
+            logger.log(
+                self._reachability.note_failure() if is_transport_error(error) else logging.WARNING,
                 "%s on %s failed (%s), attempt %d; retry in %.3f s",
                 *(operation, table, error_code(error), budget.failures, pause),
             )
@@ -295,6 +303,7 @@ class Gateway:
             sent = time.time()
             try:
                 response = await self._await_client(client, operation, request)
+                self._reachability.note_answer()
                 measurement.succeed(response)
                 if measurement.is_left_over:
                     window.note_throttled(sent, time.time())
@@ -303,6 +312,8 @@ class Gateway:
                 self.server_clock.observe(sent, time.time(), response["ResponseMetadata"])
                 return response
             except BaseException as error:
+                if isinstance(error, ClientError):
+                    self._reachability.note_answer()
                 if is_throttling(error):
                     window.note_throttled(sent, time.time())
                 measurement.fail(error)

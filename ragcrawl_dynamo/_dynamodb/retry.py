@@ -159,6 +159,7 @@ class Budget:
         seconds: How long the operation may take without progress.
         final_codes: Codes of errors after which nothing is sent again.
         on_throttled: Called with the seconds of a pause, when a request is throttled.
+        is_given_up: Tells whether nothing is sent again after an error that may pass.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Budget:
         self.is_once = is_once
         self.final_codes: frozenset[str] = frozenset()
         self.on_throttled: Callable[[float], None] | None = None
+        self.is_given_up: Callable[[BaseException], bool] | None = None
         self.progress()
 
     def is_spent_after(self, pause: float) -> bool:
@@ -213,6 +215,8 @@ class Budget:
     def may_retry(self, error: BaseException) -> bool:
         """Returns whether a request is sent again after an error."""
         if error_code(error) in self.final_codes:
+            return False
+        if self.is_given_up is not None and self.is_given_up(error):
             return False
         return is_retryable(error) and not (self.is_once and is_throttling(error))
 

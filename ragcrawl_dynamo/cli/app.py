@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from ragcrawl_dynamo import DynamoDBConfig, RagcrawlDynamoError
 from ragcrawl_dynamo._utils.validation import first_of
-from ragcrawl_dynamo.cli import content, ragcrawl, runs, tables
-from ragcrawl_dynamo.cli.output import err
+from ragcrawl_dynamo.cli import content, engine, ragcrawl, runs, tables
+from ragcrawl_dynamo.cli.output import fail
 
 app: typer.Typer = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +24,7 @@ tables.add_to(app)
 content.add_to(app)
 runs.add_to(app)
 ragcrawl.add_to(app)
+engine.add_to(app)
 
 
 @app.callback()
@@ -66,12 +66,8 @@ def run(args: list[str] | None = None) -> None:
         app(args)
     except ValidationError as error:
         field, why = first_of(error, with_value=False)
-        _fail(f"{field or 'settings'}: {why}")
-    except (RagcrawlDynamoError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(reason: str) -> NoReturn:
-    err.print("[bold red]error:[/]", end=" ")
-    err.print(reason, markup=False, soft_wrap=True)
-    sys.exit(1)
+        fail(f"{field or 'settings'}: {why}")
+    except RagcrawlDynamoError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

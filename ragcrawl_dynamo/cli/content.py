@@ -15,13 +15,22 @@ from rich.syntax import Syntax
 from ragcrawl_dynamo import (
     DynamoDBBackend,
     GarbageReport,
-    InvalidArgumentError,
+    NotFoundError,
     Page,
     PageVersion,
     PruneReport,
     Slice,
 )
-from ragcrawl_dynamo.cli.output import err, out, say, write_json, write_outcome, write_record, write_rows
+from ragcrawl_dynamo.cli.output import (
+    err,
+    note,
+    out,
+    say,
+    write_json,
+    write_outcome,
+    write_record,
+    write_rows,
+)
 from ragcrawl_dynamo.cli.session import (
     AsJson,
     DryRun,
@@ -30,6 +39,7 @@ from ragcrawl_dynamo.cli.session import (
     Url,
     Yes,
     confirm,
+    require_site,
     required,
     using,
 )
@@ -40,6 +50,9 @@ AllowMass = Annotated[bool, typer.Option("--allow-mass-deletion", help=_MASS)]
 FilePath = Annotated[
     Path, typer.Argument(metavar="FILE", help="File of JSON lines, or a folder *.parquet of Parquet files.")
 ]
+
+# The fields that hold the text of a version, in the order in which its hash prefers them.
+_TEXTS = {"markdown": "Markdown", "plain_text": "plain text", "html": "HTML"}
 
 page_commands: typer.Typer = typer.Typer(no_args_is_help=True, help="Shows one page.")
 
@@ -61,6 +74,8 @@ def sites(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) 
     site_list = using(context, lambda backend: backend.list_sites(limit=limit))
     columns = ("site_id", "name", "total_pages", "total_runs", "last_crawl_at", "is_active")
     write_rows(site_list, columns, as_json=as_json, empty="there are no sites")
+    if site_list and not as_json:
+        note("total pages and total runs were counted when a run of the site was last completed")
 
 
 def pages(
@@ -71,9 +86,14 @@ def pages(
     as_json: AsJson = False,
 ) -> None:
     """Lists a site's pages."""
-    page_list = using(
-        context, lambda backend: backend.list_pages(site_id, limit=limit, include_tombstones=tombstones)
-    )
+
+    async def work(backend: DynamoDBBackend) -> Slice[Page]:
+        page_list = await backend.list_pages(site_id, limit=limit, include_tombstones=tombstones)
+        if not page_list:
+            await require_site(backend, site_id)
+        return page_list
+
+    page_list = using(context, work)
     columns = ("url", "status_code", "version_count", "last_crawled", "last_changed", "is_tombstone")
     write_rows(page_list, columns, as_json=as_json, empty=f"site {site_id!r} has no pages")
 
@@ -83,10 +103,10 @@ def show_page(
     context: typer.Context,
     site_id: SiteId,
     url: Url,
-    content: Annotated[bool, typer.Option("--content", help="Print the current Markdown instead.")] = False,
+    content: Annotated[bool, typer.Option("--content", help="Print the current content instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows a page, or its current content."""
+    """Shows a page, or its current content: the Markdown, or else the plain text, or else the HTML."""
 
     async def work(backend: DynamoDBBackend) -> tuple[Page, PageVersion | None]:
         page = await _page(backend, site_id, url)
@@ -96,10 +116,15 @@ def show_page(
     page, current = using(context, work)
     if not content:
         write_record(page, as_json=as_json)
-    elif as_json:
-        write_json(required(current, f"content of {url}"))
-    else:
-        typer.echo(required(current, f"content of {url}").markdown)
+        return
+    version = required(current, f"content of {url}")
+    if as_json:
+        write_json(version)
+        return
+    field = _text_field(version)
+    if field != "markdown":
+        note(f"the version has no Markdown; this is its {_TEXTS[field]}")
+    typer.echo(getattr(version, field))
 
 
 def versions(
@@ -131,7 +156,7 @@ def diff(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares the Markdown of two versions of a page."""
+    """Compares the Markdown of two versions of a page, or else their plain text, or else their HTML."""
 
     async def work(backend: DynamoDBBackend) -> tuple[PageVersion, PageVersion]:
         page = await _page(backend, site_id, url)
@@ -139,9 +164,7 @@ def diff(
         ids = [version.version_id for version in newest]
         if len(ids) < 2 and not (old and new):
             count = "one version" if ids else "no version"
-            raise InvalidArgumentError(
-                "url", f"{url} has {count}, and a comparison needs two: choose another page"
-            )
+            raise NotFoundError(f"{url} has {count}, and a comparison needs two: choose another page")
         pair = []
         for version_id in (old or ids[1], new or ids[0]):
             version = await backend.get_version(site_id, page.page_id, version_id)
@@ -149,19 +172,23 @@ def diff(
         return pair[0], pair[1]
 
     before, after = using(context, work)
+    field = _text_field(before, after)
     lines = list(
         difflib.unified_diff(
-            before.markdown.splitlines(),
-            after.markdown.splitlines(),
+            (getattr(before, field) or "").splitlines(),
+            (getattr(after, field) or "").splitlines(),
             f"{before.version_id} {before.crawled_at:%Y-%m-%d %H:%M}",
             f"{after.version_id} {after.crawled_at:%Y-%m-%d %H:%M}",
             lineterm="",
         )
     )
     if as_json:
-        write_json({"from": before.version_id, "to": after.version_id, "diff": lines})
-    elif not lines:
-        say("both versions have the same Markdown")
+        write_json({"from": before.version_id, "to": after.version_id, "field": field, "diff": lines})
+        return
+    if field != "markdown":
+        note(f"the versions have no Markdown; this compares their {_TEXTS[field]}")
+    if not lines:
+        say(f"both versions have the same {_TEXTS[field]}")
     elif out.is_terminal:
         out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
     else:
@@ -207,13 +234,16 @@ def prune(
     """Deletes old versions, but never the current version of a page."""
 
     async def work(backend: DynamoDBBackend, dry: bool) -> PruneReport:
-        return await backend.prune_versions(
+        report = await backend.prune_versions(
             site_id,
             keep_last=keep_last,
             max_age_days=max_age_days,
             dry_run=dry,
             allow_mass_deletion=allow_mass_deletion or dry,
         )
+        if not report.versions_total:
+            await require_site(backend, site_id)
+        return report
 
     _clean_up(context, work, "Delete these versions?", yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -229,15 +259,18 @@ def gc(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes bodies that no version uses."""
+    """Deletes bodies that no version uses. Small ones are stored in their versions, and are not counted."""
 
     async def work(backend: DynamoDBBackend, dry: bool) -> GarbageReport:
-        return await backend.collect_garbage(
+        report = await backend.collect_garbage(
             site_id,
             grace_hours=grace_hours,
             dry_run=dry,
             allow_mass_deletion=allow_mass_deletion or dry,
         )
+        if not report.bodies_total:
+            await require_site(backend, site_id)
+        return report
 
     _clean_up(context, work, "Delete these bodies?", yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -253,11 +286,14 @@ def delete_site(
 
     async def count(backend: DynamoDBBackend) -> dict[str, int]:
         usage = await backend.get_content_usage(site_id)
-        return {
+        records = {
             "runs": sum([1 async for _ in backend.iter_runs(site_id)]),
             "pages": await backend.count_pages(site_id, include_tombstones=True),
             "versions": usage.versions,
         }
+        if not any(records.values()):
+            await require_site(backend, site_id)
+        return records
 
     counts = using(context, count)
     if dry_run:
@@ -285,6 +321,11 @@ def _clean_up(
         write_record(using(context, lambda backend: work(backend, True)), as_json=False)
         confirm(question, yes=False)
     write_record(using(context, lambda backend: work(backend, dry_run)), as_json=as_json)
+
+
+def _text_field(*versions: PageVersion) -> str:
+    """Returns the field with the text of versions: the first that one of them has, as in `PageVersion.of`."""
+    return next((name for name in _TEXTS if any(getattr(version, name) for version in versions)), "markdown")
 
 
 async def _page(backend: DynamoDBBackend, site_id: str, url: str) -> Page:

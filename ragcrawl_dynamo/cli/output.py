@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from pydantic import BaseModel
@@ -84,6 +84,18 @@ def write_outcome(record: Any, text: str, *, as_json: bool) -> None:
 def say(text: str) -> None:
     """Writes a message to stderr."""
     err.print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Writes a remark about the output to stderr."""
+    err.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def fail(reason: str) -> NoReturn:
+    """Writes an error to stderr, and ends the process with exit code 1."""
+    err.print("[bold red]error:[/]", end=" ")
+    say(reason)
+    sys.exit(1)
 
 
 def cell(value: Any) -> Text:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -22,11 +23,14 @@ from ragcrawl_dynamo import (
     FrontierStats,
     FrontierStatus,
     HostStatus,
+    NotFoundError,
     RunState,
     Slice,
 )
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
 from ragcrawl_dynamo.cli.output import (
     cell,
+    note,
     out,
     plain,
     text_of,
@@ -38,11 +42,13 @@ from ragcrawl_dynamo.cli.output import (
 from ragcrawl_dynamo.cli.session import (
     AsJson,
     DryRun,
+    LatestRun,
     Limit,
     RunId,
     SiteId,
     Yes,
     confirm,
+    require_site,
     required,
     using,
 )
@@ -51,6 +57,9 @@ T = TypeVar("T")
 
 _COUNTS = ("pending", "delayed", "in_progress", "completed", "failed", "skipped")
 _HOSTS_SHOWN = 20
+
+# How many runs have the size of their frontier read concurrently.
+_RUNS_AT_ONCE = 8
 
 run_commands: typer.Typer = typer.Typer(
     no_args_is_help=True, help="Shows, pauses, resumes or cancels one run."
@@ -69,8 +78,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_runs(context: typer.Context, site_id: SiteId, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """Lists a site's runs, newest first."""
-    runs = using(context, lambda backend: backend.list_runs(site_id, limit=limit))
+    """Lists a site's runs, newest first. The frontier size of an open run is that of now."""
+
+    async def work(backend: DynamoDBBackend) -> list[CrawlRun]:
+        runs = await backend.list_runs(site_id, limit=limit)
+        if not runs:
+            await require_site(backend, site_id)
+        return await gather_bounded(partial(_with_size, backend), runs, _RUNS_AT_ONCE)
+
+    runs = using(context, work)
     columns = ("run_id", "status", "created_at", "completed_at", "is_sync", "frontier_size")
     write_rows(runs, columns, as_json=as_json, empty=f"site {site_id!r} has no runs")
 
@@ -79,7 +95,7 @@ def list_runs(context: typer.Context, site_id: SiteId, limit: Limit = 20, as_jso
 def show(
     context: typer.Context,
     site_id: SiteId,
-    run_id: RunId,
+    run_id: LatestRun = None,
     watch: Annotated[
         float | None,
         typer.Option(min=0.2, metavar="SECONDS", help="Refresh at this interval, until the run ends."),
@@ -90,12 +106,14 @@ def show(
 
     async def work(backend: DynamoDBBackend) -> None:
         record = await _run(backend, site_id, run_id)
-        frontier = backend.frontier(site_id, run_id)
+        frontier = backend.frontier(site_id, record.run_id)
         if watch is not None:
-            await _watch(frontier, run_id, watch, as_json=as_json)
+            await _watch(frontier, record.run_id, watch, as_json=as_json)
             return
         state, stats = await asyncio.gather(frontier.state(), frontier.stats())
         fields = {**plain(record), "state": state.value, "frontier": plain(stats)}
+        if not record.status.is_final:
+            fields["frontier_size"] = stats.total
         if not as_json:
             del fields["config_snapshot"]
         write_record(fields, as_json=as_json)
@@ -108,14 +126,14 @@ def show(
 @run_commands.command("pause")
 def pause(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Pauses a run: workers claim nothing until `run resume`."""
-    _with_frontier(context, site_id, run_id, Frontier.pause)
+    _with_open_frontier(context, site_id, run_id, Frontier.pause)
     write_outcome({"state": "paused"}, "paused: workers can finish the items that they hold", as_json=as_json)
 
 
 @run_commands.command("resume")
 def resume(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJson = False) -> None:
     """Resumes a paused run."""
-    _with_frontier(context, site_id, run_id, Frontier.resume)
+    _with_open_frontier(context, site_id, run_id, Frontier.resume)
     write_outcome({"state": "running"}, "running", as_json=as_json)
 
 
@@ -130,12 +148,12 @@ def cancel(
 ) -> None:
     """Cancels a run. It cannot be resumed."""
     if dry_run:
-        stats = _with_frontier(context, site_id, run_id, Frontier.stats)
+        stats = _with_open_frontier(context, site_id, run_id, Frontier.stats)
         left = stats.pending + stats.delayed
         write_outcome({"left": left}, f"would leave {left:,} links uncrawled", as_json=as_json)
         return
     confirm(f"Cancel run {run_id}? It cannot be resumed.", yes=yes)
-    _with_frontier(context, site_id, run_id, Frontier.cancel)
+    _with_open_frontier(context, site_id, run_id, Frontier.cancel)
     write_outcome(
         {"state": "cancelled"}, "cancelled: workers can finish the items that they hold", as_json=as_json
     )
@@ -145,7 +163,7 @@ def cancel(
 def stats_of_run(
     context: typer.Context,
     site_id: SiteId,
-    run_id: RunId,
+    run_id: LatestRun = None,
     hosts: Annotated[bool, typer.Option("--hosts", help="Show the counts and limits of each host.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -166,13 +184,17 @@ def stats_of_run(
 
 @frontier_commands.command("failed")
 def failed(
-    context: typer.Context, site_id: SiteId, run_id: RunId, limit: Limit = 50, as_json: AsJson = False
+    context: typer.Context,
+    site_id: SiteId,
+    run_id: LatestRun = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
 ) -> None:
     """Lists dead letters: items that failed too often."""
 
     async def work(backend: DynamoDBBackend) -> Slice[FrontierItem]:
-        await _run(backend, site_id, run_id)
-        return await backend.get_frontier_items(run_id, status=FrontierStatus.FAILED, limit=limit)
+        run = await _run(backend, site_id, run_id)
+        return await backend.get_frontier_items(run.run_id, status=FrontierStatus.FAILED, limit=limit)
 
     columns = ("url", "attempt", "last_error")
     write_rows(using(context, work), columns, as_json=as_json, empty="there are no dead letters")
@@ -202,19 +224,56 @@ def recount(context: typer.Context, site_id: SiteId, run_id: RunId, as_json: AsJ
 
 
 def _with_frontier(
-    context: typer.Context, site_id: str, run_id: str, work: Callable[[Frontier], Awaitable[T]]
+    context: typer.Context, site_id: str, run_id: str | None, work: Callable[[Frontier], Awaitable[T]]
 ) -> T:
-    """Calls `work` with the frontier of an existing run, and returns its result."""
+    """Calls `work` with the frontier of an existing run, by default the latest, and returns its result."""
 
     async def work_with_backend(backend: DynamoDBBackend) -> T:
-        await _run(backend, site_id, run_id)
+        run = await _run(backend, site_id, run_id)
+        return await work(backend.frontier(site_id, run.run_id))
+
+    return using(context, work_with_backend)
+
+
+def _with_open_frontier(
+    context: typer.Context, site_id: str, run_id: str, work: Callable[[Frontier], Awaitable[T]]
+) -> T:
+    """Calls `work` with the frontier of a run that has not ended, and returns its result.
+
+    Raises:
+        NotFoundError: The run has ended, or does not exist.
+    """
+
+    async def work_with_backend(backend: DynamoDBBackend) -> T:
+        run = await _run(backend, site_id, run_id)
+        if run.status.is_final:
+            raise NotFoundError(
+                f"run {run_id!r} of site {site_id!r} is {run.status}: "
+                f"only a run that has not ended can be paused, resumed or cancelled"
+            )
         return await work(backend.frontier(site_id, run_id))
 
     return using(context, work_with_backend)
 
 
-async def _run(backend: DynamoDBBackend, site_id: str, run_id: str) -> CrawlRun:
-    return required(await backend.get_run(site_id, run_id), f"run {run_id!r} of site {site_id!r}")
+async def _run(backend: DynamoDBBackend, site_id: str, run_id: str | None) -> CrawlRun:
+    """Returns a run of a site, by default the latest."""
+    if run_id is not None:
+        return required(await backend.get_run(site_id, run_id), f"run {run_id!r} of site {site_id!r}")
+    runs = await backend.list_runs(site_id, limit=1)
+    if not runs:
+        await require_site(backend, site_id)
+    run = required(next(iter(runs), None), f"run of site {site_id!r}")
+    note(f"run {run.run_id}")
+    return run
+
+
+async def _with_size(backend: DynamoDBBackend, run: CrawlRun) -> CrawlRun:
+    """Returns a run with the present size of its frontier: `complete_run` is the first to store it."""
+    if run.status.is_final:
+        return run
+    stats = await backend.frontier(run.site_id, run.run_id).stats()
+    return run.model_copy(update={"frontier_size": stats.total})
 
 
 async def _watch(frontier: Frontier, run_id: str, seconds: float, *, as_json: bool) -> None:

@@ -12,6 +12,9 @@ from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, NotFoundError
 
 T = TypeVar("T")
 
+# How many sites an error names.
+_SITES_NAMED = 10
+
 # How many times a command sends a request, unless the environment says otherwise.
 _ATTEMPTS = 8
 
@@ -21,6 +24,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 Limit = Annotated[int, typer.Option(min=1, help="The largest number of records.")]
 SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Id of a site.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
+LatestRun = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default="the latest one")
+]
 Url = Annotated[
     str, typer.Argument(metavar="URL", help="URL of a page, in any form with the same normalized URL.")
 ]
@@ -76,3 +82,17 @@ def required(record: T | None, name: str) -> T:
     if record is None:
         raise NotFoundError(f"there is no {name}")
     return record
+
+
+async def require_site(backend: DynamoDBBackend, site_id: str) -> None:
+    """Checks that a site is stored, after nothing was found in it.
+
+    Raises:
+        NotFoundError: It is not; the error names the sites that are.
+    """
+    if await backend.get_site(site_id) is not None:
+        return
+    sites = await backend.list_sites(limit=_SITES_NAMED)
+    names = ", ".join(site.site_id for site in sites) + ("" if sites.cursor is None else ", ...")
+    known = f"the sites are: {names}" if sites else "there are no sites"
+    raise NotFoundError(f"there is no site {site_id!r}; {known}")

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from ragcrawl_dynamo import DynamoDBBackend, MigrationProgress
-from ragcrawl_dynamo.cli.output import err, out, plain, write_json, write_outcome, write_rows
+from ragcrawl_dynamo.cli.output import err, note, out, plain, say, write_json, write_outcome, write_rows
 from ragcrawl_dynamo.cli.session import AsJson, DryRun, Yes, config_of, confirm
 from ragcrawl_dynamo.iam import policy
 from ragcrawl_dynamo.templates import cloudformation, terraform
@@ -85,7 +85,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         known = "not recorded" if version is None else version
         out.print(str(destination), markup=False, highlight=False, soft_wrap=True)
         out.print(f"schema version: {known}; {'healthy' if healthy else '[red]not healthy[/]'}")
-        err.print("[dim]DynamoDB updates the numbers of items and bytes about every six hours[/]")
+        note("DynamoDB updates the numbers of items and bytes about every six hours")
+        if any(table.status == "MISSING" for table in tables):
+            say("`init` creates the tables that are missing; if they exist, check table_prefix and region")
     if not healthy:
         raise typer.Exit(1)
 

@@ -184,7 +184,7 @@ class Progress:
     """Stores the progress of a transfer in a file beside the exported one, until the transfer is done."""
 
     def __init__(self, path: Path, purpose: str) -> None:
-        self._path = path.with_name(f"{path.name}.{purpose}")
+        self._path = path.parent / f"{path.name}.{purpose}"
 
     def read(self) -> dict[str, Any] | None:
         """Returns the stored progress; None at the beginning."""
@@ -237,6 +237,10 @@ class Exporter:
         if state is None and self._path.exists() and not overwrite:
             raise InvalidArgumentError(
                 "file", f"{self._path} exists already: choose another file, or pass --overwrite"
+            )
+        if not self._path.parent.is_dir():
+            raise InvalidArgumentError(
+                "file", f"the folder {self._path.parent} does not exist: create it, or choose another file"
             )
         if state is not None and state["site_id"] != self._site_id:
             raise InvalidArgumentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import subprocess
 import time
@@ -38,24 +39,28 @@ async def local_dynamodb(dynamodb_local: Path | str | None = None) -> AsyncItera
 
 
 @contextmanager
-def run_moto() -> Iterator[str]:
+def run_moto(port: int = 0) -> Iterator[str]:
     """Runs moto's server in a thread.
 
     The server handles one request at a time, because moto itself is not atomic: otherwise, two concurrent
     conditional writes of one item could both succeed.
 
+    Args:
+        port: The port to listen on; 0 for a free port.
+
     Yields:
         The URL of the endpoint. It accepts any credentials.
 
     Raises:
-        RuntimeError: moto is not installed.
+        RuntimeError: moto is not installed, or the port is in use.
     """
     try:
         from ragcrawl_dynamo.testing.moto_server import serve
         from ragcrawl_dynamo.testing.moto_tables import create_application, fast_tables
     except ImportError as error:
         raise RuntimeError("moto is not installed: pip install 'ragcrawl-dynamo[local]'") from error
-    with fast_tables(), serve(create_application()) as endpoint:
+    port = _usable_port(port)
+    with fast_tables(), serve(create_application(), port) as endpoint:
         yield endpoint
 
 
@@ -71,14 +76,15 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
         The URL of the endpoint. It accepts any credentials.
 
     Raises:
-        RuntimeError: The jar or Java is missing, or the engine does not answer within 30 s.
+        RuntimeError: The jar or Java is missing, the port is in use, or the engine does not answer within
+            30 s.
     """
     folder = Path(folder)
     if not (folder / "DynamoDBLocal.jar").exists():
         raise RuntimeError(
             f"there is no DynamoDBLocal.jar in {folder}: download DynamoDB Local from AWS and unpack it there"
         )
-    port = port or _free_port()
+    port = _usable_port(port)
     command = ["java", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar"]
     options = ["-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
     try:
@@ -99,15 +105,29 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _usable_port(port: int) -> int:
+    """Returns a port on which nothing listens: the given one, or a free one for 0.
+
+    DynamoDB Local does not end if its port is in use, and whatever listens there would be taken for it.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", port)) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise RuntimeError(
+            f"port {port} is in use: end the program that listens on it, or choose another port"
+        ) from None
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
+        if (code := process.poll()) is not None:
+            raise RuntimeError(
+                f"DynamoDB Local ended with exit code {code} as it started: it needs Java 17 or newer"
+            )
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

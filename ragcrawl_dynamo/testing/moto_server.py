@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 
 @contextmanager
-def serve(application: Any) -> Iterator[str]:
-    """Serves a WSGI application on a free port of 127.0.0.1.
+def serve(application: Any, port: int = 0) -> Iterator[str]:
+    """Serves a WSGI application on a port of 127.0.0.1, by default a free one.
 
     Yields:
         The URL of the server.
@@ -41,7 +41,7 @@ def serve(application: Any) -> Iterator[str]:
     server.router.add_route("*", "/{path:.*}", partial(_answer, application))
     runner = web.AppRunner(server, access_log=None, shutdown_timeout=1)
     try:
-        run(_start(runner))
+        run(_start(runner, port))
         host, port = runner.addresses[0]
         yield f"http://{host}:{port}"
     finally:
@@ -51,9 +51,9 @@ def serve(application: Any) -> Iterator[str]:
         loop.close()
 
 
-async def _start(runner: web.AppRunner) -> None:
+async def _start(runner: web.AppRunner, port: int) -> None:
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
 
 
 async def _answer(application: Any, request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, scale
+from benchmarks import mutants, report, scale
 from benchmarks.machine import ROOT
 from benchmarks.partitions.crawls import READS_A_SECOND, WRITES_A_SECOND
 from ragcrawl_dynamo import DynamoDBConfig
@@ -102,6 +102,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "1 KB": AWS_UNITS,
         "4 KB": AWS_UNITS,
         f"{WITH['read_units']:.2f} units": DATA,
+        f"{WITH['read_units']:.2f} read units": DATA,
         "1": f"{QUEUE_UNITS}::test_write_units_of_claim_and_renew_are_one_each",
         "2": f"{QUEUE_UNITS}::test_write_units_of_a_host_are_two_as_it_comes_and_two_as_it_goes",
         "3": f"{QUEUE_UNITS}::test_write_units_of_a_failed_item_are_three",
@@ -117,6 +118,7 @@ SOURCES: dict[str, dict[str, str]] = {
         f"{ATTEMPTS} times": CONSTANT,
         f"{ALIVE:.0f} to {ALIVE + BEAT:.0f} seconds": CONSTANT,
         f"{LONGEST_PAUSE:.0f} seconds": CONSTANT,
+        f"{2 * default('connect_timeout'):.0f} s": CONSTANT,
         f"{LEASE_PARTS / (LEASE_PARTS - 1):g} times": CONSTANT,
     },
     "docs/frontier.md": {
@@ -135,11 +137,13 @@ SOURCES: dict[str, dict[str, str]] = {
         "1.5 reads": f"{BILL}::test_capacity_units_of_reading_by_key_and_by_index",
         "1 write": f"{BILL}::test_capacity_units_of_saving_small_records",
         "3 writes": f"{BILL}::test_capacity_units_of_commit_page_unchanged",
+        "2 reads": f"{BILL}::test_capacity_units_of_following_the_links_of_an_unchanged_page",
         f"{NEW['by_rule']:.1f} writes": DATA,
         f"{WITHOUT['read_units']:.2f} reads": DATA,
         "{} to {} requests".format(*(figures[0] for figures in CRAWLED)): DATA,
         "{} to {} writes".format(*(figures[2] for figures in CRAWLED)): DATA,
     },
+    "docs/mutants.md": {f"{mutants.FLOOR:.0%}".replace("%", " %"): CONSTANT},
     "docs/rag.md": {
         **dict.fromkeys(
             (
@@ -192,6 +196,7 @@ CODE_LINES = {
     "docs/cost.md": (
         f"first = pages * {NEW['by_rule']:.1f}\n",
         f"(share_changed * {NEW['by_rule']:.1f} + (1 - share_changed) * {UNCHANGED['by_rule']:.1f})\n",
-        f"reads = pages * ({NEW['read_units']:.1f} + crawls_a_month * {UNCHANGED['read_units']:.1f})\n",
+        f"reads = pages * ({NEW['read_units']:.1f} + crawls_a_month * "
+        f"({UNCHANGED['read_units']:.1f} + {WITH['read_units']:.2f}))\n",
     ),
 }

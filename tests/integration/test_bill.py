@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, PageChange
+from ragcrawl_dynamo import Crawl, DynamoDBBackend, DynamoDBConfig, PageChange, Task, connect
 from ragcrawl_dynamo.testing import ManualClock
 from tests.support.engines import on_dynamodb_local
 from tests.support.factories import dense_text, make_item, make_page, make_run, make_site, make_version
@@ -130,6 +130,41 @@ async def test_capacity_units_of_commit_page_unchanged(dynamodb_config: DynamoDB
         assert await units(backend, backend.commit_page(not_modified)) == (1, 1)
         await backend.commit_page(make_page(status_code=404))
         assert await units(backend, backend.commit_page(make_page(status_code=404))) == (1, 1)
+
+
+async def test_capacity_units_of_following_the_links_of_an_unchanged_page(
+    dynamodb_config: DynamoDBConfig,
+) -> None:
+    """The sync reads the body of the version, for its links, and writes nothing for links that are known."""
+    home = "https://example.com/"
+    links = [f"{home}{i}" for i in range(150)]
+    config = dynamodb_config.model_copy(update={"conditional_batches": "item"})
+
+    async def task_of(run: Crawl) -> Task:
+        (claim,) = await run.frontier.claim(1)
+        return Task(run, claim, await run.backend.get_page("site", claim.item.item_id))
+
+    async with connect(config) as store:
+
+        def begun(run_id: str) -> Crawl:
+            return store.crawl(
+                "site", seeds=[home], run_id=run_id, sitemap=links, priority=lambda url: url == home
+            )
+
+        async with store.crawl("site", seeds=[home], max_depth=0) as run:
+            await (await task_of(run)).save(200, markdown=dense_text(20), links=links)
+        # Page and claim, as without links; the head, and six for 21 KB.
+        expected = 1 + 7, 3
+        async with begun("own") as run:
+            task = await task_of(run)
+            assert await units(store, task.save(304)) == expected
+        async with begun("shared") as run, connect(config) as other:
+            task = await task_of(run)
+            async with other.crawl("site", seeds=[home], run_id="shared") as shared:
+                # Another process reads each link once, to see that it is known, and what it needs of the run.
+                reads, writes = await units(other, Task(shared, task.claim, task.page).save(304))
+                assert expected[0] + 150 <= reads <= expected[0] + 155
+                assert writes == expected[1]
 
 
 async def test_capacity_units_of_commit_page_new(dynamodb_config: DynamoDBConfig) -> None:

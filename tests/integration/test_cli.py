@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -23,6 +25,7 @@ from ragcrawl_dynamo._schema import migrations as schema
 from ragcrawl_dynamo.cli.app import run
 from ragcrawl_dynamo.cli.transfer import Exporter
 from ragcrawl_dynamo.testing import drop_tables, local_config
+from tests.conftest import DYNAMODB_LOCAL
 from tests.support.factories import dense_text, hours, make_page, make_run, make_site, make_version
 
 if TYPE_CHECKING:
@@ -150,6 +153,45 @@ def test_cli_status_shows_the_endpoint_and_the_region_and_which_settings_chose_t
     assert status["endpoint_source"] == "AWS_ENDPOINT_URL_DYNAMODB"
 
 
+@pytest.mark.parametrize(
+    "engine", [(), ("--dynamodb-local", str(DYNAMODB_LOCAL))], ids=["moto", "dynamodb-local"]
+)
+def test_cli_local_runs_an_engine_until_it_is_ended(engine: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "ragcrawl_dynamo", "local", "--port", "0", *engine]
+    variables = {}
+    # Without a terminal, in which Ctrl-C would reach DynamoDB Local too.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            for _ in range(2):
+                for variable in process.stdout.readline().split()[1:]:
+                    name, _, value = variable.partition("=")
+                    variables[name] = value
+            used = subprocess.run(
+                [sys.executable, "-m", "ragcrawl_dynamo", "init", "--json"],
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert len(json.loads(used.stdout)["created"]) == 5
+    address = ("127.0.0.1", urlsplit(variables["RAGCRAWL_DYNAMO_ENDPOINT_URL"]).port)
+    with socket.socket() as probe:
+        assert probe.connect_ex(address) != 0
+
+
+def test_cli_local_refuses_a_port_that_is_in_use(call: Call) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = call("local", "--port", port)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"error: port {port} is in use: ")
+
+
 def test_cli_init_alone_creates_tables(call: Call) -> None:
     missing = call("sites")
     assert missing.code == 1
@@ -200,10 +242,13 @@ def test_cli_shows_stored_records(call: Call, config: DynamoDBConfig) -> None:
     [
         (("page", "show", SITE, "https://docs.example/none"), "there is no page https://docs.example/none"),
         (("run", "show", SITE, "none"), "there is no run 'none' of site 'docs'"),
-        (("diff", SITE, "https://docs.example/1"), "has one version, and a comparison needs two"),
+        (("diff", SITE, "https://docs.example/1"), "error: https://docs.example/1 has one version"),
         (("diff", SITE, "https://docs.example/10", "--from", "v9"), "there is no version 'v9'"),
         (("prune", SITE, "--yes"), "keep_last"),
         (("export", "none", "out.jsonl"), "there is no site 'none'"),
+        (("export", SITE, "none/out.jsonl"), "file: the folder none does not exist: create it"),
+        (("export", SITE, "none/out.parquet"), "file: the folder none does not exist: create it"),
+        (("import", "."), ".: Is a directory"),
         (("import", "none.jsonl"), "none.jsonl does not exist"),
         (("--region", "nowhere/", "sites"), "region"),
     ],
@@ -223,6 +268,121 @@ def test_cli_errors_are_one_sentence(
     assert result.err.strip().startswith("error:")
     assert said in result.err.replace("\n", " ")
     assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"plain_text"}, "plain text"), ({"html"}, "HTML"), ({"html", "plain_text"}, "plain text")],
+)
+def test_cli_shows_and_compares_content_without_markdown(
+    call: Call, config: DynamoDBConfig, fields: set[str], said: str
+) -> None:
+    async def save(backend: DynamoDBBackend) -> None:
+        await backend.save_site(make_site(SITE))
+        for number in range(2):
+            page = make_page("page", SITE, url=url(0), status_code=200)
+            texts: dict[str, Any] = {name: f"{name}\ntext {number}" for name in fields}
+            await backend.commit_page(page, PageVersion.of(page, f"r{number}", **texts))
+
+    using(config, save)
+    shown = call("page", "show", SITE, url(0), "--content")
+    field = "plain_text" if "plain_text" in fields else "html"
+    assert shown.out == f"{field}\ntext 1\n"
+    assert shown.err == f"the version has no Markdown; this is its {said}\n"
+    compared = call("diff", SITE, url(0))
+    assert compared.err == f"the versions have no Markdown; this compares their {said}\n"
+    assert compared.out.splitlines()[-2:] == ["-text 0", "+text 1"]
+    assert call("diff", SITE, url(0), "--json").records[0]["field"] == field
+    newest = call("versions", SITE, url(0), "--json").records[0]["version_id"]
+    same = call("diff", SITE, url(0), "--from", newest, "--to", newest)
+    assert f"both versions have the same {said}" in same.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("pages", "nosite"),
+        ("runs", "nosite"),
+        ("run", "show", "nosite"),
+        ("frontier", "stats", "nosite"),
+        ("prune", "nosite", "--keep-last", "1", "--yes"),
+        ("gc", "nosite", "--yes"),
+        ("delete-site", "nosite", "--yes"),
+        ("delete-site", "nosite", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_cli_refuses_a_site_that_is_not_stored(
+    call: Call, config: DynamoDBConfig, args: tuple[str, ...]
+) -> None:
+    using(config, lambda backend: backend.save_site(make_site(SITE)))
+    result = call(*args)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "error: there is no site 'nosite'; the sites are: docs\n"
+
+
+def test_cli_takes_a_site_without_records(call: Call, config: DynamoDBConfig) -> None:
+    using(config, lambda backend: backend.save_site(make_site(SITE)))
+    assert call("pages", SITE).err == "site 'docs' has no pages\n"
+    assert call("runs", SITE).err == "site 'docs' has no runs\n"
+    assert call("run", "show", SITE).err == "error: there is no run of site 'docs'\n"
+    assert call("gc", SITE, "--yes", "--json").records[0]["bodies_total"] == 0
+    assert call("delete-site", SITE, "--yes", "--json").records[0]["existed"] is True
+
+
+@pytest.mark.parametrize("status", ["completed", "partial", "failed", "cancelled"])
+@pytest.mark.parametrize("args", [("pause",), ("resume",), ("cancel", "--yes"), ("cancel", "--dry-run")])
+def test_cli_refuses_to_change_a_run_that_has_ended(
+    call: Call, config: DynamoDBConfig, args: tuple[str, ...], status: str
+) -> None:
+    async def save(backend: DynamoDBBackend) -> None:
+        await backend.save_site(make_site(SITE))
+        await backend.save_run(make_run("r1", SITE, status=status))
+
+    using(config, save)
+    command, *options = args
+    result = call("run", command, SITE, "r1", *options)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"error: run 'r1' of site 'docs' is {status}: only a run that has not ended")
+    assert call("run", "show", SITE, "r1", "--json").records[0]["state"] == "running"
+
+
+def test_cli_takes_the_latest_run_by_default(call: Call, config: DynamoDBConfig) -> None:
+    async def save(backend: DynamoDBBackend) -> None:
+        await backend.save_site(make_site(SITE))
+        for number in range(2):
+            run = make_run(f"r{number}", SITE, status="running")
+            await backend.save_run(run.model_copy(update={"created_at": run.created_at + hours(number)}))
+        await backend.frontier(SITE, "r1").add([url(0), url(1)])
+
+    using(config, save)
+    assert call("run", "show", SITE, "--json").records[0]["run_id"] == "r1"
+    shown = call("frontier", "stats", SITE, "--json")
+    assert shown.records[0]["pending"] == 2
+    assert shown.err == "run r1\n"
+    assert call("frontier", "failed", SITE).err.splitlines() == ["run r1", "there are no dead letters"]
+
+
+def test_cli_shows_the_present_size_of_the_frontier_of_an_open_run(
+    call: Call, config: DynamoDBConfig
+) -> None:
+    using(config, lambda backend: fill(backend, 5))
+    using(config, lambda backend: backend.complete_run(SITE, "r2"))
+    sizes = {run["run_id"]: run["frontier_size"] for run in call("runs", SITE, "--json").records}
+    assert sizes == {"r1": 5, "r2": 0}
+    assert call("run", "show", SITE, "r1", "--json").records[0]["frontier_size"] == 5
+    assert "were counted when a run of the site was last completed" in call("sites").err
+
+
+def test_cli_status_says_how_to_create_missing_tables(call: Call) -> None:
+    hint = "`init` creates the tables that are missing"
+    assert hint in call("status").err
+    call("init")
+    assert hint not in call("status").err
+
+
+def test_cli_names_the_variable_that_chose_the_endpoint(call: Call, config: DynamoDBConfig) -> None:
+    assert f"endpoint {config.endpoint_url} (RAGCRAWL_DYNAMO_ENDPOINT_URL)" in call("status").out
 
 
 def test_cli_shows_markup_as_it_is(call: Call, config: DynamoDBConfig) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +14,7 @@ import pytest
 from moto import mock_aws
 
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RequestRejectedError, TableNotFoundError
-from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local
+from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local, run_moto
 from tests.conftest import DYNAMODB_LOCAL
 from tests.support.factories import make_site
 
@@ -144,6 +147,31 @@ def test_run_dynamodb_local_names_a_folder_without_the_engine(tmp_path: Path) ->
         run_dynamodb_local(tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "run", [lambda port: run_dynamodb_local(DYNAMODB_LOCAL, port), run_moto], ids=["dynamodb-local", "moto"]
+)
+def test_run_of_an_engine_refuses_a_port_that_is_in_use(
+    run: Callable[[int], AbstractContextManager[str]],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(RuntimeError, match=f"port {port} is in use"), run(port):
+            pass
+    with run(port) as endpoint:
+        assert endpoint == f"http://127.0.0.1:{port}"
+
+
+def test_run_dynamodb_local_says_that_the_engine_ended(tmp_path: Path) -> None:
+    (tmp_path / "DynamoDBLocal.jar").write_text("not a jar")
+    started = time.monotonic()
+    with (
+        pytest.raises(RuntimeError, match="ended with exit code 1 as it started"),
+        run_dynamodb_local(tmp_path),
+    ):
+        pass
+    assert time.monotonic() - started < 20
 
 
 def test_local_config_has_a_unique_table_prefix() -> None:

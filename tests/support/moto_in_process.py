@@ -123,7 +123,7 @@ def pytest_configure() -> None:
     Access.factory = factory  # type: ignore[method-assign]
 
     @contextmanager
-    def run_moto() -> Iterator[str]:
+    def run_moto(port: int = 0) -> Iterator[str]:
         yield ENDPOINT
 
     ragcrawl_dynamo.testing.run_moto = run_moto

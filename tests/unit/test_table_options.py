@@ -35,7 +35,7 @@ def test_table_options_take_every_name_of_a_key(key: str) -> None:
 @pytest.mark.parametrize(
     ("options", "field", "allowed"),
     [
-        ({"kms_key": "crawl"}, "kms_key", "pattern"),
+        ({"kms_key": "crawl"}, "kms_key", "must be the id, the ARN or the alias of a KMS key"),
         ({"table_class": "COLD"}, "table_class", "'STANDARD' or 'STANDARD_INFREQUENT_ACCESS'"),
         ({"stream_view": "ALL"}, "stream_view", "'KEYS_ONLY', 'NEW_IMAGE', 'OLD_IMAGE'"),
         ({"on_demand_max_read": 0}, "on_demand_max_read", "greater than or equal to 1"),

@@ -27,6 +27,7 @@ async def test_complete_run_stores_the_stats_of_the_items(
     await backend.add_run_stats("site", "run", pages_crawled=77, domains_crawled=88)
     await backend.commit_page(make_page("p1", status_code=200), make_version("v0", "p1", content_hash="old"))
     await backend.commit_page(make_page("p2", status_code=200), make_version("v0", "p2", content_hash="x"))
+    await backend.commit_page(make_page("p3", status_code=200), make_version("v0", "p3", content_hash="x"))
     await frontier.add(urls(6))
     claims = await frontier.claim(6)
     fetched: list[tuple[int, str | None]] = [(200, "new"), (200, "changed"), (304, None), (404, None)]
@@ -49,6 +50,8 @@ async def test_complete_run_stores_the_stats_of_the_items(
         counts = (stats.pages_new, stats.pages_changed, stats.pages_unchanged, stats.pages_deleted)
         assert counts == (1, 1, 1, 1)
         assert (stats.total_bytes_downloaded, stats.total_fetch_time_ms) == (200, 41.0)
+        # Two of the four fetches have a time.
+        assert stats.avg_fetch_latency_ms == 20.5
         assert stats.status_codes == {200: 2, 304: 1, 404: 1}
         assert (stats.errors_by_type, stats.errors_by_domain) == ({"TimeoutError": 1}, {"a.example": 1})
         assert (stats.domains_crawled, stats.domains_sample) == (1, ["a.example"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 
 from ragcrawl_dynamo import (
+    BackendStateError,
     CommitOutcome,
     CrawlRun,
     DynamoDBConfig,
@@ -20,65 +19,18 @@ from ragcrawl_dynamo import (
     MassDeletionError,
     RunStatus,
     Skip,
+    StorageConfig,
     Store,
     Task,
     connect,
     page_id,
 )
 from ragcrawl_dynamo._crawl.headers import retry_after
-
-HOME = "https://docs.example/"
-
-
-@dataclass
-class Answer:
-    """An answer of the server: status, text, links and headers."""
-
-    status: int = 200
-    text: str = ""
-    links: list[str] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class Server:
-    """A site in memory, which counts the requests of each path."""
-
-    def __init__(self, **pages: Answer) -> None:
-        self.pages = {HOME + ("" if name == "home" else name): answer for name, answer in pages.items()}
-        self.requests: Counter[str] = Counter()
-        self.conditional: Counter[str] = Counter()
-
-    async def handle(self, task: Task) -> None:
-        """Fetches and saves a task, as a user's handler does."""
-        url = task.url.partition("#")[0]
-        self.requests[url] += 1
-        answer = self.pages.get(url, Answer(404))
-        if task.conditional_headers.get("If-None-Match") == answer.headers.get("ETag", object()):
-            self.conditional[task.url] += 1
-            answer = Answer(304)
-        await task.save(
-            answer.status,
-            headers=answer.headers,
-            markdown=answer.text,
-            title=answer.text,
-            links=answer.links,
-        )
-
-
-@pytest.fixture
-async def store(config: DynamoDBConfig) -> AsyncIterator[Store]:
-    async with connect(config) as opened:
-        yield opened
+from tests.contract.crawl.server import HOME, Answer, Server, crawl
 
 
 async def changes(store: Store) -> dict[str, str]:
     return {change.page.url: change.kind async for change in store.iter_changes("docs", "index")}
-
-
-async def crawl(store: Store, server: Server, **options: Any) -> Any:
-    async with store.crawl("docs", seeds=[HOME], **options) as run:
-        summary = await run.work(server.handle)
-    return run, summary
 
 
 def site() -> Server:
@@ -396,6 +348,7 @@ async def test_allowed_domains_may_have_any_spelling(store: Store, domain: str) 
         ("follow", "docs"),
         ("follow", asyncio.sleep),
         ("kind_of", 404),
+        ("priority", 7),
         ("max_depth", -1),
         ("name", 7),
         ("config", [1]),
@@ -472,3 +425,87 @@ async def test_seed_that_redirects_out_of_scope_is_logged(
     assert warning.getMessage().startswith(
         f"{HOME} redirects to https://www.elsewhere.example/, which is not"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(200, {"html": ""}), (200, {"text": ""}), (200, {"markdown": ""}), (204, {}), (204, {"html": ""})],
+)
+async def test_save_of_an_empty_answer_stores_an_empty_version(
+    store: Store, status: int, content: dict[str, Any]
+) -> None:
+    await crawl(store, Server(home=Answer(text="home")))
+    await changes(store)
+
+    async def handle(task: Task) -> None:
+        await task.save(status, **content)
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        summary = await run.work(handle)
+    assert (summary.completed, run.run.status) == (1, RunStatus.COMPLETED)
+    assert await changes(store) == {HOME: "changed"}
+    version = await store.get_current_version("docs", page_id(HOME))
+    assert version is not None
+    assert (version.markdown, version.html, version.plain_text) == (
+        *("", content.get("html")),
+        content.get("text"),
+    )
+    assert (version.word_count, version.char_count, version.status_code) == (0, 0, status)
+    # An empty page that stays empty is unchanged.
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        await run.work(handle)
+    assert run.run.stats.pages_unchanged == 1
+
+
+async def test_stats_count_as_deleted_only_pages_that_were_there(store: Store) -> None:
+    server = Server(home=Answer(text="home", links=["a", "gone"]), a=Answer(text="a"))
+    first, _ = await crawl(store, server)
+    server.pages[HOME + "a"] = Answer(404)
+    second, _ = await crawl(store, server)
+    third, _ = await crawl(store, server)
+    stats = [run.run.stats for run in (first, second, third)]
+    assert [(counts.pages_deleted, counts.pages_unchanged) for counts in stats] == [(0, 0), (1, 1), (0, 1)]
+    assert [counts.status_codes for counts in stats] == [{200: 2, 404: 1}, {200: 1, 404: 2}, {200: 1, 404: 2}]
+
+
+@pytest.mark.parametrize("status", ["200", 200.0, True, [200]])
+async def test_save_refuses_a_status_that_is_no_number_at_once(store: Store, status: Any) -> None:
+    async def handle(task: Task) -> None:
+        with pytest.raises(InvalidArgumentError, match=r"^status: "):
+            await task.save(status, text="x")
+        await task.save(HTTPStatus.OK, text="x")
+
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        summary = await run.work(handle)
+    assert summary.completed == 1
+
+
+@pytest.mark.parametrize("handler", [None, "handle", lambda task: None, lambda task: "text"])
+async def test_work_refuses_a_handler_that_is_not_async_and_leaves_the_items(
+    store: Store, handler: Any
+) -> None:
+    server = site()
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        with pytest.raises(InvalidArgumentError, match=r"^handler: must be an async function"):
+            await run.work(handler)
+        item = await run.frontier.get(HOME)
+        assert item is not None
+        assert (item.status, item.retry_count) == ("pending", 0)
+        # A function that returns what can be awaited is a handler.
+        await run.work(lambda task: server.handle(task))
+    assert run.run.stats.pages_new == 4
+
+
+async def test_crawl_that_has_not_begun_says_what_to_do(store: Store) -> None:
+    crawl = store.crawl("docs", seeds=[HOME])
+    with pytest.raises(BackendStateError, match="async with"):
+        await crawl.work(site().handle)
+    for name in ("run", "frontier"):
+        with pytest.raises(BackendStateError, match="async with"):
+            getattr(crawl, name)
+
+
+@pytest.mark.parametrize("config", ["docs_", StorageConfig()])
+def test_connect_refuses_other_settings(config: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^config: .*{type(config).__name__}"):
+        connect(config)

@@ -87,6 +87,20 @@ async def test_sync_index_follows_pages_that_are_new_changed_gone_and_back(
     assert index.texts() == await chunks_of_site(backend)
 
 
+async def test_sync_index_removes_the_chunks_of_a_page_that_is_empty_now(
+    backend: DynamoDBBackend, index: ReadableIndex
+) -> None:
+    await write(backend, "a", paragraphs("a", 3))
+    await write(backend, "b", paragraphs("b", 1))
+    await sync(backend, index)
+    await write(backend, "a", "")
+    assert await sync(backend, index) == SyncReport(indexed=1, deleted_chunks=3)
+    assert list(index.texts().values()) == [paragraphs("b", 1)]
+    await write(backend, "a", paragraphs("a", 2))
+    await sync(backend, index)
+    assert len(index.texts()) == 3
+
+
 async def test_sync_index_passes_batches_of_chunks_across_pages(backend: DynamoDBBackend) -> None:
     index = MemoryIndex()
     await fill(backend)

@@ -13,6 +13,7 @@ from ragcrawl_dynamo._changes.change import (
     LATEST_HOURS,
     SETTLE_SECONDS,
     VOID,
+    ChangeSlice,
     FeedCursor,
     LogEntry,
     LogPosition,
@@ -21,6 +22,7 @@ from ragcrawl_dynamo._changes.change import (
     next_order,
     settled_entries,
 )
+from ragcrawl_dynamo._dynamodb.cursors import pack
 from tests.support.factories import START, make_page
 
 
@@ -155,3 +157,136 @@ def test_feed_cursor_round_trip(shards: dict[str, int], listing: str | None) -> 
 def test_feed_cursor_refuses_any_other_text(text: str) -> None:
     with pytest.raises(InvalidCursorError):
         FeedCursor.decode(text, ["table", "site"])
+
+
+SCOPE = ["table", "site"]
+WHEN = START.timestamp()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        # No number, or none that a shard gives out.
+        [WHEN, {"s": 0}, None],
+        [WHEN, {"s": -1}, None],
+        [WHEN, {"s": True}, None],
+        [WHEN, {"s": 1.0}, None],
+        [WHEN, {"s": "1"}, None],
+        [WHEN, {"s": None}, None],
+        [WHEN, {"s": 1, "t": 0}, None],
+        [WHEN, ["s"], None],
+        [WHEN, None, None],
+        # No cursor of a listing.
+        [WHEN, {"s": 1}, 3],
+        [WHEN, {"s": 1}, ["page"]],
+        # No moment.
+        ["now", {"s": 1}, None],
+        [None, {"s": 1}, None],
+        [1e300, {"s": 1}, None],
+        [1e18, {"s": 1}, None],
+    ],
+)
+def test_feed_cursor_refuses_parts_that_it_never_had(parts: list[object]) -> None:
+    with pytest.raises(InvalidCursorError, match=r"^cursor: is damaged: pass the `cursor` of a slice"):
+        FeedCursor.decode(pack([*SCOPE, *parts]), SCOPE)
+
+
+@pytest.mark.parametrize("parts", [[], [WHEN], [WHEN, {"s": 1}]])
+def test_feed_cursor_refuses_too_few_parts(parts: list[object]) -> None:
+    with pytest.raises(InvalidCursorError):
+        FeedCursor.decode(pack(parts), [])
+
+
+@pytest.mark.parametrize("value", [3, None, {"a": 1}])
+def test_feed_cursor_refuses_values_that_are_no_text_or_no_list(value: object) -> None:
+    with pytest.raises(InvalidCursorError):
+        FeedCursor.decode(pack(value), SCOPE)  # type: ignore[arg-type] # as a caller may
+    with pytest.raises(InvalidCursorError):
+        FeedCursor.decode(value, SCOPE)  # type: ignore[arg-type] # as a caller may
+
+
+def test_feed_cursor_reads_the_first_number_and_the_first_listing() -> None:
+    assert FeedCursor.decode(pack([*SCOPE, WHEN, {"s": 1}, ""]), SCOPE) == FeedCursor(START, {"s": 1}, "")
+
+
+@pytest.mark.parametrize("scope", [["table", "other"], ["other", "site"], ["table"], ["table", "site", "x"]])
+def test_feed_cursor_is_of_one_site_of_one_table(scope: list[str]) -> None:
+    text = FeedCursor(START, {}).encode(SCOPE)
+    with pytest.raises(InvalidCursorError, match=r"^cursor: belongs to another site, or to a listing"):
+        FeedCursor.decode(text, scope)
+
+
+def test_feed_cursor_after_entries_goes_on_behind_the_last_one_of_each_shard() -> None:
+    cursor = FeedCursor(START, {"shard": 2, "other": 5}, "listing")
+    after = cursor.after([entry(2), entry(3)])
+    assert after == FeedCursor(START, {"shard": 4, "other": 5}, "listing")
+
+
+def test_log_entry_is_read_as_it_was_written() -> None:
+    logged = LogEntry(LogPosition("shard", 12), "created", "a~1b", 7, START)
+    item = logged.item("site", 30)
+    assert LogEntry.of("shard", item) == logged
+    assert item["expires_at"] == {"N": str(int(START.timestamp()) + 30 * 86_400)}
+    assert "expires_at" not in logged.item("site", None)
+
+
+def test_log_entry_of_a_number_that_was_given_up_names_no_page() -> None:
+    given_up = LogEntry(LogPosition("shard", 12), VOID, "", 0, START)
+    item = given_up.item("site", None)
+    assert sorted(item) == ["at", "kind", "page_id", "site_id"]
+    assert LogEntry.of("shard", item) == given_up
+
+
+@pytest.mark.parametrize(("age", "gap"), [(SETTLE_SECONDS - 0.001, 0), (SETTLE_SECONDS, 3)])
+def test_settled_gives_up_numbers_after_ten_seconds(age: float, gap: int) -> None:
+    settled = settled_entries(5, [entry(5), entry(9, age)], START)
+    assert numbers(settled.entries) == [5]
+    assert list(settled.gap) == [6, 7, 8][:gap]
+
+
+def test_settled_judges_a_gap_by_the_entry_above_it() -> None:
+    """A number was given out before those above it; how old those below it are says nothing."""
+    assert not settled_entries(5, [entry(5, 99), entry(7), entry(9, 99)], START).gap
+
+
+def test_change_slice_shows_where_it_ends() -> None:
+    part = ChangeSlice([], "cursor", is_end=True)
+    assert (part.cursor, part.is_end) == ("cursor", True)
+    assert repr(part) == "ChangeSlice([], cursor='cursor', is_end=True)"
+
+
+def test_latest_changes_leaves_out_a_page_that_is_older_than_its_entry_only() -> None:
+    pages = {"a": (make_page("a"), 5), "b": (make_page("b"), 1)}
+    latest = latest_changes(
+        [entry(1, page_id="a", order=6), entry(2, page_id="b")], pages, accept_stale=False
+    )
+    assert ([change.page.page_id for change in latest.changes], latest.stale_pages) == (["b"], {"a"})
+
+
+def test_latest_changes_says_how_many_entries_were_read_for_each_change() -> None:
+    pages = {"a": (make_page("a"), 7), "b": (make_page("b"), 3)}
+    entries = [entry(1, page_id="a", order=6), entry(2, page_id="b", order=3), entry(3, page_id="a", order=7)]
+    latest = latest_changes(entries, pages, accept_stale=False)
+    assert ([change.page.page_id for change in latest.changes], latest.entries_read) == (["b", "a"], [2, 3])
+
+
+def test_tip_is_behind_the_newest_entry_that_is_an_hour_old() -> None:
+    hour = 3600 * LATEST_HOURS
+    assert lowest_open_number(1, [entry(9), entry(6, hour), entry(5, 2 * hour)], START) == 7
+    assert lowest_open_number(1, [entry(9), entry(8), entry(6, hour - 1)], START) == 1
+    assert lowest_open_number(8, [entry(9), entry(8)], START) == 10
+    assert lowest_open_number(8, [entry(9), entry(7)], START) == 8
+    assert lowest_open_number(8, [entry(9), entry(6)], START) == 7
+
+
+@pytest.mark.parametrize(
+    ("previous", "order"), [(None, 5_000_000), (4_999_999, 5_000_000), (5_000_000, 5_000_001)]
+)
+def test_next_order_is_the_moment_in_microseconds_unless_that_is_too_low(
+    previous: int | None, order: int
+) -> None:
+    assert next_order(previous, datetime.fromtimestamp(5, UTC)) == order
+
+
+def test_next_order_of_a_first_change_is_never_negative() -> None:
+    assert next_order(None, datetime(1969, 1, 1, tzinfo=UTC)) == 0

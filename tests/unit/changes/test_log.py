@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ragcrawl_dynamo import ChangeKind
+from ragcrawl_dynamo import ChangeKind, EndpointUnreachableError
 from ragcrawl_dynamo._changes.change import VOID, LogPosition
 from ragcrawl_dynamo._changes.log import ChangeLog, PendingEntry
 from ragcrawl_dynamo._dynamodb.transactions import Refusal, Transaction
@@ -27,10 +28,13 @@ class Shards:
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {}
         self.takes: asyncio.Event | None = None
+        self.error: Exception | None = None
 
     async def answer(self, operation: str, request: dict[str, Any]) -> Any:
         match operation:
             case "put_item":
+                if self.error is not None:
+                    raise self.error
                 if self.takes is not None:
                     await self.takes.wait()
                 self.records[request["Item"]["page_id"]["S"]] = request["Item"]
@@ -170,6 +174,16 @@ async def test_a_number_of_the_former_shard_that_is_freed_meanwhile_is_not_used_
         assert await numbers(log, 1) == [2]
 
 
+async def test_a_number_that_was_freed_in_the_former_shard_is_not_used_in_the_next() -> None:
+    clock, shards = ManualClock(), Shards()
+    async with opened(shards, clock) as (log, _):
+        former = [await append(log) for _ in range(5)]
+        clock.advance(61)
+        log.note_refusal("site", former[4], refusal("None"))
+        shards.records.clear()
+        assert await numbers(log, 3) == [1, 2, 3]
+
+
 async def test_close_leaves_each_shard_with_its_next_number() -> None:
     async with opened(Shards(), ManualClock()) as (log, client):
         await numbers(log, 3)
@@ -188,3 +202,61 @@ async def test_a_process_leaves_the_shard_that_it_has_not_used_for_longest(count
             await log.append(f"site{i}", "page", ChangeKind.CREATED, None)
         left = [request["Key"] for operation, request in client.requests if operation == "update_item"]
         assert [key["site_id"]["S"] for key in left] == ["#site0"] * (count - 256)
+
+
+async def test_a_number_is_used_again_within_a_minute_however_long_the_process_runs() -> None:
+    clock = ManualClock()
+    clock.advance(10_000)
+    async with opened(Shards(), clock) as (log, client):
+        entry = await append(log)
+        log.note_refusal("site", entry, refusal("None"))
+        clock.advance(59)
+        assert await numbers(log, 2) == [1, 2]
+        # The shard was not verified again.
+        assert [operation for operation, _ in client.requests] == ["query", "put_item"]
+
+
+async def test_an_entry_expires_after_the_retention_of_changes() -> None:
+    clock = ManualClock()
+    async with opened(Shards(), clock) as (log, _):
+        entry = await append(log)
+    assert entry.item["expires_at"] == {"N": str(int(clock.now().timestamp()) + 30 * 86_400)}
+
+
+async def test_the_time_of_changes_is_that_of_dynamodb() -> None:
+    """A clock that is ahead would hide changes from readers that begin."""
+    clock = ManualClock()
+    async with open_gateway(Shards().answer) as (gateway, _):
+        log = ChangeLog(gateway, PAGES, clock)
+        gateway.server_clock.offset = 100.0
+        assert log.now() == clock.now() - timedelta(seconds=100)
+
+
+async def test_a_site_whose_shard_is_forgotten_gets_another_one() -> None:
+    shards = Shards()
+    async with opened(shards, ManualClock()) as (log, _):
+        first = await append(log)
+        await log.append("other", "page", ChangeKind.CHANGED, None)
+        shards.records.clear()
+        log.forget("site")
+        anew = await append(log)
+        assert anew.position.sequence_number == 1
+        assert anew.position.shard != first.position.shard
+        other = await log.append("other", "page", ChangeKind.CHANGED, None)
+        assert other is not None
+        assert other.position.sequence_number == 2
+        # A site without a shard can be deleted too.
+        log.forget("never changed")
+
+
+async def test_close_leaves_no_shard_that_could_not_be_taken() -> None:
+    clock, shards = ManualClock(), Shards()
+    async with opened(shards, clock) as (log, client):
+        await append(log)
+        shards.records.clear()
+        clock.advance(61)
+        shards.error = OSError("no network")
+        with pytest.raises(EndpointUnreachableError):
+            await append(log)
+        await log.close()
+        assert "update_item" not in [operation for operation, _ in client.requests]

@@ -98,10 +98,11 @@ def kept(page: Page | None) -> dict[str, Any]:
     return {name: getattr(page, name) if page else make_page().__dict__[name] for name in names}
 
 
-def check_fresh(decision: Decision, stored: Page | None, status: int) -> None:
-    """The server has answered for the page just now."""
+def check_fresh(decision: Decision, stored: Page | None, status: int, answer: int | None = None) -> None:
+    """The server has answered for the page just now, with its status or another one."""
     page = decision.page
     assert decision.is_stored
+    assert decision.status == (answer or status)
     assert (page.status_code, page.last_seen, page.last_crawled) == (status, NOW, NOW)
     assert (page.error_count, page.last_error) == (0, None)
     assert page.first_seen == (stored.first_seen if stored else START - timedelta(days=99))
@@ -166,13 +167,20 @@ def test_decide_not_modified(state: str, with_version: bool) -> None:
     is_revived = state in ("gone", "moved")
     assert decision.outcome is (CommitOutcome.REVIVED if is_revived else CommitOutcome.UNCHANGED)
     check_changed(decision, stored, ChangeKind.CREATED if is_revived else None)
-    check_fresh(decision, stored, 304)
+    # The status is that of the content, and never that of an error before.
+    check_fresh(decision, stored, 200, answer=304)
     assert not decision.writes_version
     assert kept(decision.page) == kept(stored)
     assert (decision.page.is_tombstone, decision.page.redirect_url) == (False, None)
     # The answer has no etag: the page keeps the etag of its content.
     assert (decision.page.etag, decision.page.last_modified) == ("old etag", "today")
     assert decision.item_status is FrontierStatus.COMPLETED
+
+
+def test_decide_not_modified_keeps_the_status_of_the_content() -> None:
+    stored = make_page("page", **_CRAWLED, **_CONTENT, status_code=206)
+    decision = decide(stored, fetched(NOT_MODIFIED), None, NOT_MODIFIED, NOW)
+    assert (decision.page.status_code, decision.status) == (206, 304)
 
 
 @states
@@ -222,6 +230,7 @@ def test_decide_denied_and_failed_keep_the_content(state: str, kind: ResponseKin
     is_denied = kind is DENIED
     outcome = CommitOutcome.DENIED if is_denied else CommitOutcome.FAILED
     assert decision.outcome is outcome
+    assert decision.status == STATUSES[kind]
     assert decision.change is None
     assert not decision.writes_version
     assert decision.item_status is (FrontierStatus.SKIPPED if is_denied else FrontierStatus.FAILED)
@@ -319,3 +328,21 @@ def test_kind_of_refuses_arguments_that_contradict_each_other(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         kind_of(page, None, kind)
+
+
+def test_decide_content_brings_back_a_page_that_the_caller_read_as_a_tombstone() -> None:
+    decision, _ = decided("gone", CONTENT, make_version("v2"), is_tombstone=True)
+    assert not decision.page.is_tombstone
+
+
+def test_decide_content_without_headers_keeps_none_of_the_content_before() -> None:
+    """The etag of the old content would let the next fetch be answered with 304."""
+    decision, _ = decided("content", CONTENT, make_version("v2", content_hash="two"))
+    assert (decision.page.etag, decision.page.last_modified) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [DENIED, FAILED])
+def test_decide_of_an_unknown_page_goes_by_the_status_of_the_version(kind: ResponseKind) -> None:
+    version = make_version("v2", status_code=STATUSES[kind] or 0)
+    decision, _ = decided("new", kind, version, status_code=None)
+    assert decision.page.status_code == STATUSES[kind]

@@ -43,6 +43,14 @@ def test_part_items_hold_the_body_in_order_and_none_is_too_large(size: int) -> N
     assert {body_entry(key) == (HEAD, BODY.location) for key in keys} == {True}
 
 
+def test_part_items_are_as_large_as_moto_allows() -> None:
+    # moto counts bytes by their base64 text: four characters for three bytes.
+    first, *_ = part_items(BODY, bytes(700_000), writer_token(), 1_767_225_600)
+    data = len(first["data"]["B"])
+    as_text = item_size(first) - data + -(-data // 3) * 4
+    assert MAX_ITEM_BYTES - 16 <= as_text <= MAX_ITEM_BYTES
+
+
 def test_part_items_hold_the_token_of_their_write() -> None:
     one, two = writer_token(), writer_token()
     part, *_ = part_items(BODY, b"data", one, 7)
@@ -57,6 +65,13 @@ def test_write_units_are_those_of_the_items(size: int) -> None:
     parts = part_items(BODY, bytes(size), writer_token(), 1_781_234_567)
     units = sum(-(-item_size(part) // 1024) for part in parts)
     assert write_units(HEAD, manifest(size, parts=len(parts))) == units
+
+
+def test_pointer_items_name_the_object_in_the_one_part_of_a_body() -> None:
+    (pointer,) = pointer_items(BODY, "bodies/1", writer_token(), 9)
+    assert {name: pointer[name] for name in ("page_id", "version_key")} == BODY.part_key(0)
+    assert (pointer["object_key"], pointer["data"]) == ({"S": "bodies/1"}, {"B": b""})
+    assert pointer["indexed_site"] == {"S": "site"}
 
 
 def test_write_units_of_a_body_in_the_bucket_are_those_of_its_pointer() -> None:

@@ -35,6 +35,42 @@ def test_manifest_round_trip(version: Any) -> None:
     assert Manifest.from_attribute(manifest.to_attribute()) == manifest
 
 
+def test_manifest_of_a_body_in_the_bucket_names_its_object() -> None:
+    manifest = Manifest(5, 3, bytes(32), parts=1, object_key="bodies/1")
+    attribute: Any = manifest.to_attribute()
+    assert attribute["M"]["object_key"] == {"S": "bodies/1"}
+    assert Manifest.from_attribute(attribute) == manifest
+    of_parts: Any = replace(manifest, object_key=None).to_attribute()
+    assert "object_key" not in of_parts["M"]
+    assert "place" not in of_parts["M"]
+
+
+def test_pack_and_unpack_round_trip_of_several_lines_and_of_many_megabytes() -> None:
+    version = make_version(markdown="a\nb\n" * MB, plain_text="\n")
+    fields = unpack(*packed(version), max_bytes=100 * MB)
+    assert (fields["markdown"], fields["plain_text"]) == (version.markdown, "\n")
+
+
+@pytest.mark.parametrize(("size", "level", "used"), [(MB, 19, 19), (MB + 1, 19, 9), (MB + 1, 3, 3)])
+def test_pack_lowers_the_level_of_a_large_body(
+    size: int, level: int, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = []
+    real_compressor = zstandard.ZstdCompressor
+
+    def compressor(*, level: int) -> zstandard.ZstdCompressor:
+        levels.append(level)
+        return real_compressor(level=1)
+
+    monkeypatch.setattr("ragcrawl_dynamo._content.packing.zstandard.ZstdCompressor", compressor)
+    # The header has the sizes of the fields: as many digits in both.
+    other_bytes = pack(make_version(markdown="x" * MB), level=1, max_bytes=2 * MB)[0].raw_bytes - MB
+    levels.clear()
+    manifest, _ = pack(make_version(markdown="x" * (size - other_bytes)), level=level, max_bytes=2 * MB)
+    assert manifest.raw_bytes == size
+    assert levels == [used]
+
+
 def test_pack_compresses_similar_texts_together() -> None:
     text = factories.dense_text(30)
     alone, both = packed(make_version(markdown=text)), packed(make_version(markdown=text, plain_text=text))
@@ -64,6 +100,14 @@ def test_pack_refuses_a_body_over_the_limit_with_both_sizes() -> None:
     assert caught.value.limit == 1000
 
 
+def test_pack_takes_a_body_of_exactly_the_limit() -> None:
+    version = make_version(html="x" * 1000)
+    manifest, _ = packed(version)
+    assert pack(version, level=3, max_bytes=manifest.raw_bytes)[0] == manifest
+    with pytest.raises(ContentTooLargeError):
+        pack(version, level=3, max_bytes=manifest.raw_bytes - 1)
+
+
 def manifest_of(raw: bytes, data: bytes, **changes: Any) -> Manifest:
     return replace(Manifest(len(raw), len(data), sha256(raw).digest()), **changes)
 
@@ -84,13 +128,33 @@ def test_unpack_refuses_any_other_bytes(data: bytes) -> None:
 
 def test_unpack_notices_a_wrong_declared_size() -> None:
     manifest, data = packed(make_version(markdown="x" * 1000))
-    for size in (0, 1, manifest.raw_bytes - 1, manifest.raw_bytes + 1, MB):
-        with pytest.raises(ContentError, match=r"after decompression|checksum"):
+    for size in (0, 1, manifest.raw_bytes - 1):
+        with pytest.raises(ContentError, match=rf"has more than {size:,} bytes after decompression"):
+            unpack(replace(manifest, raw_bytes=size), data, max_bytes=MB)
+    for size in (manifest.raw_bytes + 1, MB):
+        with pytest.raises(ContentError, match=rf"has fewer than {size:,} bytes after decompression"):
             unpack(replace(manifest, raw_bytes=size), data, max_bytes=MB)
     with pytest.raises(ContentError, match="1,048,577 bytes, more than max_content_bytes = 1,048,576"):
         unpack(replace(manifest, raw_bytes=MB + 1), data, max_bytes=MB)
     with pytest.raises(ContentError, match="bytes, and 5 were saved"):
         unpack(replace(manifest, stored_bytes=5), data, max_bytes=MB)
+
+
+def test_unpack_of_other_content_of_the_same_size_says_that_its_checksum_differs() -> None:
+    raw = b'{"markdown": 1}\na'
+    data = zstandard.compress(raw)
+    assert unpack(manifest_of(raw, data), data, max_bytes=MB) == {"markdown": "a"}
+    with pytest.raises(ContentError, match=r"^its checksum is not the one that was saved with it"):
+        unpack(manifest_of(raw, data, digest=bytes(32)), data, max_bytes=MB)
+
+
+def test_unpack_says_why_content_cannot_be_read() -> None:
+    with pytest.raises(ContentError, match="cannot be decompressed: "):
+        unpack(Manifest(4, 4, bytes(32)), b"data", max_bytes=MB)
+    raw = b"no line"
+    data = zstandard.compress(raw)
+    with pytest.raises(ContentError, match="its form is unknown: ValueError"):
+        unpack(manifest_of(raw, data), data, max_bytes=MB)
 
 
 def bomb(size: int, *, declare: bool) -> bytes:

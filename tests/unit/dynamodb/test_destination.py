@@ -53,6 +53,13 @@ QUICK: dict[str, Any] = {"retry_base_delay": 0.001, "retry_attempts": 2, "call_t
         ({}, {"AWS_PROFILE": "crawler"}, "eu-west-3", "profile 'crawler'"),
         ({}, {}, "eu-south-1", "profile 'default'"),
         ({}, {"AWS_CONFIG_FILE": "/none"}, "us-east-1", "default"),
+        (
+            {"region": "eu-north-1"},
+            {"RAGCRAWL_DYNAMO_REGION": "eu-north-1"},
+            "eu-north-1",
+            "RAGCRAWL_DYNAMO_REGION",
+        ),
+        ({"region": "eu-north-1"}, {"RAGCRAWL_DYNAMO_REGION": "eu-west-1"}, "eu-north-1", "setting region"),
     ],
 )
 def test_region_is_that_of_the_setting_the_environment_or_the_profile(
@@ -70,6 +77,7 @@ def test_region_is_that_of_the_setting_the_environment_or_the_profile(
 
 
 SERVICE, ALL = "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"
+VARIABLE = "RAGCRAWL_DYNAMO_ENDPOINT_URL"
 ONE, TWO = "http://127.0.0.1:1", "http://127.0.0.2:1"
 
 
@@ -77,6 +85,7 @@ ONE, TWO = "http://127.0.0.1:1", "http://127.0.0.2:1"
     ("settings", "variables", "url", "source"),
     [
         ({"endpoint_url": ONE}, {SERVICE: TWO}, ONE, "setting endpoint_url"),
+        ({"endpoint_url": ONE}, {VARIABLE: ONE}, ONE, VARIABLE),
         ({}, {SERVICE: ONE, ALL: TWO}, ONE, SERVICE),
         ({"profile": "crawler"}, {ALL: TWO}, TWO, ALL),
         ({"profile": "crawler"}, {ALL: ""}, "http://127.0.0.4:1", "services of profile 'crawler'"),

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from ragcrawl_dynamo import (
     ThrottledError,
     WrongEventLoopError,
 )
+from ragcrawl_dynamo._dynamodb import reachability
 from ragcrawl_dynamo._dynamodb.gateway import Gateway
 from ragcrawl_dynamo._dynamodb.metrics import Metrics
 from tests.support.fakes import FAST, FakeClient, client_error, open_gateway, scripted
@@ -104,6 +107,91 @@ async def test_gateway_logs_each_retry_without_stored_data(caplog: pytest.LogCap
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["GetItem on t failed (ThrottlingException), attempt 1; retry in 0.000 s"]
     assert "secret-id" not in caplog.text
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time by which outages are measured, in its only element."""
+    now = [100.0]
+    monkeypatch.setattr(reachability, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def silent(seconds: list[float], failures: int, pause: float, first: Any = None) -> Any:
+    """Gives a first answer, then none for so many attempts, each of which takes a pause, and then answers."""
+    answers = [] if first is None else [first]
+    left = failures
+
+    def answer(operation: str, request: Any) -> Any:
+        nonlocal left
+        if answers or not left:
+            return scripted(answers.pop() if answers else {})(operation, request)
+        left -= 1
+        seconds[0] += pause
+        raise EndpointConnectionError(endpoint_url="http://x")
+
+    return answer
+
+
+PATIENT = FAST.model_copy(update={"retry_attempts": 100})
+
+
+async def test_gateway_logs_an_outage_when_it_begins_every_ten_seconds_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture, seconds: list[float]
+) -> None:
+    caplog.set_level(logging.DEBUG, "ragcrawl_dynamo")
+    async with open_gateway(silent(seconds, 24, 1.0), PATIENT) as (gateway, _):
+        await gateway.call("GetItem", GET)
+        await gateway.call("GetItem", GET)
+    first, *others = warnings_of(caplog)
+    assert first.startswith("GetItem on t failed (EndpointConnectionError), attempt 1; retry in ")
+    assert others == [
+        "DynamoDB still does not answer, after 11 attempts in 10.0 s; it is tried again",
+        "DynamoDB still does not answer, after 21 attempts in 20.0 s; it is tried again",
+        "DynamoDB answers again, after 24 failed attempts in 23.0 s",
+    ]
+    assert len([text for text in caplog.messages if "attempt" in text and "failed (" in text]) == 24
+
+
+async def test_gateway_logs_a_single_failure_once(
+    caplog: pytest.LogCaptureFixture, seconds: list[float]
+) -> None:
+    """An answer with an error ends an outage too."""
+    script = scripted(DROPPED, THROTTLED, DROPPED, {})
+    async with open_gateway(script) as (gateway, _):
+        await gateway.call("GetItem", GET)
+    texts = [text.partition(",")[0] for text in warnings_of(caplog)]
+    assert texts == [
+        "GetItem on t failed (ConnectionClosedError)",
+        "GetItem on t failed (ThrottlingException)",
+        "GetItem on t failed (ConnectionClosedError)",
+    ]
+
+
+@pytest.mark.parametrize(("pause", "requests"), [(3.0, 5), (4.9, 4), (11.0, 2)])
+async def test_gateway_gives_up_soon_on_an_endpoint_that_has_never_answered(
+    seconds: list[float], pause: float, requests: int
+) -> None:
+    """Ten seconds after the first failure: twice connect_timeout."""
+    async with open_gateway(silent(seconds, 99, pause), PATIENT) as (gateway, client):
+        with pytest.raises(EndpointUnreachableError):
+            await gateway.call("DescribeTable", {"TableName": "t"})
+        assert len(client.requests) == requests
+
+
+@pytest.mark.parametrize("first", [{}, client_error("ResourceNotFoundException")], ids=["answer", "error"])
+async def test_gateway_is_patient_with_an_endpoint_that_has_answered(
+    seconds: list[float], first: Any
+) -> None:
+    async with open_gateway(silent(seconds, 20, 5.0, first), PATIENT) as (gateway, client):
+        with contextlib.suppress(TableNotFoundError):
+            await gateway.call("DescribeTable", {"TableName": "t"})
+        await gateway.call("DescribeTable", {"TableName": "t"})
+        assert len(client.requests) == 22
 
 
 @pytest.mark.parametrize(

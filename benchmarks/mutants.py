@@ -1,11 +1,10 @@
 """Tests the tests of a room: changes one thing in its code at a time, and runs the tests that reach it.
 
 `make mutants ROOM=_commit` runs it, and writes the mutants that no test has noticed into
-`build/mutants/_commit.md`.
-mutmut makes the mutants, and forks a process for each. The tests are those of the room in tests/unit, and
-those in tests/contract on moto, which answers in the same process. A mutant that breaks a type counts as
-noticed, since `make lint` checks types. Of a room with more mutants than two cores can try in a quarter of an
-hour, a share is tried, which is chosen by the names of the mutants.
+`build/mutants/_commit.md`. mutmut makes the mutants, and forks a process for each. The tests are those of the
+room in tests/unit, and those in tests/contract on moto, which answers in the same process. A mutant that
+breaks a type counts as noticed, since `make lint` checks types. Of a room with more mutants than two cores
+can try in a quarter of an hour, a share is tried, which is chosen by the names of the mutants.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ import time
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from mutmut.mutation.data import SourceFileMutationData
-
-ROOT = Path(__file__).parent.parent
+from benchmarks.machine import ROOT, markdown
+from benchmarks.report import Origin, Part, save
 
 # At most this many mutants are tried: 2 cores need a quarter of an hour for them.
 MOST_TRIED = 2500
@@ -46,7 +43,7 @@ def prepare(folder: Path, room: str, modules: list[str], kinds: tuple[str, ...])
         modules: The modules of it to change; all if there are none.
         kinds: The folders of tests whose tests of the room are run.
     """
-    for name in ("ragcrawl_dynamo", "tests", "tools"):
+    for name in ("ragcrawl_dynamo", "tests", "benchmarks"):
         # Mutants of files that have not changed keep their results.
         shutil.copytree(
             ROOT / name,
@@ -72,26 +69,29 @@ def _copy_if_changed(source: str, target: str) -> None:
 def run(room: str, most: int) -> None:
     """Makes the mutants in the working folder, and tries them."""
     from mutmut import __main__ as mutmut
+    from mutmut.stats import status_by_exit_code
     from mutmut.utils import file_utils
 
     Path("mutants").mkdir(exist_ok=True)
     file_utils.copy_src_dir()
     file_utils.copy_also_copy_files()
     file_utils.setup_source_paths()
-    mutmut.create_mutants(2)
+    processes = os.cpu_count() or 2
+    mutmut.create_mutants(processes)
     known = [(data, name) for data in load(room) for name in data.exit_code_by_key]
     share = max(1, -(-len(known) // most))
     for data, name in known:
         if zlib.crc32(name.encode()) % share:
             data.exit_code_by_key[name] = SKIPPED
-        elif data.exit_code_by_key[name] == SKIPPED:
+        elif status_by_exit_code[data.exit_code_by_key[name]] not in NOTICED:
+            # It was left out, or survived tests that may be better now.
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
-    mutmut._run((), 2)
+    mutmut._run((), processes)
 
 
-def load(room: str) -> list[SourceFileMutationData]:
+def load(room: str) -> list[Any]:
     """Loads what is known of the mutants of each module."""
     from mutmut.mutation.data import SourceFileMutationData
 
@@ -103,67 +103,77 @@ def load(room: str) -> list[SourceFileMutationData]:
     return loaded
 
 
-def report(room: str, target: Path, seconds: float) -> bool:
-    """Prints how many mutants of each module were noticed, and writes the others into a file.
-
-    Returns:
-        Whether the share of those that were noticed is large enough.
-    """
+def count(room: str, survivors: Path) -> dict[str, dict[str, int]]:
+    """Counts the mutants of each module by their fate, and writes those that survived into a file."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
     from mutmut.stats import status_by_exit_code
 
-    totals: Counter[str] = Counter()
+    modules: dict[str, dict[str, int]] = {}
     lines = []
-    print(f"{'module':<24}{'tried':>8}{'noticed':>9}{'survived':>10}{'no test':>9}{'share':>8}")
     for data in load(room):
-        statuses = Counter(status_by_exit_code[code] for code in data.exit_code_by_key.values())
-        skipped = statuses.pop("skipped", 0)
-        if statuses:
-            print_row(Path(data.path).stem, statuses)
-        totals += statuses
-        totals["skipped"] += skipped
+        modules[Path(data.path).stem] = Counter(
+            status_by_exit_code[c] for c in data.exit_code_by_key.values()
+        )
         for name, code in data.exit_code_by_key.items():
             if (status := status_by_exit_code[code]) not in NOTICED and code != SKIPPED:
                 diff = get_diff_for_mutant(name, path=data.path).splitlines()
                 changed = "\n".join(line for line in diff[2:] if line[:1] in "+-")
                 lines.append(f"## {name}: {status}\n\n```diff\n{changed}\n```\n")
-    skipped = totals.pop("skipped", 0)
-    print_row("all", totals)
-    print(f"{skipped} left out; {seconds:.0f} s. The others: {target.relative_to(ROOT)}")
-    target.write_text("\n".join(lines))
-    return share_of(totals) >= FLOOR
+    survivors.write_text("\n".join(lines))
+    return modules
 
 
-def share_of(statuses: Counter[str]) -> float:
-    """Returns which share of the mutants was noticed."""
-    return sum(statuses[status] for status in NOTICED) / statuses.total()
+def table(figures: dict[str, Any]) -> list[str]:
+    """Formats the counts of a room as a table."""
+    modules: dict[str, Counter[str]] = {name: Counter(counts) for name, counts in figures["modules"].items()}
+    modules["all"] = sum(modules.values(), Counter())
+    rows = [["module", "mutants", "tried", "noticed", "of them by types", "survived", "share noticed"]]
+    for name, counts in modules.items():
+        tried, noticed = counts.total() - counts["skipped"], noticed_of(counts)
+        if tried:
+            numbers = (counts.total(), tried, noticed, counts["caught by type check"], tried - noticed)
+            rows.append([name, *(f"{number:,}" for number in numbers), f"{100 * noticed / tried:.1f} %"])
+    return markdown(rows)
 
 
-def print_row(name: str, statuses: Counter[str]) -> None:
-    """Prints the figures of one module."""
-    noticed = sum(statuses[status] for status in NOTICED)
-    survived, untested = statuses["survived"], statuses["no tests"]
-    share = share_of(statuses)
-    print(f"{name:<24}{statuses.total():>8,}{noticed:>9,}{survived:>10,}{untested:>9,}{share:>8.1%}")
+def noticed_of(counts: Counter[str]) -> int:
+    """Returns how many mutants were noticed."""
+    return sum(counts[status] for status in NOTICED)
+
+
+PARTS: dict[str, Part] = {"modules": table}
 
 
 def main() -> None:
-    """Runs one room."""
+    """Runs one room. Without options it stores the counts for docs/mutants.md."""
     parser = argparse.ArgumentParser(description="Changes a room, one thing at a time, and runs its tests.")
     parser.add_argument("room", help="a folder of ragcrawl_dynamo, such as _commit")
     parser.add_argument("modules", nargs="*", help="only these modules of it")
     parser.add_argument("--most", type=int, default=MOST_TRIED, help="try at most about so many mutants")
     parser.add_argument("--unit", action="store_true", help="run unit tests only, without those on moto")
-    arguments = parser.parse_args()
-    folder = ROOT / "build" / "mutants" / arguments.room
+    args = parser.parse_args()
+    is_full = vars(args) == vars(parser.parse_args([args.room]))
+    origin = Origin.here(f"make mutants ROOM={args.room}", engine=False)
+    # mutmut does not make mutants of a file that it has copied without them.
+    folder = ROOT / "build" / "mutants" / "-".join([args.room, *args.modules])
+    if is_full:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = ("unit",) if arguments.unit else ("unit", "contract")
-    prepare(folder, arguments.room, arguments.modules, kinds)
+    prepare(folder, args.room, args.modules, ("unit",) if args.unit else ("unit", "contract"))
     os.chdir(folder)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.monotonic()
-    run(arguments.room, arguments.most)
-    sys.exit(not report(arguments.room, folder.with_suffix(".md"), time.monotonic() - started))
+    run(args.room, args.most)
+    survivors = folder.with_suffix(".md")
+    modules = count(args.room, survivors)
+    figures = {"seconds": round(time.monotonic() - started), "modules": modules}
+    print("\n".join(table(figures)))
+    print(f"{figures['seconds']} seconds. The survivors: {survivors}")
+    if is_full:
+        save(f"mutants{args.room}", origin, figures)
+    total = sum((Counter(counts) for counts in modules.values()), Counter())
+    share = noticed_of(total) / (total.total() - total["skipped"])
+    sys.exit(None if share >= FLOOR else f"the tests have noticed less than {FLOOR:.0%}")
 
 
 if __name__ == "__main__":
