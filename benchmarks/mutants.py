@@ -88,6 +88,8 @@ def run(room: str, most: int) -> None:
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
+    # Which tests reach a function is known of the modules of the last run only.
+    Path("mutants", "mutmut-stats.json").unlink(missing_ok=True)
     mutmut._run((), processes)
 
 

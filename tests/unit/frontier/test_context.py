@@ -1,4 +1,4 @@
-"""What the parts of a run's queue share: what this process notes of its own writes, and what it owns."""
+"""The objects that the parts of a run's queue share: notes of this process's own writes, and its share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the conditional writes of queue items decide, and what they leave; with items in memory."""
+"""Conditional writes of queue items: which items they refuse, and how they change others."""
 
 from __future__ import annotations
 
