@@ -356,3 +356,14 @@ async def test_work_of_claims_is_done_again_until_their_leases_count_as_lost() -
             await working
     # It is tried each second. The allowed skew of the clocks is two seconds.
     assert calls == [0.0, 1.0, 2.0]
+
+
+def test_updated_host_keeps_its_known_items_unless_another_process_has_changed_it() -> None:
+    run = run_with()
+    host = run.view.bench.hosts[HOST]
+    host.offer(candidate("a"))
+    place = candidate("a", priority=1).order
+    run.note_updates([Updated(host.order, record(place=place))])
+    assert names(host.ready) == ["a"]
+    run.note_updates([Updated(listed(priority=9), record(place=place))])
+    assert host.ready == []

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from ragcrawl_dynamo._frontier import unused_leases as module
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
@@ -161,3 +162,31 @@ async def test_nothing_is_done_for_no_claims() -> None:
     unused.unused.give_back([])
     await settle()
     assert unused.reads == []
+
+
+async def test_pauses_grow_with_the_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    unused = Unused()
+    unused.error = BUSY
+    failures: list[int] = []
+
+    def jitter(config: object, count: int) -> float:
+        failures.append(count)
+        return 1.0
+
+    monkeypatch.setattr(module, "full_jitter", jitter)
+    unused.unused.give_back([claim("a")])
+    for _ in range(3):
+        await unused.pass_seconds(1)
+    assert failures == [1, 2, 3, 4]
+    unused.error = None
+    await unused.unused.close()
+
+
+async def test_lease_that_ends_now_is_not_given_back_any_more() -> None:
+    unused = Unused()
+    unused.run.clock.advance(30)
+    unused.error = BUSY
+    unused.unused.give_back([claim("a")])
+    await settle()
+    # It was tried once.
+    await asyncio.wait_for(unused.unused._tasks.join(), 1)
