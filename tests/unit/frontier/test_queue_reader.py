@@ -354,7 +354,7 @@ async def test_queues_of_items_that_cannot_be_read_are_read_again() -> None:
 
 
 async def test_learn_goes_on_after_items_of_unknown_hosts_and_those_that_have_ended() -> None:
-    host = known(candidate("ended"), candidate("free"))
+    host = known(candidate("ended"))
     run, reader = run_with(host)
     run.fake_queues.shards[HOST, 0] = [candidate("free")]
     await reader.learn([candidate("x", host="unknown"), candidate("ended"), candidate("free")])
