@@ -1,4 +1,4 @@
-"""The control of a run: what it allows, and which writes it takes; on a client that follows a script."""
+"""Reads and conditional updates of a run's control; on a client that answers from a script."""
 
 from __future__ import annotations
 
@@ -139,6 +139,14 @@ async def test_swapped_ids_are_refused_if_nothing_is_stored(swapped: str) -> Non
 async def test_run_of_another_site_with_the_id_of_this_site_is_no_swap() -> None:
     script = Script(get_item=[{}, {}, stored(RunControl(run="site", site_id="third"))])
     assert await script.run(lambda store: store.read()) is None
+
+
+async def test_run_with_the_id_of_its_site_cannot_be_swapped() -> None:
+    script = Script()
+    async with open_gateway(script._answer) as (gateway, client):
+        first = RunControl(run="same", site_id="same")
+        assert await ControlStore(gateway, Tables.of(""), first, LinkRules()).read() is None
+    assert [request["Key"] for _, request in client.requests] == [control_key("same")]
 
 
 # The first control
@@ -381,9 +389,9 @@ async def test_run_is_not_finished_if_an_item_was_added_meanwhile() -> None:
 
 
 async def test_run_is_finished_if_the_answer_to_its_own_proof_was_lost() -> None:
-    own_proof = {"finished_by": {"S": "proof"}}
-    assert await end(Script(update_item=[refused(STORED, **own_proof)]), {"completed": 3}) is True
-    assert await end(Script(update_item=[refused(STORED, **own_proof)]), None) is False
+    proof = {"finished_by": {"S": "proof"}}
+    assert await end(Script(update_item=[refused(STORED, **proof)]), {"completed": 3}) is True
+    assert await end(Script(update_item=[refused(STORED, **proof)]), None) is False
 
 
 @pytest.mark.parametrize("proof", [{"verifying": "proof"}, {"finished_by": "proof"}])
