@@ -1,10 +1,9 @@
-"""Tests the tests of a room: changes one thing in its code at a time, and runs the tests that reach it.
+"""Tests the unit tests of a room: changes one thing in its code at a time, and runs the tests that reach it.
 
 `make mutants ROOM=_commit` runs it, and writes the mutants that no test has noticed into
-`build/mutants/_commit.md`. mutmut makes the mutants, and forks a process for each. The tests are those of the
-room in tests/unit, and those in tests/contract on moto, which answers in the same process. A mutant that
-breaks a type counts as noticed, since `make lint` checks types. Of a room with more mutants than two cores
-can try in a quarter of an hour, a share is tried, which is chosen by the names of the mutants.
+`build/mutants/_commit.md`. mutmut makes the mutants, and forks a process for each. A mutant that breaks a
+type counts as noticed, since `make lint` checks types. Of a room with more mutants than two cores can try in
+a quarter of an hour, a share is tried, which is chosen by the names of the mutants.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from benchmarks.machine import ROOT, markdown
 from benchmarks.report import Origin, Part, save
 
 # At most this many mutants are tried: 2 cores need a quarter of an hour for them.
-MOST_TRIED = 2500
+MOST_TRIED = 5000
 
 # The share of the mutants that a room's tests must notice.
 FLOOR = 0.85
@@ -34,14 +33,13 @@ NOTICED = frozenset({"killed", "timeout", "caught by type check"})
 SKIPPED = 34
 
 
-def prepare(folder: Path, room: str, modules: list[str], kinds: tuple[str, ...]) -> None:
+def prepare(folder: Path, room: str, modules: list[str]) -> None:
     """Copies what the mutants need into a folder, with mutmut's settings for the room.
 
     Args:
         folder: The folder.
         room: The folder of the package whose code is changed.
         modules: The modules of it to change; all if there are none.
-        kinds: The folders of tests whose tests of the room are run.
     """
     for name in ("ragcrawl_dynamo", "tests", "benchmarks"):
         # Mutants of files that have not changed keep their results.
@@ -52,8 +50,7 @@ def prepare(folder: Path, room: str, modules: list[str], kinds: tuple[str, ...])
             ignore=shutil.ignore_patterns("__pycache__"),
             copy_function=_copy_if_changed,
         )
-    subject = room.removeprefix("_")
-    tests = [path for kind in kinds if (ROOT / (path := f"tests/{kind}/{subject}")).exists()]
+    tests = [f"tests/unit/{room.removeprefix('_')}"]
     only = [f"ragcrawl_dynamo/{room}/{name}.py" for name in modules] or [f"ragcrawl_dynamo/{room}/*"]
     settings = (ROOT / "pyproject.toml").read_text()
     settings += f"only_mutate = {only}\npytest_add_cli_args_test_selection = {tests}\n"
@@ -88,6 +85,8 @@ def run(room: str, most: int) -> None:
             data.exit_code_by_key[name] = None
     for data in {id(data): data for data, _ in known}.values():
         data.save()
+    # Which tests reach a function is known of the modules of the last run only.
+    Path("mutants", "mutmut-stats.json").unlink(missing_ok=True)
     mutmut._run((), processes)
 
 
@@ -150,7 +149,6 @@ def main() -> None:
     parser.add_argument("room", help="a folder of ragcrawl_dynamo, such as _commit")
     parser.add_argument("modules", nargs="*", help="only these modules of it")
     parser.add_argument("--most", type=int, default=MOST_TRIED, help="try at most about so many mutants")
-    parser.add_argument("--unit", action="store_true", help="run unit tests only, without those on moto")
     args = parser.parse_args()
     is_full = vars(args) == vars(parser.parse_args([args.room]))
     origin = Origin.here(f"make mutants ROOM={args.room}", engine=False)
@@ -159,7 +157,7 @@ def main() -> None:
     if is_full:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(folder, args.room, args.modules, ("unit",) if args.unit else ("unit", "contract"))
+    prepare(folder, args.room, args.modules)
     os.chdir(folder)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.monotonic()

@@ -856,7 +856,7 @@ class StorageBackend(ABC):
         The consumer's cursor is kept with the site. It moves on after each slice, when the consumer asks for
         the change after the last one of the slice: by then all changes of the slice have been handled. A
         consumer that is killed gets the changes of its last slice again. `list_changes` documents the
-        changes and their cost.
+        changes, their order and their cost.
 
         With `include_content`, a change has the `version` that its `page` names: `version.version_id` equals
         `page.current_version_id`. The page may have changed since it was read; its next change then follows.

@@ -24,11 +24,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import SpanKind, StatusCode
-
 from ragcrawl_dynamo._dynamodb.metrics import Observer, RequestEvent
 from ragcrawl_dynamo._frontier.claim import Claim, LeaseObserver
+from ragcrawl_dynamo.errors import MissingExtraError
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace import SpanKind, StatusCode
+except ModuleNotFoundError:
+    raise MissingExtraError("ragcrawl_dynamo.telemetry", "otel") from None
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 SITE = "docs"
 HOST = "https://docs.example.org"
 COLUMNS = "120"
+PORT = 8000
 
 TEXTS = {
     "/": ["# Example\n\nA library for examples.\n", "# Example\n\nA library for examples, and for tests.\n"],
@@ -44,13 +45,14 @@ WALK = (
     ),
     (
         "Runs",
-        "`run show SITE RUN --watch 2` refreshes every two seconds until the run is finished.",
+        "`run show SITE` takes the latest run. `--watch 2` refreshes it every two seconds until it ends.",
         [
             f"runs {SITE}",
             f"run show {SITE} monday --watch 2",
             f"frontier failed {SITE} monday",
             f"frontier requeue {SITE} monday",
-            f"frontier stats {SITE} monday --json",
+            f"frontier stats {SITE} --json",
+            f"run cancel {SITE} monday --dry-run",
         ],
     ),
     (
@@ -64,13 +66,14 @@ WALK = (
         [
             f"prune {SITE} --keep-last 1 --dry-run",
             f"prune {SITE} --keep-last 1 --yes",
+            f"gc {SITE} --dry-run",
             f"delete-site {SITE} --dry-run",
         ],
     ),
     (
         "Errors",
         "An error is one sentence on stderr, with exit code 1.",
-        [f"page show {SITE} {HOST}/nowhere", "--table-prefix typo_ sites"],
+        [f"page show {SITE} {HOST}/nowhere", "pages doc", "--table-prefix typo_ sites"],
     ),
 )
 
@@ -141,7 +144,7 @@ def main(folder: Path) -> None:
         "variables, select the tables, the endpoint and the AWS profile: here `RAGCRAWL_DYNAMO_ENDPOINT_URL`",
         "is set. `ragcrawl-dynamo --help` lists all options.",
     ]
-    with run_dynamodb_local(ROOT / ".dynamodb-local") as endpoint:
+    with run_dynamodb_local(ROOT / ".dynamodb-local", PORT) as endpoint:
         for title, sentence, calls in WALK:
             blocks = []
             for call in calls:

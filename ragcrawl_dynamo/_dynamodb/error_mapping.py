@@ -211,7 +211,7 @@ class ErrorMapper:
                 errors.ServerFaultError,
                 f"{self._service} failed at every attempt: try again later; it says: {answer}",
             )
-        if code in _NO_BUCKET:
+        if code in _NO_BUCKET and self._service == "S3":
             return (
                 errors.BucketNotFoundError,
                 f"no bucket {self._config.content_bucket!r} at {where}: create it, or check content_bucket",

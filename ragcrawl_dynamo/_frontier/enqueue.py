@@ -255,7 +255,12 @@ class Enqueuer:
             )
         if base_url is not None:
             fields["url"] = join_url(base_url, fields["url"])
-        normalized, host = run.rules.apply(fields["url"])
+        try:
+            normalized, host = run.rules.apply(fields["url"])
+        except InvalidArgumentError as error:
+            if base_url is not None or "://" in fields["url"]:
+                raise
+            raise InvalidArgumentError("url", f"{error.reason}; for relative links, pass base_url") from None
         return FrontierItem(
             **fields,
             item_id=link_id(fields.get("unique_key") or normalized),

@@ -185,4 +185,4 @@ class LeaseKeeper:
         try:
             self._on_lost(claim, why)
         except Exception:  # on_lost is the caller's code and may raise anything
-            logger.exception("on_lost raised an error for item %s", claim.item.item_id)
+            logger.exception("on_lost raised an error for %s", claim.item.url)

@@ -353,12 +353,10 @@ class Worker:
                 if not may_pass(error) or self._is_over(claim) or self._fatal is not None:
                     # The lease will expire, and the item will be claimed again.
                     logger.warning(
-                        "item %s could not be settled; its lease will expire: %s", claim.item.item_id, error
+                        "%s could not be settled; its lease will expire: %s", claim.item.url, error
                     )
                     return
-                logger.warning(
-                    "item %s could not be settled; it is tried again: %s", claim.item.item_id, error
-                )
+                logger.warning("%s could not be settled; it is tried again: %s", claim.item.url, error)
                 await self._clock.sleep(PAUSE_SECONDS)
             else:
                 self._outage.end()
@@ -374,7 +372,7 @@ class Worker:
         """Cancels the handler of a claim whose lease was lost."""
         for task, running in self._running.items():
             if running is claim and claim.token not in self._lost:
-                logger.warning("item %s: %s; its handler is cancelled", claim.item.item_id, why)
+                logger.warning("%s: %s; its handler is cancelled", claim.item.url, why)
                 self._lost.add(claim.token)
                 self.lost += 1
                 task.cancel()

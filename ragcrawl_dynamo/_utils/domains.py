@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
+from ragcrawl_dynamo.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -29,7 +30,7 @@ def registrable_domain(url: str) -> str:
 
     Raises:
         InvalidArgumentError: The URL is no absolute http(s) URL.
-        RuntimeError: `publicsuffixlist` is not installed.
+        MissingExtraError: `publicsuffixlist` is not installed.
     """
     host = host_of_url(normalize_url(url))
     if host.startswith("["):
@@ -44,8 +45,6 @@ def registrable_domain(url: str) -> str:
 def _suffixes() -> PublicSuffixList:
     try:
         from publicsuffixlist import PublicSuffixList
-    except ImportError as error:
-        raise RuntimeError(
-            "registrable_domain needs publicsuffixlist: pip install 'ragcrawl-dynamo[domains]'"
-        ) from error
+    except ImportError:
+        raise MissingExtraError("registrable_domain", "domains") from None
     return PublicSuffixList()

@@ -320,7 +320,10 @@ def _clean_up(
     if not dry_run and not yes:
         write_record(using(context, lambda backend: work(backend, True)), as_json=False)
         confirm(question, yes=False)
-    write_record(using(context, lambda backend: work(backend, dry_run)), as_json=as_json)
+    report = using(context, lambda backend: work(backend, dry_run))
+    write_record(report, as_json=as_json)
+    if isinstance(report, GarbageReport) and not as_json:
+        note("bodies that are stored in their versions, as most small ones, are not counted")
 
 
 def _text_field(*versions: PageVersion) -> str:

@@ -19,6 +19,7 @@ from ragcrawl_dynamo import (
     CrawlRun,
     DynamoDBBackend,
     InvalidArgumentError,
+    MissingExtraError,
     NotFoundError,
     Page,
     PageVersion,
@@ -173,10 +174,8 @@ def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow  # type: ignore[import-untyped] # an extra, without types
         from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise InvalidArgumentError(
-            "file", "Parquet needs an extra: pip install 'ragcrawl-dynamo[parquet]'"
-        ) from error
+    except ModuleNotFoundError:
+        raise MissingExtraError("Parquet", "parquet") from None
     return pyarrow, parquet
 
 

@@ -14,6 +14,7 @@
     │   ├── InvalidKeyError
     │   ├── InvalidValueError
     │   └── ItemTooLargeError
+    ├── MissingExtraError             a dependency of this feature is not installed (also an ImportError)
     ├── NotFoundError                 the record to change does not exist
     ├── FrontierCancelledError        the run was cancelled; nothing can be claimed from its frontier
     ├── LeaseLostError                leases were lost before the call; it changed nothing for their items
@@ -56,6 +57,7 @@ from ragcrawl_dynamo.errors.base import (
     BackendClosedError,
     BackendNotOpenError,
     BackendStateError,
+    MissingExtraError,
     RagcrawlDynamoError,
     WrongEventLoopError,
     WrongProcessError,
@@ -130,6 +132,7 @@ __all__ = [
     "ItemTooLargeError",
     "LeaseLostError",
     "MassDeletionError",
+    "MissingExtraError",
     "NotFoundError",
     "OpenRunsError",
     "PartialBatchError",

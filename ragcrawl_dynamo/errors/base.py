@@ -19,6 +19,13 @@ class RagcrawlDynamoError(Exception):
         return _restore, (type(self), self.args), self.__dict__
 
 
+class MissingExtraError(RagcrawlDynamoError, ImportError):
+    """A dependency is not installed that only some features need."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'ragcrawl-dynamo[{extra}]'")
+
+
 class BackendStateError(RagcrawlDynamoError):
     """The backend cannot serve the call in its present state."""
 

@@ -108,7 +108,7 @@ def run_dynamodb_local(folder: Path | str, port: int = 0) -> Iterator[str]:
 def _usable_port(port: int) -> int:
     """Returns a port on which nothing listens: the given one, or a free one for 0.
 
-    DynamoDB Local does not end if its port is in use, and whatever listens there would be taken for it.
+    DynamoDB Local does not end if its port is in use, and another server there would be taken for it.
     """
     try:
         with socket.create_server(("127.0.0.1", port)) as probe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ from ragcrawl_dynamo import (
     DynamoDBBackend,
     DynamoDBConfig,
     LeaseLostError,
+    MissingExtraError,
     TableNotFoundError,
     telemetry,
 )
@@ -164,3 +166,10 @@ async def test_telemetry_lease_observer_counts_each_lost_lease_once(
                 await backend.commit_page(page, version, claim=committed)
     (point,) = points(reader)["ragcrawl_dynamo.leases_lost"]
     assert (point.value, dict(point.attributes)) == (3, {"ragcrawl_dynamo.site_id": "site"})
+
+
+def test_telemetry_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "ragcrawl_dynamo.telemetry")
+    with pytest.raises(MissingExtraError, match=r"telemetry needs .*'ragcrawl-dynamo\[otel\]'"):
+        importlib.import_module("ragcrawl_dynamo.telemetry")

@@ -1,6 +1,7 @@
 """The helpers for users' own tests: local engines and the pytest plugin."""
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from moto import mock_aws
 from ragcrawl_dynamo import DynamoDBBackend, DynamoDBConfig, RequestRejectedError, TableNotFoundError
 from ragcrawl_dynamo.testing import local_config, local_dynamodb, run_dynamodb_local, run_moto
 from tests.conftest import DYNAMODB_LOCAL
+from tests.docs.blocks import BLOCK
 from tests.support.factories import make_site
+
+ROOT = Path(__file__).parents[2]
 
 USERS_TEST = """
 import pytest
@@ -74,6 +78,16 @@ def run_users_tests(
 def test_plugin_runs_moto_for_a_project(tmp_path: Path) -> None:
     result = run_users_tests(tmp_path)
     assert "3 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_docs_recipe_for_tests_runs_as_pasted(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    (settings,) = re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(settings)
+    (tmp_path / "test_crawler.py").write_text(BLOCK.findall(text)[0])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert "1 passed" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("is_default", [False, True])

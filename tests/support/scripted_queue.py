@@ -33,6 +33,8 @@ class ScriptedQueue:
         self.is_cancelled = False
         self.claim_errors: list[Exception] = []
         self.waits: list[tuple[float, bool]] = []
+        self.terms: set[tuple[float, str | None]] = set()
+        self.errors: list[str | BaseException] = []
         self.settlement_errors: list[Exception] = []
 
     def claim_of(self, item: Any) -> Claim:
@@ -50,6 +52,7 @@ class ScriptedQueue:
     ) -> list[Claim]:
         await asyncio.sleep(0)
         self.waits.append((wait_seconds, until_finished))
+        self.terms.add((lease_seconds, worker_id))
         if self.is_cancelled:
             raise FrontierCancelledError
         if self.claim_errors:
@@ -70,6 +73,7 @@ class ScriptedQueue:
         self.note("completed", claims, FrontierStatus.COMPLETED)
 
     async def fail(self, claim: Claim, error: str | BaseException, *, retry: bool) -> bool:
+        self.errors.append(error)
         if retry and not self.is_last_attempt:
             self.note(f"failed: {error}", [claim], FrontierStatus.PENDING)
             return True
@@ -94,8 +98,10 @@ class ScriptedQueue:
 
 
 @asynccontextmanager
-async def working(queue: ScriptedQueue, concurrency: int = 2) -> AsyncIterator[Worker]:
-    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", GRACE, OUTAGE)
+async def working(
+    queue: ScriptedQueue, concurrency: int = 2, *, grace: float | None = GRACE
+) -> AsyncIterator[Worker]:
+    settings = WorkerSettings(concurrency, LeaseSettings(LEASE, MARGIN), "w", grace, OUTAGE)
     async with Worker(queue, queue.clock, settings) as worker:
         yield worker
 

@@ -137,5 +137,7 @@ class MemoryTable:
             return Applied()
         if key not in self.items or (changed := applied(write, self.items[key])) is None:
             return Refused()
+        # A write whose answer was lost is recognized by its token.
+        assert write.token.is_in(changed)
         self.items[key] = changed
         return Applied(changed)

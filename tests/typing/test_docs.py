@@ -17,8 +17,8 @@ async def test_docs_blocks_are_typed(tmp_path: Path) -> None:
         for number, code in enumerate(BLOCK.findall(page.read_text()), 1):
             files.append(tmp_path / f"{page.stem.replace('-', '_')}_{number}.py")
             files[-1].write_text(code)
-    # The package itself is checked with its own settings. Tests in the docs have no annotations.
-    options = ("--strict", "--allow-untyped-defs", "--follow-imports=silent", "--config-file=")
+    # The package itself is checked with its own settings.
+    options = ("--strict", "--follow-imports=silent", "--config-file=")
     code, output, errors = await run_command(
         *(sys.executable, "-m", "mypy", *options, "--cache-dir", str(ROOT / ".mypy_cache" / "docs")),
         *map(str, files),

@@ -156,6 +156,7 @@ async def test_frontier_with_normalize_compares_links_by_it(backend: DynamoDBBac
     (item,) = [claim.item for claim in await tracked.claim()]
     assert (item.url, item.normalized_url, item.domain) == (links[0], links[1], "a.example")
     assert str(results[2].error).startswith("url: must be an absolute http or https URL")
+    assert str(results[2].error).endswith("'/x'; for relative links, pass base_url")
     assert "normalize: raised LookupError" in str(results[3].error)
 
 

@@ -1,4 +1,4 @@
-"""What a reader of the change feed gets, and where it continues; with fakes of the shards and the pages."""
+"""Readers of the change feed: the changes that they get, and where they continue; with fakes of stores."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from ragcrawl_dynamo import (
     ServerFaultError,
 )
 from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES, item_size
+from ragcrawl_dynamo._records.pages import StoredPage
 from tests.support.factories import START, make_item, make_page, make_version
 from tests.support.fake_commits import (
     FakeCommits,
@@ -434,13 +435,13 @@ async def test_commit_page_succeeds_at_the_sixth_attempt(commits: FakeCommits) -
     assert (await commit(commits, version=CHANGED)).outcome is CommitOutcome.CREATED
 
 
-@pytest.mark.parametrize("claim", [None, make_claim()])
+@pytest.mark.parametrize("has_claim", [False, True])
 async def test_commit_page_refuses_a_version_id_that_stands_for_other_content(
-    commits: FakeCommits, claim: Any
+    commits: FakeCommits, has_claim: bool
 ) -> None:
     commits.answers = [refused(version={"content_hash": {"S": "three"}})]
     with pytest.raises(InvalidArgumentError, match=r"^version: has the version_id 'v2', which is"):
-        await commit(commits, version=CHANGED, claim=claim)
+        await commit(commits, version=CHANGED, claim=make_claim() if has_claim else None)
 
 
 async def test_commit_page_whose_lease_and_version_are_refused_says_that_the_lease_was_lost(
@@ -650,6 +651,18 @@ async def test_commit_page_does_not_keep_the_hash_of_content_that_was_never_save
     item = transaction(commits)["page"]["Item"]
     assert "content_hash" not in item
     assert "current_version_id" not in item
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_absent"), [(StoredPage(), True), (as_stored(STORED), False)], ids=["new", "stored"]
+)
+async def test_commit_page_of_a_404_says_whether_the_page_was_there(
+    commits: FakeCommits, stored: StoredPage, is_absent: bool
+) -> None:
+    commits.pages.stored = stored
+    await commit(commits, make_page(status_code=404), claim=make_claim())
+    (_, outcome, *_) = queue_of(commits).prepared[-1]
+    assert ("outcome_absent" in outcome) == is_absent
 
 
 async def test_commit_page_trusts_the_version_of_a_commit(commits: FakeCommits) -> None:

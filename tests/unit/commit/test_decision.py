@@ -177,10 +177,11 @@ def test_decide_not_modified(state: str, with_version: bool) -> None:
     assert decision.item_status is FrontierStatus.COMPLETED
 
 
-def test_decide_not_modified_keeps_the_status_of_the_content() -> None:
-    stored = make_page("page", **_CRAWLED, **_CONTENT, status_code=206)
+@pytest.mark.parametrize(("before", "after"), [(206, 206), (299, 299), (300, 200), (503, 200), (None, 200)])
+def test_decide_not_modified_keeps_the_status_of_the_content(before: int | None, after: int) -> None:
+    stored = make_page("page", **_CRAWLED, **_CONTENT, status_code=before)
     decision = decide(stored, fetched(NOT_MODIFIED), None, NOT_MODIFIED, NOW)
-    assert (decision.page.status_code, decision.status) == (206, 304)
+    assert (decision.page.status_code, decision.status) == (after, 304)
 
 
 @states

@@ -206,7 +206,7 @@ def test_outcome_attributes_say_whether_a_page_that_is_gone_was_there(
 ) -> None:
     before = None if was_tombstone is None else make_page(is_tombstone=was_tombstone)
     attributes = outcome_attributes(decision(CommitOutcome.TOMBSTONED, None, 404), None, before)
-    assert ("outcome_absent" in attributes) == is_absent
+    assert attributes.get("outcome_absent") == ({"BOOL": True} if is_absent else None)
 
 
 def test_recorded_result_of_an_item_that_no_commit_completed_is_none() -> None:

@@ -91,16 +91,19 @@ async def test_delete_site_deletes_a_run_after_its_items_and_the_site_last() -> 
 
 
 @pytest.mark.parametrize(
-    ("site", "was_there"),
+    ("runs", "records", "was_there"),
     [
-        (FakeSite(is_stored=False), False),
-        (FakeSite(), True),
-        (FakeSite(["run"], is_stored=False), True),
-        (FakeSite(["run"], is_stored=False, items=[1]), True),
-        (FakeSite(["first", "second"], is_stored=False, items=[1, 0]), True),
-        (FakeSite(is_stored=False, parts=1), True),
+        ([], {"is_stored": False}, False),
+        ([], {}, True),
+        (["run"], {"is_stored": False}, True),
+        (["run"], {"is_stored": False, "items": [1]}, True),
+        (["first", "second"], {"is_stored": False, "items": [1, 0]}, True),
+        ([], {"is_stored": False, "parts": 1}, True),
     ],
     ids=["nothing", "site", "run", "item", "item of one run", "page"],
 )
-async def test_delete_site_returns_whether_there_was_anything(site: FakeSite, was_there: bool) -> None:
+async def test_delete_site_returns_whether_there_was_anything(
+    runs: list[str], records: dict[str, Any], was_there: bool
+) -> None:
+    site = FakeSite(*([runs] if runs else []), **records)
     assert await site.delete_all() is was_there

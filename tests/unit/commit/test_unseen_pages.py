@@ -88,7 +88,7 @@ async def test_get_unseen_pages_takes_the_creation_of_a_run_that_was_never_start
     [
         # A commit saw the page, even if the clock was wrong.
         (ended("completed", outcome={"S": "unchanged"}), False),
-        # Whoever completed the item saw no page.
+        # The process that completed the item saw no page.
         (ended("completed"), True),
         # A failed fetch says nothing, nor does one that robots.txt forbids.
         (ended("failed"), False),

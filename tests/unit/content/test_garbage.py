@@ -140,11 +140,10 @@ async def test_collection_counts_what_it_removed(content: Content) -> None:
 
 
 async def test_collection_goes_through_all_chunks_of_the_listing(content: Content) -> None:
-    bodies = [BodyId.first_of(version_key("page", f"v{i}", "site")) for i in range(2)]
-    for body in bodies:
+    bodies = [BodyId.first_of(version_key("page", f"v{i}", "site")) for i in range(150)]
+    for body in (bodies[0], bodies[149]):
         put_body(content, body)
-    content.stored.will_list_site([body.part_key(0) for body in bodies], most=1)
-    assert await collect(content) == GarbageReport(2, 2, 2, dry_run=False)
+    assert await collect(content, *bodies) == GarbageReport(150, 2, 2, dry_run=False)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ async def test_collection_of_most_bodies_of_a_site_needs_permission(
     if not is_refused:
         assert (await collect(content, *bodies, allow_mass_deletion=allowed)).bodies_removed == garbage
         return
-    with pytest.raises(MassDeletionError, match="bodies") as caught:
+    with pytest.raises(MassDeletionError, match=r"\bbodies\b") as caught:
         await collect(content, *bodies, allow_mass_deletion=allowed)
     assert (caught.value.deleted, caught.value.total) == (garbage, garbage)
     assert len(content.bodies) == garbage
@@ -172,7 +171,7 @@ async def test_collection_of_most_bodies_of_a_site_needs_permission(
 async def test_collection_refuses_a_grace_time_that_makes_no_sense(
     content: Content, grace_hours: Any
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match="grace_hours"):
+    with pytest.raises(InvalidArgumentError, match=r"^grace_hours: "):
         await collect(content, grace_hours=grace_hours)
     assert content.stored.sent == []
 
@@ -200,6 +199,6 @@ async def test_deletion_of_a_site_removes_heads_before_bodies(content: Content) 
 
 
 async def test_deletion_of_a_site_counts_all_chunks_of_the_listing(content: Content) -> None:
-    keys = [version_key("page", f"v{i}", "site") for i in range(3)]
-    content.stored.will_list_site(keys, most=2)
-    assert await content.garbage.delete_of_site("site") == 3
+    keys = [version_key("page", f"v{i}", "site") for i in range(250)]
+    content.stored.will_list_site(keys)
+    assert await content.garbage.delete_of_site("site") == 250

@@ -54,13 +54,17 @@ def test_retention_rule_keeps_all_versions_if_none_is_old_enough() -> None:
     assert rule.removable(heads([0, 400, 4000]), None) == []
     ancient = RetentionRule.of(None, 366 * 2100, datetime(2026, 1, 1, tzinfo=UTC))
     assert ancient.removable(heads([0, 400, 4000]), None) == []
+    assert RetentionRule.of(2, 1e12, START).keep_last == 2
 
 
-@pytest.mark.parametrize(("keep_last", "max_age_days"), [(None, None), (-1, None), (None, -0.5), (3, -1.0)])
+@pytest.mark.parametrize(
+    ("keep_last", "max_age_days", "name"),
+    [(-1, None, "keep_last"), (None, -0.5, "max_age_days"), (3, -1.0, "max_age_days")],
+)
 def test_retention_rule_refuses_limits_that_make_no_sense(
-    keep_last: int | None, max_age_days: float | None
+    keep_last: int | None, max_age_days: float | None, name: str
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"keep_last|max_age_days"):
+    with pytest.raises(InvalidArgumentError, match=f"^{name}: "):
         RetentionRule.of(keep_last, max_age_days, START)
 
 
@@ -81,7 +85,7 @@ def test_retention_rule_by_number_alone_needs_no_ages_of_few_versions(
 
 def test_retention_rule_without_limits_says_which_ones_there_are() -> None:
     with pytest.raises(
-        InvalidArgumentError, match=r"keep_last: is missing, and so is max_age_days"
+        InvalidArgumentError, match=r"^keep_last: is missing, and so is max_age_days: "
     ) as caught:
         RetentionRule.of(None, None, START)
     assert caught.value.field == "keep_last"
@@ -146,11 +150,12 @@ async def test_prune_by_age_goes_by_the_clock(content: Content) -> None:
 
 async def test_prune_that_is_dry_removes_nothing(content: Content) -> None:
     await store(content, "a", [0, 1, 2, 3], current="v0")
-    will_list(content, "a")
-    assert await prune(content, keep_last=0, dry_run=True) == PruneReport(4, 3, dry_run=True)
-    assert len(names(content)) == 4
+    await store(content, "b", [0, 1], current="v0")
+    will_list(content, "a", "b")
+    assert await prune(content, keep_last=0, dry_run=True) == PruneReport(6, 4, dry_run=True)
+    assert len(names(content)) == 6
     # It looked once.
-    assert content.stored.operations.count("query") == 4
+    assert content.stored.operations.count("query") == 5
 
 
 async def test_prune_with_nothing_to_remove_looks_once(content: Content) -> None:
@@ -184,7 +189,7 @@ async def test_prune_of_most_versions_of_a_site_needs_permission(
             report = await prune(content, keep_last=1, allow_mass_deletion=allowed)
             assert report == PruneReport(4, 3, dry_run=False)
             return
-        with pytest.raises(MassDeletionError, match="versions") as caught:
+        with pytest.raises(MassDeletionError, match=r"3 of 4 versions") as caught:
             await prune(content, keep_last=1)
         assert (caught.value.deleted, caught.value.total) == (3, 4)
         assert len(names(content)) == 4

@@ -62,10 +62,12 @@ async def test_chunks_tell_versions_from_bodies(content: Content, site: SiteList
 
 
 async def test_chunks_go_on_until_the_listing_ends(content: Content, site: SiteListing) -> None:
-    content.stored.will_list_site([ONE, TWO], most=1)
+    keys = [version_key("page", f"v{i}", "site") for i in range(250)]
+    content.stored.will_list_site(keys)
     listed = [listed.heads async for listed in site.chunks("site")]
-    # The second chunk is filled up by the next request.
-    assert [key for heads in listed for key in heads] == [ONE, TWO]
+    assert listed == [keys[:100], keys[100:200], keys[200:]]
+    starts = [sent.request.get("ExclusiveStartKey") for sent in content.stored.sent]
+    assert starts == [None, *({**key, "indexed_site": {"S": "site"}} for key in (keys[99], keys[199]))]
 
 
 async def test_version_counts_reads_heads_and_bodies_in_ranges_of_pages(

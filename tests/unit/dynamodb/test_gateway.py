@@ -203,6 +203,7 @@ async def test_gateway_is_patient_with_an_endpoint_that_has_answered(
         (client_error("UnrecognizedClientException"), AccessDeniedError, "message of Unrecognized"),
         (client_error("ExpiredTokenException"), CredentialsError, "renew the credentials"),
         (client_error("InternalServerError", 500), ServerFaultError, "try again later"),
+        (client_error("404", 404), RequestRejectedError, "refused at .* DynamoDB says"),
         (client_error("ValidationException"), RequestRejectedError, "message of ValidationException"),
         (EndpointConnectionError(endpoint_url="http://x"), EndpointUnreachableError, "check endpoint_url"),
         (DROPPED, EndpointUnreachableError, r"\(OSError: reset by peer\)"),

@@ -1,4 +1,4 @@
-"""Claims: their fencing tokens, which arguments are claims of a run, and who is told of a lost lease."""
+"""Claims: their fencing tokens, which arguments are claims of a run, and the calls after a lost lease."""
 
 from __future__ import annotations
 

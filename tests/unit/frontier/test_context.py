@@ -1,13 +1,14 @@
-"""What the parts of a run's queue share: what this process notes of its own writes, and what it owns."""
+"""The objects that the parts of a run's queue share: notes of this process's own writes, and its share."""
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from ragcrawl_dynamo import ClockSkewError
+from ragcrawl_dynamo import Claim, ClockSkewError, ThrottledError
 from ragcrawl_dynamo._dynamodb.codec import to_item
 from ragcrawl_dynamo._frontier import context as module
 from ragcrawl_dynamo._frontier.context import FrontierServices, RunContext
@@ -332,3 +333,37 @@ async def test_clock_may_be_off_by_half_of_the_allowed_skew(
             return
         with pytest.raises(ClockSkewError, match="ahead" if offset > 0 else "behind"):
             run.check_clock()
+
+
+async def test_work_of_claims_is_done_again_until_their_leases_count_as_lost() -> None:
+    clock = ManualClock()
+    fake = Run(clock=clock)
+    busy = ThrottledError("busy", code="Busy", operation="UpdateItem", table=None)
+    calls: list[float] = []
+
+    async def work() -> None:
+        calls.append(clock.monotonic())
+        raise busy
+
+    claim = Claim(make_item("a"), "w", at(30), deadline=5.0)
+    async with fake as run:
+        working = asyncio.create_task(run.while_leased([claim], work))
+        for _ in range(10):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            clock.advance(1)
+        with pytest.raises(ThrottledError):
+            await working
+    # It is tried each second. The allowed skew of the clocks is two seconds.
+    assert calls == [0.0, 1.0, 2.0]
+
+
+def test_updated_host_keeps_its_known_items_unless_another_process_has_changed_it() -> None:
+    run = run_with()
+    host = run.view.bench.hosts[HOST]
+    host.offer(candidate("a"))
+    place = candidate("a", priority=1).order
+    run.note_updates([Updated(host.order, record(place=place))])
+    assert names(host.ready) == ["a"]
+    run.note_updates([Updated(listed(priority=9), record(place=place))])
+    assert host.ready == []

@@ -1,4 +1,4 @@
-"""What the control of a run allows, and which writes it takes; on a client that answers from a script."""
+"""Reads and conditional updates of a run's control; on a client that answers from a script."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_control_that_is_not_stored_is_none_and_leaves_the_buckets_open() 
     calls: list[Call] = [lambda store: store.read(), lambda store: store.know_buckets()]
     assert await script.run(*calls) is None
     assert script.store.buckets == 16
-    # Its own two reads, and once those of the ids the other way round.
+    # Its own two reads, and once those of the swapped ids.
     assert [request["Key"] for request in script.sent("get_item")] == [
         control_key("run"),
         run_key("run", "site"),
@@ -139,6 +139,14 @@ async def test_swapped_ids_are_refused_if_nothing_is_stored(swapped: str) -> Non
 async def test_run_of_another_site_with_the_id_of_this_site_is_no_swap() -> None:
     script = Script(get_item=[{}, {}, stored(RunControl(run="site", site_id="third"))])
     assert await script.run(lambda store: store.read()) is None
+
+
+async def test_run_with_the_id_of_its_site_cannot_be_swapped() -> None:
+    script = Script()
+    async with open_gateway(script._answer) as (gateway, client):
+        first = RunControl(run="same", site_id="same")
+        assert await ControlStore(gateway, Tables.of(""), first, LinkRules()).read() is None
+    assert [request["Key"] for _, request in client.requests] == [control_key("same")]
 
 
 # The first control
@@ -381,9 +389,9 @@ async def test_run_is_not_finished_if_an_item_was_added_meanwhile() -> None:
 
 
 async def test_run_is_finished_if_the_answer_to_its_own_proof_was_lost() -> None:
-    own = {"finished_by": {"S": "proof"}}
-    assert await end(Script(update_item=[refused(STORED, **own)]), {"completed": 3}) is True
-    assert await end(Script(update_item=[refused(STORED, **own)]), None) is False
+    proof = {"finished_by": {"S": "proof"}}
+    assert await end(Script(update_item=[refused(STORED, **proof)]), {"completed": 3}) is True
+    assert await end(Script(update_item=[refused(STORED, **proof)]), None) is False
 
 
 @pytest.mark.parametrize("proof", [{"verifying": "proof"}, {"finished_by": "proof"}])

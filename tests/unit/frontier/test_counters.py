@@ -12,12 +12,16 @@ import pytest
 from ragcrawl_dynamo._dynamodb.conditional_writes import ConditionalInsert, ConditionalUpdate
 from ragcrawl_dynamo._dynamodb.expressions import AllOf, Compare
 from ragcrawl_dynamo._dynamodb.outcomes import Applied, Failed, Outcome, Refused
+from ragcrawl_dynamo._dynamodb.values import Item
 from ragcrawl_dynamo._frontier.counters import Counters
-from ragcrawl_dynamo._frontier.counts import UnwrittenCounts
+from ragcrawl_dynamo._frontier.counts import NAMES, FrontierStats, UnwrittenCounts
 from ragcrawl_dynamo._frontier.work import Listed
+from ragcrawl_dynamo._schema.tables import FRONTIER
 from ragcrawl_dynamo.errors import ThrottledError
 from tests.support.fake_run import FakeHosts
+from tests.support.fakes import open_gateway, scripted
 from tests.support.hosts import listed
+from tests.support.written import spelled
 
 FAILED = Failed(ThrottledError("busy", code="Busy", operation="UpdateItem", table=None))
 LISTED = Applied({"queue": {"S": "q"}, "pending": {"N": "5"}})
@@ -35,6 +39,7 @@ class Writes:
         self.conditions: list[dict[Any, Any]] = []
         self.written: list[tuple[str, Counter[str], bool]] = []
         self.once: list[bool] = []
+        self.inserted: list[Item] = []
 
     async def run(
         self, writes: Sequence[ConditionalInsert | ConditionalUpdate], *, once: bool = False
@@ -45,11 +50,15 @@ class Writes:
     def _outcome(self, write: ConditionalInsert | ConditionalUpdate) -> Outcome:
         if isinstance(write, ConditionalInsert):
             self.written.append(("new shard", Counter(), False))
+            self.inserted.append(write.item)
+            assert write.token.is_in(write.item)
             return Applied()
         name = write.key["item_id"].get("S", "")
         name = "count" if name.startswith("count#") else name.removeprefix("host#")
         amounts = {str(key): int(value["N"]) for key, value in write.update.increment.items()}
         self.written.append((name, Counter(amounts), "queue" in write.update.remove))
+        # A write whose answer was lost is recognized by its token.
+        assert write.update.put[write.token.path] == write.token.value
         if isinstance(write.condition, AllOf):
             compared = [part for part in write.condition.conditions if isinstance(part, Compare)]
             assert {part.operator for part in compared} == {"="}
@@ -145,6 +154,47 @@ async def test_flush_counts_hosts_that_get_their_first_completed_item() -> None:
     assert counters.take_new_hosts() == 0
 
 
+def stored(**counts: int) -> Applied:
+    return Applied({name: {"N": str(count)} for name, count in counts.items()})
+
+
+async def test_first_completed_items_of_hosts_are_counted_until_they_are_taken() -> None:
+    writes = Writes(a=[stored(completed=1)], b=[stored(completed=2)])
+    counters, _ = counters_on(writes)
+    for hosts in ("a", "bb"):
+        for host in hosts:
+            counters.move(host, "in_progress", "completed")
+        await counters.flush(drained())
+    assert counters.take_new_hosts() == 2
+
+
+async def test_host_without_a_completed_item_is_not_counted() -> None:
+    counters, _ = counters_on(Writes(a=[stored(pending=1, completed=0)]))
+    counters.move("a", None, "pending")
+    await counters.flush(drained())
+    assert counters.take_new_hosts() == 0
+
+
+async def test_flush_notices_a_single_open_item_of_a_host_that_is_not_listed() -> None:
+    counters, _ = counters_on(Writes(a=[stored(delayed=1)]))
+    counters.move("a", "in_progress", "delayed")
+    assert (await counters.flush(drained())).to_wake == ["a"]
+
+
+async def test_stats_of_the_run_are_the_sums_of_its_shards() -> None:
+    none = {name: {"N": "0"} for name in NAMES}
+    shards = [{**none, "pending": {"N": "3"}}, {**none, "pending": {"N": "-1"}, "failed": {"N": "2"}}]
+    nothing = cast("Any", None)
+    async with open_gateway(scripted({"Items": shards})) as (gateway, client):
+        hosts = cast("Any", FakeHosts(1))
+        counters = Counters(gateway, FRONTIER, nothing, hosts, UnwrittenCounts())
+        assert await counters.stats() == FrontierStats(pending=2, failed=2)
+    ((operation, request),) = client.requests
+    assert (operation, request["ConsistentRead"]) == ("query", True)
+    keys = "(run_id = #run) AND (begins_with(item_id, count#))"
+    assert spelled(request, "KeyConditionExpression") == keys
+
+
 async def test_flush_stores_a_correction_of_the_run_alone() -> None:
     writes = Writes()
     counters, _ = counters_on(writes)
@@ -160,6 +210,19 @@ async def test_flush_stores_the_shard_of_the_run_if_there_is_none() -> None:
     await counters.flush(drained())
     assert [name for name, _, _ in writes.written] == ["count", "a", "new shard", "count"]
     assert not unwritten.total
+    (shard,) = writes.inserted
+    assert [shard[name] for name in NAMES] == [{"N": "0"}] * len(NAMES)
+    assert shard["site_id"] == {"S": "site"}
+    assert set(shard) == {"run_id", "item_id", "site_id", "made_by", *NAMES}
+    assert set(writes.once) == {False}
+
+
+async def test_flush_keeps_the_counts_of_the_run_if_its_shard_cannot_be_stored() -> None:
+    writes = Writes(a=[LISTED], count=[Refused(), FAILED])
+    counters, unwritten = counters_on(writes)
+    counters.move("a", None, "pending")
+    await counters.flush(drained())
+    assert (unwritten.by_host, unwritten.total) == ({}, Counter(pending=1))
 
 
 async def test_flush_keeps_counts_that_could_not_be_stored() -> None:
@@ -180,7 +243,8 @@ async def test_flush_takes_a_drained_host_out_of_the_list() -> None:
     for host in "ab":
         counters.move(host, "in_progress", "completed")
     flushed = await counters.flush(drained("a"))
-    assert [is_removed for _, _, is_removed in writes.written] == [False, True, False]
+    ended = Counter(in_progress=-1, completed=1)
+    assert writes.written[1:] == [("a", ended, True), ("b", ended, False)]
     # It leaves only if nothing of it is open then, and nobody has moved it.
     none: Any = {"N": "0"}
     (condition,) = writes.conditions

@@ -204,6 +204,12 @@ async def test_link_that_cannot_be_added_has_its_error_as_result(link: Any, reas
     assert (added.item_id, added.added, added.error) == (link_id(A), True, None)
 
 
+async def test_link_of_a_wrong_type_is_refused_with_its_type() -> None:
+    wrong: Any = 7
+    (result,) = await Adding().add(wrong)
+    assert str(result.error).endswith(" not int")
+
+
 async def test_link_that_cannot_be_stored_is_refused_alone() -> None:
     adding = Adding()
     results = await adding.add(adding.link(A, payload="x" * 500_000), B)
@@ -454,6 +460,7 @@ async def test_links_beyond_the_budget_of_their_host_are_refused() -> None:
     assert [result.added for result in results] == [True, False, True, False]
     refused = results[1]
     assert isinstance(refused.error, HostBudgetError)
+    assert refused.error.field == "url"
     # The message names the host and the limit.
     assert "'a.example'" in str(refused.error)
     assert "3" in str(refused.error)

@@ -1,4 +1,4 @@
-"""What the methods of Frontier check, and what they ask its queue for."""
+"""The methods of Frontier: their checks, and the calls of its queue."""
 
 from __future__ import annotations
 

@@ -67,6 +67,7 @@ async def test_first_part_of_a_budget_is_stored() -> None:
         item = budgets.memory.items[key_of(budget_key("run", "a", 0))]
     assert item["site_id"] == {"S": "site"}
     assert budgets.memory.writes[0].token.is_in(item)
+    assert set(item) == {"run_id", "item_id", "site_id", "admitted", "made_by"}
     assert len(budgets.memory.rounds) == 1
 
 
@@ -77,6 +78,7 @@ async def test_further_parts_are_reserved_up_to_the_limit() -> None:
         assert budgets.memory.reads == ["budget#a"]
         assert await budgets.budget.reserve({"a": 2}, 5) == {"a": 2}
         assert budgets.admitted() == {"a": 5}
+        assert budgets.memory.items[key_of(budget_key("run", "a", 0))].keys() == stored("a", 5).keys()
         # Nothing is read as long as nothing is refused.
         assert budgets.memory.reads == ["budget#a"]
 

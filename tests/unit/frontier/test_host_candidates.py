@@ -331,3 +331,37 @@ def test_look_wakes_leases_that_have_ended_meanwhile() -> None:
     host.wait(leased(candidate("a")), at(5))
     look(host, [candidate("a")], seconds=5)
     assert [item.expired_token for item in host.ready] == ["token"]
+
+
+def test_places_that_were_replaced_one_after_the_other_are_all_past() -> None:
+    host = known(order="first")
+    for seconds, order in enumerate(("second", "third", "fourth")):
+        host.note_order(order, float(seconds))
+    assert [host.is_past(order, 3.0) for order in ("first", "second", "third", "fourth")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_look_keeps_own_leases_as_own_and_all_items_that_it_does_not_show() -> None:
+    host = known()
+    shown, other, late = (leased(candidate(name, age=9 - i)) for i, name in enumerate("abc"))
+    for item in (shown, other, late):
+        host.wait(item, at(30), is_own=True)
+    # The index shows the first one.
+    host.note_look([candidate("a", age=9)], is_all=True, now=at(0), distance=lambda _: 0)
+    assert list(host.waiting) == ["a", "b", "c"]
+    assert all(waits.is_own for waits in host.waiting.values())
+    host.note_look([], is_all=True, now=at(0), distance=lambda _: 0)
+    assert list(host.waiting) == ["a", "b", "c"]
+
+
+def test_look_keeps_the_leases_that_it_does_not_show_as_they_are() -> None:
+    host = known()
+    host.wait(leased(candidate("a")), at(30), is_own=True)
+    host.wait(leased(candidate("b")), at(30))
+    for _ in range(2):
+        host.note_look([], is_all=False, now=at(0), distance=lambda _: 0)
+    assert {name: waits.is_own for name, waits in host.waiting.items()} == {"a": True, "b": False}

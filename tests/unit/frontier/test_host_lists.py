@@ -131,6 +131,11 @@ async def test_host_that_its_list_does_not_show_is_forgotten_after_the_lag_of_th
     await lists.refill(99, run.clock.now())
     # One was seen meanwhile, and of another one a lease runs.
     assert run.view.bench.hosts.keys() == {"b0h1", "b1h0"}
+    # The index was late: the host has not left the list.
+    run.list_host("b0h0", listed(0, 100), 0)
+    run.clock.advance(1)
+    await lists.refill(99, run.clock.now())
+    assert "b0h0" in run.view.bench.hosts
 
 
 async def test_host_that_this_process_has_listed_is_kept_until_its_list_shows_it() -> None:

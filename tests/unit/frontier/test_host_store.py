@@ -300,6 +300,19 @@ async def test_update_gives_up_after_sixteen_attempts(no_pauses: list[int]) -> N
     assert no_pauses == [1, 2, 3, *[4] * 13]
 
 
+async def test_update_that_gives_up_names_three_hosts() -> None:
+    async with opened(*map(stored, "abcd")) as hosts:
+        revisions = map(str, count())
+
+        def change() -> None:
+            for host in "abcd":
+                hosts.item(host)["revision"] = {"S": next(revisions)}
+
+        hosts.memory.before_write = change
+        with pytest.raises(ThrottledError, match=r"changed 4 hosts .* such as a, b, c: try again"):
+            await hosts.store.update(dict.fromkeys("abcd", SetLimits({"delay": 4.0})))
+
+
 async def test_update_of_no_host_reads_nothing() -> None:
     async with opened() as hosts:
         assert await hosts.store.update({}) == []
@@ -465,6 +478,9 @@ async def test_many_hosts_are_not_read_if_most_of_those_before_were_new() -> Non
         assert await reads(*(f"d{i}" for i in range(90)), *(f"known{i}" for i in range(10))) == 10
         assert await reads(*(f"e{i}" for i in range(89)), *(f"known{i}" for i in range(11))) == 11
         assert await reads(*(f"f{i}" for i in range(100))) == 100
+        # One new host is all of an announcement.
+        assert await reads("one") == 1
+        assert await reads(*(f"g{i}" for i in range(100))) == 0
 
 
 # New hosts without work

@@ -213,3 +213,15 @@ def test_shards_for_is_a_power_of_two_above_the_rate() -> None:
 
 def test_host_update_shows_its_changes_in_a_log() -> None:
     assert repr(EndLeases(("a",))) == "EndLeases(tokens=('a',))"
+
+
+def test_delay_of_less_than_a_second_is_kept() -> None:
+    host = ReserveLeases({"a": at(60)}, START).apply(record(delay=0.5))
+    assert host.next_at == at(0.5)
+
+
+def test_changed_work_gives_the_host_another_mark() -> None:
+    marks = {AnnounceWork(Work(SAME, is_changed=True)).apply(record()).mark for _ in range(4)}
+    assert len(marks) > 1
+    assert all(marks)
+    assert AnnounceWork(Work(SAME)).apply(record(mark="ff")).mark == "ff"

@@ -55,6 +55,9 @@ async def test_claim_that_waits_looks_again_once_a_second() -> None:
     assert not idle.hosts.is_due()
     idle.run.clock.advance(1)
     assert idle.hosts.is_due()
+    await idle.look_again()
+    idle.run.clock.advance(0.9)
+    assert not idle.hosts.is_due()
 
 
 async def test_host_is_not_looked_at_if_the_lists_show_work() -> None:

@@ -1,4 +1,4 @@
-"""What the conditional writes of queue items decide, and what they leave; with items in memory."""
+"""Conditional writes of queue items: which items they refuse, and how they change others."""
 
 from __future__ import annotations
 
@@ -331,13 +331,21 @@ def test_writes_under_a_lease_are_recognized_by_a_token_of_their_own() -> None:
     assert key_of(writes[0].key) == key_of(frontier_key("run", "item"))
 
 
-def test_error_that_cannot_be_stored_is_refused_before_the_write() -> None:
-    with pytest.raises(InvalidValueError, match="last_error"):
-        Store().finish(leased(), FAILED, at(20), "\ud800")
+@pytest.mark.parametrize("is_final", [True, False])
+def test_error_that_cannot_be_stored_is_refused_before_the_write(*, is_final: bool) -> None:
+    store, item = Store(), leased()
+
+    def settle() -> None:
+        if is_final:
+            store.finish(item, FAILED, at(20), "\ud800")
+        store.retry(item, at(90), "\ud800", {})
+
+    with pytest.raises(InvalidValueError, match=r"FrontierItem\.last_error\b"):
+        settle()
 
 
 def test_payload_that_cannot_be_stored_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="payload"):
+    with pytest.raises(InvalidValueError, match=r"FrontierItem\.payload\b"):
         payload_of("\ud800")
 
 
@@ -350,7 +358,8 @@ def test_payload_is_an_attribute() -> None:
 
 def dead(**fields: Any) -> FrontierItem:
     fields = {"status": FAILED, "completed_at": at(20), "retry_count": 5, "attempt": 5, **fields}
-    return queued(**fields, scheduled_at=at(5))
+    # A plain record may have any fields.
+    return queued(**fields, scheduled_at=at(5), lease_expires_at=ENDS)
 
 
 def out_of_queue(store: ItemStore, item: FrontierItem) -> Item:
@@ -370,6 +379,7 @@ def test_requeued_dead_letter_is_ready_and_its_failures_are_forgotten() -> None:
         "lease_token": "token",
         "completed_at": None,
         "scheduled_at": None,
+        "lease_expires_at": None,
     }
     assert after["queue"] == {"S": "run#example.com#0"}
     assert after["queue_order"] == {"S": queue_order(rank_of(item))}
@@ -382,7 +392,11 @@ def test_adopted_item_keeps_its_failures() -> None:
     store, item = Store(), dead(status=PENDING, completed_at=None, retry_count=2)
     after = applied(store.adopt(item, "token"), out_of_queue(store, item))
     assert after is not None
-    assert changed(store, item, after) == {"lease_token": "token", "scheduled_at": None}
+    assert changed(store, item, after) == {
+        "lease_token": "token",
+        "scheduled_at": None,
+        "lease_expires_at": None,
+    }
 
 
 def test_item_is_put_back_once_and_only_from_the_state_in_which_it_was_seen() -> None:
@@ -470,6 +484,37 @@ async def test_writes_are_run_as_they_are_asked_for() -> None:
     assert await store.run([insert, insert], once=True, seconds=2.0) == [Applied(), Refused()]
     assert await store.run([]) == []
     assert store.memory.rounds == [(2, True, 2.0), (0, False, None)]
+
+
+async def test_coalesced_writes_are_run_with_those_of_concurrent_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, item = Store(), leased()
+    calls: list[Any] = []
+
+    async def run(*arguments: Any) -> list[Any]:
+        calls.append(arguments)
+        return [Refused()]
+
+    monkeypatch.setattr(store._coalesced, "run", run)
+    writes = [store.renew(item, at(200))]
+
+    def on_throttled(count: int, seconds: float) -> None:
+        """Does nothing."""
+
+    assert await store.run_coalesced(writes, on_throttled) == [Refused()]
+    assert calls == [(writes, on_throttled)]
+
+
+async def test_closed_store_has_sent_the_writes_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, closed = Store(), list[bool]()
+
+    async def close() -> None:
+        closed.append(True)
+
+    monkeypatch.setattr(store._coalesced, "close", close)
+    await store.close()
+    assert closed
 
 
 # Stored items

@@ -391,3 +391,41 @@ async def test_unused_leases_of_a_throttled_host_are_returned_later() -> None:
     other = issuing.bench.hosts["b"].record
     assert other is not None
     assert len(other.slots) == 1
+
+
+async def test_unused_leases_that_cannot_be_returned_are_returned_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}))
+    hosts = issuing.run.fake_hosts
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+
+    def fail() -> None:
+        raise DOWN.error
+
+    def fail_from_now_on() -> None:
+        hosts.during_update = fail
+
+    issuing.run.fake_items.during_run = fail_from_now_on
+    assert await issuing.issue() == {}
+    await issuing.run.tasks.join()
+    _, tried, returned = hosts.updates
+    assert tried == returned
+    assert caplog.text == ""
+
+
+async def test_unused_leases_that_cannot_be_returned_later_either_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuing = Issuing(a=(("a0",), {"max_in_flight": 5}))
+    hosts = issuing.run.fake_hosts
+    issuing.run.fake_items.outcomes = {"claim a0": Refused()}
+    issuing.run.fake_items.during_run = lambda: hosts.changed.add("a")
+
+    async def fail(updates: object) -> None:
+        raise BUSY
+
+    monkeypatch.setattr(hosts, "update", fail)
+    assert await issuing.issue() == {}
+    await issuing.run.tasks.join()
+    assert "unused leases of 1 hosts could not be returned" in caplog.text

@@ -292,3 +292,23 @@ def test_lease_counts_as_lost_the_clock_skew_before_its_end() -> None:
 def test_lease_that_is_too_short_for_the_clock_skew_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="lease_seconds"):
         lease_settings(2.0, 2.0)
+
+
+async def test_lease_of_a_claim_that_was_settled_while_it_was_renewed_is_not_lost() -> None:
+    clock = ManualClock()
+    renewals = Renewals(clock)
+    settled, kept = renewals.claims(2)
+    lost: list[Claim] = []
+
+    async def settle_first(claims: Sequence[Claim], lease_seconds: float) -> None:
+        if settled in claims:
+            settled.ended = True
+            # The other one could be renewed.
+            kept.deadline += lease_seconds
+            raise LeaseLostError([settled])
+
+    renewals.renew = settle_first  # type: ignore[method-assign] # a handler is faster
+    async with LeaseKeeper(renewals, clock, LEASE, lambda claim, why: lost.append(claim)) as keeper:
+        keeper.hold([settled, kept])
+        await pass_seconds(clock, 12)
+        assert (list(keeper._held.values()), lost) == ([kept], [])

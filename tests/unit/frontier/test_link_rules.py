@@ -101,7 +101,7 @@ def test_defaults_are_the_normal_form_and_the_host() -> None:
 def test_rules_of_a_run_are_those_that_are_given() -> None:
     rules = LinkRules.checked(lower, by_path)
     assert rules.names() == {"normalize": f"{__name__}:lower", "politeness_key": f"{__name__}:by_path"}
-    # The politeness key gets the link in its normal form, whatever `normalize` makes of it.
+    # The politeness key gets the link in its normal form, and not the result of `normalize`.
     assert rules.apply("HTTPS://A.example/B#x") == ("https://a.example/b", "B")
 
 

@@ -15,6 +15,7 @@ from ragcrawl_dynamo._frontier.membership import Membership, assign
 from ragcrawl_dynamo._schema.tables import Tables
 from tests.support.factories import START
 from tests.support.fakes import open_gateway
+from tests.support.written import spelled
 
 processes = st.lists(
     st.text("0123456789abcdef", min_size=12, max_size=12), min_size=1, max_size=9, unique=True
@@ -140,3 +141,40 @@ async def test_membership_distances_of_one_item_differ_in_each_process(count: in
             assert [process.owns_part(item) for process in processes] == [
                 distance == 1 for distance in distances
             ]
+
+
+async def test_membership_reads_the_members_of_the_run_after_its_sign_of_life() -> None:
+    members = Members()
+    async with open_gateway(members.answer) as (gateway, client):
+        membership = Membership(gateway, Tables.of("").frontier, "run", "site")
+        await membership.refresh(START, 0.0)
+    (_, put), (_, query) = client.requests
+    assert put["Item"]["site_id"] == {"S": "site"}
+    members_of_run = "(run_id = #run#members) AND (begins_with(item_id, member#))"
+    assert spelled(query, "KeyConditionExpression") == members_of_run
+
+
+async def test_membership_of_many_processes_is_read_less_often() -> None:
+    members = Members(**{f"p{i}": 0 for i in range(199)})
+    async with open_gateway(members.answer) as (gateway, _):
+        membership = Membership(gateway, Tables.of("").frontier, "run", "site")
+        assert await membership.refresh(START, 0.0)
+        # Four times as long as one of up to 100 processes.
+        await membership.refresh(START, 0.9)
+        assert members.reads == 1
+        await membership.refresh(START, 1.0)
+        assert members.reads == 2
+
+
+async def test_membership_has_this_process_even_if_its_sign_of_life_was_removed() -> None:
+    members = Members(other=0)
+
+    def answer(operation: str, request: dict[str, Any]) -> Any:
+        # A process with a wrong clock removes it at once.
+        return members.answer(operation, request) if operation != "put_item" else {}
+
+    async with open_gateway(answer) as (gateway, _):
+        membership = Membership(gateway, Tables.of("").frontier, "run", "site")
+        assert await membership.refresh(START, 0.0)
+        assert membership.count == 2
+        assert membership.distance("item") in (1, 2)

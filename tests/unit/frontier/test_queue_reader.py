@@ -322,3 +322,58 @@ async def test_look_that_is_throttled_lets_the_host_wait_and_reads_the_others(
     monkeypatch.setattr(run.fake_queues, "look", throttled)
     await reader.look([hot, cold], 1, START)
     assert (names(cold.ready), list(run.view.bench.paused), hot.looked_at) == (["a"], ["hot"], None)
+
+
+async def test_look_at_a_host_that_left_the_list_while_its_limits_were_read_reads_no_queue() -> None:
+    host = unread(order=None, must_check=True)
+    run, reader = run_with(host)
+    run.fake_hosts.records = {HOST: record()}
+    await reader.look([host], 1, START)
+    assert run.fake_queues.looks == []
+
+
+async def test_host_whose_place_was_not_replaced_is_not_read_again() -> None:
+    # Another process has moved it meanwhile.
+    host = unread(order=listed(priority=5), is_own=True)
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("a", priority=1)]
+    await reader.look([host], 1, START)
+    assert [(move.host, place) for move, place in run.fake_hosts.moves] == [
+        (HOST, candidate("a", priority=1).order)
+    ]
+    assert run.fake_queues.looks == [HOST]
+
+
+async def test_queues_of_items_that_cannot_be_read_are_read_again() -> None:
+    host = known(candidate("a"))
+    run, reader = run_with(host)
+    run.fake_queues.error = ThrottledError("busy", code="Busy", operation="BatchGetItem", table=None)
+    with pytest.raises(ThrottledError):
+        await reader.learn([candidate("a"), candidate("b", host="unknown")])
+    assert not host.is_all
+
+
+async def test_learn_goes_on_after_items_of_unknown_hosts_and_those_that_have_ended() -> None:
+    host = known(candidate("ended"))
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [candidate("free")]
+    await reader.learn([candidate("x", host="unknown"), candidate("ended"), candidate("free")])
+    assert (names(host.ready), list(host.ended)) == (["free"], ["ended"])
+
+
+async def test_item_is_free_from_the_moment_on_at_which_all_clocks_say_that_its_lease_is_over() -> None:
+    host = known(turn=5, last_turn=4, is_served=True)
+    run, reader = run_with(host)
+    run.fake_queues.shards[HOST, 0] = [leased(candidate("a"))]
+    run.fake_queues.leases = {"a": ("token", at(-2))}
+    await reader.learn([candidate("a")])
+    assert (names(host.ready), host.turn) == (["a"], 4)
+
+
+async def test_limits_of_other_hosts_are_noted_if_one_was_deleted() -> None:
+    gone, limited = (unread(host=name, must_check=True) for name in "ab")
+    run, reader = run_with(gone, limited)
+    run.fake_hosts.records = {"b": record("b", delay=3, place=split_place(listed()))}
+    await reader.look([gone, limited], 1, START)
+    assert list(run.view.bench.hosts) == ["b"]
+    assert limited.record is not None

@@ -686,7 +686,7 @@ async def test_close_gives_unused_leases_back(queue: Queue) -> None:
 async def test_close_succeeds_if_the_last_counts_cannot_be_stored(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_slow: bool
 ) -> None:
-    queue = Queue(monkeypatch, health_timeout=0.01)
+    queue = Queue(monkeypatch, health_timeout=0.01 if is_slow else 60.0)
     leaving = Leaving(queue)
     leaving.hangs = is_slow
     queue.run.membership.leave = leaving.leave  # type: ignore[method-assign] # it sends requests

@@ -289,3 +289,21 @@ async def test_claim_that_gets_nothing_because_of_throttling_raises_an_error_wit
     claiming.run.clock.advance(4)
     claiming.writes.outcomes = {}
     assert await claiming.claim(1) == ["a0"]
+
+
+@pytest.mark.parametrize(("proof", "is_finished"), [("proof", True), (None, False)])
+async def test_claim_says_whether_the_run_is_finished(proof: str | None, *, is_finished: bool) -> None:
+    claiming = Claiming()
+    claiming.run.fake_control = RunControl(run="run", site_id="site", finished_by=proof)
+    assert (await claiming.result(1)).is_finished is is_finished
+
+
+async def test_claim_from_throttled_hosts_only_names_the_first_three_of_them() -> None:
+    claiming = Claiming(a="a0", b="b0", c="c0", d="d0")
+    busy = Failed(BUSY, may_be_applied=False)
+    claiming.writes.outcomes = {f"claim {host}0": busy for host in "abcd"}
+    error = (await claiming.result(4)).throttled
+    assert error is not None
+    first = ", ".join(list(claiming.bench.paused)[:3])
+    assert f"4 hosts, such as {first}, or" in str(error)
+    assert (error.code, error.operation, error.table) == ("Throttled", "claim", None)

@@ -1,4 +1,4 @@
-"""How leases are ended and renewed, and what the hosts, the counts and the workbench are told of it."""
+"""The end and the renewal of leases, and the updates of hosts, counts and workbench that follow."""
 
 from __future__ import annotations
 

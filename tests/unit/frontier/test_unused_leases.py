@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
+
+from ragcrawl_dynamo._frontier import unused_leases as module
 from ragcrawl_dynamo._frontier.claim import Claim
 from ragcrawl_dynamo._frontier.item_store import Lease
 from ragcrawl_dynamo._frontier.unused_leases import UnusedLeases
@@ -121,4 +124,69 @@ async def test_close_tries_once_more_and_does_not_wait() -> None:
     unused.error = BUSY
     unused.unused.give_back([claim("b")])
     await unused.unused.close()
+    await asyncio.wait_for(unused.unused._tasks.join(), 1)
+
+
+async def test_items_that_could_not_be_read_are_read_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = Unused()
+    unused.store("a", "mine")
+
+    async def fail(item_ids: list[str]) -> dict[str, FrontierItem]:
+        raise BUSY
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unused, "read", fail)
+        unused.unused.check([(candidate("a"), lease("mine"))])
+        await settle()
+    assert "1 claims failed, and their items could not be read" in caplog.text
+    await unused.pass_seconds(2)
+    assert unused.released == ["a"]
+
+
+@pytest.mark.parametrize("status", [FrontierStatus.PENDING, FrontierStatus.FAILED])
+async def test_lease_that_has_ended_already_is_not_released(status: FrontierStatus) -> None:
+    unused = Unused()
+    unused.store("a", "mine")
+    unused.stored["a"].status = status
+    unused.unused.check([(candidate("a"), lease("mine"))])
+    for _ in range(3):
+        await unused.pass_seconds(2)
+    assert (unused.released, unused.run.fake_counters.moves, unused.reads) == ([], [], [["a"]])
+
+
+async def test_nothing_is_done_for_no_claims() -> None:
+    unused = Unused()
+    unused.unused.check([])
+    unused.unused.give_back([])
+    await settle()
+    assert unused.reads == []
+
+
+async def test_pauses_grow_with_the_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    unused = Unused()
+    unused.error = BUSY
+    failures: list[int] = []
+
+    def jitter(config: object, count: int) -> float:
+        failures.append(count)
+        return 1.0
+
+    monkeypatch.setattr(module, "full_jitter", jitter)
+    unused.unused.give_back([claim("a")])
+    for _ in range(3):
+        await unused.pass_seconds(1)
+    assert failures == [1, 2, 3, 4]
+    unused.error = None
+    await unused.unused.close()
+
+
+async def test_lease_that_ends_now_is_not_given_back_any_more() -> None:
+    unused = Unused()
+    unused.run.clock.advance(30)
+    unused.error = BUSY
+    unused.unused.give_back([claim("a")])
+    await settle()
+    # It was tried once.
     await asyncio.wait_for(unused.unused._tasks.join(), 1)

@@ -289,6 +289,43 @@ def test_host_that_is_not_listed_any_more_is_only_served_from_memory() -> None:
 # A choice ends before a host that has to be looked at.
 
 
+def test_host_whose_room_is_taken_does_not_hold_up_the_others() -> None:
+    bench = workbench(
+        host_with("a0", "a1", host="a", priority=2, record=record("a", max_in_flight=1)),
+        host_with("b0", host="b", priority=1),
+    )
+    assert names(choose(bench, 1).candidates) == ["a0"]
+    # A new item has put the host back before its lease is reserved.
+    bench.settle(bench.hosts["a"])
+    assert names(choose(bench, 1).candidates) == ["b0"]
+
+
+def test_paused_host_is_served_from_the_moment_on_at_which_its_pause_ends() -> None:
+    bench = workbench(host_with("a0", host="a"))
+    bench.pause("a", at(5))
+    assert choose(bench, now=at(4.9)).candidates == []
+    assert names(choose(bench, now=at(5)).candidates) == ["a0"]
+    assert bench.paused == {}
+
+
+def test_shorter_pause_of_a_host_does_not_end_a_longer_one() -> None:
+    bench = workbench(host_with("a0", host="a"))
+    bench.pause("a", at(5))
+    bench.pause("a", at(3))
+    bench.pause("unknown", at(3))
+    assert bench.next_moment() == at(5)
+
+
+@pytest.mark.parametrize(("ready_at", "paused_until"), [(5, 9), (9, 5)])
+def test_item_of_a_paused_host_waits_for_both_moments(ready_at: float, paused_until: float) -> None:
+    host = known(host="a")
+    host.wait(candidate("a0", host="a", ready_at=at(ready_at)), at(ready_at))
+    host.order = listed(ready_at=at(ready_at))
+    bench = workbench(host)
+    bench.pause("a", at(paused_until))
+    assert bench.next_moment() == at(9)
+
+
 def test_nothing_is_chosen_past_a_host_that_has_to_be_looked_at() -> None:
     bench = workbench(
         host_with("a0", host="a", priority=3),

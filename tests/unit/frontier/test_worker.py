@@ -126,13 +126,17 @@ async def test_worker_cancels_a_handler_before_its_lease_ends(
     assert (queue.done, worker.lost) == ([], 1)
 
 
-async def test_worker_cancels_a_handler_whose_lease_was_taken_over(clock: ManualClock) -> None:
+async def test_worker_cancels_a_handler_whose_lease_was_taken_over(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     queue = ScriptedQueue(clock, 2)
     cancelled: list[str] = []
+    urls: list[str] = []
 
     async def handle(claim: Claim) -> None:
         if claim.item.item_id == "i0":
             queue.renewal = LeaseLostError([claim])
+            urls.append(claim.item.url)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -150,6 +154,8 @@ async def test_worker_cancels_a_handler_whose_lease_was_taken_over(clock: Manual
         await asyncio.gather(running, return_exceptions=True)
     assert queue.done == [("i1", "released")]
     assert worker.lost == 1
+    (logged,) = [text for text in caplog.messages if text.endswith("; its handler is cancelled")]
+    assert logged.startswith(f"{urls[0]}: ")
 
 
 async def test_worker_releases_running_claims_when_cancelled(clock: ManualClock) -> None:
@@ -225,6 +231,137 @@ async def test_worker_keeps_a_sigterm_handler_of_the_program(clock: ManualClock)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
+
+
+async def test_worker_without_grace_does_not_handle_sigterm(clock: ManualClock) -> None:
+    async with working(ScriptedQueue(clock, 0), grace=None):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_worker_with_no_seconds_of_grace_releases_its_claims_at_once(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+
+    async def handle(claim: Claim) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    async def watch() -> None:
+        await settle()
+        clock.advance(0)
+        await settle()
+        assert queue.done == [("i0", "released")]
+        clock.advance(GRACE)
+
+    async with working(queue, grace=0) as worker:
+        watching = asyncio.create_task(watch())
+        with pytest.raises(SystemExit):
+            await worker.run(handle)
+        await watching
+
+
+async def test_worker_claims_in_its_name_for_the_time_of_its_leases(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    async with working(queue) as worker:
+        await run_to_end(worker, do_nothing, clock)
+    assert queue.terms == {(LEASE, "w")}
+
+
+async def test_worker_summary_has_the_seconds_since_it_was_run(clock: ManualClock) -> None:
+    clock.advance(100)
+    queue = ScriptedQueue(clock, 1)
+
+    async def handle(claim: Claim) -> None:
+        await clock.sleep(7)
+
+    async with working(queue) as worker:
+        summary = await run_to_end(worker, handle, clock)
+    # With the wait for more items.
+    assert 7 <= summary.seconds <= 10
+
+
+async def test_worker_passes_the_error_of_a_handler_on_as_it_is(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    error = ValueError("broken")
+
+    async def handle(claim: Claim) -> None:
+        raise error
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    assert queue.errors == [error]
+
+
+async def test_worker_of_a_cancelled_run_waits_for_its_handlers(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 1)
+    go = asyncio.Event()
+
+    async def handle(claim: Claim) -> None:
+        queue.is_cancelled = True
+        await go.wait()
+
+    async with working(queue) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        await settle()
+        assert not running.done()
+        go.set()
+        await running
+    assert queue.done == [("i0", "completed")]
+
+
+async def test_worker_counts_each_lost_lease_and_cancels_no_other_handler(clock: ManualClock) -> None:
+    queue = ScriptedQueue(clock, 3)
+    renew = queue.renew
+    cancelled: list[str] = []
+
+    async def lose_two(claims: Sequence[Claim], lease_seconds: float) -> None:
+        lost = [claim for claim in claims if claim.item.item_id in ("i0", "i1")]
+        await renew([claim for claim in claims if claim not in lost], lease_seconds)
+        if lost:
+            raise LeaseLostError(lost)
+
+    queue.renew = lose_two  # type: ignore[method-assign] # two leases are lost
+
+    async def handle(claim: Claim) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(claim.item.item_id)
+
+    async with working(queue, 3) as worker:
+        running = asyncio.create_task(worker.run(handle))
+        for _ in range(12):
+            await settle()
+            clock.advance(1)
+        await settle()
+        assert (sorted(cancelled), worker.lost) == (["i0", "i1"], 2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_worker_counts_each_lease_that_turns_out_to_be_lost_when_it_is_settled(
+    clock: ManualClock,
+) -> None:
+    queue = ScriptedQueue(clock, 2)
+    lost = [queue.claim_of(item) for item in queue.left]
+    queue.settlement_errors = [LeaseLostError(lost[:1]), LeaseLostError(lost[1:])]
+    async with working(queue) as worker:
+        summary = await run_to_end(worker, do_nothing, clock)
+    assert (summary.lost, summary.completed) == (2, 0)
+
+
+@pytest.mark.parametrize(("seconds_left", "is_tried_again"), [(MARGIN + 0.1, True), (MARGIN, False)])
+async def test_worker_settles_again_until_the_lease_can_count_as_lost(
+    clock: ManualClock, seconds_left: float, *, is_tried_again: bool
+) -> None:
+    queue = ScriptedQueue(clock, 1)
+    queue.settlement_errors = [BUSY]
+
+    async def handle(claim: Claim) -> None:
+        claim.deadline = clock.monotonic() + seconds_left
+
+    async with working(queue) as worker:
+        await run_to_end(worker, handle, clock)
+    assert bool(queue.done) is is_tried_again
 
 
 async def test_worker_completed_counts_handlers_that_end_at_the_same_time(clock: ManualClock) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from ragcrawl_dynamo import InvalidArgumentError, registrable_domain
+from ragcrawl_dynamo import (
+    InvalidArgumentError,
+    MissingExtraError,
+    RagcrawlDynamoError,
+    registrable_domain,
+)
+from ragcrawl_dynamo._utils.domains import _suffixes
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,14 @@ from ragcrawl_dynamo import InvalidArgumentError, registrable_domain
 )
 def test_registrable_domain_follows_the_public_suffix_list(url: str, domain: str) -> None:
     assert registrable_domain(url) == domain
+
+
+def test_registrable_domain_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
+    _suffixes.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"pip install 'ragcrawl-dynamo\[domains\]'") as caught:
+        registrable_domain("http://example.org/")
+    assert isinstance(caught.value, RagcrawlDynamoError)
 
 
 def test_registrable_domain_refuses_text_that_is_no_url() -> None:
