@@ -44,7 +44,7 @@ async def test_program_of_a_search_index_prints_the_output_on_the_page(
 async def test_program_of_a_search_index_takes_pages_of_the_crawler_on_the_page_about_crawls(
     dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That crawler stores HTML and text, and no Markdown."""
+    """The crawler of crawling.md stores HTML and text, and no Markdown."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"docs{uuid4().hex[:12]}")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")

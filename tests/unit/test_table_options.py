@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ragcrawl_dynamo import DynamoDBConfig, TableOptions, connect
+from ragcrawl_dynamo import DynamoDBConfig, InvalidArgumentError, TableOptions, connect
 
 PROVISIONED = {"billing_mode": "PROVISIONED", "read_capacity": 10, "write_capacity": 20}
 KEY_ID = "0f9e8d7c-1234-5678-9abc-def012345678"
@@ -83,7 +83,7 @@ def test_table_options_fit_the_billing(
 def test_table_options_are_keywords_of_connect() -> None:
     store = connect(DynamoDBConfig(), tables={"kms_key": "alias/crawl"})
     assert store.config.tables == TableOptions(kms_key="alias/crawl")
-    with pytest.raises(ValidationError, match="needs billing_mode PROVISIONED"):
+    with pytest.raises(InvalidArgumentError, match="needs billing_mode PROVISIONED"):
         connect(DynamoDBConfig(), tables=TableOptions(autoscaling_max_read=10))
 
 

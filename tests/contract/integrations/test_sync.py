@@ -612,9 +612,9 @@ async def test_sync_index_names_an_argument_of_a_wrong_type_although_there_is_no
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     caplog.clear()
-    return found
+    return messages
 
 
 def queries_of(backend: DynamoDBBackend) -> int:
