@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
-from ragcrawl_dynamo._crawl.crawl import Crawl, CrawlSettings
+from ragcrawl_dynamo._crawl.crawl import Crawl
+from ragcrawl_dynamo._crawl.settings import CrawlSettings
 from ragcrawl_dynamo._dynamodb.client import ClientOptions
 from ragcrawl_dynamo._dynamodb.metrics import Observer
 from ragcrawl_dynamo._dynamodb.session import AwsSession, ClientConfig

@@ -204,6 +204,7 @@ class Enqueuer:
         read = [] if len(new) >= _MANY_LINKS and self._share_new >= _MOSTLY_NEW else list(new)
         states, control = await run.read_states(read)
         control = await run.control.admit(control)
+        await run.control.warn_of_end(control)
         # Removes the proof before an item is added: this process may be killed right after it adds one.
         await run.control.reopen(control)
         results: dict[str, AddResult] = {}

@@ -146,6 +146,9 @@ class FakeControl:
             raise FrontierCancelledError
         return control
 
+    async def warn_of_end(self, control: RunControl) -> None:
+        pass
+
     async def reopen(self, control: RunControl | None) -> None:
         self.reopened.append(control)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragcrawl_dynamo import CrawlRun, DynamoDBConfig, RunStatus, Store, Task, connect
+from ragcrawl_dynamo import ConflictError, CrawlRun, DynamoDBConfig, RunStatus, Store, Task, connect, page_id
 from tests.contract.crawl.server import HOME, Answer, Server, crawl
 
 NAMES = [str(number) for number in range(9)]
@@ -129,3 +129,81 @@ async def test_crawl_deletes_a_page_whose_item_was_completed_without_save(store:
         await run.work(handle)
     assert HOME + "3" not in {page.url async for page in store.iter_pages("docs")}
     assert await store.count_pages("docs") == 9
+
+
+async def test_recrawl_fetches_a_page_of_the_next_run_first_and_stores_it(store: Store) -> None:
+    server = await crawled(store)
+    server.pages[HOME + "7"] = Answer(text="new")
+    # As a service does, which does not crawl itself.
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        (result,) = await run.recrawl([HOME + "7"], priority=9)
+        assert result.added
+    assert run.run.status is RunStatus.RUNNING
+    order: list[tuple[str, int, str | None]] = []
+
+    async def handle(task: Task) -> None:
+        order.append((task.url, task.depth, task.claim.item.referrer_url))
+        await server.handle(task)
+
+    async with store.crawl("docs", seeds=[HOME], delete_unseen=True) as resumed:
+        await resumed.work(handle, concurrency=1)
+    assert resumed.run.run_id == run.run.run_id
+    assert order[0] == (HOME + "7", 1, HOME)
+    assert server.requests == {HOME: 1, **{HOME + name: 1 for name in NAMES}, HOME + "7": 2}
+    version = await store.get_current_version("docs", page_id(HOME + "7"))
+    assert version is not None
+    assert version.markdown == "new"
+    assert await store.count_pages("docs") == 10
+
+
+async def test_recrawl_returns_the_error_of_a_text_that_is_no_url(store: Store) -> None:
+    async with store.crawl("docs", seeds=[HOME]) as run:
+        refused, added = await run.recrawl(["mailto:a@docs.example", HOME + "new"])
+    assert refused.error is not None
+    assert added.added
+
+
+async def test_recrawl_fetches_a_page_that_the_open_run_has_fetched(store: Store) -> None:
+    server = await crawled(store)
+    async with store.crawl("docs", seeds=[HOME]) as run:
+
+        async def handle(task: Task) -> None:
+            await server.handle(task)
+            if sum(server.requests.values()) == 10:
+                server.pages[HOME + "7"] = Answer(text="newer")
+                await run.recrawl([HOME + "7"])
+
+        await run.work(handle, concurrency=1)
+    assert run.run.status is RunStatus.COMPLETED
+    assert server.requests[HOME + "7"] == 2
+    version = await store.get_current_version("docs", page_id(HOME + "7"))
+    assert version is not None
+    assert version.markdown == "newer"
+    assert await store.count_pages("docs") == 10
+
+
+async def test_recrawl_in_a_run_that_has_ended_says_so(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site_without_links()
+    run, _ = await crawl(store, server)
+    with pytest.raises(ConflictError, match="has ended"):
+        await run.recrawl([HOME + "7"])
+    # So does the log, if the frontier itself is used.
+    assert "only workers that claim from this run fetch the links" in caplog.text
+
+
+async def test_crawl_tells_of_links_that_were_added_while_its_run_was_completed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site_without_links()
+    complete_run = store.complete_run
+
+    async def complete(site_id: str, run_id: str) -> CrawlRun:
+        completed = await complete_run(site_id, run_id)
+        await store.frontier(site_id, run_id).add([HOME + "late"])
+        return completed
+
+    monkeypatch.setattr(store, "complete_run", complete)
+    await crawl(store, server)
+    assert "while it was completed: nothing fetches them" in caplog.text
