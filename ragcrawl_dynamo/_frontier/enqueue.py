@@ -204,7 +204,6 @@ class Enqueuer:
         read = [] if len(new) >= _MANY_LINKS and self._share_new >= _MOSTLY_NEW else list(new)
         states, control = await run.read_states(read)
         control = await run.control.admit(control)
-        await run.control.warn_of_end(control)
         # Removes the proof before an item is added: this process may be killed right after it adds one.
         await run.control.reopen(control)
         results: dict[str, AddResult] = {}
@@ -216,6 +215,8 @@ class Enqueuer:
             if (queued := work_of(state)) is not None:
                 work.note(item.domain, queued)
             run.view.seen_links.add(item_id)
+        if new:
+            await run.control.warn_of_end(control)
         return results, control.host_max_items
 
     async def _take_over_budget(self, new: dict[str, FrontierItem], limit: int) -> dict[str, AddResult]:
