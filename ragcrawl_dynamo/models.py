@@ -205,6 +205,8 @@ class CrawlRun(Entity):
     """Whether the run updates the pages of earlier runs."""
     parent_run_id: str | None = None
     """The run that this one continues or updates."""
+    has_first_links: bool = False
+    """Whether the frontier got all links that the run begins with. `Store.crawl` sets it."""
     stats: CrawlStats = Field(default_factory=CrawlStats)
     """The counters of the run. Commits and `complete_run` set them."""
     frontier_size: int = 0

@@ -171,7 +171,8 @@ class StorageBackend(ABC):
     async def start_run(self, run: CrawlRun) -> CrawlRun:
         """Saves a run as running, if it is not stored; several processes may start the same run.
 
-        A stored run stays as it is, except that a pending one is running afterwards.
+        A stored run stays as it is, except that a pending one is running afterwards, and that an open one
+        gets `has_first_links` if it is set.
 
         Args:
             run: The run. Its `status` is ignored. Its `started_at` is now, unless it is set.

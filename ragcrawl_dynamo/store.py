@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
-from ragcrawl_dynamo._crawl.crawl import Crawl, CrawlSettings
+from ragcrawl_dynamo._crawl.crawl import Crawl
+from ragcrawl_dynamo._crawl.settings import CrawlSettings
 from ragcrawl_dynamo._dynamodb.client import ClientOptions
 from ragcrawl_dynamo._dynamodb.metrics import Observer
 from ragcrawl_dynamo._dynamodb.session import AwsSession, ClientConfig
@@ -60,7 +61,7 @@ class Store(DynamoDBBackend):
         It saves the site as `ensure_site` does. It resumes the site's latest run if this run is open, and
         begins the next one otherwise. Processes that begin a run at the same time begin the same run. From
         the second run of a site on, a crawl is a sync: it begins with all known pages too, and fetches them
-        conditionally.
+        conditionally. An open run that `start_run` or `save_run` began gets what a new run begins with.
 
         Args:
             site_id: The site.
@@ -80,7 +81,8 @@ class Store(DynamoDBBackend):
                 all processes of a run the same function.
             delete_unseen: Marks the pages as gone that a completed sync has not seen. More than
                 `max_deleted_share` of the site raise a `MassDeletionError`. Of 100,000 or more, none is
-                deleted, and an error is logged.
+                deleted, and an error is logged. Pages in scope that `host_max_items` left out are not
+                deleted either.
             kind_of: Returns the meaning of an HTTP status for a page, if it is not that of
                 `ResponseKind.of`.
             host_delay: See `frontier`.

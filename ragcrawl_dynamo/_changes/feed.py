@@ -115,7 +115,11 @@ class ChangeFeed:
         if position is None:
             position = replace(await self._present(site_id), listing="")
         if position.listing is not None:
-            return await self._list_pages(site_id, limit, position)
+            part = await self._list_pages(site_id, limit, position)
+            if part.changes or part.cursor.listing is not None:
+                return part
+            # No page is left to list, or the site has none.
+            position = part.cursor
         while True:
             part = await self._read(site_id, limit, position)
             if part.changes or part.is_end:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from inspect import isawaitable
 from math import isfinite
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
+from ragcrawl_dynamo._crawl.settings import CrawlSettings
 from ragcrawl_dynamo._crawl.task import Task
-from ragcrawl_dynamo._frontier.claim import Claim
+from ragcrawl_dynamo._frontier.claim import AddResult, Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.handling import OUTAGE_SECONDS, Skip, WorkSummary
 from ragcrawl_dynamo._frontier.outage import while_leased
 from ragcrawl_dynamo._frontier.worker import ErrorObserver, Worker
 from ragcrawl_dynamo._utils.clock import SystemClock
-from ragcrawl_dynamo._utils.urls import host_of_url, normalize_url
-from ragcrawl_dynamo.errors import BackendStateError, InvalidArgumentError
+from ragcrawl_dynamo._utils.concurrency import gather_bounded
+from ragcrawl_dynamo._utils.urls import host_of_url, link_id, normalize_url
+from ragcrawl_dynamo._utils.validation import check_several
+from ragcrawl_dynamo.errors import BackendStateError, ConflictError, InvalidArgumentError
 from ragcrawl_dynamo.models import CrawlRun, FrontierItem, Page, RunStatus, Site
 from ragcrawl_dynamo.storage import StorageBackend
 
@@ -34,25 +38,13 @@ logger = logging.getLogger(__name__)
 # How many known pages are added to the frontier at a time.
 _PAGES_AT_ONCE = 1000
 
+# How many items of unseen pages are read at a time.
+_READS_IN_FLIGHT = 32
+
 # The largest number of unseen pages that a crawl lists or deletes.
 _MOST_UNSEEN = 100_000
 
 _OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class CrawlSettings:
-    """The settings of a crawl; see `Store.crawl`."""
-
-    seeds: list[str]
-    sitemap: list[str] = field(default_factory=list)
-    run_id: str | None = None
-    follow: Callable[[str], bool] | None = None
-    max_depth: int | None = None
-    priority: Callable[[str], float] | None = None
-    delete_unseen: bool = False
-    kind_of: Callable[[int | None], ResponseKind] = ResponseKind.of
-    limits: dict[str, Any] = field(default_factory=dict)
 
 
 class Crawl:
@@ -89,7 +81,7 @@ class Crawl:
         return _begun(self._frontier)
 
     async def __aenter__(self) -> Self:
-        """Begins or resumes the run; a new run gets its first links."""
+        """Begins or resumes the run. It gets its first links, unless `crawl` has added them before."""
         site_id = self.site.site_id
         self.site = await self.backend.ensure_site(self.site)
         latest = await self.backend.get_latest_run(site_id)
@@ -109,10 +101,11 @@ class Crawl:
             is_sync=latest is not None,
             parent_run_id=None if latest is None else latest.run_id,
         )
-        # A run is saved once it has all that it begins with. If this process is killed before, the next one
-        # adds it again.
-        if stored is None or stored.status is RunStatus.PENDING:
+        # A run gets the mark once it has all that it begins with. If this process is killed before, the next
+        # one adds it again. A run without the mark was not begun by `crawl`, and may have any links.
+        if run.status in _OPEN and not run.has_first_links:
             await self._begin(run)
+            run = run.model_copy(update={"has_first_links": True})
         self._run = await self.backend.start_run(run)
         how = "begins" if stored is None else "resumes" if self.run.status in _OPEN else "has ended already"
         logger.info("run %r of site %r %s", run_id, site_id, how)
@@ -191,6 +184,44 @@ class Crawl:
             raise refusals[0]
         return summary
 
+    async def recrawl(self, urls: Iterable[str], *, priority: float = 0.0) -> list[AddResult]:
+        """Adds URLs to fetch again soon, also those that the run has fetched or will fetch anyway.
+
+        Use it in a service, with the arguments with which the site is crawled: the run is resumed, or the
+        next one begins. The service need not call `work`: the workers of the run fetch the URLs, or those
+        of the next call of `crawl`.
+
+        Args:
+            urls: The URLs. Each gets an item of its own, with a random `unique_key`, at each call.
+            priority: Items with a higher priority are fetched sooner.
+
+        Returns:
+            A result for each URL, in order; see `Frontier.add`.
+
+        Raises:
+            BackendStateError: The crawl is not used in `async with`.
+            ConflictError: The run has ended meanwhile: call `crawl` and this again.
+            InvalidArgumentError: An argument has a wrong type or value.
+        """
+        site_id, links = self.site.site_id, []
+        for url in check_several("urls", urls, str):
+            key = f"recrawl {uuid4().hex}"
+            link = self.frontier.link(url, priority=priority, unique_key=key)
+            # `add` refuses what is no URL.
+            with suppress(InvalidArgumentError):
+                page = await self.backend.get_page(site_id, link_id(self.normalized(url)))
+                if page is not None:
+                    link.depth, link.referrer_url = page.depth, page.referrer_url
+            links.append(link)
+        results = await self.frontier.add(links)
+        run = await self.backend.get_run(site_id, self.run.run_id)
+        if run is None or run.status not in _OPEN:
+            raise ConflictError(
+                f"run {self.run.run_id!r} of site {site_id!r} has ended, so nothing fetches the "
+                f"URLs that were added to it: call crawl() again, which begins the next run, and recrawl()"
+            )
+        return results
+
     def stop(self) -> None:
         """Lets `work` return after the handlers that run. The run stays open, to be resumed."""
         for worker in self._workers:
@@ -232,8 +263,9 @@ class Crawl:
     async def _task(self, claim: Claim) -> Task:
         """Returns the task of a claim, in a sync with the page."""
         page = None
-        if self.run.parent_run_id is not None:
-            get_page = partial(self.backend.get_page, claim.item.site_id, claim.item.item_id)
+        if self.run.is_sync:
+            page_id = link_id(claim.item.normalized_url)
+            get_page = partial(self.backend.get_page, claim.item.site_id, page_id)
             page = await while_leased([claim], SystemClock(), 0.0, get_page)
         return Task(self, claim, page)
 
@@ -302,10 +334,16 @@ class Crawl:
         else:
             self._run = await self.backend.complete_run(site_id, run_id)
         logger.info("run %r of site %r has ended with status %s", run_id, site_id, self.run.status)
+        if not await self.frontier.is_finished():
+            logger.warning(
+                "links were added to run %r of site %r while it was completed: nothing fetches them; add "
+                "them to the next run",
+                *(run_id, site_id),
+            )
         if not self.run.is_sync or self.run.status not in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             return
         # Opens the queue again with its rules, which the completion has closed.
-        self.backend.frontier(site_id, run_id, **self._settings.limits)
+        self._frontier = self.backend.frontier(site_id, run_id, **self._settings.limits)
         self.unseen = await self.backend.get_unseen_pages(site_id, run_id, limit=_MOST_UNSEEN)
         if len(self.unseen) == _MOST_UNSEEN:
             # There may be more, so it is not known which share of the site would be deleted.
@@ -316,7 +354,30 @@ class Crawl:
                 _MOST_UNSEEN,
             )
         elif self.unseen and self._settings.delete_unseen:
-            await self.backend.tombstone_pages(site_id, [page.page_id for page in self.unseen])
+            await self._delete_unseen()
+
+    async def _delete_unseen(self) -> None:
+        """Marks the unseen pages as gone, except those in scope that the run has no item of.
+
+        The run has not asked the server for these: their host has `host_max_items` links, or the item was
+        removed.
+        """
+        is_untried = await gather_bounded(self._is_untried, self.unseen, _READS_IN_FLIGHT)
+        untried = [page.url for page, is_true in zip(self.unseen, is_untried, strict=True) if is_true]
+        gone = [page for page, is_true in zip(self.unseen, is_untried, strict=True) if not is_true]
+        if untried:
+            logger.error(
+                "run %r did not fetch %d of its %d unseen pages, such as %s, since its frontier has no items "
+                "of them: these are not marked as gone; raise host_max_items, or pass those that are gone to "
+                "tombstone_pages()",
+                *(self.run.run_id, len(untried), len(self.unseen), untried[0]),
+            )
+        if gone:
+            await self.backend.tombstone_pages(self.site.site_id, [page.page_id for page in gone])
+
+    async def _is_untried(self, page: Page) -> bool:
+        """Returns whether the run should have fetched a page, and has no item of it."""
+        return self.follows(page.url, page.depth) and await self.frontier.get(page.url) is None
 
 
 def _begun(value: T | None) -> T:

@@ -158,7 +158,8 @@ class Task:
             raise InvalidArgumentError("task", "is saved already: call save() once for each task")
         item = self.claim.item
         page = Page(
-            page_id=item.item_id,
+            # The id of an item that has a unique_key is not that of its page.
+            page_id=link_id(item.normalized_url),
             site_id=item.site_id,
             url=item.normalized_url,
             depth=item.depth,
@@ -275,7 +276,7 @@ class Task:
 
         async def read() -> PageVersion | None:
             # A run that is no sync has not read the page.
-            page = self.page or await backend.get_page(item.site_id, item.item_id)
+            page = self.page or await backend.get_page(item.site_id, link_id(item.normalized_url))
             if page is None or page.current_version_id is None:
                 return None
             return await backend.get_version(item.site_id, item.item_id, page.current_version_id)

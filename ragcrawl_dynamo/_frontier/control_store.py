@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -22,10 +23,13 @@ from ragcrawl_dynamo._dynamodb.values import Item, Key, Value, encode_value, mom
 from ragcrawl_dynamo._dynamodb.write_token import WriteToken
 from ragcrawl_dynamo._frontier.link_rules import LinkRules
 from ragcrawl_dynamo._records.runs import check_id_order, swapped_ids
-from ragcrawl_dynamo._schema.keys import control_key
+from ragcrawl_dynamo._schema.keys import control_key, run_key
 from ragcrawl_dynamo._schema.records import RunControl, RunState
 from ragcrawl_dynamo._schema.tables import Tables
 from ragcrawl_dynamo.errors import AmbiguousIdError, ConditionFailedError, FrontierCancelledError
+from ragcrawl_dynamo.models import RunStatus
+
+logger = logging.getLogger(__name__)
 
 # The fields that record the rules for links.
 _RULES = ("host_max_items", "normalize", "politeness_key")
@@ -46,6 +50,7 @@ class ControlStore:
         self._rules = rules
         self._is_checked = False
         self._is_order_checked = False
+        self._is_end_logged = False
         self.run_id: str = first.run
         self.site_id: str = first.site_id
         self.key: Key = control_key(first.run)
@@ -240,6 +245,24 @@ class ControlStore:
         """
         if control is not None and (control.verifying or control.finished_by):
             await self._update({}, remove=("verifying", "verifying_since", "finished_by"))
+
+    async def warn_of_end(self, control: RunControl) -> None:
+        """Logs once that links are added to a run that has ended: `Store.crawl` does not resume it.
+
+        Args:
+            control: The control as it was just read. The run is only read if it is proven to be finished.
+        """
+        if control.finished_by is None or self._is_end_logged:
+            return
+        request = requests.get_request(self._runs, run_key(self.site_id, self.run_id))
+        run = (await self._gateway.call("GetItem", request)).get("Item")
+        if run is not None and run["status"]["S"] not in (RunStatus.PENDING, RunStatus.RUNNING):
+            self._is_end_logged = True
+            logger.warning(
+                "run %r of site %r has ended with status %s: only workers that claim from this run fetch the "
+                "links that are added to it now; otherwise begin the next run, and add them to its frontier",
+                *(self.run_id, self.site_id, run["status"]["S"]),
+            )
 
     async def _update(
         self, put: Mapping[Path, Value], condition: Condition | None = None, remove: Sequence[str] = ()

@@ -215,6 +215,8 @@ class Enqueuer:
             if (queued := work_of(state)) is not None:
                 work.note(item.domain, queued)
             run.view.seen_links.add(item_id)
+        if new:
+            await run.control.warn_of_end(control)
         return results, control.host_max_items
 
     async def _take_over_budget(self, new: dict[str, FrontierItem], limit: int) -> dict[str, AddResult]:

@@ -78,7 +78,7 @@ class Frontier:
         base_url: str | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> list[AddResult]:
-        """Adds links that are new to the run. Links that the run has already keep their state.
+        """Adds links that are new to the run. Links that the run has already keep their state and priority.
 
         Args:
             links: Any number of absolute http(s) URLs, or of items that `link` built; they are added in

@@ -104,7 +104,7 @@ class RunStore:
         await self._gateway.call("PutItem", requests.put_request(self._table, item))
 
     async def start(self, run: CrawlRun, now: datetime) -> CrawlRun:
-        """Saves a run as running, unless it is stored; sets a stored one that is pending to running."""
+        """Saves a run as running, unless it is stored; see StorageBackend.start_run."""
         check_kind("run", run, CrawlRun)
         started = run.model_copy(update={"status": RunStatus.RUNNING, "started_at": run.started_at or now})
         item = to_item(self._table, started, {_WRITERS: {"M": {}}})
@@ -115,17 +115,19 @@ class RunStore:
             stored = self._decode(error.item or {})
         else:
             return started
-        if stored.status is not RunStatus.PENDING:
+        gets_mark = run.has_first_links and not stored.has_first_links
+        if not (stored.status is RunStatus.PENDING or (stored.status is RunStatus.RUNNING and gets_mark)):
             return stored
         put: dict[Path, Value] = {"status": {"S": RunStatus.RUNNING}}
+        if gets_mark:
+            put["has_first_links"] = {"BOOL": True}
         update = Update(put=put, default={"started_at": item["started_at"]})
-        is_pending = Compare("status", "=", {"S": RunStatus.PENDING})
         key = run_key(run.site_id, run.run_id)
         try:
-            request = requests.update_request(self._table, key, update, is_pending)
+            request = requests.update_request(self._table, key, update, _IS_OPEN)
             response = await self._gateway.call("UpdateItem", request)
         except ConditionFailedError as error:
-            # Another process was faster, or deleted the run.
+            # Another process has completed the run, or deleted it.
             if not error.item:
                 raise NotFoundError(
                     f"run {run.run_id!r} of site {run.site_id!r} was deleted by another process while it was "

@@ -120,10 +120,19 @@ class MassDeletionError(RagcrawlDynamoError):
     def __init__(self, kind: str, deleted: int, total: int, share: float) -> None:
         self.deleted = deleted
         self.total = total
+        if kind == "pages":
+            advice = (
+                "check the pages (after a crawl, run.unseen has them); if the deletion is intended, call "
+                "tombstone_pages(site_id, [page.page_id for page in run.unseen], allow_mass_deletion=True)"
+            )
+        else:
+            advice = (
+                "with dry_run=True, the call shows what it would delete; if the deletion is intended, pass "
+                "allow_mass_deletion=True"
+            )
         super().__init__(
             f"the call would delete {deleted:,} of {total:,} {kind}, more than max_deleted_share = "
-            f"{share:g}; nothing was deleted: if the deletion is intended, pass allow_mass_deletion=True; "
-            f"with dry_run=True, prune_versions and collect_garbage show what they would delete"
+            f"{share:g}; nothing was deleted: {advice}"
         )
 
 

@@ -18,6 +18,7 @@ from benchmarks.machine import ROOT
 from benchmarks.partitions.crawls import READS_A_SECOND, WRITES_A_SECOND
 from ragcrawl_dynamo import DynamoDBConfig
 from ragcrawl_dynamo._commit.commit import _ATTEMPTS as ATTEMPTS
+from ragcrawl_dynamo._crawl.crawl import _MOST_UNSEEN as MOST_UNSEEN
 from ragcrawl_dynamo._dynamodb.packed_values import PACKED_ABOVE
 from ragcrawl_dynamo._dynamodb.sizes import MAX_ITEM_BYTES
 from ragcrawl_dynamo._dynamodb.values import MAX_DIGITS
@@ -112,7 +113,7 @@ SOURCES: dict[str, dict[str, str]] = {
         f"{24 * 3600 // 10 * 3:,} read units": f"{BILL}::{FOLLOWING}",
         **dict.fromkeys(CALCULATED, PRINTED),
     },
-    "docs/crawling.md": {"304": "a status of HTTP"},
+    "docs/crawling.md": {"304": "a status of HTTP", f"{MOST_UNSEEN:,} pages": CONSTANT},
     "docs/design.md": {f"{NEW['by_rule']:.1f} write units": DATA},
     "docs/failures.md": {
         f"{ATTEMPTS} times": CONSTANT,

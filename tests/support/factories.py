@@ -127,6 +127,7 @@ runs = st.builds(
     seeds=st.lists(texts, max_size=3),
     is_sync=st.booleans(),
     parent_run_id=maybe_text,
+    has_first_links=st.booleans(),
     stats=all_stats,
     frontier_size=counts,
     max_depth_reached=counts,

@@ -123,11 +123,16 @@ class StoredItems(ItemStore):
 
 
 class FakeControl:
-    """The control of the run; `states` are those that were set, `reopened` the controls that had a proof."""
+    """The control of the run.
+
+    `states` are those that were set, `reopened` the controls that had a proof, and `warned` those whose run
+    may have ended.
+    """
 
     def __init__(self) -> None:
         self.control: RunControl | None = RunControl(run="run", site_id="site")
         self.reopened: list[RunControl | None] = []
+        self.warned: list[RunControl] = []
         self.states: list[RunState] = []
         self.checked = 0
         self.known = 0
@@ -145,6 +150,9 @@ class FakeControl:
         if control is None or control.state is RunState.CANCELLED:
             raise FrontierCancelledError
         return control
+
+    async def warn_of_end(self, control: RunControl) -> None:
+        self.warned.append(control)
 
     async def reopen(self, control: RunControl | None) -> None:
         self.reopened.append(control)

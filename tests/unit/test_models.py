@@ -21,7 +21,7 @@ FIELDS = {
     Site: "site_id name seeds allowed_domains allowed_subdomains config created_at updated_at last_crawl_at "
     "last_sync_at total_pages total_runs is_active",
     CrawlRun: "run_id site_id status error_message created_at started_at completed_at config_snapshot seeds "
-    "is_sync parent_run_id stats frontier_size max_depth_reached",
+    "is_sync parent_run_id has_first_links stats frontier_size max_depth_reached",
     CrawlStats: "pages_discovered pages_crawled pages_failed pages_skipped pages_changed pages_unchanged "
     "pages_new pages_deleted total_bytes_downloaded total_fetch_time_ms total_extraction_time_ms "
     "avg_fetch_latency_ms errors_by_type errors_by_domain status_codes domains_crawled "

@@ -393,3 +393,9 @@ async def test_change_log_shard_of_a_killed_process_is_taken_over(
     # The first process was not dead after all.
     await commit(backend, "d", "1")
     assert (await read(backend, cursor))[0] == [("d", CREATED)]
+
+
+async def test_list_changes_of_a_site_without_pages_is_at_its_end(backend: DynamoDBBackend) -> None:
+    part = await backend.list_changes("unknown")
+    assert (list(part), part.is_end) == ([], True)
+    assert (await backend.list_changes("unknown", cursor=part.cursor)).is_end

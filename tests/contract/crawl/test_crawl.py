@@ -149,7 +149,7 @@ async def test_crawl_deletes_unseen_pages_on_request_behind_the_guard(store: Sto
     server = site()
     await crawl(store, server)
     # Known pages that are out of scope are not fetched again, so they are unseen.
-    with pytest.raises(MassDeletionError):
+    with pytest.raises(MassDeletionError, match=r"run\.unseen has them.* call tombstone_pages\(site_id, "):
         await crawl(store, server, delete_unseen=True, follow=lambda url: url == HOME)
     run, _ = await crawl(store, server, delete_unseen=True, follow=lambda url: not url.endswith("/b"))
     assert [page.url for page in run.unseen] == [HOME + "b"]

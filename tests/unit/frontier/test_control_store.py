@@ -408,3 +408,34 @@ async def test_run_without_a_proof_is_not_written(control: RunControl | None) ->
     script = Script()
     await script.run(lambda store: store.reopen(control))
     assert script.requests == []
+
+
+FINISHED = STORED.model_copy(update={"finished_by": "proof"})
+
+
+def run_with(status: str) -> dict[str, Any]:
+    return {"Item": {**run_key("site", "run"), "status": {"S": status}}}
+
+
+async def test_addition_to_a_run_that_has_ended_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    script = Script(get_item=[run_with("partial")])
+    await script.run(*[lambda store: store.warn_of_end(FINISHED)] * 2)
+    (request,) = script.sent("get_item")
+    assert request["Key"] == run_key("site", "run")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "run 'run' of site 'site' has ended with status partial"
+    ]
+
+
+@pytest.mark.parametrize("run", [{}, run_with("running")])
+async def test_addition_to_a_finished_run_that_is_open_is_not_logged(
+    run: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    await Script(get_item=[run]).run(lambda store: store.warn_of_end(FINISHED))
+    assert caplog.records == []
+
+
+async def test_addition_to_a_run_that_is_not_finished_does_not_read_the_run() -> None:
+    script = Script()
+    await script.run(lambda store: store.warn_of_end(STORED))
+    assert script.requests == []

@@ -288,6 +288,15 @@ async def test_proof_of_the_end_is_removed_before_links_are_added() -> None:
     assert reopened == [1]
 
 
+async def test_end_of_the_run_is_looked_up_only_for_links_that_are_new() -> None:
+    adding = Adding(finished_by="proof")
+    adding.stored(A, status=FrontierStatus.COMPLETED)
+    await adding.add(A)
+    assert adding.run.controls.warned == []
+    await adding.add(A, B)
+    assert adding.run.controls.warned == [adding.run.controls.control]
+
+
 async def test_no_link_is_added_to_a_cancelled_run() -> None:
     adding = Adding(state=RunState.CANCELLED)
     with pytest.raises(FrontierCancelledError):
