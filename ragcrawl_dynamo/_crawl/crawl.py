@@ -61,8 +61,8 @@ class Crawl:
     """
 
     def __init__(self, backend: StorageBackend, site: Site, settings: CrawlSettings) -> None:
-        self.backend = backend
-        self.site = site
+        self.backend: StorageBackend = backend
+        self.site: Site = site
         self.unseen: list[Page] = []
         self._settings = settings
         self._hosts = frozenset(site.allowed_domains)
