@@ -32,7 +32,7 @@ def local(
     """
     engine = run_moto(port) if dynamodb_local is None else run_dynamodb_local(dynamodb_local, port)
     # A supervisor ends it as Ctrl-C does: otherwise DynamoDB Local would outlive it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt), engine as endpoint:
             typer.echo(f"export RAGCRAWL_DYNAMO_ENDPOINT_URL={endpoint}")
@@ -41,3 +41,5 @@ def local(
             threading.Event().wait()
     except RuntimeError as error:
         fail(str(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)

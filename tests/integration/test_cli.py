@@ -185,10 +185,12 @@ def test_cli_local_runs_an_engine_until_it_is_ended(engine: tuple[str, ...]) -> 
 
 
 def test_cli_local_refuses_a_port_that_is_in_use(call: Call) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         result = call("local", "--port", port)
     assert (result.code, result.out) == (1, "")
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert result.err.startswith(f"error: port {port} is in use: ")
 
 

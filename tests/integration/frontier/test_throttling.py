@@ -125,7 +125,7 @@ class Unsteady:
             # The claims are applied. Their process learns of it too late, or never.
             self.delayed += 1
             answer = await call(**request)
-            await asyncio.sleep(5)
+            await asyncio.sleep(8)
             return answer
         if is_claim and self.chance.random() < 0.2:
             self.lost += 1
@@ -161,8 +161,8 @@ async def test_only_leases_that_were_handed_out_count_as_attempts(
         await first.add(links)
         unsteady.is_on = True
         async with (
-            first.worker(concurrency=8, lease_seconds=8) as one,
-            second.worker(concurrency=8, lease_seconds=8) as other,
+            first.worker(concurrency=8, lease_seconds=14) as one,
+            second.worker(concurrency=8, lease_seconds=14) as other,
         ):
             await asyncio.gather(one.run(handle), other.run(handle))
     assert min(unsteady.lost, unsteady.delayed) > 0
