@@ -279,7 +279,7 @@ class Task:
             page = self.page or await backend.get_page(item.site_id, link_id(item.normalized_url))
             if page is None or page.current_version_id is None:
                 return None
-            return await backend.get_version(item.site_id, item.item_id, page.current_version_id)
+            return await backend.get_version(item.site_id, page.page_id, page.current_version_id)
 
         version = await while_leased([self.claim], SystemClock(), 0.0, read)
         return [] if version is None else _absolute(version.url, version.outlinks)

@@ -182,6 +182,22 @@ async def test_recrawl_fetches_a_page_that_the_open_run_has_fetched(store: Store
     assert await store.count_pages("docs") == 10
 
 
+async def test_recrawl_of_a_page_that_answers_304_follows_its_stored_links(store: Store) -> None:
+    server = Server(
+        home=Answer(text="home", headers={"ETag": "home"}), a=Answer(links=["b"], headers={"ETag": "a"})
+    )
+    await crawl(store, server, sitemap=[HOME + "a"])
+    server.pages[HOME + "b"] = Answer(text="new")
+    async with store.crawl("docs", seeds=[HOME], follow=lambda url: url != HOME + "a") as run:
+        # The page itself is out of scope, so that only the item of the recrawl fetches it.
+        await run.recrawl([HOME + "a"])
+        await run.work(server.handle)
+    assert server.conditional[HOME + "a"] == 1
+    page = await store.get_page("docs", page_id(HOME + "b"))
+    assert page is not None
+    assert not page.is_tombstone
+
+
 async def test_recrawl_in_a_run_that_has_ended_says_so(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
