@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ragcrawl_dynamo._commit.responses import ResponseKind
 from ragcrawl_dynamo._crawl.settings import CrawlSettings
-from ragcrawl_dynamo._crawl.task import Task
+from ragcrawl_dynamo._crawl.task import Task, page_id_of
 from ragcrawl_dynamo._frontier.claim import AddResult, Claim
 from ragcrawl_dynamo._frontier.frontier import Frontier
 from ragcrawl_dynamo._frontier.handling import OUTAGE_SECONDS, Skip, WorkSummary
@@ -43,8 +43,6 @@ _READS_IN_FLIGHT = 32
 
 # The largest number of unseen pages that a crawl lists or deletes.
 _MOST_UNSEEN = 100_000
-
-_OPEN = (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 class Crawl:
@@ -86,7 +84,7 @@ class Crawl:
         self.site = await self.backend.ensure_site(self.site)
         latest = await self.backend.get_latest_run(site_id)
         run_id = self._settings.run_id
-        stored = latest if latest is not None and latest.status in _OPEN else None
+        stored = latest if latest is not None and not latest.status.is_final else None
         if run_id is not None and (stored is None or stored.run_id != run_id):
             stored = await self.backend.get_run(site_id, run_id)
         if stored is not None:
@@ -103,11 +101,11 @@ class Crawl:
         )
         # A run gets the mark once it has all that it begins with. If this process is killed before, the next
         # one adds it again. A run without the mark was not begun by `crawl`, and may have any links.
-        if run.status in _OPEN and not run.has_first_links:
+        if not run.status.is_final and not run.has_first_links:
             await self._begin(run)
             run = run.model_copy(update={"has_first_links": True})
         self._run = await self.backend.start_run(run)
-        how = "begins" if stored is None else "resumes" if self.run.status in _OPEN else "has ended already"
+        how = "begins" if stored is None else "has ended already" if self.run.status.is_final else "resumes"
         logger.info("run %r of site %r %s", run_id, site_id, how)
         return self
 
@@ -215,7 +213,7 @@ class Crawl:
             links.append(link)
         results = await self.frontier.add(links)
         run = await self.backend.get_run(site_id, self.run.run_id)
-        if run is None or run.status not in _OPEN:
+        if run is None or run.status.is_final:
             raise ConflictError(
                 f"run {self.run.run_id!r} of site {site_id!r} has ended, so nothing fetches the "
                 f"URLs that were added to it: call crawl() again, which begins the next run, and recrawl()"
@@ -264,8 +262,7 @@ class Crawl:
         """Returns the task of a claim, in a sync with the page."""
         page = None
         if self.run.is_sync:
-            page_id = link_id(claim.item.normalized_url)
-            get_page = partial(self.backend.get_page, claim.item.site_id, page_id)
+            get_page = partial(self.backend.get_page, claim.item.site_id, page_id_of(claim))
             page = await while_leased([claim], SystemClock(), 0.0, get_page)
         return Task(self, claim, page)
 
@@ -279,7 +276,7 @@ class Crawl:
         while True:
             run_id = _next_run_id(site_id, latest)
             stored = await self.backend.get_run(site_id, run_id)
-            if stored is None or stored.status in _OPEN:
+            if stored is None or not stored.status.is_final:
                 return run_id, latest, stored
             latest = stored
 
@@ -328,7 +325,7 @@ class Crawl:
     async def _complete(self) -> None:
         site_id, run_id = self.site.site_id, self.run.run_id
         stored = await self.backend.get_run(site_id, run_id)
-        if stored is not None and stored.status not in _OPEN:
+        if stored is not None and stored.status.is_final:
             # Another process has completed it.
             self._run = stored
         else:

@@ -158,8 +158,7 @@ class Task:
             raise InvalidArgumentError("task", "is saved already: call save() once for each task")
         item = self.claim.item
         page = Page(
-            # The id of an item that has a unique_key is not that of its page.
-            page_id=link_id(item.normalized_url),
+            page_id=page_id_of(self.claim),
             site_id=item.site_id,
             url=item.normalized_url,
             depth=item.depth,
@@ -276,7 +275,7 @@ class Task:
 
         async def read() -> PageVersion | None:
             # A run that is no sync has not read the page.
-            page = self.page or await backend.get_page(item.site_id, link_id(item.normalized_url))
+            page = self.page or await backend.get_page(item.site_id, page_id_of(self.claim))
             if page is None or page.current_version_id is None:
                 return None
             return await backend.get_version(item.site_id, page.page_id, page.current_version_id)
@@ -310,6 +309,11 @@ class Task:
             reason = "which is not in the scope of the crawl: see allowed_domains and follow"
             logger.log(level, "%s redirects to %s, %s", self.url, target, reason)
         return is_followed
+
+
+def page_id_of(claim: Claim) -> str:
+    """Returns the id of the page of a claim. If the item has a `unique_key`, the item has another id."""
+    return link_id(claim.item.normalized_url)
 
 
 def _absolute(base_url: str, links: Iterable[str]) -> list[str]:

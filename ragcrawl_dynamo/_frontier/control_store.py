@@ -256,7 +256,7 @@ class ControlStore:
             return
         request = requests.get_request(self._runs, run_key(self.site_id, self.run_id))
         run = (await self._gateway.call("GetItem", request)).get("Item")
-        if run is not None and run["status"]["S"] not in (RunStatus.PENDING, RunStatus.RUNNING):
+        if run is not None and RunStatus(run["status"]["S"]).is_final:
             self._is_end_logged = True
             logger.warning(
                 "run %r of site %r has ended with status %s: only workers that claim from this run fetch the "

@@ -132,6 +132,4 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(
-        f"DynamoDB Local ended, or did not answer on port {port} within {_START_TIMEOUT:.0f} s"
-    )
+    raise RuntimeError(f"DynamoDB Local did not answer on port {port} within {_START_TIMEOUT:.0f} s")

@@ -17,6 +17,7 @@ from examples.demo_search import HashedWords, SentenceModel, SqliteIndex, terms
 from ragcrawl_dynamo import Page, PageVersion
 from ragcrawl_dynamo.integrations import Chunk, chunks_of
 from ragcrawl_dynamo.testing import local_dynamodb
+from tests.support.http_server import http_server
 from tests.support.processes import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -79,20 +80,15 @@ async def site() -> AsyncIterator[str]:
         "/guide": "<title>Guide</title><h1 id=top>Guide</h1><p>For all.<h2 id=pip>Install</h2>Use a wheel.",
     }
 
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(request: web.Request) -> web.Response:
         if request.path == "/logo.png":
             return web.Response(body=b"\x89PNG", content_type="image/png")
         if request.path not in pages:
             return web.Response(status=404)
         return web.Response(text=pages[request.path], content_type="text/html")
 
-    runner = web.ServerRunner(web.Server(serve))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    async with http_server(serve) as url:
+        yield f"{url}/"
 
 
 async def test_example_rag_keeps_an_index_of_any_site_and_fills_it_again_if_it_is_lost(

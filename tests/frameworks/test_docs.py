@@ -63,20 +63,18 @@ async def run_framework(framework: str, crawl: str, endpoint: str, folder: Path)
 
 
 @FRAMEWORKS
-async def test_framework_docs_block_finds_the_section(
-    framework: str, dynamodb_local_endpoint: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("crawl", "expected"),
+    [
+        (CRAWLED, "json > Basic Usage https://docs.example.org/json#basic-usage"),
+        (CRAWLED_AS_TEXT, "None https://docs.example.org/json"),
+    ],
+    ids=["markdown", "text"],
+)
+async def test_framework_docs_block_finds_the_section_or_the_page_without_markdown(
+    framework: str, crawl: str, expected: str, dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
-    output = await run_framework(framework, CRAWLED, dynamodb_local_endpoint, tmp_path)
+    output = await run_framework(framework, crawl, dynamodb_local_endpoint, tmp_path)
     report, answer = output.splitlines()
     assert "indexed=2" in report
-    assert answer == "json > Basic Usage https://docs.example.org/json#basic-usage"
-
-
-@FRAMEWORKS
-async def test_framework_docs_block_takes_pages_without_markdown(
-    framework: str, dynamodb_local_endpoint: str, tmp_path: Path
-) -> None:
-    output = await run_framework(framework, CRAWLED_AS_TEXT, dynamodb_local_endpoint, tmp_path)
-    report, answer = output.splitlines()
-    assert "indexed=2" in report
-    assert answer == "None https://docs.example.org/json"
+    assert answer == expected

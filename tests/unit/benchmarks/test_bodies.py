@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from benchmarks import bodies
+from tests.support.http_server import http_server
 
 
 async def test_bodies_corpus_has_a_page_once_however_many_of_its_sections_are_linked(
@@ -14,7 +15,7 @@ async def test_bodies_corpus_has_a_page_once_however_many_of_its_sections_are_li
 ) -> None:
     fetched = []
 
-    async def serve(request: web.BaseRequest) -> web.Response:
+    async def serve(request: web.Request) -> web.Response:
         fetched.append(request.path)
         links = (
             "<a href='a.html'>a</a> <a href='a.html#x'>x</a> <a href='a.html#y'>y</a> <a href='file:/b'>b</a>"
@@ -23,13 +24,8 @@ async def test_bodies_corpus_has_a_page_once_however_many_of_its_sections_are_li
 
     @asynccontextmanager
     async def small_site() -> AsyncIterator[str]:
-        runner = web.ServerRunner(web.Server(serve))
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-        finally:
-            await runner.cleanup()
+        async with http_server(serve) as url:
+            yield f"{url}/"
 
     monkeypatch.setattr(bodies, "pydoc_server", small_site)
     corpus = await bodies.fetch_corpus()

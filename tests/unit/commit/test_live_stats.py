@@ -68,6 +68,13 @@ class Live:
         await settled()
         return len(self.runs.added)
 
+    async def write_at_once(self) -> int:
+        """Notes a commit, and writes the stats once they are due; returns how many writes there were."""
+        self.note()
+        self.clock.advance(1)
+        self.stats.flush_if_due()
+        return await self.pass_time(0)
+
     def _take_new_hosts(self) -> int:
         taken, self.new_hosts = self.new_hosts, 0
         return taken
@@ -154,18 +161,12 @@ async def test_live_stats_are_due_a_second_after_the_first_commit() -> None:
 
 async def test_live_stats_are_written_at_once_if_they_are_due() -> None:
     live = Live()
-    live.note()
-    live.clock.advance(1)
-    live.stats.flush_if_due()
-    assert await live.pass_time(0) == 1
+    assert await live.write_at_once() == 1
 
 
 async def test_live_stats_are_kept_for_a_second_again_after_they_were_written() -> None:
     live = Live()
-    live.note()
-    live.clock.advance(1)
-    live.stats.flush_if_due()
-    await live.pass_time(0)
+    await live.write_at_once()
     live.clock.advance(10)
     live.note()
     live.stats.flush_if_due()

@@ -186,8 +186,12 @@ async def test_leases_of_a_call_that_is_cancelled_during_its_claim_are_given_bac
     assert claiming.given_back == ["for a", "for b"]
 
 
-async def test_leases_of_a_call_that_is_cancelled_when_it_has_them_are_given_back() -> None:
+@pytest.mark.parametrize(("error", "given_back"), [(None, ["for a"]), (BUSY, [])], ids=["claimed", "failed"])
+async def test_call_that_is_cancelled_when_its_claim_has_ended_is_cancelled_and_keeps_no_lease(
+    error: Exception | None, given_back: list[str]
+) -> None:
     claiming = Claiming()
+    claiming.error = error
     claiming.gate.clear()
     task = claiming.start("a")
     await settle()
@@ -197,18 +201,4 @@ async def test_leases_of_a_call_that_is_cancelled_when_it_has_them_are_given_bac
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert claiming.given_back == ["for a"]
-
-
-async def test_call_that_is_cancelled_when_its_claim_has_failed_is_cancelled() -> None:
-    claiming = Claiming()
-    claiming.error = BUSY
-    claiming.gate.clear()
-    task = claiming.start("a")
-    await settle()
-    claiming.gate.set()
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert claiming.given_back == []
+    assert claiming.given_back == given_back
